@@ -1,0 +1,1 @@
+"""Task data made by this project: deterministic, in its own words, one module a task."""

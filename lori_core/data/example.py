@@ -1,0 +1,69 @@
+"""One example in the one schema that every source is brought into."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from lori_core.errors import DataError
+from lori_core.files import canonical_json
+
+Scorer = Literal["choice", "number", "code", "refusal", "none"]
+SCORERS: tuple[str, ...] = ("choice", "number", "code", "refusal", "none")
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the model reads, what it should write, and how the answer is judged.
+
+    Attributes:
+        prompt: the user's turn, without any template around it.
+        target: the turn to learn; may be empty in a test split.
+        scorer: `choice` compares the first `true|false|answerN|…` of the output with `answer`;
+            `number` compares the final number; `code` runs `check["tests"]` on the function;
+            `refusal` looks for a refusal and compares with `answer`, `refuse` or `comply`;
+            `none` is for training only.
+        answer: the gold answer as text.
+        kind: the subset inside the task, for breakdowns (`boolean`, `harmful`, `humaneval`, …).
+        template: what the example was made from; a template never stands in two splits.
+        check: what the scorer needs besides; for `code`: `prompt` (the source text up to where the
+            body begins), `entry_point` and `tests` (a source that defines `check(candidate)`).
+    """
+
+    prompt: str
+    target: str
+    scorer: Scorer = "none"
+    answer: str = ""
+    kind: str = ""
+    template: str = ""
+    check: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Sixteen hex digits of the SHA-256 over prompt and target."""
+        text = canonical_json([self.prompt, self.target])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def row(self) -> dict[str, Any]:
+        """Return the example as the JSON object of `data/<task>/<split>.jsonl`."""
+        return {"id": self.id, **asdict(self)}
+
+    @classmethod
+    def from_row(cls, row: Any, where: str) -> Example:
+        """Read a row back; `where` (file and line) stands in the error."""
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}")
+        values = {name: value for name, value in row.items() if name != "id"}
+        for name in ("prompt", "target"):
+            if not isinstance(values.get(name), str):
+                raise DataError(f"{where}: field {name!r} must be text, got {values.get(name)!r}")
+        if values.get("scorer", "none") not in SCORERS:
+            raise DataError(
+                f"{where}: scorer {values['scorer']!r} is unknown (allowed: {', '.join(SCORERS)})"
+            )
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise DataError(f"{where}: {error}") from None

@@ -1,0 +1,50 @@
+"""Errors a user can act on: each is one line that says what is wrong, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LoriError(Exception):
+    """The work failed (exit code 1)."""
+
+    exit_code = 1
+
+
+class InputError(LoriError):
+    """Something the user gave is wrong (exit code 2); never retried, nothing has been written."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """`params.yaml`, a profile or an override is wrong."""
+
+
+class DataError(InputError):
+    """A data file or source is missing, malformed or empty."""
+
+
+class ModelError(InputError):
+    """A base model cannot be used: missing, incomplete, or not what it should be."""
+
+
+class AdapterError(InputError):
+    """An adapter or mask cannot be used: damaged, or made for something else."""
+
+
+class DivergedError(LoriError):
+    """Training produced a loss that is not a finite number."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the closest allowed word, or an empty string."""
+    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def unknown(what: str, word: str, allowed: Iterable[str]) -> str:
+    """Return the one-line text for a name that is not in a registry."""
+    names = sorted(allowed)
+    return f"{what} {word!r} is unknown{nearest(word, names)} (allowed: {', '.join(names)})"

@@ -1,0 +1,104 @@
+"""What a stage reports while it runs: rows of JSON lines beside its outputs.
+
+The method imports no tracking server. Whoever runs a stage ships the rows (see `flows.tracking`).
+A row is `{"type": ..., "time": unix seconds, ...}`; the first is `start`, the last `end` or `error`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+#: The environment variable that says where a stage writes its rows (a file).
+ROWS_VARIABLE = "LORI_ROWS"
+#: Where rows go otherwise, relative to the workspace: `.lori/rows/<stage>/<time>-<pid>.jsonl`.
+ROWS_FOLDER = Path(".lori/rows")
+
+
+class RunTracker(Protocol):
+    """Receives what a stage reports."""
+
+    def start(self, stage: str) -> None:
+        """Say which stage begins (`train@math`)."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Report parameters, nested mappings allowed."""
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Report numbers, at a step or as final values (`step=None`)."""
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Report tags."""
+
+    def dataset(self, name: str, digest: str, source: str, rows: int) -> None:
+        """Report a data set that was read; `digest` is the SHA-256 of its file."""
+
+    def artifact(self, path: Path) -> None:
+        """Report a file or folder worth keeping beside the run."""
+
+    def end(self) -> None:
+        """Say that the stage finished."""
+
+    def error(self, message: str, exit_code: int) -> None:
+        """Say that the stage failed; exit code 2 means that a retry is pointless."""
+
+
+class NullTracker:
+    """Forgets everything."""
+
+    def start(self, stage: str) -> None: ...
+    def params(self, values: Mapping[str, Any]) -> None: ...
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
+    def tags(self, values: Mapping[str, str]) -> None: ...
+    def dataset(self, name: str, digest: str, source: str, rows: int) -> None: ...
+    def artifact(self, path: Path) -> None: ...
+    def end(self) -> None: ...
+    def error(self, message: str, exit_code: int) -> None: ...
+
+
+class FileTracker:
+    """Appends rows to a JSON-lines file, each written whole."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+
+    def _write(self, kind: str, **fields: Any) -> None:
+        row = {"type": kind, "time": time.time(), **fields}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, default=str) + "\n")
+
+    def start(self, stage: str) -> None:
+        self._write("start", stage=stage, pid=os.getpid())
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        self._write("params", values=dict(values))
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self._write("metrics", values=dict(values), step=step)
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        self._write("tags", values=dict(values))
+
+    def dataset(self, name: str, digest: str, source: str, rows: int) -> None:
+        self._write("dataset", name=name, digest=digest, source=source, rows=rows)
+
+    def artifact(self, path: Path) -> None:
+        self._write("artifact", path=str(path))
+
+    def end(self) -> None:
+        self._write("end")
+
+    def error(self, message: str, exit_code: int) -> None:
+        self._write("error", message=message, exit_code=exit_code)
+
+
+def stage_tracker(stage: str) -> FileTracker:
+    """Return the tracker of one stage's process: the file named by `LORI_ROWS`, or a new one."""
+    named = os.environ.get(ROWS_VARIABLE)
+    default = ROWS_FOLDER / stage / f"{int(time.time() * 1000)}-{os.getpid()}.jsonl"
+    return FileTracker(Path(named) if named else default)
