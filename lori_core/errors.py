@@ -1,4 +1,4 @@
-"""Errors a user can act on: each is one line that says what is wrong, what is allowed, what to do."""
+"""Errors a user can act on: each is one line saying what is wrong, what is allowed, what to do."""
 
 from __future__ import annotations
 

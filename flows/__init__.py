@@ -1,0 +1,1 @@
+"""The flow that runs the pipeline, and the adapters to DVC, Prefect and MLflow."""

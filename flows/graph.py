@@ -1,0 +1,213 @@
+"""The pipeline's graph as DVC knows it. The only place that knows DVC's Python API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.environment import quiet_environment
+from lori_core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of `dvc.yaml`, as `dvc stage list` names it (`train@math`)."""
+
+    name: str
+    dependencies: tuple[str, ...]
+    gpus: int
+    command: str
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages in an order that respects their edges, and why some of them must run."""
+
+    stages: tuple[Stage, ...]
+    stale: Mapping[str, list[str]]
+
+
+def stages(workspace: Path) -> list[Stage]:
+    """Return the stages of the workspace's `dvc.yaml`, each after those it depends on.
+
+    Raises:
+        InputError: `dvc.yaml` or `params.yaml` cannot be read, or there is no DVC workspace.
+    """
+    with _repository(workspace) as repo:
+        return _describe(repo.index.graph)
+
+
+def stale(workspace: Path) -> dict[str, list[str]]:
+    """Return the stages that would run, each with its reasons; see `plan`."""
+    return dict(plan(workspace).stale)
+
+
+def plan(workspace: Path) -> Plan:
+    """Return the stages and, for each that would run, the reasons.
+
+    A stage runs when something of its own changed (parameter, input, command, output) or when a
+    stage it depends on, near or far, runs: `after calibrate@math`.
+
+    Raises:
+        InputError: as `stages` does.
+    """
+    # DVC compares a stage with the workspace only under its lock, which others hold shortly.
+    with _repository(workspace) as repo, repo.lock:
+        graph = repo.index.graph
+        described = _describe(graph)
+        nodes = {node.addressing: node for node in graph}
+        direct = {stage.name: _reasons(nodes[stage.name]) for stage in described}
+        return Plan(tuple(described), _with_descendants(described, direct))
+
+
+def output_hashes(workspace: Path, stage: str) -> dict[str, str]:
+    """Return path → content hash of a stage's outputs from `dvc.lock`; empty if it never ran."""
+    entry = _lock(workspace / "dvc.lock").get("stages", {}).get(stage, {})
+    return {out["path"]: out.get("md5") or out.get("etag") or "" for out in entry.get("outs") or ()}
+
+
+def hashes_text(hashes: Mapping[str, str]) -> str:
+    """Return output hashes as one searchable line: `path=hash path=hash`, sorted by path."""
+    return " ".join(f"{path}={value}" for path, value in sorted(hashes.items()))
+
+
+@contextmanager
+def _repository(workspace: Path) -> Iterator[Any]:
+    quiet_environment()
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(workspace), _wait_for_lock=True) as repo:
+            yield repo
+    except DvcException as error:
+        raise InputError(_one_line(error)) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _describe(graph: Any) -> list[Stage]:
+    import networkx
+    from dvc.stage import PipelineStage
+
+    # DVC's edges point from a stage to what it depends on.
+    order = networkx.lexicographical_topological_sort(graph.reverse(), key=lambda n: n.addressing)
+    return [
+        Stage(
+            name=node.addressing,
+            dependencies=tuple(
+                sorted(
+                    upstream.addressing
+                    for upstream in graph.successors(node)
+                    if isinstance(upstream, PipelineStage)
+                )
+            ),
+            gpus=int((node.meta or {}).get("gpus", 0)),
+            command=node.cmd if isinstance(node.cmd, str) else "\n".join(node.cmd or ()),
+            outputs=tuple(sorted(out.def_path for out in node.outs)),
+        )
+        for node in order
+        if isinstance(node, PipelineStage)
+    ]
+
+
+def _reasons(node: Any) -> list[str]:
+    """Return what changed about one stage itself; empty when nothing did."""
+    status = node.status().get(node.addressing, [])
+    if not status:
+        return []
+    if node.outs and not any(out.hash_info for out in node.outs):
+        return ["new stage"]
+    reasons: list[str] = []
+    for entry in status:
+        if isinstance(entry, str):
+            reasons.append("command changed" if entry == "changed command" else entry)
+            continue
+        for path, state in entry.get("changed deps", {}).items():
+            reasons.extend(_dependency_reasons(node, path, state))
+        for path, state in entry.get("changed outs", {}).items():
+            reasons.append(_output_reason(path, state))
+    return reasons
+
+
+def _dependency_reasons(node: Any, path: str, state: Any) -> list[str]:
+    if not isinstance(state, Mapping):
+        words = {"deleted": "missing", "new": "is new"}
+        return [f"input {path} {words.get(state, 'changed')}"]
+    reasons = []
+    for dependency in node.deps:
+        if str(dependency) == path and hasattr(dependency, "read_params"):
+            recorded, actual = dependency.hash_info.value or {}, dependency.read_params()
+            for name in state:
+                old, new = recorded.get(name, _MISSING), actual.get(name, _MISSING)
+                reasons.extend(_parameter_reasons(name, old, new))
+    return reasons
+
+
+_MISSING = object()
+
+
+def _parameter_reasons(name: str, old: Any, new: Any) -> list[str]:
+    """Return one reason for each leaf that differs, so that a long section names its key."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = sorted({*old, *new}, key=str)
+        return [
+            reason
+            for key in keys
+            for reason in _parameter_reasons(
+                f"{name}.{key}", old.get(key, _MISSING), new.get(key, _MISSING)
+            )
+        ]
+    if old is _MISSING:
+        return [f"parameter {name} is new"]
+    if new is _MISSING:
+        return [f"parameter {name} was removed"]
+    return [] if old == new else [f"parameter {name} changed ({_short(old)} → {_short(new)})"]
+
+
+def _short(value: Any, limit: int = 40) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _output_reason(path: str, state: str) -> str:
+    words = {"deleted": "is missing", "modified": "was changed", "not in cache": "is not in cache"}
+    return f"output {path} {words.get(state, state)}"
+
+
+def _with_descendants(order: list[Stage], direct: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    result: dict[str, list[str]] = {}
+    roots: dict[str, set[str]] = {}
+    for stage in order:
+        above: set[str] = set().union(*(roots.get(name, set()) for name in stage.dependencies))
+        if direct[stage.name]:
+            result[stage.name] = direct[stage.name]
+            roots[stage.name] = {stage.name}
+        elif above:
+            result[stage.name] = [f"after {name}" for name in sorted(above)]
+            roots[stage.name] = above
+    return result
+
+
+def _lock(path: Path, attempts: int = 5) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    # DVC rewrites the file in place when a stage beside ours ends: a torn read is read again.
+    for attempt in range(attempts):
+        try:
+            return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
+        except FileNotFoundError:
+            return {}
+        except YAMLError:
+            if attempt == attempts - 1:
+                raise
+            time.sleep(0.1)
+    return {}

@@ -1,0 +1,50 @@
+"""Locks between processes that share a workspace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+@contextmanager
+def pipeline_lock(
+    workspace: Path, say: Callable[[str], None] = lambda line: None
+) -> Iterator[None]:
+    """Hold the workspace for one pipeline; a second one waits, and says for whom.
+
+    The process that holds it may enter again, from any thread.
+    """
+    folder = workspace / ".lori"
+    folder.mkdir(parents=True, exist_ok=True)
+    # One object per path and process, so that the command and the flow in it do not block each
+    # other.
+    lock = FileLock(folder / "pipeline.lock", is_singleton=True, thread_local=False)
+    holder = folder / "pipeline.pid"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"another pipeline runs in this workspace (process {_pid(holder)}); waiting for it")
+        lock.acquire()
+    try:
+        holder.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        yield
+    finally:
+        lock.release()
+
+
+def shipping_lock(workspace: Path) -> FileLock:
+    """Return the lock that whoever ships rows holds, so that no row is shipped twice."""
+    folder = workspace / ".lori"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / "shipping.lock")
+
+
+def _pid(holder: Path) -> str:
+    try:
+        return holder.read_text(encoding="utf-8").strip() or "unknown"
+    except FileNotFoundError:
+        return "unknown"

@@ -1,0 +1,90 @@
+"""Where MLflow keeps its runs, and the one migration that must not happen twice at once."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.environment import quiet_environment
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking server or database, and the experiment that runs go into."""
+
+    uri: str
+    experiment: str
+    #: Where artifacts of a new experiment go; `None` leaves it to the server.
+    artifacts: str | None
+
+
+def store_of(workspace: Path, params: Mapping[str, Any] | None = None) -> Store:
+    """Return the store: `MLFLOW_TRACKING_URI`, else `tracking.uri`, else `mlflow.db` here."""
+    settings = (params or {}).get("tracking") or {}
+    named = os.environ.get("MLFLOW_TRACKING_URI") or settings.get("uri")
+    uri = str(named or f"sqlite:///{(workspace / 'mlflow.db').resolve()}")
+    local = sqlite_file(uri) is not None
+    return Store(
+        uri=uri,
+        experiment=str(settings.get("experiment") or "lori"),
+        artifacts=(workspace / "mlruns").resolve().as_uri() if local else None,
+    )
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the database file of a `sqlite:///` URI, `None` for any other."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def prepare(uri: str) -> None:
+    """Bring a SQLite store to this MLflow's schema, once, before anything opens it in parallel.
+
+    Several processes that migrate a fresh database at once damage it for good, so this holds a file
+    lock. Does nothing for a server.
+    """
+    database = sqlite_file(uri)
+    if database is None:
+        return
+    quiet_environment()
+    from filelock import FileLock
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock"):
+        if _is_current(database):
+            return
+        _silence_alembic()
+        from mlflow.store.db import utils
+
+        engine = utils.create_sqlalchemy_engine_with_retry(uri)
+        try:
+            utils._safe_initialize_tables(engine)
+            utils._upgrade_db(engine)
+        finally:
+            engine.dispose()
+
+
+def _is_current(database: Path) -> bool:
+    if not database.exists():
+        return False
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    connection = sqlite3.connect(database)
+    try:
+        rows = connection.execute("select version_num from alembic_version").fetchall()
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.close()
+    return rows == [(_get_latest_schema_revision(),)]
+
+
+def _silence_alembic() -> None:
+    """Hide a hundred lines about single migrations."""
+    import logging
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)

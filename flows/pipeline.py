@@ -1,0 +1,203 @@
+"""The flow `lori`: pull the data, then run the stages of `dvc.yaml` that must run.
+
+DVC says what must run and in which order; nothing of the graph is repeated here. Prefect says when
+and where: each stage is one task, tried again after a crash, on a GPU of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.environment import quiet_environment
+
+quiet_environment()
+
+from prefect import State, flow, get_run_logger, task  # noqa: E402
+from prefect.artifacts import create_markdown_artifact, create_table_artifact  # noqa: E402
+from prefect.cache_policies import NO_CACHE  # noqa: E402
+from prefect.futures import PrefectFuture  # noqa: E402
+from prefect.runtime import flow_run, task_run  # noqa: E402
+from prefect.states import Completed, Failed  # noqa: E402
+from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
+
+from flows import graph  # noqa: E402
+from flows.lock import pipeline_lock  # noqa: E402
+from flows.plain_logs import plain_logs  # noqa: E402
+from flows.slots import StoppedError  # noqa: E402
+from flows.stage_run import (  # noqa: E402
+    BadInput,
+    Cancelled,
+    Finished,
+    PipelineRun,
+    StageFailed,
+    read_summary,
+)
+from lori_core.errors import LoriError  # noqa: E402
+
+RETRY_DELAY_SECONDS = 2
+
+#: The module and arguments of `lori pull`.
+PULL = ("lori_core.cli", "pull")
+
+Futures = Mapping[str, PrefectFuture[Any]]
+
+
+def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
+    """Say whether a failed task may run again: not after bad input, not after cancellation."""
+    error = state.data
+    return isinstance(error, StageFailed) and not isinstance(error, BadInput | Cancelled)
+
+
+def _outcome(work: Any) -> State[Any]:
+    """Run `work()` and turn how it ended into a state; a traceback would tell a user nothing."""
+    try:
+        finished: Finished = work()
+    except StoppedError:
+        return Failed(message="cancelled", data=Cancelled("cancelled"))
+    except StageFailed as error:
+        return Failed(message=str(error), data=error)
+    return Completed(
+        name="Completed" if finished.ran else "Unchanged", message=f"{finished.seconds:.0f} s"
+    )
+
+
+@task(name="pull", task_run_name="pull", cache_policy=NO_CACHE, retry_condition_fn=worth_retrying)
+def pull(run: PipelineRun) -> State[Any]:
+    """Bring `data/` and `data.dvc` to what `params.yaml` says, with `lori pull`."""
+    logger = get_run_logger()
+    command = [sys.executable, "-m", "lori_core.process", *PULL]
+    task_run_id = str(task_run.id)
+    return _outcome(lambda: run.command("pull", command, "", task_run_id, logger.info)[0])
+
+
+@task(
+    name="stage", task_run_name="{stage}", cache_policy=NO_CACHE, retry_condition_fn=worth_retrying
+)
+def run_stage(stage: str, gpus: int, run: PipelineRun) -> State[Any]:
+    """Let DVC reproduce one stage, in a process of its own, on GPUs of its own."""
+    logger = get_run_logger()
+    task_run_id = str(task_run.id)
+
+    def work() -> Finished:
+        with run.slots.hold(gpus) as devices:
+            return run.stage(stage, devices, task_run_id, logger.info)
+
+    return _outcome(work)
+
+
+@flow(name="lori", task_runner=ThreadPoolTaskRunner(), persist_result=False)  # type: ignore[arg-type]
+def pipeline(profile: str | None = None, overrides: list[str] | None = None) -> State[Any]:
+    """Run the pipeline of the workspace this process stands in.
+
+    Args:
+        profile: name of a file in `profiles/` to copy over `params.yaml` first.
+        overrides: `key=value` settings written into `params.yaml` first.
+    """
+    logger = get_run_logger()
+    plain_logs()
+    workspace = Path.cwd()
+    with pipeline_lock(workspace, logger.info):
+        try:
+            _configure(workspace, profile, overrides or [], logger)
+            return _run(workspace, logger)
+        except LoriError as error:
+            kind = BadInput if error.exit_code == BadInput.exit_code else StageFailed
+            return Failed(message=str(error), data=kind(str(error)))
+
+
+def _configure(workspace: Path, profile: str | None, overrides: Sequence[str], logger: Any) -> None:
+    if profile is None and not overrides:
+        return
+    from lori_core.config import apply
+
+    for line in apply(workspace / "params.yaml", profile, overrides):
+        logger.info(line)
+
+
+def _run(workspace: Path, logger: Any) -> State[Any]:
+    run = PipelineRun(workspace, str(flow_run.id), logger.warning)
+    run.start()
+    try:
+        failures = _execute(run, logger)
+    except BaseException as error:
+        # A signal or Ctrl-C: the tasks' threads do not see it, so they are told.
+        run.cancel()
+        run.end((f"stopped by {type(error).__name__}", 1))
+        raise
+    message = "; ".join(f"{name}: {error}" for name, error in failures.items())
+    codes = {error.exit_code for error in failures.values()}
+    code = BadInput.exit_code if codes == {BadInput.exit_code} else 1
+    if not run.end((message, code) if failures else None):
+        logger.warning("not everything reached MLflow; `lori track` ships the rest")
+    if failures:
+        kind = BadInput if code == BadInput.exit_code else StageFailed
+        return Failed(message=message, data=kind(message))
+    _show(read_summary(workspace), workspace)
+    return Completed(message="all stages are up to date")
+
+
+def _execute(run: PipelineRun, logger: Any) -> dict[str, StageFailed]:
+    """Pull, then run what is stale; return the stages that failed."""
+    options: dict[str, Any] = {"retries": run.retries, "retry_delay_seconds": RETRY_DELAY_SECONDS}
+    pulled = pull.with_options(**options).submit(run)
+    pulled.wait()
+    failures = _failures({"pull": pulled})
+    if failures:
+        return failures
+    plan = graph.plan(run.workspace)
+    logger.info(
+        "%d stages, %d to run on %s",
+        len(plan.stages),
+        len(plan.stale),
+        f"{len(run.slots.gpus)} GPUs" if run.slots.gpus else "the CPU, one at a time",
+    )
+    futures = _submit(plan, run, run_stage.with_options(**options))
+    for future in futures.values():
+        future.wait()
+    return _failures(futures)
+
+
+def _submit(plan: graph.Plan, run: PipelineRun, stage_task: Any) -> Futures:
+    """Submit each stale stage once, behind the stages it depends on."""
+    futures: dict[str, PrefectFuture[Any]] = {}
+    for stage in plan.stages:
+        if stage.name not in plan.stale:
+            run.skipped(stage.name)
+            continue
+        upstream = [futures[name] for name in stage.dependencies if name in futures]
+        futures[stage.name] = stage_task.submit(
+            stage=stage.name, gpus=stage.gpus, run=run, wait_for=upstream
+        )
+    return futures
+
+
+def _failures(futures: Futures) -> dict[str, StageFailed]:
+    """Return the tasks that failed by themselves; those behind them never started."""
+    failures: dict[str, StageFailed] = {}
+    for name, future in futures.items():
+        state = future.state
+        if not state.is_completed() and not state.is_pending():
+            failures[name] = failure_of(state)
+    return failures
+
+
+def failure_of(state: State[Any]) -> StageFailed:
+    """Return the error that a failed state of a task or of the flow carries."""
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, StageFailed):
+        return error
+    return StageFailed(state.message or str(state.name))
+
+
+def _show(summary: Mapping[str, Any], workspace: Path) -> None:
+    """Put the results into Prefect's UI."""
+    page = workspace / "report" / "summary.md"
+    if page.exists():
+        create_markdown_artifact(
+            page.read_text(encoding="utf-8"), key="lori-results", description="results"
+        )
+    if summary.get("table"):
+        create_table_artifact(summary["table"], key="lori-table", description="scores")

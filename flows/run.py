@@ -1,0 +1,78 @@
+"""What `lori run` calls: the pipeline in this process, with no server needed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows import graph
+from flows.environment import console_environment, quiet_environment
+from flows.local_api import healthy, start_local_api, wait_until_healthy
+
+
+def nothing_to_do(workspace: Path) -> str | None:
+    """Return one line if no stage has to run, else `None`. Imports neither Prefect nor MLflow.
+
+    Whether `data/` is what `params.yaml` says is for the caller to check.
+
+    Raises:
+        InputError: `dvc.yaml` or `params.yaml` cannot be read.
+    """
+    plan = graph.plan(workspace)
+    return None if plan.stale else f"{len(plan.stages)} stages, all unchanged: nothing to run"
+
+
+def run_in_process(workspace: Path) -> int:
+    """Run the flow here and return its exit code: 0 done, 1 the work failed, 2 bad input.
+
+    Uses the Prefect server of `make up` or of `PREFECT_API_URL` if it answers, else one of its own
+    that ends with this process.
+
+    Raises:
+        LoriError: the API did not start.
+        KeyboardInterrupt: the user stopped it; every stage has ended by then.
+    """
+    quiet_environment()
+    console_environment()
+    with _working_folder(workspace):
+        running = _running_api()
+        url = running or start_local_api()
+        # Before Prefect is imported: it reads its settings once.
+        os.environ["PREFECT_API_URL"] = url
+        from flows.pipeline import failure_of, pipeline
+
+        if running is None:
+            logging.getLogger("prefect.flow_runs").addFilter(_is_no_link)
+        wait_until_healthy(f"{url}/health")
+        state = pipeline(return_state=True)
+    if state.is_completed():
+        return 0
+    failure = failure_of(state)
+    print(f"error: {failure}", file=sys.stderr)
+    return failure.exit_code
+
+
+@contextmanager
+def _working_folder(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _is_no_link(record: logging.LogRecord) -> bool:
+    """Drop Prefect's link to a UI: our own API has none, and it is gone after the run."""
+    return not record.getMessage().startswith("View at ")
+
+
+def _running_api() -> str | None:
+    from flows.services import prefect_url
+
+    url = os.environ.get("PREFECT_API_URL") or prefect_url(Path.cwd())
+    return url if url and healthy(f"{url}/health") else None

@@ -1,0 +1,100 @@
+"""Calibration: a dense run that finds out which entries of B matter (METHOD, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lori_core import adapter as adapters
+from lori_core import peft_names
+from lori_core.adapter import Adapter, ProjectionBlock, trained_values
+from lori_core.data.batching import collate
+from lori_core.data.prompts import Encoded, encode_all
+from lori_core.data.sources import read_examples
+from lori_core.errors import InputError, unknown
+from lori_core.progress import bar
+from lori_core.session import Phase, Session, run_phase
+from lori_core.tracking import RunTracker
+from lori_core.training import TrainingResult, sequence_loss
+
+IMPORTANCE = ("magnitude", "fisher", "snip")
+
+
+def calibrate(
+    session: Session, task: str, stage: str, tracker: RunTracker
+) -> tuple[Adapter, TrainingResult]:
+    """Train all of B on a task, with A frozen: the LoRI-D adapter."""
+    lori = session.params.lori
+    block = ProjectionBlock(lori.seed, session.params.projection_key(task), lori.rank)
+    phase = Phase(
+        stage=stage,
+        task=task,
+        section=session.params.phase(task, "calibration"),
+        blocks=(block,),
+        mask=None,
+        start=None,
+        support=None,
+    )
+    return run_phase(session, phase, tracker)
+
+
+def gradient_importance(
+    kind: str, calibrated: Adapter, session: Session, task: str
+) -> dict[str, Tensor]:
+    """Return an importance that needs gradients at the calibrated adapter.
+
+    `fisher` is the mean over training examples of the squared gradient of an example's loss (the
+    diagonal of the empirical Fisher information); `snip` is |B ⊙ mean gradient|.
+
+    Returns:
+        [d_out, rank], float32, by module.
+
+    Raises:
+        InputError: for another kind.
+    """
+    if kind not in ("fisher", "snip"):
+        raise InputError(unknown("importance", kind, IMPORTANCE))
+    section = session.params.phase(task, "calibration")
+    rows = encode_all(
+        [example for example in read_examples(task, "train") if example.target],
+        session.params.prompt,
+        session.tokenizer,
+        section.max_length,
+    )
+    model = adapters.attach(
+        session.model,
+        session.modules,
+        calibrated.A,
+        calibrated.rank,
+        calibrated.lora_alpha,
+    )
+    adapters.make_trainable(model, None, calibrated.B)
+    model.eval()
+    sums = _summed(kind, model, rows, session.tokenizer.pad_token_id)
+    scores = {name: total / len(rows) for name, total in sums.items()}
+    if kind == "snip":
+        scores = {name: (s * calibrated.B[name]).abs() for name, s in scores.items()}
+    return scores
+
+
+def _summed(kind: str, model: Any, rows: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
+    """Sum each example's gradient, or its square, over a data set."""
+    values = trained_values(model)
+    layers = {name: peft_names.lora_layers(model)[name] for name in values}
+    sums = {name: torch.zeros_like(v) for name, v in values.items()}
+    with bar(len(rows), kind, "example") as progress:
+        for row in rows:
+            batch = {k: v.to(model.device) for k, v in collate([row], pad_token_id).items()}
+            model.zero_grad()
+            sequence_loss(model, batch).backward()
+            for name, vector in values.items():
+                if vector.grad is not None:
+                    sums[name] += vector.grad**2 if kind == "fisher" else vector.grad
+            progress.update(1)
+    return {
+        name: total.cpu().view(layers[name].lora_B[peft_names.ADAPTER].weight.shape)
+        for name, total in sums.items()
+    }

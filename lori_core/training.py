@@ -1,0 +1,300 @@
+"""One training run: `transformers.Trainer` with the paper's loss, clipping and batches.
+
+Only the packed values are parameters; everything else of the model is frozen. METHOD, section 5.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from lori_core.adapter import trained_values
+from lori_core.config import TrainingSection
+from lori_core.data.batching import IGNORED, LengthBuckets, collate
+from lori_core.data.prompts import Encoded
+from lori_core.errors import DivergedError
+from lori_core.progress import bar
+from lori_core.tracking import RunTracker
+
+#: Positions whose logits exist at the same time; bounds memory at positions x vocabulary.
+LOGIT_CHUNK = 1024
+_VALUES_FILE = "values.safetensors"
+#: Config entries of models that change logits after `lm_head`; those take the model's own path.
+_LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run did: counts, and the mean loss of its first and last tenth of steps."""
+
+    steps: int
+    examples: int
+    tokens: int
+    supervised_tokens: int
+    cut_examples: int
+    first_loss: float
+    last_loss: float
+
+
+def sequence_loss(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of the target tokens' negative log-probabilities, float32, a scalar.
+
+    Logits are computed only where there is a target, `LOGIT_CHUNK` positions at a time. Batches are
+    padded on the right, so causal attention already hides the padding and needs no mask.
+    """
+    base = model.get_base_model()
+    ids, labels = inputs["input_ids"], inputs["labels"][:, 1:]
+    wanted = labels != IGNORED
+    if any(getattr(base.config, name, None) for name in _LOGIT_CHANGES):
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1][wanted]
+        return _nll(logits, labels[wanted])
+    backbone = getattr(base, base.base_model_prefix)
+    hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][wanted]
+    head = base.get_output_embeddings()
+    total: Tensor = hidden.new_zeros((), dtype=torch.float32)
+    for states, targets in zip(
+        hidden.split(LOGIT_CHUNK), labels[wanted].split(LOGIT_CHUNK), strict=True
+    ):
+        if len(hidden) <= LOGIT_CHUNK:
+            total = total + _chunk_loss(head, states, targets)
+        else:
+            total = total + checkpoint(_chunk_loss, head, states, targets, use_reentrant=False)
+    return total
+
+
+def _chunk_loss(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
+    return _nll(head(states), targets)
+
+
+def _nll(logits: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], section: TrainingSection) -> Tensor:
+    """Clip in place as `section.clipping` says; return the gradient's norm before clipping."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norms = torch._foreach_norm(gradients)
+    total = torch.linalg.vector_norm(torch.stack(norms))
+    limit = section.max_grad_norm
+    if section.clipping == "per_tensor":
+        factors = (limit / (torch.stack(norms) + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, list(factors.unbind()))
+    elif section.clipping == "global":
+        torch._foreach_mul_(gradients, (limit / (total + 1e-6)).clamp(max=1.0))
+    return total
+
+
+class LoriTrainer(Trainer):
+    """The engine, with our loss, clipping, order of batches, and checkpoints of packed values."""
+
+    section: TrainingSection
+    loss_is_scaled_for_ga = True
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return the batch's share of the loss; `num_items_in_batch` spans the accumulation."""
+        return sequence_loss(model, inputs) / num_items_in_batch
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Run one forward and backward pass; stop at a loss that is not a finite number."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise DivergedError(
+                f"training step {self.state.global_step + 1}: the loss is {loss.item()}; lower "
+                "training.learning_rate (the last good checkpoint is kept)"
+            )
+        return loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> int:
+        if self.section.loss == "sequence_sum":
+            return sum(len(batch["labels"]) for batch in batch_samples)
+        return int(sum((batch["labels"] != IGNORED).sum() for batch in batch_samples))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
+        lengths = [len(item) for item in self.train_dataset]
+        return LengthBuckets(lengths, self.args.train_batch_size, self.args.seed)
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        return clip_gradients([p for p in model.parameters() if p.requires_grad], self.section)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        values = {n: v.detach().contiguous() for n, v in trained_values(self.model).items()}
+        save_file(values, folder / _VALUES_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        saved = load_file(Path(resume_from_checkpoint) / _VALUES_FILE)
+        with torch.no_grad():
+            for name, values in trained_values(self.model).items():
+                values.copy_(saved[name])
+
+
+class _Report(TrainerCallback):
+    """Sends each step to the tracker and the progress bar."""
+
+    def __init__(self, tracker: RunTracker, what: str, tokens_per_example: float) -> None:
+        self.tracker = tracker
+        self.what = what
+        self.tokens_per_example = tokens_per_example
+        self.progress: Any = None
+        self.losses: list[float] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.losses = [row["loss"] for row in state.log_history if "loss" in row]
+        self.progress = bar(state.max_steps, self.what, "step", done=state.global_step)
+        self.started, self.first = time.monotonic(), state.global_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if "loss" not in (logs or {}):
+            return
+        self.losses.append(logs["loss"])
+        seconds = time.monotonic() - self.started
+        batch = args.train_batch_size * args.gradient_accumulation_steps
+        done = (state.global_step - self.first) * batch * self.tokens_per_example
+        row = {
+            "loss": logs["loss"],
+            "learning_rate": logs["learning_rate"],
+            "tokens_per_second": done / max(seconds, 1e-9),
+            "memory_gb": memory_gb(),
+        }
+        if "grad_norm" in logs:
+            row["grad_norm"] = float(logs["grad_norm"])
+        self.tracker.metrics(row, step=state.global_step)
+        self.progress.set_postfix(loss=f"{logs['loss']:.3g}", refresh=False)
+        self.progress.update(state.global_step - self.progress.n)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.progress.close()
+
+
+def memory_gb() -> float:
+    """Return the peak memory so far in GB: of the GPU where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _arguments(section: TrainingSection, folder: Path, seed: int) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=section.batch_size,
+        gradient_accumulation_steps=section.gradient_accumulation_steps,
+        learning_rate=section.learning_rate,
+        num_train_epochs=section.epochs,
+        max_steps=section.max_steps or -1,
+        lr_scheduler_type=section.lr_scheduler,
+        warmup_steps=section.warmup_steps,
+        weight_decay=section.weight_decay,
+        max_grad_norm=1.0,  # any number above 0: `_clip_grad_norm` does what the section says
+        activation_checkpointing=section.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        optim="adamw_torch",
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        adam_epsilon=1e-8,
+        seed=seed,
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=section.save_steps,
+        save_total_limit=1,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        average_tokens_across_devices=False,
+    )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end."""
+    whole = []
+    for path in folder.glob("checkpoint-*"):
+        try:
+            # The engine writes its state last: a checkpoint without it was interrupted.
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            whole.append(path)
+    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def train(
+    model: Any,
+    rows: Sequence[Encoded],
+    section: TrainingSection,
+    *,
+    pad_token_id: int,
+    seed: int,
+    checkpoints: Path,
+    tracker: RunTracker,
+    what: str,
+) -> TrainingResult:
+    """Train the packed values of a model in place, resuming from the last checkpoint if any.
+
+    Args:
+        model: from `adapter.attach` and `adapter.make_trainable`.
+        rows: the tokenised examples.
+        section: learning rate, loss, clipping, ….
+        pad_token_id: fills batches; never seen by the loss.
+        seed: orders the batches (and draws dropout).
+        checkpoints: a folder that belongs to exactly these inputs.
+        tracker: receives each step.
+        what: the progress bar's name.
+
+    Raises:
+        DivergedError: at a loss that is not finite; the last good checkpoint stays.
+    """
+    logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
+    tokens = sum(len(row) for row in rows)
+    report = _Report(tracker, what, tokens / len(rows))
+    trainer = LoriTrainer(
+        model=model,
+        args=_arguments(section, checkpoints, seed),
+        train_dataset=list(rows),
+        data_collator=partial(collate, pad_token_id=pad_token_id),
+        callbacks=[report],
+    )
+    trainer.section = section
+    trainer.remove_callback(PrinterCallback)
+    trainer.model_accepts_loss_kwargs = True
+    resume = last_checkpoint(checkpoints)
+    if resume is not None:
+        tracker.tags({"lori.resumed_from": resume.name})
+        print(f"resuming from {resume.name}", file=sys.stderr, flush=True)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    tenth = max(1, len(report.losses) // 10)
+    return TrainingResult(
+        steps=trainer.state.global_step,
+        examples=len(rows),
+        tokens=tokens,
+        supervised_tokens=sum(len(row.target) for row in rows),
+        cut_examples=sum(row.cut for row in rows),
+        first_loss=sum(report.losses[:tenth]) / tenth,
+        last_loss=sum(report.losses[-tenth:]) / tenth,
+    )
