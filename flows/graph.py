@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from flows.environment import quiet_environment
-from lori_core.errors import InputError
+from lori_core.errors import InputError, LoriError
+
+#: How long a stage that DVC calls busy is asked again.
+BUSY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ def stages(workspace: Path) -> list[Stage]:
 
     Raises:
         InputError: `dvc.yaml` or `params.yaml` cannot be read, or there is no DVC workspace.
+        LoriError: another DVC process holds the workspace.
     """
     with _repository(workspace) as repo:
         return _describe(repo.index.graph)
@@ -61,7 +66,7 @@ def plan(workspace: Path) -> Plan:
         graph = repo.index.graph
         described = _describe(graph)
         nodes = {node.addressing: node for node in graph}
-        direct = {stage.name: _reasons(nodes[stage.name]) for stage in described}
+        direct = {stage.name: _patiently(nodes[stage.name]) for stage in described}
         return Plan(tuple(described), _with_descendants(described, direct))
 
 
@@ -80,11 +85,19 @@ def hashes_text(hashes: Mapping[str, str]) -> str:
 def _repository(workspace: Path) -> Iterator[Any]:
     quiet_environment()
     from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.logger import set_loggers_level
     from dvc.repo import Repo
 
     try:
-        with Repo(str(workspace), _wait_for_lock=True) as repo:
+        with (
+            set_loggers_level(logging.ERROR),
+            Repo(str(workspace), _wait_for_lock=True) as repo,
+        ):
             yield repo
+    except LockError as error:
+        busy = _one_line(error).partition(" If there are no processes")[0]
+        raise LoriError(f"another DVC process is at work: {busy}") from error
     except DvcException as error:
         raise InputError(_one_line(error)) from error
 
@@ -116,6 +129,23 @@ def _describe(graph: Any) -> list[Stage]:
         for node in order
         if isinstance(node, PipelineStage)
     ]
+
+
+def _patiently(node: Any) -> list[str]:
+    """Return the reasons of a stage, past the lock of a process that was just killed.
+
+    DVC drops the locks of dead processes, but takes one for alive until its init has reaped it.
+    """
+    from dvc.lock import LockError
+
+    limit = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return _reasons(node)
+        except LockError:
+            if time.monotonic() > limit:
+                raise
+            time.sleep(0.2)
 
 
 def _reasons(node: Any) -> list[str]:

@@ -36,6 +36,19 @@ def pipeline_lock(
         lock.release()
 
 
+def pipeline_runs(workspace: Path) -> bool:
+    """Return whether another process runs a pipeline in this workspace right now."""
+    path = workspace / ".lori" / "pipeline.lock"
+    if not path.exists():
+        return False
+    lock = FileLock(path, is_singleton=True, thread_local=False)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def shipping_lock(workspace: Path) -> FileLock:
     """Return the lock that whoever ships rows holds, so that no row is shipped twice."""
     folder = workspace / ".lori"

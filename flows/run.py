@@ -12,29 +12,32 @@ from pathlib import Path
 from flows import graph
 from flows.environment import console_environment, quiet_environment
 from flows.local_api import healthy, start_local_api, wait_until_healthy
+from flows.lock import pipeline_runs
 
 
 def nothing_to_do(workspace: Path) -> str | None:
     """Return one line if no stage has to run, else `None`. Imports neither Prefect nor MLflow.
 
+    While another pipeline runs here, that is not known yet: `None`, and `run_in_process` queues.
     Whether `data/` is what `params.yaml` says is for the caller to check.
 
     Raises:
         InputError: `dvc.yaml` or `params.yaml` cannot be read.
     """
+    if pipeline_runs(workspace):
+        return None
     plan = graph.plan(workspace)
     return None if plan.stale else f"{len(plan.stages)} stages, all unchanged: nothing to run"
 
 
 def run_in_process(workspace: Path) -> int:
-    """Run the flow here and return its exit code: 0 done, 1 the work failed, 2 bad input.
+    """Run the flow here and return its exit code: 0 done, 1 failed or stopped, 2 bad input.
 
     Uses the Prefect server of `make up` or of `PREFECT_API_URL` if it answers, else one of its own
     that ends with this process.
 
     Raises:
         LoriError: the API did not start.
-        KeyboardInterrupt: the user stopped it; every stage has ended by then.
     """
     quiet_environment()
     console_environment()
@@ -48,7 +51,11 @@ def run_in_process(workspace: Path) -> int:
         if running is None:
             logging.getLogger("prefect.flow_runs").addFilter(_is_no_link)
         wait_until_healthy(f"{url}/health")
-        state = pipeline(return_state=True)
+        try:
+            state = pipeline(return_state=True)
+        except KeyboardInterrupt:
+            print("error: stopped", file=sys.stderr)
+            return 1
     if state.is_completed():
         return 0
     failure = failure_of(state)

@@ -8,7 +8,6 @@ DVC's narration; and it ends with the exit code of the stage's command, where DV
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
 
@@ -20,8 +19,6 @@ def main(arguments: list[str]) -> int:
     """Reproduce one stage and return the exit code of its command, 255 if DVC itself failed."""
     die_with_parent()
     quiet_environment()
-    # A plain shell replaces itself by the command, which is then our direct child and dies with us.
-    os.environ["SHELL"] = "/bin/sh"
     (stage,) = arguments
     return reproduce(stage)
 

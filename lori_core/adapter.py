@@ -55,6 +55,7 @@ class Adapter:
         values: B's entries in mask order, one vector over all modules, [mask.count].
         stored: A by module, [rank, d_in], float32, where it is not drawn from keys.
         info: method, task, content key, recipe: where it came from.
+        fan_in_fan_out: whether the base keeps its weights as [d_in, d_out] (GPT-2).
     """
 
     base: BaseIdentity
@@ -66,6 +67,7 @@ class Adapter:
     values: Tensor
     stored: dict[str, Tensor] | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    fan_in_fan_out: bool = False
 
     @property
     def scaling(self) -> float:
@@ -127,6 +129,7 @@ def from_dense(
     dtype: torch.dtype,
     info: dict[str, Any],
     stored: dict[str, Tensor] | None = None,
+    fan_in_fan_out: bool = False,
 ) -> Adapter:
     """Pack dense B's, [d_out, rank], into an adapter; entries outside the mask must be zero.
 
@@ -140,7 +143,9 @@ def from_dense(
             raise AdapterError("B has entries other than zero outside its mask")
         flat = flat[kept]
     rank = next(iter(B.values())).shape[1]
-    return Adapter(base, modules, rank, lora_alpha, blocks, mask, flat.to(dtype), stored, info)
+    return Adapter(
+        base, modules, rank, lora_alpha, blocks, mask, flat.to(dtype), stored, info, fan_in_fan_out
+    )
 
 
 def save(adapter: Adapter, folder: Path) -> None:
@@ -161,6 +166,7 @@ def save(adapter: Adapter, folder: Path) -> None:
                 "modules": [[name, *sizes] for name, sizes in adapter.modules.items()],
                 "rank": adapter.rank,
                 "lora_alpha": adapter.lora_alpha,
+                "fan_in_fan_out": adapter.fan_in_fan_out,
                 "projection": {
                     "generator": projection.GENERATOR,
                     "blocks": [asdict(block) for block in adapter.blocks],
@@ -221,6 +227,7 @@ def _assemble(said: dict[str, Any], tensors: dict[str, Tensor]) -> Adapter:
         values=values,
         stored={name.removeprefix("A."): a for name, a in tensors.items()} or None,
         info=said["info"],
+        fan_in_fan_out=said["fan_in_fan_out"],
     )
 
 
@@ -259,10 +266,7 @@ def attach(
 
     targets = sorted({name.rsplit(".", 1)[-1] for name in modules})
     config = peft_names.lora_config(rank, lora_alpha, targets, dropout)
-    config.fan_in_fan_out = any(
-        type(module).__name__ == "Conv1D" and name in modules
-        for name, module in model.named_modules()
-    )
+    config.fan_in_fan_out = peft_names.fan_in_fan_out(model, modules)
     wrapped = get_peft_model(model, config, autocast_adapter_dtype=False)
     layers = peft_names.lora_layers(wrapped)
     if list(layers) != list(modules):
@@ -327,6 +331,7 @@ def export_peft(adapter: Adapter, folder: Path) -> None:
     """Write a stock PEFT adapter folder with the same A and B, float32, bit for bit."""
     config = peft_names.lora_config(adapter.rank, adapter.lora_alpha, adapter.targets)
     config.base_model_name_or_path = adapter.base.name
+    config.fan_in_fan_out = adapter.fan_in_fan_out
     config.revision = adapter.base.revision or None
     config.inference_mode = True
     tensors = {}

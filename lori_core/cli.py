@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -212,6 +213,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    # Libraries announce changes of libraries to whoever writes code, not to who runs this command.
+    warnings.simplefilter("ignore", FutureWarning)
     args = _parser().parse_args(argv)
     try:
         return COMMANDS[args.command](args)

@@ -77,6 +77,7 @@ def merge(method: str, adapters: Sequence[Adapter], weights: Sequence[float]) ->
         dtype=torch.float32,
         stored=None if keyed else A,
         info={"method": method, "recipe": recipe(method, adapters, weights)},
+        fan_in_fan_out=first.fan_in_fan_out,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from torch import nn
@@ -69,6 +69,14 @@ def _features(module: Any) -> tuple[int, int]:
         return int(module.in_features), int(module.out_features)
     rows, columns = module.weight.shape  # transformers' Conv1D keeps [in, out]
     return int(rows), int(columns)
+
+
+def fan_in_fan_out(model: nn.Module, modules: Container[str]) -> bool:
+    """Say whether the targets keep their weights as [d_in, d_out], as GPT-2's `Conv1D` does."""
+    return any(
+        type(module).__name__ == "Conv1D" and name in modules
+        for name, module in model.named_modules()
+    )
 
 
 def lora_config(rank: int, lora_alpha: float, targets: Sequence[str], dropout: float = 0.0) -> Any:

@@ -18,16 +18,23 @@ PARENT_VARIABLE = "LORI_PARENT_PID"
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to kill this process when the thread that started it ends.
+    """Ask the kernel to end this process when the thread that started it ends.
 
-    Had the starter died before this call, no signal would ever come: if it said who it is in
-    `LORI_PARENT_PID`, this process then ends at once. Does nothing but on Linux.
+    The leader of a process group takes its whole group along, so that nothing it started through a
+    shell is left. Had the starter died before this call, no signal would ever come: if it said who
+    it is in `LORI_PARENT_PID`, this process then ends at once. Does nothing but on Linux.
+    Call it in the main thread.
     """
     named = os.environ.pop(PARENT_VARIABLE, None)
     if not sys.platform.startswith("linux"):
         return
     expected = int(named) if named else os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    leads = os.getpgrp() == os.getpid()
+    if leads:
+        # Not SIGTERM: that one asks the group to end in order, and comes from people.
+        signal.signal(signal.SIGUSR1, lambda number, frame: os.killpg(0, signal.SIGKILL))
+    sent = signal.SIGUSR1 if leads else signal.SIGKILL
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, sent, 0, 0, 0)
     if os.getppid() != expected:
         os.kill(os.getpid(), signal.SIGKILL)
 

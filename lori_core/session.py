@@ -38,6 +38,8 @@ class Session:
     modules: dict[str, tuple[int, int]]
     parameters: int
     """How many parameters the base model has."""
+    fan_in_fan_out: bool
+    """Whether the base keeps its weights as [d_in, d_out]."""
 
 
 def open_session(params: Params) -> Session:
@@ -51,7 +53,8 @@ def open_session(params: Params) -> Session:
     model = models.load(params.model, folder)
     modules = peft_names.target_shapes(model, params.lori.target_modules)
     tokenizer = models.load_tokenizer(folder)
-    return Session(params, identity, model, tokenizer, modules, model.num_parameters())
+    turned = peft_names.fan_in_fan_out(model, modules)
+    return Session(params, identity, model, tokenizer, modules, model.num_parameters(), turned)
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ def run_phase(
             "content_key": key,
             "parents": list(phase.parents),
         },
+        fan_in_fan_out=session.fan_in_fan_out,
     )
     return adapter, result
 

@@ -13,6 +13,7 @@ cross is refused: functions, generators, and objects of other classes.
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import json
 import os
@@ -42,7 +43,7 @@ class Gone(BaseException):
         self.detail = detail
 
 
-class BrokenLink(Exception):
+class LinkError(Exception):
     """The other side closed the connection, or sent what is no message."""
 
 
@@ -52,16 +53,17 @@ def encode(value: Any) -> Any:
         return value
     if isinstance(value, int):  # JSON's decimal digits are limited to 4300 by Python
         return int(value) if abs(value) < 1 << 63 else {"int": hex(value)}
-    for kind in (float, str):
-        if isinstance(value, kind):
-            return kind(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, list):
         return [encode(item) for item in value]
     if isinstance(value, dict):
         return {"dict": [[encode(key), encode(item)] for key, item in value.items()]}
-    for kind in (tuple, set, frozenset):
+    for name, kind in (("tuple", tuple), ("set", set), ("frozenset", frozenset)):
         if isinstance(value, kind):
-            return {kind.__name__: [encode(item) for item in value]}
+            return {name: [encode(item) for item in value]}
     if isinstance(value, (bytes, bytearray)):
         return {"bytes": value.hex()}
     if isinstance(value, complex):
@@ -109,7 +111,7 @@ class Link:
     def receive(self) -> Any:
         size = int.from_bytes(self._exactly(8), "big")
         if size > MESSAGE_BYTES:
-            raise BrokenLink(f"an answer of {size} bytes is more than {MESSAGE_BYTES}")
+            raise LinkError(f"an answer of {size} bytes is more than {MESSAGE_BYTES}")
         return json.loads(self._exactly(size))
 
     def _exactly(self, size: int) -> bytes:
@@ -118,7 +120,7 @@ class Link:
             self._wait()
             part = self.connection.recv(min(size - len(data), 1 << 20))
             if not part:
-                raise BrokenLink("closed")
+                raise LinkError("closed")
             data += part
         return bytes(data)
 
@@ -129,7 +131,7 @@ class Link:
 def restrict(limits: dict[str, Any]) -> None:
     """Set the limits of the candidate's process and of all that it starts, for good."""
     cpu = int(limits["cpu_seconds"])
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))  # a warning first, then the end
     for kind, value in (
         (resource.RLIMIT_AS, limits["memory_bytes"]),
         (resource.RLIMIT_NPROC, limits["processes"]),
@@ -137,6 +139,8 @@ def restrict(limits: dict[str, Any]) -> None:
         (resource.RLIMIT_NOFILE, OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
     ):
+        _, hard = resource.getrlimit(kind)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(kind, (value, value))
 
 
@@ -187,7 +191,7 @@ def start_candidate() -> tuple[int, socket.socket]:
         for descriptor in range(3):
             os.dup2(nothing, descriptor)
         os.closerange(3, theirs.fileno())
-        os.closerange(theirs.fileno() + 1, OPEN_FILES)
+        os.closerange(theirs.fileno() + 1, 1024)
         serve(Link(theirs))
     finally:
         os._exit(1)
@@ -214,21 +218,28 @@ class Candidate:
 
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:
         """Send a message and return the reply; what the candidate raised is raised here."""
+        if self.gone is not None:
+            raise self.gone
+        reply = self._exchange(message)
+        if reply is not None and "raised" in reply:
+            error = rebuild(reply)
+            self.gone = error if isinstance(error, Gone) else None
+            raise error
+        if reply is None:
+            assert self.gone is not None  # noqa: S101
+            raise self.gone
+        return reply
+
+    def _exchange(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the reply; None where there will never be one, and `gone` says why."""
         try:
-            if self.gone is None:
-                self.link.send(message)
-                reply: dict[str, Any] = self.link.receive()
-                if "raised" in reply:
-                    raise raised(reply)
-                return reply
+            self.link.send(message)
+            return dict(self.link.receive())
         except TimeoutError:
             self.gone = Gone("timeout", f"no answer within {self.limits['wall_seconds']:g} s")
-        except (BrokenLink, OSError, ValueError, RecursionError) as error:
-            if isinstance(error, Raised):
-                raise error.original from None
+        except (LinkError, OSError, ValueError, TypeError, RecursionError) as error:
             self.gone = self._autopsy(error)
-        assert self.gone is not None  # noqa: S101
-        raise self.gone
+        return None
 
     def _autopsy(self, error: Exception) -> Gone:
         """Say how the candidate's process ended; one that only closed the link is killed."""
@@ -241,25 +252,17 @@ class Candidate:
         return Gone("failed", f"the program died (signal {os.WTERMSIG(status)}; {error})")
 
 
-class Raised(ValueError):
-    """Carries an exception of the candidate past the handlers of the link's own."""
-
-    def __init__(self, original: BaseException) -> None:
-        super().__init__(str(original))
-        self.original = original
-
-
-def raised(reply: dict[str, Any]) -> Raised:
-    """Rebuild the candidate's exception from the nearest built-in class of its ancestors."""
+def rebuild(reply: dict[str, Any]) -> BaseException:
+    """Make the candidate's exception anew, of the nearest built-in class of its ancestors."""
     name, message = str(reply["raised"][0]), str(reply["message"])
     for ancestor in reply["raised"]:
-        kind = getattr(__builtins__, str(ancestor), None)
+        kind = getattr(builtins, str(ancestor), None)
         if isinstance(kind, type) and issubclass(kind, Exception):
             try:
-                return Raised(kind(message if kind.__name__ == name else f"{name}: {message}"))
+                return kind(message if kind.__name__ == name else f"{name}: {message}")
             except TypeError:  # UnicodeDecodeError and others need more than a message
                 continue
-    return Raised(Gone("failed", f"the program raised {name}: {message}"))
+    return Gone("failed", f"the program raised {name}: {message}".rstrip(": "))
 
 
 def copy_change(mine: Any, theirs: Any) -> None:

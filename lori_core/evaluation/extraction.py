@@ -1,0 +1,101 @@
+"""From the text a model wrote to the program that is run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping
+
+from lori_core.errors import DataError
+from lori_core.evaluation.sandbox import Program
+
+FIELDS = ("prompt", "entry_point", "tests")
+
+_PYTHON_FENCE = re.compile(r"```[ \t]*(?:python3?|py)\b[^\n]*\n(.*?)(?:```|\Z)", re.S | re.I)
+_ANY_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.S)
+#: HumanEval's stop sequences: where a continuation of a function's body is over.
+_STOP = re.compile(r"\n(?:def |async def |class |if __name__|print|```|#|@)")
+_TOP_LEVEL = re.compile(r"^(?=\S)", re.M)
+_CODE_LINE = re.compile(r"^(?:def|async def|class|from|import|@)\b?", re.M)
+
+
+def extract_code(output: str, check: Mapping[str, str]) -> Program:
+    """Return the program that an output stands for, with its tests.
+
+    The code is the first ```python fence, else the first fence (an unclosed one too), else the
+    whole output. If it defines the entry point it is taken as it is, after the prompt's text up
+    to the entry point (imports, helper functions). Else it continues the prompt: the body, cut
+    where a new top-level statement begins. The tests see the prompt's imports and helpers, never
+    the output's.
+
+    Of several readings (prose around the code, a body without its indentation) the first that is
+    valid Python counts; if none is, the first, and the program fails.
+
+    Raises:
+        DataError: `check` lacks a field, or its prompt does not define its entry point.
+    """
+    for name in FIELDS:
+        if not isinstance(check.get(name), str) or not check[name]:
+            raise DataError(
+                f"check.{name}: expected text, got {check.get(name)!r} "
+                f"(a code example needs {', '.join(FIELDS)})"
+            )
+    prompt, entry_point = check["prompt"], check["entry_point"]
+    definition = re.compile(rf"^(?:async )?def {re.escape(entry_point)}\b", re.M)
+    start = definition.search(prompt)
+    if start is None:
+        raise DataError(f"check.prompt: does not define the entry point {entry_point!r}")
+    before = prompt[: start.start()]
+    code = _fenced(output.replace("\r\n", "\n"))
+    whole = definition.search(code) is not None
+    readings = _definitions(before, code) if whole else _continuations(prompt, code)
+    candidate = _first_valid(list(readings))
+    return Program(candidate, f"{before}\n\n{check['tests']}", entry_point)
+
+
+def _fenced(output: str) -> str:
+    found = _PYTHON_FENCE.search(output) or _ANY_FENCE.search(output)
+    return found.group(1) if found else output
+
+
+def _definitions(before: str, code: str) -> Iterator[str]:
+    """The code whole; without prose before it; without prose after it, too."""
+    yield f"{before}\n{code}"
+    first = _CODE_LINE.search(code)
+    code = code[first.start() :] if first else code
+    yield f"{before}\n{code}"
+    for cut in reversed([found.start() for found in _TOP_LEVEL.finditer(code)][1:]):
+        yield f"{before}\n{code[:cut]}"
+
+
+def _continuations(prompt: str, code: str) -> Iterator[str]:
+    """The body as it is; with its first line indented; all indented; without prose after it."""
+    code = code.lstrip("\n")
+    stop = _STOP.search(f"\n{code}")
+    body = code[: max(stop.start() - 1, 0)] if stop else code
+    gap = "" if prompt.endswith("\n") else "\n"
+    if not prompt.endswith("\n"):
+        yield prompt + body  # the prompt may end inside a line
+    yield prompt + gap + body
+    yield prompt + gap + "    " + body.lstrip(" ")
+    yield prompt + gap + textwrap.indent(body, "    ")
+    for form in (body, "    " + body.lstrip(" ")):
+        prose = _TOP_LEVEL.search(form, 1)
+        if prose:
+            yield prompt + gap + form[: prose.start()]
+
+
+def _first_valid(readings: list[str]) -> str:
+    return next((reading for reading in readings if _is_python(reading)), readings[0])
+
+
+def _is_python(source: str) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "\d" in somebody's string is not our warning
+            ast.parse(source)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    return True
