@@ -37,6 +37,12 @@ def visible_gpus() -> list[str]:
     return [str(number) for number in range(len(lines))] if listed.returncode == 0 else []
 
 
+def allowed_gpus(setting: int | str) -> list[str]:
+    """Return the GPUs a pipeline may use: all visible ones (`auto`), or the first so many."""
+    visible = visible_gpus()
+    return visible[:setting] if isinstance(setting, int) else visible
+
+
 class Slots:
     """Hands out GPUs; on a machine without, one turn at a time for stages that would need one."""
 

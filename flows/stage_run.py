@@ -20,7 +20,7 @@ from flows.graph import hashes_text, output_hashes
 from flows.mlflow_store import store_of
 from flows.rows import PIPELINE, Shipment, new_rows_file
 from flows.shipping import BackgroundShipping
-from flows.slots import Slots, visible_gpus
+from flows.slots import Slots, allowed_gpus
 from flows.subprocesses import run_lines
 from flows.tracking import HASHES_TAG, read_params
 from lori_core.tracking import ROWS_VARIABLE
@@ -58,9 +58,10 @@ class PipelineRun:
     def __init__(self, workspace: Path, flow_run_id: str, warn: Callable[[str], None]) -> None:
         self.workspace = workspace
         self.params = read_params(workspace)
-        self.retries = int((self.params.get("execution") or {}).get("retries", 1))
+        execution = self.params.get("execution") or {}
+        self.retries = int(execution.get("retries", 1))
         self.stop = threading.Event()
-        self.slots = Slots(visible_gpus(), self.stop)
+        self.slots = Slots(allowed_gpus(execution.get("gpus", "auto")), self.stop)
         self.rows = new_rows_file(workspace, PIPELINE)
         self.tags = {"prefect.flow_run_id": flow_run_id, **git_tags(workspace)}
         self.shipping = BackgroundShipping(workspace, store_of(workspace, self.params), warn)

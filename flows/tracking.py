@@ -25,6 +25,8 @@ PARAMS_PER_BATCH = 100
 PARAM_LENGTH = 500
 DIGEST_LENGTH = 36
 HASHES_TAG = "dvc.outs"
+#: What MLflow says of a row it will never take: malformed, or its run was deleted by someone.
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST")
 
 T = TypeVar("T")
 
@@ -179,20 +181,22 @@ class Shipper:
             case "artifact":
                 self._artifact(run_id, self.workspace / str(row["path"]))
             case "end":
-                self.client.set_terminated(run_id, "FINISHED", moment)
+                self._accept(self.client.set_terminated, run_id, "FINISHED", moment)
                 shipment.ended = True
             case "error":
-                self.client.set_tag(run_id, "lori.error", str(row.get("message", ""))[:5000])
-                self.client.set_terminated(run_id, "FAILED", moment)
+                message = str(row.get("message", ""))[:5000]
+                self._accept(self.client.set_tag, run_id, "lori.error", message)
+                self._accept(self.client.set_terminated, run_id, "FAILED", moment)
                 shipment.ended = True
 
     def _artifact(self, run_id: str, path: Path) -> None:
-        if path.is_dir():
-            self.client.log_artifacts(run_id, str(path), path.name)
-        elif path.exists():
-            self.client.log_artifact(run_id, str(path))
-        else:
-            self.warn(f"{path}: reported as an artifact, but it is not there; left out")
+        try:
+            if path.is_dir():
+                self._accept(self.client.log_artifacts, run_id, str(path), path.name)
+            else:
+                self._accept(self.client.log_artifact, run_id, str(path))
+        except (FileNotFoundError, PermissionError) as error:
+            self.warn(f"{path}: reported as an artifact, but left out ({error.strerror})")
 
     def _maker(self, row: Row) -> str | None:
         """Return the run that made the outputs a skipped stage still has."""
@@ -209,7 +213,7 @@ class Shipper:
         try:
             send(*values, **named)
         except MlflowException as error:
-            if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+            if error.error_code not in REFUSALS:
                 raise
             self.warn(f"MLflow refused a row: {str(error).splitlines()[0]}")
 
@@ -220,7 +224,7 @@ class Shipper:
             return
         hashes = output_hashes(self.workspace, stage_of(rows, self.workspace))
         if hashes:
-            self.client.set_tag(shipment.run_id, HASHES_TAG, hashes_text(hashes))
+            self._accept(self.client.set_tag, shipment.run_id, HASHES_TAG, hashes_text(hashes))
             shipment.hashed = True
             shipment.save()
 
@@ -229,7 +233,7 @@ class Shipper:
         shipment = Shipment.of(rows)
         if shipment.run_id is None or shipment.ended or _alive(rows):
             return
-        self.client.set_terminated(shipment.run_id, "KILLED")
+        self._accept(self.client.set_terminated, shipment.run_id, "KILLED")
         shipment.ended = True
         shipment.save()
 

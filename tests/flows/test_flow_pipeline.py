@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -151,38 +152,43 @@ def test_a_wrong_setting_is_bad_input(run: Callable[..., Any], toy: Path, worked
     assert worked() == []
 
 
-def test_a_killed_starter_takes_its_child_along() -> None:
+@pytest.mark.parametrize("leads", [False, True], ids=["alone", "with its group"])
+def test_a_killed_starter_takes_its_child_along(leads: bool, tmp_path: Path) -> None:
+    body = "import subprocess; subprocess.run(['sleep', '1000'])" if leads else "signal.pause()"
+    module = f"import signal; print('up', flush=True); {body}"
+    (tmp_path / "forever.py").write_text(module)
     starter = (
         "import subprocess, sys; from flows.environment import child_environment; "
-        "subprocess.Popen([sys.executable, '-m', 'lori_core.process', 'code'], "
-        "stdin=subprocess.PIPE, env=dict(child_environment())).wait()"
+        "subprocess.Popen([sys.executable, '-m', 'lori_core.process', 'forever'], "
+        f"start_new_session={leads}, env=dict(child_environment(PYTHONPATH={str(tmp_path)!r})))"
+        ".wait()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", starter], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, "-c", starter], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
-        process.stdout.readline()  # the child's banner: it is up and has asked the kernel
-        family = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert process.stdout.readline() == b"up\n"
         process.send_signal(signal.SIGKILL)
-        process.stdout.read()  # ends when the last holder of the pipe is gone
-    assert [pid for pid in family if Path(f"/proc/{pid}").exists() and _running(pid)] == []
-
-
-def _running(pid: str) -> bool:
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        # Readable, and empty: nobody holds the other end of the pipe any more.
+        assert select.select([process.stdout], [], [], 60)[0]
+        assert process.stdout.read() == b""
 
 
 def test_stopping_ends_the_whole_group(tmp_path: Path) -> None:
     from flows.subprocesses import run_lines
 
     stop, seen = threading.Event(), list[str]()
+    held = tmp_path / "held"
+    os.mkfifo(held)
+    reader = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
 
     def line(text: str) -> None:
         seen.append(text)
         stop.set()
 
-    command = ["/bin/sh", "-c", "sleep 1000 & echo $!; wait"]
+    command = ["/bin/sh", "-c", f"exec 3>{held}; sleep 1000 & echo up; wait"]
     code = run_lines(command, folder=tmp_path, environment=os.environ, line=line, stop=stop)
-    assert code == -signal.SIGTERM
-    (pid,) = seen
-    assert not Path(f"/proc/{pid}").exists() or not _running(pid)
+    assert (code, seen) == (-signal.SIGTERM, ["up"])
+    assert select.select([reader], [], [], 60)[0]
+    assert os.read(reader, 1) == b""
+    os.close(reader)

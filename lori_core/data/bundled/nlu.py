@@ -6,19 +6,13 @@ test side, or the side that training and validation share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from lori_core.data.bundled.nlu_facts import (
-    CATEGORIES,
-    PLAIN,
-    SAID_WITH_A,
-    SEQUENCES,
-    SIZES,
-    TABLES,
-)
+from lori_core.data.bundled.nlu_facts import SEQUENCES
 from lori_core.data.bundled.nlu_wordings import WORDINGS
+from lori_core.data.bundled.nlu_world import Fact, World, article
 from lori_core.data.example import SPLITS, Example
 from lori_core.errors import DataError
 
@@ -40,16 +34,6 @@ WEIGHTS = {"category": 3, "odd": 2}
 OPTIONS = (2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4)
 #: Questions drawn for one subject where the number of possible ones has no end in sight.
 DRAWS = 4
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A subject, its value, what else would be right, and, if set, the only wrong value."""
-
-    subject: str
-    value: str
-    also: tuple[str, ...] = ()
-    wrong: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,66 +67,6 @@ def generate(sizes: Mapping[str, int], seed: int) -> dict[str, list[Example]]:
     rng = Random(seed)
     world = World()
     return {split: _split(split, sizes[split], world, rng) for split in SPLITS if split in sizes}
-
-
-class World:
-    """All facts, each on its side."""
-
-    def __init__(self) -> None:
-        """Read the facts and deal their subjects; the sides do not depend on any seed."""
-        self.categories, self.plain = _categories()
-        self.tables = {name: _table(text) for name, text in TABLES.items()}
-        self.tiers = [line.split(", ") for line in SIZES.strip().splitlines()]
-        self.for_test: dict[str, bool] = {}
-        self._deal([fact.subject for fact in facts] for facts in self.categories.values())
-        self._deal([fact.subject for fact in facts] for facts in self.tables.values())
-        self._deal(self.tiers)
-
-    def _deal(self, groups: Iterator[list[str]] | list[list[str]]) -> None:
-        """Give each group's every third subject to the test; one dealt before stays where it is."""
-        for group in groups:
-            taken = 0
-            for index, subject in enumerate(group):
-                taken += self.for_test.setdefault(subject, 3 * taken + 1 < index + 1)
-
-    def mine(self, facts: Sequence[Fact], test: bool) -> list[Fact]:
-        """Return the facts whose subjects are on one side."""
-        return [fact for fact in facts if self.for_test[fact.subject] == test]
-
-    def named(self, subject: str) -> str:
-        """Return a subject with its article, if it takes one."""
-        name = subject.startswith("the ") or subject[0].isupper()
-        return subject if name or subject in self.plain or subject in PLAIN else article(subject)
-
-
-def article(word: str) -> str:
-    """Return the word after `a` or `an`."""
-    return f"an {word}" if word[0] in "aeiou" and word not in SAID_WITH_A else f"a {word}"
-
-
-def _categories() -> tuple[dict[str, list[Fact]], frozenset[str]]:
-    """Return the facts of each category, and the members that take no article."""
-    categories: dict[str, list[Fact]] = {}
-    plain: list[str] = []
-    for line in CATEGORIES.strip().splitlines():
-        head, members = line.split(": ")
-        name, *close = head.split("/")
-        words = members.split(", ")
-        if name.endswith("*"):
-            plain += words
-        name = name.rstrip("*")
-        categories[name] = [Fact(word, name, tuple(c.rstrip("*") for c in close)) for word in words]
-    return categories, frozenset(plain)
-
-
-def _table(text: str) -> list[Fact]:
-    facts = []
-    for entry in text.strip().replace("\n", ", ").split(", "):
-        subject, _, rest = entry.partition("=")
-        rest, _, wrong = rest.partition(">")
-        value, *also = rest.split("/")
-        facts.append(Fact(subject, value, tuple(also), wrong))
-    return facts
 
 
 def _split(split: str, size: int, world: World, rng: Random) -> list[Example]:
@@ -198,7 +122,8 @@ def _in_turns(streams: Sequence[Sequence[Question]]) -> list[Question]:
 def _items(family: str, form: str, world: World, test: bool, rng: Random) -> list[Item]:
     """Return what can be asked in a family's wordings, on one side."""
     if family == "category":
-        return _of_table([f for facts in world.categories.values() for f in facts], form, world, test)
+        members = [fact for facts in world.categories.values() for fact in facts]
+        return _of_table(members, form, world, test)
     if family in world.tables:
         return _of_table(world.tables[family], form, world, test, family in BARE, family)
     return COMPUTED[family](family, form, world, test, rng)
@@ -253,7 +178,7 @@ ENDINGS = {"plural": ("s", "es"), "past": ("ed", "s")}
 
 
 def _trios(world: World, test: bool, rng: Random) -> list[tuple[list[str], list[str], str]]:
-    """Return three or four of one category, the same in another order, and one stranger."""
+    """Return up to four of one category, two of it drawn anew, and a stranger to them."""
     trios = []
     for name, facts in world.categories.items():
         inside = [fact.subject for fact in world.mine(facts, test)]

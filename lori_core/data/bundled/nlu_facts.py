@@ -99,29 +99,29 @@ difficult=hard, hurry=rush/quick, unusual=rare/odd, purchase=buy, autumn=fall, f
 forest=woods, journey=trip, odour=smell, courageous=bold, begin=start, repair=mend, hat=cap
 """,
     "part": """
-petal=flower, pedal=bicycle, branch=tree, page=book, sleeve=shirt, hoof=horse, beak=bird, gill=fish
-antler=deer, lens=camera/eye, lace=shoe, finger=hand, toe=foot, eyelash=eye, nostril=nose
-cockpit=plane, handlebar=bicycle, yolk=egg, drawer=desk, mattress=bed, tap=sink, windscreen=car/plane
+petal=flower, pedal=bicycle, branch=tree, page=book, sleeve=shirt, hoof=horse/deer/cow, beak=bird, gill=fish
+antler=deer, lens=camera/eye, lace=shoe/shirt, finger=hand, toe=foot/elephant/camel/kangaroo/bird, eyelash=eye/horse/deer/cow/camel/elephant/kangaroo, nostril=nose/horse/deer/cow/camel/elephant/kangaroo/bird/fish
+cockpit=plane, handlebar=bicycle, yolk=egg, drawer=desk, mattress=bed, tap=sink, windscreen=car/plane/train/ship
 rung=ladder, wick=candle, nib=pen, bristle=brush, chapter=book, verse=poem, anchor=ship, carriage=train
-tusk=elephant, udder=cow, hump=camel, pouch=kangaroo, stage=theatre, classroom=school
+tusk=elephant, udder=cow/horse, hump=camel, pouch=kangaroo, stage=theatre/school, classroom=school
 operating table=hospital, platform=station, runway=airport, fret=guitar, collar=shirt, knuckle=hand
-heel=foot/shoe, twig=tree, feather=bird, altar=church, hour hand=clock, screen=television
+heel=foot/shoe, twig=tree, feather=bird, altar=church, hour hand=clock, screen=television/car/plane
 """,
     "use": """
-hammer=drive in nails, saw=cut wood, scissors=cut paper, oven=bake bread, kettle=boil water
+hammer=drive in nails, saw=cut wood/chop down a tree, scissors=cut paper, oven=bake bread/warm a room, kettle=boil water
 fridge=keep food cold, umbrella=stay dry in rain, pen=write a letter, broom=sweep the floor
 needle=sew on a button, ruler=measure a line, clock=tell the time, thermometer=measure a fever
-telescope=look at stars, microscope=see tiny cells, spade=dig a hole, rake=gather leaves
+telescope=look at stars/watch birds, microscope=see tiny cells, spade=dig a hole/move soil, rake=gather leaves
 axe=chop down a tree/cut wood, ladder=reach a roof, key=unlock a door, towel=dry your hands
 comb=tidy your hair, toothbrush=clean your teeth, soap=wash your hands, camera=take photographs
 telephone=call a friend, lamp=light a room, pillow=rest your head, bucket=carry water
 whisk=beat eggs, grater=shred cheese, ladle=serve soup, corkscrew=open wine, rolling pin=flatten dough
 sieve=sift flour, knife=slice bread/cut paper/cut wood, spoon=stir tea/beat eggs/serve soup
-mirror=see your face, calculator=add numbers, heater=warm a room, tent=camp outdoors
+mirror=see your face, calculator=add numbers, heater=warm a room, tent=camp outdoors/stay dry in rain
 lawnmower=cut grass, paintbrush=paint a wall, compass=find north, parachute=fall safely
 helmet=protect your head, stapler=join papers, eraser=remove pencil marks, wheelbarrow=move soil
 fishing rod=catch fish, screwdriver=turn screws, spanner=tighten bolts, suitcase=pack for a trip
-dictionary=look up words, stamp=post a letter, binoculars=watch birds
+dictionary=look up words, stamp=post a letter, binoculars=watch birds/look at stars
 """,
     "property": """
 ice=cold>hot, fire=hot>cold, pillow=soft>hard, stone=hard>soft, feather=light>heavy, anvil=heavy>light
@@ -154,18 +154,18 @@ ant=anthill/nest, soldier=barracks/tent, prisoner=prison, camper=tent, wasp=nest
 mole=burrow, beaver=lodge/den, nun=convent/monastery, snail=shell, wolf=den/cave
 """,
     "colour": """
-banana=yellow, grass=green, snow=white, coal=black, strawberry=red, carrot=orange, the sky=blue
-lemon=yellow, blood=red, milk=white, chocolate=brown, tomato=red, cucumber=green, flamingo=pink, crow=black
+banana=yellow, grass=green, snow=white, coal=black, strawberry=red, carrot=orange, the sky=blue/grey/black
+lemon=yellow, blood=red, milk=white, chocolate=brown/white/black, tomato=red, cucumber=green, flamingo=pink, crow=black
 polar bear=white, emerald=green, ruby=red, sapphire=blue, pea=green, lettuce=green, spinach=green
 pumpkin=orange, aubergine=purple, swan=white/black, salt=white, elephant=grey, sunflower=yellow
-fire engine=red, lime=green, raspberry=red/pink, ladybird=red, flour=white, raven=black, amethyst=purple
-canary=yellow, egg yolk=yellow/orange, soot=black, dandelion=yellow, broccoli=green, ash=grey
+fire engine=red, lime=green, raspberry=red/pink, ladybird=red/black, flour=white, raven=black, amethyst=purple
+canary=yellow, egg yolk=yellow/orange, soot=black/grey, dandelion=yellow, broccoli=green, ash=grey/white/black
 """,
     "made": """
-tyre=rubber, window=glass, book=paper, coin=metal/iron, candle=wax, brick=clay, bread=flour
-cheese=milk, wine=grapes, butter=milk, omelette=eggs, ketchup=tomatoes, chocolate=cocoa/milk
+tyre=rubber, window=glass/wood, book=paper/wood, coin=metal/iron, candle=wax, brick=clay, bread=flour/barley/milk
+cheese=milk, wine=grapes, butter=milk, omelette=eggs/milk, ketchup=tomatoes, chocolate=cocoa/milk
 yoghurt=milk, cider=apples, saddle=leather, horseshoe=iron/metal, igloo=snow, pencil=wood, popcorn=maize
-eraser=rubber, nail=iron/metal, envelope=paper, newspaper=paper, plank=wood, snowman=snow, pasta=flour/eggs
+eraser=rubber, nail=iron/metal, envelope=paper/wood, newspaper=paper/wood, plank=wood, snowman=snow, pasta=flour/eggs
 toast=bread/flour, beer=barley, tofu=soya beans, lemonade=lemons, scarf=wool, jumper=wool, log=wood
 mirror=glass/metal, raisins=grapes, belt=leather, chips=potatoes
 """,
@@ -183,8 +183,8 @@ owl=two, wasp=six, camel=four, eel=none, moth=six, penguin=two, lizard=four, lob
     "workplace": """
 teacher=school, nurse=hospital/school, farmer=farm, pilot=aeroplane, chef=kitchen/restaurant/hotel, judge=court
 actor=theatre, sailor=ship, librarian=library/school, miner=mine, baker=bakery, waiter=restaurant/hotel
-priest=church, scientist=laboratory, lifeguard=swimming pool, mechanic=garage, banker=bank
-astronaut=space station, clown=circus, zookeeper=zoo, surgeon=hospital, curator=museum
+priest=church, scientist=laboratory/museum/space station, lifeguard=swimming pool, mechanic=garage, banker=bank
+astronaut=space station, clown=circus/theatre, zookeeper=zoo, surgeon=hospital, curator=museum
 receptionist=hotel/hospital/school, pharmacist=pharmacy/hospital, lumberjack=forest, shepherd=field/farm
 bricklayer=building site, dentist=dental surgery/hospital, secretary=office/school/hospital, barber=barber shop
 """,
@@ -223,7 +223,7 @@ keep=kept, sleep=slept, feel=felt, leave=left, break=broke, speak=spoke, steal=s
 SIZES = """
 ant, grain of rice, flea, pea, ladybird, bead, grain of sand, mosquito, pinhead
 mouse, egg, lemon, spoon, apple, wallet, strawberry, robin, pear, teacup
-cat, hen, kettle, rabbit, laptop, pumpkin, goose, bucket, pillow, basketball
+cat, hen, kettle, rabbit, laptop, pumpkin, goose, bucket, pillow, watermelon
 sheep, bicycle, armchair, desk, wolf, wheelbarrow, bathtub, goat, wardrobe, deer
 elephant, bus, lorry, hippopotamus, fire engine, tractor, caravan, giraffe, tank, rhinoceros
 castle, cathedral, stadium, skyscraper, airport, palace, cruise ship, hospital, shopping centre
@@ -244,11 +244,11 @@ SEQUENCES = {
 }
 
 # Subjects that take no article in the tables whose subjects otherwise take one.
-PLAIN = frozenset(
-    "scissors soap binoculars ice fire sugar honey vinegar thunder steel cotton butter snow steam "
-    "lava mud silk sandpaper grass coal blood milk chocolate spinach salt flour soot broccoli ash "
-    "bread cheese wine ketchup yoghurt cider popcorn pasta toast beer tofu lemonade raisins chips "
-    "lettuce".split()
-)
+PLAIN = """
+scissors soap binoculars ice fire sugar honey vinegar thunder steel cotton butter snow steam
+lava mud silk sandpaper grass coal blood milk chocolate spinach salt flour soot broccoli ash
+bread cheese wine ketchup yoghurt cider popcorn pasta toast beer tofu lemonade raisins chips
+lettuce
+"""
 # Words that take "a" before a vowel.
 SAID_WITH_A = frozenset({"euro"})

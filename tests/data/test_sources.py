@@ -1,0 +1,167 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lori_core import config
+from lori_core.data import sources
+from lori_core.data.catalogue import CATALOGUE
+from lori_core.data.formats import convert
+from lori_core.errors import ConfigError, DataError
+
+
+def params(source: Any, sizes: dict[str, int] | None = None) -> config.Params:
+    task = {"source": source, "sizes": sizes or {}, "calibration": {}, "training": {}}
+    values = {
+        "model": {"name_or_path": "random:llama"},
+        "lori": {},
+        "training": {},
+        "tasks": {"task": task},
+    }
+    return config.parse(values, "params.yaml")
+
+
+def local(path: Path, **more: Any) -> dict[str, Any]:
+    return {"kind": "local", "path": str(path), **more}
+
+
+def write(path: Path, rows: list[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def example(number: int) -> dict[str, str]:
+    return {"prompt": f"question {number}", "target": f"answer {number}"}
+
+
+def read(folder: Path, split: str) -> list[str]:
+    return [example.prompt for example in sources.read_examples("task", split, folder)]
+
+
+def test_pulling_twice_gives_the_same_bytes_and_touches_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "train.jsonl", [example(i) for i in range(50)])
+    run = params(local(tmp_path / "in"), {"train": 20, "validation": 5, "test": 5})
+    out = tmp_path / "data"
+    assert sources.pull(run, out) == ["task: 20 train, 5 validation, 5 test (0 duplicates removed)"]
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in out.rglob("*") if p.is_file()}
+    assert sources.pull(run, out) == []
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in out.rglob("*") if p.is_file()} == (
+        before
+    )
+    assert len(before) == 4
+
+
+def test_splits_never_share_an_example_and_duplicates_are_counted(tmp_path: Path) -> None:
+    rows = [example(i) for i in range(10)]
+    write(tmp_path / "in" / "train.jsonl", [*rows, example(3), {"prompt": " Question  4", "target": "x"}])
+    write(tmp_path / "in" / "test.jsonl", [example(8), example(9), example(20)])
+    out = tmp_path / "data"
+    said = sources.pull(params(local(tmp_path / "in"), {"validation": 2}), out)
+    splits = {split: read(out, split) for split in ("train", "validation", "test")}
+    everything = sum(splits.values(), [])
+    assert len(everything) == len({" ".join(p.lower().split()) for p in everything}) == 11
+    assert set(splits["test"]) == {"question 8", "question 9", "question 20"}
+    assert len(splits["validation"]) == 2
+    manifest = json.loads((out / "manifest.json").read_text())["tasks"]["task"]
+    removed = manifest["duplicates_removed"]
+    assert sum(removed.values()) == 4
+    assert "(4 duplicates removed)" in said[0]
+    assert manifest["splits"]["test"]["count"] == 3
+    assert manifest["sources"][0]["sha256"].keys() == {"train.jsonl", "test.jsonl"}
+
+
+def test_a_task_that_is_gone_takes_its_data_along(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "train.jsonl", [example(i) for i in range(5)])
+    (tmp_path / "data" / "old").mkdir(parents=True)
+    said = sources.pull(params(local(tmp_path / "in")), tmp_path / "data")
+    assert said[-1] == "old: removed, no longer a task"
+    assert not (tmp_path / "data" / "old").exists()
+
+
+def test_fields_are_mapped_and_templates_filled(tmp_path: Path) -> None:
+    record = {"q": "Two and two?", "context": "Sums.", "a": "4", "gold": "4"}
+    (tmp_path / "set.json").write_text(json.dumps([record, record | {"q": "One and one?"}]))
+    source = local(
+        tmp_path,
+        files={"train": "set.json"},
+        fields={"prompt": "{context} {q}", "target": "a", "answer": "{gold}"},
+        scorer="number",
+        subset="sums",
+    )
+    out = tmp_path / "data"
+    sources.pull(params(source, {"test": 1}), out)
+    (test,) = sources.read_examples("task", "test", out)
+    assert test.prompt in ("Sums. Two and two?", "Sums. One and one?")
+    assert (test.target, test.answer, test.scorer, test.kind) == ("4", "4", "number", "sums")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"prompt": "a", "target": "b"}\n{"prompt": ', r"train.jsonl:2: not valid JSON"),
+        ("", r"train.jsonl: the file is empty"),
+        ("\n\n", r"train.jsonl: the file is empty"),
+        ('{"prompt": "a"}\n', r"train.jsonl:1: field 'target' for 'target' is missing"),
+        ("[1]\n", r"train.jsonl:1: expected a JSON object, got list"),
+        ('{"prompt": " ", "target": "b"}\n', r"train.jsonl:1: the prompt is empty"),
+    ],
+)
+def test_a_broken_file_is_refused_by_line_and_nothing_is_written(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "train.jsonl").write_text(content)
+    with pytest.raises(DataError, match=message):
+        sources.pull(params(local(tmp_path / "in")), tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("gsm9k", r"tasks.task.source: source 'gsm9k' is unknown; did you mean 'gsm8k'"),
+        ({"kind": "bundled", "name": "maths"}, r"bundled set 'maths' is unknown; did you mean"),
+        ({"kind": "local"}, r"tasks.task.source.path: a local source needs a folder or file"),
+        ({"kind": "local", "path": "/no/such"}, r"/no/such: no such file or folder"),
+        ({"kind": "local", "path": "$NOT_SET_HERE/x"}, r"variable NOT_SET_HERE is not set"),
+        ({"kind": "hub"}, r"tasks.task.source.name: a hub source needs"),
+        ({"kind": "local", "path": ".", "format": "gsm"}, r"format 'gsm' is unknown; did you mean"),
+    ],
+)
+def test_a_source_that_cannot_be_used_is_named(source: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        sources.pull(params(source), tmp_path / "data")
+
+
+def test_gsm8k_gets_the_marker_and_the_answer() -> None:
+    record = {"question": "How many?", "answer": "3 + 4 = <<3+4=7>>7\n#### 1,007"}
+    converted = convert(record, CATALOGUE["gsm8k"], "here")
+    assert converted.prompt == (
+        "How many?\nAnswer the above question. First think step by step and then answer the final "
+        "number."
+    )
+    assert converted.target.endswith("\nThe final answer is: 1,007")
+    assert (converted.answer, converted.scorer) == ("1,007", "number")
+
+
+def test_humaneval_comes_out_of_its_package(tmp_path: Path) -> None:
+    source = ["bundled-code", {"kind": "bundled", "name": "humaneval", "limit": {"test": 7}}]
+    run = params(source, {"train": 30, "validation": 5, "test": 27})
+    run.tasks["task"].sizes.model_dump()
+    sources.pull(run, tmp_path)
+    test = sources.read_examples("task", "test", tmp_path)
+    assert len(test) == 27
+    kinds = [example.kind for example in test]
+    assert kinds.count("humaneval") >= 1
+    found = next(example for example in test if example.kind == "humaneval")
+    assert found.prompt.startswith("Complete this Python function:\n\n")
+    assert "def check(candidate)" in found.check["tests"]
+
+
+@pytest.mark.parametrize("name", ["nlu", "math", "code", "safety"])
+def test_bundled_tasks_give_what_is_asked(name: str, tmp_path: Path) -> None:
+    sizes = {"train": 60, "validation": 10, "test": 20}
+    sources.pull(params(f"bundled-{name}", sizes), tmp_path)
+    for split, count in sizes.items():
+        assert len(sources.read_examples("task", split, tmp_path)) == count
