@@ -381,6 +381,11 @@ def _yaml() -> Any:
 
     yaml = YAML()  # keeps comments and order, so that `--set` changes one line only
     yaml.preserve_quotes = True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(
+        type(None),
+        lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null"),
+    )
     yaml.width = 100
     return yaml
 

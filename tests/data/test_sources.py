@@ -54,7 +54,10 @@ def test_pulling_twice_gives_the_same_bytes_and_touches_nothing(tmp_path: Path) 
 
 def test_splits_never_share_an_example_and_duplicates_are_counted(tmp_path: Path) -> None:
     rows = [example(i) for i in range(10)]
-    write(tmp_path / "in" / "train.jsonl", [*rows, example(3), {"prompt": " Question  4", "target": "x"}])
+    write(
+        tmp_path / "in" / "train.jsonl",
+        [*rows, example(3), {"prompt": " Question  4", "target": "x"}],
+    )
     write(tmp_path / "in" / "test.jsonl", [example(8), example(9), example(20)])
     out = tmp_path / "data"
     said = sources.pull(params(local(tmp_path / "in"), {"validation": 2}), out)
@@ -139,7 +142,7 @@ def test_gsm8k_gets_the_marker_and_the_answer() -> None:
     converted = convert(record, CATALOGUE["gsm8k"], "here")
     assert converted.prompt == (
         "How many?\nAnswer the above question. First think step by step and then answer the final "
-        "number."
+        "number.\n"
     )
     assert converted.target.endswith("\nThe final answer is: 1,007")
     assert (converted.answer, converted.scorer) == ("1,007", "number")
