@@ -78,14 +78,19 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from flows.lock import pipeline_lock
+    from flows.run import nothing_to_do, run_in_process
     from lori_core import config
 
-    for line in config.apply(config.PARAMS, args.profile, args.set):
-        print(line)
-    _pull_data()
-    from flows.run import run_in_process
-
-    code = run_in_process(Path.cwd())
+    workspace = Path.cwd()
+    with pipeline_lock(workspace, print):
+        for line in config.apply(config.PARAMS, args.profile, args.set):
+            print(line)
+        _pull(args)
+        unchanged = nothing_to_do(workspace)
+        if unchanged:
+            print(unchanged)
+        code = 0 if unchanged else run_in_process(workspace)
     if code == 0:
         _report(args)
     return code
@@ -125,16 +130,16 @@ def _pull(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace) -> int:
     import json
 
-    from flows.graph import stages, stale
+    from flows.graph import plan
     from lori_core import config
 
     config.load()
-    reasons = stale(Path.cwd())
+    planned = plan(Path.cwd())
     if args.json:
-        print(json.dumps(reasons, indent=2))
+        print(json.dumps(dict(planned.stale), indent=2))
         return 0
-    for stage in stages(Path.cwd()):
-        why = reasons.get(stage.name)
+    for stage in planned.stages:
+        why = planned.stale.get(stage.name)
         print(f"{'run ' if why else 'keep'}  {stage.name:28} {'; '.join(why or ['unchanged'])}")
     return 0
 
@@ -170,7 +175,14 @@ def _report(args: argparse.Namespace) -> int:
 def _track(args: argparse.Namespace) -> int:
     from flows.tracking import ship_all
 
-    ship_all(Path.cwd())
+    try:
+        sent = ship_all(Path.cwd(), warn=print)
+    except LoriError:
+        raise
+    except Exception as error:  # whatever the server's client raises, the rows stay where they are
+        first = str(error).strip().splitlines()[0]
+        raise LoriError(f"MLflow cannot be reached: {first}; the rows are kept in .lori") from error
+    print(f"sent what {sent} rows files held")
     return 0
 
 

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -85,12 +84,12 @@ def test_a_missing_key_is_named() -> None:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Path]:
+def workspace(tmp_path: Path) -> Path:
     (tmp_path / "profiles").mkdir()
     for path in (ROOT / "profiles").glob("*.yaml"):
         (tmp_path / "profiles" / path.name).write_text(path.read_text())
     (tmp_path / "params.yaml").write_text((ROOT / "profiles" / "quickstart.yaml").read_text())
-    yield tmp_path
+    return tmp_path
 
 
 def test_an_override_changes_one_line_and_says_so(workspace: Path) -> None:

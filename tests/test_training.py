@@ -162,7 +162,7 @@ def test_training_lowers_the_loss_and_repeats_exactly(tmp_path: Path, architectu
         assert torch.equal(value, results[1][name])
 
 
-class _Killed(Exception):
+class _KilledError(Exception):
     pass
 
 
@@ -177,12 +177,12 @@ def test_an_interrupted_run_resumes_and_ends_with_the_same_bytes(
 
     def dies(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.state.global_step == 5:
-            raise _Killed
+            raise _KilledError
         return original(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(training.LoriTrainer, "training_step", dies)
-        with pytest.raises(_Killed):
+        with pytest.raises(_KilledError):
             run(cut, tmp_path / "cut", section)
     # A checkpoint that was being written when the process died is left out.
     broken = tmp_path / "cut" / "checkpoint-5"

@@ -18,7 +18,7 @@ _ANY_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.S)
 #: HumanEval's stop sequences: where a continuation of a function's body is over.
 _STOP = re.compile(r"\n(?:def |async def |class |if __name__|print|```|#|@)")
 _TOP_LEVEL = re.compile(r"^(?=\S)", re.M)
-_CODE_LINE = re.compile(r"^(?:def|async def|class|from|import|@)\b?", re.M)
+_CODE_LINE = re.compile(r"^(?:(?:async )?def\b|class\b|from\b|import\b|@)", re.M)
 
 
 def extract_code(output: str, check: Mapping[str, str]) -> Program:

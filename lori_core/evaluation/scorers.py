@@ -1,4 +1,4 @@
-"""What an output answers, whether that is right, and a test set's score (METHOD, section 6, `fixed`).
+"""What an output answers, whether that is right, and a test set's score (METHOD, section 6).
 
 Only the output is read, never the prompt.
 """

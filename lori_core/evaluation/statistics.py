@@ -13,7 +13,8 @@ def interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, f
     """Return the exact (Clopper–Pearson) interval of a success rate.
 
     With `α = 1 - confidence` and `B(q; a, b)` the q-quantile of the Beta distribution,
-    `low = B(α/2; k, n-k+1)` and `high = B(1-α/2; k+1, n-k)`; `low` is 0 at k = 0, `high` 1 at k = n.
+    `low = B(α/2; k, n-k+1)` and `high = B(1-α/2; k+1, n-k)`; `low` is 0 at k = 0,
+    `high` is 1 at k = n.
 
     Args:
         successes: k, from 0 to n.

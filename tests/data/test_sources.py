@@ -62,7 +62,7 @@ def test_splits_never_share_an_example_and_duplicates_are_counted(tmp_path: Path
     out = tmp_path / "data"
     said = sources.pull(params(local(tmp_path / "in"), {"validation": 2}), out)
     splits = {split: read(out, split) for split in ("train", "validation", "test")}
-    everything = sum(splits.values(), [])
+    everything = [prompt for prompts in splits.values() for prompt in prompts]
     assert len(everything) == len({" ".join(p.lower().split()) for p in everything}) == 11
     assert set(splits["test"]) == {"question 8", "question 9", "question 20"}
     assert len(splits["validation"]) == 2
