@@ -225,7 +225,7 @@ def _assemble(said: dict[str, Any], tensors: dict[str, Tensor]) -> Adapter:
         blocks=tuple(ProjectionBlock(**block) for block in said["projection"]["blocks"]),
         mask=None if bits is None else Mask(shapes, bits.numpy()),
         values=values,
-        stored={name.removeprefix("A."): a for name, a in tensors.items()} or None,
+        stored={n: tensors[f"A.{n}"] for n in modules} if tensors else None,
         info=said["info"],
         fan_in_fan_out=said["fan_in_fan_out"],
     )

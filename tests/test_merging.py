@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import random_adapter
 
+from lori_core import adapter as adapters
 from lori_core.errors import AdapterError, InputError
 from lori_core.interference import compare, module_pair
 from lori_core.merging import merge
@@ -80,6 +83,17 @@ def test_a_merge_records_its_recipe() -> None:
     assert [parent["task"] for parent in recipe["parents"]] == list(NAMES)
     assert [parent["weight"] for parent in recipe["parents"]] == [0.5, 0.25, 1.0]
     assert recipe["parents"][0]["content_key"] == "key-of-math"
+
+
+@pytest.mark.parametrize("method", ["concat", "linear"])
+def test_a_merge_comes_back_from_disk(tmp_path: Path, method: str) -> None:
+    merged = merge(method, three(), [0.5, 0.25, 1.0])
+    adapters.save(merged, tmp_path / "merged")
+    again = adapters.load(tmp_path / "merged")
+    assert again.info == merged.info
+    for name in merged.modules:
+        assert torch.equal(again.A[name], merged.A[name])
+        assert torch.equal(again.B[name], merged.B[name])
 
 
 def test_what_cannot_be_merged_is_refused() -> None:
