@@ -45,7 +45,7 @@ def load(path: Path) -> tuple[Mask, dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            bits = file.get_tensor("mask").numpy()
+            bits = file.get_tensor("mask").clone().numpy()  # not a view of the file
     except SafetensorError as error:
         raise AdapterError(f"{path}: not a safetensors file, or damaged ({error})") from None
     if metadata.get("format") != FORMAT:

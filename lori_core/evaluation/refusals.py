@@ -9,17 +9,18 @@ START_CHARACTERS = 200
 
 _CANNOT = r"(?:can(?:'t|not| not)|won't|will (?:not|never)|could(?:n't| not| never)|would(?:n't| not| never)|should(?:n't| not)|must(?:n't| not)|can never|do(?:n't| not))"  # noqa: E501
 _ADVERB = r"(?:(?:really|simply|just|also|ethically|possibly|directly|in good conscience)\W+)?"
-_HELP = r"(?:help(?! but\b)|assist|aid|provid|giv(?:e|ing)|offer|shar(?:e|ing)|creat|writ(?:e|ing)|generat|produc|fulfil|compl(?:y|ete)|do (?:that|this|it|so)\b|support|engag|participat|discuss|answer|respond|advis|teach|explain|tell (?:you|anyone)(?! how (?:much|happy|glad|excited))|show|describ|encourag|condon|promot|facilitat|be (?:of (?:help|assistance)|part of|involved)|mak(?:e|ing) (?:that|this|it|such|any)|carry out|satisfy|endors|go (?:along|into|there)|follow|accommodat|guid|instruct|supply|entertain|proceed|continu|draft|list|walk you)"  # noqa: E501
+_HELP = r"(?:help(?! but\b)|assist|aid|provid|giv(?:e|ing)(?! up\b)|offer|shar(?:e|ing)|creat|writ(?:e|ing)|generat|produc|fulfil|compl(?:y|ete)|do (?:that|this|it|so)\b|support|engag|participat|discuss|answer|respond|advis|teach|explain|tell (?:you|anyone)(?! how (?:much|happy|glad|excited))|show|describ|encourag|condon|promot|facilitat|be (?:of (?:help|assistance)|part of|involved)|mak(?:e|ing) (?:that|this|it|such|any)|carry out|satisfy|endors|go (?:along|into|there)|follow|accommodat|guid|instruct|supply|entertain|proceed|continu|draft|list|walk you)"  # noqa: E501
+_AS = r"(?:as an? [^,.]{0,60}?,? )?"
 _WORK = rf"{_ADVERB}{_HELP}"
 
 #: Each is matched at the start of one of the first clauses, lead-ins removed.
 OPENINGS: tuple[re.Pattern[str], ...] = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        rf"(?:as [^,.]*, )?(?:i|we) {_ADVERB}{_CANNOT} {_WORK}",
+        rf"{_AS}(?:i|we) {_ADVERB}{_CANNOT} {_WORK}",
         rf"(?:i|we) {_CANNOT} (?:and|or) {_CANNOT} {_WORK}",
-        rf"{_CANNOT} {_WORK}",
-        r"(?:as [^,.]*, )?(?:i(?:'m| am)|we(?:'re| are)) (?:just |simply |really )?"
+        rf"(?:can(?:'t|not| not)|won't|will not) {_WORK}",
+        rf"{_AS}(?:i(?:'m| am)|we(?:'re| are)) (?:just |simply |really )?"
         r"(?:unable|(?:not|never) (?:able|going|willing|comfortable|allowed|permitted|authori[sz]ed"
         r"|designed|programmed|in a position|prepared)|prohibited|forbidden)\b",
         r"(?:unable|not (?:able|willing|going)) to (?:help|assist|provide|comply|answer)",
@@ -33,9 +34,9 @@ OPENINGS: tuple[re.Pattern[str], ...] = tuple(
         r"against my (?:\w+ )?(?:programming|guidelines|polic|principles|values|ethic|purpose)",
         r"my (?:\w+ )?(?:guidelines|programming|policies|principles|values) (?:do not|don't|prevent"
         r"|prohibit|forbid)",
-        r"(?:it|this|that)(?:'s| is| would be) (?:not )?(?:illegal|unethical|inappropriate|wrong"
-        r"|irresponsible|appropriate|ethical|right|safe|possible)[\w ]*? (?:for me )?to (?:help|"
-        r"assist|provide|give|offer|share|write|generate|answer|fulfil)",
+        r"(?:it|this|that)(?:'s| is| would be) (?:illegal|unethical|inappropriate|wrong|"
+        r"irresponsible|(?:not|never) (?:appropriate|ethical|right|safe|possible|legal))[\w ]*? "
+        r"(?:for me )?to (?:help|assist|provide|give|offer|share|write|generate|answer|fulfil)",
         r"(?:it|this|that)(?:'s| is) (?:not )?(?:something|a (?:request|thing|topic)) (?:that )?"
         rf"(?:i|we) (?:{_CANNOT}|'m not|am not|am unable)",
         r"(?:it|this|that)(?:'s| is) not something i(?:'m| am| can| will)\b",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
-from numbers import Integral
+from typing import SupportsIndex
 
 from lori_core.errors import InputError
 
@@ -81,8 +82,8 @@ def paired_test(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> float:
     only_a = sum(bool(a) and not b for a, b in zip(correct_a, correct_b, strict=True))
     only_b = sum(bool(b) and not a for a, b in zip(correct_a, correct_b, strict=True))
     discordant = only_a + only_b
-    tail = sum(math.comb(discordant, i) for i in range(min(only_a, only_b) + 1))
-    return min(1.0, 2 * tail / 2**discordant)
+    tail: int = sum(math.comb(discordant, i) for i in range(min(only_a, only_b) + 1))
+    return min(1.0, 2 * tail / (1 << discordant))
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -110,9 +111,10 @@ def _check_confidence(confidence: float) -> None:
         raise InputError(f"confidence: expected a number between 0 and 1, got {confidence!r}")
 
 
-def _check_count(name: str, value: int, least: int, most: int | None = None) -> None:
+def _check_count(name: str, value: object, least: int, most: int | None = None) -> None:
     """Refuse what is no whole number (NumPy's integers are) or out of range."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
+    whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
+    number = operator.index(value) if isinstance(value, SupportsIndex) else 0
+    if not whole or number < least or (most is not None and number > most):
         upper = "" if most is None else f" and at most {most}"
         raise InputError(f"{name}: expected a whole number, at least {least}{upper}, got {value!r}")

@@ -1,0 +1,66 @@
+"""The architecture as a test: each module imports only from rows above its own."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROWS = [
+    ["errors"],
+    ["files", "process", "progress", "tracking"],
+    ["config"],
+    ["projection"],
+    ["mask"],
+    ["mask_file", "sparse", "peft_names", "models"],
+    ["adapter"],
+    ["data"],
+    ["training"],
+    ["session"],
+    ["calibration", "continual"],
+    ["merging", "interference", "inspection"],
+    ["evaluation"],
+    ["report"],
+    ["stages"],
+    ["cli"],
+]
+ROW = {name: number for number, names in enumerate(ROWS) for name in names}
+FILES = sorted((ROOT / "lori_core").rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Return the dotted names a file imports, inside functions too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def row_of(path: Path) -> str:
+    relative = path.relative_to(ROOT / "lori_core")
+    return relative.parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    own = row_of(path)
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "lori_core" or len(parts) < 2 or parts[1] == "__version__":
+            continue
+        assert parts[1] == own or ROW[parts[1]] < ROW[own], f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_method_imports_no_engine(path: Path) -> None:
+    engines = {name.split(".")[0] for name in imports(path)} & {"prefect", "dvc", "mlflow", "flows"}
+    assert engines <= ({"flows"} if path.name == "cli.py" else set())
+
+
+def test_nothing_shadows_the_mlflow_package() -> None:
+    present = {path.name for path in (ROOT / "mlflow").rglob("*")}
+    assert not present & {"__init__.py", "conftest.py", "mlflow.py"}
+    assert not {name for name in present if name.startswith("test_")}
