@@ -62,7 +62,7 @@ def sequence_loss(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     ids, labels = inputs["input_ids"], inputs["labels"][:, 1:]
     wanted = labels != IGNORED
     if any(getattr(base.config, name, None) for name in _LOGIT_CHANGES):
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1][wanted]
+        logits: Tensor = model(input_ids=ids, use_cache=False).logits[:, :-1][wanted]
         return _nll(logits, labels[wanted])
     backbone = getattr(base, base.base_model_prefix)
     hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][wanted]
@@ -83,14 +83,15 @@ def _chunk_loss(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
 
 
 def _nll(logits: Tensor, targets: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+    total: Tensor = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+    return total
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], section: TrainingSection) -> Tensor:
     """Clip in place as `section.clipping` says; return the gradient's norm before clipping."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norms = torch._foreach_norm(gradients)
-    total = torch.linalg.vector_norm(torch.stack(norms))
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     limit = section.max_grad_norm
     if section.clipping == "per_tensor":
         factors = (limit / (torch.stack(norms) + 1e-6)).clamp(max=1.0)

@@ -48,7 +48,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_the_masked_adapter_uses_the_calibrations_a_and_only_its_mask(finished: Any) -> None:
-    folder, params = finished
+    folder, _ = finished
     calibrated = adapters.load(folder / stages.calibrated_path("math"))
     sparse = adapters.load(folder / stages.adapter_path("math"))
     mask, facts = mask_file.load(folder / stages.mask_path("math"))
