@@ -111,7 +111,7 @@ def pipeline(profile: str | None = None, overrides: list[str] | None = None) -> 
 def _configure(workspace: Path, profile: str | None, overrides: Sequence[str], logger: Any) -> None:
     if profile is None and not overrides:
         return
-    from lori_core.config import apply
+    from lori_core.params_file import apply
 
     for line in apply(workspace / "params.yaml", profile, overrides):
         logger.info(line)

@@ -80,11 +80,11 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from flows.lock import pipeline_lock
     from flows.run import nothing_to_do, run_in_process
-    from lori_core import config
+    from lori_core import params_file
 
     workspace = Path.cwd()
     with pipeline_lock(workspace, print):
-        for line in config.apply(config.PARAMS, args.profile, args.set):
+        for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
             print(line)
         _pull(args)
         unchanged = nothing_to_do(workspace)
@@ -97,10 +97,10 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _pull_data() -> None:
-    from lori_core import config, models
+    from lori_core import models, params_file
     from lori_core.data import sources
 
-    params = config.load()
+    params = params_file.load()
     _check_disk()
     models.prepare(params.model)
     for line in sources.pull(params):
@@ -131,9 +131,9 @@ def _plan(args: argparse.Namespace) -> int:
     import json
 
     from flows.graph import plan
-    from lori_core import config
+    from lori_core import params_file
 
-    config.load()
+    params_file.load()
     planned = plan(Path.cwd())
     if args.json:
         print(json.dumps(dict(planned.stale), indent=2))
@@ -153,9 +153,9 @@ def _stage(args: argparse.Namespace) -> int:
         die_with_parent()
     tracker = stage_tracker(f"{args.name}@{args.item}" if args.item else args.name)
     try:
-        from lori_core import config, stages
+        from lori_core import params_file, stages
 
-        stages.run(config.load(), args.name, args.item, tracker)
+        stages.run(params_file.load(), args.name, args.item, tracker)
     except LoriError as error:
         tracker.error(str(error), error.exit_code)
         raise
@@ -202,9 +202,9 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _profiles(args: argparse.Namespace) -> int:
-    from lori_core import config
+    from lori_core import params_file
 
-    print("\n".join(config.profiles()))
+    print("\n".join(params_file.profiles()))
     return 0
 
 

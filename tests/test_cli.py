@@ -91,14 +91,14 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_a_model_that_cannot_be_used_is_named(
     workspace: Path, capsys: pytest.CaptureFixture[str], key: str, value: str, message: str
 ) -> None:
-    from lori_core import config
+    from lori_core import params_file
     from lori_core.data import sources
 
     (workspace / "empty").mkdir()
     (workspace / "weightless").mkdir()
     (workspace / "weightless" / "config.json").write_text("{}")
-    config.apply(Path("params.yaml"), None, [f"{key}={value}"])
-    sources.pull(config.load())
+    params_file.apply(Path("params.yaml"), None, [f"{key}={value}"])
+    sources.pull(params_file.load())
     assert message in refused(capsys, "stage", "calibrate", "math")
     assert not (workspace / "artifacts").exists()
 

@@ -1,5 +1,4 @@
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +6,6 @@ import pytest
 from lori_core import config
 from lori_core.errors import ConfigError
 
-ROOT = Path(__file__).parent.parent
 GOOD: dict[str, Any] = {
     "model": {"name_or_path": "random:llama"},
     "lori": {},
@@ -81,96 +79,3 @@ def test_a_missing_key_is_named() -> None:
     without = changed("tasks.math", {"source": "bundled-math", "training": {}})
     with pytest.raises(ConfigError, match=r"tasks\.math\.calibration: this key is needed"):
         config.parse(without, "params.yaml")
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    (tmp_path / "profiles").mkdir()
-    for path in (ROOT / "profiles").glob("*.yaml"):
-        (tmp_path / "profiles" / path.name).write_text(path.read_text())
-    (tmp_path / "params.yaml").write_text((ROOT / "profiles" / "quickstart.yaml").read_text())
-    return tmp_path
-
-
-def test_an_override_changes_one_line_and_says_so(workspace: Path) -> None:
-    path = workspace / "params.yaml"
-    before = path.read_text().splitlines()
-    said = config.apply(path, None, ["lori.rank=16", "training.learning_rate=5e-4"])
-    assert said == [
-        "params.yaml: lori.rank: 32 -> 16",
-        "params.yaml: training.learning_rate: 0.002 -> 0.0005",
-    ]
-    after = path.read_text().splitlines()
-    assert len([1 for a, b in zip(before, after, strict=True) if a != b]) == 2
-    assert config.load(path).training.learning_rate == 5e-4
-
-
-@pytest.mark.parametrize(
-    ("profile", "overrides", "message"),
-    [
-        ("smok", [], r"--profile: profile 'smok' is unknown; did you mean 'smoke'"),
-        (None, ["lori.rnk=3"], r"lori.rnk: unknown key; did you mean 'rank'"),
-        (None, ["lri.rank=3"], r"--set lri: key 'lri' is unknown; did you mean 'lori'"),
-        (None, ["lori.rank"], r"expected key=value"),
-        (None, ["lori.rank.x=3"], r"lori.rank is a value"),
-        ("smoke", ["lori.sparsity=2"], r"lori.sparsity: input should be less than 1"),
-    ],
-)
-def test_a_refused_change_leaves_the_file_as_it_was(
-    workspace: Path, profile: str | None, overrides: list[str], message: str
-) -> None:
-    path = workspace / "params.yaml"
-    before = path.read_bytes()
-    with pytest.raises(ConfigError, match=message):
-        config.apply(path, profile, overrides)
-    assert path.read_bytes() == before
-
-
-def test_a_profile_replaces_the_file(workspace: Path) -> None:
-    path = workspace / "params.yaml"
-    assert config.apply(path, "smoke", []) == ["params.yaml: now the profile smoke"]
-    assert config.load(path).model.name_or_path == "random:llama"
-
-
-def test_broken_yaml_is_refused_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text("model:\n  name: [\n")
-    with pytest.raises(ConfigError, match=r"params.yaml:3: not valid YAML"):
-        config.load(tmp_path / "params.yaml")
-    with pytest.raises(ConfigError, match="no such file"):
-        config.load(tmp_path / "nothing.yaml")
-
-
-@pytest.mark.parametrize("name", config.profiles(ROOT / "profiles"))
-def test_every_profile_is_valid_and_has_the_four_tasks(name: str) -> None:
-    params = config.load(ROOT / "profiles" / f"{name}.yaml")
-    assert list(params.tasks) == ["nlu", "math", "code", "safety"]
-    assert params.merge["concat"].method == "concat"
-
-
-def test_params_yaml_is_the_quickstart() -> None:
-    quickstart = (ROOT / "profiles" / "quickstart.yaml").read_text()
-    assert (ROOT / "params.yaml").read_text() == quickstart
-
-
-@pytest.mark.parametrize(
-    ("profile", "task", "dense", "sparse"),
-    [
-        ("llama3-8b-r32", "nlu", (5e-5, 1, 64), (5e-4, 1, 64)),
-        ("llama3-8b-r32", "math", (5e-5, 3, 64), (5e-4, 3, 64)),
-        ("llama3-8b-r64", "math", (5e-5, 3, 128), (1e-3, 3, 128)),
-        ("llama3-8b-r64", "code", (1e-5, 2, 128), (1e-4, 2, 128)),
-        ("mistral-7b-r32", "nlu", (1e-5, 1, 64), (1e-4, 1, 64)),
-        ("mistral-7b-r32", "safety", (5e-5, 1, 64), (5e-4, 1, 64)),
-        ("mistral-7b-r64", "math", (1e-4, 3, 32), (5e-4, 3, 64)),
-        ("mistral-7b-r64", "safety", (1e-5, 1, 128), (1e-4, 1, 128)),
-    ],
-)
-def test_the_papers_profiles_hold_appendix_d(
-    profile: str, task: str, dense: tuple[float, ...], sparse: tuple[float, ...]
-) -> None:
-    params = config.load(ROOT / "profiles" / f"{profile}.yaml")
-    for phase, expected in (("calibration", dense), ("training", sparse)):
-        section = params.phase(task, phase)  # type: ignore[arg-type]
-        alpha = section.lora_alpha or params.lori.lora_alpha
-        assert (section.learning_rate, section.epochs, alpha) == expected
-        assert (section.batch_size, section.weight_decay, section.dropout) == (32, 0, 0)

@@ -8,14 +8,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors"],
-    ["files", "process", "progress", "tracking"],
+    ["files", "process", "progress", "tracking", "validation"],
     ["config"],
     ["projection"],
     ["mask"],
     ["mask_file", "sparse", "peft_names", "models"],
     ["adapter"],
     ["data"],
-    ["training"],
+    ["params_file", "training"],
     ["session"],
     ["calibration", "continual"],
     ["merging", "interference", "inspection"],

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lori_core import adapter as adapters
-from lori_core import config, mask_file, stages
+from lori_core import config, mask_file, params_file, stages
 from lori_core.data import sources
 from lori_core.tracking import NullTracker
 
@@ -23,7 +23,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Any:
     shutil.copy(ROOT / "profiles" / "smoke.yaml", folder / "params.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        values = config._plain(config._read(Path("params.yaml")))
+        values = params_file._plain(params_file._read(Path("params.yaml")))
         values["tasks"] = {name: values["tasks"][name] for name in ("math", "safety")}
         values["continual"]["tasks"] = ["math"]
         params = config.parse(values, "params.yaml")

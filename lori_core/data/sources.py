@@ -43,8 +43,6 @@ class Pulled:
 
 def _bundled(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
     """Make the examples of a set that is part of this project or of a package."""
-    if source.name not in BUNDLED:
-        raise ConfigError(f"{where}.name: {unknown('bundled set', str(source.name), BUNDLED)}")
     if source.name == "humaneval":
         return Pulled({"test": _humaneval(where)})
     module = importlib.import_module(f"lori_core.data.bundled.{source.name}")
@@ -207,6 +205,31 @@ def _without_duplicates(splits: dict[str, list[Example]]) -> dict[str, int]:
     return removed
 
 
+def _listed(params: Params, task: str) -> list[tuple[str, SourceSection]]:
+    """Return a task's sources with the key each stands under.
+
+    Raises:
+        ConfigError: for a source, format or bundled set that does not exist.
+    """
+    section = params.tasks[task].source
+    listed = section if isinstance(section, list) else [section]
+    found = []
+    for index, named in enumerate(listed):
+        where = f"tasks.{task}.source" + (f"[{index}]" if len(listed) > 1 else "")
+        source = catalogue.resolve(named, where)
+        formats.check_format(source, where)
+        if source.kind == "bundled" and source.name not in BUNDLED:
+            raise ConfigError(f"{where}.name: {unknown('bundled set', str(source.name), BUNDLED)}")
+        found.append((where, source))
+    return found
+
+
+def check(params: Params) -> None:
+    """Refuse names of sources that do not exist, before anything is read or written."""
+    for task in params.tasks:
+        _listed(params, task)
+
+
 def read_task(params: Params, task: str, pinned: dict[str, str]) -> tuple[dict[str, Any], Any]:
     """Read all sources of a task into splits that share no example.
 
@@ -219,13 +242,9 @@ def read_task(params: Params, task: str, pinned: dict[str, str]) -> tuple[dict[s
         The examples by split, and the manifest's entry.
     """
     section = params.tasks[task]
-    listed = section.source if isinstance(section.source, list) else [section.source]
     splits: dict[str, list[Example]] = {split: [] for split in SPLITS}
     entries = []
-    for index, named in enumerate(listed):
-        where = f"tasks.{task}.source" + (f"[{index}]" if len(listed) > 1 else "")
-        source = catalogue.resolve(named, where)
-        formats.check_format(source, where)
+    for where, source in _listed(params, task):
         if source.kind == "hub" and not source.revision and source.name in pinned:
             source = source.model_copy(update={"revision": pinned[source.name]})
         pulled = READERS[source.kind](source, section.sizes, params.lori.seed, where)

@@ -1,0 +1,47 @@
+"""One line for the first thing that pydantic finds wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from lori_core.errors import nearest
+
+
+def first_error(error: ValidationError, root: type[BaseModel], prefix: str = "") -> str:
+    """Return one line for the first thing that is wrong: path, value, what is allowed."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    if first["type"] == "value_error":
+        text = str(first["ctx"]["error"])
+        return text if not path else f"{'.'.join(path)}: {text}"
+    # A union repeats the error for each member and adds the member's name: keep the real keys.
+    shown = ".".join([prefix] * bool(prefix) + [part for part in path if part.islower()])
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(root, path[:-1])
+        return f"{shown}: unknown key{nearest(path[-1], known)} (allowed: {', '.join(known)})"
+    if first["type"] == "missing":
+        return f"{shown}: this key is needed"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{shown}: {message}, got {first['input']!r}"
+
+
+def _known_keys(root: type[BaseModel], path: Sequence[str]) -> list[str]:
+    section: Any = root
+    for part in path:
+        field = getattr(section, "model_fields", {}).get(part)
+        inner = field.annotation if field is not None else section
+        section = _section_of(inner) or section
+    return sorted(section.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _section_of(part)
+        if found is not None:
+            return found
+    return None
