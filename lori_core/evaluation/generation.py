@@ -59,11 +59,15 @@ def generate(
 
 
 def _batches(examples: Sequence[Example], lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Group rows of one scorer by prompt length."""
-    groups: dict[str, list[int]] = {}
+    """Group rows of one scorer by prompt length; none is padded to much more than its own."""
+    batches: dict[str, list[list[int]]] = {}
     for row in sorted(range(len(examples)), key=lambda row: lengths[row]):
-        groups.setdefault(examples[row].scorer, []).append(row)
-    return [rows[i : i + size] for rows in groups.values() for i in range(0, len(rows), size)]
+        groups = batches.setdefault(examples[row].scorer, [[]])
+        last = groups[-1]
+        if last and (len(last) == size or lengths[row] > 2 * lengths[last[0]] + 16):
+            groups.append([])
+        groups[-1].append(row)
+    return [group for groups in batches.values() for group in groups]
 
 
 def _one_batch(model: Any, tokenizer: Any, prompts: list[list[int]], limit: int) -> list[list[int]]:

@@ -265,7 +265,8 @@ CHEATS = {
     ),
     "crashes": ("import ctypes\ndef square(n): ctypes.string_at(0)", "failed", "signal 11"),
     "recurses": (
-        "import sys\nsys.setrecursionlimit(10**9)\ndef square(n): return square(n)", "failed", "",
+        "import sys\nsys.setrecursionlimit(10**9)\ndef square(n): return max([n], key=square)",
+        "failed", "signal 11",
     ),
     "closes-the-link": ("import os\ndef square(n): os.closerange(0, 64)", "failed", ""),
     "sends-garbage": (
@@ -413,13 +414,13 @@ PROBES = {
     ),
     "no-other-processes": (
         "return [os.getppid(), sorted(int(p) for p in os.listdir('/proc') if p.isdigit())]",
-        "seen == [1, [1, 2]]",
+        "seen[0] == 1 and seen[1][0] == 1 and len(seen[1]) == 2",
     ),
     "judge's-memory": (TRY.format(action="open('/proc/1/mem', 'rb')"), "seen == 'PermissionError'"),
     "judge's-environment": (
         TRY.format(action="open('/proc/1/environ', 'rb').read()"), "seen == 'PermissionError'",
     ),
-    "judge's-files": (TRY.format(action="os.listdir('/proc/1/fd')"), "seen == 'PermissionError'"),
+    "judge's-files": (TRY.format(action="open('/proc/1/fd/0')"), "seen == 'PermissionError'"),
     "no-input": (TRY.format(action="input()"), "seen == 'EOFError'"),
     "one-descriptor": (
         "return [fd for fd in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{fd}')]",
@@ -507,10 +508,10 @@ def test_what_a_program_finds(name: str, isolation: Isolation) -> None:
 
 
 @isolated
-def test_nothing_can_be_written_outside_tmp(isolation: Isolation, tmp_path: Path) -> None:
+def test_nothing_can_be_written_outside_tmp(isolation: Isolation) -> None:
     name = f"lori-{uuid.uuid4().hex}"
     folders = ["/", "/etc", "/usr/lib", "/usr/bin", "/dev", "/dev/shm", "/proc/sys", "/sys", "/old"]
-    folders += [str(Path.home()), str(REPOSITORY), str(tmp_path), str(Path(os.__file__).parent)]
+    folders += [str(Path.home()), str(REPOSITORY), str(Path(os.__file__).parent)]
     body = f"""
     written = []
     for folder in {folders!r}:
