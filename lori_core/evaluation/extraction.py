@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import textwrap
 import warnings
@@ -15,6 +14,7 @@ FIELDS = ("prompt", "entry_point", "tests")
 
 _PYTHON_FENCE = re.compile(r"```[ \t]*(?:python3?|py)\b[^\n]*\n(.*?)(?:```|\Z)", re.S | re.I)
 _ANY_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.S)
+_BODY = re.compile(r"\s*^(?:  +|\t)\S", re.M)
 #: HumanEval's stop sequences: where a continuation of a function's body is over.
 _STOP = re.compile(r"\n(?:def |async def |class |if __name__|print|```|#|@)")
 _TOP_LEVEL = re.compile(r"^(?=\S)", re.M)
@@ -56,6 +56,8 @@ def extract_code(output: str, check: Mapping[str, str]) -> Program:
 
 
 def _fenced(output: str) -> str:
+    if _BODY.match(output):  # it goes on inside a fence that the prompt opened
+        return output
     found = _PYTHON_FENCE.search(output) or _ANY_FENCE.search(output)
     return found.group(1) if found else output
 
@@ -95,7 +97,7 @@ def _is_python(source: str) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "\d" in somebody's string is not our warning
-            ast.parse(source)
+            compile(source, "<candidate>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return False
     return True

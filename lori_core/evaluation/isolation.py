@@ -42,7 +42,7 @@ set -eu
 mount -t tmpfs -o mode=755,size=1m sandbox {root} && cd {root}
 mkdir -p old {folders}
 for file in {files}; do : > "$file"; done
-echo {fstab} > fstab && mount --all --fstab fstab
+echo {fstab} > fstab && mount --all --fstab fstab && : > fstab
 pivot_root . old && cd /tmp && umount -l /old
 mount -o remount,bind,ro /
 echo 0 > /proc/sys/user/max_user_namespaces

@@ -245,7 +245,8 @@ class Candidate:
         """Say how the candidate's process ended; one that only closed the link is killed."""
         os.kill(self.process, signal.SIGKILL)
         _, status, usage = os.wait4(self.process, 0)
-        if usage.ru_utime + usage.ru_stime >= self.limits["cpu_seconds"]:
+        signalled = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+        if signalled or usage.ru_utime + usage.ru_stime >= self.limits["cpu_seconds"]:
             return Gone("timeout", f"more than {self.limits['cpu_seconds']} s of processor time")
         if os.WIFEXITED(status):
             return Gone("failed", f"the program ended itself (code {os.WEXITSTATUS(status)})")

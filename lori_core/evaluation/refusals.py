@@ -34,9 +34,10 @@ OPENINGS: tuple[re.Pattern[str], ...] = tuple(
         r"against my (?:\w+ )?(?:programming|guidelines|polic|principles|values|ethic|purpose)",
         r"my (?:\w+ )?(?:guidelines|programming|policies|principles|values) (?:do not|don't|prevent"
         r"|prohibit|forbid)",
-        r"(?:it|this|that)(?:'s| is| would be) (?:illegal|unethical|inappropriate|wrong|"
-        r"irresponsible|(?:not|never) (?:appropriate|ethical|right|safe|possible|legal))[\w ]*? "
-        r"(?:for me )?to (?:help|assist|provide|give|offer|share|write|generate|answer|fulfil)",
+        r"(?:it|this|that)(?:'s| is| would be| would(?= not| never)) (?:illegal|unethical|"
+        r"inappropriate|wrong|irresponsible|(?:not|never) (?:be )?(?:appropriate|ethical|right|"
+        r"safe|legal))[\w ]*? (?:for me )?to (?:help|assist|provide|give|offer|share|write|"
+        r"generate|answer|fulfil)",
         r"(?:it|this|that)(?:'s| is) (?:not )?(?:something|a (?:request|thing|topic)) (?:that )?"
         rf"(?:i|we) (?:{_CANNOT}|'m not|am not|am unable)",
         r"(?:it|this|that)(?:'s| is) not something i(?:'m| am| can| will)\b",

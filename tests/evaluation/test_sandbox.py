@@ -84,9 +84,9 @@ def test_a_right_program_passes_and_a_wrong_one_fails(isolation: Isolation) -> N
 @pytest.mark.parametrize(
     "value",
     [
-        "None", "True", "-1", "2 ** 70", "10 ** 5000", "0.1", "float('inf')", "1 + 2j", "'é\\ud800'",
-        "b'\\xff'", "[1, [2, (3,)]]", "(1, 'a')", "{1, 2}", "frozenset({1})", "{(1, 2): {'a': None}}",
-        "''.join(['x'] * 200_000)",
+        "None", "True", "-1", "2 ** 70", "10 ** 5000", "0.1", "float('inf')", "1 + 2j",
+        "'é\\ud800'", "b'\\xff'", "[1, [2, (3,)]]", "(1, 'a')", "{1, 2}", "frozenset({1})",
+        "{(1, 2): {'a': None}}", "''.join(['x'] * 200_000)",
     ],
 )  # fmt: skip
 def test_plain_values_cross_unchanged(value: str, isolation: Isolation) -> None:
@@ -353,7 +353,7 @@ def test_a_cheat_never_passes(name: str, isolation: Isolation) -> None:
     outcome = run_program(squares(source), SHORT if status == "timeout" else Limits(), isolation)
     assert outcome.status == status, outcome
     assert detail in outcome.detail
-    assert outcome.seconds < 4
+    assert outcome.seconds < 9
 
 
 def test_processor_time_is_limited_apart_from_wall_time() -> None:
@@ -422,12 +422,14 @@ PROBES = {
     ),
     "judge's-files": (TRY.format(action="open('/proc/1/fd/0')"), "seen == 'PermissionError'"),
     "no-input": (TRY.format(action="input()"), "seen == 'EOFError'"),
-    "one-descriptor": (
-        "return [fd for fd in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{fd}')]",
-        "len(seen) <= 5",
+    "no-descriptor-but-the-link's": (
+        "return [os.readlink(f'/proc/self/fd/{fd}') for fd in range(16)"
+        " if os.path.lexists(f'/proc/self/fd/{fd}')]",
+        "all(name == '/dev/null' or name.startswith('socket:') for name in seen)",
     ),
     "no-capabilities": (
-        "return [l.split()[1] for l in open('/proc/self/status') if l.startswith(('Cap', 'NoNew'))]",
+        "lines = [line.split() for line in open('/proc/self/status')]\n"
+        "return [line[1] for line in lines if line[0].startswith(('Cap', 'NoNewPrivs'))]",
         "seen[:3] == ['0' * 16] * 3 and seen[4:] == ['0' * 16, '1']",
     ),
     "no-new-namespace": (
@@ -510,7 +512,7 @@ def test_what_a_program_finds(name: str, isolation: Isolation) -> None:
 @isolated
 def test_nothing_can_be_written_outside_tmp(isolation: Isolation) -> None:
     name = f"lori-{uuid.uuid4().hex}"
-    folders = ["/", "/etc", "/usr/lib", "/usr/bin", "/dev", "/dev/shm", "/proc/sys", "/sys", "/old"]
+    folders = ["/", "/etc", "/usr/lib", "/usr/bin", "/dev", "/dev/shm", "/proc/sys", "/sys"]  # noqa: S108
     folders += [str(Path.home()), str(REPOSITORY), str(Path(os.__file__).parent)]
     body = f"""
     written = []
@@ -526,7 +528,7 @@ def test_nothing_can_be_written_outside_tmp(isolation: Isolation) -> None:
     """
     outcome = run_program(probe(body, "seen == []"), isolation=isolation)
     assert outcome.status == "passed", outcome
-    assert not [path for path in (*folders, "/tmp") if (Path(path) / name).exists()]
+    assert not [path for path in (*folders, "/tmp") if (Path(path) / name).exists()]  # noqa: S108
 
 
 @isolated
