@@ -23,7 +23,7 @@ def test_an_override_changes_one_line_and_says_so(workspace: Path) -> None:
     said = params_file.apply(path, None, ["lori.rank=16", "training.learning_rate=5e-4"])
     assert said == [
         "params.yaml: lori.rank: 32 -> 16",
-        "params.yaml: training.learning_rate: 0.002 -> 0.0005",
+        "params.yaml: training.learning_rate: 0.001 -> 0.0005",
     ]
     after = path.read_text().splitlines()
     assert len([1 for a, b in zip(before, after, strict=True) if a != b]) == 2

@@ -25,6 +25,8 @@ CHOICE = (
     "Answer format: {form}"
 )
 TARGET = "the correct answer is {answer}"
+#: Naming the option before its number lets a small model find the number by looking it up.
+CHOSEN = "the correct answer is {option}, {answer}"
 
 #: Tables whose subjects are words or names: they never take an article.
 BARE = frozenset({"capital", "continent", "language", "opposite", "synonym", "plural", "past"})
@@ -365,7 +367,7 @@ def _choice(question: Question, wrong: Sequence[str], place: int) -> Example:
         prompt=CHOICE.format(
             question=asked[0].upper() + asked[1:], options=shown, form="/".join(names)
         ),
-        target=TARGET.format(answer=names[place]),
+        target=CHOSEN.format(option=options[place], answer=names[place]),
         scorer="choice",
         answer=names[place],
         kind="choice",

@@ -152,8 +152,8 @@ def test_answers_are_balanced(splits: dict[str, list[Example]]) -> None:
 def test_forms_and_targets(splits: dict[str, list[Example]]) -> None:
     for example in _all(splits):
         assert example.scorer == "choice"
-        assert example.target == f"the correct answer is {example.answer}"
         if example.kind == "boolean":
+            assert example.target == f"the correct answer is {example.answer}"
             assert re.fullmatch(
                 r"Please answer the following question with true or false, question: [^\n?]+\?"
                 r"\n\nAnswer format: true/false",
@@ -164,6 +164,8 @@ def test_forms_and_targets(splits: dict[str, list[Example]]) -> None:
             assert example.prompt.endswith(f"\n\nAnswer format: {'/'.join(names)}")
             assert example.prompt.startswith("Please choose the correct answer to the question: ")
             assert example.answer in names
+            chosen = _options(example)[names.index(example.answer)]
+            assert example.target == f"the correct answer is {chosen}, {example.answer}"
             assert len(set(_options(example))) == len(names)
 
 
