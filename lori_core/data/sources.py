@@ -118,18 +118,22 @@ def _split_files(source: SourceSection, root: Path, where: str) -> Iterable[tupl
 
 
 def _records(path: Path) -> Iterable[tuple[str, Any]]:
-    """Yield (place, record) of a JSONL file, a JSON list, or an object that holds one list."""
+    """Yield (place, record) of a JSONL file, a JSON list, or an object that holds such a list."""
     if path.suffix == ".jsonl":
         rows = read_jsonl(path)
     else:
         if not path.read_bytes().strip():
             raise DataError(f"{path}: the file is empty")
         held = read_json(path)
-        lists = [v for v in held.values() if isinstance(v, list)] if isinstance(held, dict) else []
-        rows = lists[0] if len(lists) == 1 else held
+        rows = _longest_list(held) if isinstance(held, dict) else held
         if not isinstance(rows, list) or not rows:
             raise DataError(f"{path}: expected a list of records that is not empty")
     return [(f"{path}:{number}", row) for number, row in enumerate(rows, start=1)]
+
+
+def _longest_list(held: dict[str, Any]) -> list[Any]:
+    """Return the records of an object that holds them beside other things."""
+    return max((value for value in held.values() if isinstance(value, list)), key=len, default=[])
 
 
 def _hub(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:

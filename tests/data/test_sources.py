@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,33 @@ def test_bundled_tasks_give_what_is_asked(name: str, tmp_path: Path) -> None:
     sources.pull(params(f"bundled-{name}", sizes), tmp_path)
     for split, count in sizes.items():
         assert len(sources.read_examples("task", split, tmp_path)) == count
+
+
+FILES = Path(os.environ.get("LORI_DATASETS", "../shared/datasets"))
+
+
+@pytest.mark.datasets
+@pytest.mark.skipif(not FILES.is_dir(), reason=f"no data sets in {FILES} (set LORI_DATASETS)")
+@pytest.mark.parametrize(
+    ("name", "split", "count"),
+    [
+        ("gsm8k-files", "train", 7473),
+        ("gsm8k-files", "test", 1319),
+        ("boolq-files", "train", 9427),
+        ("openbookqa-files", "test", 500),
+        ("arc-easy-files", "train", 2251),
+        ("arc-challenge-files", "train", 1119),
+        ("codealpaca-files", "train", 2017),
+        ("saferpaca-safety-files", "train", 2483),
+        ("malicious-instructions-files", "test", 100),
+        ("harmless-instructions-files", "test", 50),
+    ],
+)
+def test_the_public_files_are_read_whole(
+    name: str, split: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORI_DATASETS", str(FILES.resolve()))
+    source = CATALOGUE[name]
+    pulled = sources.READERS["local"](source, config.Sizes(), 0, name)
+    assert len(pulled.splits[split]) == count
+    assert all(example.scorer == source.scorer for example in pulled.splits[split])
