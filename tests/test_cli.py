@@ -103,6 +103,14 @@ def test_a_model_that_cannot_be_used_is_named(
     assert not (workspace / "artifacts").exists()
 
 
+def test_a_full_disk_is_said_before_anything_is_written(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
+    assert "0 MiB free; a run needs 1 GiB" in refused(capsys, "pull")
+    assert not (workspace / "data").exists()
+
+
 def test_a_failed_stage_says_so_in_its_rows(
     workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from lori_core.errors import DataError, InputError
+from lori_core.files import (
+    canonical_json,
+    digest,
+    read_json,
+    read_jsonl,
+    replaced_folder,
+    write_json,
+    write_jsonl,
+)
+
+
+def test_equal_values_have_equal_digests() -> None:
+    assert canonical_json({"b": [1, 2.5], "a": "é"}) == '{"a":"é","b":[1,2.5]}'
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+def test_what_is_written_is_read_back_and_nothing_else_is_left(tmp_path: Path) -> None:
+    write_json(tmp_path / "a" / "x.json", {"k": [1]})
+    write_jsonl(tmp_path / "a" / "x.jsonl", [{"i": 1}, {"i": 2}])
+    assert read_json(tmp_path / "a" / "x.json") == {"k": [1]}
+    assert read_jsonl(tmp_path / "a" / "x.jsonl") == [{"i": 1}, {"i": 2}]
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"x.json", "x.jsonl"}
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with replaced_folder(target) as work:
+        (work / "one").write_text("1")
+    with pytest.raises(ValueError, match="stop"), replaced_folder(target) as work:
+        (work / "two").write_text("2")
+        raise ValueError("stop")
+    assert [path.name for path in target.iterdir()] == ["one"]
+    with replaced_folder(target) as work:
+        (work / "three").write_text("3")
+    assert [path.name for path in target.iterdir()] == ["three"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_broken_files_are_named_with_their_line(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{\n"a": }')
+    with pytest.raises(InputError, match=r"x.json:2: not valid JSON"):
+        read_json(tmp_path / "x.json")
+    (tmp_path / "x.jsonl").write_bytes(b'{"a": 1}\n{"a"\n')
+    with pytest.raises(DataError, match=r"x.jsonl:2: not valid JSON"):
+        read_jsonl(tmp_path / "x.jsonl")
+    (tmp_path / "x.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_jsonl(tmp_path / "x.jsonl")

@@ -1,0 +1,36 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from lori_core.tracking import FileTracker, stage_tracker
+
+
+def test_rows_are_whole_lines_in_order(tmp_path: Path) -> None:
+    tracker = FileTracker(tmp_path / "deep" / "rows.jsonl")
+    tracker.start("train@math")
+    tracker.params({"lori": {"rank": 4}})
+    tracker.metrics({"loss": 1.5}, step=3)
+    tracker.metrics({"score": 0.5})
+    tracker.tags({"lori.key": "abc"})
+    tracker.dataset("math/train", "d" * 64, "data/math/train.jsonl", 7)
+    tracker.artifact(Path("artifacts/math"))
+    tracker.error("bad", 2)
+    tracker.end()
+    rows = [json.loads(line) for line in tracker.path.read_text().splitlines()]
+    kinds = ["start", "params", "metrics", "metrics", "tags", "dataset", "artifact", "error", "end"]
+    assert [row["type"] for row in rows] == kinds
+    assert rows[0]["stage"] == "train@math"
+    assert (rows[2]["values"], rows[2]["step"], rows[3]["step"]) == ({"loss": 1.5}, 3, None)
+    assert rows[7]["exit_code"] == 2
+    assert all(row["time"] > 0 for row in rows)
+
+
+def test_a_stage_writes_where_it_is_told_or_beside_the_workspaces_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LORI_ROWS", raising=False)
+    assert stage_tracker("train@math").path.parent == Path(".lori/rows/train@math")
+    monkeypatch.setenv("LORI_ROWS", str(tmp_path / "here.jsonl"))
+    assert stage_tracker("train@math").path == tmp_path / "here.jsonl"
