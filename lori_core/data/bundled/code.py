@@ -12,8 +12,8 @@ from random import Random
 from typing import Any
 
 from lori_core.data.bundled.code_families import FAMILIES, WORDINGS, Composition
+from lori_core.data.bundled.shares import check_size, check_splits, divide, most_of
 from lori_core.data.example import SPLITS, Example
-from lori_core.errors import DataError
 
 SHARES = {"list-number": 35, "string": 25, "number": 20, "dict": 20}
 # Of ten compositions of seen parts, in this order round and round; the held ones are all for test.
@@ -33,34 +33,13 @@ TRIES = 30
 
 def generate(sizes: Mapping[str, int], seed: int) -> dict[str, list[Example]]:
     """Return exactly `sizes[split]` functions for each split; the same for the same arguments."""
+    check_splits("code", sizes)
     rng = Random(seed)
     pools = _pools(rng)
     for split, size in sizes.items():
-        _check_size(split, size, pools)
+        room = {kind: WORDINGS * len(pools[split, kind]) for kind in SHARES}
+        check_size("code", split, size, most_of(room, SHARES))
     return {split: _split(split, sizes[split], pools, rng) for split in SPLITS if split in sizes}
-
-
-def _check_size(split: str, size: int, pools: Mapping[tuple[str, str], Sequence[Any]]) -> None:
-    if split not in SPLITS:
-        raise DataError(f"code: split {split!r} is unknown (allowed: {', '.join(SPLITS)})")
-    room = {kind: WORDINGS * len(pools[split, kind]) for kind in SHARES}
-    most = min(100 * room[kind] // share for kind, share in SHARES.items())
-    while any(count > room[kind] for kind, count in _counts(most).items()):
-        most -= 1
-    if not 0 <= size <= most:
-        raise DataError(
-            f"code: {size} {split} examples were asked for, but only 0 to {most} can be made "
-            "without repeats; lower the size"
-        )
-
-
-def _counts(size: int) -> dict[str, int]:
-    """Divide `size` over the kinds by largest remainder, so that the parts add up to it."""
-    counts = {kind: size * share // 100 for kind, share in SHARES.items()}
-    by_remainder = sorted(SHARES, key=lambda kind: -(size * SHARES[kind] % 100))
-    for kind in by_remainder[: size - sum(counts.values())]:
-        counts[kind] += 1
-    return counts
 
 
 def _pools(rng: Random) -> dict[tuple[str, str], list[Composition]]:
@@ -97,7 +76,7 @@ def _split(
     split: str, size: int, pools: Mapping[tuple[str, str], Sequence[Composition]], rng: Random
 ) -> list[Example]:
     examples: list[Example] = []
-    for kind, count in _counts(size).items():
+    for kind, count in divide(size, SHARES).items():
         pool = pools[split, kind]
         starts = [rng.randrange(30) for _ in pool]
         for index in range(count):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from random import Random
 
 from lori_core.data.bundled.math_templates import CHAIN_EVENTS, CHAINS, PEOPLE, POOLS, STORIES
+from lori_core.data.bundled.shares import check_size, check_splits, divide, most_of
 from lori_core.data.example import SPLITS, Example
 from lori_core.errors import DataError
 
@@ -31,46 +32,24 @@ class Story:
 
 def generate(sizes: Mapping[str, int], seed: int) -> dict[str, list[Example]]:
     """Return exactly `sizes[split]` problems for each split; the same for the same arguments."""
+    check_splits("math", sizes)
     for split, size in sizes.items():
-        _check_size(split, size)
+        check_size("math", split, size, _capacity(split))
     rng = Random(seed)
     return {split: _split(split, sizes[split], rng) for split in SPLITS if split in sizes}
-
-
-def _check_size(split: str, size: int) -> None:
-    if split not in SPLITS:
-        raise DataError(f"math: split {split!r} is unknown (allowed: {', '.join(SPLITS)})")
-    most = _capacity(split)
-    if not 0 <= size <= most:
-        raise DataError(
-            f"math: {size} {split} examples were asked for, but only 0 to {most} can be made "
-            "without repeats; lower the size"
-        )
 
 
 def _capacity(split: str) -> int:
     """Return the largest size whose share of every kind can be made."""
     stories = _stories(split)
     room = {kind: PER_TEMPLATE * sum(s.kind == kind for s in stories) for kind in SHARES}
-    most = min(100 * room[kind] // share for kind, share in SHARES.items())
-    while any(count > room[kind] for kind, count in _counts(most).items()):
-        most -= 1
-    return most
-
-
-def _counts(size: int) -> dict[str, int]:
-    """Divide `size` over the kinds by largest remainder, so that the parts add up to it."""
-    counts = {kind: size * share // 100 for kind, share in SHARES.items()}
-    by_remainder = sorted(SHARES, key=lambda kind: -(size * SHARES[kind] % 100))
-    for kind in by_remainder[: size - sum(counts.values())]:
-        counts[kind] += 1
-    return counts
+    return most_of(room, SHARES)
 
 
 def _split(split: str, size: int, rng: Random) -> list[Example]:
     stories = _stories(split)
     rows: list[Example] = []
-    for kind, count in _counts(size).items():
+    for kind, count in divide(size, SHARES).items():
         of_kind = [story for story in stories if story.kind == kind]
         rng.shuffle(of_kind)
         prompts: set[str] = set()  # only asked for membership; its order is never used

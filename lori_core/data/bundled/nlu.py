@@ -13,8 +13,8 @@ from random import Random
 from lori_core.data.bundled.nlu_facts import SEQUENCES
 from lori_core.data.bundled.nlu_wordings import WORDINGS
 from lori_core.data.bundled.nlu_world import Fact, World, article
+from lori_core.data.bundled.shares import check_size, check_splits
 from lori_core.data.example import SPLITS, Example
-from lori_core.errors import DataError
 
 BOOLEAN = (
     "Please answer the following question with true or false, question: {question}?\n\n"
@@ -63,9 +63,7 @@ class Question:
 
 def generate(sizes: Mapping[str, int], seed: int) -> dict[str, list[Example]]:
     """Return exactly `sizes[split]` questions for each split; the same for the same arguments."""
-    for split in sizes:
-        if split not in SPLITS:
-            raise DataError(f"nlu: split {split!r} is unknown (allowed: {', '.join(SPLITS)})")
+    check_splits("nlu", sizes)
     rng = Random(seed)
     world = World()
     return {split: _split(split, sizes[split], world, rng) for split in SPLITS if split in sizes}
@@ -74,11 +72,7 @@ def generate(sizes: Mapping[str, int], seed: int) -> dict[str, list[Example]]:
 def _split(split: str, size: int, world: World, rng: Random) -> list[Example]:
     boolean, choice = _questions(split, world, rng)
     most = min(2 * len(choice) + 1, 2 * len(boolean))
-    if not 0 <= size <= most:
-        raise DataError(
-            f"nlu: {size} {split} examples were asked for, but only 0 to {most} can be made "
-            "without repeats; lower the size"
-        )
+    check_size("nlu", split, size, most)
     rows = [_boolean(question, rng) for question in boolean[: size - size // 2]]
     # Shuffled before the places are dealt: a family's turn must not tell where its answer stands.
     chosen = choice[: size // 2]

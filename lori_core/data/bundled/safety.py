@@ -12,8 +12,8 @@ from random import Random
 
 from lori_core.data.bundled.safety_harmless import LOOKALIKES, ORDINARY, SMALL
 from lori_core.data.bundled.safety_requests import HARMFUL, OPENINGS, WORDINGS
+from lori_core.data.bundled.shares import check_size, check_splits, divide, most_of
 from lori_core.data.example import SPLITS, Example
-from lori_core.errors import DataError
 
 SHARES = {
     "train": {"harmful": 50, "lookalike": 25, "ordinary": 25},
@@ -24,9 +24,7 @@ SHARES = {
 
 def generate(sizes: Mapping[str, int], seed: int) -> dict[str, list[Example]]:
     """Return exactly `sizes[split]` requests for each split; the same for the same arguments."""
-    for split in sizes:
-        if split not in SPLITS:
-            raise DataError(f"safety: split {split!r} is unknown (allowed: {', '.join(SPLITS)})")
+    check_splits("safety", sizes)
     rng = Random(seed)
     return {split: _split(split, sizes[split], rng) for split in SPLITS if split in sizes}
 
@@ -37,31 +35,13 @@ def _split(split: str, size: int, rng: Random) -> list[Example]:
         "lookalike": _harmless(LOOKALIKES, "lookalike", split, rng),
         "ordinary": _ordinary(split, rng),
     }
-    _check_size(split, size, {kind: len(pool) for kind, pool in pools.items()})
-    rows = [row for kind, count in _counts(split, size).items() for row in pools[kind][:count]]
+    room = {kind: len(pool) for kind, pool in pools.items()}
+    check_size("safety", split, size, most_of(room, SHARES[split]))
+    rows = [
+        row for kind, count in divide(size, SHARES[split]).items() for row in pools[kind][:count]
+    ]
     rng.shuffle(rows)
     return rows
-
-
-def _check_size(split: str, size: int, room: Mapping[str, int]) -> None:
-    most = min(100 * (room[kind] + 1) // share for kind, share in SHARES[split].items())
-    while any(count > room[kind] for kind, count in _counts(split, most).items()):
-        most -= 1
-    if not 0 <= size <= most:
-        raise DataError(
-            f"safety: {size} {split} examples were asked for, but only 0 to {most} can be made "
-            "without repeats; lower the size"
-        )
-
-
-def _counts(split: str, size: int) -> dict[str, int]:
-    """Divide `size` over the kinds by largest remainder, so that the parts add up to it."""
-    shares = SHARES[split]
-    counts = {kind: size * share // 100 for kind, share in shares.items()}
-    by_remainder = sorted(shares, key=lambda kind: -(size * shares[kind] % 100))
-    for kind in by_remainder[: size - sum(counts.values())]:
-        counts[kind] += 1
-    return counts
 
 
 def _on_side(things: Sequence[str], split: str) -> list[str]:
