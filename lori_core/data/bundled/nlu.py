@@ -13,9 +13,11 @@ from random import Random
 from lori_core.data.bundled.nlu_facts import SEQUENCES
 from lori_core.data.bundled.nlu_wordings import WORDINGS
 from lori_core.data.bundled.nlu_world import Fact, World, article
-from lori_core.data.bundled.shares import check_size, check_splits
+from lori_core.data.bundled.shares import check_size, check_splits, divide, most_of
 from lori_core.data.example import SPLITS, Example
 
+#: One of the paper's eight sets is of true and false, the others are multiple choice.
+SHARES = {"boolean": 25, "choice": 75}
 BOOLEAN = (
     "Please answer the following question with true or false, question: {question}?\n\n"
     "Answer format: true/false"
@@ -71,11 +73,13 @@ def generate(sizes: Mapping[str, int], seed: int) -> dict[str, list[Example]]:
 
 def _split(split: str, size: int, world: World, rng: Random) -> list[Example]:
     boolean, choice = _questions(split, world, rng)
-    most = min(2 * len(choice) + 1, 2 * len(boolean))
-    check_size("nlu", split, size, most)
-    rows = [_boolean(question, rng) for question in boolean[: size - size // 2]]
+    check_size(
+        "nlu", split, size, most_of({"boolean": len(boolean), "choice": len(choice)}, SHARES)
+    )
+    counts = divide(size, SHARES)
+    rows = [_boolean(question, rng) for question in boolean[: counts["boolean"]]]
     # Shuffled before the places are dealt: a family's turn must not tell where its answer stands.
-    chosen = choice[: size // 2]
+    chosen = choice[: counts["choice"]]
     rng.shuffle(chosen)
     rows += _choices(chosen, rng)
     rng.shuffle(rows)
@@ -182,7 +186,7 @@ def _trios(world: World, test: bool, rng: Random) -> list[tuple[list[str], list[
             other.subject
             for other_name, others in world.categories.items()
             for other in world.mine(others, test)
-            if name not in (other_name, *other.also) and other_name not in facts[0].also
+            if not {name, *facts[0].also} & {other_name, *other.also}
         ]
         most = min(4, len(inside))
         for stranger in rng.sample(strangers, DRAWS * most):

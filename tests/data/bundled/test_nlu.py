@@ -76,10 +76,10 @@ def _bare(text: str, known: dict[str, set[str]]) -> str:
     return next(word for word in (text, bare, lower) if word in known)
 
 
-def test_sizes_are_exact_and_half_is_boolean(splits: dict[str, list[Example]]) -> None:
+def test_sizes_are_exact_and_a_quarter_is_boolean(splits: dict[str, list[Example]]) -> None:
     assert {split: len(rows) for split, rows in splits.items()} == SIZES
     for split, rows in splits.items():
-        assert sum(row.kind == "boolean" for row in rows) == SIZES[split] // 2
+        assert sum(row.kind == "boolean" for row in rows) == SIZES[split] // 4
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 101])
