@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import random_adapter, tiny
 
 from lori_core import adapter as adapters
 from lori_core import peft_names
 from lori_core.errors import AdapterError
+from support import random_adapter, tiny
 
 IDS = torch.randint(0, 250, (2, 11), generator=torch.Generator().manual_seed(3))
 

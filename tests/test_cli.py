@@ -126,7 +126,7 @@ def test_a_failed_stage_says_so_in_its_rows(
 def test_inspect_and_export_say_what_they_did(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from conftest import random_adapter
+    from support import random_adapter
 
     adapter = random_adapter()
     assert adapter.mask is not None

@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_adapter
 
 from lori_core import adapter as adapters
 from lori_core.errors import AdapterError, InputError
 from lori_core.interference import compare, module_pair
 from lori_core.merging import merge
+from support import random_adapter
 
 NAMES = ("math", "code", "nlu")
 
@@ -52,10 +52,10 @@ def test_the_order_of_a_concat_does_not_matter() -> None:
 
 
 def test_linear_is_pefts() -> None:
-    from conftest import tiny
     from peft import get_peft_model
 
     from lori_core import peft_names
+    from support import tiny
 
     parents = three()
     weights = [0.4, 0.7, 1.2]

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TARGETS, tiny
 
 from lori_core import models, peft_names
 from lori_core.config import ModelSection
 from lori_core.errors import ConfigError, ModelError
+from support import TARGETS, tiny
 
 
 def section(name: str, **more: str) -> ModelSection:

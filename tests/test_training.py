@@ -3,7 +3,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import random_adapter, tiny
 
 from lori_core import adapter as adapters
 from lori_core import training
@@ -12,6 +11,7 @@ from lori_core.data.batching import collate
 from lori_core.data.prompts import Encoded
 from lori_core.errors import DivergedError
 from lori_core.tracking import FileTracker, NullTracker
+from support import random_adapter, tiny
 
 
 def rows(count: int = 12, seed: int = 0) -> list[Encoded]:

@@ -127,7 +127,7 @@ def _matrices(
         axis.set_title(name, fontsize=10)
         for (row, column), value in np.ndenumerate(matrix):
             if not np.isnan(value):
-                colour = "black" if value > 0.6 * top else "white"
+                colour = "black" if value > 0.5 * top else "white"
                 axis.text(
                     column,
                     row,

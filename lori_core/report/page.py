@@ -22,6 +22,7 @@ def write(params: Params, metrics: Path, folder: Path) -> dict[str, Any]:
         html = pages.get_template("page.html").render(
             model=params.model.name_or_path,
             lori=params.lori,
+            columns=built["columns"],
             table=built["table"],
             facts=summary.facts(built),
             figures=drawn,

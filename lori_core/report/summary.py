@@ -36,6 +36,7 @@ def build(params: Params, metrics: Path) -> dict[str, Any]:
     masks = {task: read_json(metrics / "mask" / f"{task}.json") for task in params.tasks}
     return {
         "tasks": list(params.tasks),
+        "columns": ["model", *params.tasks, "over-refusal"],
         "rows": rows,
         "table": [_text_row(row, params) for row in rows],
         "metrics": _flat(rows, interference["lori-s"]),
@@ -105,9 +106,9 @@ def _beats_base(rows: list[dict[str, Any]], params: Params) -> dict[str, bool]:
 
 def markdown(summary: dict[str, Any]) -> str:
     """Return the table and the facts under it as Markdown."""
-    columns = list(summary["table"][0])
+    columns = summary["columns"]
     lines = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
-    lines += [f"| {' | '.join(row.values())} |" for row in summary["table"]]
+    lines += [f"| {' | '.join(row[c] for c in columns)} |" for row in summary["table"]]
     return "\n".join([*lines, "", *(f"- {fact}" for fact in facts(summary))]) + "\n"
 
 
@@ -123,6 +124,7 @@ def facts(summary: dict[str, Any]) -> list[str]:
             f"{task}: {METRICS.get(score['metric'], score['metric'])}"
             for task, score in first.items()
         ),
+        f"LoRI-S beats the base by more than both intervals on: {_named(summary['beats_base'])}",
         f"An adapter: LoRI-D {_size(dense)}, LoRI-S {_size(sparse)}",
     ]
     pairs = summary["interference"]["lori-s"]
@@ -142,6 +144,10 @@ def facts(summary: dict[str, Any]) -> list[str]:
             "Property 1's bound"
         )
     return lines
+
+
+def _named(found: dict[str, bool]) -> str:
+    return ", ".join(task for task, true in found.items() if true) or "no task"
 
 
 def _mean(values: list[float]) -> float:
@@ -170,13 +176,15 @@ def show(folder: Path) -> None:
         raise InputError(f"{folder / SUMMARY}: no finished run here yet; start one with `lori run`")
     summary = read_json(folder / SUMMARY)
     table = Table(title="Scores on the test sets, percent [95 % interval]")
-    for index, column in enumerate(summary["table"][0]):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for column in summary["columns"]:
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
     for row in summary["table"]:
-        table.add_row(*row.values())
-    console = Console()
+        table.add_row(*(row[column] for column in summary["columns"]))
+    # Wide enough for the table even where nobody can scroll: a log, a narrow window.
+    console = Console(soft_wrap=True)
+    console.width = max(console.width, 24 + 16 * len(summary["columns"]))
     console.print(table)
-    for fact in facts(summary)[1:]:
+    for fact in facts(summary):
         console.print(f"  {fact}", highlight=False)
     console.print("\nWhere to look next:", highlight=False)
     console.print(f"  the pictures   {folder / 'index.html'}", highlight=False)

@@ -1,13 +1,13 @@
 from typing import Any
 
 import pytest
-from conftest import tiny
 
 from lori_core import models
 from lori_core.config import PromptSection
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode, encode_prompt, render
 from lori_core.errors import ConfigError
+from support import tiny
 
 CHAT = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_adapter, tiny
 
 from lori_core import models, params_file, peft_names
 from lori_core.config import EvaluationSection, PromptSection
@@ -11,6 +10,7 @@ from lori_core.errors import AdapterError
 from lori_core.evaluation.evaluate import wearing
 from lori_core.evaluation.generation import generate
 from lori_core.session import Session
+from support import random_adapter, tiny
 
 PLAIN = PromptSection(template="plain")
 

@@ -15,8 +15,9 @@ from lori_core.data.bundled.safety_requests import HARMFUL, OPENINGS, WORDINGS
 from lori_core.data.bundled.shares import check_size, check_splits, divide, most_of
 from lori_core.data.example import SPLITS, Example
 
+#: As in Saferpaca, requests to refuse are the smaller part: with more, a small model refuses all.
 SHARES = {
-    "train": {"harmful": 50, "lookalike": 25, "ordinary": 25},
+    "train": {"harmful": 25, "lookalike": 35, "ordinary": 40},
     "validation": {"harmful": 50, "lookalike": 25, "ordinary": 25},
     "test": {"harmful": 60, "lookalike": 20, "ordinary": 20},
 }

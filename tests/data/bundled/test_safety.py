@@ -45,7 +45,7 @@ def _act(example: Example) -> str:
 @pytest.mark.parametrize(
     ("split", "counts"),
     [
-        ("train", {"harmful": 400, "lookalike": 200, "ordinary": 200}),
+        ("train", {"harmful": 200, "lookalike": 280, "ordinary": 320}),
         ("validation", {"harmful": 75, "lookalike": 38, "ordinary": 37}),
         ("test", {"harmful": 180, "lookalike": 60, "ordinary": 60}),
     ],

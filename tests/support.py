@@ -1,0 +1,64 @@
+"""Small real things the tests share: a tiny model of each architecture, an adapter on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lori_core import adapter as adapters
+from lori_core import models, peft_names
+from lori_core.adapter import Adapter, ProjectionBlock
+from lori_core.config import ModelSection
+from lori_core.mask import Mask, magnitude, top
+from lori_core.models import BaseIdentity
+
+TARGETS = {
+    "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    "mistral": ("q_proj", "v_proj", "down_proj"),
+    "gpt2": ("c_attn", "c_proj", "c_fc"),
+}
+
+
+def tiny(architecture: str) -> tuple[Any, Path, BaseIdentity]:
+    """Return a two-layer model, its folder and its identity."""
+    section = ModelSection(name_or_path=f"random:{architecture}", dtype="float32")
+    folder = models.prepare(section)
+    return models.load(section, folder), folder, models.identity(section, folder)
+
+
+def random_B(shapes: dict[str, tuple[int, int]], seed: int) -> dict[str, torch.Tensor]:  # noqa: N802
+    """Return normal values for each module's B."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def random_adapter(
+    architecture: str = "llama",
+    key: str = "math",
+    rank: int = 4,
+    alpha: float = 8,
+    sparsity: str | None = "0.9",
+    seed: int = 1,
+) -> Adapter:
+    """Return an adapter with random values inside a mask."""
+    from decimal import Decimal
+
+    model, _, base = tiny(architecture)
+    modules = peft_names.target_shapes(model, TARGETS[architecture])
+    B = random_B({name: (d_out, rank) for name, (_, d_out) in modules.items()}, seed)
+    mask: Mask | None = None
+    if sparsity is not None:
+        mask, _ = top(magnitude(B), Decimal(sparsity), "model")
+        positions = mask.positions()
+        for name, b in B.items():
+            kept = torch.zeros(b.numel(), dtype=torch.bool)
+            kept[positions[name]] = True
+            B[name] = b * kept.view(b.shape)
+    block = ProjectionBlock(seed=42, key=key, rank=rank)
+    info = {"task": key, "content_key": f"key-of-{key}"}
+    turned = peft_names.fan_in_fan_out(model, modules)
+    return adapters.from_dense(
+        base, modules, alpha, (block,), B, mask, torch.float32, info, fan_in_fan_out=turned
+    )
