@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lori_core.errors import AdapterError
+from lori_core.files import replaced_file
 from lori_core.mask import Mask
 
 FORMAT = "lori-mask/1"
@@ -22,16 +21,9 @@ def save(mask: Mask, facts: dict[str, Any], path: Path) -> None:
     """Write a mask atomically; `facts` say sparsity, scope, score, threshold, count, origin."""
     shapes = [[name, *shape] for name, shape in mask.shapes.items()]
     metadata = {"format": FORMAT, "shapes": json.dumps(shapes), "facts": json.dumps(facts)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file({"mask": torch.from_numpy(mask.bits)}, name, metadata=metadata)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replaced_file(path) as work:
+        save_file({"mask": torch.from_numpy(mask.bits)}, work, metadata=metadata)
+        work.chmod(0o644)
 
 
 def load(path: Path) -> tuple[Mask, dict[str, Any]]:

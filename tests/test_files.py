@@ -41,6 +41,17 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_what_a_killed_process_left_is_gone_after_the_next_write(tmp_path: Path) -> None:
+    (tmp_path / ".out.new").mkdir()
+    (tmp_path / ".out.new" / "half").write_text("x")
+    (tmp_path / ".x.json.new").write_text("{")
+    with replaced_folder(tmp_path / "out") as work:
+        (work / "one").write_text("1")
+    write_json(tmp_path / "x.json", {})
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "x.json"}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["one"]
+
+
 def test_broken_files_are_named_with_their_line(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{\n"a": }')
     with pytest.raises(InputError, match=r"x.json:2: not valid JSON"):
