@@ -520,7 +520,8 @@ def test_nothing_can_be_written_outside_tmp(isolation: Isolation) -> None:
         try:
             os.makedirs(folder, exist_ok=True)
             open(folder + "/{name}", "w").close()
-            written.append(folder)
+            if not folder.startswith("/tmp/"):  # a home in there is the sandbox's own
+                written.append(folder)
         except OSError:
             pass
     open("/tmp/{name}", "w").close()
