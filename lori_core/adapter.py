@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -341,9 +340,3 @@ def export_peft(adapter: Adapter, folder: Path) -> None:
     with replaced_folder(folder) as work:
         save_file(tensors, work / peft_names.WEIGHTS_FILE, metadata={"format": "pt"})
         config.save_pretrained(work)
-
-
-def nonzero_mask(B: Mapping[str, Tensor]) -> Mask:
-    """Return the mask of the entries of B that are not zero."""
-    flat = np.concatenate([b.reshape(-1).numpy() != 0 for b in B.values()])
-    return Mask.from_flat({n: (b.shape[0], b.shape[1]) for n, b in B.items()}, flat)

@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -110,9 +109,3 @@ def test_a_target_that_matches_nothing_is_named() -> None:
     model, _, _ = tiny("llama")
     with pytest.raises(Exception, match=r"'q_prj' matches no linear module.*did you mean 'q_proj'"):
         peft_names.target_shapes(model, ["q_prj"])
-
-
-def test_the_nonzero_mask_is_the_support() -> None:
-    adapter = random_adapter(sparsity="0.75")
-    assert adapter.mask is not None
-    assert np.array_equal(adapters.nonzero_mask(adapter.B).bits, adapter.mask.bits)
