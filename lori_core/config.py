@@ -125,7 +125,10 @@ class SourceSection(Strict):
     files: dict[Literal["train", "validation", "test"], str | list[str]] = Field(
         default_factory=dict
     )
-    """local: file names inside `path` for each split; hub: split names."""
+    """local: file names inside `path` for each split; hub: split names, or with `columns` CSV files
+    of the repository (`*.csv`)."""
+    columns: list[str] = Field(default_factory=list)
+    """hub: what the columns of CSV files without a header hold."""
     fields: dict[str, str] = Field(default_factory=dict)
     """prompt, target, answer, …: a field's name, or a template such as `{instruction}`."""
     format: str = "fields"
@@ -246,8 +249,9 @@ class EvaluationSection(Strict):
     """Of what is sampled."""
     harness: HarnessSection = HarnessSection()
     judge: JudgeSection = JudgeSection()
-    engine: Literal["transformers", "vllm"] = "transformers"
-    """What generates; vllm needs that package and a CUDA GPU."""
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    """What generates. vllm needs that package and a CUDA GPU; auto takes it where both are there
+    and the base is neither quantised nor float32."""
 
     batch_size: PositiveInt = 32
     max_new_tokens: NewTokens = NewTokens()

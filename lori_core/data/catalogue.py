@@ -185,11 +185,16 @@ _WORKED = {
 }
 
 _REFUSALS = {
-    # The hub's ten CSV files have no header, so that each names its column by its first request
-    # and `datasets` cannot bring them together; "hex-phi-files" takes them as JSON lines.
     "hex-phi": Entry(
-        "HEx-PHI: requests to refuse (its hub files cannot be read; see hex-phi-files)",
-        _requests("LLM-Tuning-Safety/HEx-PHI", "gated", "harmful", "refuse"),
+        "HEx-PHI: requests to refuse",
+        _requests(
+            "LLM-Tuning-Safety/HEx-PHI",
+            "gated",
+            "harmful",
+            "refuse",
+            files={"test": "*.csv"},
+            columns=["prompt"],
+        ),
         gated=True,
     ),
     "advbench": Entry(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import importlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,6 @@ def _hub(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
     """Load a hub data set at a commit; gated ones with the user's own token."""
     if not source.name:
         raise ConfigError(f"{where}.name: a hub source needs the data set's id")
-    import datasets
     from huggingface_hub import HfApi
 
     try:
@@ -148,9 +148,7 @@ def _hub(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
         pulled = Pulled({}, {"revision": revision})
         for split, names in (source.files or {"train": "train"}).items():
             for name in [names] if isinstance(names, str) else names:
-                rows = datasets.load_dataset(
-                    source.name, source.config, split=name, revision=revision
-                )
+                rows = _hub_rows(source, name, revision)
                 pulled.splits.setdefault(split, []).extend(
                     formats.convert(row, source, f"{source.name}[{name}]:{number}")
                     for number, row in enumerate(rows, start=1)
@@ -164,6 +162,40 @@ def _hub(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
             "run `hf auth login`)"
         ) from None
     return pulled
+
+
+def _hub_rows(source: SourceSection, name: str, revision: str | None) -> Iterable[Any]:
+    """Return a split's records, or those of CSV files without a header.
+
+    `datasets` takes a file's first row for its header, and files of unlike headers for unlike data.
+    """
+    if not source.columns:
+        import datasets
+
+        rows: Iterable[Any] = datasets.load_dataset(
+            str(source.name), source.config, split=name, revision=revision
+        )
+        return rows
+    from huggingface_hub import snapshot_download
+
+    folder = snapshot_download(
+        str(source.name), repo_type="dataset", revision=revision, allow_patterns=name
+    )
+    paths = sorted(Path(folder).glob(name))
+    if not paths:
+        raise DataError(f"{source.name}: no file of the data set is called {name}")
+    return [record for path in paths for record in _headless(path, source.columns)]
+
+
+def _headless(path: Path, columns: list[str]) -> Iterator[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        for number, row in enumerate(csv.reader(lines), start=1):
+            if len(row) != len(columns):
+                raise DataError(
+                    f"{path.name}: record {number} has {len(row)} columns, expected "
+                    f"{len(columns)} ({', '.join(columns)})"
+                )
+            yield dict(zip(columns, row, strict=True))
 
 
 READERS: dict[str, Callable[[SourceSection, Sizes, int, str], Pulled]] = {

@@ -104,9 +104,10 @@ def generator(session: Session, model: Any, adapter: Adapter | None) -> Generato
     Raises:
         ConfigError: for vLLM where it is not installed or has no GPU.
     """
-    if session.params.evaluation.engine == "vllm":
+    from lori_core.evaluation import vllm_engine
+
+    if vllm_engine.chosen(session.params):
         from lori_core import models
-        from lori_core.evaluation import vllm_engine
 
         folder = models.prepare(session.params.model)
         engine = vllm_engine.opened(folder, session.params.model.dtype)
@@ -146,7 +147,8 @@ def _run_protocol(
 
 
 def _rows(judged: Sequence[Judged], protocol: str) -> Iterator[dict[str, Any]]:
-    for item in judged:
+    counted = set(PROTOCOLS[protocol].counted([item.prepared.example for item in judged]))
+    for place, item in enumerate(judged):
         example, prepared = item.prepared.example, item.prepared
         for number, (text, verdict) in enumerate(zip(item.outputs, item.verdicts, strict=True)):
             yield {
@@ -154,6 +156,7 @@ def _rows(judged: Sequence[Judged], protocol: str) -> Iterator[dict[str, Any]]:
                 "sample": number,
                 "kind": example.kind,
                 "protocol": protocol,
+                "counted": place in counted,
                 "prompt": prepared.text,
                 "cut": prepared.cut,
                 "output": text,

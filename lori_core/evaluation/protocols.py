@@ -7,7 +7,7 @@ outputs written under `fixed` stands beside them, where it can be told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,11 +47,13 @@ class Protocol:
         prepare: examples, parameters and tokenizer -> what to put to the model.
         score: an example, the prompt's text and an output -> a verdict, or a program to run.
         summarise: the judged examples -> the score, as `scorers.summarise` gives it.
+        counted: the examples -> the positions of those that the score is about.
     """
 
     prepare: Callable[[Sequence[Example], Params, Any], list[Prepared]]
     score: scorers.Score
     summarise: Callable[[Sequence[Judged]], dict[str, Any]]
+    counted: Callable[[Sequence[Example]], Collection[int]]
 
     def judge(
         self, prepared: Sequence[Prepared], outputs: Sequence[list[str]], *, unsafe: bool
@@ -125,6 +127,6 @@ def _summarise_paper(judged: Sequence[Judged]) -> dict[str, Any]:
 
 
 PROTOCOLS: dict[str, Protocol] = {
-    "fixed": Protocol(_prepare_fixed, _score_fixed, _summarise_fixed),
-    "paper": Protocol(_prepare_paper, paper.score_paper, _summarise_paper),
+    "fixed": Protocol(_prepare_fixed, _score_fixed, _summarise_fixed, lambda e: range(len(e))),
+    "paper": Protocol(_prepare_paper, paper.score_paper, _summarise_paper, paper.counted),
 }

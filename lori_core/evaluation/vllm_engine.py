@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from lori_core.adapter import Adapter
+from lori_core.config import Params
 from lori_core.errors import AdapterError, ConfigError
 from lori_core.evaluation.generation import Output, Request
 from lori_core.peft_file import VLLM_RANKS, export_peft
@@ -35,6 +36,13 @@ DTYPES = ("bfloat16", "float16")
 def available() -> bool:
     """Say whether vLLM is installed and there is a CUDA GPU for it."""
     return find_spec("vllm") is not None and torch.cuda.is_available()
+
+
+def chosen(params: Params) -> bool:
+    """Say whether these parameters mean vLLM here: by name, or because it is there and suits."""
+    if params.evaluation.engine != "auto":
+        return params.evaluation.engine == "vllm"
+    return available() and params.model.quantization is None and params.model.dtype in DTYPES
 
 
 @cache

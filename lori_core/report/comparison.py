@@ -47,7 +47,8 @@ def compare(model: Path, reference: Path, rows: Rows = "all") -> Comparison:
     Items are matched by `id`; where one was answered several times its outcome is the share of
     correct answers. The p-value is McNemar's exact test for outcomes of 0 and 1, a paired
     permutation test otherwise. The interval is the percentile bootstrap over items, by its own
-    way of counting: near p = 0.05 the two may disagree.
+    way of counting: near p = 0.05 the two may disagree. Items that the protocol's score leaves out
+    (`counted` is false) are left out here, too.
 
     Args:
         model: JSON lines with `id`, `correct`, `parsed` and `answer`, one for each output.
@@ -83,7 +84,7 @@ def _outcomes(path: Path, rows: Rows) -> dict[str, Fraction]:
     found: dict[str, list[bool]] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
         try:
-            if rows == "all" or row["answer"] == rows:
+            if row.get("counted", True) and (rows == "all" or row["answer"] == rows):
                 found.setdefault(row["id"], []).append(_positive(row, rows))
         except (KeyError, TypeError):
             raise DataError(

@@ -1,6 +1,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -136,6 +137,53 @@ def test_a_broken_file_is_refused_by_line_and_nothing_is_written(
 def test_a_source_that_cannot_be_used_is_named(source: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises((ConfigError, DataError), match=message):
         sources.pull(params(source), tmp_path / "data")
+
+
+def headless(folder: Path, monkeypatch: pytest.MonkeyPatch, **files: str) -> Any:
+    """Read a hub set of CSV files without headers, with the download replaced by a folder."""
+    for name, text in files.items():
+        (folder / f"{name}.csv").write_text(text)
+    asked = []
+
+    def download(name: str, **options: Any) -> str:
+        asked.append((name, options))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.dataset_info", lambda *_, **__: SimpleNamespace(sha="a" * 40)
+    )
+    found = sources.read_source("hex-phi", "test", None, 1)
+    wanted = {"repo_type": "dataset", "revision": "a" * 40, "allow_patterns": "*.csv"}
+    assert asked == [("LLM-Tuning-Safety/HEx-PHI", wanted)]
+    return found
+
+
+def test_headless_csv_files_of_the_hub_are_read_as_one_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = headless(tmp_path, monkeypatch, b='"Do, ""this""\nnow."\n', a="Do that.\nAnd that.\n")
+    assert sorted(example.prompt for example in test) == [
+        "And that.",
+        "Do that.",
+        'Do, "this"\nnow.',
+    ]
+    assert {(example.answer, example.scorer) for example in test} == {("refuse", "refusal")}
+
+
+def test_a_headless_file_of_other_columns_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = r"a.csv: record 2 has 2 columns, expected 1 \(prompt\)"
+    with pytest.raises(DataError, match=message):
+        headless(tmp_path, monkeypatch, a="One.\nTwo,three\n")
+
+
+def test_a_hub_set_without_the_named_files_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError, match=r"no file of the data set is called \*.csv"):
+        headless(tmp_path, monkeypatch)
 
 
 def test_gsm8k_gets_the_marker_and_the_answer() -> None:

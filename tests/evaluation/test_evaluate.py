@@ -105,6 +105,8 @@ def test_the_paper_protocol_has_prompts_and_rows_of_its_own(tmp_path: Path) -> N
     assert fixed[0]["prompt"] == "0 apples"
     assert paper[0]["prompt"].startswith("0 apples\nAnswer the above question. First think")
     assert {row["protocol"] for row in paper} == {"paper"}
+    assert [row["counted"] for row in paper] == [True] * 64 + [False] * 2
+    assert all(row["counted"] for row in fixed)
     # 1 is in the question of "1 apples", and paper reads the question, too.
     assert paper[1]["correct"] or any(c.isdigit() for c in paper[1]["output"])
 

@@ -3,11 +3,20 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TopPLogitsWarper
 
 from lori_core import models, params_file, peft_names
 from lori_core.errors import AdapterError
 from lori_core.evaluation.evaluate import wearing
-from lori_core.evaluation.generation import Request, Sampling, generate, length_batches
+from lori_core.evaluation.generation import (
+    GREEDY,
+    Request,
+    Sampling,
+    TopP,
+    _processors,
+    generate,
+    length_batches,
+)
 from lori_core.session import Session
 from support import random_adapter, tiny
 
@@ -61,6 +70,29 @@ def test_samples_are_many_differ_and_can_be_repeated() -> None:
     assert len({output.text for output in first[0]}) > 1
     other = [Request([1, 2, 3], 8, 6, Sampling(1.5, 0.99, seed=5))]
     assert generate(model, tokenizer, other, 4, "test")[0] != first[0]
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 20.0])
+@pytest.mark.parametrize("top_p", [0.01, 0.5, 0.95, 0.9999])
+def test_the_nucleus_is_that_of_transformers(scale: float, top_p: float) -> None:
+    scores = scale * torch.randn(5, 3000, generator=torch.Generator().manual_seed(1))
+    ids = torch.zeros(5, 1, dtype=torch.long)
+    expected = TopPLogitsWarper(top_p)(ids, scores)
+    found = TopP(top_p)(ids, scores)
+    assert torch.equal(found[found > -torch.inf], scores[found > -torch.inf])
+    # The two add the probabilities up from opposite ends, so one at the edge may differ.
+    assert (torch.isinf(found) != torch.isinf(expected)).sum(-1).max() <= 1
+
+
+def test_a_temperature_comes_before_the_nucleus() -> None:
+    scores = torch.tensor([[4.0, 3.0, 0.0]])
+    ids = torch.zeros(1, 1, dtype=torch.long)
+    kept = {
+        temperature: torch.isfinite(_processors(Sampling(temperature, 0.9))(ids, scores)).sum()
+        for temperature in (0.2, 1.0, 100.0)
+    }
+    assert kept == {0.2: 1, 1.0: 2, 100.0: 3}
+    assert not _processors(GREEDY)
 
 
 def test_nothing_to_continue_is_no_error() -> None:

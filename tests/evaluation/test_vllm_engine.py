@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from lori_core import models, peft_file
+from lori_core import config, models, peft_file
 from lori_core.adapter import Module
 from lori_core.errors import AdapterError, ConfigError
 from lori_core.evaluation import vllm_engine
@@ -108,6 +108,25 @@ def test_it_is_not_available_without_the_package(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(sys.modules, "vllm")
     monkeypatch.setattr(sys, "path", [])
     assert not vllm_engine.available()
+
+
+def test_auto_takes_vllm_where_it_is_and_suits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(engine: str, *, there: bool = True, **model: Any) -> bool:
+        monkeypatch.setattr(vllm_engine, "available", lambda: there)
+        values = {
+            "model": {"name_or_path": "random:llama", **model},
+            "lori": {},
+            "training": {},
+            "tasks": {"t": {"source": "bundled-nlu", "calibration": {}, "training": {}}},
+            "evaluation": {"engine": engine},
+        }
+        return vllm_engine.chosen(config.parse(values, "params.yaml"))
+
+    assert chosen("auto", dtype="bfloat16")
+    assert not chosen("auto", dtype="bfloat16", there=False)
+    assert not chosen("auto", dtype="float32")
+    assert not chosen("transformers", dtype="bfloat16")
+    assert chosen("vllm", dtype="float32", there=False)  # named: refused later, with the reason
 
 
 def test_the_base_is_loaded_once_with_room_for_adapters(engine: Engine) -> None:

@@ -54,6 +54,23 @@ def test_the_interval_is_the_bootstraps(tmp_path: Path) -> None:
     assert pair(tmp_path, first, second) == found
 
 
+def test_items_the_score_leaves_out_are_not_compared(tmp_path: Path) -> None:
+    for name, flags in (("a", (True, True, False)), ("b", (False, True, True))):
+        rows = [
+            {
+                "id": str(item),
+                "correct": flag,
+                "parsed": "1",
+                "answer": "1",
+                "counted": item < 2,
+            }
+            for item, flag in enumerate(flags)
+        ]
+        write_jsonl(tmp_path / name, rows)
+    found = compare(tmp_path / "a", tmp_path / "b")
+    assert (found.n, found.difference) == (2, 0.5)
+
+
 def test_models_that_agree_do_not_differ(tmp_path: Path) -> None:
     found = pair(tmp_path, [[True, False]] * 4, [[False, True]] * 4)
     assert (found.difference, found.low, found.high, found.p, found.n) == (0, 0, 0, 1, 4)
