@@ -68,6 +68,10 @@ class LoriSection(Strict):
     values_dtype: Literal["float32", "bfloat16"] = "float32"
     """The precision in which B's values are stored; training keeps them in float32."""
 
+    def exact_sparsity(self) -> Decimal:
+        """Return the sparsity as the decimal that was written, not as a binary fraction."""
+        return Decimal(repr(self.sparsity))
+
 
 class TrainingSection(Strict):
     """One training run (METHOD: section 5)."""
@@ -377,10 +381,6 @@ class Params(Strict):
             merged |= override
             _validate(TrainingSection, merged, where)
         return TrainingSection(**merged)
-
-    def exact_sparsity(self) -> Decimal:
-        """Return the sparsity as the decimal that was written, not as a binary fraction."""
-        return Decimal(repr(self.lori.sparsity))
 
 
 def _validate(section: type[BaseModel], values: Mapping[str, Any], where: str) -> None:

@@ -266,6 +266,19 @@ def load(section: ModelSection, folder: Path) -> Any:
     return model if section.quantization else model.to(device())
 
 
+def outline(folder: Path) -> Any:
+    """Return the model on the meta device: its modules and shapes, without values or memory."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: cannot be read: {_first_line(error)}") from None
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
 def device() -> str:
     """Return `cuda` where there is a GPU, else `cpu`."""
     import torch

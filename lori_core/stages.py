@@ -81,9 +81,9 @@ def mask(params: Params, task: str, tracker: RunTracker) -> None:
         scores = calibration.gradient_importance(
             params.lori.importance, calibrated, open_session(params), task
         )
-    chosen, threshold = top(scores, params.exact_sparsity(), params.lori.mask_scope)
+    chosen, threshold = top(scores, params.lori.exact_sparsity(), params.lori.mask_scope)
     facts = {
-        "sparsity": str(params.exact_sparsity()),
+        "sparsity": str(params.lori.exact_sparsity()),
         "scope": params.lori.mask_scope,
         "importance": params.lori.importance,
         "threshold": threshold,

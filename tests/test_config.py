@@ -40,7 +40,7 @@ def test_phases_layer_a_tasks_changes_over_training() -> None:
     assert (continual.learning_rate, continual.epochs) == (1e-2, 3)
     assert params.merged_tasks("concat") == ("math", "safety")
     assert params.merge_weights("concat") == [0.5, 0.5]
-    assert params.exact_sparsity() == Decimal("0.9")
+    assert params.lori.exact_sparsity() == Decimal("0.9")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ ROWS = [
     ["mask_file", "sparse", "peft_names", "models"],
     ["adapter", "baking"],
     ["adapter_file", "attaching"],
-    ["peft_file"],
+    ["peft_file", "methods"],
     ["data"],
     ["params_file", "training"],
     ["session"],

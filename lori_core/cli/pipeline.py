@@ -41,6 +41,14 @@ def add(commands: Any) -> None:
     report.set_defaults(function=_report)
     track = commands.add_parser("track", help="send to MLflow what has not been sent yet")
     track.set_defaults(function=_track)
+    methods = commands.add_parser(
+        "methods",
+        help="list the fine-tuning methods and what each costs on this base",
+        description="For the base and the settings of `lori` in params.yaml: the numbers each "
+        "method trains, their share of the base's, the memory of their float32 values, gradients "
+        "and AdamW moments, and the bytes of the result. Shapes alone are read, no weights.",
+    )
+    methods.set_defaults(function=_methods)
     profiles = commands.add_parser("profiles", help="list the profiles there are")
     profiles.set_defaults(function=_profiles)
 
@@ -162,6 +170,24 @@ def _track(args: argparse.Namespace) -> int:
         first = str(error).strip().splitlines()[0]
         raise LoriError(f"MLflow cannot be reached: {first}; the rows are kept in .lori") from error
     print(f"sent what {sent} rows files held")
+    return 0
+
+
+def _methods(_: argparse.Namespace) -> int:
+    from lori_core import methods, models, params_file
+
+    params = params_file.load()
+    folder = models.prepare(params.model)
+    size = models.outline(folder).num_parameters()
+    print(f"{params.model.name_or_path}: {size:,} parameters, rank {params.lori.rank}")
+    print(f"{'method':10} {'trained':>14} {'of base':>8} {'state':>10} {'result':>10}")
+    for name, method in methods.METHODS.items():
+        chosen = methods.options(name, {}, "methods")
+        cost = methods.cost(name, models.outline(folder), params.lori, chosen)
+        print(
+            f"{name:10} {cost.trainable:14,} {cost.trainable / size:8.3%} "
+            f"{cost.state_bytes / 1e6:7.1f} MB {cost.artifact_bytes / 1e6:7.1f} MB  {method.about}"
+        )
     return 0
 
 
