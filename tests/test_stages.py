@@ -141,7 +141,7 @@ def test_every_generation_is_kept(finished: Any) -> None:
     assert len(rows) == 12
     assert set(rows[0]) == {
         "id", "sample", "kind", "protocol", "prompt", "cut", "output", "answer", "correct",
-        "parsed", "reason",
+        "counted", "parsed", "reason",
     }  # fmt: skip
 
 
