@@ -1,6 +1,6 @@
 """The fine-tuning methods by name: what each one puts on a base model, and what that costs.
 
-All but LoRI are PEFT's own; LoRI's adapters are attached as the pipeline attaches them.
+All but LoRI are PEFT's own; LoRI's adapters are attached by `attaching`, and only counted here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, ValidationError
 from torch import nn
 
-from lori_core import attaching, peft_names
+from lori_core import peft_names
 from lori_core.config import LoriSection, PositiveInt, Strict
 from lori_core.errors import ConfigError, unknown
 from lori_core.validation import first_error
@@ -246,18 +246,8 @@ def _kept(name: str, wrapped: Any) -> int:
 
 
 def _lori_cost(model: nn.Module, lori: LoriSection, *, sparse: bool) -> Cost:
-    from lori_core.adapter import uniform
-
     shapes = peft_names.target_shapes(model, lori.target_modules)
-    modules = uniform(shapes, lori.rank, lori.lora_alpha)
-    device = next(model.parameters()).device
-    wrapped = attaching.attach(
-        model, modules, lambda name: torch.empty(lori.rank, shapes[name][0], device=device)
-    )
-    total = sum(
-        layer.lora_B[peft_names.ADAPTER].weight.numel()
-        for layer in peft_names.lora_layers(wrapped).values()
-    )
+    total = lori.rank * sum(d_out for _, d_out in shapes.values())
     each = torch.finfo(getattr(torch, lori.values_dtype)).bits // 8
     if not sparse:
         return Cost(total, STATE_BYTES * total, each * total)
