@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -203,7 +203,14 @@ def same_base(first: BaseIdentity, second: BaseIdentity) -> bool:
     return (first.name, first.revision) == (second.name, second.revision)
 
 
-def check_base(adapter: Adapter, base: BaseIdentity, where: str) -> None:
+class _Made(Protocol):
+    """Whatever was trained for a base model."""
+
+    @property
+    def base(self) -> BaseIdentity: ...
+
+
+def check_base(adapter: _Made, base: BaseIdentity, where: str) -> None:
     """Refuse a base model whose config or weights are not those of the adapter's.
 
     An adapter that does not know them (one from a PEFT folder) is let through: its modules' names

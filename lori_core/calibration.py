@@ -11,12 +11,12 @@ from torch import Tensor
 from lori_core import attaching, peft_names
 from lori_core.adapter import Adapter, ProjectionBlock
 from lori_core.attaching import trained_values
+from lori_core.config import TrainingSection
 from lori_core.data.batching import collate
-from lori_core.data.prompts import Encoded, encode_all
-from lori_core.data.sources import read_examples
+from lori_core.data.prompts import Encoded
 from lori_core.errors import InputError, unknown
 from lori_core.progress import bar
-from lori_core.session import Phase, Session, run_phase
+from lori_core.session import Phase, Session, run_phase, training_rows
 from lori_core.tracking import RunTracker
 from lori_core.training import TrainingResult, sequence_loss
 
@@ -26,13 +26,21 @@ IMPORTANCE = ("magnitude", "fisher", "snip")
 def calibrate(
     session: Session, task: str, stage: str, tracker: RunTracker
 ) -> tuple[Adapter, TrainingResult]:
-    """Train all of B on a task, with A frozen: the LoRI-D adapter."""
+    """Train all of B on a task, with A frozen, as calibration is set: the LoRI-D adapter."""
+    section = session.params.phase(task, "calibration")
+    return dense(session, task, section, stage, tracker)
+
+
+def dense(
+    session: Session, task: str, section: TrainingSection, stage: str, tracker: RunTracker
+) -> tuple[Adapter, TrainingResult]:
+    """Train all of B on a task, with A frozen."""
     lori = session.params.lori
     block = ProjectionBlock(lori.seed, session.params.projection_key(task), lori.rank)
     phase = Phase(
         stage=stage,
         task=task,
-        section=session.params.phase(task, "calibration"),
+        section=section,
         blocks=(block,),
         mask=None,
         start=None,
@@ -58,12 +66,7 @@ def gradient_importance(
     if kind not in ("fisher", "snip"):
         raise InputError(unknown("importance", kind, IMPORTANCE))
     section = session.params.phase(task, "calibration")
-    rows = encode_all(
-        [example for example in read_examples(task, "train") if example.target],
-        session.params.prompt,
-        session.tokenizer,
-        section.max_length,
-    )
+    rows, _ = training_rows(session, task, section)
     B = {name: calibrated.B(name) for name in calibrated.modules}
     model = attaching.attach(session.model, calibrated.modules, calibrated.A)
     attaching.make_trainable(model, None, B)

@@ -147,18 +147,39 @@ class SourceSection(Strict):
     license: str = "unknown"
 
 
+class MethodSection(BaseModel):
+    """A method of `lori methods` and its options, which the method itself checks."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+
 class TaskSection(Strict):
     """One task: its data, and what differs from `training` in its two phases."""
 
     source: str | SourceSection | list[str | SourceSection]
     """A ready-made source's name, a definition, or a list of them."""
     sizes: Sizes = Sizes()
+    method: str | MethodSection = "lori-s"
+    """How the task's adapter is trained: a name of `lori methods`, or that with options, as
+    `{name: lora-plus, lr_ratio: 8}`."""
     projection_key: Name | None = None
     """Names this task's A; the task's own name unless given. No two tasks may share one."""
     calibration: Override
     """Changes to `training` for the calibration run; `{}` for none."""
     training: Override
-    """Changes to `training` for the masked run; `{}` for none."""
+    """Changes to `training` for the masked run, or another method's; `{}` for none."""
+
+    @property
+    def method_name(self) -> str:
+        """The method's name."""
+        return self.method if isinstance(self.method, str) else self.method.name
+
+    @property
+    def method_options(self) -> dict[str, Any]:
+        """The method's options as they were written."""
+        return {} if isinstance(self.method, str) else dict(self.method.model_extra or {})
 
 
 class MergeSection(Strict):

@@ -1,6 +1,7 @@
 """The fine-tuning methods by name: what each one puts on a base model, and what that costs.
 
 All but LoRI are PEFT's own; LoRI's adapters are attached by `attaching`, and only counted here.
+How the others are trained stands in `tuning`.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import Field, ValidationError
-from torch import nn
 
-from lori_core import peft_names
-from lori_core.config import LoriSection, PositiveInt, Strict
+from lori_core.config import LoriSection, Params, PositiveFloat, PositiveInt, Strict
 from lori_core.errors import ConfigError, unknown
 from lori_core.validation import first_error
 
+if TYPE_CHECKING:
+    from torch import nn
+
 #: float32 value, gradient and AdamW's two moments.
 STATE_BYTES = 16
+#: Stands for the number of steps of a run that is only counted.
+UNSCHEDULED = 1000
 
 
 class NoOptions(Strict):
@@ -49,8 +52,9 @@ class AdaloraOptions(Strict):
 
     target_rank: PositiveInt | None = None
     """The mean rank at the end; half of `lori.rank` unless given."""
-    total_steps: PositiveInt = 1000
-    """Optimizer steps of the run; the budget of ranks is scheduled over them."""
+    total_steps: PositiveInt | None = None
+    """Optimizer steps over which the budget of ranks is scheduled; those of the run unless given.
+    """
 
 
 class PissaOptions(Strict):
@@ -58,6 +62,13 @@ class PissaOptions(Strict):
 
     iterations: PositiveInt = 4
     """Subspace iterations of the fast SVD that finds the first A and B."""
+
+
+class LoraPlusOptions(Strict):
+    """Options of LoRA+."""
+
+    lr_ratio: Annotated[PositiveFloat, Field(ge=1)] = 16.0
+    """How many times A's learning rate B's is."""
 
 
 Config = Callable[[LoriSection, Any], Any]
@@ -72,12 +83,17 @@ class Method:
         config: `lori` and the method's options -> PEFT's configuration; None where PEFT has none.
         options: what else can be set.
         frozen: parts of the adapter that stay as they were drawn, by PEFT's name.
+        result: `low-rank` if what it trains is some B @ A, which can be merged and exported;
+            `other` if it is something else; `weights` if it is the whole base.
+        continues: whether it can start from a low-rank adapter that was trained before.
     """
 
     about: str
     config: Config | None
     options: type[Strict] = NoOptions
     frozen: tuple[str, ...] = ()
+    result: Literal["low-rank", "other", "weights"] = "low-rank"
+    continues: bool = False
 
 
 def _lora(**more: Any) -> Config:
@@ -118,7 +134,7 @@ def _adalora(lori: LoriSection, options: AdaloraOptions) -> Any:
     return AdaLoraConfig(
         init_r=lori.rank,
         target_r=options.target_rank or max(1, lori.rank // 2),
-        total_step=options.total_steps,
+        total_step=options.total_steps or UNSCHEDULED,
         lora_alpha=lori.lora_alpha,
         **_common(lori),
     )
@@ -129,19 +145,77 @@ def _common(lori: LoriSection) -> dict[str, Any]:
 
 
 METHODS: dict[str, Method] = {
-    "full": Method("every weight of the base", None),
-    "lora": Method("A and B", _lora()),
-    "dora": Method("A, B and each output's magnitude", _lora(use_dora=True)),
-    "vera": Method("two vectors around projections that all modules share", _vera, VeraOptions),
-    "ia3": Method("one factor for each output, or input of the FFN", _ia3, Ia3Options),
-    "lora-fa": Method("B; A stays random", _lora(), frozen=("lora_A",)),
+    "full": Method("every weight of the base", None, result="weights"),
+    "lora": Method("A and B", _lora(), continues=True),
+    "dora": Method("A, B and each output's magnitude", _lora(use_dora=True), result="other"),
+    "vera": Method(
+        "two vectors around projections that all modules share", _vera, VeraOptions, result="other"
+    ),
+    "ia3": Method(
+        "one factor for each output, or input of the FFN", _ia3, Ia3Options, result="other"
+    ),
+    "lora-fa": Method("B; A stays random", _lora(), frozen=("lora_A",), continues=True),
     "adalora": Method("an SVD whose rank moves between modules", _adalora, AdaloraOptions),
     "rslora": Method("A and B, scaled by alpha / sqrt(rank)", _lora(use_rslora=True)),
     "pissa": Method("A and B from the base's first singular vectors", _pissa, PissaOptions),
-    "lora-plus": Method("A and B; B learns faster", _lora()),
-    "lori-d": Method("B; A is a keyed random projection", None),
-    "lori-s": Method("B inside the task's mask", None),
+    "lora-plus": Method("A and B; B learns faster", _lora(), LoraPlusOptions, continues=True),
+    "lori-d": Method("B; A is a keyed random projection", None, continues=True),
+    "lori-s": Method("B inside the task's mask", None, continues=True),
 }
+#: The methods that this project trains itself.
+LORI = ("lori-d", "lori-s")
+
+
+def check(params: Params) -> None:
+    """Refuse a run whose methods do not exist, have other options, or cannot do what is asked.
+
+    Raises:
+        ConfigError: naming the task.
+    """
+    for task, section in params.tasks.items():
+        options(section.method_name, section.method_options, f"tasks.{task}.method")
+        if section.method_name not in LORI:
+            _check_foreign(params, task)
+    for name in params.merge:
+        for task in params.merged_tasks(name):
+            method = params.tasks[task].method_name
+            if METHODS[method].result != "low-rank":
+                fit = [n for n, m in METHODS.items() if m.result == "low-rank"]
+                raise ConfigError(
+                    f"merge.{name}: task {task} is trained by {method}, whose result is no "
+                    f"low-rank update and cannot be merged (methods that can: {', '.join(fit)})"
+                )
+    _check_continual(params)
+
+
+def _check_foreign(params: Params, task: str) -> None:
+    method, section = params.tasks[task].method_name, params.phase(task, "training")
+    if params.model.quantization and METHODS[method].result == "weights":
+        raise ConfigError(
+            f"tasks.{task}.method: {method!r} trains every weight, and model.quantization is "
+            f"{params.model.quantization!r}; only an adapter can be trained on a quantised base"
+        )
+    if section.dropout:
+        raise ConfigError(
+            f"tasks.{task}: dropout {section.dropout} with the method {method!r}; only LoRI's "
+            "methods have it here (set dropout to 0)"
+        )
+
+
+def _check_continual(params: Params) -> None:
+    safety = params.continual.safety_task
+    if safety is None:
+        return
+    before = params.tasks[safety].method_name
+    for task in params.continual.tasks:
+        method = params.tasks[task].method_name
+        alike = method == before or {method, before} <= set(LORI)
+        if not (METHODS[method].continues and alike):
+            fit = [name for name, m in METHODS.items() if m.continues]
+            raise ConfigError(
+                f"continual.tasks: {task} is trained by {method}, {safety} by {before}; both must "
+                f"have one method, of: {', '.join(fit)}"
+            )
 
 
 def options(name: str, values: Mapping[str, Any], where: str) -> Strict:
@@ -159,11 +233,11 @@ def options(name: str, values: Mapping[str, Any], where: str) -> Strict:
         raise ConfigError(f"{where}: {unknown('method', name, METHODS)}")
     kind = METHODS[name].options
     if values and kind is NoOptions:
-        raise ConfigError(f"{where}.{name}: the method has no options, got {', '.join(values)}")
+        raise ConfigError(f"{where}: {name} has no options, got {', '.join(values)}")
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(first_error(error, kind, f"{where}.{name}")) from None
+        raise ConfigError(first_error(error, kind, where)) from None
 
 
 def build(name: str, model: nn.Module, lori: LoriSection, chosen: Strict) -> Any:
@@ -182,6 +256,8 @@ def build(name: str, model: nn.Module, lori: LoriSection, chosen: Strict) -> Any
         ConfigError: for a target module that the base does not have.
     """
     from peft import get_peft_model
+
+    from lori_core import peft_names
 
     method = METHODS[name]
     if name == "full":
@@ -246,6 +322,10 @@ def _kept(name: str, wrapped: Any) -> int:
 
 
 def _lori_cost(model: nn.Module, lori: LoriSection, *, sparse: bool) -> Cost:
+    import torch
+
+    from lori_core import peft_names
+
     shapes = peft_names.target_shapes(model, lori.target_modules)
     total = lori.rank * sum(d_out for _, d_out in shapes.values())
     each = torch.finfo(getattr(torch, lori.values_dtype)).bits // 8

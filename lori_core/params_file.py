@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lori_core import methods
 from lori_core.config import Params, parse
 from lori_core.data import sources
 from lori_core.errors import ConfigError, unknown
@@ -55,7 +56,13 @@ def _plain(values: Any) -> Any:
 
 def load(path: Path = PARAMS) -> Params:
     """Read and validate `params.yaml`."""
-    return parse(_plain(_read(path)), str(path))
+    return _checked(_read(path), path)
+
+
+def _checked(values: Any, path: Path) -> Params:
+    params = parse(_plain(values), str(path))
+    methods.check(params)
+    return params
 
 
 def profiles(folder: Path = PROFILES) -> list[str]:
@@ -81,7 +88,7 @@ def apply(params_path: Path, profile: str | None, overrides: Sequence[str]) -> l
     values = _read(folder / f"{profile}.yaml" if profile else params_path)
     said = [f"{params_path.name}: now the profile {profile}"] if profile else []
     said += [f"{params_path.name}: {_override(values, text)}" for text in overrides]
-    sources.check(parse(_plain(values), str(params_path)))
+    sources.check(_checked(values, params_path))
     buffer = io.StringIO()
     _yaml().dump(values, buffer)
     if params_path.exists() and params_path.read_text(encoding="utf-8") == buffer.getvalue():

@@ -122,8 +122,7 @@ def _config(adapter: Adapter) -> dict[str, Any]:
     config.revision = adapter.base.revision or None
     config.fan_in_fan_out = adapter.fan_in_fan_out
     config.inference_mode = True
-    said = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
-    return said | {"peft_type": "LORA", "task_type": "CAUSAL_LM"}
+    return peft_names.config_dict(config)
 
 
 def _origin(adapter: Adapter) -> dict[str, Any]:

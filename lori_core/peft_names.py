@@ -108,6 +108,12 @@ def lora_config(
     )
 
 
+def config_dict(config: Any) -> dict[str, Any]:
+    """Return a PEFT configuration as JSON can hold it; sets become sorted lists."""
+    values = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
+    return values | {"peft_type": config.peft_type.value, "task_type": "CAUSAL_LM"}
+
+
 def _plain(number: float) -> float:
     """Return a whole number as an int, as people write it into a config."""
     return int(number) if float(number).is_integer() else number

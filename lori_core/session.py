@@ -14,7 +14,7 @@ from torch import Tensor
 from lori_core import attaching, models, peft_names
 from lori_core.adapter import Adapter, ProjectionBlock, draw, pack, uniform
 from lori_core.config import Params, TrainingSection
-from lori_core.data.prompts import encode_all
+from lori_core.data.prompts import Encoded, encode_all
 from lori_core.data.sources import read_examples
 from lori_core.errors import DataError
 from lori_core.files import digest
@@ -88,8 +88,14 @@ class Phase:
     """Given by what the phase starts from; else by the section, else by `lori.lora_alpha`."""
 
 
-def content_key(session: Session, phase: Phase, data_digest: str) -> str:
-    """Return the digest of everything that a phase's result depends on."""
+def content_key_of(session: Session, facts: Mapping[str, Any], data_digest: str) -> str:
+    """Return the digest of everything that a training's result depends on.
+
+    Args:
+        session: base, precision, prompt, rank, alpha, seed and target modules.
+        facts: what else, as JSON can hold it.
+        data_digest: of the training examples.
+    """
     return digest(
         {
             "base": session.base.as_dict(),
@@ -98,13 +104,34 @@ def content_key(session: Session, phase: Phase, data_digest: str) -> str:
             "prompt": session.params.prompt.model_dump(),
             "lori": session.params.lori.model_dump(include={"rank", "lora_alpha", "seed"}),
             "modules": sorted(session.modules),
-            "section": phase.section.model_dump(),
-            "blocks": [{"seed": b.seed, "key": b.key, "rank": b.rank} for b in phase.blocks],
-            "mask": None if phase.mask is None else digest(phase.mask.bits.tobytes().hex()),
-            "parents": list(phase.parents),
             "data": data_digest,
+            **facts,
         }
     )
+
+
+def _facts(phase: Phase) -> dict[str, Any]:
+    return {
+        "section": phase.section.model_dump(),
+        "blocks": [{"seed": b.seed, "key": b.key, "rank": b.rank} for b in phase.blocks],
+        "mask": None if phase.mask is None else digest(phase.mask.bits.tobytes().hex()),
+        "parents": list(phase.parents),
+    }
+
+
+def training_rows(
+    session: Session, task: str, section: TrainingSection
+) -> tuple[list[Encoded], str]:
+    """Return a task's tokenised training examples, and their digest.
+
+    Raises:
+        DataError: if the task has no training examples with a target.
+    """
+    examples = [e for e in read_examples(task, "train") if e.target]
+    if not examples:
+        raise DataError(f"tasks.{task}: no training example has a target")
+    rows = encode_all(examples, session.params.prompt, session.tokenizer, section.max_length)
+    return rows, digest([example.id for example in examples])
 
 
 def run_phase(
@@ -116,13 +143,9 @@ def run_phase(
         DataError: if the task has no training examples with a target.
         DivergedError: at a loss that is not finite.
     """
-    params = session.params
-    examples = [e for e in read_examples(phase.task, "train") if e.target]
-    if not examples:
-        raise DataError(f"tasks.{phase.task}: no training example has a target")
-    rows = encode_all(examples, params.prompt, session.tokenizer, phase.section.max_length)
-    key = content_key(session, phase, digest([example.id for example in examples]))
-    lori = params.lori
+    rows, data = training_rows(session, phase.task, phase.section)
+    key = content_key_of(session, _facts(phase), data)
+    lori = session.params.lori
     alpha = phase.lora_alpha or phase.section.lora_alpha or lori.lora_alpha
     modules = uniform(session.modules, lori.rank, alpha)
     model = attaching.attach(
@@ -135,15 +158,13 @@ def run_phase(
     attaching.make_trainable(model, positions, phase.start)
     if phase.section.gradient_checkpointing:
         model.enable_input_require_grads()
-    folder = CHECKPOINTS / phase.stage / key[:16]
-    _forget_others(folder)
     result = train(
         model,
         rows,
         phase.section,
         pad_token_id=session.tokenizer.pad_token_id,
         seed=lori.seed,
-        checkpoints=folder,
+        checkpoints=checkpoint_folder(phase.stage, key),
         tracker=tracker,
         what=phase.stage,
     )
@@ -159,6 +180,7 @@ def run_phase(
         info={
             "task": phase.task,
             "stage": phase.stage,
+            "method": "lori-d" if phase.mask is None else "lori-s",
             "content_key": key,
             "parents": list(phase.parents),
         },
@@ -167,12 +189,14 @@ def run_phase(
     return adapter, result
 
 
-def _forget_others(folder: Path) -> None:
-    """Delete checkpoints of the same stage with other inputs: a changed stage starts afresh."""
+def checkpoint_folder(stage: str, key: str) -> Path:
+    """Return where a stage with these inputs keeps checkpoints: a changed stage starts afresh."""
+    folder = CHECKPOINTS / stage / key[:16]
     if folder.parent.is_dir():
         for other in folder.parent.iterdir():
             if other != folder:
                 shutil.rmtree(other, ignore_errors=True)
+    return folder
 
 
 def forget_checkpoints(stage: str) -> None:

@@ -16,18 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 from lori_core.config import Params
 from lori_core.errors import InputError, unknown
-from lori_core.files import read_json, sha256_file, write_json
+from lori_core.files import sha256_file, write_json
 from lori_core.tracking import RunTracker
 
 if TYPE_CHECKING:
     from lori_core.adapter import Adapter
     from lori_core.session import Session
     from lori_core.training import TrainingResult
+    from lori_core.tuned import Tuned
 
 ARTIFACTS = Path("artifacts")
 METRICS = Path("metrics")
 REPORT = Path("report")
 EVALUATIONS = ARTIFACTS / "evaluations"
+#: Stands in the place of what a task's method has no use for.
+UNUSED = "unused.json"
+#: The row of a task's own adapter in its scores, whatever its method.
+OWN = "lori-s"
 
 
 def calibrated_path(task: str) -> Path:
@@ -58,8 +63,14 @@ def merged_path(name: str) -> Path:
 def calibrate(params: Params, task: str, tracker: RunTracker) -> None:
     """Train the dense LoRI-D adapter whose B the mask is taken from."""
     from lori_core import calibration
+    from lori_core.files import replaced_folder
     from lori_core.session import open_session
 
+    if not uses_masks(params, task):
+        with replaced_folder(calibrated_path(task)) as work:
+            write_json(work / UNUSED, {"method": params.tasks[task].method_name})
+        _write_metrics(METRICS / "calibrate", task, _unused(params, task), tracker)
+        return
     session = open_session(params)
     stage = f"calibrate@{task}"
     adapter, result = calibration.calibrate(session, task, stage, tracker)
@@ -71,6 +82,10 @@ def mask(params: Params, task: str, tracker: RunTracker) -> None:
     from lori_core import adapter_file, mask_file
     from lori_core.mask import magnitude, top
 
+    if not uses_masks(params, task):
+        write_json(mask_path(task), {"method": params.tasks[task].method_name})
+        _write_metrics(METRICS / "mask", task, _unused(params, task), tracker)
+        return
     calibrated = adapter_file.load(calibrated_path(task))
     if params.lori.importance == "magnitude":
         scores = magnitude({name: calibrated.B(name) for name in calibrated.modules})
@@ -96,19 +111,54 @@ def mask(params: Params, task: str, tracker: RunTracker) -> None:
     _write_metrics(METRICS / "mask", task, {**facts, "kept": kept}, tracker)
 
 
+def uses_masks(params: Params, task: str) -> bool:
+    """Say whether a task's method calibrates a mask and trains inside it."""
+    return params.tasks[task].method_name == "lori-s"
+
+
+def _unused(params: Params, task: str) -> dict[str, Any]:
+    return {"method": params.tasks[task].method_name, "unused": True}
+
+
 def train(params: Params, task: str, tracker: RunTracker) -> None:
-    """Train the sparse LoRI-S adapter inside the mask, on the calibration's A."""
-    from lori_core import adapter_file, mask_file
-    from lori_core.adapter import check_base
-    from lori_core.session import Phase, open_session, run_phase
+    """Train the task's adapter by its method: LoRI-S inside the mask, on the calibration's A."""
+    from lori_core.session import open_session
 
     session = open_session(params)
+    trained, result = _train(session, task, f"train@{task}", tracker)
+    _keep(session, trained, result, adapter_path(task), METRICS / "train", task, tracker)
+
+
+def _train(
+    session: Session, task: str, stage: str, tracker: RunTracker
+) -> tuple[Adapter | Tuned, TrainingResult]:
+    from lori_core import calibration, tuning
+
+    params = session.params
+    method, section = params.tasks[task].method_name, params.phase(task, "training")
+    if method == "lori-s":
+        return _train_masked(session, task, stage, tracker)
+    if method == "lori-d":
+        return calibration.dense(session, task, section, stage, tracker)
+    options = params.tasks[task].method_options
+    run = tuning.Tuning(stage, task, method, options, section, params.lori.seed)
+    return tuning.tune(session, run, tracker)
+
+
+def _train_masked(
+    session: Session, task: str, stage: str, tracker: RunTracker
+) -> tuple[Adapter, TrainingResult]:
+    from lori_core import adapter_file, mask_file
+    from lori_core.adapter import check_base
+    from lori_core.session import Phase, run_phase
+
+    params = session.params
     chosen, _ = mask_file.load(mask_path(task))
     calibrated = adapter_file.load(calibrated_path(task))
     check_base(calibrated, session.base, str(calibrated_path(task)))
     chosen.check_shapes(calibrated.shapes, str(mask_path(task)))
     phase = Phase(
-        stage=f"train@{task}",
+        stage=stage,
         task=task,
         section=params.phase(task, "training"),
         blocks=calibrated.blocks,
@@ -117,27 +167,35 @@ def train(params: Params, task: str, tracker: RunTracker) -> None:
         support=chosen,
         parents=(str(calibrated.info["content_key"]),),
     )
-    adapter, result = run_phase(session, phase, tracker)
-    _keep(session, adapter, result, adapter_path(task), METRICS / "train", task, tracker)
+    return run_phase(session, phase, tracker)
 
 
 def continual(params: Params, task: str, tracker: RunTracker) -> None:
-    """Train a task on top of the safety adapter, inside the task's mask."""
-    from lori_core import adapter_file, mask_file
+    """Train a task on top of the safety adapter, inside the task's mask where it has one."""
+    from lori_core import adapter_file, mask_file, tuning
     from lori_core.adapter import check_base
     from lori_core.continual import continue_training
+    from lori_core.methods import LORI
     from lori_core.session import open_session
 
-    session = open_session(params)
-    safety = adapter_file.load(adapter_path(str(params.continual.safety_task)))
-    check_base(safety, session.base, str(adapter_path(str(params.continual.safety_task))))
-    chosen, _ = mask_file.load(mask_path(task))
-    adapter, result = continue_training(session, safety, task, chosen, f"continual@{task}", tracker)
+    session, stage = open_session(params), f"continual@{task}"
+    path = adapter_path(str(params.continual.safety_task))
+    safety = adapter_file.load(path)
+    check_base(safety, session.base, str(path))
+    method = params.tasks[task].method_name
+    adapter: Adapter | Tuned
+    if method in LORI:
+        chosen = mask_file.load(mask_path(task))[0] if uses_masks(params, task) else None
+        adapter, result = continue_training(session, safety, task, chosen, stage, tracker)
+    else:
+        section, options = params.phase(task, "continual"), params.tasks[task].method_options
+        run = tuning.Tuning(stage, task, method, options, section, params.lori.seed, safety)
+        adapter, result = tuning.tune(session, run, tracker)
     _keep(session, adapter, result, continual_path(task), METRICS / "continual", task, tracker)
 
 
 def merge(params: Params, name: str, tracker: RunTracker) -> None:
-    """Merge the tasks' LoRI-S adapters."""
+    """Merge the tasks' adapters."""
     from lori_core import adapter_file, merging
     from lori_core.merge_methods import Options
 
@@ -151,13 +209,17 @@ def merge(params: Params, name: str, tracker: RunTracker) -> None:
 
 
 def interference(params: Params, tracker: RunTracker) -> None:
-    """Compare each pair of LoRI-S adapters, and of LoRI-D ones."""
+    """Compare each pair of the tasks' adapters, and of LoRI-D ones."""
     from lori_core import adapter_file
     from lori_core import interference as measures
+    from lori_core.methods import METHODS
 
-    sparse = {task: adapter_file.load(adapter_path(task)) for task in params.tasks}
-    dense = {task: adapter_file.load(calibrated_path(task)) for task in params.tasks}
-    facts = {"lori-s": measures.compare(sparse), "lori-d": measures.compare(dense)}
+    low_rank = [t for t, s in params.tasks.items() if METHODS[s.method_name].result == "low-rank"]
+    sparse = {task: adapter_file.load(adapter_path(task)) for task in low_rank}
+    masked = [task for task in low_rank if uses_masks(params, task)]
+    dense = {task: adapter_file.load(calibrated_path(task)) for task in masked}
+    sides = {OWN: sparse, "lori-d": dense}
+    facts = {n: measures.compare(side) if len(side) > 1 else {} for n, side in sides.items()}
     _write_metrics(METRICS, "interference", facts, tracker)
 
 
@@ -167,8 +229,9 @@ def evaluate_base(params: Params, tracker: RunTracker) -> None:
 
 
 def evaluate_adapters(params: Params, task: str, tracker: RunTracker) -> None:
-    """Score a task's LoRI-D and LoRI-S adapters on the task."""
-    paths = {"lori-d": calibrated_path(task), "lori-s": adapter_path(task)}
+    """Score a task's adapter on the task, and the LoRI-D adapter its mask came from."""
+    paths = {"lori-d": calibrated_path(task)} if uses_masks(params, task) else {}
+    paths[OWN] = adapter_path(task)
     _evaluate(params, tracker, "adapters", task, {row: (p, [task]) for row, p in paths.items()})
 
 
@@ -213,36 +276,31 @@ def report(params: Params, tracker: RunTracker) -> None:
 
 def _keep(
     session: Session,
-    adapter: Adapter,
+    adapter: Adapter | Tuned,
     result: TrainingResult,
     path: Path,
     metrics: Path,
     task: str,
     tracker: RunTracker,
 ) -> None:
-    """Save a trained adapter and its metrics, then forget the checkpoints."""
-    from lori_core import adapter_file
+    """Save what was trained and its metrics, then forget the checkpoints."""
+    from lori_core import tuned
     from lori_core.session import forget_checkpoints
 
-    adapter_file.save(adapter, path)
+    tuned.save_model(adapter, path)
     facts = _adapter_facts(adapter, path) | asdict(result)
-    facts["trainable_share"] = adapter.count / session.parameters
+    facts["trainable_share"] = result.trainable_parameters / session.parameters
+    facts["method"] = adapter.info["method"]
     _write_metrics(metrics, task, facts, tracker)
     forget_checkpoints(adapter.info["stage"])
     tracker.artifact(path)
 
 
-def _adapter_facts(adapter: Adapter, path: Path) -> dict[str, Any]:
-    from lori_core.adapter_file import JSON_FILE, TENSOR_FILE
+def _adapter_facts(adapter: Adapter | Tuned, path: Path) -> dict[str, Any]:
+    from lori_core.tuned import facts
 
     recipe = adapter.info.get("recipe", adapter.info)
-    return {
-        "rank": adapter.rank,
-        "trainable_parameters": adapter.count,
-        "adapter_bytes": sum((path / file).stat().st_size for file in (JSON_FILE, TENSOR_FILE)),
-        "adapter_sha256": read_json(path / JSON_FILE)["sha256"],
-        "content_key": recipe["content_key"],
-    }
+    return facts(adapter, path) | {"content_key": recipe["content_key"]}
 
 
 def _evaluate(
@@ -252,17 +310,17 @@ def _evaluate(
     item: str,
     rows: dict[str, tuple[Path | None, list[str]]],
 ) -> None:
-    from lori_core import adapter_file
     from lori_core.data.sources import read_examples
     from lori_core.evaluation.evaluate import evaluate
     from lori_core.files import replaced_folder
     from lori_core.session import open_session
+    from lori_core.tuned import open_model
 
     session = open_session(params)
     results: dict[str, Any] = {}
     with replaced_folder(EVALUATIONS / group / item) as work:
         for row, (path, tasks) in rows.items():
-            adapter = None if path is None else adapter_file.load(path)
+            adapter = None if path is None else open_model(path)
             started = time.monotonic()
             sets = {task: read_examples(task, "test") for task in tasks}
             results[row] = evaluate(session, adapter, sets, row, work)
@@ -347,7 +405,8 @@ def _stage_params(params: Params, name: str, item: str | None) -> dict[str, Any]
     phases = {"calibrate": "calibration", "train": "training", "continual": "continual"}
     if name in phases and item:
         values["training"] = params.phase(item, phases[name]).model_dump()  # type: ignore[arg-type]
-        values["method"] = {"calibrate": "lori-d", "train": "lori-s"}.get(name, "lori-s-continual")
+        method = params.tasks[item].method_name
+        values["method"] = {"calibrate": "lori-d", "train": method}.get(name, f"{method}-continual")
     if name == "merge" and item:
         values["merge"] = params.merge[item].model_dump()
     return values

@@ -1,6 +1,7 @@
 """One training run: `transformers.Trainer` with the paper's loss, clipping and batches.
 
-Only the packed values are parameters; everything else of the model is frozen. METHOD, section 5.
+What is trained is whatever of the model requires a gradient: LoRI's packed values, or what another
+method put there. METHOD, section 5.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +26,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from lori_core.attaching import trained_values
 from lori_core.config import TrainingSection
 from lori_core.data.batching import IGNORED, LengthBuckets, collate
 from lori_core.data.prompts import Encoded
@@ -44,6 +45,7 @@ _LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "l
 class TrainingResult:
     """What a run did: counts, and the mean loss of its first and last tenth of steps."""
 
+    trainable_parameters: int
     steps: int
     examples: int
     tokens: int
@@ -51,6 +53,36 @@ class TrainingResult:
     cut_examples: int
     first_loss: float
     last_loss: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a method is trained where that differs from AdamW on a loss.
+
+    Attributes:
+        autocast: the precision to compute in, where parameters are kept in another.
+        optimizer: model and learning rate -> its own optimizer.
+        penalty: added to each batch's loss, a scalar.
+        after_step: called with the number of each optimizer step, before gradients are zeroed.
+        resumable: whether values, moments and step are all that a checkpoint must hold.
+    """
+
+    autocast: torch.dtype | None = None
+    optimizer: Callable[[Any, float], torch.optim.Optimizer] | None = None
+    penalty: Callable[[], Tensor] | None = None
+    after_step: Callable[[int], None] | None = None
+    resumable: bool = True
+
+    def computing(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Return the context in which a forward pass is computed."""
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(device.type, self.autocast)
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that require a gradient, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def sequence_loss(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -114,6 +146,8 @@ class LoriTrainer(Trainer):
     """The engine, with our loss, clipping, order of batches, and checkpoints of packed values."""
 
     section: TrainingSection
+    recipe: Recipe
+    optimizer: Any
     loss_is_scaled_for_ga = True
 
     def compute_loss(
@@ -124,7 +158,16 @@ class LoriTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Return the batch's share of the loss; `num_items_in_batch` spans the accumulation."""
-        return sequence_loss(model, inputs) / num_items_in_batch
+        with self.recipe.computing(inputs["input_ids"].device):
+            loss = sequence_loss(model, inputs) / num_items_in_batch
+        return loss if self.recipe.penalty is None else loss + self.recipe.penalty()
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Return AdamW as the section sets it, or the recipe's own optimizer."""
+        if self.optimizer is None and self.recipe.optimizer is not None:
+            self.optimizer = self.recipe.optimizer(self.model, self.section.learning_rate)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Run one forward and backward pass; stop at a loss that is not a finite number."""
@@ -146,19 +189,29 @@ class LoriTrainer(Trainer):
         return LengthBuckets(lengths, self.args.train_batch_size, self.args.seed)
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
-        return clip_gradients([p for p in model.parameters() if p.requires_grad], self.section)
+        return clip_gradients(list(trainable(model).values()), self.section)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        values = {n: v.detach().contiguous() for n, v in trained_values(self.model).items()}
+        values = {n: v.detach().contiguous() for n, v in trainable(self.model).items()}
         save_file(values, folder / _VALUES_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         saved = load_file(Path(resume_from_checkpoint) / _VALUES_FILE)
         with torch.no_grad():
-            for name, values in trained_values(self.model).items():
+            for name, values in trainable(self.model).items():
                 values.copy_(saved[name])
+
+
+class _AfterStep(TrainerCallback):
+    """Calls a recipe after each optimizer step."""
+
+    def __init__(self, call: Callable[[int], None]) -> None:
+        self.call = call
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.call(state.global_step + 1)
 
 
 class _Report(TrainerCallback):
@@ -264,11 +317,12 @@ def train(
     checkpoints: Path,
     tracker: RunTracker,
     what: str,
+    recipe: Recipe | None = None,
 ) -> TrainingResult:
-    """Train the packed values of a model in place, resuming from the last checkpoint if any.
+    """Train what of a model requires a gradient, in place, from the last checkpoint if any.
 
     Args:
-        model: from `adapter.attach` and `adapter.make_trainable`.
+        model: from `attaching.attach` and `attaching.make_trainable`, or `methods.build`.
         rows: the tokenised examples.
         section: learning rate, loss, clipping, ….
         pad_token_id: fills batches; never seen by the loss.
@@ -276,6 +330,7 @@ def train(
         checkpoints: a folder that belongs to exactly these inputs.
         tracker: receives each step.
         what: the progress bar's name.
+        recipe: what the method does in a way of its own.
 
     Raises:
         DivergedError: at a loss that is not finite; the last good checkpoint stays.
@@ -283,14 +338,17 @@ def train(
     logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
     tokens = sum(len(row) for row in rows)
     report = _Report(tracker, what, tokens / len(rows))
+    recipe = recipe or Recipe()
+    if not recipe.resumable:
+        shutil.rmtree(checkpoints, ignore_errors=True)
     trainer = LoriTrainer(
         model=model,
         args=_arguments(section, checkpoints, seed),
         train_dataset=list(rows),
         data_collator=partial(collate, pad_token_id=pad_token_id),
-        callbacks=[report],
+        callbacks=[report, *([_AfterStep(recipe.after_step)] if recipe.after_step else [])],
     )
-    trainer.section = section
+    trainer.section, trainer.recipe = section, recipe
     trainer.remove_callback(PrinterCallback)
     trainer.model_accepts_loss_kwargs = True
     resume = last_checkpoint(checkpoints)
@@ -300,6 +358,7 @@ def train(
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     tenth = max(1, len(report.losses) // 10)
     return TrainingResult(
+        trainable_parameters=sum(p.numel() for p in trainable(model).values()),
         steps=trainer.state.global_step,
         examples=len(rows),
         tokens=tokens,

@@ -96,13 +96,13 @@ def test_one_step_is_that_of_a_plain_float64_reference(
     before = values(model)
     reference, _, _ = trainable(start=True)
     reference = reference.double()
-    for layer in training.trained_values(reference):  # compute in float64 throughout
+    for layer in attaching.trained_values(reference):  # compute in float64 throughout
         module = reference.get_submodule(f"base_model.model.{layer}")
         module.lora_B["default"].parametrizations["weight"][0].dtype = torch.float64
     total = training.sequence_loss(reference, collate(data, 259))
     count = 4 if loss == "sequence_sum" else sum(len(row.target) for row in data)
     (total / count).backward()
-    gradients = {n: v.grad.double() for n, v in training.trained_values(reference).items()}
+    gradients = {n: v.grad.double() for n, v in attaching.trained_values(reference).items()}
     norm = torch.stack([g.norm() for g in gradients.values()]).norm()
     run(model, tmp_path, section, data)
     for name, after in values(model).items():

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lori_core import attaching
+from lori_core import attaching, tuned
 from lori_core.adapter import Adapter, check_base
 from lori_core.config import JudgeSection
 from lori_core.data.example import Example
@@ -18,18 +18,23 @@ from lori_core.evaluation.generation import Output, Request, generate
 from lori_core.evaluation.protocols import PROTOCOLS, Judged
 from lori_core.files import write_jsonl
 from lori_core.session import Session
+from lori_core.tuned import Tuned
 
 #: Requests and the progress bar's name -> the outputs of each request.
 Generator = Callable[[Sequence[Request], str], list[list[Output]]]
 
 
 @contextmanager
-def wearing(session: Session, adapter: Adapter | None) -> Iterator[Any]:
-    """Yield the base model with an adapter on it (or none), and take it off afterwards."""
+def wearing(session: Session, adapter: Adapter | Tuned | None) -> Iterator[Any]:
+    """Yield the base model with what was trained on it (or nothing); afterwards it is the base."""
     if adapter is None:
         yield session.model
         return
     check_base(adapter, session.base, str(adapter.info.get("stage", "adapter")))
+    if isinstance(adapter, Tuned):
+        with tuned.worn(session.model, adapter) as model:
+            yield model
+        return
     model = attaching.wear(session.model, adapter)
     try:
         yield model.eval()
@@ -39,7 +44,7 @@ def wearing(session: Session, adapter: Adapter | None) -> Iterator[Any]:
 
 def evaluate(
     session: Session,
-    adapter: Adapter | None,
+    adapter: Adapter | Tuned | None,
     sets: Mapping[str, Sequence[Example]],
     row: str,
     folder: Path,
@@ -98,15 +103,17 @@ def _score(
     return result
 
 
-def generator(session: Session, model: Any, adapter: Adapter | None) -> Generator:
+def generator(session: Session, model: Any, adapter: Adapter | Tuned | None) -> Generator:
     """Return what continues prompts: the model at hand, or vLLM with the same adapter.
+
+    vLLM can serve low-rank adapters only; what else was trained is run by the model at hand.
 
     Raises:
         ConfigError: for vLLM where it is not installed or has no GPU.
     """
     from lori_core.evaluation import vllm_engine
 
-    if vllm_engine.chosen(session.params):
+    if not isinstance(adapter, Tuned) and vllm_engine.chosen(session.params):
         from lori_core import models
 
         folder = models.prepare(session.params.model)

@@ -55,8 +55,8 @@ def scores(summary: dict[str, Any]) -> Any:
 
 
 def sparsity(summary: dict[str, Any]) -> Any:
-    """Draw the share of B that each layer and projection keeps, for each task."""
-    tasks = summary["tasks"]
+    """Draw the share of B that each layer and projection keeps, for each task with a mask."""
+    tasks = list(summary["masks"])
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), width_ratios=[3, 2])
     styles = ["-", "--", "-.", ":"]
     for index, task in enumerate(tasks):
@@ -218,11 +218,14 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "interference": ("Interference between adapters", interference),
     "excess": ("Interference in the merges' losses", excess),
 }
+#: What a figure shows, where a run may have none of it.
+NEEDED = {"excess": "excess", "sparsity": "masks"}
 
 
 def draw(summary: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
     """Draw all figures there are numbers for as PNG and SVG; return (stem, title) of each."""
-    shown = {stem: pair for stem, pair in FIGURES.items() if stem != "excess" or summary["excess"]}
+    measured = {stem: bool(summary[key]) for stem, key in NEEDED.items()}
+    shown = {stem: pair for stem, pair in FIGURES.items() if measured.get(stem, True)}
     # Fixed ids and no date: the same numbers give the same bytes.
     with plt.rc_context({"svg.hashsalt": "lori", "font.size": 9}):
         for stem, (_, function) in shown.items():

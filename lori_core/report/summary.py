@@ -18,6 +18,21 @@ METRICS = {
     "pass_at_1": "share of functions that pass their tests",
     "refusal_rate": "share of harmful requests refused",
 }
+#: Methods by the name people know them by.
+NAMES = {
+    "full": "Full fine-tuning",
+    "lora": "LoRA",
+    "dora": "DoRA",
+    "vera": "VeRA",
+    "ia3": "IA3",
+    "lora-fa": "LoRA-FA",
+    "adalora": "AdaLoRA",
+    "rslora": "rsLoRA",
+    "pissa": "PiSSA",
+    "lora-plus": "LoRA+",
+    "lori-d": "LoRI-D",
+    "lori-s": "LoRI-S",
+}
 #: The tables that the terminal shows; all are on the page.
 SHOWN = ("forgetting", "against_lori_s", "excess")
 STAR = (
@@ -57,7 +72,8 @@ def build(params: Params, metrics: Path, evaluations: Path) -> dict[str, Any]:
         "adapters": _adapters(params, metrics),
         "interference": interference,
         "excess": _excess(params, metrics / "excess"),
-        "masks": {task: read_json(metrics / "mask" / f"{task}.json") for task in params.tasks},
+        "masks": _masks(params, metrics / "mask"),
+        "own": own_name(params),
         "beats_base": _beats_base(rows, params),
     }
     summary["table"] = [tables.main_row(summary, row) for row in rows]
@@ -69,22 +85,30 @@ def _rows(params: Params, folder: Path) -> list[dict[str, Any]]:
     """Return each model's scores, and where below the evaluations its verdicts are, by task."""
     base = read_json(folder / "base" / "base.json")["base"]
     rows = [_row("base", "base", base, "base/base")]
-    for role, model in (("lori-d", "LoRI-D"), ("lori-s", "LoRI-S")):
+    name_of_own = own_name(params)
+    for role, model in (("lori-d", "LoRI-D"), ("lori-s", name_of_own)):
         own = _row(role, f"{model}, each on its own", {}, "")
         for task in params.tasks:
             scores = read_json(folder / "adapters" / f"{task}.json").get(role, {})
             found = _row(role, model, scores, f"adapters/{task}/{role}")
             own["scores"] |= found["scores"]
             own["files"] |= found["files"]
-        rows.append(own)
+        if own["scores"]:
+            rows.append(own)
     for name in params.merge:
         scores = read_json(folder / "merged" / f"{name}.json")[name]
-        rows.append(_row("merge", f"LoRI-S merged, {name}", scores, f"merged/{name}/{name}"))
+        rows.append(_row("merge", f"{name_of_own} merged, {name}", scores, f"merged/{name}/{name}"))
     for task in params.continual.tasks:
         scores = read_json(folder / "continual" / f"{task}.json")["continual"]
         path = f"continual/{task}/continual"
         rows.append(_row("continual", f"safety, then {task}", scores, path))
     return rows
+
+
+def own_name(params: Params) -> str:
+    """Return what the tasks' own adapters are called: their method, where all have one."""
+    used = {section.method_name for section in params.tasks.values()}
+    return NAMES.get(used.pop(), "adapters") if len(used) == 1 else "adapters"
 
 
 def _row(role: str, model: str, scores: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -98,8 +122,15 @@ def _adapters(params: Params, metrics: Path) -> dict[str, Any]:
     for phase in ("calibrate", "train"):
         for task in params.tasks:
             facts = read_json(metrics / phase / f"{task}.json")
+            if facts.get("unused"):  # the task's method calibrates nothing
+                continue
             adapters[f"{phase} {task}"] = {key: facts[key] for key in kept}
     return adapters
+
+
+def _masks(params: Params, folder: Path) -> dict[str, Any]:
+    found = {task: read_json(folder / f"{task}.json") for task in params.tasks}
+    return {task: facts for task, facts in found.items() if not facts.get("unused")}
 
 
 def _excess(params: Params, folder: Path) -> dict[str, Any]:
@@ -122,8 +153,8 @@ def _flat(rows: list[dict[str, Any]], pairs: dict[str, dict[str, float]]) -> dic
 
 
 def _beats_base(rows: list[dict[str, Any]], params: Params) -> dict[str, bool]:
-    """Whether LoRI-S's interval lies wholly above the base model's, for each task."""
-    base, sparse = rows[0]["scores"], rows[2]["scores"]
+    """Whether the own adapter's interval lies wholly above the base model's, for each task."""
+    base, sparse = (next(r["scores"] for r in rows if r["role"] == n) for n in ("base", "lori-s"))
     return {
         task: bool(sparse[task]["low"] > base[task]["high"])
         for task in params.tasks
@@ -144,8 +175,10 @@ def markdown(summary: dict[str, Any]) -> str:
 
 def facts(summary: dict[str, Any]) -> list[str]:
     """Return the lines under the table: sizes, share, overlap, interference."""
+    own = summary["own"]
     dense = [v for name, v in summary["adapters"].items() if name.startswith("calibrate")]
     sparse = [v for name, v in summary["adapters"].items() if name.startswith("train")]
+    sizes = [f"LoRI-D {_size(dense)}"] * bool(dense) + [f"{own} {_size(sparse)}"]
     first = summary["rows"][0]["scores"]
     n = ", ".join(f"{task} {score['n']}" for task, score in first.items())
     lines = [
@@ -155,8 +188,8 @@ def facts(summary: dict[str, Any]) -> list[str]:
             f"{task}: {METRICS.get(score['metric'], score['metric'])}"
             for task, score in first.items()
         ),
-        f"LoRI-S beats the base by more than both intervals on: {_named(summary['beats_base'])}",
-        f"An adapter: LoRI-D {_size(dense)}, LoRI-S {_size(sparse)}",
+        f"{own} beats the base by more than both intervals on: {_named(summary['beats_base'])}",
+        f"An adapter: {', '.join(sizes)}",
     ]
     pairs = summary["interference"]["lori-s"]
     if pairs:
@@ -168,12 +201,13 @@ def facts(summary: dict[str, Any]) -> list[str]:
                 f"Mask overlap {100 * _mean(overlap):.2f} % of all entries "
                 f"({100 * _mean(expected):.2f} % if masks were independent)"
             )
+        within = [p["within_bound"] for p in pairs.values() if "within_bound" in p]
         lines.append(
             f"Interference |cos(ΔW_s, ΔW_t)| {_mean(cosine):.4f} on average, "
-            f"{max(p['max_abs_cosine'] for p in pairs.values()):.3f} at most; "
-            f"{100 * _mean([p['within_bound'] for p in pairs.values()]):.0f} % of modules within "
-            "Property 1's bound"
+            f"{max(p['max_abs_cosine'] for p in pairs.values()):.3f} at most"
         )
+        if within:
+            lines[-1] += f"; {100 * _mean(within):.0f} % of modules within Property 1's bound"
     return lines
 
 

@@ -65,7 +65,8 @@ def _against_own(summary: Mapping[str, Any]) -> dict[str, Any]:
         ]
         if any(found):
             rows.append([row["model"], *(difference(f) + star(f) if f else "" for f in found)])
-    title = "Difference from each task's own LoRI-S, points (star: p < 0.05)"
+    name = own["model"].partition(",")[0]
+    title = f"Difference from each task's own {name}, points (star: p < 0.05)"
     return _table("against_lori_s", title, ["model", *summary["tasks"]], rows)
 
 

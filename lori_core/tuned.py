@@ -1,0 +1,162 @@
+"""What a method that is no low-rank update has trained: DoRA, IA3, VeRA, or all weights.
+
+The folder is PEFT's own and loads on a stock install, beside it `tuned.json` says what it came
+from. For all weights it holds them in the base's precision.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lori_core import adapter_file, peft_file, peft_names
+from lori_core.adapter import Adapter
+from lori_core.errors import AdapterError
+from lori_core.files import json_text, read_json, replaced_folder, sha256_file, write_text
+from lori_core.models import BaseIdentity
+from lori_core.tensor_file import Spec, TensorFile, write
+
+FORMAT = "lori-tuned/1"
+JSON_FILE = "tuned.json"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A trained model that is more, or other, than its base and some B @ A.
+
+    Attributes:
+        base: the base model it belongs to.
+        tensors: what was trained, by PEFT's name, or by the base's where it is all weights.
+        config: PEFT's configuration; None where it is all weights.
+        info: method, task, content key: where it came from.
+    """
+
+    base: BaseIdentity
+    tensors: Mapping[str, Tensor]
+    config: dict[str, Any] | None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many numbers it holds."""
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    @property
+    def rank(self) -> int:
+        """The rank that PEFT's configuration names; 0 where there is none."""
+        return int((self.config or {}).get("r", 0))
+
+
+def save(tuned: Tuned, folder: Path) -> None:
+    """Write the folder atomically; what was there before is replaced."""
+    with replaced_folder(folder) as work:
+        file = work / peft_names.WEIGHTS_FILE
+        specs = {name: Spec(t.dtype, tuple(t.shape)) for name, t in tuned.tensors.items()}
+        write(file, specs, iter(tuned.tensors.values()), {"format": "pt"})
+        if tuned.config is not None:
+            write_text(work / peft_names.CONFIG_FILE, json_text(tuned.config))
+        content = {"format": FORMAT, "base": asdict(tuned.base), "info": tuned.info}
+        write_text(work / JSON_FILE, json_text(content | {"sha256": sha256_file(file)}))
+
+
+def load(folder: Path) -> Tuned:
+    """Read a folder that `save` wrote; its tensors are read when they are needed.
+
+    Raises:
+        AdapterError: for another format, or tensors that are not those that were written.
+    """
+    path = folder / JSON_FILE
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise AdapterError(f"{path}: format {found!r}; only {FORMAT!r} can be read")
+    weights = folder / peft_names.WEIGHTS_FILE
+    if not weights.is_file() or sha256_file(weights) != content["sha256"]:
+        raise AdapterError(f"{weights}: missing, or not what was written; make it again")
+    config = folder / peft_names.CONFIG_FILE
+    return Tuned(
+        BaseIdentity(**content["base"]),
+        TensorFile(weights),
+        read_json(config) if config.is_file() else None,
+        content["info"],
+    )
+
+
+def open_model(folder: Path) -> Adapter | Tuned:
+    """Read what any method has trained: an adapter, ours or PEFT's, or what `save` wrote here.
+
+    Raises:
+        AdapterError: for a folder that is neither.
+    """
+    if (folder / JSON_FILE).is_file():
+        return load(folder)
+    return peft_file.open_adapter(folder)
+
+
+def save_model(model: Adapter | Tuned, folder: Path) -> None:
+    """Write what any method has trained; what was there before is replaced."""
+    if isinstance(model, Tuned):
+        save(model, folder)
+    else:
+        adapter_file.save(model, folder)
+
+
+def facts(model: Adapter | Tuned, folder: Path) -> dict[str, Any]:
+    """Return rank, bytes and SHA-256 of what `save_model` wrote, and how many numbers it holds."""
+    files = (adapter_file.JSON_FILE, adapter_file.TENSOR_FILE)
+    if isinstance(model, Tuned):
+        files = (JSON_FILE, peft_names.WEIGHTS_FILE)
+    return {
+        "rank": model.rank,
+        "parameters": model.count,
+        "adapter_bytes": sum((folder / file).stat().st_size for file in files),
+        "adapter_sha256": read_json(folder / files[0])["sha256"],
+    }
+
+
+@contextmanager
+def worn(model: Any, tuned: Tuned) -> Iterator[Any]:
+    """Yield a base model as it was trained; it is the base again afterwards."""
+    if tuned.config is None:
+        before = _swapped(model, tuned.tensors)
+        try:
+            yield model
+        finally:
+            _swapped(model, before)
+        return
+    wrapped = _wrapped(model, tuned)
+    try:
+        yield wrapped
+    finally:
+        wrapped.unload()
+
+
+def _swapped(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put weights into a model, and return those that were there."""
+    before = {}
+    for name, parameter in model.named_parameters():
+        before[name] = parameter.data
+        parameter.data = tensors[name].to(parameter.device, parameter.dtype)
+    return before
+
+
+def _wrapped(model: Any, tuned: Tuned) -> Any:
+    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+
+    with warnings.catch_warnings():
+        # VeRA's projections are drawn again from their seed, so a file need not hold them.
+        warnings.filterwarnings("ignore", message="Specified to not (save|load) vera_A")
+        # A configuration names the base as its run did; PEFT would have it be where it lies.
+        warnings.filterwarnings("ignore", message="The PEFT config's `base_model_name_or_path`")
+        wrapped = get_peft_model(model, PeftConfig.from_peft_type(**(tuned.config or {})))
+        tensors = {name: tuned.tensors[name] for name in tuned.tensors}
+        found = set_peft_model_state_dict(wrapped, tensors)
+    if found.unexpected_keys:
+        raise AdapterError(f"the base has no {found.unexpected_keys[0]}; it was made for another")
+    return wrapped.eval()

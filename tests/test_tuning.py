@@ -1,0 +1,248 @@
+"""The other methods through the engine: what is trained is what comes back from the files."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lori_core import config, methods, params_file, peft_names, stages, tuned, tuning
+from lori_core.adapter import Adapter
+from lori_core.config import Params
+from lori_core.data import sources
+from lori_core.data.batching import collate
+from lori_core.errors import AdapterError, ConfigError
+from lori_core.evaluation.evaluate import wearing
+from lori_core.session import Session, open_session, training_rows
+from lori_core.tracking import NullTracker
+from lori_core.training import example_losses
+from lori_core.tuned import Tuned
+from support import refused
+
+ROOT = Path(__file__).parent.parent
+OTHERS = [name for name in methods.METHODS if name not in methods.LORI]
+
+
+def params_with(**tasks: dict[str, Any]) -> Params:
+    values = params_file._plain(params_file._read(ROOT / "profiles" / "smoke.yaml"))
+    smoke = values["tasks"]
+    values["tasks"] = {name: smoke[name] | more for name, more in tasks.items()}
+    values["continual"] = {}
+    return config.parse(values, "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Params]:
+    folder = tmp_path_factory.mktemp("workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        params = params_with(math={}, safety={})
+        sources.pull(params)
+        yield params
+
+
+def tune(
+    params: Params, method: str, seed: int = 1, start: Adapter | None = None, **section: Any
+) -> tuple[Session, Adapter | Tuned, Any]:
+    session = open_session(params)
+    chosen = params.phase("math", "training").model_copy(update={"batch_size": 8} | section)
+    run = tuning.Tuning("train@math", "math", method, {}, chosen, seed, start)
+    trained, result = tuning.tune(session, run, NullTracker())
+    return session, trained, result
+
+
+def losses(session: Session, model: Any) -> torch.Tensor:
+    rows, _ = training_rows(session, "math", session.params.training)
+    with torch.inference_mode():
+        return example_losses(model, collate(rows[:6], session.tokenizer.pad_token_id))
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_what_is_saved_is_what_was_trained(workspace: Params, tmp_path: Path, method: str) -> None:
+    methods_kind = methods.METHODS[method].result
+    seen = {}
+    original = tuning._adapter if methods_kind == "low-rank" else tuning._tuned
+
+    def spy(session: Session, model: Any, *rest: Any) -> Any:
+        seen["losses"] = losses(session, model.eval())
+        return original(session, model, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, original.__name__, spy)
+        _, trained, result = tune(workspace, method)
+    assert isinstance(trained, Tuned) == (methods_kind != "low-rank")
+    assert result.steps == 4
+    tuned.save_model(trained, tmp_path / "model")
+    loaded = tuned.open_model(tmp_path / "model")
+    fresh = open_session(workspace)
+    before = losses(fresh, fresh.model)
+    with wearing(fresh, loaded) as model:
+        found = losses(fresh, model)
+    assert torch.allclose(found, seen["losses"], rtol=1e-4)
+    assert not torch.allclose(found, before, rtol=1e-3)
+    assert torch.equal(losses(fresh, fresh.model), before)  # the base is itself again
+    cost = methods.cost(
+        method, open_session(workspace).model, workspace.lori, methods.options(method, {}, "x")
+    )
+    assert result.trainable_parameters == cost.trainable
+
+
+@pytest.mark.parametrize("method", ["lora", "vera", "adalora"])
+def test_the_same_seed_gives_the_same_bytes(workspace: Params, tmp_path: Path, method: str) -> None:
+    for name, seed in (("first", 1), ("again", 1), ("other", 2)):
+        tuned.save_model(tune(workspace, method, seed)[1], tmp_path / name)
+    first, again, other = (
+        {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()}
+        for name in ("first", "again", "other")
+    )
+    assert first == again
+    assert first != other
+
+
+def test_only_what_a_method_trains_changes(workspace: Params) -> None:
+    _, first, _ = tune(workspace, "lora-fa")
+    _, second, _ = tune(workspace, "lora-fa", learning_rate=1e-4)
+    assert isinstance(first, Adapter)
+    assert isinstance(second, Adapter)
+    for name in first.modules:
+        assert torch.equal(first.A(name), second.A(name))
+        assert not torch.equal(first.B(name), second.B(name))
+
+
+def test_lora_plus_trains_b_faster(workspace: Params) -> None:
+    """AdamW's first step is the learning rate wherever there is a gradient."""
+    _, plain, _ = tune(workspace, "lora", max_steps=1, learning_rate=1e-4)
+    _, faster, _ = tune(workspace, "lora-plus", max_steps=1, learning_rate=1e-4)
+    name = next(iter(plain.modules))  # type: ignore[union-attr]
+    largest = [float(a.B(name).abs().max()) for a in (plain, faster)]  # type: ignore[union-attr]
+    assert largest == pytest.approx([1e-4, 16e-4], rel=1e-3)
+
+
+def test_adalora_ends_with_its_target_rank(workspace: Params) -> None:
+    _, trained, result = tune(workspace, "adalora", epochs=3)
+    assert isinstance(trained, Adapter)
+    ranks = [int(trained.A(name).any(dim=1).sum()) for name in trained.modules]
+    assert result.steps == 12
+    assert sum(ranks) == 4 * len(ranks)  # half of rank 8, on average
+
+
+def test_lora_goes_on_from_an_adapter(workspace: Params) -> None:
+    _, start, _ = tune(workspace, "lora")
+    assert isinstance(start, Adapter)
+    _, further, _ = tune(workspace, "lora", start=start, max_steps=1, learning_rate=1e-9)
+    assert isinstance(further, Adapter)
+    for name in start.modules:
+        assert torch.allclose(further.delta(name), start.delta(name), atol=1e-6)
+    assert further.info["parents"] == [start.info["content_key"]]
+    other = dataclasses.replace(
+        start,
+        modules={n: dataclasses.replace(m, lora_alpha=99) for n, m in start.modules.items()},
+    )
+    with pytest.raises(AdapterError, match=r"use its lora_alpha"):
+        tune(workspace, "lora", start=other)
+
+
+def test_a_peft_result_is_a_stock_peft_folder(workspace: Params, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    _, trained, _ = tune(workspace, "dora")
+    tuned.save_model(trained, tmp_path / "dora")
+    fresh = open_session(workspace)
+    stock = PeftModel.from_pretrained(fresh.model, str(tmp_path / "dora")).eval()
+    found = losses(fresh, stock)
+    assert len(peft_names.lora_layers(stock)) == len(fresh.modules)
+    again = open_session(workspace)
+    with wearing(again, tuned.open_model(tmp_path / "dora")) as model:
+        assert torch.equal(losses(again, model), found)
+
+
+def test_damaged_weights_are_refused(workspace: Params, tmp_path: Path) -> None:
+    tuned.save_model(tune(workspace, "ia3", max_steps=1)[1], tmp_path / "ia3")
+    file = tmp_path / "ia3" / peft_names.WEIGHTS_FILE
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(AdapterError, match=r"not what was written; make it again"):
+        tuned.open_model(tmp_path / "ia3")
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "lori-d"])
+def test_the_pipeline_runs_with_any_method(tmp_path: Path, method: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        params = params_with(math={"method": method}, safety={})
+        values = params.model_dump(mode="json")
+        if methods.METHODS[method].result != "low-rank":
+            values["merge"] = {"concat": {"method": "concat", "adapters": ["safety"]}}
+        values["continual"] = {"safety_task": "safety", "tasks": []}
+        if method == "lori-d":
+            values["continual"]["tasks"] = ["math"]
+        values["tasks"]["math"]["sizes"] = {"train": 8, "validation": 4, "test": 4}
+        values["tasks"]["safety"]["sizes"] = {"train": 8, "validation": 4, "test": 8}
+        params = config.parse(values, "params.yaml")
+        methods.check(params)
+        sources.pull(params)
+        merges, continued = list(params.merge), list(params.continual.tasks)
+        plan: dict[str, list[Any]] = {
+            "calibrate": ["math", "safety"],
+            "mask": ["math", "safety"],
+            "train": ["math", "safety"],
+            "continual": continued,
+            "merge": merges,
+            "interference": [None],
+            "evaluate_base": [None],
+            "evaluate_adapters": ["math", "safety"],
+            "evaluate_merged": merges,
+            "evaluate_continual": continued,
+            "excess": merges,
+            "report": [None],
+        }
+        for name, items in plan.items():
+            for item in items:
+                stages.run(params, name, item, NullTracker())
+        assert json.loads(Path("metrics/train/math.json").read_text())["method"] == method
+        calibrated = json.loads(Path("metrics/calibrate/math.json").read_text())
+        assert calibrated == {"method": method, "unused": True}
+        summary = json.loads(Path("report/summary.json").read_text())
+        models = [row["model"] for row in summary["table"]]
+        assert models[:3] == ["base", "LoRI-D, each on its own", "adapters, each on its own"]
+        assert Path("report/index.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "tasks.math.method=lorra",
+            "tasks.math.method: method 'lorra' is unknown; did you mean 'lora'?",
+        ),
+        ("tasks.math.method={name: lora, lr_ratio: 2}", "lora has no options, got lr_ratio"),
+        ("tasks.math.method=vera", "merge.concat: task math is trained by vera"),
+        ("tasks.math.method=lora", "continual.tasks: math is trained by lora, safety by lori-s"),
+    ],
+)
+def test_what_a_method_cannot_do_is_refused_before_anything_runs(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    change: str,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "profiles" / "smoke.yaml", "params.yaml")
+    before = Path("params.yaml").read_bytes()
+    assert said in refused(capsys, "run", "--set", change)
+    assert Path("params.yaml").read_bytes() == before
+
+
+def test_weights_of_a_quantised_base_cannot_be_trained() -> None:
+    params = params_with(math={"method": "full"})
+    values = params.model_dump(mode="json")
+    values["model"]["quantization"] = "4bit"
+    values["merge"] = {}
+    with pytest.raises(ConfigError, match=r"only an adapter can be trained on a quantised base"):
+        methods.check(config.parse(values, "params.yaml"))
