@@ -93,7 +93,7 @@ def content_key(session: Session, phase: Phase, data_digest: str) -> str:
     return digest(
         {
             "base": session.base.as_dict(),
-            "dtype": session.params.model.dtype,
+            "dtype": str(session.model.dtype).removeprefix("torch."),
             "quantization": session.params.model.quantization,
             "prompt": session.params.prompt.model_dump(),
             "lori": session.params.lori.model_dump(include={"rank", "lora_alpha", "seed"}),
