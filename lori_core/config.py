@@ -33,7 +33,8 @@ class ModelSection(Strict):
     revision: str | None = None
     """The commit of a hub model: 40 hexadecimal digits."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    """The precision of the frozen weights and of the computation."""
+    """The precision of the frozen weights and of the computation; where the device has no
+    arithmetic for it, the same weights are computed with in float32."""
     quantization: Literal["4bit", "8bit"] | None = None
     """Load the base quantised (needs bitsandbytes)."""
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lori_core import precision
 from lori_core.errors import ConfigError, ModelError, unknown
 from lori_core.files import read_json, replaced_folder, sha256_file, write_json
 
@@ -245,14 +246,19 @@ def identity(section: ModelSection, folder: Path) -> BaseIdentity:
 
 
 def load(section: ModelSection, folder: Path) -> Any:
-    """Load the frozen base model onto the GPU there is, or the CPU."""
+    """Load the frozen base model onto the GPU there is, or the CPU.
+
+    It computes in `model.dtype` where the device has that arithmetic, else in float32.
+    """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    options: dict[str, Any] = {"dtype": getattr(torch, section.dtype)}
-    if section.quantization:
+    if not section.quantization:
+        options: dict[str, Any] = {"dtype": precision.computed_in(section.dtype, device())}
+    else:
+        options = {"dtype": getattr(torch, section.dtype)}
         options["quantization_config"] = _quantization(section.quantization, options["dtype"])
         options["device_map"] = {"": device()}
     try:

@@ -99,7 +99,7 @@ def content_key_of(session: Session, facts: Mapping[str, Any], data_digest: str)
     return digest(
         {
             "base": session.base.as_dict(),
-            "dtype": session.params.model.dtype,
+            "dtype": str(session.model.dtype).removeprefix("torch."),
             "quantization": session.params.model.quantization,
             "prompt": session.params.prompt.model_dump(),
             "lori": session.params.lori.model_dump(include={"rank", "lora_alpha", "seed"}),

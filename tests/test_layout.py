@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors"],
-    ["files", "process", "progress", "tracking", "validation", "merge_methods"],
+    ["files", "process", "progress", "tracking", "validation", "merge_methods", "precision"],
     ["config", "tensor_file", "mask_codec"],
     ["projection"],
     ["mask"],
