@@ -2,25 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lori_core import attaching, peft_names
 from lori_core.adapter import Adapter, ProjectionBlock
 from lori_core.attaching import trained_values
-from lori_core.config import TrainingSection
+from lori_core.config import LoriSection, TrainingSection
 from lori_core.data.batching import collate
 from lori_core.data.prompts import Encoded
 from lori_core.errors import InputError, unknown
+from lori_core.files import digest
+from lori_core.mask import Mask, Shapes, magnitude
 from lori_core.progress import bar
-from lori_core.session import Phase, Session, run_phase, training_rows
+from lori_core.session import Measure, Phase, Session, run_phase, training_rows
+from lori_core.structure import top_structures
 from lori_core.tracking import RunTracker
 from lori_core.training import TrainingResult, sequence_loss
 
-IMPORTANCE = ("magnitude", "fisher", "snip")
+IMPORTANCE = ("magnitude", "fisher", "snip", "random")
+
+
+def take_mask(
+    session: Callable[[], Session], calibrated: Adapter, lori: LoriSection, task: str
+) -> tuple[Mask, float]:
+    """Take a task's mask: the top of B by importance, exactly (eq. 2).
+
+    Args:
+        session: opens the base; called only for an importance that needs gradients.
+        calibrated: the LoRI-D adapter.
+        lori: sparsity, scope, structure and importance.
+        task: whose examples give the gradients.
+
+    Returns:
+        The mask, and the smallest importance that was kept.
+    """
+    if lori.importance == "magnitude":
+        scores = magnitude({name: calibrated.B(name) for name in calibrated.modules})
+    elif lori.importance == "random":
+        scores = random_importance(calibrated.shapes, lori.seed, task)
+    else:
+        scores = gradient_importance(lori.importance, calibrated, session(), task)
+    return top_structures(scores, lori.exact_sparsity(), lori.mask_scope, lori.structure)
+
+
+def random_importance(shapes: Shapes, seed: int, task: str) -> dict[str, Tensor]:
+    """Return uniform noise of each B's shape, drawn from (seed, task): a control."""
+    random = np.random.default_rng(int(digest([seed, task])[:15], 16))
+    return {
+        name: torch.from_numpy(random.random(shape, dtype=np.float32))
+        for name, shape in shapes.items()
+    }
 
 
 def calibrate(
@@ -32,7 +68,12 @@ def calibrate(
 
 
 def dense(
-    session: Session, task: str, section: TrainingSection, stage: str, tracker: RunTracker
+    session: Session,
+    task: str,
+    section: TrainingSection,
+    stage: str,
+    tracker: RunTracker,
+    measure: Measure | None = None,
 ) -> tuple[Adapter, TrainingResult]:
     """Train all of B on a task, with A frozen."""
     lori = session.params.lori
@@ -46,7 +87,7 @@ def dense(
         start=None,
         support=None,
     )
-    return run_phase(session, phase, tracker)
+    return run_phase(session, phase, tracker, measure)
 
 
 def gradient_importance(
@@ -72,6 +113,7 @@ def gradient_importance(
     attaching.make_trainable(model, None, B)
     model.eval()
     sums = _summed(kind, model, rows, session.tokenizer.pad_token_id)
+    model.unload()  # the session's base is itself again
     scores = {name: total / len(rows) for name, total in sums.items()}
     if kind == "snip":
         scores = {name: (s * B[name]).abs() for name, s in scores.items()}

@@ -12,17 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lori_core.errors import ConfigError, unknown
-from lori_core.validation import first_error
-
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-
-
-class Strict(BaseModel):
-    """A section: unknown keys are errors, values do not change after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+from lori_core.experiment_settings import ExperimentsSection
+from lori_core.validation import Name, PositiveFloat, PositiveInt, Strict, first_error
 
 
 class ModelSection(Strict):
@@ -58,8 +49,11 @@ class LoriSection(Strict):
     """The share of B that is masked out, in [0, 1)."""
     mask_scope: Literal["model", "module", "projection", "layer", "matrix"] = "model"
     """Inside what the top `1 - sparsity` is taken."""
-    importance: Literal["magnitude", "fisher", "snip"] = "magnitude"
-    """What B's entries are ranked by."""
+    importance: Literal["magnitude", "fisher", "snip", "random"] = "magnitude"
+    """What B's entries are ranked by; `random` is a control."""
+    structure: Literal["none", "row", "block", "group"] = "none"
+    """What is kept or masked out as a whole: single entries, an output's row of B, blocks of 8 x 8,
+    or groups of 4 along the rank."""
     target_modules: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
     )
@@ -318,6 +312,7 @@ class Params(Strict):
     evaluation: EvaluationSection = EvaluationSection()
     execution: ExecutionSection = ExecutionSection()
     tracking: TrackingSection = TrackingSection()
+    experiments: ExperimentsSection = ExperimentsSection()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Params:
@@ -332,6 +327,9 @@ class Params(Strict):
                 )
         self._check_tasks("continual.tasks", self.continual.tasks)
         self._check_continual()
+        self._check_tasks("experiments.tasks", self.experiments.tasks)
+        self._check_tasks("experiments.ablation_tasks", self.experiments.ablation_tasks)
+        self._check_tasks("experiments.three", self.experiments.three)
         for name in self.tasks:
             self.phase(name, "calibration")
             self.phase(name, "training")

@@ -5,13 +5,19 @@ from __future__ import annotations
 from lori_core.adapter import Adapter
 from lori_core.errors import AdapterError
 from lori_core.mask import Mask, union
-from lori_core.session import Phase, Session, run_phase
+from lori_core.session import Measure, Phase, Session, run_phase
 from lori_core.tracking import RunTracker
 from lori_core.training import TrainingResult
 
 
 def continue_training(
-    session: Session, safety: Adapter, task: str, mask: Mask | None, stage: str, tracker: RunTracker
+    session: Session,
+    safety: Adapter,
+    task: str,
+    mask: Mask | None,
+    stage: str,
+    tracker: RunTracker,
+    measure: Measure | None = None,
 ) -> tuple[Adapter, TrainingResult]:
     """Start from (A_safety, B_safety) and learn a task inside its own, already calibrated mask.
 
@@ -42,4 +48,4 @@ def continue_training(
         parents=(str(safety.info.get("content_key")),),
         lora_alpha=next(iter(safety.modules.values())).lora_alpha,
     )
-    return run_phase(session, phase, tracker)
+    return run_phase(session, phase, tracker, measure)

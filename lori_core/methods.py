@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from lori_core.config import LoriSection, Params, PositiveFloat, PositiveInt, Strict
+from lori_core.config import LoriSection, Params
 from lori_core.errors import ConfigError, unknown
-from lori_core.validation import first_error
+from lori_core.validation import PositiveFloat, PositiveInt, Strict, first_error
 
 if TYPE_CHECKING:
     from torch import nn

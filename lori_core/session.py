@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,10 +134,14 @@ def training_rows(
     return rows, digest([example.id for example in examples])
 
 
+#: Is shown a trained model while it is whole, in evaluation mode.
+Measure = Callable[[Any], None]
+
+
 def run_phase(
-    session: Session, phase: Phase, tracker: RunTracker
+    session: Session, phase: Phase, tracker: RunTracker, measure: Measure | None = None
 ) -> tuple[Adapter, TrainingResult]:
-    """Train one adapter and return it, with what the run did.
+    """Train one adapter and return it, with what the run did; the base wears it afterwards.
 
     Raises:
         DataError: if the task has no training examples with a target.
@@ -168,6 +172,8 @@ def run_phase(
         tracker=tracker,
         what=phase.stage,
     )
+    if measure is not None:
+        measure(model.eval())
     B = attaching.trained_B(model, positions, phase.start)
     dtype = getattr(torch, lori.values_dtype)
     adapter = Adapter(

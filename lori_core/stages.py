@@ -80,27 +80,20 @@ def calibrate(params: Params, task: str, tracker: RunTracker) -> None:
 def mask(params: Params, task: str, tracker: RunTracker) -> None:
     """Take the task's mask: the top of B by importance, exactly."""
     from lori_core import adapter_file, mask_file
-    from lori_core.mask import magnitude, top
+    from lori_core.calibration import take_mask
+    from lori_core.session import open_session
 
     if not uses_masks(params, task):
         write_json(mask_path(task), {"method": params.tasks[task].method_name})
         _write_metrics(METRICS / "mask", task, _unused(params, task), tracker)
         return
     calibrated = adapter_file.load(calibrated_path(task))
-    if params.lori.importance == "magnitude":
-        scores = magnitude({name: calibrated.B(name) for name in calibrated.modules})
-    else:
-        from lori_core import calibration
-        from lori_core.session import open_session
-
-        scores = calibration.gradient_importance(
-            params.lori.importance, calibrated, open_session(params), task
-        )
-    chosen, threshold = top(scores, params.lori.exact_sparsity(), params.lori.mask_scope)
+    chosen, threshold = take_mask(lambda: open_session(params), calibrated, params.lori, task)
     facts = {
         "sparsity": str(params.lori.exact_sparsity()),
         "scope": params.lori.mask_scope,
         "importance": params.lori.importance,
+        "structure": params.lori.structure,
         "threshold": threshold,
         "count": chosen.count,
         "total": chosen.total,

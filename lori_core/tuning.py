@@ -18,7 +18,13 @@ from lori_core.config import TrainingSection
 from lori_core.errors import AdapterError
 from lori_core.files import digest
 from lori_core.methods import METHODS, AdaloraOptions
-from lori_core.session import Session, checkpoint_folder, content_key_of, training_rows
+from lori_core.session import (
+    Measure,
+    Session,
+    checkpoint_folder,
+    content_key_of,
+    training_rows,
+)
 from lori_core.tracking import RunTracker
 from lori_core.training import Recipe, TrainingResult, train
 from lori_core.tuned import Tuned
@@ -51,7 +57,7 @@ class Tuning:
 
 
 def tune(
-    session: Session, tuning: Tuning, tracker: RunTracker
+    session: Session, tuning: Tuning, tracker: RunTracker, measure: Measure | None = None
 ) -> tuple[Adapter | Tuned, TrainingResult]:
     """Train a model by a method; the session's base is changed and not to be used afterwards.
 
@@ -91,6 +97,7 @@ def tune(
         "parents": _parents(tuning.start),
     }
     key = content_key_of(session, facts, data)
+    train_recipe = recipe(tuning.method, model, chosen, compute)
     result = train(
         model,
         rows,
@@ -100,8 +107,11 @@ def tune(
         checkpoints=checkpoint_folder(tuning.stage, key),
         tracker=tracker,
         what=tuning.stage,
-        recipe=recipe(tuning.method, model, chosen, compute),
+        recipe=train_recipe,
     )
+    if measure is not None:
+        with train_recipe.computing(model.device):
+            measure(model.eval())
     info = {
         "task": tuning.task,
         "stage": tuning.stage,

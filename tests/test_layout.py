@@ -9,10 +9,11 @@ ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors"],
     ["files", "process", "progress", "tracking", "validation", "merge_methods", "precision"],
+    ["experiment_settings"],
     ["config", "tensor_file", "mask_codec"],
     ["projection"],
     ["mask"],
-    ["mask_file", "sparse", "peft_names", "models"],
+    ["mask_file", "structure", "sparse", "peft_names", "models"],
     ["adapter", "baking"],
     ["adapter_file", "attaching"],
     ["peft_file", "methods"],
@@ -25,6 +26,7 @@ ROWS = [
     ["evaluation"],
     ["report"],
     ["stages"],
+    ["experiments"],
     ["cli"],
 ]
 ROW = {name: number for number, names in enumerate(ROWS) for name in names}

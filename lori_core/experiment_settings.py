@@ -1,0 +1,94 @@
+"""What `params.yaml` says of the experiments: which points each of them has."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from lori_core.errors import unknown
+from lori_core.validation import Name, PositiveFloat, PositiveInt, Strict
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Density = Annotated[float, Field(gt=0, le=1)]
+Scope = Literal["model", "module", "projection", "layer", "matrix"]
+#: In `learning_rates`, for the methods that are not named.
+DEFAULT = "default"
+
+
+class ExperimentsSection(Strict):
+    """The experiments' points; `lori experiment NAME` runs those of one (docs/experiments.md)."""
+
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 2, 3)
+    """Each draws every A and the order of examples anew."""
+    methods: tuple[str, ...] = (
+        "full", "lora", "dora", "vera", "ia3", "lora-fa", "adalora", "rslora", "pissa",
+        "lora-plus", "lori-d", "lori-s",
+    )  # fmt: skip
+    """What `single-task` compares: names of `lori methods`."""
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Options by method."""
+    learning_rates: dict[str, tuple[PositiveFloat, ...]] = Field(default_factory=dict)
+    """By method, what is tried with the first seed; the one with the least validation loss is
+    used. `default` is for the methods not named; without it they use the task's own."""
+    tasks: tuple[Name, ...] = ()
+    """The tasks to learn; all of them when empty."""
+    ablation_tasks: tuple[Name, ...] = ()
+    """The tasks of the ablations; those of `tasks` when empty."""
+    three: tuple[Name, ...] = ()
+    """The tasks of `merge-three`; all but the safety task when empty."""
+    scored: tuple[Name, ...] | None = None
+    """The tasks whose test outputs are generated and judged; null for all. Losses are measured on
+    every task."""
+    merged_methods: tuple[str, ...] = ("lora", "lori-d", "lori-s")
+    """Whose adapters are merged, and learn on top of safety."""
+    merges: tuple[str, ...] = ("concat", "linear", "magnitude_prune", "ties", "dare_linear")
+    densities: dict[str, Density] = Field(
+        default_factory=lambda: {"magnitude_prune": 0.3, "ties": 0.7, "dare_linear": 0.7}
+    )
+    weights_of_four: dict[str, PositiveFloat] = Field(
+        default_factory=lambda: {"lora": 0.4, "lori-d": 0.4, "lori-s": 0.3}
+    )
+    """By method, the weight of each adapter in `merge-four`."""
+    weights_of_three: dict[str, PositiveFloat] = Field(
+        default_factory=lambda: {"lora": 0.5, "lori-d": 0.5, "lori-s": 0.4}
+    )
+    merge_weights: tuple[PositiveFloat, ...] = (0.2, 0.3, 0.4)
+    """The uniform weights that `merge-weights` tries."""
+    safety_weights: tuple[PositiveFloat, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    """The safety adapter's weights that `merge-weight-pareto` tries, the others' being `three`'s.
+    """
+    calibration_steps: tuple[Annotated[int, Field(ge=0)], ...] = (0, 10, 30, 100)
+    """0 stands for a random mask."""
+    scopes: tuple[Scope, ...] = ("model", "module", "projection", "layer", "matrix")
+    importances: tuple[Literal["magnitude", "fisher", "snip", "random"], ...] = (
+        "magnitude", "fisher", "snip", "random",
+    )  # fmt: skip
+    structures: tuple[Literal["none", "row", "block", "group"], ...] = (
+        "none", "row", "block", "group",
+    )  # fmt: skip
+    sparsities: tuple[Share, ...] = (0.5, 0.9, 0.99)
+    sweep_learning_rates: tuple[PositiveFloat, ...] = (5e-5, 5e-4, 5e-3)
+    """What `sparsity-by-learning-rate` crosses with `sparsities`."""
+    input_dimensions: tuple[PositiveInt, ...] = (64, 256, 1024, 4096)
+    """The d_in of the adapters that `property-1` draws."""
+    ranks: tuple[PositiveInt, ...] = (8, 32, 64)
+
+    @model_validator(mode="after")
+    def _same_number_of_tries(self) -> ExperimentsSection:
+        counts = {name: len(rates) for name, rates in self.learning_rates.items()}
+        if len(set(counts.values())) > 1:
+            raise ValueError(
+                f"experiments.learning_rates: {counts}; give every method the same number of tries"
+            )
+        if 0 in counts.values():
+            raise ValueError("experiments.learning_rates: a list is empty; leave the method out")
+        for merge in self.merges:
+            if merge not in ("concat", "linear") and merge not in self.densities:
+                raise ValueError(f"experiments.densities: {merge} needs one, as in {merge}: 0.7")
+        for name in self.merged_methods:
+            for field in ("weights_of_four", "weights_of_three"):
+                weights = getattr(self, field)
+                if name not in weights:
+                    raise ValueError(f"experiments.{field}: {unknown('method', name, weights)}")
+        return self

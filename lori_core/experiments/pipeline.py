@@ -1,0 +1,88 @@
+"""`experiments/dvc.yaml`: one stage for each point, and one for the page about all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lori_core.experiments.points import (
+    FOLDER,
+    METRICS,
+    POINTS,
+    Collect,
+    Point,
+    Points,
+    Score,
+    Train,
+    folder_of,
+)
+from lori_core.files import write_text
+
+DVC = FOLDER / "dvc.yaml"
+REPORT = FOLDER / "report"
+REPORT_STAGE = "report"
+HEADER = """\
+# Written by `lori experiment` from params.yaml: one stage a point, its settings in points.json.
+# Points that several experiments need stand here once; a finished one is never run again.
+"""
+#: The code that a point's result depends on.
+CODE = {
+    "train": ["lori_core/training.py", "lori_core/sparse.py", "lori_core/tuning.py"],
+    "score": ["lori_core/evaluation"],
+    "map": ["lori_core/mask.py"],
+    "orthogonality": ["lori_core/interference.py"],
+    "collect": ["lori_core/experiments/running.py"],
+}
+
+
+def write(points: Points) -> None:
+    """Write the points and the stages that run them."""
+    points.save()
+    stages = {name: _stage(name, point) for name, point in points.by_name.items()}
+    collected = [n for n, p in points.by_name.items() if isinstance(p, Collect)]
+    stages[REPORT_STAGE] = {
+        "wdir": "..",
+        "desc": "Draw the experiments' figures, tables and page beside the paper's",
+        "cmd": "lori point report",
+        "deps": [*(str(METRICS / f"{name}.json") for name in collected), "lori_core/report"],
+        "outs": [str(REPORT)],
+        "meta": {"gpus": 0},
+    }
+    write_text(DVC, HEADER + _yaml({"stages": stages}))
+
+
+def _yaml(values: Any) -> str:
+    import io
+
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width = 1000
+    buffer = io.StringIO()
+    yaml.dump(values, buffer)
+    return buffer.getvalue()
+
+
+def _stage(name: str, point: Point) -> dict[str, Any]:
+    stage: dict[str, Any] = {
+        "wdir": "..",
+        "cmd": f"lori point {name}",
+        "deps": [*_data(point), *(str(folder_of(n)) for n in point.parents), *CODE[point.kind]],
+        "params": [{str(POINTS): [name]}],
+        "meta": {"gpus": int(isinstance(point, Train | Score))},
+    }
+    if isinstance(point, Collect):
+        stage["metrics"] = [{str(METRICS / f"{name}.json"): {"cache": False}}]
+    else:
+        stage["outs"] = [str(folder_of(name))]
+    return stage
+
+
+def _data(point: Point) -> list[str]:
+    """Return the data files that a point reads."""
+    if isinstance(point, Train):
+        return [str(Path("data") / point.task / f"{s}.jsonl") for s in ("train", "validation")]
+    if isinstance(point, Score):
+        tasks = dict.fromkeys([*point.scored, *point.losses])
+        return [str(Path("data") / task / "test.jsonl") for task in tasks]
+    return []
