@@ -15,10 +15,11 @@ from lori_core.config import TrainingSection
 from lori_core.data.batching import collate
 from lori_core.data.prompts import Encoded
 from lori_core.errors import InputError, unknown
+from lori_core.loss import sequence_loss
 from lori_core.progress import bar
 from lori_core.session import Phase, Session, run_phase, training_rows
 from lori_core.tracking import RunTracker
-from lori_core.training import TrainingResult, sequence_loss
+from lori_core.training import TrainingResult
 
 IMPORTANCE = ("magnitude", "fisher", "snip")
 
