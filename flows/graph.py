@@ -36,15 +36,20 @@ class Plan:
     stale: Mapping[str, list[str]]
 
 
-def stages(workspace: Path) -> list[Stage]:
-    """Return the stages of the workspace's `dvc.yaml`, each after those it depends on.
+#: The pipeline, and that of the experiments; DVC names the stages of the latter with its path.
+PIPELINE = "dvc.yaml"
+EXPERIMENTS = "experiments/dvc.yaml"
+
+
+def stages(workspace: Path, pipeline: str = PIPELINE) -> list[Stage]:
+    """Return the stages of a `dvc.yaml` of the workspace, each after those it depends on.
 
     Raises:
         InputError: `dvc.yaml` or `params.yaml` cannot be read, or there is no DVC workspace.
         LoriError: another DVC process holds the workspace.
     """
     with _repository(workspace) as repo:
-        return _describe(repo.index.graph)
+        return _describe(repo.index.graph, pipeline)
 
 
 def stale(workspace: Path) -> dict[str, list[str]]:
@@ -52,7 +57,7 @@ def stale(workspace: Path) -> dict[str, list[str]]:
     return dict(plan(workspace).stale)
 
 
-def plan(workspace: Path) -> Plan:
+def plan(workspace: Path, pipeline: str = PIPELINE) -> Plan:
     """Return the stages and, for each that would run, the reasons.
 
     A stage runs when something of its own changed (parameter, input, command, output) or when a
@@ -64,7 +69,7 @@ def plan(workspace: Path) -> Plan:
     # DVC compares a stage with the workspace only under its lock, which others hold shortly.
     with _repository(workspace) as repo, repo.lock:
         graph = repo.index.graph
-        described = _describe(graph)
+        described = _describe(graph, pipeline)
         nodes = {node.addressing: node for node in graph}
         direct = {stage.name: _patiently(nodes[stage.name]) for stage in described}
         return Plan(tuple(described), _with_descendants(described, direct))
@@ -72,7 +77,9 @@ def plan(workspace: Path) -> Plan:
 
 def output_hashes(workspace: Path, stage: str) -> dict[str, str]:
     """Return path → content hash of a stage's outputs from `dvc.lock`; empty if it never ran."""
-    entry = _lock(workspace / "dvc.lock").get("stages", {}).get(stage, {})
+    file, _, name = stage.rpartition(":")
+    lock = (workspace / (file or PIPELINE)).with_suffix(".lock")
+    entry = _lock(lock).get("stages", {}).get(name, {})
     return {out["path"]: out.get("md5") or out.get("etag") or "" for out in entry.get("outs") or ()}
 
 
@@ -106,7 +113,7 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _describe(graph: Any) -> list[Stage]:
+def _describe(graph: Any, pipeline: str) -> list[Stage]:
     import networkx
     from dvc.stage import PipelineStage
 
@@ -127,7 +134,7 @@ def _describe(graph: Any) -> list[Stage]:
             outputs=tuple(sorted(out.def_path for out in node.outs)),
         )
         for node in order
-        if isinstance(node, PipelineStage)
+        if isinstance(node, PipelineStage) and node.path_in_repo == pipeline
     ]
 
 

@@ -89,12 +89,17 @@ def run_stage(stage: str, gpus: int, run: PipelineRun) -> State[Any]:
 
 
 @flow(name="lori", task_runner=ThreadPoolTaskRunner(), persist_result=False)  # type: ignore[arg-type]
-def pipeline(profile: str | None = None, overrides: list[str] | None = None) -> State[Any]:
+def pipeline(
+    profile: str | None = None,
+    overrides: list[str] | None = None,
+    experiments: list[str] | None = None,
+) -> State[Any]:
     """Run the pipeline of the workspace this process stands in.
 
     Args:
         profile: name of a file in `profiles/` to copy over `params.yaml` first.
         overrides: `key=value` settings written into `params.yaml` first.
+        experiments: names of experiments to run instead of the pipeline; `all` for all of them.
     """
     logger = get_run_logger()
     plain_logs()
@@ -102,7 +107,9 @@ def pipeline(profile: str | None = None, overrides: list[str] | None = None) -> 
     with pipeline_lock(workspace, logger.info):
         try:
             _configure(workspace, profile, overrides or [], logger)
-            return _run(workspace, logger)
+            if experiments:
+                write_experiments(experiments)
+            return _run(workspace, logger, graph.EXPERIMENTS if experiments else graph.PIPELINE)
         except LoriError as error:
             kind = BadInput if error.exit_code == BadInput.exit_code else StageFailed
             return Failed(message=str(error), data=kind(str(error)))
@@ -117,11 +124,19 @@ def _configure(workspace: Path, profile: str | None, overrides: Sequence[str], l
         logger.info(line)
 
 
-def _run(workspace: Path, logger: Any) -> State[Any]:
+def write_experiments(names: Sequence[str]) -> None:
+    """Write the stages of some experiments, as `params.yaml` has them."""
+    from lori_core import params_file
+    from lori_core.experiments import catalogue, stages
+
+    stages.write(catalogue.build(params_file.load(), names))
+
+
+def _run(workspace: Path, logger: Any, stages: str) -> State[Any]:
     run = PipelineRun(workspace, str(flow_run.id), logger.warning)
     run.start()
     try:
-        failures = _execute(run, logger)
+        failures = _execute(run, logger, stages)
     except BaseException as error:
         # A signal or Ctrl-C: the tasks' threads do not see it, so they are told.
         run.cancel()
@@ -135,11 +150,14 @@ def _run(workspace: Path, logger: Any) -> State[Any]:
     if failures:
         kind = BadInput if code == BadInput.exit_code else StageFailed
         return Failed(message=message, data=kind(message))
-    _show(read_summary(workspace), workspace)
+    if stages == graph.PIPELINE:
+        _show(read_summary(workspace), workspace)
+    else:
+        _show_experiments(workspace)
     return Completed(message="all stages are up to date")
 
 
-def _execute(run: PipelineRun, logger: Any) -> dict[str, StageFailed]:
+def _execute(run: PipelineRun, logger: Any, stages: str) -> dict[str, StageFailed]:
     """Pull, then run what is stale; return the stages that failed."""
     options: dict[str, Any] = {"retries": run.retries, "retry_delay_seconds": RETRY_DELAY_SECONDS}
     pulled = pull.with_options(**options).submit(run)
@@ -147,7 +165,7 @@ def _execute(run: PipelineRun, logger: Any) -> dict[str, StageFailed]:
     failures = _failures({"pull": pulled})
     if failures:
         return failures
-    plan = graph.plan(run.workspace)
+    plan = graph.plan(run.workspace, stages)
     logger.info(
         "%d stages, %d to run on %s",
         len(plan.stages),
@@ -190,6 +208,13 @@ def failure_of(state: State[Any]) -> StageFailed:
     if isinstance(error, StageFailed):
         return error
     return StageFailed(state.message or str(state.name))
+
+
+def _show_experiments(workspace: Path) -> None:
+    page = workspace / "experiments" / "report" / "evidence.md"
+    create_markdown_artifact(
+        page.read_text(encoding="utf-8"), key="lori-experiments", description="experiments"
+    )
 
 
 def _show(summary: Mapping[str, Any], workspace: Path) -> None:

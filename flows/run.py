@@ -15,7 +15,7 @@ from flows.local_api import healthy, start_local_api, wait_until_healthy
 from flows.lock import pipeline_runs
 
 
-def nothing_to_do(workspace: Path) -> str | None:
+def nothing_to_do(workspace: Path, pipeline: str = graph.PIPELINE) -> str | None:
     """Return one line if no stage has to run, else `None`. Imports neither Prefect nor MLflow.
 
     While another pipeline runs here, that is not known yet: `None`, and `run_in_process` queues.
@@ -26,11 +26,11 @@ def nothing_to_do(workspace: Path) -> str | None:
     """
     if pipeline_runs(workspace):
         return None
-    plan = graph.plan(workspace)
+    plan = graph.plan(workspace, pipeline)
     return None if plan.stale else f"{len(plan.stages)} stages, all unchanged: nothing to run"
 
 
-def run_in_process(workspace: Path) -> int:
+def run_in_process(workspace: Path, experiments: list[str] | None = None) -> int:
     """Run the flow here and return its exit code: 0 done, 1 failed or stopped, 2 bad input.
 
     Uses the Prefect server of `make up` or of `PREFECT_API_URL` if it answers, else one of its own
@@ -52,7 +52,7 @@ def run_in_process(workspace: Path) -> int:
             logging.getLogger("prefect.flow_runs").addFilter(_is_no_link)
         wait_until_healthy(f"{url}/health")
         try:
-            state = pipeline(return_state=True)
+            state = pipeline(experiments=experiments, return_state=True)
         except KeyboardInterrupt:
             print("error: stopped", file=sys.stderr)
             return 1

@@ -17,12 +17,13 @@ from lori_core.data.batching import collate
 from lori_core.data.prompts import Encoded
 from lori_core.errors import InputError, unknown
 from lori_core.files import digest
+from lori_core.loss import sequence_loss
 from lori_core.mask import Mask, Shapes, magnitude
 from lori_core.progress import bar
 from lori_core.session import Measure, Phase, Session, run_phase, training_rows
 from lori_core.structure import top_structures
 from lori_core.tracking import RunTracker
-from lori_core.training import TrainingResult, sequence_loss
+from lori_core.training import TrainingResult
 
 IMPORTANCE = ("magnitude", "fisher", "snip", "random")
 

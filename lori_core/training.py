@@ -12,33 +12,30 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from lori_core import packed
 from lori_core.config import TrainingSection
-from lori_core.data.batching import IGNORED, LengthBuckets, collate
+from lori_core.data.batching import LengthBuckets, collate
+from lori_core.data.packing import pack_batch
 from lori_core.data.prompts import Encoded
 from lori_core.errors import DivergedError
+from lori_core.loss import changes_logits, counted, sequence_loss
 from lori_core.progress import bar
 from lori_core.tracking import RunTracker
 
-#: Positions whose logits exist at the same time; bounds memory at positions x vocabulary.
-LOGIT_CHUNK = 1024
-Reduction = Literal["sum", "none"]
 _VALUES_FILE = "values.safetensors"
-#: Config entries of models that change logits after `lm_head`; those take the model's own path.
-_LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
 @dataclass(frozen=True)
@@ -83,49 +80,6 @@ class Recipe:
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that require a gradient, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def sequence_loss(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Return the sum of the target tokens' negative log-probabilities, float32, a scalar.
-
-    Logits are computed only where there is a target, `LOGIT_CHUNK` positions at a time. Batches are
-    padded on the right, so causal attention already hides the padding and needs no mask.
-    """
-    first, *others = _chunk_losses(model, inputs, "sum")
-    return sum(others, start=first)
-
-
-def example_losses(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Return what `sequence_loss` sums, for each example of the batch: float32, [batch]."""
-    losses = torch.cat(_chunk_losses(model, inputs, "none"))
-    counts = (inputs["labels"][:, 1:] != IGNORED).sum(dim=1).tolist()
-    return torch.stack([part.sum() for part in losses.split(counts)])
-
-
-def _chunk_losses(model: Any, inputs: Mapping[str, Tensor], reduction: Reduction) -> list[Tensor]:
-    """Return the target tokens' losses, or their sum, for each `LOGIT_CHUNK` of positions."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    ids, labels = inputs["input_ids"], inputs["labels"][:, 1:]
-    wanted = labels != IGNORED
-    if any(getattr(base.config, name, None) for name in _LOGIT_CHANGES):
-        logits: Tensor = model(input_ids=ids, use_cache=False).logits[:, :-1][wanted]
-        return [_nll(logits, labels[wanted], reduction)]
-    backbone = getattr(base, base.base_model_prefix)
-    hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][wanted]
-    head = base.get_output_embeddings()
-    chunks = zip(hidden.split(LOGIT_CHUNK), labels[wanted].split(LOGIT_CHUNK), strict=True)
-    if len(hidden) <= LOGIT_CHUNK:
-        return [_chunk_loss(head, *chunk, reduction) for chunk in chunks]
-    return [checkpoint(_chunk_loss, head, *c, reduction, use_reentrant=False) for c in chunks]
-
-
-def _chunk_loss(head: nn.Module, states: Tensor, targets: Tensor, reduction: Reduction) -> Tensor:
-    return _nll(head(states), targets, reduction)
-
-
-def _nll(logits: Tensor, targets: Tensor, reduction: Reduction) -> Tensor:
-    losses: Tensor = nn.functional.cross_entropy(logits.float(), targets, reduction=reduction)
-    return losses
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], section: TrainingSection) -> Tensor:
@@ -180,9 +134,7 @@ class LoriTrainer(Trainer):
         return loss
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> int:
-        if self.section.loss == "sequence_sum":
-            return sum(len(batch["labels"]) for batch in batch_samples)
-        return int(sum((batch["labels"] != IGNORED).sum() for batch in batch_samples))
+        return sum(counted(batch, self.section.loss) for batch in batch_samples)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
         lengths = [len(item) for item in self.train_dataset]
@@ -307,6 +259,24 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
+def _collator(model: Any, base: Any, pad_token_id: int) -> partial[dict[str, Tensor]]:
+    """Return what makes a batch of rows: packed where the model takes it, else padded."""
+    if changes_logits(base):
+        reason: str | None = "it changes its logits after the last linear map"
+    else:
+        reason = packed.suits(base)
+    if reason is None:
+        return partial(pack_batch, share=not draws_dropout(model))
+    print(f"training on padded batches, not packed ones: {reason}", file=sys.stderr, flush=True)
+    return partial(collate, pad_token_id=pad_token_id)
+
+
+def draws_dropout(model: Any) -> bool:
+    """Say whether training draws dropout: then equal beginnings of examples are not equal."""
+    rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+    return any(rates) or bool(getattr(model.config, "attention_dropout", 0))
+
+
 def train(
     model: Any,
     rows: Sequence[Encoded],
@@ -341,11 +311,13 @@ def train(
     recipe = recipe or Recipe()
     if not recipe.resumable:
         shutil.rmtree(checkpoints, ignore_errors=True)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    collator = _collator(model, base, pad_token_id)
     trainer = LoriTrainer(
         model=model,
         args=_arguments(section, checkpoints, seed),
         train_dataset=list(rows),
-        data_collator=partial(collate, pad_token_id=pad_token_id),
+        data_collator=collator,
         callbacks=[report, *([_AfterStep(recipe.after_step)] if recipe.after_step else [])],
     )
     trainer.section, trainer.recipe = section, recipe
@@ -355,7 +327,8 @@ def train(
     if resume is not None:
         tracker.tags({"lori.resumed_from": resume.name})
         print(f"resuming from {resume.name}", file=sys.stderr, flush=True)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    with packed.attending(base) if collator.func is pack_batch else nullcontext():
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     tenth = max(1, len(report.losses) // 10)
     return TrainingResult(
         trainable_parameters=sum(p.numel() for p in trainable(model).values()),

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from lori_core import attaching, training
+from lori_core import attaching, loss, training
 from lori_core.config import TrainingSection
 from lori_core.data.batching import collate
 from lori_core.data.prompts import Encoded
@@ -57,7 +57,7 @@ def values(model: Any) -> dict[str, torch.Tensor]:
 def test_the_loss_is_the_sum_over_target_tokens_only(architecture: str) -> None:
     model, _, _ = trainable(architecture, start=True)
     data = rows(4)
-    ours = training.sequence_loss(model, collate(data, 259))
+    ours = loss.sequence_loss(model, collate(data, 259))
     expected = 0.0
     for row in data:
         ids = torch.tensor([row.prompt + row.target])
@@ -70,11 +70,11 @@ def test_the_loss_is_the_sum_over_target_tokens_only(architecture: str) -> None:
 def test_chunks_change_neither_loss_nor_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     gradients, losses = [], []
     for chunk in (1024, 3):
-        monkeypatch.setattr(training, "LOGIT_CHUNK", chunk)
+        monkeypatch.setattr(loss, "LOGIT_CHUNK", chunk)
         model, _, _ = trainable(start=True)
-        loss = training.sequence_loss(model, collate(rows(5), 259))
-        loss.backward()
-        losses.append(loss.item())
+        total = loss.sequence_loss(model, collate(rows(5), 259))
+        total.backward()
+        losses.append(total.item())
         gradients.append([v.grad for v in attaching.trained_values(model).values()])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     for first, second in zip(*gradients, strict=True):
@@ -82,13 +82,13 @@ def test_chunks_change_neither_loss_nor_gradient(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("clipping", ["per_tensor", "global", "none"])
-@pytest.mark.parametrize("loss", ["sequence_sum", "token_mean"])
+@pytest.mark.parametrize("reduction", ["sequence_sum", "token_mean"])
 def test_one_step_is_that_of_a_plain_float64_reference(
-    tmp_path: Path, clipping: str, loss: str
+    tmp_path: Path, clipping: str, reduction: str
 ) -> None:
     """METHOD, section 5, written out: loss, gradients inside the mask, clipping, AdamW."""
     section = TrainingSection(
-        learning_rate=1e-2, batch_size=4, max_steps=1, clipping=clipping, loss=loss,
+        learning_rate=1e-2, batch_size=4, max_steps=1, clipping=clipping, loss=reduction,
         max_grad_norm=0.05, weight_decay=0.1,
     )  # fmt: skip
     data = rows(4)
@@ -99,8 +99,8 @@ def test_one_step_is_that_of_a_plain_float64_reference(
     for layer in attaching.trained_values(reference):  # compute in float64 throughout
         module = reference.get_submodule(f"base_model.model.{layer}")
         module.lora_B["default"].parametrizations["weight"][0].dtype = torch.float64
-    total = training.sequence_loss(reference, collate(data, 259))
-    count = 4 if loss == "sequence_sum" else sum(len(row.target) for row in data)
+    total = loss.sequence_loss(reference, collate(data, 259))
+    count = 4 if reduction == "sequence_sum" else sum(len(row.target) for row in data)
     (total / count).backward()
     gradients = {n: v.grad.double() for n, v in attaching.trained_values(reference).items()}
     norm = torch.stack([g.norm() for g in gradients.values()]).norm()
@@ -118,13 +118,13 @@ def test_one_step_is_that_of_a_plain_float64_reference(
         assert torch.allclose(after.double()[clear], expected[clear], atol=2e-5)
 
 
-@pytest.mark.parametrize("loss", ["sequence_sum", "token_mean"])
-def test_accumulation_is_one_big_batch(tmp_path: Path, loss: str) -> None:
+@pytest.mark.parametrize("reduction", ["sequence_sum", "token_mean"])
+def test_accumulation_is_one_big_batch(tmp_path: Path, reduction: str) -> None:
     results = []
     data = sorted(rows(8), key=len)
     for size, steps in ((8, 1), (2, 4)):
         section = TrainingSection(
-            learning_rate=1e-2, batch_size=size, gradient_accumulation_steps=steps, loss=loss
+            learning_rate=1e-2, batch_size=size, gradient_accumulation_steps=steps, loss=reduction
         )
         model, _, _ = trainable()
         run(model, tmp_path / str(size), section, data)

@@ -17,9 +17,9 @@ from lori_core.data import sources
 from lori_core.data.batching import collate
 from lori_core.errors import AdapterError, ConfigError
 from lori_core.evaluation.evaluate import wearing
+from lori_core.loss import example_losses
 from lori_core.session import Session, open_session, training_rows
 from lori_core.tracking import NullTracker
-from lori_core.training import example_losses
 from lori_core.tuned import Tuned
 from support import refused
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 from lori_core import __version__
-from lori_core.cli import adapters, evaluation, pipeline
+from lori_core.cli import adapters, evaluation, experiments, pipeline
 from lori_core.errors import LoriError
 
 _QUIET = {
@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lori {__version__}")
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for group in (pipeline, adapters, evaluation):
+    for group in (pipeline, adapters, evaluation, experiments):
         group.add(commands)
     return parser
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("lori: interrupted; run again to continue", file=sys.stderr)
         return 130
     except Exception as error:
-        if args.debug or args.command == "stage":
+        if args.debug or args.command in ("stage", "point"):
             raise
         print(f"lori: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
         return 1

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lori_core.errors import LoriError
+
+if TYPE_CHECKING:
+    from flows.graph import Plan
+    from lori_core.tracking import RunTracker
 
 
 def add(commands: Any) -> None:
@@ -20,15 +26,15 @@ def add(commands: Any) -> None:
         epilog="examples: lori run --profile smoke   |   lori run --set lori.rank=16 "
         "--set tasks.math.training.learning_rate=1e-3",
     )
-    _add_changes(run)
+    add_changes(run)
     run.set_defaults(function=_run)
     plan = commands.add_parser(
         "plan", help="say which stages would run, and why", description="Runs nothing."
     )
     plan.add_argument("--json", action="store_true", help="for machines")
     plan.set_defaults(function=_plan)
-    pull = commands.add_parser("pull", help="bring in data and base model; pin the data with DVC")
-    pull.set_defaults(function=_pull)
+    bring = commands.add_parser("pull", help="bring in data and base model; pin the data with DVC")
+    bring.set_defaults(function=pull)
     stage = commands.add_parser(
         "stage",
         help="run one stage here and now (what dvc.yaml calls)",
@@ -53,7 +59,8 @@ def add(commands: Any) -> None:
     profiles.set_defaults(function=_profiles)
 
 
-def _add_changes(parser: argparse.ArgumentParser) -> None:
+def add_changes(parser: argparse.ArgumentParser) -> None:
+    """Add the options that rewrite params.yaml."""
     parser.add_argument("--profile", help="make params.yaml a copy of profiles/PROFILE.yaml")
     parser.add_argument(
         "--set",
@@ -73,7 +80,7 @@ def _run(args: argparse.Namespace) -> int:
     with pipeline_lock(workspace, print):
         for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
             print(line)
-        _pull(args)
+        pull(args)
         unchanged = nothing_to_do(workspace)
         if unchanged:
             print(unchanged)
@@ -106,7 +113,8 @@ def _check_disk() -> None:
         )
 
 
-def _pull(args: argparse.Namespace) -> int:
+def pull(args: argparse.Namespace) -> int:
+    """Bring in data and base model, and pin the data with DVC."""
     _pull_data()
     from flows.data import pin
 
@@ -125,31 +133,43 @@ def _plan(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(dict(planned.stale), indent=2))
         return 0
-    for stage in planned.stages:
-        why = planned.stale.get(stage.name)
-        print(f"{'run ' if why else 'keep'}  {stage.name:28} {'; '.join(why or ['unchanged'])}")
+    show_plan(planned)
     return 0
 
 
-def _stage(args: argparse.Namespace) -> int:
-    from lori_core.tracking import stage_tracker
+def show_plan(planned: Plan) -> None:
+    """Print each stage, whether it would run, and why."""
+    for stage in planned.stages:
+        why = planned.stale.get(stage.name)
+        print(f"{'run ' if why else 'keep'}  {stage.name:28} {'; '.join(why or ['unchanged'])}")
 
+
+def _stage(args: argparse.Namespace) -> int:
     if "DVC_STAGE" in os.environ:
         from lori_core.process import die_with_parent
 
         die_with_parent()
-    tracker = stage_tracker(f"{args.name}@{args.item}" if args.item else args.name)
-    try:
+    with tracked(f"{args.name}@{args.item}" if args.item else args.name) as tracker:
         from lori_core import params_file, stages
 
         stages.run(params_file.load(), args.name, args.item, tracker)
+    return 0
+
+
+@contextmanager
+def tracked(stage: str) -> Iterator[RunTracker]:
+    """Yield a stage's tracker, and report to it how the stage failed, if it does."""
+    from lori_core.tracking import stage_tracker
+
+    tracker = stage_tracker(stage)
+    try:
+        yield tracker
     except LoriError as error:
         tracker.error(str(error), error.exit_code)
         raise
     except Exception as error:
         tracker.error(f"{type(error).__name__}: {error}", 1)
         raise
-    return 0
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -19,9 +19,9 @@ from lori_core.errors import InputError, LoriError
 from lori_core.evaluation.evaluate import wearing
 from lori_core.evaluation.generation import length_batches
 from lori_core.evaluation.statistics import mean_interval
+from lori_core.loss import example_losses
 from lori_core.progress import bar
 from lori_core.session import Session
-from lori_core.training import example_losses
 
 
 @torch.inference_mode()

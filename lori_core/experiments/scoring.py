@@ -14,7 +14,7 @@ from lori_core.evaluation.evaluate import evaluate, wearing
 from lori_core.evaluation.excess import held_out_losses
 from lori_core.evaluation.statistics import mean_interval
 from lori_core.experiments import results
-from lori_core.experiments.points import MODEL, Mixture, Score
+from lori_core.experiments.points import MODEL, Mixture, Score, folder_of
 from lori_core.experiments.results import Row
 from lori_core.merge_methods import Options
 from lori_core.session import Session, open_session
@@ -47,7 +47,7 @@ def mixed(mixture: Mixture) -> Adapter | Tuned | None:
     if not mixture.adapters:
         return None
     if mixture.method is None:
-        return tuned.open_model(results.folder_of(mixture.adapters[0]) / MODEL)
+        return tuned.open_model(folder_of(mixture.adapters[0]) / MODEL)
     parents = [results.adapter_of(name) for name in mixture.adapters]
     options = Options(density=mixture.density, seed=mixture.seed)
     return merging.merge(mixture.method, parents, list(mixture.weights), options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from lori_core.experiments.points import (
     Train,
     folder_of,
 )
-from lori_core.files import write_text
+from lori_core.files import read_json, write_text
+from lori_core.tracking import RunTracker
 
 DVC = FOLDER / "dvc.yaml"
 REPORT = FOLDER / "report"
@@ -49,6 +51,32 @@ def write(points: Points) -> None:
         "meta": {"gpus": 0},
     }
     write_text(DVC, HEADER + _yaml({"stages": stages}))
+
+
+def describe(points: Points) -> str:
+    """Return in a few words what there is to run."""
+    kinds = [point.kind for point in points.by_name.values()]
+    return f"{kinds.count('train')} trainings, {kinds.count('score')} scorings"
+
+
+def report(tracker: RunTracker) -> None:
+    """Write the page about all experiments that `metrics/experiments` has numbers of."""
+    from lori_core.report.experiments import page
+
+    tracker.start(REPORT_STAGE)
+    summary = page.write(METRICS, REPORT)
+    tracker.metrics(summary["metrics"])
+    tracker.artifact(REPORT)
+    tracker.end()
+
+
+def show(say: Callable[[str], None]) -> None:
+    """Say what came out, and where to look."""
+    summary = read_json(REPORT / "summary.json")
+    say(summary["summary"])
+    for claim in summary["claims"]:
+        say(f"  {claim['verdict']:32} {claim['claim']}")
+    say(f"The tables and figures beside the paper's: {REPORT / 'index.html'}")
 
 
 def _yaml(values: Any) -> str:

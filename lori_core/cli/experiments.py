@@ -1,0 +1,92 @@
+"""Commands that run the paper's experiments and ours."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from lori_core.cli.pipeline import add_changes, pull, tracked
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the parser."""
+    experiment = commands.add_parser(
+        "experiment",
+        help="run an experiment of the paper: methods, merges, ablations",
+        description="Pull the data, write the experiment's points to experiments/, and run those "
+        "that have not run yet, through the Prefect flow. What several experiments need is trained "
+        "once. The tables and figures stand beside the paper's in experiments/report/index.html.",
+        epilog="examples: lori experiment --list   |   lori experiment granularity --profile smoke "
+        "  |   lori experiment single-task merge-four   |   lori experiment all --plan",
+    )
+    experiment.add_argument("names", nargs="*", metavar="NAME", help="of --list, or all")
+    experiment.add_argument("--list", action="store_true", help="say which experiments there are")
+    experiment.add_argument("--plan", action="store_true", help="say what would run; run nothing")
+    add_changes(experiment)
+    experiment.set_defaults(function=_experiment)
+    point = commands.add_parser(
+        "point", help="run one point here and now (what experiments/dvc.yaml calls)"
+    )
+    point.add_argument("name", metavar="NAME", help="of experiments/points.json, or report")
+    point.set_defaults(function=_point)
+
+
+def _experiment(args: argparse.Namespace) -> int:
+    if args.list or not args.names:
+        return _list()
+    from flows import graph
+    from flows.lock import pipeline_lock
+    from flows.run import nothing_to_do, run_in_process
+    from lori_core import params_file
+    from lori_core.experiments import catalogue, stages
+
+    workspace = Path.cwd()
+    with pipeline_lock(workspace, print):
+        for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
+            print(line)
+        points = catalogue.build(params_file.load(), args.names)
+        stages.write(points)
+        print(f"{stages.DVC}: {stages.describe(points)}")
+        if args.plan:
+            return _plan(workspace)
+        pull(args)
+        unchanged = nothing_to_do(workspace, graph.EXPERIMENTS)
+        if unchanged:
+            print(unchanged)
+        code = 0 if unchanged else run_in_process(workspace, args.names)
+    if code == 0:
+        stages.show(print)
+    return code
+
+
+def _list() -> int:
+    from lori_core.experiments.catalogue import EXPERIMENTS
+
+    for name, function in EXPERIMENTS.items():
+        print(f"{name:26} {(function.__doc__ or '').splitlines()[0]}")
+    return 0
+
+
+def _plan(workspace: Path) -> int:
+    from flows import graph
+    from lori_core.cli.pipeline import show_plan
+
+    show_plan(graph.plan(workspace, graph.EXPERIMENTS))
+    return 0
+
+
+def _point(args: argparse.Namespace) -> int:
+    if "DVC_STAGE" in os.environ:
+        from lori_core.process import die_with_parent
+
+        die_with_parent()
+    with tracked(args.name) as tracker:
+        from lori_core.experiments import running, stages
+
+        if args.name == stages.REPORT_STAGE:
+            stages.report(tracker)
+        else:
+            running.run(args.name, tracker)
+    return 0

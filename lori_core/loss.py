@@ -1,0 +1,84 @@
+"""The loss of a batch, by its target tokens alone (METHOD, section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lori_core import packed
+from lori_core.data.batching import IGNORED
+
+#: Positions whose logits exist at the same time; bounds memory at positions x vocabulary.
+LOGIT_CHUNK = 1024
+Reduction = Literal["sum", "none"]
+#: Config entries of models that change logits after `lm_head`; those take the model's own path.
+_LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+
+
+def sequence_loss(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of the target tokens' negative log-probabilities, float32, a scalar.
+
+    Logits are computed only where there is a target, `LOGIT_CHUNK` positions at a time. Batches are
+    packed (`data.packing`), or padded on the right (`data.batching`), where causal attention
+    already hides the padding and needs no mask.
+    """
+    first, *others = _chunk_losses(model, inputs, "sum")
+    return sum(others, start=first)
+
+
+def example_losses(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return what `sequence_loss` sums, for each example of the batch: float32, [batch]."""
+    losses = torch.cat(_chunk_losses(model, inputs, "none"))
+    if "counts" in inputs:
+        counts = inputs["counts"]
+    else:
+        counts = (inputs["labels"][:, 1:] != IGNORED).sum(dim=1)
+    return torch.stack([part.sum() for part in losses.split(counts.tolist())])
+
+
+def _chunk_losses(model: Any, inputs: Mapping[str, Tensor], reduction: Reduction) -> list[Tensor]:
+    """Return the target tokens' losses, or their sum, for each `LOGIT_CHUNK` of positions."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if "slots" in inputs:
+        hidden, targets = packed.hidden_states(base, inputs), inputs["targets"]
+        hidden = hidden.index_select(0, inputs["predicting"])
+    else:
+        ids, labels = inputs["input_ids"], inputs["labels"][:, 1:]
+        wanted = labels != IGNORED
+        targets = labels[wanted]
+        if changes_logits(base):
+            logits: Tensor = model(input_ids=ids, use_cache=False).logits[:, :-1][wanted]
+            return [_nll(logits, targets, reduction)]
+        backbone = getattr(base, base.base_model_prefix)
+        hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][wanted]
+    head = base.get_output_embeddings()
+    chunks = zip(hidden.split(LOGIT_CHUNK), targets.split(LOGIT_CHUNK), strict=True)
+    if len(hidden) <= LOGIT_CHUNK:
+        return [_chunk_loss(head, *chunk, reduction) for chunk in chunks]
+    return [checkpoint(_chunk_loss, head, *c, reduction, use_reentrant=False) for c in chunks]
+
+
+def changes_logits(base: Any) -> bool:
+    """Say whether a model's config has it change logits after `lm_head`."""
+    return any(getattr(base.config, name, None) for name in _LOGIT_CHANGES)
+
+
+def _chunk_loss(head: nn.Module, states: Tensor, targets: Tensor, reduction: Reduction) -> Tensor:
+    return _nll(head(states), targets, reduction)
+
+
+def _nll(logits: Tensor, targets: Tensor, reduction: Reduction) -> Tensor:
+    losses: Tensor = nn.functional.cross_entropy(logits.float(), targets, reduction=reduction)
+    return losses
+
+
+def counted(inputs: Mapping[str, Any], loss: Literal["sequence_sum", "token_mean"]) -> int:
+    """Return what a batch's loss is averaged over: its examples, or its target tokens."""
+    if "counts" in inputs:
+        return len(inputs["counts"] if loss == "sequence_sum" else inputs["targets"])
+    labels = inputs["labels"]
+    return len(labels) if loss == "sequence_sum" else int((labels != IGNORED).sum())
