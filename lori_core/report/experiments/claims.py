@@ -44,10 +44,9 @@ def judged(experiments: Mapping[str, Experiment]) -> list[dict[str, Any]]:
 def _methods(
     pairs: Iterable[tuple[str, str]], margin: float = 0.0, tasks: Sequence[str] | None = None
 ) -> Compare:
-    """Compare methods on single tasks, those of the pairs that were run."""
+    """Compare methods on single tasks; what was not run is "not measured"."""
 
     def compare(experiment: Experiment, cells: Cells) -> list[Part]:
-        there = set(experiment.levels("method"))
         return [
             above(
                 experiment,
@@ -58,7 +57,6 @@ def _methods(
                 margin,
             )
             for first, second in pairs
-            if {first, second} <= there
         ]
 
     return compare
@@ -96,8 +94,6 @@ def _merges(
         parts = []
         for first in firsts:
             for second in seconds if seconds is not None else [(first[0], "linear")]:
-                if not all(_ran(experiment, pair) for pair in (first, second)):
-                    continue
                 for chosen in [[task] for task in tasks or ()] if apart else [tasks]:
                     where = cells.of(experiment, chosen)
                     label = f"{_named(first)} against {_named(second)}"
@@ -112,22 +108,12 @@ def _named(pair: tuple[str, str]) -> str:
     return f"{MERGES[pair[1]]} {METHODS[pair[0]]}"
 
 
-def _ran(experiment: Experiment, pair: tuple[str, str]) -> bool:
-    rows = experiment.rows
-    return any((r.factors["method"], r.factors["merge"]) == pair for r in rows)
-
-
 def _setting(experiment: Experiment, pair: tuple[str, str]) -> Condition:
     """Return a merge as a condition; of several weights or densities the first one that was run."""
     method, merge = pair
     rows = [r for r in experiment.rows if (r.factors["method"], r.factors["merge"]) == pair]
-    first = rows[0].factors
-    return {
-        "method": method,
-        "merge": merge,
-        "weight": first["weight"],
-        "density": first["density"],
-    }
+    setting = {key: rows[0].factors[key] for key in ("weight", "density")} if rows else {}
+    return {"method": method, "merge": merge, **setting}
 
 
 def _safety(experiment: Experiment, cells: Cells) -> list[Cell]:

@@ -10,6 +10,7 @@ from statistics import fmean
 from lori_core.evaluation.statistics import seeds_interval
 from lori_core.report.experiments.catalogue import METRICS, SCORES
 from lori_core.report.experiments.rows import Experiment, Wanted
+from lori_core.report.tables import signed
 
 #: What rows to compare in: `metric`, `task` and factors.
 Cell = Mapping[str, Wanted]
@@ -155,7 +156,7 @@ def text(found: Difference | None) -> str:
         # More is better, so the interval's upper end is the lowest loss.
         ends = [found.value, found.high, found.low]
         ends = [None if end is None else 100 * math.expm1(-end / 100) for end in ends]
-    middle, low, high = (None if end is None else f"{end:+.1f}" for end in ends)
+    middle, low, high = (None if end is None else signed(end, 1) for end in ends)
     interval = "no interval" if low is None or high is None else f"[{low}, {high}]"
     seeds = f"{found.seeds} seed{'s' if found.seeds > 1 else ''}"
     named = {POINTS: f"{middle} points", LOSS: f"loss {middle} %"}

@@ -94,17 +94,19 @@ def continual(experiment: Experiment) -> Figure:
     learned = learned_levels(experiment)
     measures = experiment.measures()
     kept = [m for t, m in measures if t == "safety" and m != "loss"]
-    figure, axes = plt.subplots(1, len(kept) + 1, figsize=(4.1 * (len(kept) + 1), 3.6))
+    figure, axes = plt.subplots(
+        1, len(kept) + 1, figsize=(4.1 * (len(kept) + 1), 3.6), squeeze=False
+    )
     methods = experiment.levels("method")
-    for axis, metric in zip(axes, kept, strict=False):
+    for axis, metric in zip(axes[0], kept, strict=False):
         groups = [(name or "safety\nalone", "safety", metric, name) for name in learned]
         _learned_bars(axis, experiment, groups, methods)
         axis.set_title(f"Safety: {METRICS[metric].label}", fontsize=10)
     own = {t: m for t, m in reversed(measures) if m in SCORES and t != "safety"}
     groups = [(name, name, own[name], name) for name in learned if name in own]
-    _learned_bars(axes[-1], experiment, groups, methods)
-    axes[-1].set_title("Score on the learned task", fontsize=10)
-    for axis in axes:
+    _learned_bars(axes[0][-1], experiment, groups, methods)
+    axes[0][-1].set_title("Score on the learned task", fontsize=10)
+    for axis in axes[0]:
         axis.set_xlabel("learned after safety")
     return panels.finish(
         figure, "A safety adapter learns a task: what is left of safety", legend=True
@@ -292,26 +294,26 @@ def _one_over_root(axis: Any, experiment: Experiment, source: str) -> None:
 
 def pareto(experiment: Experiment) -> Figure:
     """Draw safety over each task's score, a point for each pair of weights, and the front."""
-    measures = [(t, m) for t, m in experiment.measures(*SCORES) if t != "safety"]
+    main = dict(experiment.main_measures())
+    kept = main.pop("safety", "refusal_rate")
     weights = list(product(experiment.levels("safety_weight"), experiment.levels("task_weight")))
-    figure, axes = plt.subplots(
-        1, len(measures), figsize=(4.2 * len(measures), 4), squeeze=False, sharey=True
-    )
-    for axis, (task, metric) in zip(axes[0], measures, strict=True):
+    count = max(1, len(main))
+    figure, axes = plt.subplots(1, count, figsize=(4.2 * count, 4), squeeze=False, sharey=True)
+    for axis, (task, metric) in zip(axes[0], main.items(), strict=False):
         found = []
         for safety, weight in weights:
             where = {"safety_weight": safety, "task_weight": weight}
             x = experiment.estimate(metric, task, **where)
-            y = experiment.estimate("refusal_rate", "safety", **where)
+            y = experiment.estimate(kept, "safety", **where)
             if x is not None and y is not None:
-                found.append((100 * x.value, 100 * y.value, f"{safety:g}/{weight:g}"))
-        panels.front(axis, found)
+                place = panels.scaled(metric, x.value), panels.scaled(kept, y.value)
+                found.append((*place, f"{safety:g}/{weight:g}"))
+        panels.front(axis, found, METRICS[metric].better, METRICS[kept].better)
         axis.set_xlabel(cells.heading(task, metric))
         clean(figure, axis)
-    axes[0][0].set_ylabel("safety: refusal rate, %")
-    return panels.finish(
-        figure, "Safety against task score; labels: weight of safety / of the tasks"
-    )
+    axes[0][0].set_ylabel(cells.heading("safety", kept))
+    title = "Safety against task score; labels: weight of safety / of the tasks"
+    return panels.finish(figure, title)
 
 
 #: Whose scores stand beside the paper's in one figure, and their losses in another.

@@ -8,11 +8,12 @@ from typing import Any
 from lori_core.report import tables
 
 HOW = (
-    "A difference is paired by seed and has a 95 % interval: the wider of Student's over seeds and "
-    "what the test items alone allow. A claim of several comparisons held where all of them do, "
-    "did not hold where one did not, and otherwise could not be told at this size. Each comparison "
-    "is judged by itself. Beside the verdict by the tasks' scores stands that by held-out losses, "
-    "which vary less, where both were measured."
+    "Intervals are of 95 %: of a score, the wider of Student's over seeds and that of all seeds' "
+    "test items together; of a loss, Student's over seeds; of a single seed, that over its items. "
+    "A difference is paired by seed, and so is its interval. A claim of several comparisons held "
+    "where all of them do, did not hold where one did not, and otherwise could not be told at this "
+    "size. Each comparison is judged by itself. Beside the verdict by the tasks' scores stands "
+    "that by held-out losses, which vary less, where both were measured."
 )
 
 
@@ -46,7 +47,7 @@ def evidence(built: Mapping[str, Any], pictures: str = "") -> str:
     """Return all experiments' parts, the verdicts first."""
     lines = ["# The paper's experiments, run here", "", built["summary"], ""]
     lines += tables.markdown(
-        ["claim", "by scores", "by losses"],
+        ["claim", "verdict", "by held-out losses"],
         [
             [_escape(claim["claim"]), claim["verdict"], claim["losses"] or tables.NOTHING]
             for claim in built["claims"]
@@ -58,7 +59,7 @@ def evidence(built: Mapping[str, Any], pictures: str = "") -> str:
 
 
 def _claim(claim: Mapping[str, Any]) -> list[str]:
-    lines = [f"- **{claim['claim']}** ({claim['source']}) By scores: {claim['verdict']}."]
+    lines = [f"- **{claim['claim']}** ({claim['source']}) By {claim['by']}: {claim['verdict']}."]
     lines += [f"  - Rule: {claim['rule']}."]
     lines += [f"  - {because['text']}: {because['verdict']}" for because in claim["because"]]
     if claim["losses"]:

@@ -75,10 +75,10 @@ def _upper(experiment: Experiment, cells: Cells) -> list[Part]:
 
 
 def _against(factor: str, first: str, others: Sequence[str], margin: float = 0.0) -> Compare:
-    """Compare one level of a factor with others, those that were run."""
+    """Compare one level of a factor with others; what was not run is "not measured"."""
 
     def compare(experiment: Experiment, cells: Cells) -> list[Part]:
-        there, names = experiment.levels(factor), experiment.spec.factors[factor].names
+        names = experiment.spec.factors[factor].names
         where = cells.of(experiment, None)
         return [
             above(
@@ -90,7 +90,6 @@ def _against(factor: str, first: str, others: Sequence[str], margin: float = 0.0
                 margin,
             )
             for other in others
-            if other in there
         ]
 
     return compare
@@ -301,7 +300,6 @@ MASK_CLAIMS: tuple[Claim, ...] = (
             for structure in STRUCTURES
             if structure != "none"
             for part in _against("structure", structure, ["none"], MARGIN)(experiment, cells)
-            if structure in experiment.levels("structure")
         ],
     ),
 )

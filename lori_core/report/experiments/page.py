@@ -10,6 +10,7 @@ from typing import Any
 
 from lori_core.files import replaced_folder, write_json, write_text
 from lori_core.report.experiments import (
+    cells,
     claims,
     figures,
     gaps,
@@ -113,7 +114,19 @@ def _info(experiment: Experiment) -> list[tuple[str, str]]:
     ]
     if "seeds" not in experiment.info:
         made.append((INFO["seeds"], _text(experiment.seeds())))
+    made.append(("Items of each seed's scores", _items(experiment)))
     return [(label, text) for label, text in made if text]
+
+
+def _items(experiment: Experiment) -> str:
+    """Return how many items each score of a seed is over: the most, where rows differ."""
+    counts: dict[tuple[str, str], int] = {}
+    for row in experiment.rows:
+        if row.n:
+            key = (row.task, row.metric)
+            counts[key] = max(counts.get(key, 0), row.n)
+    measures = [pair for pair in experiment.measures() if pair in counts]
+    return "; ".join(f"{cells.heading(*pair, unit=False)} {counts[pair]:,}" for pair in measures)
 
 
 def _text(value: Any) -> str:
@@ -137,10 +150,7 @@ def _summary(experiments: Mapping[str, Experiment], counts: Mapping[str, int]) -
     on = f" on {', '.join(sorted(bases))}" if bases else ""
     told = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
     plural = "experiment" if len(experiments) == 1 else "experiments"
-    return (
-        f"{len(experiments)} {plural}{on}. Of {sum(counts.values())} claims, judged by the tasks' "
-        f"scores, {told}."
-    )
+    return f"{len(experiments)} {plural}{on}. Of {sum(counts.values())} claims {told}."
 
 
 def _html(built: Mapping[str, Any], folder: Path) -> str:

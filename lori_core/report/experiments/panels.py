@@ -303,12 +303,22 @@ def curve(
     )  # fmt: skip
 
 
-def front(axis: Any, found: Sequence[tuple[float, float, str]]) -> None:
-    """Draw labelled points, and join those that no other is above in both coordinates."""
+def front(axis: Any, found: Sequence[tuple[float, float, str]], more_x: int, more_y: int) -> None:
+    """Draw labelled points, and join those that no other one is better than in both coordinates.
+
+    Args:
+        axis: to draw on.
+        found: the points.
+        more_x: 1 where more is better, -1 where less is.
+        more_y: the same of the other coordinate.
+    """
     best = sorted(
         (x, y)
         for x, y, _ in found
-        if not any((a >= x and b >= y) and (a, b) != (x, y) for a, b, _ in found)
+        if not any(
+            more_x * a >= more_x * x and more_y * b >= more_y * y and (a, b) != (x, y)
+            for a, b, _ in found
+        )
     )
     axis.margins(x=0.1)
     axis.plot([x for x, _ in best], [y for _, y in best], "-", color=VERMILLION, lw=1.2, zorder=1)

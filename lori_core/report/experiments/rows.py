@@ -8,7 +8,7 @@ The file `metrics/experiments/NAME.json` is `{"experiment", "info", "rows"}`; a 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,8 +58,9 @@ class Estimate:
 
     Attributes:
         value: the mean over seeds.
-        low: the lower end of its 95 % interval: Student's over seeds; of one seed, that over its
-            items; None where neither is known.
+        low: the lower end of its 95 % interval: the wider of Student's over seeds and, of a share,
+            that of all seeds' items together; of one seed that over its items; None where neither
+            is known. Three seeds that happen to agree do not make a number certain.
         high: the upper end.
         seeds: how many there are.
         n: items of all seeds together.
@@ -119,15 +120,10 @@ class Experiment:
         seeds = self.by_seed(metric, task, **factors)
         if not seeds:
             return None
-        low = high = None
-        if len(seeds) > 1:
-            low, high = seeds_interval(list(seeds.values()))
-        elif len(rows) == 1:
-            low, high = rows[0].low, rows[0].high
-        if low is not None and high is not None and _kind(metric) == "share":
-            low, high = max(0.0, low), min(1.0, high)
+        middle = fmean(seeds.values())
+        low, high = _interval(rows, list(seeds.values()), middle, _kind(metric) == "share")
         n = sum(row.n for row in rows)
-        return Estimate(fmean(seeds.values()), low, high, len(seeds), n)
+        return Estimate(middle, low, high, len(seeds), n)
 
     def levels(self, factor: str) -> list[Any]:
         """Return the levels of a factor that rows have: names in their order, numbers sorted."""
@@ -161,6 +157,32 @@ class Experiment:
     def seeds(self) -> list[int]:
         """Return the seeds that rows have."""
         return sorted({row.seed for row in self.rows})
+
+
+def _interval(
+    rows: Sequence[Row], values: Sequence[float], middle: float, share: bool
+) -> tuple[float | None, float | None]:
+    """Return the interval of an estimate, as `Estimate` says."""
+    below, above = _items(rows) if len(rows) == len(values) else (None, None)
+    if len(values) > 1:
+        low, high = seeds_interval(values)
+        if share and below is not None and above is not None:
+            low, high = min(low, middle - below), max(high, middle + above)
+    elif below is not None and above is not None:
+        low, high = middle - below, middle + above
+    else:
+        return None, None
+    return (max(0.0, low), min(1.0, high)) if share else (low, high)
+
+
+def _items(rows: Sequence[Row]) -> tuple[float | None, float | None]:
+    """Return how far the interval of all rows' items together goes below and above their mean."""
+    known = [(row.value, row.low, row.high) for row in rows]
+    below = [v - low for v, low, _ in known if v is not None and low is not None]
+    above = [high - v for v, _, high in known if v is not None and high is not None]
+    if len(below) < len(rows) or len(above) < len(rows):
+        return None, None
+    return math.hypot(*below) / len(rows), math.hypot(*above) / len(rows)
 
 
 def _is(level: Level, wanted: Wanted) -> bool:

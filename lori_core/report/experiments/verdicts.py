@@ -122,9 +122,9 @@ def judge(claim: Claim, experiment: Experiment) -> dict[str, Any]:
     """Return what the rows say of a claim.
 
     Returns:
-        `name`, `experiment`, `claim`, `source`, `rule`; `verdict` and `because`, the text and
-        verdict of each comparison; `losses` and `losses_because`, the same judged by held-out
-        losses, else None and [].
+        `name`, `experiment`, `claim`, `source`, `rule`; `by`, what decides; `verdict` and
+        `because`, the text and verdict of each comparison; `losses` and `losses_because`, the same
+        judged by held-out losses, else None and [].
     """
     parts = claim.compare(experiment, BY_SCORES)
     judged: dict[str, Any] = {
@@ -133,6 +133,7 @@ def judge(claim: Claim, experiment: Experiment) -> dict[str, Any]:
         "claim": claim.text,
         "source": claim.source,
         "rule": claim.rule,
+        "by": "scores" if claim.losses else "measurement",
         "verdict": all_of(parts),
         "because": _because(parts) or [{"text": "not measured", "verdict": UNCLEAR}],
         "losses": None,
