@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from itertools import product
 
 from lori_core.report.experiments import catalogue, cells
@@ -30,32 +31,42 @@ def _never_run(experiment: Experiment) -> list[str]:
 
 
 def _missing_points(experiment: Experiment) -> list[str]:
-    sweep = experiment.spec.sweep
-    seeds = experiment.seeds()
-    lines: dict[str, None] = {}
-    for task, metric in experiment.measures():
-        there = {
-            (*(row.factors[name] for name in sweep), row.seed)
-            for row in experiment.rows
-            if (row.task, row.metric) == (task, metric)
-        }
-        for point in product(*(_levels_for(experiment, name, task) for name in sweep)):
-            missing = [seed for seed in seeds if (*point, seed) not in there]
-            if not missing or not _wanted(experiment, point, task):
-                continue
-            where = ", ".join(
-                f"{experiment.spec.factors[name].label} "
-                f"{cells.level(experiment.spec.factors[name], level) or 'none'}"
-                for name, level in zip(sweep, point, strict=True)
-            )
-            which = "" if len(missing) == len(seeds) else f" (seed {_listed(missing)})"
-            lines[f"No number for {cells.heading(task, metric, unit=False)} at {where}{which}."] = (
-                None
-            )
-    listed = list(lines)
-    if len(listed) > MOST:
-        listed = [*listed[:MOST], f"And {len(listed) - MOST} more points without a number."]
-    return listed
+    missing: dict[str, list[str]] = {}
+    measures = experiment.measures() or [("", name) for name in experiment.spec.required]
+    for task, metric in measures:
+        for where in _missing(experiment, task, metric):
+            missing.setdefault(where, []).append(cells.heading(task, metric, unit=False))
+    lines = [
+        f"No number at {where}: "
+        + ("all measures." if len(found) == len(measures) > 1 else f"{', '.join(found)}.")
+        for where, found in missing.items()
+    ]
+    if len(lines) > MOST:
+        lines = [*lines[:MOST], f"And at {len(lines) - MOST} more points."]
+    return lines
+
+
+def _missing(experiment: Experiment, task: str, metric: str) -> Iterator[str]:
+    """Yield each point of the sweep without a number, with the seeds it misses, as text."""
+    sweep, seeds = experiment.spec.sweep, experiment.seeds()
+    there = {
+        (*(row.factors[name] for name in sweep), row.seed)
+        for row in experiment.rows
+        if (row.task, row.metric) == (task, metric)
+    }
+    for point in product(*(_levels_for(experiment, name, task) for name in sweep)):
+        lost = [seed for seed in seeds if (*point, seed) not in there]
+        if lost and _wanted(experiment, point):
+            which = "" if len(lost) == len(seeds) else f" (seed {', '.join(map(str, lost))})"
+            yield _place(experiment, dict(zip(sweep, point, strict=True))) + which
+
+
+def _place(experiment: Experiment, point: Mapping[str, Level]) -> str:
+    factors = experiment.spec.factors
+    return ", ".join(
+        f"{factors[name].label} {cells.level(factors[name], level) or 'none'}"
+        for name, level in point.items()
+    )
 
 
 def _levels_for(experiment: Experiment, name: str, task: str) -> list[Level]:
@@ -66,22 +77,17 @@ def _levels_for(experiment: Experiment, name: str, task: str) -> list[Level]:
     return found
 
 
-def _wanted(experiment: Experiment, point: tuple[Level, ...], task: str) -> bool:
-    """Whether a point of the sweep was meant to be: not every method is merged in every way."""
-    if "merge" not in experiment.spec.sweep:
-        return True
+def _wanted(experiment: Experiment, point: tuple[Level, ...]) -> bool:
+    """Whether a point was meant: not every adapter is merged in every way, or width trained."""
     sweep = experiment.spec.sweep
-    pairs = {tuple(row.factors[name] for name in sweep) for row in experiment.rows}
-    return point in pairs
+    if not {"merge", "source"} & set(sweep):
+        return True
+    return any(tuple(row.factors[name] for name in sweep) == point for row in experiment.rows)
 
 
 def _nulls(experiment: Experiment) -> list[str]:
     count = sum(row.value is None for row in experiment.rows)
     return [f"{count} measurements came out without a value."] if count else []
-
-
-def _listed(seeds: list[int]) -> str:
-    return ", ".join(str(seed) for seed in seeds)
 
 
 def known(experiment: Experiment) -> bool:

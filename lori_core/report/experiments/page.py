@@ -41,8 +41,8 @@ def write(folder_of_metrics: Path, out: Path) -> dict[str, Any]:
 
     Args:
         folder_of_metrics: the folder of `NAME.json`, any subset of the experiments.
-        out: becomes `index.html`, `evidence.md`, `summary.json`, `scores.csv`, and for each
-            experiment `NAME.md`, `NAME.png` and `NAME.svg`.
+        out: becomes `index.html`, `evidence.md`, `summary.json`, and for each experiment
+            `NAME.md`, `NAME.png`, `NAME.svg` and, for `dvc plots`, `plots/NAME.csv`.
 
     Returns:
         `metrics`: flat numbers for tracking; `experiments`: by name `figures` (file names),
@@ -58,7 +58,8 @@ def write(folder_of_metrics: Path, out: Path) -> dict[str, Any]:
         for name, made in built["experiments"].items():
             write_text(work / f"{name}.md", markdown.part(made))
         write_text(work / "evidence.md", markdown.evidence(built))
-        write_text(work / "scores.csv", plots.scores_csv(experiments))
+        for name, experiment in experiments.items():
+            write_text(work / "plots" / f"{name}.csv", plots.scores(experiment))
         write_text(work / "index.html", _html(built, work))
         write_json(work / "summary.json", built)
     return built

@@ -61,20 +61,26 @@ def _plain(level: Level) -> str:
     return "" if level is None else level if isinstance(level, str) else f"{level:g}"
 
 
-def scores_csv(experiments: dict[str, Experiment]) -> str:
-    """Return the shares of all experiments as CSV, a line for each, in percent."""
+def scores(experiment: Experiment) -> str:
+    """Return the numbers of an experiment's figure as CSV, a line for each point: `COLUMNS`.
+
+    Shares are in percent. `label` names the point, its task and what was measured.
+    """
+    main = set(experiment.main_measures()) or {("", name) for name in experiment.spec.required}
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("experiment", *COLUMNS))
-    for name, experiment in experiments.items():
-        for point in points(experiment, without=("layer",)):
-            known = METRICS.get(point["metric"])
-            if known is None or known.kind != "share":
-                continue
+    writer.writerow(COLUMNS)
+    for point in points(experiment, without=("layer",)):
+        task, metric = point["task"], point["metric"]
+        if (task, metric) in main or metric in experiment.spec.required:
             facts = {key: point[key] for key in COLUMNS}
             for key in ("value", "low", "high"):
-                facts[key] = "" if facts[key] is None else f"{100 * facts[key]:.2f}"
-            named = [name, point["task"], known.label, point["label"]]
-            facts["label"] = ": ".join(part for part in named if part)
-            writer.writerow((name, *facts.values()))
+                facts[key] = "" if facts[key] is None else _shown(metric, facts[key])
+            facts["label"] = f"{cells.heading(task, metric)}: {point['label']}"
+            writer.writerow(facts.values())
     return out.getvalue()
+
+
+def _shown(metric: str, value: float) -> str:
+    share = metric in METRICS and METRICS[metric].kind == "share"
+    return f"{100 * value if share else value:.6g}"
