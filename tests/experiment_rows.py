@@ -13,6 +13,8 @@ from lori_core.report.experiments.catalogue import LORI, METHODS, PROJECTIONS, S
 
 SEEDS = (1, 2, 3)
 N = {"nlu": 400, "math": 200, "code": 164, "safety": 150}
+#: Items of each task where nothing is drawn, so that nearly nothing is left to chance.
+MANY = 40_000
 METRIC = {
     "nlu": "accuracy",
     "math": "exact_match",
@@ -60,6 +62,8 @@ KEPT = {
     "down_proj": 0.17,
 }
 Row = dict[str, Any]
+#: Where numbers are drawn from; None for none.
+Chance = random.Random | None
 
 
 def content(name: str, rows: list[Row]) -> dict[str, Any]:
@@ -77,33 +81,41 @@ def content(name: str, rows: list[Row]) -> dict[str, Any]:
     return {"experiment": name, "info": info, "rows": rows}
 
 
-def everything() -> dict[str, dict[str, Any]]:
-    """Return the files of all experiments, by name."""
-    return {name: content(name, list(make(random.Random(name)))) for name, make in MAKERS.items()}
+def everything(*, exact: bool = False) -> dict[str, dict[str, Any]]:
+    """Return the files of all experiments, by name; `exact`: the truths themselves, not drawn."""
+    return {
+        name: content(name, list(make(None if exact else random.Random(name))))
+        for name, make in MAKERS.items()
+    }
+
+
+def noise(chance: Chance, width: float) -> float:
+    """Return a normal number, or 0 where nothing is drawn."""
+    return chance.gauss(0, width) if chance else 0.0
 
 
 def score(
-    chance: random.Random, task: str, skill: float, seed: int, metric: str = "", **factors: Any
+    chance: Chance, task: str, skill: float, seed: int, metric: str = "", **factors: Any
 ) -> Row:
     """Return the row of a score that `skill` (in logits) moves away from the task's usual one."""
     truth = TRUTH[task] if metric != "over_refusal" else 0.12
-    logit = math.log(truth / (1 - truth)) + skill + chance.gauss(0, 0.05)
-    share, n = 1 / (1 + math.exp(-logit)), N[task]
-    right = sum(chance.random() < share for _ in range(n))
+    logit = math.log(truth / (1 - truth)) + skill + noise(chance, 0.05)
+    share, n = 1 / (1 + math.exp(-logit)), N[task] if chance else MANY
+    right = sum(chance.random() < share for _ in range(n)) if chance else round(n * share)
     low, high = interval(right, n)
     row = {"metric": metric or METRIC[task], "value": right / n, "task": task, "seed": seed}
     return row | {"low": low, "high": high, "n": n, **factors}
 
 
-def loss(chance: random.Random, task: str, skill: float, seed: int, **factors: Any) -> Row:
+def loss(chance: Chance, task: str, skill: float, seed: int, **factors: Any) -> Row:
     """Return the row of a held-out loss."""
-    value = LOSS[task] * math.exp(-0.15 * skill + chance.gauss(0, 0.004))
+    value = LOSS[task] * math.exp(-0.15 * skill + noise(chance, 0.004))
     row = {"metric": "loss", "value": value, "task": task, "seed": seed, "n": N[task]}
     return row | {"low": 0.97 * value, "high": 1.03 * value, **factors}
 
 
 def both(
-    chance: random.Random, skill: float, seed: int, tasks: tuple[str, ...], **factors: Any
+    chance: Chance, skill: float, seed: int, tasks: tuple[str, ...], **factors: Any
 ) -> Iterator[Row]:
     """Yield score and loss of some tasks, and over-refusal where safety is one."""
     for task in tasks:
@@ -113,7 +125,7 @@ def both(
             yield score(chance, task, -skill, seed, "over_refusal", **factors)
 
 
-def single_task(chance: random.Random) -> Iterator[Row]:
+def single_task(chance: Chance) -> Iterator[Row]:
     for method, seed in product(METHODS, SEEDS):
         yield from both(chance, SKILL[method], seed, tuple(N), method=method)
     for method, count in PARAMETERS.items():
@@ -137,7 +149,7 @@ def single_task(chance: random.Random) -> Iterator[Row]:
 
 
 def merged(tasks: tuple[str, ...], weights: dict[str, float]) -> Callable[..., Iterator[Row]]:
-    def make(chance: random.Random) -> Iterator[Row]:
+    def make(chance: Chance) -> Iterator[Row]:
         falls = {"lora": 0.5, "lori-d": 0.12, "lori-s": 0.3}
         more = {"concat": 0, "linear": 0.1, "magnitude_prune": 0.3, "ties": 0.6, "dare_linear": 0.4}
         for method, seed in product(LORI, SEEDS):
@@ -158,7 +170,7 @@ def merged(tasks: tuple[str, ...], weights: dict[str, float]) -> Callable[..., I
     return make
 
 
-def continual(chance: random.Random) -> Iterator[Row]:
+def continual(chance: Chance) -> Iterator[Row]:
     falls = {"lora": 1.6, "lori-d": 0.8, "lori-s": 0.2}
     for method, seed in product(LORI, SEEDS):
         yield from both(chance, 0, seed, ("safety",), method=method, learned="")
@@ -168,25 +180,25 @@ def continual(chance: random.Random) -> Iterator[Row]:
             yield from both(chance, SKILL[method], seed, (learned,), **where)
 
 
-def calibration_steps(chance: random.Random) -> Iterator[Row]:
+def calibration_steps(chance: Chance) -> Iterator[Row]:
     for steps, seed in product((0, 1, 8, 32, 128), SEEDS):
         skill = 0.08 * math.log1p(steps) - 0.4
         yield from both(chance, skill, seed, ("math", "code"), calibration_steps=steps)
 
 
-def sparsity_map(chance: random.Random) -> Iterator[Row]:
+def sparsity_map(chance: Chance) -> Iterator[Row]:
     for task, seed, layer, name in product(N, SEEDS, range(30), PROJECTIONS):
-        kept = KEPT[name] * (0.5 + layer / 29) * math.exp(chance.gauss(0, 0.1))
+        kept = KEPT[name] * (0.5 + layer / 29) * math.exp(noise(chance, 0.1))
         row = {"metric": "kept", "value": kept, "task": task, "seed": seed}
         yield row | {"sparsity": 0.9, "layer": layer, "projection": name}
 
 
-def granularity(chance: random.Random) -> Iterator[Row]:
+def granularity(chance: Chance) -> Iterator[Row]:
     for (place, scope), seed in product(enumerate(SCOPES), SEEDS):
         yield from both(chance, -0.04 * place, seed, ("math",), scope=scope)
 
 
-def merge_weights(chance: random.Random) -> Iterator[Row]:
+def merge_weights(chance: Chance) -> Iterator[Row]:
     for method, weight, seed in product(("lora", "lori-d", "lori-s"), (0.2, 0.3, 0.4, 0.5), SEEDS):
         where = {"method": method, "weight": weight}
         for task in N:
@@ -194,7 +206,7 @@ def merge_weights(chance: random.Random) -> Iterator[Row]:
             yield from both(chance, sign * (weight - 0.35) / 2, seed, (task,), **where)
 
 
-def sparsity_by_rate(chance: random.Random) -> Iterator[Row]:
+def sparsity_by_rate(chance: Chance) -> Iterator[Row]:
     for sparsity, rate, seed in product((0.0, 0.5, 0.9, 0.95), (1e-4, 5e-4, 1e-3, 5e-3), SEEDS):
         best = -3.6 + 1.2 * sparsity
         skill = -((math.log10(rate) - best) ** 2)
@@ -202,9 +214,9 @@ def sparsity_by_rate(chance: random.Random) -> Iterator[Row]:
         yield from both(chance, skill, seed, ("math",), **where)
 
 
-def property_1(chance: random.Random) -> Iterator[Row]:
+def property_1(chance: Chance) -> Iterator[Row]:
     for d_in, rank, seed in product((128, 512, 2048, 8192), (8, 32, 64), SEEDS):
-        mean = 0.3 / math.sqrt(d_in * rank) * math.exp(chance.gauss(0, 0.1)) * 4
+        mean = 0.3 / math.sqrt(d_in * rank) * math.exp(noise(chance, 0.1)) * 4
         values = {
             "mean_abs_cosine": mean,
             "max_abs_cosine": 3 * mean,
@@ -219,7 +231,7 @@ def property_1(chance: random.Random) -> Iterator[Row]:
                 yield row | {"d_in": d_in, "rank": rank, "source": source}
 
 
-def pareto(chance: random.Random) -> Iterator[Row]:
+def pareto(chance: Chance) -> Iterator[Row]:
     for safety, task, seed in product((0.1, 0.3, 0.5, 0.7), (0.2, 0.4, 0.6), SEEDS):
         where = {"safety_weight": safety, "task_weight": task}
         yield from both(chance, 3 * (safety - 0.6) - task, seed, ("safety",), **where)
@@ -227,13 +239,13 @@ def pareto(chance: random.Random) -> Iterator[Row]:
             yield from both(chance, 2 * (task - 0.5) - safety / 2, seed, (name,), **where)
 
 
-def importance(chance: random.Random) -> Iterator[Row]:
+def importance(chance: Chance) -> Iterator[Row]:
     skills = {"magnitude": 0, "fisher": -0.1, "snip": -0.15}
     for (name, skill), seed in product(skills.items(), SEEDS):
         yield from both(chance, skill, seed, ("nlu", "math"), importance=name)
 
 
-def structured(chance: random.Random) -> Iterator[Row]:
+def structured(chance: Chance) -> Iterator[Row]:
     for (place, name), seed in product(enumerate(STRUCTURES), SEEDS):
         yield from both(chance, -0.1 * place, seed, ("nlu", "math"), structure=name)
 
