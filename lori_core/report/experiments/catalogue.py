@@ -200,7 +200,7 @@ SPECS: dict[str, Spec] = {
             "layer": Factor("layer", optional=True),
             "projection": Factor("projection", optional=True),
         },
-        (),
+        ("layer", "projection"),
         figures=("4b", "6"),
         reading="Brighter keeps more: the paper plots one less this, the sparsity.",
         required=("kept",),

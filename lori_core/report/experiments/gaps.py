@@ -32,7 +32,10 @@ def _never_run(experiment: Experiment) -> list[str]:
 
 def _missing_points(experiment: Experiment) -> list[str]:
     missing: dict[str, list[str]] = {}
-    measures = experiment.measures() or [("", name) for name in experiment.spec.required]
+    needed = dict.fromkeys(
+        (row.task, row.metric) for row in experiment.rows if row.metric in experiment.spec.required
+    )
+    measures = experiment.measures() or list(needed)
     for task, metric in measures:
         for where in _missing(experiment, task, metric):
             missing.setdefault(where, []).append(cells.heading(task, metric, unit=False))
@@ -87,7 +90,8 @@ def _wanted(experiment: Experiment, point: tuple[Level, ...]) -> bool:
 
 def _nulls(experiment: Experiment) -> list[str]:
     count = sum(row.value is None for row in experiment.rows)
-    return [f"{count} measurements came out without a value."] if count else []
+    plural = "measurement" if count == 1 else "measurements"
+    return [f"{count} {plural} came out without a value."] if count else []
 
 
 def known(experiment: Experiment) -> bool:

@@ -21,6 +21,7 @@ from lori_core.report.experiments import (
     tables,
     verdicts,
 )
+from lori_core.report.experiments.catalogue import TASKS, in_order
 from lori_core.report.experiments.rows import Experiment
 
 #: How an experiment was run, by the key of its `info`: the label for people.
@@ -101,22 +102,25 @@ def _part(experiment: Experiment, judged: list[dict[str, Any]], folder: Path) ->
         ],
         "tables": tables.build(experiment),
         "gaps": gaps.of(experiment),
-        "paper": {"tables": experiment.spec.tables, "figures": experiment.spec.figures},
+        "paper": {
+            "tables": list(experiment.spec.tables),
+            "figures": list(experiment.spec.figures),
+        },
     }
 
 
-def _info(experiment: Experiment) -> list[tuple[str, str]]:
-    """Return how an experiment was run as (label, text), the known labels first."""
+def _info(experiment: Experiment) -> list[list[str]]:
+    """Return how an experiment was run as [label, text], the known labels first."""
     known = [key for key in INFO if key in experiment.info]
     others = sorted(key for key in experiment.info if key not in INFO)
     made = [
-        (INFO.get(key, key.replace("_", " ").capitalize()), _text(experiment.info[key]))
+        [INFO.get(key, key.replace("_", " ").capitalize()), _text(experiment.info[key])]
         for key in [*known, *others]
     ]
     if "seeds" not in experiment.info:
-        made.append((INFO["seeds"], _text(experiment.seeds())))
-    made.append(("Items of each seed's scores", _items(experiment)))
-    return [(label, text) for label, text in made if text]
+        made.append([INFO["seeds"], _text(experiment.seeds())])
+    made.append(["Items of each seed's scores", _items(experiment)])
+    return [[label, text] for label, text in made if text]
 
 
 def _items(experiment: Experiment) -> str:
@@ -132,7 +136,8 @@ def _items(experiment: Experiment) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_text(inner)}" for key, inner in value.items())
+        keys = in_order(map(str, value), TASKS)
+        return ", ".join(f"{key} {_text(value[key])}" for key in keys)
     if isinstance(value, (list, tuple)):
         return ", ".join(_text(inner) for inner in value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -150,8 +155,11 @@ def _summary(experiments: Mapping[str, Experiment], counts: Mapping[str, int]) -
     }
     on = f" on {', '.join(sorted(bases))}" if bases else ""
     told = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
-    plural = "experiment" if len(experiments) == 1 else "experiments"
-    return f"{len(experiments)} {plural}{on}. Of {sum(counts.values())} claims {told}."
+    count, judged = len(experiments), sum(counts.values())
+    return (
+        f"{count} experiment{'s' if count > 1 else ''}{on}. "
+        f"Of {judged} claim{'' if judged == 1 else 's'} {told}."
+    )
 
 
 def _html(built: Mapping[str, Any], folder: Path) -> str:

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from lori_core.report.experiments import cells
 from lori_core.report.experiments.catalogue import METRICS
 from lori_core.report.experiments.rows import Estimate, Experiment, Level
-from lori_core.report.figures import COLOURS, HATCHES, clean
+from lori_core.report.figures import COLOURS, clean
 
 GREY, SKY, BLUE, ORANGE, VERMILLION, GREEN, PINK, _ = COLOURS
 INK = "#222222"
@@ -72,10 +72,9 @@ class Entry:
 def series(place: int) -> Look:
     """Return a look for the so-manyeth of a series."""
     markers, dashes = "osD^vP", ("-", "--", "-.", ":")
+    hatches = ("", "//", "..", "xx", "\\\\", "oo")
     colours = (BLUE, VERMILLION, GREEN, ORANGE, PINK, INK)
-    return Look(
-        colours[place % 6], markers[place % 6], HATCHES[place % len(HATCHES)], dashes[place % 4]
-    )
+    return Look(colours[place % 6], markers[place % 6], hatches[place % 6], dashes[place % 4])
 
 
 def scaled(metric: str, value: float) -> float:
