@@ -51,7 +51,7 @@ def scores(summary: dict[str, Any]) -> Any:
     axis.set_ylabel("score, % (95 % interval)")
     axis.set_title("Every model on every task's test set")
     axis.legend(fontsize=8, ncols=1, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
-    return _clean(figure, axis)
+    return clean(figure, axis)
 
 
 def sparsity(summary: dict[str, Any]) -> Any:
@@ -90,7 +90,7 @@ def sparsity(summary: dict[str, Any]) -> Any:
     axes[1].set_ylabel("kept, %")
     figure.suptitle("Where the masks keep B: by layer and by projection")
     for axis in axes:
-        _clean(figure, axis)
+        clean(figure, axis)
     return figure
 
 
@@ -203,7 +203,8 @@ def _matrix(pairs: dict[str, dict[str, float]], key: str, tasks: list[str]) -> A
     return matrix
 
 
-def _clean(figure: Any, axis: Any) -> Any:
+def clean(figure: Any, axis: Any) -> Any:
+    """Take away what an axis does not need, and return the figure, laid out."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)
@@ -222,15 +223,23 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
 NEEDED = {"excess": "excess", "sparsity": "masks"}
 
 
+def save(figure: Any, folder: Path, stem: str) -> None:
+    """Write a figure as PNG and SVG and close it; the same figure gives the same bytes."""
+    figure.savefig(folder / f"{stem}.png", dpi=130, metadata={"Software": None})
+    figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def style() -> Any:
+    """Return the context that all figures are drawn and saved in: fixed ids in the SVG."""
+    return plt.rc_context({"svg.hashsalt": "lori", "font.size": 9})
+
+
 def draw(summary: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
     """Draw all figures there are numbers for as PNG and SVG; return (stem, title) of each."""
     measured = {stem: bool(summary[key]) for stem, key in NEEDED.items()}
     shown = {stem: pair for stem, pair in FIGURES.items() if measured.get(stem, True)}
-    # Fixed ids and no date: the same numbers give the same bytes.
-    with plt.rc_context({"svg.hashsalt": "lori", "font.size": 9}):
+    with style():
         for stem, (_, function) in shown.items():
-            figure = function(summary)
-            figure.savefig(folder / f"{stem}.png", dpi=130, metadata={"Software": None})
-            figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
-            plt.close(figure)
+            save(function(summary), folder, stem)
     return [(stem, title) for stem, (title, _) in shown.items()]

@@ -143,7 +143,7 @@ def difference(found: Mapping[str, Any] | None) -> str:
     """Return `-4.5 [-9.0, -0.5]`: a difference in percentage points with its interval."""
     if found is None:
         return NOTHING
-    middle, low, high = (_signed(100 * found[key], 1) for key in ("difference", "low", "high"))
+    middle, low, high = (signed(100 * found[key], 1) for key in ("difference", "low", "high"))
     return f"{middle} [{low}, {high}]"
 
 
@@ -151,11 +151,11 @@ def excess(cell: Mapping[str, Any]) -> str:
     """Return `+0.123 [+0.050, +0.200]`: a difference of losses with its interval."""
     if cell["excess"] is None:
         return NOTHING
-    middle, low, high = (_signed(cell[key], 3) for key in ("excess", "low", "high"))
+    middle, low, high = (signed(cell[key], 3) for key in ("excess", "low", "high"))
     return f"{middle} [{low}, {high}]"
 
 
-def _signed(value: float, digits: int) -> str:
+def signed(value: float, digits: int) -> str:
     """Return a number with its sign; what rounds to nothing has none."""
     rounded_value = round(value, digits)
     return f"{rounded_value:+.{digits}f}" if rounded_value else f"{0:.{digits}f}"

@@ -1,0 +1,78 @@
+"""The same tables and verdicts in Markdown: a part for each experiment, and all as the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lori_core.report import tables
+
+HOW = (
+    "Intervals are of 95 %: of a score, the wider of Student's over seeds and that of all seeds' "
+    "test items together; of a loss, Student's over seeds; of a single seed, that over its items. "
+    "A difference is paired by seed, and so is its interval. A claim of several comparisons held "
+    "where all of them do, did not hold where one did not, and otherwise could not be told at this "
+    "size. Each comparison is judged by itself. Beside the verdict by the tasks' scores stands "
+    "that by held-out losses, which vary less, where both were measured."
+)
+
+
+def part(built: Mapping[str, Any], level: int = 1, pictures: str = "") -> str:
+    """Return an experiment's part.
+
+    Args:
+        built: as `page.build` returns it for one experiment.
+        level: of its heading.
+        pictures: what stands before a picture's file name.
+    """
+    deeper = "#" * (level + 1)
+    lines = [f"{'#' * level} {built['title']}", "", built["about"], ""]
+    lines += [f"- {name}: {text}" for name, text in built["info"]]
+    if built["claims"]:
+        lines += ["", f"{deeper} What the paper says", ""]
+        for claim in built["claims"]:
+            lines += _claim(claim)
+    for figure in built["figures"]:
+        lines += ["", f"![{figure['title']}]({pictures}{figure['stem']}.png)"]
+    lines += ["", built["reading"]] if built["reading"] else []
+    for table in built["tables"]:
+        lines += ["", f"{deeper} {table['title']}", "", *_table(table)]
+        lines += ["", table["note"]] if table["note"] else []
+    lines += [""] if built["gaps"] else []
+    lines += [f"- {gap}" for gap in built["gaps"]]
+    return "\n".join(lines) + "\n"
+
+
+def evidence(built: Mapping[str, Any], pictures: str = "") -> str:
+    """Return all experiments' parts, the verdicts first."""
+    lines = ["# The paper's experiments, run here", "", built["summary"], ""]
+    lines += tables.markdown(
+        ["claim", "verdict", "by held-out losses"],
+        [
+            [_escape(claim["claim"]), claim["verdict"], claim["losses"] or tables.NOTHING]
+            for claim in built["claims"]
+        ],
+    )
+    lines += ["", HOW, ""]
+    parts = [part(made, 2, pictures) for made in built["experiments"].values()]
+    return "\n".join(lines) + "\n" + "\n".join(parts)
+
+
+def _claim(claim: Mapping[str, Any]) -> list[str]:
+    lines = [f"- **{claim['claim']}** ({claim['source']}) By {claim['by']}: {claim['verdict']}."]
+    lines += [f"  - Rule: {claim['rule']}."]
+    lines += [f"  - {because['text']}: {because['verdict']}" for because in claim["because"]]
+    if claim["losses"]:
+        lines += [f"  - By held-out losses: {claim['losses']}."]
+        lines += [f"    - {b['text']}: {b['verdict']}" for b in claim["losses_because"]]
+    return lines
+
+
+def _table(table: Mapping[str, Any]) -> list[str]:
+    columns = [_escape(column) for column in table["columns"]]
+    rows: Sequence[list[str]] = [[_escape(cell) for cell in row] for row in table["rows"]]
+    return tables.markdown(columns, rows)
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
