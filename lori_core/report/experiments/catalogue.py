@@ -32,6 +32,12 @@ MERGES = {
     "magnitude_prune": "Magnitude",
     "ties": "TIES",
     "dare_linear": "DARE",
+    "dare_ties": "DARE-TIES",
+    "svd": "SVD",
+    "magnitude_prune_svd": "Magnitude, SVD",
+    "ties_svd": "TIES, SVD",
+    "dare_linear_svd": "DARE, SVD",
+    "dare_ties_svd": "DARE-TIES, SVD",
 }
 SCOPES = {
     "model": "model",
@@ -40,15 +46,20 @@ SCOPES = {
     "layer": "layer",
     "matrix": "matrix",
 }
-IMPORTANCES = {"magnitude": "magnitude", "fisher": "Fisher", "snip": "SNIP"}
+IMPORTANCES = {
+    "magnitude": "magnitude",
+    "fisher": "Fisher",
+    "snip": "SNIP",
+    "random": "random",
+}
 STRUCTURES = {"none": "unstructured", "row": "rows", "block": "blocks", "group": "groups"}
 SOURCES = {"drawn": "drawn", "trained": "trained"}
 TASKS = ("nlu", "math", "code", "safety")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 FEED_FORWARD = PROJECTIONS[4:]
 ATTENTION = PROJECTIONS[:4]
-#: The three that are merged and continued.
-LORI = {key: METHODS[key] for key in ("lora", "lori-d", "lori-s")}
+#: The three that the paper merges, and continues from safety.
+LORI = ("lora", "lori-d", "lori-s")
 
 
 @dataclass(frozen=True)
@@ -99,13 +110,13 @@ class Factor:
         label: for people.
         names: the values it may have, with their labels, in order; empty for numbers.
         optional: whether it may be null or absent.
-        expected: whether each of `names` should be there, so that one missing is a gap.
+        expected: those of `names` that should be there, so that one missing is a gap.
     """
 
     label: str
     names: Mapping[str, str] = field(default_factory=dict)
     optional: bool = False
-    expected: bool = False
+    expected: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ _DOTS = (
     "axes: on another base and other test sets only the order can be compared."
 )
 _MERGE = {
-    "method": Factor("adaptation", LORI, expected=True),
+    "method": Factor("adaptation", METHODS, expected=LORI),
     "merge": Factor("merging", MERGES),
     "weight": Factor("weight", optional=True),
     "density": Factor("density", optional=True),
@@ -147,7 +158,7 @@ SPECS: dict[str, Spec] = {
     "single-task": Spec(
         "Single task",
         "Each method trains one adapter for each task; each is scored on its own task's test set.",
-        {"method": Factor("method", METHODS, expected=True)},
+        {"method": Factor("method", METHODS, expected=tuple(METHODS))},
         ("method",),
         ("1", "2", "11", "12", "13", "14"),
         reading=_DOTS,
@@ -173,7 +184,7 @@ SPECS: dict[str, Spec] = {
         "A safety adapter goes on to learn a task: how much safety is left, and how well the task "
         "is learned.",
         {
-            "method": Factor("method", LORI, expected=True),
+            "method": Factor("method", METHODS, expected=LORI),
             "learned": Factor("task learned after safety"),
         },
         ("method", "learned"),
@@ -208,7 +219,7 @@ SPECS: dict[str, Spec] = {
     "granularity": Spec(
         "Mask granularity",
         "The top tenth of B is taken within the whole model, or within ever smaller scopes.",
-        {"scope": Factor("scope", SCOPES, expected=True)},
+        {"scope": Factor("scope", SCOPES, expected=tuple(SCOPES))},
         ("scope",),
         figures=("4c",),
         reading="From the coarsest scope on the left to the finest on the right.",
@@ -217,7 +228,7 @@ SPECS: dict[str, Spec] = {
         "Merging weights",
         "The same adapters are merged with different uniform weights.",
         {
-            "method": Factor("adaptation", LORI),
+            "method": Factor("adaptation", METHODS),
             "weight": Factor("weight"),
             "merge": Factor("merging", MERGES, optional=True),
         },
@@ -260,14 +271,14 @@ SPECS: dict[str, Spec] = {
     "importance": Spec(
         "Importance scores",
         "The mask keeps the top of B by magnitude, Fisher information or SNIP.",
-        {"importance": Factor("importance", IMPORTANCES, expected=True)},
+        {"importance": Factor("importance", IMPORTANCES, expected=("magnitude", "fisher", "snip"))},
         ("importance",),
         reading="The same number of entries is kept by each score.",
     ),
     "structured": Spec(
         "Structured masks",
         "Masks of whole rows, blocks or groups, beside the unstructured one of the same budget.",
-        {"structure": Factor("structure", STRUCTURES, expected=True)},
+        {"structure": Factor("structure", STRUCTURES, expected=tuple(STRUCTURES))},
         ("structure",),
         reading="The same number of entries is kept by each mask.",
     ),

@@ -170,7 +170,7 @@ def _learns(experiment: Experiment, cells: Cells) -> list[Part]:
     return [above(experiment, where, {"method": "lori-d"}, {"method": "lori-s"}, label)]
 
 
-_ALL_LORA = [("lora", merge) for merge in MERGES if merge != "single-task"]
+_ALL_LORA = [("lora", merge) for merge in ("concat", "linear", *PRUNING)]
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "fewer_parameters",

@@ -24,7 +24,6 @@ from lori_core.report.experiments.catalogue import (
     SCORES,
 )
 from lori_core.report.experiments.mask_claims import map_sparsity, map_tasks
-from lori_core.report.experiments.panels import LOOKS
 from lori_core.report.experiments.rows import Experiment
 from lori_core.report.experiments.tables import learned_levels, merge_points
 from lori_core.report.figures import clean, save, style
@@ -46,7 +45,7 @@ def single_task(experiment: Experiment) -> Figure:
 
 def _methods(experiment: Experiment) -> list[panels.Entry]:
     return [
-        panels.Entry(METHODS[method], LOOKS.get(method, LOOKS["other"]), {"method": method})
+        panels.Entry(METHODS[method], panels.look(method), {"method": method})
         for method in experiment.levels("method")
     ]
 
@@ -74,7 +73,7 @@ def _merges(experiment: Experiment) -> list[panels.Entry]:
     return [
         panels.Entry(
             name if names.count(name) == 1 else f"{name}, {point['weight']:g}",
-            LOOKS[str(point["method"])],
+            panels.look(str(point["method"])),
             point,
         )
         for name, point in zip(names, points, strict=True)
@@ -122,7 +121,7 @@ def _learned_bars(
     """Draw groups of (label, task, metric, learned), a bar for each method."""
     width = 0.84 / len(methods)
     for place, method in enumerate(methods):
-        look = LOOKS[method]
+        look = panels.look(method)
         for at, (_, task, metric, learned) in enumerate(groups):
             found = experiment.estimate(metric, task, method=method, learned=learned)
             x = at - 0.42 + (place + 0.5) * width
@@ -139,7 +138,7 @@ def calibration_steps(experiment: Experiment) -> Figure:
     """Draw scores and losses over the number of calibration steps (Figure 4a)."""
     steps = experiment.levels("calibration_steps")
     labels = ["random\nmask" if step == 0 else f"{step:g}" for step in steps]
-    entry = panels.Entry("LoRI-S", LOOKS["lori-s"], {})
+    entry = panels.Entry("LoRI-S", panels.look("lori-s"), {})
     figure = panels.lines(experiment, "calibration_steps", labels, [entry])
     return panels.finish(figure, "LoRI-S by the steps its mask was calibrated for")
 
@@ -150,7 +149,7 @@ def merge_weights(experiment: Experiment) -> Figure:
     methods = experiment.levels("method")
     entries = []
     for method, (place, way) in product(methods, enumerate(ways)):
-        look = LOOKS[method]
+        look = panels.look(method)
         name = METHODS[method] + (f", {MERGES[way]}" if way and len(ways) > 1 else "")
         where = {"method": method} | ({"merge": way} if way else {})
         # Linear merges of the same adapters are dotted.

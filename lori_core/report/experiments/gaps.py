@@ -24,8 +24,8 @@ def _never_run(experiment: Experiment) -> list[str]:
     lines = []
     for name, factor in experiment.spec.factors.items():
         there = experiment.levels(name)
-        absent = [factor.names[key] for key in factor.names if key not in there]
-        if factor.expected and absent:
+        absent = [factor.names[key] for key in factor.expected if key not in there]
+        if absent:
             lines.append(f"Not run: {factor.label} {', '.join(absent)}.")
     return lines
 

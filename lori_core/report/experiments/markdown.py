@@ -8,9 +8,10 @@ from typing import Any
 from lori_core.report import tables
 
 HOW = (
-    "Intervals are of 95 %: of a score, the wider of Student's over seeds and that of all seeds' "
-    "test items together; of a loss, Student's over seeds; of a single seed, that over its items. "
-    "A difference is paired by seed, and so is its interval. A claim of several comparisons held "
+    "Intervals are of 95 %: of a score, the wider of Student's over seeds and that over the test "
+    "items; of a loss, Student's over seeds; of a single seed, that over its items. A difference "
+    "is paired by seed, and its interval is the wider of Student's and what its items allow if "
+    "they count anew with each seed. A claim of several comparisons held "
     "where all of them do, did not hold where one did not, and otherwise could not be told at this "
     "size. Each comparison is judged by itself. Beside the verdict by the tasks' scores stands "
     "that by held-out losses, which vary less, where both were measured."

@@ -54,6 +54,11 @@ LOOKS = {
 }
 
 
+def look(method: str) -> Look:
+    """Return how a method is drawn; those without a look of their own share one."""
+    return LOOKS.get(method, LOOKS["other"])
+
+
 @dataclass(frozen=True)
 class Entry:
     """A condition in a figure.

@@ -59,8 +59,8 @@ class Estimate:
     Attributes:
         value: the mean over seeds.
         low: the lower end of its 95 % interval: the wider of Student's over seeds and, of a share,
-            that of all seeds' items together; of one seed that over its items; None where neither
-            is known. Three seeds that happen to agree do not make a number certain.
+            that over a seed's items; None where neither is known. All seeds answer the same items,
+            so neither more seeds nor seeds that happen to agree make those more certain.
         high: the upper end.
         seeds: how many there are.
         n: items of all seeds together.
@@ -176,13 +176,13 @@ def _interval(
 
 
 def _items(rows: Sequence[Row]) -> tuple[float | None, float | None]:
-    """Return how far the interval of all rows' items together goes below and above their mean."""
+    """Return how far an interval over items goes below and above its number, the mean of rows."""
     known = [(row.value, row.low, row.high) for row in rows]
     below = [v - low for v, low, _ in known if v is not None and low is not None]
     above = [high - v for v, _, high in known if v is not None and high is not None]
     if len(below) < len(rows) or len(above) < len(rows):
         return None, None
-    return math.hypot(*below) / len(rows), math.hypot(*above) / len(rows)
+    return fmean(below), fmean(above)
 
 
 def _is(level: Level, wanted: Wanted) -> bool:

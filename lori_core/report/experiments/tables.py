@@ -105,7 +105,6 @@ def merge_points(experiment: Experiment) -> list[dict[str, Level]]:
     """Return each merge that was run, in the order of the paper's tables."""
     keys = ("merge", "method", "weight", "density")
     found = {tuple(row.factors[key] for key in keys) for row in experiment.rows}
-    methods = ("lora", "lori-d", "lori-s")
     ways = list(MERGES)
 
     def place(point: tuple[Level, ...]) -> tuple[Any, ...]:
@@ -113,7 +112,7 @@ def merge_points(experiment: Experiment) -> list[dict[str, Level]]:
         single = merge == "single-task"
         return (
             not single,
-            methods.index(str(method)),
+            list(METHODS).index(str(method)),
             ways.index(str(merge)),
             weight or 0,
             density,
