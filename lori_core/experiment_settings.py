@@ -81,6 +81,11 @@ class ExperimentsSection(Strict):
             raise ValueError(
                 f"experiments.learning_rates: {counts}; give every method the same number of tries"
             )
+        if set(counts.values()) - {0, 1} and DEFAULT not in counts:
+            raise ValueError(
+                "experiments.learning_rates.default: needed where several rates are tried, so that "
+                "the methods not named get the same number of tries"
+            )
         if 0 in counts.values():
             raise ValueError("experiments.learning_rates: a list is empty; leave the method out")
         for merge in self.merges:

@@ -105,3 +105,13 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     lines = captured.err.strip().splitlines()
     assert len(lines) == 1, captured.err
     return lines[0]
+
+
+def smoke_params(**experiments: Any) -> Any:
+    """Return the smoke profile's parameters with changes to its experiments."""
+    from lori_core import config, params_file
+
+    path = Path(__file__).parent.parent / "profiles" / "smoke.yaml"
+    values = params_file._plain(params_file._read(path))
+    values["experiments"] |= experiments
+    return config.parse(values, "params.yaml")

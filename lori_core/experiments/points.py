@@ -6,7 +6,7 @@ So two experiments that need the same run name the same point, and a changed set
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -198,14 +198,6 @@ class Points:
         name = name_of(point)
         self.by_name.setdefault(name, point)
         return name
-
-    def ancestors(self, targets: Iterable[str]) -> list[str]:
-        """Return the targets and all they build on, in order."""
-        wanted = set(targets)
-        for name in reversed(self.by_name):
-            if name in wanted:
-                wanted |= set(self.by_name[name].parents)
-        return [name for name in self.by_name if name in wanted]
 
     def save(self, path: Path = POINTS) -> None:
         """Write all points as JSON by name."""
