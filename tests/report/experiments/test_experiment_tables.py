@@ -202,6 +202,20 @@ def test_csv_for_plots(exact: dict[str, Experiment]) -> None:
     )
 
 
+def test_the_section_of_dvc_yaml_names_what_the_report_writes() -> None:
+    assert plots.section(["granularity"], "report") == [
+        {
+            "granularity": {
+                "title": "Mask granularity",
+                "template": "bar_horizontal",
+                "x": "value",
+                "y": {"report/plots/granularity.csv": "label"},
+            }
+        },
+        "report/granularity.png",
+    ]
+
+
 def test_bars_in_a_cell_do_not_break_markdown() -> None:
     made = {"columns": ["mean |cos|"], "rows": [["a|b"]]}
     assert markdown._table(made) == ["| mean \\|cos\\| |", "| --- |", "| a\\|b |"]
