@@ -213,7 +213,7 @@ SPECS: dict[str, Spec] = {
         },
         ("layer", "projection"),
         figures=("4b", "6"),
-        reading="Brighter keeps more: the paper plots one less this, the sparsity.",
+        reading="Brighter keeps more; the paper plots sparsity, which is 100 % less this.",
         required=("kept",),
     ),
     "granularity": Spec(

@@ -1,12 +1,16 @@
-"""What stands in a cell: numbers with their intervals, and labels of tasks, metrics and levels."""
+"""What tables are made of: numbers with their intervals, labels of tasks, metrics and levels."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from lori_core.report.experiments.catalogue import METRICS, Factor
 from lori_core.report.experiments.rows import Estimate, Experiment, Level
 
+Table = dict[str, Any]
 NOTHING = "-"
-#: "Not measured", where a sweep has a gap.
+#: The heading of the paper's numbers.
 PAPER = "paper"
 
 
@@ -32,14 +36,6 @@ def number(metric: str, value: float) -> str:
     return f"{value:,.0f}" if kind == "count" else f"{value:.3g}"
 
 
-def amount(value: float) -> str:
-    """Return a count as the paper prints them: `4.4M`."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.0f}"
-
-
 def heading(task: str, metric: str, *, unit: bool = True) -> str:
     """Return `math: exact match, %`."""
     known = METRICS.get(metric)
@@ -62,3 +58,15 @@ def levels(experiment: Experiment, name: str) -> list[tuple[Level, str]]:
     """Return a factor's levels that were run, with their labels."""
     factor = experiment.spec.factors[name]
     return [(value, level(factor, value)) for value in experiment.levels(name)]
+
+
+def labels(experiment: Experiment, point: Mapping[str, Level]) -> list[str]:
+    """Return the labels of a point's levels."""
+    return [level(experiment.spec.factors[key], value) for key, value in point.items()]
+
+
+def table(
+    name: str, title: str, columns: list[str], rows: list[list[str]], note: str = ""
+) -> Table:
+    """Return a table."""
+    return {"name": name, "title": title, "columns": columns, "rows": rows, "note": note}

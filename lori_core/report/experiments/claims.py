@@ -156,7 +156,7 @@ def _loses_least(experiment: Experiment, cells: Cells) -> list[Part]:
             (1, {"method": other, "learned": ""}),
         ]
         found = contrast(experiment, where, terms)
-        parts.append(Part(f"change of LoRI-S against that of {METHODS[other]}", found))
+        parts.append(Part(f"Change of LoRI-S against that of {METHODS[other]}", found))
     return parts
 
 

@@ -36,7 +36,7 @@ class Look:
     dash: str = "-"
 
     def dotted(self) -> Look:
-        """Return the same for a variant: dotted, the marker hollow in print by its dash."""
+        """Return the same with a dotted line: a variant."""
         return replace(self, dash=":")
 
     def grey(self) -> Look:
@@ -250,11 +250,9 @@ def _measured(experiment: Experiment) -> tuple[Any, list[Any], list[tuple[str, s
     columns = max(len(row) for row in rows)
     size = (max(4.5, 3.0 * columns), 2.9 * len(rows))
     figure, grid = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
-    for axis in grid.flat:
-        axis.set_visible(False)
     used = [axis for row, line in zip(rows, grid, strict=True) for axis in line[: len(row)]]
-    for axis in used:
-        axis.set_visible(True)
+    for axis in grid.flat:
+        axis.set_visible(axis in used)
     return figure, used, [pair for row in rows for pair in row]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from typing import Any
 
 from lori_core.report.experiments import cells
-from lori_core.report.experiments.catalogue import METRICS
+from lori_core.report.experiments.catalogue import METRICS, SPECS
 from lori_core.report.experiments.rows import Experiment, Level
 
 COLUMNS = ("label", "task", "metric", "value", "low", "high", "seeds", "n")
@@ -84,3 +85,25 @@ def scores(experiment: Experiment) -> str:
 def _shown(metric: str, value: float) -> str:
     share = metric in METRICS and METRICS[metric].kind == "share"
     return f"{100 * value if share else value:.6g}"
+
+
+def section(names: Iterable[str], folder: str) -> list[Any]:
+    """Return the `plots:` section of a `dvc.yaml` that shows the report of some experiments.
+
+    Args:
+        names: of the experiments.
+        folder: of the report, as `dvc.yaml` sees it.
+
+    Returns:
+        for each experiment its numbers as bars, and its figure.
+    """
+    made: list[Any] = []
+    for name in names:
+        bars = {
+            "title": SPECS[name].title,
+            "template": "bar_horizontal",
+            "x": "value",
+            "y": {f"{folder}/plots/{name}.csv": "label"},
+        }
+        made += [{name: bars}, f"{folder}/{name}.png"]
+    return made

@@ -18,10 +18,13 @@ from lori_core.report.experiments.catalogue import (
     METHODS,
     SCORES,
 )
+from lori_core.report.experiments.cells import Table, labels, table
 from lori_core.report.experiments.mask_claims import map_sparsity, map_tasks
 from lori_core.report.experiments.rows import Experiment, Level, Wanted
 
-Table = dict[str, Any]
+NONE = cells.NOTHING
+#: A table of more measures is two: scores and losses.
+MOST_COLUMNS = 5
 BESIDE = (
     "Columns 'paper' are its numbers on Llama-3-8B at rank 32, in percent, on its own test sets: "
     "compare directions, not heights."
@@ -158,7 +161,7 @@ def learned_levels(experiment: Experiment) -> list[str]:
 
 
 def sweep(*keys: str) -> Callable[[Experiment], list[Table]]:
-    """Return the function that makes one table of all measures, a row for each point."""
+    """Return the function that makes a table of all measures, or one of scores and of losses."""
 
     def made(experiment: Experiment) -> list[Table]:
         present = [key for key in keys if experiment.levels(key)]
@@ -167,25 +170,44 @@ def sweep(*keys: str) -> Callable[[Experiment], list[Table]]:
             for point in product(*(experiment.levels(key) for key in present))
         ]
         measures = experiment.measures()
-        rows = []
-        for point in points:
-            found = [experiment.estimate(m, t, **point) for t, m in measures]
-            texts = [cells.estimate(m, e) for (_, m), e in zip(measures, found, strict=True)]
-            if any(found):
-                rows.append([*_labels(experiment, point), *texts])
-        columns = [experiment.spec.factors[key].label for key in present]
-        columns += [cells.heading(task, metric) for task, metric in measures]
-        return [table("points", experiment.spec.title, columns, rows)]
+        losses = [pair for pair in measures if pair[1] == "loss"]
+        title = experiment.spec.title
+        if len(measures) <= MOST_COLUMNS or len(losses) == len(measures):
+            return [_points(experiment, "points", title, points, measures)]
+        scores = [pair for pair in measures if pair not in losses]
+        return [
+            _points(experiment, "points", f"{title}: scores", points, scores),
+            _points(experiment, "losses", f"{title}: held-out losses", points, losses),
+        ]
 
     return made
 
 
+def _points(
+    experiment: Experiment,
+    name: str,
+    title: str,
+    points: Sequence[Mapping[str, Level]],
+    measures: Sequence[tuple[str, str]],
+) -> Table:
+    """Return a row for each point that was measured, a column for each measure."""
+    rows = []
+    for point in points:
+        found = [experiment.estimate(m, t, **point) for t, m in measures]
+        texts = [cells.estimate(m, e) for (_, m), e in zip(measures, found, strict=True)]
+        if any(found):
+            rows.append([*labels(experiment, point), *texts])
+    columns = [experiment.spec.factors[key].label for key in points[0]] if points else []
+    columns += [cells.heading(task, metric) for task, metric in measures]
+    return table(name, title, columns, rows)
+
+
 def calibration_steps(experiment: Experiment) -> list[Table]:
     """Return a row for each number of steps; none is a random mask."""
-    (made,) = sweep("calibration_steps")(experiment)
-    for row in made["rows"]:
+    made = sweep("calibration_steps")(experiment)
+    for row in (row for part in made for row in part["rows"]):
         row[0] = "0 (random mask)" if row[0] == "0" else row[0]
-    return [made]
+    return made
 
 
 def sparsity_map(experiment: Experiment) -> list[Table]:
@@ -247,12 +269,9 @@ def property_1(experiment: Experiment) -> list[Table]:
         found = [experiment.estimate(metric, **where) for metric in metrics]
         if any(found):
             texts = [cells.estimate(m, e) for m, e in zip(metrics, found, strict=True)]
-            rows.append([*_labels(experiment, where), *texts])
+            rows.append([*labels(experiment, where), *texts])
     columns = ["B", "rank", "d_in", "mean |cos|", "largest |cos|", "bound"]
     return [table("cosines", "Cosine between the updates of two tasks", columns, rows)]
-
-
-NONE = cells.NOTHING
 
 
 def _scored(
@@ -262,7 +281,7 @@ def _scored(
     measures = experiment.measures(*SCORES)
     rows = [
         [
-            *_labels(experiment, {key: point[key] for key in keys}),
+            *labels(experiment, {key: point[key] for key in keys}),
             *(cells.estimate(m, experiment.estimate(m, t, **point)) for t, m in measures),
         ]
         for point in points
@@ -277,19 +296,14 @@ def _others(
 ) -> Table:
     """Return a row for each point, a column for each measure that is not a task's score."""
     measures = experiment.measures("pass_at_5", "pass_at_10", "over_refusal", "loss")
-    rows = []
-    for point in points:
-        found = [experiment.estimate(m, t, **point) for t, m in measures]
-        texts = [cells.estimate(m, e) for (_, m), e in zip(measures, found, strict=True)]
-        if any(found):
-            rows.append([*_labels(experiment, {key: point[key] for key in keys}), *texts])
-    columns = [experiment.spec.factors[key].label for key in keys]
-    columns += [cells.heading(task, metric) for task, metric in measures]
-    return table("others", "Over-refusal and held-out loss, lower is better", columns, rows)
-
-
-def _labels(experiment: Experiment, point: Mapping[str, Level]) -> list[str]:
-    return [cells.level(experiment.spec.factors[key], value) for key, value in point.items()]
+    title = "Over-refusal and held-out loss, lower is better"
+    made = _points(experiment, "others", title, points, measures)
+    # Of a point's factors those are shown that any point has.
+    shown = [place for place, key in enumerate(points[0]) if key in keys] if points else []
+    first = len(points[0]) if points else 0
+    for line in (made["columns"], *made["rows"]):
+        line[:first] = [line[place] for place in shown]
+    return made
 
 
 def _beside(row: list[str], found: Sequence[float | None]) -> None:
@@ -306,13 +320,6 @@ def _with_paper(made: Table, experiment: Experiment) -> Table:
     for name in made["columns"][first:]:
         columns += [name, cells.PAPER]
     return made | {"columns": columns, "note": BESIDE}
-
-
-def table(
-    name: str, title: str, columns: list[str], rows: list[list[str]], note: str = ""
-) -> Table:
-    """Return a table."""
-    return {"name": name, "title": title, "columns": columns, "rows": rows, "note": note}
 
 
 TABLES: dict[str, Callable[[Experiment], list[Table]]] = {

@@ -34,6 +34,7 @@ def test_single_task_stands_beside_the_paper(exact: dict[str, Experiment]) -> No
     ]
     assert lora[2::2] == ["87.1", "64.4", "34.7", "91.6"]
     assert next(row for row in scores["rows"] if row[0] == "Base")[2::2] == ["-"] * 4
+    assert others["rows"][0][0] == "Base"
     assert others["columns"][-2:] == ["safety: over-refusal, %", "safety: held-out loss, nats"]
     assert costs["rows"][-1] == [
         "LoRI-S",
@@ -81,7 +82,14 @@ def test_continual_has_safety_and_the_learned_task(exact: dict[str, Experiment])
 def test_sweeps_have_a_row_for_each_point(exact: dict[str, Experiment]) -> None:
     (steps,) = tables.build(exact["calibration-steps"])
     assert [row[0] for row in steps["rows"]] == ["0 (random mask)", "1", "8", "32", "128"]
-    (weights,) = tables.build(exact["merge-weights"])
+    weights, losses = tables.build(exact["merge-weights"])
+    assert [table["title"] for table in (weights, losses)] == [
+        "Merging weights: scores",
+        "Merging weights: held-out losses",
+    ]
+    assert losses["columns"][2:] == [
+        f"{task}: held-out loss, nats" for task in ("nlu", "math", "code", "safety")
+    ]
     assert weights["columns"][:2] == ["adaptation", "weight"]
     assert len(weights["rows"]) == 12
     (structures,) = tables.build(exact["structured"])
@@ -192,6 +200,20 @@ def test_csv_for_plots(exact: dict[str, Experiment]) -> None:
     assert cosines[1] == (
         '"mean |cos|: d_in 128, rank 8, drawn",,mean_abs_cosine,0.0375,0.0375,0.0375,3,0'
     )
+
+
+def test_the_section_of_dvc_yaml_names_what_the_report_writes() -> None:
+    assert plots.section(["granularity"], "report") == [
+        {
+            "granularity": {
+                "title": "Mask granularity",
+                "template": "bar_horizontal",
+                "x": "value",
+                "y": {"report/plots/granularity.csv": "label"},
+            }
+        },
+        "report/granularity.png",
+    ]
 
 
 def test_bars_in_a_cell_do_not_break_markdown() -> None:
