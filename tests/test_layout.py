@@ -18,7 +18,7 @@ ROWS = [
     ["peft_file", "methods"],
     ["tuned"],
     ["data"],
-    ["packed", "params_file"],
+    ["packed", "fused", "params_file"],
     ["loss"],
     ["training"],
     ["session"],
