@@ -43,6 +43,8 @@ format: $(READY)  ## format the code
 	$(BIN)/ruff format .
 
 bench: $(READY)  ## measure against peers (needs 40 GB of disk and a quiet machine; BENCH=masks for one)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location \
+	  --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH)
 
 up: $(READY)  ## start a Prefect server, a worker and MLflow on this machine

@@ -13,13 +13,13 @@ from lori_core import packed
 from lori_core.data.batching import IGNORED
 
 #: Positions whose logits exist at the same time; bounds memory at positions x vocabulary.
-LOGIT_CHUNK = 1024
+LOGIT_CHUNK = 512
 Reduction = Literal["sum", "none"]
 #: Config entries of models that change logits after `lm_head`; those take the model's own path.
 _LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
-def sequence_loss(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+def sequence_loss(model: Any, inputs: Mapping[str, Any]) -> Tensor:
     """Return the sum of the target tokens' negative log-probabilities, float32, a scalar.
 
     Logits are computed only where there is a target, `LOGIT_CHUNK` positions at a time. Batches are
@@ -30,7 +30,7 @@ def sequence_loss(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     return sum(others, start=first)
 
 
-def example_losses(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+def example_losses(model: Any, inputs: Mapping[str, Any]) -> Tensor:
     """Return what `sequence_loss` sums, for each example of the batch: float32, [batch]."""
     losses = torch.cat(_chunk_losses(model, inputs, "none"))
     if "counts" in inputs:
@@ -40,7 +40,7 @@ def example_losses(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([part.sum() for part in losses.split(counts.tolist())])
 
 
-def _chunk_losses(model: Any, inputs: Mapping[str, Tensor], reduction: Reduction) -> list[Tensor]:
+def _chunk_losses(model: Any, inputs: Mapping[str, Any], reduction: Reduction) -> list[Tensor]:
     """Return the target tokens' losses, or their sum, for each `LOGIT_CHUNK` of positions."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if "slots" in inputs:
@@ -56,10 +56,43 @@ def _chunk_losses(model: Any, inputs: Mapping[str, Tensor], reduction: Reduction
         backbone = getattr(base, base.base_model_prefix)
         hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][wanted]
     head = base.get_output_embeddings()
+    if type(head) is nn.Linear and not any(p.requires_grad for p in head.parameters()):
+        losses: Tensor = _FrozenHead.apply(head, hidden, targets)
+        return [losses.sum() if reduction == "sum" else losses]
     chunks = zip(hidden.split(LOGIT_CHUNK), targets.split(LOGIT_CHUNK), strict=True)
     if len(hidden) <= LOGIT_CHUNK:
         return [_chunk_loss(head, *chunk, reduction) for chunk in chunks]
     return [checkpoint(_chunk_loss, head, *c, reduction, use_reentrant=False) for c in chunks]
+
+
+class _FrozenHead(torch.autograd.Function):
+    """The loss of each target, float32, [S], from hidden states, [S, features].
+
+    While a chunk's logits are there, the states' gradient is made of them: softmax less one-hot,
+    times the head. So logits are computed once, and neither they nor their gradient are kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, head: nn.Linear, hidden: Tensor, targets: Tensor) -> Tensor:
+        kept = torch.empty_like(hidden) if ctx.needs_input_grad[1] else None
+        losses = []
+        for start in range(0, len(hidden), LOGIT_CHUNK):
+            stop = start + LOGIT_CHUNK
+            logits = head(hidden[start:stop])
+            scores = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+            del logits
+            wanted = targets[start:stop, None]
+            losses.append(-scores.gather(1, wanted)[:, 0])
+            if kept is not None:
+                slope = scores.exp_()
+                slope.scatter_add_(1, wanted, slope.new_full(wanted.shape, -1.0))
+                kept[start:stop] = slope.to(head.weight.dtype) @ head.weight
+        ctx.kept = kept
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        return None, ctx.kept * gradient[:, None].to(ctx.kept.dtype), None
 
 
 def changes_logits(base: Any) -> bool:

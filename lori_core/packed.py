@@ -2,14 +2,14 @@
 
 Registered with transformers' `AttentionInterface`, so any model whose attention goes through it
 takes packed batches unchanged; whether it gives the plain numbers is tried, not assumed (`suits`).
-The layout is gathers and `scaled_dot_product_attention`, on the CPU and on CUDA alike: examples are
-batched by length, so the padding that attention alone still sees is a few per cent of its work, and
-right padding needs no mask, which leaves the kernels for plain causal attention.
+The layout is gathers and `scaled_dot_product_attention`, on the CPU and on CUDA alike: groups of
+examples of like length, so the padding that attention alone still sees is a few per cent of its
+work; and right padding needs no mask, which leaves the kernels for plain causal attention.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ NAME = "lori_packed"
 class Packing:
     """Where the nodes of a packed batch are; see `data.packing.pack_batch`."""
 
+    groups: tuple[tuple[int, int], ...]
     slots: Tensor
     places: Tensor
     shared: Tensor
@@ -35,18 +36,18 @@ class Packing:
     offsets: Tensor
 
     @classmethod
-    def of(cls, inputs: Mapping[str, Tensor]) -> Packing:
+    def of(cls, inputs: Mapping[str, Any]) -> Packing:
         """Take the layout out of a batch."""
         return cls(**{name: inputs[name] for name in cls.__dataclass_fields__})
 
 
 class _LayOut(torch.autograd.Function):
-    """[T, features] of nodes -> [B * L, features] of examples, and sums of gradients back."""
+    """[T, features] of nodes -> [N, features] of places, and sums of gradients back."""
 
     @staticmethod
     def forward(ctx: Any, nodes: Tensor, packing: Packing) -> Tensor:
         ctx.packing = packing
-        return nodes.index_select(0, packing.slots.flatten())
+        return nodes.index_select(0, packing.slots)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -62,7 +63,7 @@ class _LayOut(torch.autograd.Function):
 
 
 class _TakeNodes(torch.autograd.Function):
-    """[B * L, features] of examples -> [T, features]: each node from one of its places."""
+    """[N, features] of places -> [T, features]: each node from one of its places."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, packing: Packing) -> Tensor:
@@ -115,24 +116,41 @@ def packed_attention(
         raise ValueError("attention of this kind cannot be packed")
     if not getattr(module, "is_causal", True):
         raise ValueError("attention that is not causal cannot be packed")
-    batch, length = packing.slots.shape
-    laid = [_rows(x, packing).view(batch, length, *x.shape[1::2]) for x in (query, key, value)]
-    q, k, v = (x.transpose(1, 2) for x in laid)
+    q, k, v = (_rows(x, packing) for x in (query, key, value))
+    heads = query.shape[1]
+    rows = []
+    start = 0
+    for batch, length in packing.groups:
+        stop = start + batch * length
+        laid = [
+            x[start:stop].view(batch, length, n, -1).transpose(1, 2)
+            for x, n in ((q, heads), (k, key.shape[1]), (v, value.shape[1]))
+        ]
+        rows.append(_attend(laid, dropout, scaling, sliding_window))
+        start = stop
+    out = rows[0] if len(rows) == 1 else torch.cat(rows)
+    return _TakeNodes.apply(out, packing).view(1, -1, heads, value.shape[-1]), None
+
+
+def _attend(
+    laid: Sequence[Tensor], dropout: float, scaling: float | None, window: int | None
+) -> Tensor:
+    """Attend in one group: q, k, v, [examples, heads, length, size] -> [places, heads * size]."""
+    q, k, v = laid
     grouped = q.shape[1] != k.shape[1]
     if grouped and q.is_cuda and q.dtype == torch.float32:
         # No fused CUDA kernel takes grouped heads in float32; the plain one would fill memory.
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
         grouped = False
-    band = _band(length, sliding_window, q.device)
+    band = _band(q.shape[2], window, q.device)
     out = nn.functional.scaled_dot_product_attention(
         q, k, v, band, dropout, is_causal=band is None, scale=scaling, enable_gqa=grouped
     )
-    rows = out.transpose(1, 2).reshape(batch * length, -1)
-    return _TakeNodes.apply(rows, packing).view(1, -1, *out.shape[1::2]), None
+    return out.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def _rows(states: Tensor, packing: Packing) -> Tensor:
-    """Lay [1, heads, T, size] out as [B * L, heads * size]."""
+    """Lay [1, heads, T, size] out as [N, heads * size]."""
     nodes = states[0].transpose(0, 1).flatten(1)
     rows: Tensor = _LayOut.apply(nodes, packing)
     return rows
@@ -160,7 +178,7 @@ def attending(base: Any) -> Iterator[None]:
         base.set_attn_implementation(before)
 
 
-def hidden_states(base: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+def hidden_states(base: Any, inputs: Mapping[str, Any]) -> Tensor:
     """Return the last hidden state of each node of a packed batch, [T, features]."""
     backbone = getattr(base, base.base_model_prefix)
     states: Tensor = backbone(
@@ -185,7 +203,9 @@ def suits(base: Any) -> str | None:
     position from the place in the batch) gives other numbers, and is found here by them.
     """
     device = next(base.parameters()).device
-    packed = {name: x.to(device) for name, x in pack_batch(_TRIAL).items()}
+    packed: dict[str, Any] = {
+        name: x.to(device) if isinstance(x, Tensor) else x for name, x in pack_batch(_TRIAL).items()
+    }
     was_training = base.training
     base.eval()
     try:
@@ -201,9 +221,11 @@ def suits(base: Any) -> str | None:
         return f"its forward pass refuses them ({type(error).__name__})"
     finally:
         base.train(was_training)
+    # One group: its rows are the examples from the longest on.
+    rows = packed["slots"].view(packed["groups"][0])
     tolerance = 1e-3 if found.dtype == torch.float32 else 5e-2
-    for row, expected in enumerate(plain):
-        ours = found[packed["slots"][row, : len(expected)]]
+    for row, expected in zip(rows, sorted(plain, key=len, reverse=True), strict=True):
+        ours = found[row[: len(expected)]]
         if (ours - expected).float().norm() > tolerance * expected.float().norm():
             return "its forward pass gives other numbers for them"
     return None

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from lori_core import packed
+from lori_core import fused, packed
 from lori_core.config import TrainingSection
 from lori_core.data.batching import LengthBuckets, collate
 from lori_core.data.packing import pack_batch
@@ -327,7 +327,8 @@ def train(
     if resume is not None:
         tracker.tags({"lori.resumed_from": resume.name})
         print(f"resuming from {resume.name}", file=sys.stderr, flush=True)
-    with packed.attending(base) if collator.func is pack_batch else nullcontext():
+    attention = packed.attending(base) if collator.func is pack_batch else nullcontext()
+    with attention, fused.installed(model):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     tenth = max(1, len(report.losses) // 10)
     return TrainingResult(

@@ -19,7 +19,7 @@ ROWS = [
     ["peft_file", "methods"],
     ["tuned"],
     ["data"],
-    ["packed", "params_file"],
+    ["packed", "fused", "params_file"],
     ["loss"],
     ["training"],
     ["session"],
