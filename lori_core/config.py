@@ -299,6 +299,39 @@ class TrackingSection(Strict):
     experiment: str = "lori"
 
 
+class Bound(Strict):
+    """What a rule of the gate asks of one number; at least one end is given."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Bound:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("a rule needs at_least or at_most, as in {at_least: 0.8}")
+        return self
+
+
+class GateSection(Strict):
+    """What a model must be before it is served (docs/lineage.md)."""
+
+    candidate: str | None = None
+    """The artifact to judge, as in artifacts/merged/concat; the first merge unless given."""
+    model: Name = "lori"
+    """The registered model whose alias `champion` moves to a candidate that passes."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """With which a task is not worse than the champion by more than its margin."""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """How much of its score a task may lose to the champion; 0.05 is five points."""
+    margins: dict[Name, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
+    """Another margin for some tasks."""
+    least_items: PositiveInt = 30
+    """Fewer items than these tell nothing about a task."""
+    rules: dict[str, Bound] = Field(default_factory=dict)
+    """Bounds on refusal, over_refusal, forgetting (of refusals, against the safety adapter alone),
+    size_mb, score.<task>, excess.<task>."""
+
+
 class Params(Strict):
     """All of `params.yaml`."""
 
@@ -313,6 +346,7 @@ class Params(Strict):
     execution: ExecutionSection = ExecutionSection()
     tracking: TrackingSection = TrackingSection()
     experiments: ExperimentsSection = ExperimentsSection()
+    gate: GateSection = GateSection()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Params:
