@@ -138,8 +138,9 @@ class _Walk:
     def _own_inputs(self, one: Node, two: Node) -> None:
         first, second = dict(leaves(one.params)), dict(leaves(two.params))
         for name in sorted({*first, *second}):
-            if first.get(name) != second.get(name):
-                self._add("parameter", name, first.get(name, NOTHING), second.get(name, NOTHING))
+            left, right = _in_force(first, name), _in_force(second, name)
+            if left != right:
+                self._add("parameter", name, left, right)
         for name in sorted({*one.code, *two.code, *_said(one, "code"), *_said(two, "code")}):
             left = _said(one, "code").get(name) or one.code.get(name, NOTHING)
             right = _said(two, "code").get(name) or two.code.get(name, NOTHING)
@@ -235,6 +236,12 @@ def _source_facts(lineage: Lineage) -> dict[str, str]:
         for key in _SOURCE_KEYS
         if key in source
     }
+
+
+def _in_force(params: Mapping[str, Any], name: str) -> Any:
+    """Return a parameter; where a task does not override `training`, what stands there."""
+    usual = f"training.{name.rpartition('.')[2]}" if name.count(".") > 1 else name
+    return params.get(name, params.get(usual, NOTHING))
 
 
 def _said(node: Node, what: str) -> Mapping[str, str]:
