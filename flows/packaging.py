@@ -6,6 +6,8 @@ the state it was made from (`snapshot/`) and a model card. Never the base model.
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,10 @@ def package(node: Node, workspace: Path, params: Params, folder: Path, card: str
     adapter = peft_file.open_adapter(workspace / node.name)
     peft = folder.with_name(f"{folder.name}-peft") / "adapter"
     peft_file.export_peft(adapter, peft)
-    _save(folder, peft, params)
+    with warnings.catch_warnings():
+        # MLflow warns about type hints of its own classes when it is imported.
+        warnings.simplefilter("ignore", UserWarning)
+        _save(folder, peft, params)
     state = folder / "snapshot"
     state.mkdir()
     for name in snapshot.KEPT:
@@ -57,6 +62,7 @@ def package(node: Node, workspace: Path, params: Params, folder: Path, card: str
 
 def _save(folder: Path, peft: Path, params: Params) -> None:
     quiet_environment()
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     import pandas as pd
     from mlflow import pyfunc
     from mlflow.models import ModelSignature

@@ -55,8 +55,12 @@ class Registry:
         self.store = store or store_of(workspace, read_params(workspace))
         with clear_errors(self.store.uri):
             prepare(self.store.uri)
+            import mlflow
             from mlflow import MlflowClient
 
+            # A client of its own is not enough: MLflow finds a version's files by the process's.
+            mlflow.set_tracking_uri(self.store.uri)
+            mlflow.set_registry_uri(self.store.uri)
             self.client = MlflowClient(self.store.uri, self.store.uri)
 
     def names(self) -> list[str]:

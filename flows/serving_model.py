@@ -4,11 +4,10 @@ The base is not in the artifact: it is brought in where the model is loaded, as 
 what answers a prompt needs this package installed beside MLflow.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
@@ -34,25 +33,23 @@ class LoriModel(PythonModel):
         self.tokenizer = models.load_tokenizer(folder)
         self.model = attaching.wear(models.load(section, folder), adapter).eval()
 
-    # Without annotations: MLflow would take them for the signature, which is written beside.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> Any:
         """Return a data frame with a column `text`, a row for each prompt.
 
         Args:
             context: MLflow's.
-            model_input: a data frame with a column `prompt`, or prompts.
+            model_input: a data frame with a column `prompt`.
             params: `max_new_tokens`.
         """
-        import pandas as pd
-
         from lori_core.data.prompts import encode_prompt
         from lori_core.evaluation.generation import Request, generate
 
-        prompts = model_input["prompt"] if hasattr(model_input, "columns") else model_input
         limit = int((params or {}).get("max_new_tokens", MAX_NEW_TOKENS))
         requests = [
             Request(encode_prompt(str(prompt), self.prompt, self.tokenizer, MAX_PROMPT)[0], limit)
-            for prompt in prompts
+            for prompt in model_input["prompt"]
         ]
         outputs = generate(self.model, self.tokenizer, requests, BATCH_SIZE, "answers")
         return pd.DataFrame({"text": [output[0].text for output in outputs]})

@@ -245,10 +245,9 @@ def _verdict(task: str, number: int, right: bool, *, safety: bool) -> dict[str, 
 
 
 def _init(folder: Path) -> None:
-    from dvc.repo import Repo
-
-    if not (folder / ".dvc").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        Repo.init(str(folder), no_scm=True).close()
+    (folder / ".dvc").mkdir(parents=True, exist_ok=True)
+    config = folder / ".dvc" / "config"
+    if not config.exists():
+        config.write_text("[core]\n    no_scm = True\n")
     for name in ("data", "artifacts", "metrics"):
         shutil.rmtree(folder / name, ignore_errors=True)
