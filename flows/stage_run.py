@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import rows as rows_files
+from flows import snapshot
 from flows.environment import child_environment
 from flows.graph import hashes_text, output_hashes
 from flows.mlflow_store import store_of
@@ -88,11 +89,19 @@ class PipelineRun:
             rows_files.append(self.rows, "metrics", values=summary.get("metrics") or {}, step=None)
             if (self.workspace / "report").is_dir():
                 rows_files.append(self.rows, "artifact", path="report")
+            self._keep_state()
             rows_files.append(self.rows, "end")
         else:
             message, exit_code = failure
+            self._keep_state()
             rows_files.append(self.rows, "error", message=message, exit_code=exit_code)
         return self.shipping.finish()
+
+    def _keep_state(self) -> None:
+        """Keep what the workspace says now (dvc.lock and the like) here and with the run."""
+        kept = snapshot.keep(self.workspace, self.rows.stem)
+        if kept is not None:
+            rows_files.append(self.rows, "artifact", path=str(kept.relative_to(self.workspace)))
 
     def cancel(self) -> None:
         """Stop every stage that runs and every one that waits."""
