@@ -22,7 +22,9 @@ from flows.mlflow_store import store_of
 from flows.rows import PIPELINE, Shipment, new_rows_file
 from flows.shipping import BackgroundShipping
 from flows.slots import Slots, allowed_gpus
+from flows.storage import Pushing
 from flows.subprocesses import run_lines
+from flows.system_metrics import sampled
 from flows.tracking import HASHES_TAG, read_params
 from lori_core.tracking import ROWS_VARIABLE
 
@@ -66,6 +68,7 @@ class PipelineRun:
         self.rows = new_rows_file(workspace, PIPELINE)
         self.tags = {"prefect.flow_run_id": flow_run_id, **git_tags(workspace)}
         self.shipping = BackgroundShipping(workspace, store_of(workspace, self.params), warn)
+        self.pushing = Pushing(workspace, self.params.get("storage") or {}, warn)
 
     def start(self) -> None:
         """Open the parent run and begin to ship."""
@@ -76,6 +79,7 @@ class PipelineRun:
         rows_files.append(self.rows, "params", values=self.params)
         self.shipping.watch(self.rows)
         self.shipping.start()
+        self.pushing.start()
 
     def skipped(self, stage: str) -> None:
         """Link a stage that does not run to the run that made its output."""
@@ -85,6 +89,10 @@ class PipelineRun:
     def end(self, failure: tuple[str, int] | None) -> bool:
         """Close the parent run and ship the rest; return whether all of it went out."""
         summary = read_summary(self.workspace)
+        unsent = self.pushing.finish(everything=failure is None)
+        if self.pushing.remote:
+            sent = "; ".join(unsent) or f"all to {self.pushing.remote}"
+            rows_files.append(self.rows, "tags", values={"lori.push": sent})
         if failure is None:
             rows_files.append(self.rows, "metrics", values=summary.get("metrics") or {}, step=None)
             if (self.workspace / "report").is_dir():
@@ -107,6 +115,7 @@ class PipelineRun:
         """Stop every stage that runs and every one that waits."""
         self.stop.set()
         self.slots.wake()
+        self.pushing.cancel()
 
     def stage(
         self, stage: str, devices: str, task_run_id: str, line: Callable[[str], None]
@@ -123,6 +132,7 @@ class PipelineRun:
         outs = hashes_text(output_hashes(self.workspace, stage))
         if finished.ran:
             rows_files.append(rows, "tags", values={HASHES_TAG: outs})
+            self.pushing.stage(stage)
         else:
             self.skipped(stage)
         return finished
@@ -148,15 +158,16 @@ class PipelineRun:
             line(text)
 
         started = time.monotonic()
-        code = run_lines(
-            command,
-            folder=self.workspace,
-            environment=child_environment(
-                **{ROWS_VARIABLE: str(rows), "CUDA_VISIBLE_DEVICES": devices}
-            ),
-            line=take,
-            stop=self.stop,
-        )
+        with sampled(rows):
+            code = run_lines(
+                command,
+                folder=self.workspace,
+                environment=child_environment(
+                    **{ROWS_VARIABLE: str(rows), "CUDA_VISIBLE_DEVICES": devices}
+                ),
+                line=take,
+                stop=self.stop,
+            )
         ran = rows.exists()
         if code != 0 or self.stop.is_set():
             raise self._failure(rows, code, list(tail))

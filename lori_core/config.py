@@ -299,6 +299,17 @@ class TrackingSection(Strict):
     experiment: str = "lori"
 
 
+class StorageSection(Strict):
+    """Where artifacts are kept besides this machine; no result depends on it."""
+
+    remote: str | None = None
+    """A folder, or a URL: s3://bucket/path, gs://…, azure://…, ssh://… (each by its extra)."""
+    push: Literal["never", "stage", "end"] = "end"
+    """Send what a stage made when it ends, or all of it when the run ends."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """How often a push that failed is tried again."""
+
+
 class Bound(Strict):
     """What a rule of the gate asks of one number; at least one end is given."""
 
@@ -346,6 +357,7 @@ class Params(Strict):
     execution: ExecutionSection = ExecutionSection()
     tracking: TrackingSection = TrackingSection()
     experiments: ExperimentsSection = ExperimentsSection()
+    storage: StorageSection = StorageSection()
     gate: GateSection = GateSection()
 
     @model_validator(mode="after")

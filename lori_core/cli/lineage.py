@@ -40,6 +40,16 @@ def add(commands: Any) -> None:
     diff.add_argument("second", metavar="Y")
     diff.add_argument("--json", action="store_true", help="for machines")
     diff.set_defaults(function=_diff)
+    compare = commands.add_parser(
+        "compare",
+        help="put models side by side: tasks by models, with intervals and paired tests",
+        description="From the verdicts that their evaluations kept, on the items that both were "
+        f"asked; the first is what the others are held to. {NAMES}",
+        epilog="example: lori compare artifacts/merged/linear artifacts/merged/concat",
+    )
+    compare.add_argument("names", nargs="+", metavar="X", help="or a folder with <task>.jsonl")
+    compare.add_argument("-o", "--out", type=Path, default=Path("compare"), help="default: compare")
+    compare.set_defaults(function=_compare)
     restore = commands.add_parser(
         "restore",
         help="write an artifact's exact bytes, from the cache or the remote",
@@ -79,6 +89,15 @@ def _diff(args: argparse.Namespace) -> int:
         print(json.dumps([difference.as_dict() for difference in found], indent=2))
     else:
         print("\n".join(str(difference) for difference in found) or "no input differs")
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from flows.compare import compare
+    from lori_core.report import side_by_side
+
+    print("\n".join(side_by_side.text(compare(args.names, Path(), args.out))))
+    print(f"{args.out}: index.html, compare.md, compare.json; lori track sends them to MLflow")
     return 0
 
 

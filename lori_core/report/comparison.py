@@ -68,7 +68,7 @@ def compare(
     Raises:
         DataError: the files hold other items, none that counts, or lines of another form.
     """
-    ours, theirs = _outcomes(model, rows), _outcomes(reference, rows)
+    ours, theirs = outcomes(model, rows), outcomes(reference, rows)
     differing = len(ours.keys() ^ theirs.keys())
     if shared and ours.keys() & theirs.keys():
         ours = {item: share for item, share in ours.items() if item in theirs}
@@ -92,7 +92,7 @@ def compare(
     )
 
 
-def _outcomes(path: Path, rows: Rows) -> dict[str, Fraction]:
+def outcomes(path: Path, rows: Rows) -> dict[str, Fraction]:
     """Return each counting item's share of positive outcomes."""
     found: dict[str, list[bool]] = {}
     for number, row in enumerate(read_jsonl(path), start=1):

@@ -280,3 +280,19 @@ def test_a_card_says_what_it_is_and_how_to_load_it(
     assert "| math | share with the right final number | 75.0 | 0.0-100.0 | 40 |" in page
     assert "Refuses 75.0 % of 40 harmful requests (safety)." in page
     assert "PeftModel.from_pretrained" in page
+
+
+def test_models_of_two_workspaces_side_by_side(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(folder, right={"math": 20})
+    Made(tmp_path / "other", right={"math": 30})
+    assert main(["compare", MERGED, str(tmp_path / "other" / MERGED)]) == 0
+    shown = capsys.readouterr().out
+    assert "math (40)" in shown
+    assert "75 [59-87]  +25.0 [+12.5, +40.0]*" in shown
+    assert "safety, refusals (40)" in shown
+    assert "content key" in (folder / "compare/index.html").read_text()
+    assert "a model is named twice" in refused(capsys, "compare", MERGED, MERGED)
+    assert "name at least two" in refused(capsys, "compare", MERGED)
+    assert "was not evaluated" in refused(capsys, "compare", MERGED, "artifacts/math/adapter")
