@@ -1,4 +1,4 @@
-"""What is served: `lori gate`, `lori rollback`, `lori register`, `lori card`."""
+"""What is served, and what is sent: `lori gate`, `rollback`, `register`, `card`, `push`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,34 @@ def add(commands: Any) -> None:
     card = commands.add_parser("card", help="print an adapter's model card")
     card.add_argument("name", metavar="X", help="an adapter, as lori why takes it")
     card.set_defaults(function=_card)
+    _add_push(commands)
+
+
+def _add_push(commands: Any) -> None:
+    push = commands.add_parser(
+        "push",
+        help="send an adapter with its model card to a model hub",
+        description="Nothing is sent but what is asked for here: a stock PEFT folder and its card. "
+        "The token is yours, from HF_TOKEN or hf auth login.",
+    )
+    push.add_argument("name", metavar="X", help="an adapter of this workspace")
+    push.add_argument("repository", metavar="OWNER/NAME")
+    push.add_argument("--public", action="store_true", help="for all to see; private without it")
+    push.add_argument("--dry-run", type=Path, metavar="OUT", help="write the folder, send nothing")
+    push.set_defaults(function=_push)
+
+
+def _push(args: argparse.Namespace) -> int:
+    from flows import hub
+    from lori_core import params_file
+
+    params = params_file.load()
+    if args.dry_run:
+        hub.prepare(args.name, Path(), params, args.dry_run)
+        print(f"{args.dry_run}: what would be sent to {args.repository}; nothing was")
+        return 0
+    print(hub.push(args.name, args.repository, Path(), params, private=not args.public))
+    return 0
 
 
 def _gate(args: argparse.Namespace) -> int:

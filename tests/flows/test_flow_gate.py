@@ -296,3 +296,32 @@ def test_models_of_two_workspaces_side_by_side(
     assert "a model is named twice" in refused(capsys, "compare", MERGED, MERGED)
     assert "name at least two" in refused(capsys, "compare", MERGED)
     assert "was not evaluated" in refused(capsys, "compare", MERGED, "artifacts/math/adapter")
+
+
+def test_what_would_be_sent_to_a_hub_is_a_peft_folder_with_its_card(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(folder)
+    assert main(["push", MERGED, "me/adapter", "--dry-run", "out"]) == 0
+    assert {path.name for path in (folder / "out").iterdir()} == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    assert "nothing was" in capsys.readouterr().out
+    line = refused(capsys, "push", "data/math/train.jsonl", "me/adapter", "--dry-run", "other")
+    assert "only adapters can be sent" in line
+
+
+def test_pushing_needs_a_token_and_never_shows_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(folder)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(folder / "no-token"))
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert "no token; set HF_TOKEN" in refused(capsys, "push", MERGED, "me/adapter")
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_secret")
+    assert main(["push", MERGED, "me/adapter"]) == 1
+    captured = capsys.readouterr()
+    assert "me/adapter: the hub refuses" in captured.err
+    assert "hf_secret" not in captured.err + captured.out
