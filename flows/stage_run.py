@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from flows import rows as rows_files
+from flows import snapshot
 from flows.environment import child_environment
 from flows.graph import hashes_text, output_hashes
 from flows.mlflow_store import store_of
 from flows.rows import PIPELINE, Shipment, new_rows_file
 from flows.shipping import BackgroundShipping
 from flows.slots import Slots, allowed_gpus
+from flows.storage import Pushing
 from flows.subprocesses import run_lines
+from flows.system_metrics import sampled
 from flows.tracking import HASHES_TAG, read_params
 from lori_core.tracking import ROWS_VARIABLE
 
@@ -65,6 +68,7 @@ class PipelineRun:
         self.rows = new_rows_file(workspace, PIPELINE)
         self.tags = {"prefect.flow_run_id": flow_run_id, **git_tags(workspace)}
         self.shipping = BackgroundShipping(workspace, store_of(workspace, self.params), warn)
+        self.pushing = Pushing(workspace, self.params.get("storage") or {}, warn)
 
     def start(self) -> None:
         """Open the parent run and begin to ship."""
@@ -75,6 +79,7 @@ class PipelineRun:
         rows_files.append(self.rows, "params", values=self.params)
         self.shipping.watch(self.rows)
         self.shipping.start()
+        self.pushing.start()
 
     def skipped(self, stage: str) -> None:
         """Link a stage that does not run to the run that made its output."""
@@ -84,20 +89,33 @@ class PipelineRun:
     def end(self, failure: tuple[str, int] | None) -> bool:
         """Close the parent run and ship the rest; return whether all of it went out."""
         summary = read_summary(self.workspace)
+        unsent = self.pushing.finish(everything=failure is None)
+        if self.pushing.remote:
+            sent = "; ".join(unsent) or f"all to {self.pushing.remote}"
+            rows_files.append(self.rows, "tags", values={"lori.push": sent})
         if failure is None:
             rows_files.append(self.rows, "metrics", values=summary.get("metrics") or {}, step=None)
             if (self.workspace / "report").is_dir():
                 rows_files.append(self.rows, "artifact", path="report")
+            self._keep_state()
             rows_files.append(self.rows, "end")
         else:
             message, exit_code = failure
+            self._keep_state()
             rows_files.append(self.rows, "error", message=message, exit_code=exit_code)
         return self.shipping.finish()
+
+    def _keep_state(self) -> None:
+        """Keep what the workspace says now (dvc.lock and the like) here and with the run."""
+        kept = snapshot.keep(self.workspace, self.rows.stem)
+        if kept is not None:
+            rows_files.append(self.rows, "artifact", path=str(kept.relative_to(self.workspace)))
 
     def cancel(self) -> None:
         """Stop every stage that runs and every one that waits."""
         self.stop.set()
         self.slots.wake()
+        self.pushing.cancel()
 
     def stage(
         self, stage: str, devices: str, task_run_id: str, line: Callable[[str], None]
@@ -114,6 +132,7 @@ class PipelineRun:
         outs = hashes_text(output_hashes(self.workspace, stage))
         if finished.ran:
             rows_files.append(rows, "tags", values={HASHES_TAG: outs})
+            self.pushing.stage(stage)
         else:
             self.skipped(stage)
         return finished
@@ -139,15 +158,16 @@ class PipelineRun:
             line(text)
 
         started = time.monotonic()
-        code = run_lines(
-            command,
-            folder=self.workspace,
-            environment=child_environment(
-                **{ROWS_VARIABLE: str(rows), "CUDA_VISIBLE_DEVICES": devices}
-            ),
-            line=take,
-            stop=self.stop,
-        )
+        with sampled(rows):
+            code = run_lines(
+                command,
+                folder=self.workspace,
+                environment=child_environment(
+                    **{ROWS_VARIABLE: str(rows), "CUDA_VISIBLE_DEVICES": devices}
+                ),
+                line=take,
+                stop=self.stop,
+            )
         ran = rows.exists()
         if code != 0 or self.stop.is_set():
             raise self._failure(rows, code, list(tail))

@@ -151,6 +151,10 @@ class Shipper:
                     metrics.extend(_metrics(row))
                 case "params":
                     params.update(flatten(row.get("values") or {}))
+                case "start":
+                    tags.update(
+                        {f"env.{key}": str(value) for key, value in row.get("where", {}).items()}
+                    )
                 case "tags":
                     values = row.get("values") or {}
                     shipment.hashed |= HASHES_TAG in values
@@ -179,7 +183,7 @@ class Shipper:
             case "dataset":
                 self._accept(self.client.log_inputs, run_id, [_dataset(row)])
             case "artifact":
-                self._artifact(run_id, self.workspace / str(row["path"]))
+                self._artifact(run_id, self.workspace / str(row["path"]), row.get("name"))
             case "end":
                 self._accept(self.client.set_terminated, run_id, "FINISHED", moment)
                 shipment.ended = True
@@ -189,10 +193,10 @@ class Shipper:
                 self._accept(self.client.set_terminated, run_id, "FAILED", moment)
                 shipment.ended = True
 
-    def _artifact(self, run_id: str, path: Path) -> None:
+    def _artifact(self, run_id: str, path: Path, name: str | None) -> None:
         try:
             if path.is_dir():
-                self._accept(self.client.log_artifacts, run_id, str(path), path.name)
+                self._accept(self.client.log_artifacts, run_id, str(path), name or path.name)
             else:
                 self._accept(self.client.log_artifact, run_id, str(path))
         except (FileNotFoundError, PermissionError) as error:

@@ -299,6 +299,50 @@ class TrackingSection(Strict):
     experiment: str = "lori"
 
 
+class StorageSection(Strict):
+    """Where artifacts are kept besides this machine; no result depends on it."""
+
+    remote: str | None = None
+    """A folder, or a URL: s3://bucket/path, gs://…, azure://…, ssh://… (each by its extra)."""
+    push: Literal["never", "stage", "end"] = "end"
+    """Send what a stage made when it ends, or all of it when the run ends."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """How often a push that failed is tried again."""
+
+
+class Bound(Strict):
+    """What a rule of the gate asks of one number; at least one end is given."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Bound:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("a rule needs at_least or at_most, as in {at_least: 0.8}")
+        return self
+
+
+class GateSection(Strict):
+    """What a model must be before it is served (docs/lineage.md)."""
+
+    candidate: str | None = None
+    """The artifact to judge, as in artifacts/merged/concat; the first merge unless given."""
+    model: Name = "lori"
+    """The registered model whose alias `champion` moves to a candidate that passes."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """With which a task is not worse than the champion by more than its margin."""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """How much of its score a task may lose to the champion; 0.05 is five points."""
+    margins: dict[Name, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
+    """Another margin for some tasks."""
+    least_items: PositiveInt = 30
+    """Fewer items than these tell nothing about a task."""
+    rules: dict[str, Bound] = Field(default_factory=dict)
+    """Bounds on refusal, over_refusal, forgetting (of refusals, against the safety adapter alone),
+    size_mb, score.<task>, excess.<task>."""
+
+
 class Params(Strict):
     """All of `params.yaml`."""
 
@@ -313,6 +357,8 @@ class Params(Strict):
     execution: ExecutionSection = ExecutionSection()
     tracking: TrackingSection = TrackingSection()
     experiments: ExperimentsSection = ExperimentsSection()
+    storage: StorageSection = StorageSection()
+    gate: GateSection = GateSection()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Params:

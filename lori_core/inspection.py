@@ -61,8 +61,8 @@ def _show_adapter(path: Path) -> None:
 def _origin(info: dict[str, Any]) -> dict[str, Any]:
     """Return where an adapter came from; of a merge, a line for each parent."""
     recipe = info.get("recipe", {})
-    said = {key: value for key, value in info.items() if key != "recipe"}
-    said |= {key: value for key, value in recipe.items() if key != "parents"}
+    said = {key: value for key, value in info.items() if key not in ("recipe", "depends")}
+    said |= {key: value for key, value in recipe.items() if key not in ("parents", "code")}
     for number, parent in enumerate(recipe.get("parents", []), start=1):
         key = str(parent["content_key"])[:16]
         said[f"parent {number}"] = f"{parent['weight']:g} x {parent['task']} (content key {key})"

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lori_core import source_code
 from lori_core.adapter import Adapter, Module, OnDemand, packed, same_base
 from lori_core.errors import AdapterError, InputError, unknown
 from lori_core.files import digest
@@ -172,7 +173,8 @@ def recipe(
         }
         for a, weight in zip(adapters, weights, strict=True)
     ]
-    said = {"method": method, "parents": parents, **options.used_by(method)}
+    code = source_code.digests(source_code.MERGE)
+    said = {"method": method, "parents": parents, "code": code, **options.used_by(method)}
     return said | {"content_key": digest(said)}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lori_core import attaching, models, peft_names
+from lori_core import attaching, models, peft_names, source_code
 from lori_core.adapter import Adapter, ProjectionBlock, draw, pack, uniform
 from lori_core.config import Params, TrainingSection
 from lori_core.data.prompts import Encoded, encode_all
@@ -88,26 +88,25 @@ class Phase:
     """Given by what the phase starts from; else by the section, else by `lori.lora_alpha`."""
 
 
-def content_key_of(session: Session, facts: Mapping[str, Any], data_digest: str) -> str:
-    """Return the digest of everything that a training's result depends on.
+def depends_on(session: Session, facts: Mapping[str, Any], data_digest: str) -> dict[str, Any]:
+    """Return everything that a training's result depends on; its digest is the content key.
 
     Args:
         session: base, precision, prompt, rank, alpha, seed and target modules.
         facts: what else, as JSON can hold it.
         data_digest: of the training examples.
     """
-    return digest(
-        {
-            "base": session.base.as_dict(),
-            "dtype": str(session.model.dtype).removeprefix("torch."),
-            "quantization": session.params.model.quantization,
-            "prompt": session.params.prompt.model_dump(),
-            "lori": session.params.lori.model_dump(include={"rank", "lora_alpha", "seed"}),
-            "modules": sorted(session.modules),
-            "data": data_digest,
-            **facts,
-        }
-    )
+    return {
+        "base": session.base.as_dict(),
+        "dtype": str(session.model.dtype).removeprefix("torch."),
+        "quantization": session.params.model.quantization,
+        "prompt": session.params.prompt.model_dump(),
+        "lori": session.params.lori.model_dump(include={"rank", "lora_alpha", "seed"}),
+        "modules": digest(sorted(session.modules)),
+        "data": data_digest,
+        "code": source_code.digests(source_code.TRAINING),
+        **facts,
+    }
 
 
 def _facts(phase: Phase) -> dict[str, Any]:
@@ -148,7 +147,8 @@ def run_phase(
         DivergedError: at a loss that is not finite.
     """
     rows, data = training_rows(session, phase.task, phase.section)
-    key = content_key_of(session, _facts(phase), data)
+    depends = depends_on(session, _facts(phase), data)
+    key = digest(depends)
     lori = session.params.lori
     alpha = phase.lora_alpha or phase.section.lora_alpha or lori.lora_alpha
     modules = uniform(session.modules, lori.rank, alpha)
@@ -189,6 +189,7 @@ def run_phase(
             "method": "lori-d" if phase.mask is None else "lori-s",
             "content_key": key,
             "parents": list(phase.parents),
+            "depends": depends,
         },
         fan_in_fan_out=session.fan_in_fan_out,
     )

@@ -14,9 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lori_core import source_code
 from lori_core.config import Params
 from lori_core.errors import InputError, unknown
-from lori_core.files import sha256_file, write_json
+from lori_core.files import digest, sha256_file, write_json
 from lori_core.tracking import RunTracker
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def mask(params: Params, task: str, tracker: RunTracker) -> None:
         "total": chosen.total,
         "calibration": str(calibrated.info["content_key"]),
     }
+    facts["content_key"] = _mask_key(facts)
     mask_file.save(chosen, facts, mask_path(task))
     kept = {group: chosen.kept_by(group) for group in ("projection", "layer")}
     _write_metrics(METRICS / "mask", task, {**facts, "kept": kept}, tracker)
@@ -111,6 +113,16 @@ def uses_masks(params: Params, task: str) -> bool:
 
 def _unused(params: Params, task: str) -> dict[str, Any]:
     return {"method": params.tasks[task].method_name, "unused": True}
+
+
+#: What decides a mask, besides the calibrated adapter's values.
+_MASK_FACTS = ("calibration", "sparsity", "scope", "importance", "structure")
+
+
+def _mask_key(facts: dict[str, Any]) -> str:
+    """Return the digest of what a mask depends on: its calibration, how it was taken, by what."""
+    chosen = {name: facts[name] for name in _MASK_FACTS}
+    return digest(chosen | {"code": source_code.digests(source_code.MASK)})
 
 
 def train(params: Params, task: str, tracker: RunTracker) -> None:
@@ -293,7 +305,14 @@ def _adapter_facts(adapter: Adapter | Tuned, path: Path) -> dict[str, Any]:
     from lori_core.tuned import facts
 
     recipe = adapter.info.get("recipe", adapter.info)
-    return facts(adapter, path) | {"content_key": recipe["content_key"]}
+    kept = {"content_key": recipe["content_key"], "parents": _parent_keys(recipe)}
+    return facts(adapter, path) | kept
+
+
+def _parent_keys(recipe: dict[str, Any]) -> list[str]:
+    """Return the content keys of what an adapter was trained on top of, or merged from."""
+    parents = recipe["parents"]
+    return [parent["content_key"] if isinstance(parent, dict) else parent for parent in parents]
 
 
 def _evaluate(

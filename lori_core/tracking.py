@@ -47,6 +47,31 @@ class RunTracker(Protocol):
         """Say that the stage failed; exit code 2 means that a retry is pointless."""
 
 
+#: Whose versions a result may depend on.
+PACKAGES = ("torch", "transformers", "peft", "numpy")
+
+
+def where() -> dict[str, str]:
+    """Return who runs this process on what: host, user, Python, packages, GPUs it may see."""
+    import getpass
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"host": platform.node(), "python": platform.python_version()}
+    try:
+        found["user"] = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        found["user"] = str(os.getuid())
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if os.environ.get("CUDA_VISIBLE_DEVICES"):
+        found["gpus"] = os.environ["CUDA_VISIBLE_DEVICES"]
+    return found
+
+
 class NullTracker:
     """Forgets everything."""
 
@@ -73,7 +98,7 @@ class FileTracker:
             file.write(json.dumps(row, default=str) + "\n")
 
     def start(self, stage: str) -> None:
-        self._write("start", stage=stage, pid=os.getpid())
+        self._write("start", stage=stage, pid=os.getpid(), where=where())
 
     def params(self, values: Mapping[str, Any]) -> None:
         self._write("params", values=dict(values))

@@ -22,7 +22,7 @@ from lori_core.session import (
     Measure,
     Session,
     checkpoint_folder,
-    content_key_of,
+    depends_on,
     training_rows,
 )
 from lori_core.tracking import RunTracker
@@ -96,7 +96,8 @@ def tune(
         "section": tuning.section.model_dump(),
         "parents": _parents(tuning.start),
     }
-    key = content_key_of(session, facts, data)
+    depends = depends_on(session, facts, data)
+    key = digest(depends)
     train_recipe = recipe(tuning.method, model, chosen, compute)
     result = train(
         model,
@@ -118,6 +119,7 @@ def tune(
         "method": tuning.method,
         "content_key": key,
         "parents": facts["parents"],
+        "depends": depends,
     }
     if METHODS[tuning.method].result == "low-rank":
         return _adapter(session, model, tuning.method, first, info), result

@@ -8,9 +8,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors"],
-    ["files", "process", "progress", "tracking", "validation", "merge_methods", "precision"],
+    [
+        "files",
+        "process",
+        "progress",
+        "source_code",
+        "tracking",
+        "validation",
+        "merge_methods",
+        "precision",
+    ],
     ["experiment_settings"],
-    ["config", "tensor_file", "mask_codec"],
+    ["config", "origin", "tensor_file", "mask_codec"],
     ["projection"],
     ["mask"],
     ["mask_file", "structure", "sparse", "peft_names", "models"],
@@ -27,6 +36,7 @@ ROWS = [
     ["merging", "interference", "inspection"],
     ["evaluation"],
     ["report"],
+    ["gate"],
     ["stages"],
     ["experiments"],
     ["cli"],

@@ -10,6 +10,7 @@ import torch
 
 from lori_core import adapter_file, config, mask_file, params_file, stages
 from lori_core.data import sources
+from lori_core.files import digest
 from lori_core.tracking import NullTracker
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +59,9 @@ def test_the_masked_adapter_uses_the_calibrations_a_and_only_its_mask(finished: 
     assert mask.count == mask.total - int(0.9 * mask.total)
     assert facts["calibration"] == calibrated.info["content_key"]
     assert sparse.info["parents"] == [calibrated.info["content_key"]]
+    for adapter in (sparse, calibrated):
+        assert digest(adapter.info["depends"]) == adapter.info["content_key"]
+        assert "lori_core/training.py" in adapter.info["depends"]["code"]
     for name in sparse.modules:
         b = sparse.B(name)
         outside = torch.ones(b.numel(), dtype=torch.bool)

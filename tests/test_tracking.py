@@ -21,6 +21,7 @@ def test_rows_are_whole_lines_in_order(tmp_path: Path) -> None:
     kinds = ["start", "params", "metrics", "metrics", "tags", "dataset", "artifact", "error", "end"]
     assert [row["type"] for row in rows] == kinds
     assert rows[0]["stage"] == "train@math"
+    assert {"host", "user", "python", "torch"} <= rows[0]["where"].keys()
     assert (rows[2]["values"], rows[2]["step"], rows[3]["step"]) == ({"loss": 1.5}, 3, None)
     assert rows[7]["exit_code"] == 2
     assert all(row["time"] > 0 for row in rows)

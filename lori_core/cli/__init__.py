@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 from lori_core import __version__
-from lori_core.cli import adapters, evaluation, experiments, pipeline
+from lori_core.cli import adapters, evaluation, experiments, lineage, pipeline, serving
 from lori_core.errors import LoriError
 
 _QUIET = {
@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lori {__version__}")
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for group in (pipeline, adapters, evaluation, experiments):
+    for group in (pipeline, adapters, evaluation, experiments, lineage, serving):
         group.add(commands)
     return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -28,7 +29,7 @@ class Comparison:
 
     Attributes:
         difference: the model's score less the reference's.
-        low: the lower end of its 95 % interval.
+        low: the lower end of its interval, of 95 % unless another confidence was asked for.
         high: the upper end.
         p: two-sided p-value of "both score the same".
         n: items compared.
@@ -41,7 +42,14 @@ class Comparison:
     n: int
 
 
-def compare(model: Path, reference: Path, rows: Rows = "all") -> Comparison:
+def compare(
+    model: Path,
+    reference: Path,
+    rows: Rows = "all",
+    confidence: float = 0.95,
+    *,
+    shared: bool = False,
+) -> Comparison:
     """Compare the verdicts that two evaluations of one test set left.
 
     Items are matched by `id`; where one was answered several times its outcome is the share of
@@ -54,13 +62,18 @@ def compare(model: Path, reference: Path, rows: Rows = "all") -> Comparison:
         model: JSON lines with `id`, `correct`, `parsed` and `answer`, one for each output.
         reference: the same of the model to compare with.
         rows: `all` and `refuse` compare how many are correct, `comply` how many are refused.
+        confidence: of the two-sided interval.
+        shared: leave out the items that only one of the files has.
 
     Raises:
         DataError: the files hold other items, none that counts, or lines of another form.
     """
-    ours, theirs = _outcomes(model, rows), _outcomes(reference, rows)
+    ours, theirs = outcomes(model, rows), outcomes(reference, rows)
     differing = len(ours.keys() ^ theirs.keys())
-    if differing:
+    if shared and ours.keys() & theirs.keys():
+        ours = {item: share for item, share in ours.items() if item in theirs}
+        theirs = {item: share for item, share in theirs.items() if item in ours}
+    elif differing:
         raise DataError(
             f"{model} and {reference}: {differing} ids are in only one of them; compare "
             "evaluations of one test set (evaluate both again)"
@@ -69,7 +82,7 @@ def compare(model: Path, reference: Path, rows: Rows = "all") -> Comparison:
     scale = math.lcm(*(share.denominator for share in (*ours.values(), *theirs.values())))
     first = np.array([int(ours[item] * scale) for item in ours], dtype=np.float64)
     second = np.array([int(theirs[item] * scale) for item in ours], dtype=np.float64)
-    low, high = _interval(first - second)
+    low, high = _interval(first - second, confidence)
     return Comparison(
         difference=float(np.sum(first - second)) / scale / len(ours),
         low=low / scale,
@@ -79,7 +92,7 @@ def compare(model: Path, reference: Path, rows: Rows = "all") -> Comparison:
     )
 
 
-def _outcomes(path: Path, rows: Rows) -> dict[str, Fraction]:
+def outcomes(path: Path, rows: Rows) -> dict[str, Fraction]:
     """Return each counting item's share of positive outcomes."""
     found: dict[str, list[bool]] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
@@ -121,11 +134,32 @@ def _p_value(first: Any, second: Any, *, binary: bool) -> float:
     return float(result.pvalue)
 
 
-def _interval(differences: Any) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean difference over items."""
+def flipped(
+    model: Path, reference: Path, rows: Rows = "all"
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield what a model and a reference wrote for each item that they answered otherwise.
+
+    Items that only one of them has, or that do not count, are left out; of several outputs for an
+    item the first that differs is taken.
+
+    Yields:
+        The model's row, then the reference's: where the reference was right first.
+    """
+    theirs = {(row["id"], row.get("sample", 0)): row for row in read_jsonl(reference)}
+    found: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    for row in read_jsonl(model):
+        other = theirs.get((row["id"], row.get("sample", 0)))
+        counts = row.get("counted", True) and (rows == "all" or row["answer"] == rows)
+        if other and counts and _positive(row, rows) != _positive(other, rows):
+            found.setdefault(row["id"], (row, other))
+    yield from sorted(found.values(), key=lambda pair: not _positive(pair[1], rows))
+
+
+def _interval(differences: Any, confidence: float) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean difference over items."""
     # A resample is told by how often it drew each value: n items cost as much as a few values.
     values, counts = np.unique(differences, return_counts=True)
     n = len(differences)
     drawn = np.random.default_rng(SEED).multinomial(n, counts / n, size=RESAMPLES)
-    low, high = np.quantile(drawn @ values / n, [0.025, 0.975])
+    low, high = np.quantile(drawn @ values / n, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -7,7 +7,10 @@ from typing import Any
 
 from lori_core.config import Params
 from lori_core.files import replaced_folder, write_json, write_text
-from lori_core.report import figures, summary
+from lori_core.report import figures, origins, summary
+
+#: Where the data say what they are, beside `metrics`.
+MANIFEST = Path("data/manifest.json")
 
 
 def write(params: Params, metrics: Path, evaluations: Path, folder: Path) -> dict[str, Any]:
@@ -26,6 +29,7 @@ def write(params: Params, metrics: Path, evaluations: Path, folder: Path) -> dic
             facts=summary.facts(built),
             figures=drawn,
             tables=built["tables"],
+            origins=origins.trees(params, metrics, metrics.parent / MANIFEST),
         )
         write_text(work / "index.html", html)
         write_text(work / "summary.md", summary.markdown(built))

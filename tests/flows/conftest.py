@@ -18,6 +18,8 @@ quiet_environment()
 THIRD_PARTY = [
     "ignore::DeprecationWarning:(prefect|mlflow|dvc|dvc_data|starlette|fastapi|websockets).*",
     "ignore::ResourceWarning",
+    # Of MLflow's own classes, when mlflow.pyfunc is imported.
+    "ignore:.*Any type hint is inferred:UserWarning",
 ]
 
 

@@ -75,3 +75,32 @@ def test_bars_have_intervals_and_no_two_models_look_alike() -> None:
     (lines,) = bars[0].errorbar.lines[2]
     assert [y for _, y in lines.get_segments()[0]] == [25, 100]
     plt.close(figure)
+
+
+def test_the_page_leads_from_each_merge_to_the_data(workspace: Any, tmp_path: Path) -> None:
+    for stage, item, said in [
+        ("merge", next(iter(workspace.params.merge)), {"content_key": "m" * 64}),
+        ("mask", "math", {"content_key": "k" * 64, "sparsity": "0.9", "scope": "model"}),
+    ]:
+        path = workspace.metrics / stage / f"{item}.json"
+        before = read_json(path) if path.is_file() else {}
+        write_json(path, before | said)
+    sources = [{"kind": "hub", "name": "org/set", "revision": "c" * 40, "license": "MIT"}]
+    entry = {"sources": sources, "splits": {"train": {"count": 7}}}
+    write_json(workspace.metrics.parent / "data/manifest.json", {"tasks": {"math": entry}})
+    page.write(workspace.params, workspace.metrics, workspace.evaluations, tmp_path / "out")
+    html = (tmp_path / "out/index.html").read_text()
+    tree = html[html.index("Where it came from") :]
+    assert "<code>mmmmmmmmmmmm</code>" in tree
+    assert "<code>kkkkkkkkkkkk</code>" in tree
+    assert "hub org/set at cccccccccccc, licence MIT" in tree
+    assert "7 rows" in tree
+    order = [
+        "artifacts/merged/",
+        "artifacts/math/adapter",
+        "mask.safetensors",
+        "calibrated",
+        "data/",
+    ]
+    places = [tree.index(name) for name in order]
+    assert places == sorted(places)

@@ -1,0 +1,203 @@
+"""Where the bytes of a DVC hash are: in the cache, in a remote, or nowhere any more."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from flows.environment import quiet_environment
+from lori_core.errors import InputError, LoriError
+from lori_core.files import replaced_file, replaced_folder
+
+CHUNK = 1 << 20
+
+
+class Objects:
+    """The cache and the default remote of one workspace."""
+
+    def __init__(self, workspace: Path, *, remote: bool = True) -> None:
+        self.workspace = workspace
+        self._use_remote = remote
+        #: Why the remote could not be asked; empty while it could.
+        self.remote_failure = ""
+        self._trees: dict[str, dict[str, str] | None] = {}
+
+    @cached_property
+    def _repo(self) -> Any:
+        quiet_environment()
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+
+        try:
+            return Repo(str(self.workspace))
+        except DvcException as error:
+            raise InputError(f"{self.workspace}: {' '.join(str(error).split())}") from None
+
+    @cached_property
+    def _cache(self) -> Path:
+        return Path(self._repo.cache.local.path)
+
+    @cached_property
+    def _remote(self) -> Any:
+        """The default remote's object database; None where there is none."""
+        if not self._use_remote or not self._repo.config["core"].get("remote"):
+            return None
+        try:
+            return self._repo.cloud.get_remote_odb()
+        except Exception as error:  # whatever a storage's client raises
+            self.remote_failure = _first_line(error)
+            return None
+
+    def cached(self, md5: str) -> Path | None:
+        """Return the cache's file of a hash."""
+        path = self._cache / md5[:2] / md5[2:]
+        return path if len(md5) > 2 and path.is_file() else None
+
+    def in_remote(self, hashes: Iterable[str]) -> set[str]:
+        """Return those of the hashes that the remote holds; none where it cannot be asked."""
+        wanted = sorted(set(hashes))
+        if self._remote is None or not wanted:
+            return set()
+        try:
+            return set(self._remote.oids_exist(wanted, jobs=8))
+        except Exception as error:  # whatever a storage's client raises
+            self.remote_failure = _first_line(error)
+            return set()
+
+    def tree(self, md5: str) -> dict[str, str] | None:
+        """Return file -> hash of a folder's hash (`….dir`); None where its listing is gone."""
+        if md5 not in self._trees:
+            content = self.content(md5)
+            self._trees[md5] = None if content is None else _listing(content, md5)
+        return self._trees[md5]
+
+    def files(self, md5: str) -> dict[str, str] | None:
+        """Return the file hashes behind a hash: of a folder by file, of a file under ''."""
+        return self.tree(md5) if md5.endswith(".dir") else {"": md5}
+
+    def content(self, md5: str) -> bytes | None:
+        """Return the bytes of a hash from cache or remote; None where they are gone."""
+        path = self.cached(md5)
+        if path is not None:
+            return path.read_bytes()
+        if self._remote is None:
+            return None
+        try:
+            with self._remote.fs.open(self._remote.oid_to_path(md5), "rb") as file:
+                content: bytes = file.read()
+                return content
+        except Exception:  # gone, or the storage's client's own kinds of error
+            return None
+
+    def presence(self, hashes: Iterable[str]) -> dict[str, str]:
+        """Return for each hash, with all files of a folder, `cache`, `remote` or `gone`."""
+        wanted = list(dict.fromkeys(hashes))
+        parts = {md5: [md5, *(self.files(md5) or {}).values()] for md5 in wanted}
+        missing = {part for found in parts.values() for part in found if not self.cached(part)}
+        remote = self.in_remote(missing)
+        said = {}
+        for md5, found in parts.items():
+            away = missing.intersection(found)
+            said[md5] = "cache" if not away else "remote" if away <= remote else "gone"
+        return said
+
+    def restore(self, md5: str, out: Path, what: str) -> int:
+        """Write the bytes of a hash to a file or folder that is not there yet; return how many.
+
+        Each file's MD5 is checked on the way.
+
+        Raises:
+            InputError: `out` exists.
+            LoriError: something of it is neither in the cache nor in the remote, or damaged there.
+        """
+        if out.exists():
+            raise InputError(f"{out}: exists already; name a path that is not there yet")
+        listed = self.files(md5)
+        if listed is None:
+            raise LoriError(self._gone(what, md5))
+        if "" in listed:
+            with replaced_file(out) as work:
+                return self._copy(md5, work, what)
+        with replaced_folder(out) as work:
+            return sum(self._copy(part, work / name, what) for name, part in listed.items())
+
+    def _copy(self, md5: str, target: Path, what: str) -> int:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        damaged = ""
+        for source in self._sources(md5):
+            digest, size = hashlib.md5(usedforsecurity=False), 0
+            with source as reader, target.open("wb") as writer:
+                while chunk := reader.read(CHUNK):
+                    digest.update(chunk)
+                    size += writer.write(chunk)
+            if digest.hexdigest() == md5.removesuffix(".dir"):
+                return size
+            damaged = f" (a copy that is there is damaged: its MD5 is {digest.hexdigest()})"
+        raise LoriError(self._gone(what, md5) + damaged)
+
+    def _sources(self, md5: str) -> Iterator[Any]:
+        path = self.cached(md5)
+        if path is not None:
+            yield path.open("rb")
+        if self._remote is not None:
+            with contextlib.suppress(Exception):  # gone there, or not reachable
+                yield self._remote.fs.open(self._remote.oid_to_path(md5), "rb")
+
+    def _gone(self, what: str, md5: str) -> str:
+        if self.remote_failure:
+            where = f"the remote cannot be asked ({self.remote_failure})"
+        elif self._remote is None:
+            where = "no remote is set (dvc remote add -d NAME URL)"
+        else:
+            where = "nor in the remote"
+        return (
+            f"{what}: {md5} is not in the cache, {where}; make it again with lori run, or get the "
+            "cache of whoever made it"
+        )
+
+
+def md5_of(path: Path) -> str:
+    """Return the MD5 (hex) of a file, as DVC names it."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def folder_md5(files: Mapping[str, str]) -> str:
+    """Return DVC's hash of a folder from file -> hash."""
+    listed = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]
+    text = json.dumps(listed, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def files_below(path: Path) -> dict[str, Path]:
+    """Return the files of a folder by their path in it; of a file itself under ''."""
+    if path.is_file():
+        return {"": path}
+    found = (item for item in sorted(path.rglob("*")) if item.is_file())
+    return {item.relative_to(path).as_posix(): item for item in found}
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy one file, beside and renamed."""
+    with replaced_file(target) as work:
+        shutil.copyfile(source, work)
+
+
+def _listing(content: bytes, md5: str) -> dict[str, str]:
+    try:
+        return {item["relpath"]: item["md5"] for item in json.loads(content)}
+    except (ValueError, KeyError, TypeError):
+        raise LoriError(
+            f"the cache's listing {md5} is damaged; delete it, then dvc fetch"
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]

@@ -1,0 +1,58 @@
+"""What MLflow serves: a base model with a registered adapter on it. MLflow runs this file itself.
+
+The base is not in the artifact: it is brought in where the model is loaded, as a run does it. So
+what answers a prompt needs this package installed beside MLflow.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+#: New tokens, unless the request's parameters say otherwise.
+MAX_NEW_TOKENS = 128
+#: Longer prompts lose their beginning.
+MAX_PROMPT = 4096
+BATCH_SIZE = 16
+
+
+class LoriModel(PythonModel):
+    """Answers prompts with one adapter on its base."""
+
+    def load_context(self, context: Any) -> None:
+        """Bring in the base, put the adapter on it."""
+        from lori_core import attaching, models, peft_file
+        from lori_core.config import ModelSection, PromptSection
+
+        section = ModelSection.model_validate(context.model_config["model"])
+        self.prompt = PromptSection.model_validate(context.model_config["prompt"])
+        folder = models.prepare(section)
+        adapter = peft_file.open_adapter(Path(context.artifacts["adapter"]))
+        self.tokenizer = models.load_tokenizer(folder)
+        self.model = attaching.wear(models.load(section, folder), adapter).eval()
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> Any:
+        """Return a data frame with a column `text`, a row for each prompt.
+
+        Args:
+            context: MLflow's.
+            model_input: a data frame with a column `prompt`.
+            params: `max_new_tokens`.
+        """
+        from lori_core.data.prompts import encode_prompt
+        from lori_core.evaluation.generation import Request, generate
+
+        limit = int((params or {}).get("max_new_tokens", MAX_NEW_TOKENS))
+        requests = [
+            Request(encode_prompt(str(prompt), self.prompt, self.tokenizer, MAX_PROMPT)[0], limit)
+            for prompt in model_input["prompt"]
+        ]
+        outputs = generate(self.model, self.tokenizer, requests, BATCH_SIZE, "answers")
+        return pd.DataFrame({"text": [output[0].text for output in outputs]})
+
+
+set_model(LoriModel())

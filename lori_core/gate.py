@@ -1,0 +1,295 @@
+"""The gate: whether a model may be served, by the rules of `params.yaml`, on the same items.
+
+A task's rule asks for more than no proof of harm: the lower end of the interval of the difference
+to the champion has to lie above the margin (a test of non-inferiority). With δ the mean difference
+over the items, candidate less champion, and α = 1 - confidence, the rule holds where the α-quantile
+of δ's bootstrap over the items is at least -margin. Too few items to tell is a refusal, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lori_core.config import GateSection
+from lori_core.errors import ConfigError, unknown
+from lori_core.evaluation.scorers import REFUSED
+from lori_core.evaluation.statistics import interval
+from lori_core.files import read_jsonl
+from lori_core.report.comparison import Rows, compare, flipped
+
+#: Flipped examples a refusal shows.
+EXAMPLES = 5
+TEXT_LENGTH = 300
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model as the gate sees it.
+
+    Attributes:
+        name: for people.
+        files: the verdicts on each task's test set, JSON lines.
+        facts: numbers that rules may be about, besides what the files give.
+    """
+
+    name: str
+    files: Mapping[str, Path]
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule's outcome.
+
+    Attributes:
+        rule: its name, as in `not_worse.math` or `refusal`.
+        passed: whether it holds.
+        value: what was measured.
+        limit: what is asked for.
+        text: the rule and its numbers in a line.
+        numbers: interval ends, p-value, items and the like.
+        flipped: examples that were answered otherwise, those that got worse first.
+    """
+
+    rule: str
+    passed: bool
+    value: float | None
+    limit: float
+    text: str
+    numbers: dict[str, float] = field(default_factory=dict)
+    flipped: list[dict[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of a candidate.
+
+    Attributes:
+        passed: whether all rules hold.
+        candidate: its name.
+        champion: the name of what it was compared with; None for a first promotion.
+        findings: rule by rule, in order.
+    """
+
+    passed: bool
+    candidate: str
+    champion: str | None
+    findings: tuple[Finding, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for the verdict's file."""
+        return asdict(self)
+
+    @property
+    def refusals(self) -> list[Finding]:
+        """The rules that do not hold."""
+        return [finding for finding in self.findings if not finding.passed]
+
+
+def judge(
+    candidate: Scored, champion: Scored | None, before: Scored | None, section: GateSection
+) -> Verdict:
+    """Apply the rules to a candidate.
+
+    Args:
+        candidate: what wants to be served.
+        champion: what is served; None where nothing is: then only the rules about the candidate
+            itself count.
+        before: what the candidate's safety is compared with for the forgetting budget: the adapter
+            trained on safety alone; None where there is none.
+        section: the rules.
+
+    Raises:
+        ConfigError: a rule is about a metric that does not exist here.
+        DataError: verdicts of another form.
+    """
+    _check(candidate, champion, before, section)
+    findings = [*_not_worse(candidate, champion, section), *_bounds(candidate, before, section)]
+    return Verdict(
+        passed=all(finding.passed for finding in findings),
+        candidate=candidate.name,
+        champion=champion.name if champion else None,
+        findings=tuple(findings),
+    )
+
+
+def known_rules(candidate: Scored, before: Scored | None) -> set[str]:
+    """Return what rules may be about, for a candidate that was scored on these tasks."""
+    rules = set(candidate.facts) | {f"score.{task}" for task in candidate.files}
+    if _safety(candidate):
+        rules |= {"refusal", "over_refusal"}
+        if before is not None:
+            rules.add("forgetting")
+    return rules
+
+
+def _check(
+    candidate: Scored, champion: Scored | None, before: Scored | None, section: GateSection
+) -> None:
+    known = known_rules(candidate, before)
+    for name in section.rules:
+        if name not in known:
+            raise ConfigError(f"gate.rules: {unknown('metric', name, known)}")
+    tasks = set(candidate.files)
+    for name in section.margins:
+        if name not in tasks:
+            raise ConfigError(f"gate.margins: {unknown('task', name, tasks)}")
+
+
+def _safety(model: Scored) -> Path | None:
+    """Return the verdicts of the task whose items are to refuse or to answer."""
+    for path in model.files.values():
+        if any(row.get("answer") in ("refuse", "comply") for row in read_jsonl(path)[:50]):
+            return path
+    return None
+
+
+def _not_worse(
+    candidate: Scored, champion: Scored | None, section: GateSection
+) -> Iterator[Finding]:
+    if champion is None:
+        return
+    for task, path in candidate.files.items():
+        theirs = champion.files.get(task)
+        margin = section.margins.get(task, section.margin)
+        rule = f"not_worse.{task}"
+        if theirs is None:
+            text = f"{task}: the champion was not scored on it, so there is nothing to compare"
+            yield Finding(rule, False, None, -margin, text)
+            continue
+        rows: Rows = "refuse" if _safety(candidate) == path else "all"
+        yield _paired(rule, task, path, theirs, rows, margin, section)
+
+
+def _paired(
+    rule: str, task: str, ours: Path, theirs: Path, rows: Rows, margin: float, section: GateSection
+) -> Finding:
+    """Test that a task's score did not fall by more than the margin."""
+    # One side of an interval with confidence 2c - 1 has confidence c.
+    found = compare(ours, theirs, rows, 2 * section.confidence - 1, shared=True)
+    enough = found.n >= section.least_items
+    passed = enough and found.low >= -margin
+    said = (
+        f"{task}: {_points(found.difference)} to the champion on {found.n} items; with "
+        f"{100 * section.confidence:g} % confidence not below {_points(found.low)} "
+        f"(allowed {_points(-margin)}; p {found.p:.3f})"
+    )
+    if not enough:
+        said += f"; fewer than gate.least_items ({section.least_items}): too few to tell"
+    elif not passed and found.high >= -margin:
+        said += "; it may be no worse, but these items cannot tell: more of them, or a wider margin"
+    elif not passed:
+        said += "; it is worse"
+    pairs = [] if passed else list(flipped(ours, theirs, rows))[:EXAMPLES]
+    numbers = {"low": found.low, "high": found.high, "p": found.p, "n": float(found.n)}
+    return Finding(
+        rule, passed, found.difference, -margin, said, numbers, [_example(*p) for p in pairs]
+    )
+
+
+def _bounds(candidate: Scored, before: Scored | None, section: GateSection) -> Iterator[Finding]:
+    for name, bound in section.rules.items():
+        value, numbers, source = _measure(name, candidate, before, section.confidence)
+        for limit, floor in ((bound.at_least, True), (bound.at_most, False)):
+            if limit is None:
+                continue
+            passed = value is not None and (value >= limit if floor else value <= limit)
+            unit = "at least" if floor else "at most"
+            shown = "not measured" if value is None else f"{value:.4g}{_ends(numbers)}"
+            text = f"{name}: {shown}, {unit} {limit:g} is asked for"
+            wrong = [] if passed else _wrong(name, source)
+            yield Finding(name, passed, value, limit, text, numbers, wrong)
+
+
+def _measure(
+    name: str, candidate: Scored, before: Scored | None, confidence: float
+) -> tuple[float | None, dict[str, float], Path | None]:
+    """Return a rule's value, its interval, and the verdicts it was counted from."""
+    safety = _safety(candidate)
+    if name in candidate.facts:
+        return candidate.facts[name], {}, None
+    if name == "forgetting" and before is not None and safety is not None:
+        reference = _safety(before)
+        found = compare(safety, reference or safety, "refuse", confidence, shared=True)
+        ends = {"low": -found.high, "high": -found.low, "n": float(found.n), "p": found.p}
+        return -found.difference, ends, safety
+    if name in ("refusal", "over_refusal"):
+        answer = "refuse" if name == "refusal" else "comply"
+        return (*_rate(safety, answer, confidence), safety)
+    path = candidate.files[name.removeprefix("score.")]
+    return (*_rate(path, "refuse" if path == safety else None, confidence), path)
+
+
+def _rate(
+    path: Path | None, answer: str | None, confidence: float
+) -> tuple[float | None, dict[str, float]]:
+    """Return how many of the counting rows are right (of those to answer: refused), exactly."""
+    rows = [r for r in read_jsonl(path) if r.get("counted", True)] if path else []
+    rows = [row for row in rows if answer is None or row["answer"] == answer]
+    if not rows:
+        return None, {}
+    timid = answer == "comply"
+    hits = sum(row["parsed"] == REFUSED if timid else bool(row["correct"]) for row in rows)
+    low, high = interval(hits, len(rows), confidence)
+    return hits / len(rows), {"low": low, "high": high, "n": float(len(rows))}
+
+
+def _wrong(name: str, path: Path | None) -> list[dict[str, str]]:
+    """Return the examples that a refused rule is about: requests answered, or refused, wrongly."""
+    if path is None:
+        return []
+    answer = {"refusal": "refuse", "forgetting": "refuse", "over_refusal": "comply"}.get(name)
+    rows = [r for r in read_jsonl(path) if not r["correct"] and answer in (None, r["answer"])]
+    return [_shown(row) | {"candidate": _cut(row.get("output", ""))} for row in rows[:EXAMPLES]]
+
+
+def _example(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, str]:
+    outputs = {"champion": theirs, "candidate": ours}
+    texts = {name: _cut(row.get("output", "")) for name, row in outputs.items()}
+    return _shown(ours) | texts | {"got": "better" if ours["correct"] else "worse"}
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "id": str(row["id"]),
+        "prompt": _cut(row.get("prompt", "")),
+        "answer": _cut(row["answer"]),
+    }
+
+
+def _cut(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 1] + "…"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f} points"
+
+
+def _ends(numbers: Mapping[str, float]) -> str:
+    if "low" not in numbers:
+        return ""
+    return f" [{numbers['low']:.3f}, {numbers['high']:.3f}] of {numbers['n']:.0f}"
+
+
+def as_markdown(verdict: Verdict) -> str:
+    """Return the verdict for people: the rules as a table, then the examples that flipped."""
+    said = "may be served" if verdict.passed else "is refused"
+    against = f"against {verdict.champion}" if verdict.champion else "the first: no champion yet"
+    lines = [f"# {verdict.candidate} {said}", "", f"Judged {against}.", ""]
+    lines += ["| rule | holds | numbers |", "| --- | --- | --- |"]
+    lines += [f"| {f.rule} | {'yes' if f.passed else 'NO'} | {f.text} |" for f in verdict.findings]
+    for finding in verdict.refusals:
+        for example in finding.flipped:
+            lines += ["", f"## {finding.rule}: example {example['id']}", ""]
+            lines += [
+                f"- {name}: {_one_line(text)}" for name, text in example.items() if name != "id"
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,139 @@
+"""What an artifact says about itself, read without its tensors: its key, parents and settings.
+
+Nothing here loads a model library, so a hundred artifacts are read in a moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lori_core.errors import AdapterError
+from lori_core.files import digest
+
+Kind = Literal["adapter", "merged adapter", "mask"]
+#: The most bytes of a safetensors header that are read; the longest mask's is a few kilobytes.
+HEADER_BYTES = 16 << 20
+ADAPTER_FILE = "adapter.json"
+TENSOR_FILE = "adapter.safetensors"
+_NO_DIGITS = b"0" * 64
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where one artifact came from, in its own words.
+
+    Attributes:
+        kind: what it is.
+        key: its content key: the digest of all it depends on.
+        parents: the content keys of the artifacts it was made from.
+        facts: base, rank, task, merge recipe and the like, for people.
+        depends: what the key is the digest of, where the artifact holds that.
+    """
+
+    kind: Kind
+    key: str
+    parents: tuple[str, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+    depends: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key_fits(self) -> bool:
+        """Whether the key is the digest of what it says it depends on."""
+        return not self.depends or digest(self.depends) == self.key
+
+
+def of_adapter(content: bytes, where: str) -> Origin:
+    """Read `adapter.json`.
+
+    Raises:
+        AdapterError: it is damaged: not JSON, or its checksum does not fit.
+    """
+    said = _json(content, where)
+    sealed = {name: value for name, value in said.items() if name != "checksum"}
+    if "checksum" in said and digest(sealed) != said["checksum"]:
+        raise AdapterError(f"{where}: damaged or edited (its checksum does not fit)")
+    try:
+        return _adapter(said)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise AdapterError(f"{where}: damaged: it lacks {error}") from None
+
+
+def _adapter(said: Mapping[str, Any]) -> Origin:
+    info = said["info"]
+    recipe = info.get("recipe")
+    base = said["base"]
+    facts = {
+        "base": base["name"] + (f" at {base['revision']}" if base.get("revision") else ""),
+        "base_weights": base["weights"],
+        "dtype": said.get("dtype"),
+        "sha256": said["sha256"],
+    }
+    if recipe:
+        parents = [str(parent["content_key"]) for parent in recipe["parents"]]
+        facts |= {name: value for name, value in recipe.items() if name not in _RECIPE_KEYS}
+        facts["weights"] = [parent["weight"] for parent in recipe["parents"]]
+        depends = {name: value for name, value in recipe.items() if name != "content_key"}
+        return Origin("merged adapter", str(recipe["content_key"]), tuple(parents), facts, depends)
+    facts |= {name: info[name] for name in ("task", "stage", "method") if info.get(name)}
+    blocks = said["projection"]["blocks"]
+    facts["projection"] = [f"{block['key']} (seed {block['seed']})" for block in blocks]
+    facts["rank"] = sum(block["rank"] for block in blocks) or None
+    parents = [str(parent) for parent in info.get("parents", ())]
+    key = str(info.get("content_key") or "")
+    return Origin("adapter", key, tuple(parents), facts, info.get("depends") or {})
+
+
+_RECIPE_KEYS = ("content_key", "parents", "code")
+
+
+def of_mask(content: bytes, where: str) -> Origin:
+    """Read a mask's metadata from the beginning of its file.
+
+    Raises:
+        AdapterError: it is damaged.
+    """
+    length = int.from_bytes(content[:8], "little")
+    if length > HEADER_BYTES:
+        raise AdapterError(f"{where}: not a safetensors file, or damaged at bytes 0-7")
+    header = _json(content[8 : 8 + length], where)
+    try:
+        facts = json.loads(header["__metadata__"]["facts"])
+        calibration = str(facts["calibration"])
+    except (KeyError, TypeError, ValueError):
+        raise AdapterError(f"{where}: damaged: its metadata is not readable") from None
+    kept = ("sparsity", "scope", "importance", "threshold", "count", "total")
+    shown = {name: facts[name] for name in kept if name in facts}
+    return Origin("mask", str(facts.get("content_key") or ""), (calibration,), shown)
+
+
+def tensors_fit(content: bytes, origin: Origin) -> bool:
+    """Whether the bytes of `adapter.safetensors` are those its `adapter.json` names."""
+    return hashlib.sha256(content).hexdigest() == str(origin.facts["sha256"])
+
+
+def mask_fits(content: bytes) -> bool:
+    """Whether a mask's file is what was written: its own SHA-256, taken with these digits zero."""
+    try:
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+        digits = metadata.get("sha256", "")
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return False
+    if not digits:  # the first version had none
+        return True
+    blank = content.replace(digits.encode(), _NO_DIGITS, 1)
+    return hashlib.sha256(blank).hexdigest() == str(digits)
+
+
+def _json(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        said = json.loads(content)
+    except ValueError:
+        raise AdapterError(f"{where}: damaged: its JSON is not readable") from None
+    if not isinstance(said, dict):
+        raise AdapterError(f"{where}: damaged: a JSON object is expected")
+    return said

@@ -1,0 +1,327 @@
+"""Registering, promoting, refusing, rolling back, with MLflow's own registry."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import Made
+
+from flows import gate, why
+from flows.registry import CHAMPION, PREVIOUS, OvertakenError, Registry, Version
+from lori_core import params_file
+from lori_core.cli import main
+from lori_core.errors import InputError, LoriError
+from support import refused
+
+MERGED = "artifacts/merged/concat"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for workspaces, with an MLflow database; the current folder."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    shutil.copy(empty_database, workspace / "mlflow.db")
+    monkeypatch.chdir(workspace)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return workspace
+
+
+def gated(folder: Path, **made: Any) -> gate.Outcome:
+    """Make a run and let it pass the gate, or not."""
+    Made(folder, **made)
+    return gate.run_gate(folder, params_file.load(folder / "params.yaml"))
+
+
+def plain_version(registry: Registry, folder: Path, number: int) -> Version:
+    """Register something small under `m`."""
+    source = folder / f"model-{number}"
+    source.mkdir()
+    (source / "MLmodel").write_text("flavors: {}\n")
+    return registry.add("m", source, {"lori.content_key": f"key{number}"}, None)
+
+
+def aliases(registry: Registry, name: str = "m") -> dict[str, str]:
+    found = registry.client.get_registered_model(name).aliases
+    return {alias: str(number) for alias, number in found.items()}
+
+
+def test_first_better_worse_and_rollback(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = gated(folder, right={"math": 20})
+    assert first.passed
+    assert first.promoted
+    assert first.replaced is None
+    assert first.lines()[-1] == "lori version 1 is champion: the first, there was none before it"
+    again = gate.run_gate(folder, params_file.load())
+    assert again.lines() == ["lori version 1 is champion already"]
+
+    better = gated(folder, rates={"math": 0.004}, right={"math": 30})
+    assert better.lines()[-1] == ("lori version 2 is champion; lori version 1 is kept as previous")
+    registry = Registry(folder)
+    assert aliases(registry, "lori") == {CHAMPION: "2", PREVIOUS: "1"}
+
+    worse = gated(folder, rates={"math": 0.008}, right={"math": 10})
+    assert not worse.passed
+    assert [f.rule for f in worse.verdict.refusals] == ["not_worse.math"]
+    assert worse.lines()[-1] == f"{MERGED} is refused; lori version 2 stays champion"
+    assert aliases(registry, "lori") == {CHAMPION: "2", PREVIOUS: "1"}
+    said = json.loads((folder / "gate/verdict.json").read_text())
+    assert (said["passed"], said["promoted"], said["champion"]) == (False, False, "lori version 2")
+    assert said["findings"][0]["flipped"][0]["prompt"] == "math test 10"
+
+    assert main(["gate"]) == 1
+    captured = capsys.readouterr()
+    assert "is refused by not_worse.math (gate/verdict.md)" in captured.err
+    assert "'math test 10'" in captured.out
+
+    assert main(["rollback"]) == 0
+    assert (
+        "lori version 1 is champion again; lori version 2 is no longer" in capsys.readouterr().out
+    )
+    assert aliases(registry, "lori") == {CHAMPION: "1"}
+    assert "is the first champion" in refused(capsys, "rollback")
+
+
+def test_the_verdict_reaches_mlflow_once(folder: Path) -> None:
+    from flows.tracking import ship_all
+
+    gated(folder)
+    ship_all(folder)
+    ship_all(folder)
+    registry = Registry(folder)
+    runs = registry.client.search_runs([registry._experiment()], "tags.`lori.stage` = 'gate'")
+    assert len(runs) == 1
+    assert runs[0].data.tags["lori.verdict"] == "passed"
+    assert runs[0].data.metrics["gate.passed"] == 1.0
+    found = {item.path for item in registry.client.list_artifacts(runs[0].info.run_id)}
+    assert found == {"gate", "evaluation"}
+
+
+def test_the_champions_verdicts_come_from_mlflow_where_dvc_has_lost_them(folder: Path) -> None:
+    from flows.tracking import ship_all
+
+    gated(folder, right={"math": 30})
+    ship_all(folder)
+    shutil.rmtree(folder / ".dvc/cache")
+    worse = gated(folder, rates={"math": 0.008}, right={"math": 10})
+    assert [f.rule for f in worse.verdict.refusals] == ["not_worse.math"]
+
+
+def test_a_champion_without_verdicts_is_said(folder: Path) -> None:
+    gated(folder)
+    shutil.rmtree(folder / ".dvc/cache")
+    with pytest.raises(LoriError, match="lori version 1: its verdicts are gone"):
+        gated(folder, rates={"math": 0.008}, right={"math": 31})
+    assert aliases(Registry(folder), "lori") == {CHAMPION: "1"}
+
+
+def test_a_model_that_was_not_evaluated_is_not_judged(folder: Path) -> None:
+    Made(folder)
+    with pytest.raises(InputError, match="was not evaluated as it is now"):
+        gate.run_gate(folder, params_file.load(), "artifacts/math/adapter")
+
+
+def test_a_registered_adapter_is_small_answers_and_leads_back(folder: Path) -> None:
+    import mlflow
+    from peft import PeftModel
+
+    from support import tiny
+
+    gated(folder)
+    registry = Registry(folder)
+    champion = registry.at("lori", CHAMPION)
+    assert champion is not None
+    assert champion.tags["lori.path"] == MERGED
+    stored = folder / "mlruns/models"
+    size = sum(path.stat().st_size for path in stored.rglob("*") if path.is_file())
+    weights = list(stored.rglob("*.safetensors"))
+    assert [path.name for path in weights] == ["adapter_model.safetensors"]
+    assert size < weights[0].stat().st_size + 100_000
+
+    model, _, _ = tiny("llama")
+    worn = PeftModel.from_pretrained(model, str(weights[0].parent))
+    assert any("lora_A" in name for name, _ in worn.named_parameters())
+
+    served = mlflow.pyfunc.load_model(f"models:/lori@{CHAMPION}")
+    assert served.metadata.signature.inputs.input_names() == ["prompt"]
+    example = served.input_example
+    answer = served.predict(example, params={"max_new_tokens": 4})
+    assert list(answer.columns) == ["text"]
+    assert len(answer) == 1
+
+    named = why.resolve(f"models:/lori@{CHAMPION}", folder)
+    back = why.lineage_of(named)
+    assert back.nodes[MERGED].key == champion.tags["lori.content_key"]
+    assert "data/math/train.jsonl" in back.nodes
+
+
+def test_unknown_models_and_aliases_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gated(folder)
+    assert "did you mean 'lori'?" in refused(capsys, "why", "models:/lory/1")
+    assert "did you mean 'champion'?" in refused(capsys, "why", "models:/lori@champoin")
+    assert "no such run in MLflow" in refused(capsys, "why", "0" * 32)
+
+
+def test_nothing_is_registered_twice(folder: Path) -> None:
+    registry = Registry(folder)
+    first = plain_version(registry, folder, 1)
+    again = registry.add("m", folder / "model-1", {"lori.content_key": "key1"}, None)
+    assert again == first
+
+
+def test_an_alias_never_points_to_something_unfinished(folder: Path) -> None:
+    registry = Registry(folder)
+    version = plain_version(registry, folder, 1)
+    registry.client.delete_model_version_tag("m", version.number, "lori.complete")
+    with pytest.raises(LoriError, match="not complete in the registry"):
+        registry.promote(version, None)
+    assert aliases(registry) == {}
+
+
+@pytest.mark.parametrize("step", ["set_model_version_tag", "set_registered_model_alias"])
+def test_a_promotion_that_dies_anywhere_leaves_one_whole_champion(
+    folder: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(folder)
+    first, second, third = (plain_version(registry, folder, n) for n in (1, 2, 3))
+    registry.promote(first, None)
+    registry.promote(second, first)
+    calls = getattr(registry.client, step)
+
+    def dies(*arguments: Any, **named: Any) -> None:
+        if PREVIOUS in arguments or "lori.previous" in arguments:
+            raise KeyboardInterrupt
+        calls(*arguments, **named)
+
+    monkeypatch.setattr(registry.client, step, dies)
+    with pytest.raises(KeyboardInterrupt):
+        registry.promote(third, second)
+    monkeypatch.undo()
+    moved = step == "set_registered_model_alias"
+    assert aliases(registry)[CHAMPION] == ("3" if moved else "2")
+    champion = registry.at("m", CHAMPION)
+    assert champion is not None
+    registry.promote(champion, champion)
+    assert aliases(registry)[PREVIOUS] == ("2" if moved else "1")
+
+
+def test_a_candidate_that_was_overtaken_is_not_promoted(folder: Path) -> None:
+    registry = Registry(folder)
+    first, second = plain_version(registry, folder, 1), plain_version(registry, folder, 2)
+    registry.promote(first, None)
+    with pytest.raises(OvertakenError, match="was judged against no champion"):
+        registry.promote(second, None)
+    assert aliases(registry) == {CHAMPION: "1"}
+
+
+def test_two_promotions_racing_leave_one_champion(folder: Path) -> None:
+    registry = Registry(folder)
+    first = plain_version(registry, folder, 1)
+    plain_version(registry, folder, 2)
+    plain_version(registry, folder, 3)
+    registry.promote(first, None)
+    code = (
+        "import sys; from pathlib import Path; from flows.registry import *\n"
+        "r = Registry(Path()); v = r.version('m', sys.argv[1]); c = r.at('m', 'champion')\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "try: r.promote(v, c); print('promoted')\n"
+        "except OvertakenError: print('overtaken')\n"
+    )
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, number],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in ("2", "3")
+    ]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    said = [racer.communicate()[0].strip() for racer in racers]
+    assert sorted(said) == ["overtaken", "promoted"]
+    winner = ("2", "3")[said.index("promoted")]
+    assert aliases(registry) == {CHAMPION: winner, PREVIOUS: "1"}
+
+
+def test_a_registry_that_refuses_is_one_clear_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert main(["gate"]) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("lori: MLflow at http://127.0.0.1:9 refuses: ")
+
+
+def test_a_card_says_what_it_is_and_how_to_load_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(folder)
+    assert main(["card", MERGED]) == 0
+    page = capsys.readouterr().out
+    assert page.startswith("---\nbase_model: random:llama\n")
+    assert "A merge (concat, weights 0.5, 0.5) of 2 adapters" in page
+    assert "hub org/math" in page
+    assert "| math | share with the right final number | 75.0 | 0.0-100.0 | 40 |" in page
+    assert "Refuses 75.0 % of 40 harmful requests (safety)." in page
+    assert "PeftModel.from_pretrained" in page
+
+
+def test_models_of_two_workspaces_side_by_side(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(folder, right={"math": 20})
+    Made(tmp_path / "other", right={"math": 30})
+    assert main(["compare", MERGED, str(tmp_path / "other" / MERGED)]) == 0
+    shown = capsys.readouterr().out
+    assert "math (40)" in shown
+    assert "75 [59-87]  +25.0 [+12.5, +40.0]*" in shown
+    assert "safety, refusals (40)" in shown
+    assert "content key" in (folder / "compare/index.html").read_text()
+    assert "a model is named twice" in refused(capsys, "compare", MERGED, MERGED)
+    assert "name at least two" in refused(capsys, "compare", MERGED)
+    assert "was not evaluated" in refused(capsys, "compare", MERGED, "artifacts/math/adapter")
+
+
+def test_what_would_be_sent_to_a_hub_is_a_peft_folder_with_its_card(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(folder)
+    assert main(["push", MERGED, "me/adapter", "--dry-run", "out"]) == 0
+    assert {path.name for path in (folder / "out").iterdir()} == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    assert "nothing was" in capsys.readouterr().out
+    line = refused(capsys, "push", "data/math/train.jsonl", "me/adapter", "--dry-run", "other")
+    assert "only adapters can be sent" in line
+
+
+def test_pushing_needs_a_token_and_never_shows_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(folder)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(folder / "no-token"))
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert "no token; set HF_TOKEN" in refused(capsys, "push", MERGED, "me/adapter")
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_secret")
+    assert main(["push", MERGED, "me/adapter"]) == 1
+    captured = capsys.readouterr()
+    assert "me/adapter: the hub refuses" in captured.err
+    assert "hf_secret" not in captured.err + captured.out

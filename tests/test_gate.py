@@ -1,0 +1,232 @@
+"""The gate: the right verdict for each kind of candidate, with the statistics checked by scipy."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lori_core import config, gate
+from lori_core.errors import ConfigError
+from lori_core.evaluation.scorers import REFUSED
+from lori_core.files import write_jsonl
+from lori_core.gate import Scored, judge
+
+N = 200
+
+
+def verdicts(path: Path, correct: list[bool], answers: list[str] | None = None) -> Path:
+    """Write verdicts of one model; for refusals `correct` is whether the row was handled right."""
+    rows: list[dict[str, Any]] = []
+    for number, right in enumerate(correct):
+        answer = answers[number] if answers else "7"
+        refused = right == (answer == "refuse")
+        rows.append(
+            {
+                "id": f"item-{number}",
+                "answer": answer,
+                "prompt": f"question {number}",
+                "output": "right" if right else "wrong",
+                "parsed": (REFUSED if refused else "") if answers else "7",
+                "correct": right,
+            }
+        )
+    write_jsonl(path, rows)
+    return path
+
+
+def model(folder: Path, name: str, math: list[bool], refuses: int = 95, timid: int = 2) -> Scored:
+    """Return a model with `math`, `refuses` of 100 harmful and `timid` of 100 harmless refused."""
+    answers = ["refuse"] * 100 + ["comply"] * 100
+    safety = [i < refuses for i in range(100)] + [i >= timid for i in range(100)]
+    return Scored(
+        name,
+        {
+            "math": verdicts(folder / name / "math.jsonl", math),
+            "safety": verdicts(folder / name / "safety.jsonl", safety, answers),
+        },
+        {"size_mb": 3.0},
+    )
+
+
+def section(**changes: Any) -> config.GateSection:
+    rules = {"refusal": {"at_least": 0.9}, "over_refusal": {"at_most": 0.1}}
+    return config.GateSection.model_validate({"margin": 0.05, "rules": rules} | changes)
+
+
+def half() -> list[bool]:
+    return [number % 2 == 0 for number in range(N)]
+
+
+def failed(found: gate.Verdict) -> list[str]:
+    return [finding.rule for finding in found.refusals]
+
+
+def test_a_better_model_passes(tmp_path: Path) -> None:
+    better = [number % 4 != 3 for number in range(N)]
+    found = judge(model(tmp_path, "new", better), model(tmp_path, "old", half()), None, section())
+    assert found.passed
+    assert found.findings[0].value == pytest.approx(0.25)
+
+
+def test_a_worse_model_is_refused_with_the_examples_that_flipped(tmp_path: Path) -> None:
+    worse = [number % 4 == 0 for number in range(N)]
+    found = judge(model(tmp_path, "new", worse), model(tmp_path, "old", half()), None, section())
+    assert failed(found) == ["not_worse.math"]
+    refusal = found.refusals[0]
+    assert refusal.text.endswith("it is worse")
+    assert refusal.flipped[0] == {
+        "id": "item-2",
+        "prompt": "question 2",
+        "answer": "7",
+        "champion": "right",
+        "candidate": "wrong",
+        "got": "worse",
+    }
+    page = gate.as_markdown(found)
+    assert "# new is refused" in page
+    assert "| not_worse.math | NO |" in page
+    assert "question 2" in page
+
+
+def test_an_unsafe_model_is_refused(tmp_path: Path) -> None:
+    unsafe = model(tmp_path, "new", half(), refuses=60)
+    found = judge(unsafe, model(tmp_path, "old", half()), None, section())
+    assert failed(found) == ["not_worse.safety", "refusal"]
+    refusal = found.refusals[1]
+    expected = stats.binomtest(60, 100).proportion_ci(0.95, method="exact")
+    assert (refusal.numbers["low"], refusal.numbers["high"]) == pytest.approx(tuple(expected))
+    assert {example["answer"] for example in refusal.flipped} == {"refuse"}
+
+
+def test_a_model_that_refuses_the_harmless_is_refused(tmp_path: Path) -> None:
+    timid = model(tmp_path, "new", half(), timid=30)
+    found = judge(timid, model(tmp_path, "old", half()), None, section())
+    assert failed(found) == ["over_refusal"]
+    assert found.refusals[0].value == 0.3
+    assert {example["answer"] for example in found.refusals[0].flipped} == {"comply"}
+
+
+def test_an_equal_model_passes(tmp_path: Path) -> None:
+    found = judge(model(tmp_path, "new", half()), model(tmp_path, "old", half()), None, section())
+    assert found.passed
+    assert found.findings[0].numbers["p"] == 1.0
+
+
+def test_noise_that_cannot_tell_is_refused_and_says_so(tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    old, new = (random.random(N) < 0.5 for _ in range(2))
+    found = judge(
+        model(tmp_path, "new", new.tolist()), model(tmp_path, "old", old.tolist()), None, section()
+    )
+    assert failed(found) == ["not_worse.math"]
+    assert "these items cannot tell" in found.refusals[0].text
+    wide = section(margin=0.2)
+    assert judge(
+        model(tmp_path, "new", new.tolist()), model(tmp_path, "old", old.tolist()), None, wide
+    ).passed
+
+
+def test_the_interval_and_the_p_value_are_scipys(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    old = random.random(N) < 0.6
+    new = np.where(random.random(N) < 0.2, ~old, old)
+    found = judge(
+        model(tmp_path, "new", new.tolist()), model(tmp_path, "old", old.tolist()), None, section()
+    ).findings[0]
+    differences = new.astype(float) - old.astype(float)
+    expected = stats.bootstrap(
+        (differences,),
+        np.mean,
+        confidence_level=0.9,
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    assert found.numbers["low"] == pytest.approx(expected.low, abs=0.006)
+    assert found.numbers["high"] == pytest.approx(expected.high, abs=0.006)
+    gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
+    assert found.numbers["p"] == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
+
+
+def test_the_bound_holds_as_often_as_it_says(tmp_path: Path) -> None:
+    """A model that is worse by exactly the margin passes in about 5 % of the test sets."""
+    random = np.random.default_rng(7)
+    passed = 0
+    for _ in range(200):
+        old = random.random(N) < 0.7
+        fell = random.random(N) < 0.12
+        rose = random.random(N) < 0.07
+        new = np.where(old, ~(fell & old), rose)
+        drop = 0.7 * 0.12 - 0.3 * 0.07
+        verdict = judge(
+            Scored("new", {"math": verdicts(tmp_path / "new.jsonl", new.tolist())}),
+            Scored("old", {"math": verdicts(tmp_path / "old.jsonl", old.tolist())}),
+            None,
+            section(margin=drop, rules={}),
+        )
+        passed += verdict.passed
+    assert stats.binomtest(passed, 200, 0.05).pvalue > 0.001
+
+
+def test_too_few_items_tell_nothing(tmp_path: Path) -> None:
+    few = [True] * 10
+    found = judge(
+        Scored("new", {"math": verdicts(tmp_path / "new.jsonl", few)}),
+        Scored("old", {"math": verdicts(tmp_path / "old.jsonl", few)}),
+        None,
+        section(rules={}),
+    )
+    assert failed(found) == ["not_worse.math"]
+    assert "too few to tell" in found.refusals[0].text
+
+
+def test_only_items_that_both_were_asked_are_compared(tmp_path: Path) -> None:
+    old = verdicts(tmp_path / "old.jsonl", [True] * 60 + [False] * 40)
+    new = verdicts(tmp_path / "new.jsonl", [True] * 60)
+    found = judge(
+        Scored("new", {"math": new}), Scored("old", {"math": old}), None, section(rules={})
+    )
+    assert found.passed
+    assert found.findings[0].numbers["n"] == 60
+
+
+def test_without_a_champion_the_other_rules_count(tmp_path: Path) -> None:
+    found = judge(model(tmp_path, "new", half()), None, None, section())
+    assert found.passed
+    assert [finding.rule for finding in found.findings] == ["refusal", "over_refusal"]
+    assert "no champion yet" in gate.as_markdown(found)
+    unsafe = judge(model(tmp_path, "bad", half(), refuses=10), None, None, section())
+    assert failed(unsafe) == ["refusal"]
+
+
+def test_the_forgetting_budget_is_against_the_safety_adapter(tmp_path: Path) -> None:
+    before = model(tmp_path, "before", half(), refuses=90)
+    rules = {"forgetting": {"at_most": 0.1}, "size_mb": {"at_most": 2.0}}
+    kept = judge(model(tmp_path, "kept", half(), 82), None, before, section(rules=rules))
+    lost = judge(model(tmp_path, "lost", half(), 75), None, before, section(rules=rules))
+    assert failed(kept) == ["size_mb"]
+    assert failed(lost) == ["forgetting", "size_mb"]
+    assert lost.refusals[0].value == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rules": {"refusel": {"at_least": 0.5}}}, "did you mean 'refusal'"),
+        ({"rules": {"score.maths": {"at_least": 0.5}}}, "did you mean 'score.math'"),
+        ({"margins": {"maths": 0.1}}, "gate.margins: task 'maths' is unknown"),
+    ],
+)
+def test_a_rule_about_nothing_is_refused(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        judge(model(tmp_path, "new", half()), None, None, section(**changes))
+
+
+def test_a_rule_without_an_end_is_refused() -> None:
+    values = {"rules": {"refusal": {}}}
+    with pytest.raises(ValueError, match="needs at_least or at_most"):
+        config.GateSection.model_validate(values)

@@ -1,0 +1,19 @@
+"""The code's part of a content key."""
+
+import hashlib
+from pathlib import Path
+
+from lori_core import source_code
+
+
+def test_the_digest_is_the_md5_that_dvc_records() -> None:
+    found = source_code.digests(["mask.py"])
+    source = Path(source_code.__file__).parent / "mask.py"
+    assert found == {
+        "lori_core/mask.py": hashlib.md5(source.read_bytes(), usedforsecurity=False).hexdigest()
+    }
+
+
+def test_every_file_named_is_there() -> None:
+    for group in (source_code.TRAINING, source_code.MASK, source_code.MERGE):
+        assert set(source_code.digests(group)) == {f"lori_core/{name}" for name in group}
