@@ -134,14 +134,15 @@ def remotes(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
             if not names:
                 yield Finding("dvc remote", True, "none: artifacts stay on this machine")
             for name in names:
-                yield _listed(repo, name)
+                yield listed(repo, name)
     except (DvcException, ConfigError) as error:
         yield Finding(
             "dvc", False, " ".join(str(error).split()), "run this in the project's folder"
         )
 
 
-def _listed(repo: Any, name: str) -> Finding:
+def listed(repo: Any, name: str) -> Finding:
+    """Return whether one DVC remote can be listed."""
     url = repo.config["remote"][name]["url"]
     try:
         remote = repo.cloud.get_remote(name=name)
