@@ -61,7 +61,7 @@ def ancestors(plan: Plan, name: str) -> set[str]:
         above = todo.pop()
         if above not in found:
             found.add(above)
-            todo.extend(direct[above])
+            todo.extend(direct.get(above, ()))
     return found
 
 
