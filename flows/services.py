@@ -114,7 +114,9 @@ def _start_all(workspace: Path, ports: Mapping[str, int]) -> None:
     from flows.mlflow_store import prepare
 
     api = f"http://{HOST}:{ports['prefect']}/api"
-    database = f"sqlite:///{(workspace / 'mlflow.db').resolve()}"
+    # MLflow's own variable; Prefect's database is named by PREFECT_API_DATABASE_CONNECTION_URL.
+    here = f"sqlite:///{(workspace / 'mlflow.db').resolve()}"
+    database = os.environ.get("MLFLOW_BACKEND_STORE_URI", here)
     state: dict[str, Any] = {"ports": dict(ports), "processes": {}}
     prefect = str(Path(sys.executable).parent / "prefect")
     own = {"PREFECT_API_URL": api}
