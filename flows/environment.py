@@ -28,6 +28,14 @@ PATIENCE = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
+#: A killed run is noticed within minutes (`flows.automations`), a held slot after a restart, too.
+SIGNS_OF_LIFE = {
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+        "prefect.server.concurrency.lease_storage.filesystem"
+    ),
+}
+
 #: One console line reads `time | stage | message`.
 CONSOLE = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s | lori | %(message)s",
@@ -40,7 +48,7 @@ CONSOLE = {
 
 def quiet_environment() -> None:
     """Turn telemetry off and patience down, unless the user has set a variable already."""
-    for name, value in {**TELEMETRY, **PATIENCE}.items():
+    for name, value in {**TELEMETRY, **PATIENCE, **SIGNS_OF_LIFE}.items():
         os.environ.setdefault(name, value)
 
 

@@ -52,6 +52,19 @@ def stages(workspace: Path, pipeline: str = PIPELINE) -> list[Stage]:
         return _describe(repo.index.graph, pipeline)
 
 
+def ancestors(plan: Plan, name: str) -> set[str]:
+    """Return all stages that a stage stands on, near and far."""
+    direct = {stage.name: stage.dependencies for stage in plan.stages}
+    found: set[str] = set()
+    todo = list(direct[name])
+    while todo:
+        above = todo.pop()
+        if above not in found:
+            found.add(above)
+            todo.extend(direct.get(above, ()))
+    return found
+
+
 def stale(workspace: Path) -> dict[str, list[str]]:
     """Return the stages that would run, each with its reasons; see `plan`."""
     return dict(plan(workspace).stale)

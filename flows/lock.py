@@ -23,14 +23,15 @@ def pipeline_lock(
     # One object per path and process, so that the command and the flow in it do not block each
     # other.
     lock = FileLock(folder / "pipeline.lock", is_singleton=True, thread_local=False)
-    holder = folder / "pipeline.pid"
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"another pipeline runs in this workspace (process {_pid(holder)}); waiting for it")
+        say(
+            f"another pipeline runs in this workspace (process {holder(workspace)}); waiting for it"
+        )
         lock.acquire()
     try:
-        holder.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        (folder / "pipeline.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
         yield
     finally:
         lock.release()
@@ -56,8 +57,10 @@ def shipping_lock(workspace: Path) -> FileLock:
     return FileLock(folder / "shipping.lock")
 
 
-def _pid(holder: Path) -> str:
+def holder(workspace: Path) -> str:
+    """Return the process id of the pipeline that holds a workspace, or held it last."""
     try:
-        return holder.read_text(encoding="utf-8").strip() or "unknown"
+        path = workspace / ".lori" / "pipeline.pid"
+        return path.read_text(encoding="utf-8").strip() or "unknown"
     except FileNotFoundError:
         return "unknown"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,11 @@ from prefect.states import Completed, Failed  # noqa: E402
 from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
 from flows import graph  # noqa: E402
+from flows.dead_runs import close_dead  # noqa: E402
 from flows.lock import pipeline_lock  # noqa: E402
+from flows.parameters import Override, Profile, StageName, Task, select  # noqa: E402
 from flows.plain_logs import plain_logs  # noqa: E402
+from flows.ray_engine import Delivery, Future, Order, RayEngine, carry_out  # noqa: E402
 from flows.slots import StoppedError  # noqa: E402
 from flows.stage_run import (  # noqa: E402
     BadInput,
@@ -35,6 +40,7 @@ from flows.stage_run import (  # noqa: E402
     StageFailed,
     read_summary,
 )
+from flows.tracking import read_params  # noqa: E402
 from lori_core.errors import LoriError  # noqa: E402
 
 RETRY_DELAY_SECONDS = 2
@@ -42,7 +48,20 @@ RETRY_DELAY_SECONDS = 2
 #: The module and arguments of `lori pull`.
 PULL = ("lori_core.cli", "pull")
 
-Futures = Mapping[str, PrefectFuture[Any]]
+#: How a run ends that found everything up to date.
+NOTHING_CHANGED = "nothing changed"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which part of the pipeline was asked for; all of it where empty."""
+
+    tasks: tuple[str, ...]
+    stages: tuple[str, ...]
+    file: str = graph.PIPELINE
+
+
+Futures = Mapping[str, PrefectFuture[Any] | Future]
 
 
 def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
@@ -54,14 +73,20 @@ def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
 def _outcome(work: Any) -> State[Any]:
     """Run `work()` and turn how it ended into a state; a traceback would tell a user nothing."""
     try:
-        finished: Finished = work()
+        made: Finished | Delivery = work()
     except StoppedError:
         return Failed(message="cancelled", data=Cancelled("cancelled"))
     except StageFailed as error:
         return Failed(message=str(error), data=error)
-    return Completed(
-        name="Completed" if finished.ran else "Unchanged", message=f"{finished.seconds:.0f} s"
-    )
+    except LoriError as error:
+        return Failed(message=str(error), data=_kind(error)(str(error)))
+    finished = made.finished if isinstance(made, Delivery) else made
+    name = "Completed" if finished.ran else "Unchanged"
+    return Completed(name=name, message=f"{finished.seconds:.0f} s", data=made)
+
+
+def _kind(error: LoriError) -> type[StageFailed]:
+    return BadInput if error.exit_code == BadInput.exit_code else StageFailed
 
 
 @task(name="pull", task_run_name="pull", cache_policy=NO_CACHE, retry_condition_fn=worth_retrying)
@@ -70,7 +95,7 @@ def pull(run: PipelineRun) -> State[Any]:
     logger = get_run_logger()
     command = [sys.executable, "-m", "lori_core.process", *PULL]
     task_run_id = str(task_run.id)
-    return _outcome(lambda: run.command("pull", command, "", task_run_id, logger.info)[0])
+    return _outcome(lambda: run.place.command("pull", command, "", task_run_id, logger.info)[0])
 
 
 @task(
@@ -83,36 +108,60 @@ def run_stage(stage: str, gpus: int, run: PipelineRun) -> State[Any]:
 
     def work() -> Finished:
         with run.slots.hold(gpus) as devices:
-            return run.stage(stage, devices, task_run_id, logger.info)
+            finished = run.place.stage(stage, devices, task_run_id, logger.info)
+        if finished.ran:
+            run.pushing.stage(stage)
+        return finished
 
     return _outcome(work)
 
 
+@task(
+    name="stage",
+    task_run_name="{order.stage}",
+    cache_policy=NO_CACHE,
+    retry_condition_fn=worth_retrying,
+)
+def run_stage_on_node(order: Order) -> State[Any]:
+    """Let DVC reproduce one stage on a node of a cluster, on the GPUs it was given there."""
+    logger = get_run_logger()
+    return _outcome(lambda: carry_out(order, str(task_run.id), logger.info))
+
+
 @flow(name="lori", task_runner=ThreadPoolTaskRunner(), persist_result=False)  # type: ignore[arg-type]
 def pipeline(
-    profile: str | None = None,
-    overrides: list[str] | None = None,
+    profile: Profile | None = None,
+    overrides: list[Override] | None = None,
+    tasks: list[Task] | None = None,
+    stages: list[StageName] | None = None,
     experiments: list[str] | None = None,
+    gate: bool = False,
 ) -> State[Any]:
     """Run the pipeline of the workspace this process stands in.
 
     Args:
         profile: name of a file in `profiles/` to copy over `params.yaml` first.
         overrides: `key=value` settings written into `params.yaml` first.
+        tasks: run only these tasks' stages and what they stand on; all tasks unless given.
+        stages: run only these steps (`train`) or stages (`train@math`) and what they stand on.
         experiments: names of experiments to run instead of the pipeline; `all` for all of them.
+        gate: afterwards, judge the result against what is served, and promote it if it is better.
     """
     logger = get_run_logger()
     plain_logs()
     workspace = Path.cwd()
     with pipeline_lock(workspace, logger.info):
         try:
+            close_dead(workspace, str(flow_run.id), logger.info)
+            asked = Asked(tuple(tasks or ()), tuple(stages or ()))
             _configure(workspace, profile, overrides or [], logger)
             if experiments:
                 write_experiments(experiments)
-            return _run(workspace, logger, graph.EXPERIMENTS if experiments else graph.PIPELINE)
+                asked = Asked(asked.tasks, asked.stages, graph.EXPERIMENTS)
+            state = _run(workspace, asked, logger)
+            return _gate(workspace, state, logger) if gate else state
         except LoriError as error:
-            kind = BadInput if error.exit_code == BadInput.exit_code else StageFailed
-            return Failed(message=str(error), data=kind(str(error)))
+            return Failed(message=str(error), data=_kind(error)(str(error)))
 
 
 def _configure(workspace: Path, profile: str | None, overrides: Sequence[str], logger: Any) -> None:
@@ -132,11 +181,23 @@ def write_experiments(names: Sequence[str]) -> None:
     stages.write(catalogue.build(params_file.load(), names))
 
 
-def _run(workspace: Path, logger: Any, stages: str) -> State[Any]:
+def _gate(workspace: Path, state: State[Any], logger: Any) -> State[Any]:
+    """Judge what a run has made; a run that failed or changed nothing is not judged."""
+    if not state.is_completed() or state.message == NOTHING_CHANGED:
+        return state
+    outcome = import_module("flows.gate").run_gate(workspace, read_params(workspace))
+    for line in outcome.lines():
+        logger.info(line)
+    return Completed(message="promoted" if outcome.promoted else "not promoted")
+
+
+def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
     run = PipelineRun(workspace, str(flow_run.id), logger.warning)
+    # Before the data is pulled: what cannot be run is said first.
+    select(graph.plan(workspace, asked.file), run.params, asked.tasks, asked.stages)
     run.start()
     try:
-        failures = _execute(run, logger, stages)
+        failures, changed = _execute(run, asked, logger)
     except BaseException as error:
         # A signal or Ctrl-C: the tasks' threads do not see it, so they are told.
         run.cancel()
@@ -150,32 +211,47 @@ def _run(workspace: Path, logger: Any, stages: str) -> State[Any]:
     if failures:
         kind = BadInput if code == BadInput.exit_code else StageFailed
         return Failed(message=message, data=kind(message))
-    if stages == graph.PIPELINE:
+    if asked.file == graph.PIPELINE:
         _show(read_summary(workspace), workspace)
     else:
         _show_experiments(workspace)
-    return Completed(message="all stages are up to date")
+    return Completed(message="all stages are up to date" if changed else NOTHING_CHANGED)
 
 
-def _execute(run: PipelineRun, logger: Any, stages: str) -> dict[str, StageFailed]:
-    """Pull, then run what is stale; return the stages that failed."""
+def _execute(run: PipelineRun, asked: Asked, logger: Any) -> tuple[dict[str, StageFailed], bool]:
+    """Pull, then run what is stale; return the stages that failed, and if there was any to run."""
     options: dict[str, Any] = {"retries": run.retries, "retry_delay_seconds": RETRY_DELAY_SECONDS}
+    execution = run.params.get("execution") or {}
+    engine = RayEngine(run, execution) if execution.get("engine") == "ray" else None
     pulled = pull.with_options(**options).submit(run)
     pulled.wait()
     failures = _failures({"pull": pulled})
     if failures:
-        return failures
-    plan = graph.plan(run.workspace, stages)
-    logger.info(
-        "%d stages, %d to run on %s",
-        len(plan.stages),
-        len(plan.stale),
-        f"{len(run.slots.gpus)} GPUs" if run.slots.gpus else "the CPU, one at a time",
-    )
-    futures = _submit(plan, run, run_stage.with_options(**options))
-    for future in futures.values():
-        future.wait()
-    return _failures(futures)
+        return failures, True
+    plan = select(graph.plan(run.workspace, asked.file), run.params, asked.tasks, asked.stages)
+    logger.info("%d stages, %d to run on %s", len(plan.stages), len(plan.stale), _where(run))
+    if engine is not None and plan.stale:
+        futures = _on_ray(engine, plan, run_stage_on_node.with_options(**options))
+    else:
+        futures = _submit(plan, run, run_stage.with_options(**options))
+        for future in futures.values():
+            future.wait()
+    return _failures(futures), bool(plan.stale)
+
+
+def _where(run: PipelineRun) -> str:
+    execution = run.params.get("execution") or {}
+    if execution.get("engine") == "ray":
+        return f"Ray at {execution.get('ray_address') or 'this machine'}"
+    return f"{len(run.slots.gpus)} GPUs" if run.slots.gpus else "the CPU, one at a time"
+
+
+def _on_ray(engine: RayEngine, plan: graph.Plan, stage_task: Any) -> Futures:
+    for stage in plan.stages:
+        if stage.name not in plan.stale:
+            engine.run.skipped(stage.name)
+    with engine.cluster() as runner:
+        return engine.execute(plan, runner, stage_task)
 
 
 def _submit(plan: graph.Plan, run: PipelineRun, stage_task: Any) -> Futures:

@@ -110,6 +110,11 @@ class Shipment:
         """Whether something has been written about this file already."""
         return self.path.exists()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a run was begun in MLflow and not ended."""
+        return self.run_id is not None and not self.ended
+
     def save(self) -> None:
         """Write it atomically."""
         values = asdict(self)

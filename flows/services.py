@@ -1,8 +1,9 @@
 """The services of `make up`: a Prefect server, a worker and MLflow, on loopback.
 
-`python -m flows.services up|down|status`. Everything listens on 127.0.0.1 only; process ids and
-ports are kept in `.lori/services.json`, logs in `.lori/logs/`. While the services are up, the file
-`prefect.toml` tells Prefect's own commands, typed in this folder, where the server is.
+`python -m flows.services up|down|restart NAME|status`. Everything listens on 127.0.0.1 only;
+process ids and ports are kept in `.lori/services.json`, logs in `.lori/logs/`. While the services
+are up, the file `prefect.toml` tells Prefect's own commands, typed in this folder, where the server
+is.
 """
 
 from __future__ import annotations
@@ -90,11 +91,32 @@ def prefect_url(workspace: Path) -> str | None:
     return f"http://{HOST}:{state['ports']['prefect']}/api"
 
 
+def restart(workspace: Path, name: str) -> None:
+    """Start one service again that ended by itself; what still runs is stopped first.
+
+    Raises:
+        InputError: nothing of that name was started.
+    """
+    state = _read(workspace)
+    entry = state.get("processes", {}).get(name)
+    if entry is None:
+        known = ", ".join(state.get("processes", {})) or "none: make up"
+        raise InputError(f"no service {name!r} was started here (there are: {known})")
+    process = _process(entry)
+    if process is not None:
+        _end([process])
+    # What it has started may still be at work, and `down` must find it.
+    state.setdefault("former", []).append({"pid": entry["pid"], "created": entry["created"]})
+    _start(workspace, state, name, entry["command"], entry["variables"])
+
+
 def _start_all(workspace: Path, ports: Mapping[str, int]) -> None:
     from flows.mlflow_store import prepare
 
     api = f"http://{HOST}:{ports['prefect']}/api"
-    database = f"sqlite:///{(workspace / 'mlflow.db').resolve()}"
+    # MLflow's own variable; Prefect's database is named by PREFECT_API_DATABASE_CONNECTION_URL.
+    here = f"sqlite:///{(workspace / 'mlflow.db').resolve()}"
+    database = os.environ.get("MLFLOW_BACKEND_STORE_URI", here)
     state: dict[str, Any] = {"ports": dict(ports), "processes": {}}
     prefect = str(Path(sys.executable).parent / "prefect")
     own = {"PREFECT_API_URL": api}
@@ -105,8 +127,9 @@ def _start_all(workspace: Path, ports: Mapping[str, int]) -> None:
     _start(workspace, state, "mlflow", _mlflow_command(workspace, database, ports["mlflow"]), LEAN)
     _wait(workspace, state, "prefect", f"{api}/health")
     write_text(workspace / "prefect.toml", f'{MARK}\n[api]\nurl = "{api}"\n')
-    _tool(workspace, own, "work-pool", "create", POOL, "--type", "process", "--overwrite")
-    _tool(workspace, own, "--no-prompt", "deploy", "--all")
+    _tool(workspace, own, prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite")
+    _tool(workspace, own, prefect, "--no-prompt", "deploy", "--all")
+    _tool(workspace, own, sys.executable, "-m", "flows.automations")
     _wait(workspace, state, "mlflow", f"http://{HOST}:{ports['mlflow']}/health")
     worker = [prefect, "worker", "start", "--pool", POOL, "--name", f"lori-{os.getpid()}"]
     tracking = f"http://{HOST}:{ports['mlflow']}"
@@ -137,7 +160,7 @@ def _start(
 
     log = workspace / ".lori" / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         process = subprocess.Popen(
             list(command),
             cwd=workspace,
@@ -148,7 +171,13 @@ def _start(
             start_new_session=True,
         )
     created = psutil.Process(process.pid).create_time()
-    state["processes"][name] = {"pid": process.pid, "created": created, "log": str(log)}
+    state["processes"][name] = {
+        "pid": process.pid,
+        "created": created,
+        "log": str(log),
+        "command": list(command),
+        "variables": dict(variables),
+    }
     write_json(_state_file(workspace), state)
 
 
@@ -164,9 +193,9 @@ def _wait(workspace: Path, state: Mapping[str, Any], name: str, url: str) -> Non
 
 
 def _tool(workspace: Path, variables: Mapping[str, str], *arguments: str) -> None:
-    """Run a `prefect` command to its end."""
+    """Run a command to its end."""
     result = subprocess.run(
-        [str(Path(sys.executable).parent / "prefect"), *arguments],
+        list(arguments),
         cwd=workspace,
         env={**child_environment(), **variables},
         capture_output=True,
@@ -176,7 +205,7 @@ def _tool(workspace: Path, variables: Mapping[str, str], *arguments: str) -> Non
     )
     if result.returncode != 0:
         words = " ".join((result.stderr or result.stdout).split())[-300:]
-        raise LoriError(f"prefect {' '.join(arguments)} failed: {words}")
+        raise LoriError(f"{' '.join(arguments)} failed: {words}")
 
 
 def _port(variable: str, default: int) -> int:
@@ -231,7 +260,7 @@ def _family(state: Mapping[str, Any]) -> list[Any]:
     """Return what was started and all that came from it, also what lost its parent on the way."""
     import psutil
 
-    entries = state.get("processes", {}).values()
+    entries = [*state.get("processes", {}).values(), *state.get("former", [])]
     sessions = {entry["pid"] for entry in entries}
     started = [process for process in map(_process, entries) if process is not None]
     family = {process.pid: process for process in started}
@@ -268,7 +297,7 @@ def _end(processes: list[Any]) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `up`, `down` or `status` in the current folder and return the exit code."""
+    """Run `up`, `down`, `restart` or `status` in the current folder and return the exit code."""
     workspace = Path.cwd()
     try:
         match list(arguments):
@@ -276,11 +305,13 @@ def main(arguments: Sequence[str]) -> int:
                 up(workspace)
             case ["down"]:
                 print(f"stopped {down(workspace)} processes")
+            case ["restart", name]:
+                restart(workspace, name)
             case ["status"]:
                 for name, alive in status(workspace).items():
                     print(f"{name:8} {'up' if alive else 'gone'}")
             case _:
-                raise InputError("usage: python -m flows.services up|down|status")
+                raise InputError("usage: python -m flows.services up|down|restart NAME|status")
     except LoriError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

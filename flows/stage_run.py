@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class StageFailed(Exception):  # noqa: N818 - a state's name in Prefect's UI
     """A stage's process failed; a retry may help."""
 
     exit_code = 1
+    #: What the stage reported on a node without the workspace's folder: file → text.
+    rows: Mapping[str, str] = {}
 
 
 class BadInput(StageFailed):
@@ -56,7 +58,7 @@ class Finished:
 
 
 class PipelineRun:
-    """What the tasks of one pipeline share: the workspace, the GPUs, the rows, the stop signal."""
+    """One pipeline, in the process that runs its flow: the GPUs, the rows, the stop signal."""
 
     def __init__(self, workspace: Path, flow_run_id: str, warn: Callable[[str], None]) -> None:
         self.workspace = workspace
@@ -67,8 +69,12 @@ class PipelineRun:
         self.slots = Slots(allowed_gpus(execution.get("gpus", "auto")), self.stop)
         self.rows = new_rows_file(workspace, PIPELINE)
         self.tags = {"prefect.flow_run_id": flow_run_id, **git_tags(workspace)}
-        self.shipping = BackgroundShipping(workspace, store_of(workspace, self.params), warn)
         self.pushing = Pushing(workspace, self.params.get("storage") or {}, warn)
+        self.shipping = BackgroundShipping(
+            workspace, store_of(workspace, self.params), warn, self.rows
+        )
+        parent = self.rows.relative_to(workspace).as_posix()
+        self.place = Place(workspace, parent, self.tags, self.stop)
 
     def start(self) -> None:
         """Open the parent run and begin to ship."""
@@ -77,7 +83,6 @@ class PipelineRun:
         Shipment(Shipment.of(self.rows).path, tags=tags).save()
         rows_files.append(self.rows, "start", stage=PIPELINE, pid=os.getpid())
         rows_files.append(self.rows, "params", values=self.params)
-        self.shipping.watch(self.rows)
         self.shipping.start()
         self.pushing.start()
 
@@ -117,24 +122,45 @@ class PipelineRun:
         self.slots.wake()
         self.pushing.cancel()
 
+
+@dataclass
+class Place:
+    """Where commands of a pipeline run: a workspace, here or on a node of a cluster.
+
+    Attributes:
+        workspace: the folder the command runs in.
+        parent: the pipeline's rows file, relative to the workspace.
+        tags: what each run in MLflow is tagged with.
+        stop: set when the pipeline is being stopped.
+    """
+
+    workspace: Path
+    parent: str
+    tags: Mapping[str, str]
+    stop: threading.Event = field(default_factory=threading.Event)
+
     def stage(
-        self, stage: str, devices: str, task_run_id: str, line: Callable[[str], None]
+        self,
+        stage: str,
+        devices: str,
+        task_run_id: str,
+        line: Callable[[str], None],
+        *options: str,
     ) -> Finished:
-        """Let DVC reproduce one stage.
+        """Let DVC reproduce one stage; `options` go to `flows.stage_process`.
 
         Raises:
             BadInput: the stage refused its input.
             Cancelled: the pipeline was stopped.
             StageFailed: anything else went wrong.
         """
-        command = [sys.executable, "-m", "flows.stage_process", stage]
+        command = [sys.executable, "-m", "flows.stage_process", *options, stage]
         finished, rows = self.command(stage, command, devices, task_run_id, line)
         outs = hashes_text(output_hashes(self.workspace, stage))
         if finished.ran:
             rows_files.append(rows, "tags", values={HASHES_TAG: outs})
-            self.pushing.stage(stage)
         else:
-            self.skipped(stage)
+            rows_files.append(self.workspace / self.parent, "skipped", stage=stage, outs=outs)
         return finished
 
     def command(
@@ -177,9 +203,7 @@ class PipelineRun:
 
     def _announce(self, rows: Path, name: str, task_run_id: str) -> None:
         tags = {"prefect.task_run_id": task_run_id, "mlflow.runName": name, **self.tags}
-        parent = self.rows.relative_to(self.workspace).as_posix()
-        Shipment(Shipment.of(rows).path, parent=parent, tags=tags).save()
-        self.shipping.watch(rows)
+        Shipment(Shipment.of(rows).path, parent=self.parent, tags=tags).save()
 
     def _failure(self, rows: Path, code: int, tail: list[str]) -> StageFailed:
         """Return the error of a failed command: from its rows, else from its last line."""

@@ -284,7 +284,14 @@ class EvaluationSection(Strict):
 class ExecutionSection(Strict):
     """When and where stages run; no result depends on it."""
 
-    engine: Literal["local"] = "local"
+    engine: Literal["local", "ray"] = "local"
+    """local: processes of this machine, one GPU each. ray: nodes of a Ray cluster, one GPU each
+    (needs the extra `ray`)."""
+    ray_address: str | None = None
+    """The cluster, as in ray://head:10001 or auto; without one, a cluster on this machine."""
+    exchange: Literal["shared", "remote"] = "shared"
+    """How Ray's nodes get each other's artifacts: through this folder, which all of them see at the
+    same path, or through the default DVC remote and its run cache."""
     gpus: PositiveInt | Literal["auto"] = "auto"
     """Stages that may hold a GPU at once."""
     retries: Annotated[int, Field(ge=0)] = 1

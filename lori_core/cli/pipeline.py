@@ -55,6 +55,13 @@ def add(commands: Any) -> None:
         "and AdamW moments, and the bytes of the result. Shapes alone are read, no weights.",
     )
     methods.set_defaults(function=_methods)
+    doctor = commands.add_parser(
+        "doctor",
+        help="say whether this machine is ready for a run, and what to do if not",
+        description="Versions, GPUs, disk, servers, remotes, clocks and locks: a line for each. "
+        "Changes nothing. Exit code 1 if a line is red.",
+    )
+    doctor.set_defaults(function=_doctor)
     profiles = commands.add_parser("profiles", help="list the profiles there are")
     profiles.set_defaults(function=_profiles)
 
@@ -209,6 +216,14 @@ def _methods(_: argparse.Namespace) -> int:
             f"{cost.state_bytes / 1e6:7.1f} MB {cost.artifact_bytes / 1e6:7.1f} MB  {method.about}"
         )
     return 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    import sys
+
+    from flows import doctor
+
+    return doctor.show(doctor.examine(Path.cwd()), colour=sys.stdout.isatty())
 
 
 def _profiles(args: argparse.Namespace) -> int:

@@ -95,4 +95,4 @@ def test_another_process_with_the_same_number_is_left_alone(workspace: Path) -> 
 
 def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert services.main(["sideways"]) == 2
-    assert "up|down|status" in capsys.readouterr().err
+    assert "up|down|restart NAME|status" in capsys.readouterr().err

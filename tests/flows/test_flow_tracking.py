@@ -180,8 +180,7 @@ def test_an_unreachable_server_is_one_warning_and_shipped_later(
         store = Store(f"http://127.0.0.1:{taken.getsockname()[1]}", "lori", None)
         rows, said = new_rows_file(tracked, "train@math"), list[str]()
         write_stage(rows)
-        shipping = BackgroundShipping(tracked, store, said.append)
-        shipping.watch(rows)
+        shipping = BackgroundShipping(tracked, store, said.append, rows)
         shipping.start()
         assert not shipping.finish()
     (line,) = said

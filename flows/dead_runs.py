@@ -1,0 +1,62 @@
+"""Flow runs whose process was killed: nobody told the server, so the next run here does.
+
+Whoever holds the workspace's lock is the only pipeline in it; any other run that is noted here and
+still `Running` is dead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from lori_core.files import write_json
+
+FILE = Path(".lori/flow_runs.json")
+
+
+def close_dead(workspace: Path, own: str, say: Callable[[str], None]) -> None:
+    """Set the runs that were killed in this workspace to `Crashed`, and note our own.
+
+    Call it holding the pipeline lock. A server that cannot be asked keeps its runs for next time.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import Crashed
+
+    path = workspace / FILE
+    left = []
+    with get_client(sync_client=True) as client:
+        for run_id in _noted(path):
+            try:
+                state = client.read_flow_run(UUID(run_id)).state
+                if run_id != own and state is not None and not state.is_final():
+                    message = "its process was killed; found by the next run in this workspace"
+                    client.set_flow_run_state(UUID(run_id), Crashed(message=message), force=True)
+                    _close_tasks(client, UUID(run_id))
+                    say(f"the run {run_id} was killed; it is marked as crashed")
+            except ObjectNotFound:  # of another server, or deleted
+                continue
+            except Exception:  # the server is busy or broken: asked again next time
+                left.append(run_id)
+    write_json(path, [*left, own])
+
+
+def _close_tasks(client: Any, run_id: UUID) -> None:
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.states import Crashed
+
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+    for run in client.read_task_runs(flow_run_filter=of_run):
+        if run.state is not None and run.state.is_running():
+            client.set_task_run_state(run.id, Crashed(message="killed with its flow"), force=True)
+
+
+def _noted(path: Path) -> list[str]:
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return []
+    return [str(run_id) for run_id in noted] if isinstance(noted, list) else []

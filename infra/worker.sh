@@ -1,0 +1,31 @@
+#!/bin/sh
+# A worker in a container or an allocation: a workspace of its own from the image's code, then work.
+set -eu
+WORKSPACE=${LORI_WORKSPACE:-/workspace/lori}
+POOL=${LORI_POOL:-lori}
+if [ ! -d "$WORKSPACE/.git" ]; then
+  if [ -n "${LORI_REPOSITORY:-}" ]; then
+    git clone --branch "${LORI_BRANCH:-main}" "$LORI_REPOSITORY" "$WORKSPACE"
+  else
+    # No repository is named: the code of the image, as a repository of this workspace's own.
+    mkdir -p "$WORKSPACE"
+    cp -r /opt/lori/. "$WORKSPACE"
+    git -C "$WORKSPACE" init --quiet
+  fi
+fi
+cd "$WORKSPACE"
+if [ -n "${LORI_REMOTE:-}" ]; then
+  dvc remote add --local --force --default store "$LORI_REMOTE"
+  if [ -n "${AWS_ENDPOINT_URL_S3:-}" ]; then
+    dvc remote modify --local store endpointurl "$AWS_ENDPOINT_URL_S3"
+  fi
+fi
+if [ -n "${LORI_POOL_TEMPLATE:-}" ]; then
+  prefect work-pool create "$POOL" --type kubernetes --base-job-template "$LORI_POOL_TEMPLATE" \
+    --overwrite
+else
+  prefect work-pool create "$POOL" --type process --overwrite
+fi
+prefect --no-prompt deploy --all --prefect-file "${LORI_PREFECT_FILE:-prefect.yaml}"
+python -m flows.automations
+exec prefect worker start --pool "$POOL"

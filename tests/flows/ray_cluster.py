@@ -1,0 +1,79 @@
+"""A Ray cluster of two pretend nodes in a network of its own: `with cluster() as address`.
+
+Ray binds the host's address whatever it is told; alone in a network namespace, that is loopback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+#: Runs a command where nothing but loopback exists.
+ALONE = ["unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+PORT = 6400
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Return what each process of the cluster needs to know the others."""
+    return {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(16),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DISABLE_MEMORY_MONITOR": "1",
+        "RAY_memory_monitor_refresh_ms": "0",
+        "PREFECT_HOME": str(home / "prefect"),
+    }
+
+
+@contextlib.contextmanager
+def cluster(env: dict[str, str], gpus: int = 2) -> Iterator[tuple[str, list[psutil.Process]]]:
+    """Start a head and one more node; yield the address and both raylets, the head's first."""
+    with contextlib.ExitStack() as stack:
+        # A short path: sockets lie in it, and theirs may have 107 characters.
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lr-", dir="/tmp"))
+        common = ["--block", "--disable-usage-stats", f"--num-gpus={gpus}", "--num-cpus=4",
+                  "--object-store-memory=80000000"]  # fmt: skip
+        head = ["--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={folder}"]
+        address = f"127.0.0.1:{PORT}"
+        raylets = [
+            stack.enter_context(_node([*where, *common], env))
+            for where in (head, [f"--address={address}"])
+        ]
+        yield address, raylets
+
+
+@contextlib.contextmanager
+def _node(arguments: list[str], env: dict[str, str]) -> Iterator[psutil.Process]:
+    """Start a node in a session of its own, and end all of it."""
+    ray = str(Path(sys.executable).parent / "ray")
+    with subprocess.Popen(
+        [ray, "start", *arguments],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if "Ray runtime started" in line:
+                    break
+            family = psutil.Process(process.pid).children(recursive=True)
+            yield next(child for child in family if child.name() == "raylet")
+        finally:
+            family = psutil.Process(process.pid).children(recursive=True)
+            for each in [*family, psutil.Process(process.pid)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
+            psutil.wait_procs(family, timeout=30)

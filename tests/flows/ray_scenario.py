@@ -1,0 +1,68 @@
+"""Runs the pipeline of some workspaces on one Ray cluster; prints how each run ended.
+
+`python ray_scenario.py HOME FOLDER…`, inside a network namespace (`ray_cluster.ALONE`). The last
+line is JSON: folder → exit code. While the run in a folder named `killed` goes on, the second node
+is killed as soon as a stage runs there, so that folder comes last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from ray_cluster import cluster, environment
+
+
+def main(home: Path, folders: list[Path]) -> None:
+    env = environment(home)
+    os.environ.update(env)
+    from flows.local_api import start_local_api, wait_until_healthy
+
+    # Before Prefect is imported: it reads its settings once.
+    os.environ["PREFECT_API_URL"] = start_local_api()
+    with cluster(env) as (address, raylets):
+        wait_until_healthy(f"{os.environ['PREFECT_API_URL']}/health")
+        import flows.pipeline as module
+        from flows.run import run_in_process
+
+        module.PULL = ("platform",)
+        module.RETRY_DELAY_SECONDS = 0
+        codes = {}
+        for folder in folders:
+            settings = folder / "params.yaml"
+            settings.write_text(settings.read_text().replace("ADDRESS", address))
+            if folder.name == "killed":
+                mark = folder.with_suffix(".mark")
+                threading.Thread(
+                    target=kill_when_busy, args=(raylets[1], mark), daemon=True
+                ).start()
+            codes[folder.name] = run_in_process(folder)
+        print(json.dumps(codes))
+
+
+def kill_when_busy(raylet: psutil.Process, mark: Path) -> None:
+    """Kill a node once a stage runs below it, then let the other stages go on."""
+    while not any("calibrate@" in _words(p) for p in raylet.children(recursive=True)):
+        time.sleep(0.05)
+    raylet.kill()
+    raylet.wait(30)
+    mark.touch()
+
+
+def _words(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline()) if "toy.py" in process.cmdline() else ""
+    except psutil.Error:
+        return ""
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])

@@ -1,0 +1,192 @@
+"""Every image, compose file, manifest and template of `infra/`, against published schemas."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+INFRA = ROOT / "infra"
+KUBERNETES = INFRA / "kubernetes"
+VERSION = kubernetes_validate.latest_version()
+MANIFESTS = sorted(
+    path for path in KUBERNETES.rglob("*.yaml") if path.name != "kustomization.yaml"
+    and path.parent != KUBERNETES
+)  # fmt: skip
+
+
+def documents(path: Path) -> Iterator[dict[str, Any]]:
+    yield from YAML(typ="safe").load_all(path)
+
+
+def pods(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the pod templates in a manifest."""
+    spec = document.get("spec", {})
+    groups = [spec, spec.get("headGroupSpec", {}), *spec.get("workerGroupSpecs", [])]
+    yield from (group["template"] for group in groups if "template" in group)
+
+
+def check(document: dict[str, Any]) -> None:
+    """Validate one Kubernetes object; unknown keys are errors."""
+    if document["kind"] == "RayCluster":
+        schema = json.loads((Path(__file__).parent / "raycluster.schema.json").read_text())
+        jsonschema.validate(document, schema)
+        for template in pods(document):
+            metadata = {"name": "x", **template["metadata"]}
+            check({"apiVersion": "v1", "kind": "Pod", **template, "metadata": metadata})
+        return
+    kubernetes_validate.validate(document, VERSION, strict=True)
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_manifests_are_valid(path: Path) -> None:
+    for document in documents(path):
+        check(document)
+
+
+def test_a_misspelt_key_is_found() -> None:
+    (_, *_, deployment) = documents(KUBERNETES / "base" / "worker.yaml")
+    deployment["spec"]["template"]["spec"]["contaners"] = []
+    with pytest.raises(kubernetes_validate.ValidationError):
+        check(deployment)
+
+
+def test_kustomizations_name_what_there_is() -> None:
+    for path in KUBERNETES.rglob("kustomization.yaml"):
+        (document,) = documents(path)
+        for name in document["resources"]:
+            target = path.parent / name
+            assert target.is_file() or (target / "kustomization.yaml").is_file(), name
+        files = [
+            f for made in document.get("configMapGenerator", []) for f in made.get("files", [])
+        ]
+        assert all((path.parent / name).is_file() for name in files)
+        listed = {path.parent / name for name in (*document["resources"], *files)}
+        assert {p for p in path.parent.iterdir() if p != path} <= listed
+
+
+def test_pods_are_confined_and_secrets_are_referred_to() -> None:
+    seen = 0
+    for path in MANIFESTS:
+        text = path.read_text()
+        assert not re.search(r"^kind: Secret$", text, re.MULTILINE), path
+        for template in (t for document in documents(path) for t in pods(document)):
+            spec = template["spec"]
+            assert spec["securityContext"]["runAsNonRoot"], path
+            for container in spec["containers"]:
+                assert container["securityContext"]["allowPrivilegeEscalation"] is False
+                assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+                for entry in container.get("env", []):
+                    secret = re.search("PASSWORD|SECRET|AUTH|DATABASE|ACCESS", entry["name"])
+                    assert not secret or "secretKeyRef" in entry["valueFrom"], entry["name"]
+                seen += 1
+    assert seen == 5
+
+
+def job(**values: Any) -> dict[str, Any]:
+    """Return the job that Prefect's worker makes of the pool's template for a flow run."""
+    from uuid import uuid4
+
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
+
+    template = json.loads((KUBERNETES / "base" / "base-job-template.json").read_text())
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), name="a-run")
+    # Nobody is asked: the address only keeps Prefect from starting a server of its own.
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        configuration = asyncio.run(
+            KubernetesWorkerJobConfiguration.from_template_and_values(template, values)
+        )
+    configuration.prepare_for_flow_run(run)
+    manifest: dict[str, Any] = configuration.job_manifest
+    return manifest
+
+
+def test_a_flow_run_is_a_valid_job_with_one_gpu() -> None:
+    manifest = job()
+    manifest["metadata"]["name"] = manifest["metadata"].pop("generateName") + "x"
+    check(manifest)
+    spec = manifest["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert container["envFrom"][1] == {"secretRef": {"name": "lori-clients"}}
+    assert manifest["spec"]["backoffLimit"] == 0
+    assert manifest["metadata"]["namespace"] == "lori"
+
+
+def test_a_flow_that_waits_for_ray_asks_for_no_gpu() -> None:
+    deployments = YAML(typ="safe").load(KUBERNETES / "prefect.yaml")["deployments"]
+    by_name = {each["name"]: each for each in deployments}
+    values = by_name["full-pipeline-ray"]["work_pool"]["job_variables"]
+    (container,) = job(**values)["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 0
+    assert container["resources"]["limits"]["memory"] == "8Gi"
+
+
+def test_the_clusters_deployments_are_this_machines() -> None:
+    here, there = (
+        {each["name"]: each for each in YAML(typ="safe").load(path)["deployments"]}
+        for path in (ROOT / "prefect.yaml", KUBERNETES / "prefect.yaml")
+    )
+    assert set(there) - {"full-pipeline-ray"} == set(here)
+    for name, deployment in here.items():
+        for key in ("entrypoint", "parameters", "schedules", "concurrency_limit"):
+            assert there[name].get(key) == deployment.get(key), (name, key)
+
+
+def test_compose_files_follow_the_specification() -> None:
+    tool = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    files = [str(INFRA / name) for name in ("compose.yaml", "compose.gpu.yaml")]
+    done = subprocess.run([*tool, *files], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_compose_asks_for_every_password_and_publishes_on_loopback() -> None:
+    compose = YAML(typ="safe").load(INFRA / "compose.yaml")
+    text = (INFRA / "compose.yaml").read_text()
+    named = set(re.findall(r"\$\{([A-Z_0-9]+)", text))
+    offered = set(re.findall(r"^([A-Z_0-9]+)=", (INFRA / "example.env").read_text(), re.MULTILINE))
+    needed = set(re.findall(r"\$\{([A-Z_0-9]+):\?", text))
+    assert needed <= offered <= named
+    assert not re.search(r"^\w*PASSWORD=.+", (INFRA / "example.env").read_text(), re.MULTILINE)
+    ports = [port for each in compose["services"].values() for port in each.get("ports", [])]
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    for name in compose["services"]:
+        for needed_service in compose["services"][name].get("depends_on", {}):
+            assert needed_service in compose["services"]
+
+
+@pytest.mark.parametrize("path", ["infra/Containerfile", "mlflow/Containerfile"])
+def test_images_are_linted_and_pinned(path: str) -> None:
+    hadolint = str(Path(sys.executable).parent / "hadolint")
+    done = subprocess.run([hadolint, path], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    text = (ROOT / path).read_text()
+    assert re.findall(r"^FROM python:(\S+)", text, re.MULTILINE) == ["3.11.14-slim-bookworm"]
+    pins = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line
+    )
+    for name, version in re.findall(r"([\w\-]+)(?:\[\w+\])?==([\d.]+)", text):
+        assert pins[name] == version, name
+    assert re.search(r"^USER 1000:1000$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "path", ["infra/worker.sh", "infra/slurm/worker.sbatch", "infra/slurm/ray.sbatch",
+             "mlflow/start.sh"]
+)  # fmt: skip
+def test_scripts_parse(path: str) -> None:
+    shell = "bash" if path.endswith("sbatch") else "sh"
+    subprocess.run([shell, "-n", path], cwd=ROOT, check=True)
