@@ -39,6 +39,8 @@ class Plan:
 #: The pipeline, and that of the experiments; DVC names the stages of the latter with its path.
 PIPELINE = "dvc.yaml"
 EXPERIMENTS = "experiments/dvc.yaml"
+#: Where each of them leaves what people read.
+REPORTS = {PIPELINE: Path("report"), EXPERIMENTS: Path("experiments/report")}
 
 
 def stages(workspace: Path, pipeline: str = PIPELINE) -> list[Stage]:

@@ -13,12 +13,16 @@ from pydantic import Field
 
 from flows import graph
 from lori_core.errors import InputError, unknown
+from lori_core.report.experiments.catalogue import SPECS
 
 _PROFILES = tuple(sorted(p.stem for p in Path(__file__).parents[1].glob("profiles/*.yaml")))
 
 if TYPE_CHECKING:
     Profile = str
+    Experiment = str
 else:
+    #: What `lori experiment --list` says.
+    Experiment = Literal[(*SPECS, "all")]
     #: A file in `profiles/`; the form offers them.
     Profile = Literal[_PROFILES] if _PROFILES else str
 

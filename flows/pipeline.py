@@ -28,7 +28,7 @@ from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 from flows import graph  # noqa: E402
 from flows.dead_runs import close_dead  # noqa: E402
 from flows.lock import pipeline_lock  # noqa: E402
-from flows.parameters import Override, Profile, StageName, Task, select  # noqa: E402
+from flows.parameters import Experiment, Override, Profile, StageName, Task, select  # noqa: E402
 from flows.plain_logs import plain_logs  # noqa: E402
 from flows.ray_engine import Delivery, Future, Order, RayEngine, carry_out  # noqa: E402
 from flows.slots import StoppedError  # noqa: E402
@@ -134,7 +134,7 @@ def pipeline(
     overrides: list[Override] | None = None,
     tasks: list[Task] | None = None,
     stages: list[StageName] | None = None,
-    experiments: list[str] | None = None,
+    experiments: list[Experiment] | None = None,
     gate: bool = False,
 ) -> State[Any]:
     """Run the pipeline of the workspace this process stands in.
@@ -192,7 +192,8 @@ def _gate(workspace: Path, state: State[Any], logger: Any) -> State[Any]:
 
 
 def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
-    run = PipelineRun(workspace, str(flow_run.id), logger.warning)
+    report = graph.REPORTS[asked.file]
+    run = PipelineRun(workspace, str(flow_run.id), logger.warning, report)
     # Before the data is pulled: what cannot be run is said first.
     select(graph.plan(workspace, asked.file), run.params, asked.tasks, asked.stages)
     run.start()
@@ -211,10 +212,7 @@ def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
     if failures:
         kind = BadInput if code == BadInput.exit_code else StageFailed
         return Failed(message=message, data=kind(message))
-    if asked.file == graph.PIPELINE:
-        _show(read_summary(workspace), workspace)
-    else:
-        _show_experiments(workspace)
+    _show(workspace / report)
     return Completed(message="all stages are up to date" if changed else NOTHING_CHANGED)
 
 
@@ -286,19 +284,12 @@ def failure_of(state: State[Any]) -> StageFailed:
     return StageFailed(state.message or str(state.name))
 
 
-def _show_experiments(workspace: Path) -> None:
-    page = workspace / "experiments" / "report" / "evidence.md"
-    create_markdown_artifact(
-        page.read_text(encoding="utf-8"), key="lori-experiments", description="experiments"
-    )
-
-
-def _show(summary: Mapping[str, Any], workspace: Path) -> None:
+def _show(report: Path) -> None:
     """Put the results into Prefect's UI."""
-    page = workspace / "report" / "summary.md"
-    if page.exists():
-        create_markdown_artifact(
-            page.read_text(encoding="utf-8"), key="lori-results", description="results"
-        )
-    if summary.get("table"):
-        create_table_artifact(summary["table"], key="lori-table", description="scores")
+    for page, key in (("summary.md", "lori-results"), ("evidence.md", "lori-experiments")):
+        if (report / page).exists():
+            text = (report / page).read_text(encoding="utf-8")
+            create_markdown_artifact(text, key=key, description="results")
+    table = read_summary(report).get("table")
+    if table:
+        create_table_artifact(table, key="lori-table", description="scores")

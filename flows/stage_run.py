@@ -17,7 +17,8 @@ from typing import Any
 from flows import rows as rows_files
 from flows import snapshot
 from flows.environment import child_environment
-from flows.graph import hashes_text, output_hashes
+from flows.graph import PIPELINE as PIPELINE_FILE
+from flows.graph import REPORTS, hashes_text, output_hashes
 from flows.mlflow_store import store_of
 from flows.rows import PIPELINE, Shipment, new_rows_file
 from flows.shipping import BackgroundShipping
@@ -60,8 +61,15 @@ class Finished:
 class PipelineRun:
     """One pipeline, in the process that runs its flow: the GPUs, the rows, the stop signal."""
 
-    def __init__(self, workspace: Path, flow_run_id: str, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        workspace: Path,
+        flow_run_id: str,
+        warn: Callable[[str], None],
+        report: Path = REPORTS[PIPELINE_FILE],
+    ) -> None:
         self.workspace = workspace
+        self.report = report
         self.params = read_params(workspace)
         execution = self.params.get("execution") or {}
         self.retries = int(execution.get("retries", 1))
@@ -93,15 +101,15 @@ class PipelineRun:
 
     def end(self, failure: tuple[str, int] | None) -> bool:
         """Close the parent run and ship the rest; return whether all of it went out."""
-        summary = read_summary(self.workspace)
+        summary = read_summary(self.workspace / self.report)
         unsent = self.pushing.finish(everything=failure is None)
         if self.pushing.remote:
             sent = "; ".join(unsent) or f"all to {self.pushing.remote}"
             rows_files.append(self.rows, "tags", values={"lori.push": sent})
         if failure is None:
             rows_files.append(self.rows, "metrics", values=summary.get("metrics") or {}, step=None)
-            if (self.workspace / "report").is_dir():
-                rows_files.append(self.rows, "artifact", path="report")
+            if (self.workspace / self.report).is_dir():
+                rows_files.append(self.rows, "artifact", path=self.report.as_posix())
             self._keep_state()
             rows_files.append(self.rows, "end")
         else:
@@ -231,9 +239,9 @@ def _last_words(code: int, tail: list[str]) -> str:
     return f"{tail[-1]} ({ended})" if tail else ended
 
 
-def read_summary(workspace: Path) -> dict[str, Any]:
-    """Return `report/summary.json`; empty if there is none."""
-    path = workspace / "report" / "summary.json"
+def read_summary(report: Path) -> dict[str, Any]:
+    """Return a report's `summary.json`; empty if there is none."""
+    path = report / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -24,6 +24,12 @@ def add(commands: Any) -> None:
     experiment.add_argument("names", nargs="*", metavar="NAME", help="of --list, or all")
     experiment.add_argument("--list", action="store_true", help="say which experiments there are")
     experiment.add_argument("--plan", action="store_true", help="say what would run; run nothing")
+    experiment.add_argument(
+        "--here",
+        action="store_true",
+        help="one point after the other in this process, without the flow: for small models, whose "
+        "points take less time than a process needs to start",
+    )
     add_changes(experiment)
     experiment.set_defaults(function=_experiment)
     point = commands.add_parser(
@@ -37,6 +43,7 @@ def _experiment(args: argparse.Namespace) -> int:
     if args.list or not args.names:
         return _list()
     from flows import graph
+    from flows.here import run_here
     from flows.lock import pipeline_lock
     from flows.run import nothing_to_do, run_in_process
     from lori_core import params_file
@@ -53,9 +60,13 @@ def _experiment(args: argparse.Namespace) -> int:
             return _plan(workspace)
         pull(args)
         unchanged = nothing_to_do(workspace, graph.EXPERIMENTS)
+        code = 0
         if unchanged:
             print(unchanged)
-        code = 0 if unchanged else run_in_process(workspace, args.names)
+        elif args.here:
+            run_here(workspace, print)
+        else:
+            code = run_in_process(workspace, args.names)
     if code == 0:
         stages.show(print)
     return code
@@ -83,10 +94,7 @@ def _point(args: argparse.Namespace) -> int:
 
         die_with_parent()
     with tracked(args.name) as tracker:
-        from lori_core.experiments import running, stages
+        from lori_core.experiments import stages
 
-        if args.name == stages.REPORT_STAGE:
-            stages.report(tracker)
-        else:
-            running.run(args.name, tracker)
+        stages.run(args.name, tracker)
     return 0

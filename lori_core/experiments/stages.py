@@ -18,6 +18,7 @@ from lori_core.experiments.points import (
     folder_of,
 )
 from lori_core.files import read_json, write_text
+from lori_core.report.experiments import plots
 from lori_core.tracking import RunTracker
 
 DVC = FOLDER / "dvc.yaml"
@@ -50,13 +51,28 @@ def write(points: Points) -> None:
         "outs": [str(REPORT)],
         "meta": {"gpus": 0},
     }
-    write_text(DVC, HEADER + _yaml({"stages": stages}))
+    shown = plots.section(collected, REPORT.name)
+    write_text(DVC, HEADER + _yaml({"stages": stages, "plots": shown}))
 
 
 def describe(points: Points) -> str:
     """Return in a few words what there is to run."""
     kinds = [point.kind for point in points.by_name.values()]
     return f"{kinds.count('train')} trainings, {kinds.count('score')} scorings"
+
+
+def run(name: str, tracker: RunTracker) -> None:
+    """Run one stage of `experiments/dvc.yaml`: a point, or the report.
+
+    Raises:
+        InputError: for a point that does not exist.
+    """
+    if name == REPORT_STAGE:
+        report(tracker)
+        return
+    from lori_core.experiments import running
+
+    running.run(name, tracker)
 
 
 def report(tracker: RunTracker) -> None:

@@ -10,6 +10,7 @@ from lori_core.errors import ConfigError
 from lori_core.experiments import catalogue, points, stages
 from lori_core.experiments.points import Collect, Points, Score, Train
 from lori_core.methods import METHODS
+from lori_core.report.experiments.catalogue import SPECS
 from support import refused, smoke_params
 
 ROOT = Path(__file__).parent.parent.parent
@@ -52,6 +53,10 @@ def test_the_rate_of_an_ablation_is_that_of_the_ordinary_adapter() -> None:
     found = catalogue.build(smoke_params(), ["granularity"])
     tries = {point.tries for point in trains(found) if point.method == "lori-s" and point.tries}
     assert len(tries) == 1
+
+
+def test_the_report_knows_every_experiment() -> None:
+    assert list(SPECS) == list(catalogue.EXPERIMENTS)
 
 
 def test_only_lori_s_is_sparse_and_other_methods_train_as_calibration_does() -> None:
