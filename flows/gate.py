@@ -5,6 +5,7 @@ What is served changes only by one alias in MLflow's registry, after the candida
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -82,7 +83,11 @@ def _example(example: Mapping[str, str]) -> str:
 
 
 def run_gate(
-    workspace: Path, params: Params | Mapping[str, Any], candidate: str | None = None
+    workspace: Path,
+    params: Params | Mapping[str, Any],
+    candidate: str | None = None,
+    *,
+    send: bool = True,
 ) -> Outcome:
     """Judge a candidate and, if it passes, make it champion; leave the verdict in `gate/`.
 
@@ -90,6 +95,7 @@ def run_gate(
         workspace: a finished run.
         params: `params.yaml`, read.
         candidate: the artifact, as `lori why` takes it; `gate.candidate` unless given.
+        send: whether to send the verdict's rows to MLflow at once; `lori track` does it later.
 
     Raises:
         InputError: there is no such artifact, it was not evaluated, or a rule is about nothing.
@@ -113,7 +119,17 @@ def run_gate(
             if attempt == ATTEMPTS - 1:
                 raise
     _record(workspace, outcome, node, lineage)
+    if send:
+        _send(workspace)
     return outcome
+
+
+def _send(workspace: Path) -> None:
+    """Send the verdict's rows, if that works: what does not go out stays for `lori track`."""
+    from flows.tracking import ship_all
+
+    with contextlib.suppress(Exception):
+        ship_all(workspace)
 
 
 def _candidate(workspace: Path, params: Params, candidate: str | None) -> Named:

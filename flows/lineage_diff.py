@@ -67,6 +67,8 @@ class _Walk:
         self.sides = (first, second)
         self.objects = (Objects(first.state.workspace), Objects(second.state.workspace))
         self.found: dict[Difference, None] = {}
+        #: Differences met so far, those found before among them.
+        self.named = 0
         self.seen: set[tuple[str, str]] = set()
 
     def of_states(self) -> list[Difference]:
@@ -103,6 +105,7 @@ class _Walk:
         ]
 
     def _add(self, kind: str, name: str, first: Any, second: Any) -> None:
+        self.named += 1
         self.found.setdefault(Difference(kind, name, _short(first), _short(second)))
 
     def _pair(self, first: str, second: str) -> None:
@@ -115,14 +118,14 @@ class _Walk:
         if one.kind == "data" and two.kind == "data":
             self._data(one, two)
             return
-        before = len(self.found)
+        before = self.named
         self._own_inputs(one, two)
         for left, right in _paired(one, two):
             if left is None or right is None:
                 self._add("artifact", left or right or "", left or NOTHING, right or NOTHING)
             else:
                 self._pair(left, right)
-        if len(self.found) == before and not self._explained_below(one, two):
+        if self.named == before and not self._explained_below(one, two):
             self._add("artifact", first, one.entry.md5, two.entry.md5)
 
     def _explained_below(self, one: Node, two: Node) -> bool:

@@ -73,23 +73,10 @@ def _gate(args: argparse.Namespace) -> int:
 
     outcome = run_gate(Path(), params_file.load(), args.name)
     print("\n".join(outcome.lines()))
-    _send()
     if not outcome.passed:
         rules = ", ".join(finding.rule for finding in outcome.verdict.refusals)
         raise LoriError(f"{outcome.verdict.candidate} is refused by {rules} (gate/verdict.md)")
     return 0
-
-
-def _send() -> None:
-    """Send the verdict's rows to MLflow now, if it can be reached."""
-    from flows.tracking import ship_all
-
-    try:
-        ship_all(Path.cwd(), warn=print)
-    except LoriError:
-        raise
-    except Exception as error:  # the verdict stands, and `lori track` sends it later
-        print(f"MLflow cannot be reached ({str(error).splitlines()[0]}); lori track sends it later")
 
 
 def _rollback(args: argparse.Namespace) -> int:

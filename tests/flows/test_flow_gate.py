@@ -36,7 +36,7 @@ def folder(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
 def gated(folder: Path, **made: Any) -> gate.Outcome:
     """Make a run and let it pass the gate, or not."""
     Made(folder, **made)
-    return gate.run_gate(folder, params_file.load(folder / "params.yaml"))
+    return gate.run_gate(folder, params_file.load(folder / "params.yaml"), send=False)
 
 
 def plain_version(registry: Registry, folder: Path, number: int) -> Version:
@@ -91,8 +91,8 @@ def test_first_better_worse_and_rollback(folder: Path, capsys: pytest.CaptureFix
 def test_the_verdict_reaches_mlflow_once(folder: Path) -> None:
     from flows.tracking import ship_all
 
-    gated(folder)
-    ship_all(folder)
+    Made(folder)
+    gate.run_gate(folder, params_file.load())
     ship_all(folder)
     registry = Registry(folder)
     runs = registry.client.search_runs([registry._experiment()], "tags.`lori.stage` = 'gate'")
@@ -151,6 +151,7 @@ def test_a_registered_adapter_is_small_answers_and_leads_back(folder: Path) -> N
     served = mlflow.pyfunc.load_model(f"models:/lori@{CHAMPION}")
     assert served.metadata.signature.inputs.input_names() == ["prompt"]
     example = served.input_example
+    assert len(served.predict([{"prompt": "What is 17 + 25?"}], params={"max_new_tokens": 2})) == 1
     answer = served.predict(example, params={"max_new_tokens": 4})
     assert list(answer.columns) == ["text"]
     assert len(answer) == 1

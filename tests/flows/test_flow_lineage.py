@@ -294,6 +294,8 @@ def test_a_difference_is_found_between_commits(
     assert shown == ("parameter tasks.math.training.learning_rate: 0.002 -> 0.004\n")
     assert main(["diff", "HEAD~1", "HEAD"]) == 0
     assert capsys.readouterr().out == shown
+    assert main(["diff", "HEAD", "HEAD"]) == 0
+    assert capsys.readouterr().out == "no input differs\n"
     assert main(["restore", f"{MERGED}@HEAD~1", str(workspace / "old")]) == 0
     before = why.lineage_of(why.resolve(f"{MERGED}@HEAD~1", Path()))
     assert before.nodes[MERGED].presence == "cache"
