@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +40,7 @@ class Plan:
 
 #: The pipeline, and that of the experiments; DVC names the stages of the latter with its path.
 PIPELINE = "dvc.yaml"
+PARAMS = "params.yaml"
 EXPERIMENTS = "experiments/dvc.yaml"
 #: Where each of them leaves what people read.
 REPORTS = {PIPELINE: Path("report"), EXPERIMENTS: Path("experiments/report")}
@@ -72,22 +75,62 @@ def stale(workspace: Path) -> dict[str, list[str]]:
     return dict(plan(workspace).stale)
 
 
-def plan(workspace: Path, pipeline: str = PIPELINE) -> Plan:
+def plan(workspace: Path, pipeline: str = PIPELINE, params: str | None = None) -> Plan:
     """Return the stages and, for each that would run, the reasons.
 
     A stage runs when something of its own changed (parameter, input, command, output) or when a
     stage it depends on, near or far, runs: `after calibrate@math`.
 
+    `params` stands in for the text of `params.yaml`, which is not touched.
+
     Raises:
         InputError: as `stages` does.
     """
     # DVC compares a stage with the workspace only under its lock, which others hold shortly.
-    with _repository(workspace) as repo, repo.lock:
+    with _repository(workspace, params) as repo, repo.lock:
         graph = repo.index.graph
         described = _describe(graph, pipeline)
         nodes = {node.addressing: node for node in graph}
         direct = {stage.name: _patiently(nodes[stage.name]) for stage in described}
         return Plan(tuple(described), _with_descendants(described, direct))
+
+
+def cached(workspace: Path, plan: Plan, params: str | None = None) -> set[str]:
+    """Return the stale stages whose outputs DVC's run cache would bring back.
+
+    A stage behind one that runs is not among them: what it will be given is not known yet.
+    """
+    found: dict[str, Any] = {}
+    with _repository(workspace, params) as repo, repo.lock:
+        nodes = {node.addressing: node for node in repo.index.graph}
+        for stage in plan.stages:
+            above = [name for name in stage.dependencies if name in plan.stale]
+            if stage.name not in plan.stale or any(name not in found for name in above):
+                continue
+            made = _from_run_cache(repo, nodes[stage.name], [found[name] for name in above])
+            if made is not None:
+                found[stage.name] = made
+    return set(found)
+
+
+def _from_run_cache(repo: Any, node: Any, above: list[Any]) -> Any:
+    """Return what the run cache keeps of a stage, `None` if nothing; `above`: of its upstreams."""
+    from dvc.exceptions import DvcException
+
+    made = {str(out): out for stage in above for out in stage.outs}
+    try:
+        for dependency in node.deps:
+            if str(dependency) in made:
+                dependency.hash_info = made[str(dependency)].hash_info
+            else:
+                dependency.save()
+        entry = repo.stage_cache._load(node)
+        if entry is None:
+            return None
+        stage = repo.stage_cache._create_stage(entry, wdir=node.wdir)
+        return stage if stage.outs_cached() else None
+    except (DvcException, OSError):  # an input that is not there yet
+        return None
 
 
 def output_hashes(workspace: Path, stage: str) -> dict[str, str]:
@@ -104,7 +147,7 @@ def hashes_text(hashes: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def _repository(workspace: Path) -> Iterator[Any]:
+def _repository(workspace: Path, params: str | None = None) -> Iterator[Any]:
     quiet_environment()
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
@@ -116,12 +159,26 @@ def _repository(workspace: Path) -> Iterator[Any]:
             set_loggers_level(logging.ERROR),
             Repo(str(workspace), _wait_for_lock=True) as repo,
         ):
+            if params is not None:
+                _stand_in(repo, str(workspace / PARAMS), params)
             yield repo
     except LockError as error:
         busy = _one_line(error).partition(" If there are no processes")[0]
         raise LoriError(f"another DVC process is at work: {busy}") from error
     except DvcException as error:
         raise InputError(_one_line(error)) from error
+
+
+def _stand_in(repo: Any, path: str, text: str) -> None:
+    """Let DVC read `text` where it would open a file; the file stays as it is."""
+    real = repo.fs.open
+
+    def opened(name: Any, *arguments: Any, **options: Any) -> Any:
+        if os.path.abspath(name) == os.path.abspath(path):  # noqa: PTH100 - not resolved
+            return io.StringIO(text)
+        return real(name, *arguments, **options)
+
+    repo.fs.open = opened
 
 
 def _one_line(error: BaseException) -> str:

@@ -70,6 +70,31 @@ def profiles(folder: Path = PROFILES) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
+def changed(params_path: Path, profile: str | None, overrides: Sequence[str]) -> tuple[Params, str]:
+    """Return what `apply` would write, validated, and its text; nothing is written.
+
+    Raises:
+        ConfigError: as `apply` does.
+    """
+    values, _ = _changed(params_path, profile, overrides)
+    params = _checked(values, params_path)
+    buffer = io.StringIO()
+    _yaml().dump(values, buffer)
+    return params, buffer.getvalue()
+
+
+def _changed(
+    params_path: Path, profile: str | None, overrides: Sequence[str]
+) -> tuple[Any, list[str]]:
+    folder = params_path.parent / PROFILES
+    if profile and profile not in profiles(folder):
+        raise ConfigError(f"--profile: {unknown('profile', profile, profiles(folder))}")
+    values = _read(folder / f"{profile}.yaml" if profile else params_path)
+    said = [f"{params_path.name}: now the profile {profile}"] if profile else []
+    said += [f"{params_path.name}: {_override(values, text)}" for text in overrides]
+    return values, said
+
+
 def apply(params_path: Path, profile: str | None, overrides: Sequence[str]) -> list[str]:
     """Rewrite `params.yaml` to a profile, then to `key=value` overrides; say what changed.
 
@@ -82,12 +107,7 @@ def apply(params_path: Path, profile: str | None, overrides: Sequence[str]) -> l
     if not profile and not overrides:
         load(params_path)
         return []
-    folder = params_path.parent / PROFILES
-    if profile and profile not in profiles(folder):
-        raise ConfigError(f"--profile: {unknown('profile', profile, profiles(folder))}")
-    values = _read(folder / f"{profile}.yaml" if profile else params_path)
-    said = [f"{params_path.name}: now the profile {profile}"] if profile else []
-    said += [f"{params_path.name}: {_override(values, text)}" for text in overrides]
+    values, said = _changed(params_path, profile, overrides)
     sources.check(_checked(values, params_path))
     buffer = io.StringIO()
     _yaml().dump(values, buffer)

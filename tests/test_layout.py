@@ -33,7 +33,7 @@ ROWS = [
     ["training"],
     ["session"],
     ["calibration", "continual", "tuning"],
-    ["merging", "interference", "inspection"],
+    ["merging", "interference", "inspection", "cost"],
     ["evaluation"],
     ["report"],
     ["gate"],

@@ -29,8 +29,15 @@ def add(commands: Any) -> None:
     add_changes(run)
     run.set_defaults(function=_run)
     plan = commands.add_parser(
-        "plan", help="say which stages would run, and why", description="Runs nothing."
+        "plan",
+        help="say which stages would run, why, and what they would cost",
+        description="Runs nothing and changes nothing, also with --profile and --set. The model of "
+        "cost is in docs/cluster.md; it needs no GPU.",
+        epilog="example: lori plan --profile llama3-8b-r32 --gpu h100 --gpus 8",
     )
+    add_changes(plan)
+    plan.add_argument("--gpu", metavar="NAME", help="h100, a100-80gb, …, or cpu: this machine")
+    plan.add_argument("--gpus", type=int, metavar="N", help="how many of them")
     plan.add_argument("--json", action="store_true", help="for machines")
     plan.set_defaults(function=_plan)
     bring = commands.add_parser("pull", help="bring in data and base model; pin the data with DVC")
@@ -130,17 +137,25 @@ def pull(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    import json
-
-    from flows.graph import plan
+    from flows import forecast, graph, slots
     from lori_core import params_file
+    from lori_core.errors import InputError
 
-    params_file.load()
-    planned = plan(Path.cwd())
-    if args.json:
-        print(json.dumps(dict(planned.stale), indent=2))
+    if args.gpus is not None and args.gpus < 1:
+        raise InputError(f"--gpus: {args.gpus}; allowed: 1 or more")
+    params, text = params_file.changed(params_file.PARAMS, args.profile, args.set)
+    changes = text if args.profile or args.set else None
+    if not graph.plan(Path.cwd(), params=changes).stale and not args.json:
+        show_plan(graph.plan(Path.cwd(), params=changes))
         return 0
-    show_plan(planned)
+    from lori_core import cost
+
+    here = slots.allowed_gpus(params.execution.gpus)
+    device = cost.device(args.gpu or (forecast.name_here() if here else "cpu"))
+    made = forecast.forecast(
+        Path.cwd(), params, device, args.gpus or max(1, len(here)), text=changes
+    )
+    print(forecast.as_json(made) if args.json else "\n".join(forecast.show(made)))
     return 0
 
 

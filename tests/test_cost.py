@@ -1,0 +1,88 @@
+"""The model of cost: what it counts exactly, and that it is near what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lori_core import cost, params_file
+from lori_core.cost import Device, Model, Split
+from lori_core.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+MACHINE = Device("a test's", 406e9, 20e9, 24e9, "cpu")
+
+
+def model(profile: str, on: Device = MACHINE, *changes: str, **data: float) -> Model:
+    values = {"examples": 100, "tokens": 200.0, "target": 60.0} | data
+    split = Split(**values, known=True)  # type: ignore[arg-type]
+    params, _ = params_file.changed(ROOT / "params.yaml", profile, changes)
+    splits = {task: dict.fromkeys(("train", "validation", "test"), split) for task in params.tasks}
+    return Model(params, splits, on)
+
+
+def test_shapes_of_a_base_that_is_not_here() -> None:
+    base = model("llama3-8b-r32").base
+    assert base.total == 8_030_261_248
+    assert base.body == base.total - 2 * 128_256 * 4096
+    assert (base.layers, base.hidden, base.keys, base.vocabulary) == (32, 4096, 1024, 128_256)
+    # A and B of the seven projections at rank 32.
+    sizes = [(4096, 4096), (4096, 1024), (4096, 1024), (4096, 4096), (4096, 14336), (4096, 14336),
+             (14336, 4096)]  # fmt: skip
+    assert base.adapter == 32 * 32 * sum(a + b for a, b in sizes)
+
+
+def test_operations_of_training_are_those_of_the_formula() -> None:
+    made = model("llama3-8b-r32")
+    base = made.base
+    tokens = 200 * (4 * base.body + 6 * base.adapter)
+    expected = 100 * (tokens + 60 * 4 * base.hidden * base.vocabulary)
+    assert made.stage("train@safety").flops == pytest.approx(expected)
+    assert made.stage("train@math").flops == pytest.approx(3 * expected)  # three epochs
+    again = model("llama3-8b-r32", MACHINE, "training.gradient_checkpointing=true")
+    extra = 100 * 200 * 2 * base.body
+    assert again.stage("train@safety").flops == pytest.approx(expected + extra)
+
+
+def test_memory_shrinks_by_checkpointing_and_by_quantising() -> None:
+    plain = model("llama3-8b-r32").stage("train@math").memory
+    saved = model("llama3-8b-r32", MACHINE, "training.gradient_checkpointing=true")
+    small = model("llama3-8b-r32", MACHINE, "model.quantization=4bit")
+    assert saved.stage("train@math").memory < 0.5 * plain
+    assert plain - small.stage("train@math").memory == pytest.approx(
+        small.base.total * (2 - cost.WEIGHT_BYTES["4bit"])
+    )
+
+
+def test_a_measured_training_speed_is_forecast_within_a_factor_of_two() -> None:
+    """SmolLM2-135M at rank 32, half the tokens supervised: 393 to 421 tokens/s at 406 GFLOP/s."""
+    made = model("quickstart", examples=1000, tokens=208.0, target=104.0)
+    seconds = made.stage("train@math").seconds - cost.LOAD_SECONDS - made.weights / cost.DISK
+    assert 400 / 2 < 1000 * 208 / seconds < 400 * 2
+
+
+def test_every_stage_of_the_pipeline_has_a_cost() -> None:
+    made = model("smoke")
+    for step in ("calibrate", "mask", "train", "continual", "evaluate_adapters"):
+        assert made.stage(f"{step}@math").seconds >= cost.LOAD_SECONDS
+    for stage in ("evaluate_base", "merge@concat", "evaluate_merged@concat", "excess@concat"):
+        assert made.stage(stage).written > 0
+    assert made.stage("report").flops == 0
+
+
+def test_data_that_is_here_is_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "math"
+    folder.mkdir()
+    row = '{"prompt": "12345678", "target": "1234"}\n'
+    (folder / "train.jsonl").write_text(row * 300)
+    params, _ = params_file.changed(ROOT / "params.yaml", "llama3-8b-r32", [])
+    found = cost.look_at(params, tmp_path)
+    assert found["math"]["train"] == Split(300, 3.0, 1.0, known=True)
+    assert found["math"]["validation"].examples == 300  # what `sizes` says
+    assert not found["nlu"]["train"].known
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(InputError, match="device 'h10' is unknown; did you mean"):
+        cost.device("h10")
