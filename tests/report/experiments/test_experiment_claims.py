@@ -70,6 +70,24 @@ def test_what_was_not_run_cannot_be_told(exact: dict[str, Experiment]) -> None:
     assert found["d_as_lora"]["verdict"] == HELD
 
 
+def test_a_bound_above_1_says_nothing(exact: dict[str, Experiment]) -> None:
+    cosines = exact["property-1"]
+    rows = tuple(replace(r, value=7.0) if r.metric == "bound" else r for r in cosines.rows)
+    assert by_name({"property-1": replace(cosines, rows=rows)})["within_bound"] == (
+        by_name(exact)["within_bound"]
+        | {
+            "verdict": UNCLEAR,
+            "because": [
+                {
+                    "text": "largest |cos| within its bound: 54 of 54 measurements, 0 of them "
+                    "under a bound below 1",
+                    "verdict": UNCLEAR,
+                }
+            ],
+        }
+    )
+
+
 def test_a_claim_on_scores_is_unclear_where_only_losses_were_measured(
     exact: dict[str, Experiment],
 ) -> None:
@@ -88,7 +106,7 @@ def test_a_claim_says_by_what_it_was_judged(exact: dict[str, Experiment]) -> Non
         {"text": "LoRI-S against LoRA: 497,664 against 9,768,960, 94.9 % fewer", "verdict": HELD}
     ]
     assert found["within_bound"]["because"][0]["text"] == (
-        "largest |cos| within its bound: 54 of 54 measurements"
+        "largest |cos| within its bound: 54 of 54 measurements, 21 of them under a bound below 1"
     )
     assert found["merged_code"]["because"][0]["text"].startswith(
         "Concat LoRI-D against Concat LoRA, code: +5.0 points [+4."
