@@ -95,6 +95,17 @@ def _changed(
     return values, said
 
 
+def profile_of(params: Params, folder: Path = PROFILES) -> str | None:
+    """Return the profile that says the same as these parameters, if one does."""
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            if load(path) == params:
+                return path.stem
+        except ConfigError:
+            continue
+    return None
+
+
 def apply(params_path: Path, profile: str | None, overrides: Sequence[str]) -> list[str]:
     """Rewrite `params.yaml` to a profile, then to `key=value` overrides; say what changed.
 
@@ -125,6 +136,8 @@ def _override(values: Any, text: str) -> str:
     value = _number(_yaml().load(written) if written else None)
     *folders, last = key.split(".")
     section = values
+    if folders and folders[0] in Params.model_fields and folders[0] not in values:
+        values[folders[0]] = {}  # a section that the file leaves at its defaults
     for depth, part in enumerate(folders):
         if not isinstance(section, Mapping) or part not in section:
             known = list(section) if isinstance(section, Mapping) else []

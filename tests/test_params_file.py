@@ -100,3 +100,19 @@ def test_the_papers_profiles_hold_appendix_d(
         alpha = section.lora_alpha or params.lori.lora_alpha
         assert (section.learning_rate, section.epochs, alpha) == expected
         assert (section.batch_size, section.weight_decay, section.dropout) == (32, 0, 0)
+
+
+def test_a_section_at_its_defaults_can_be_set(workspace: Path) -> None:
+    path = workspace / "params.yaml"
+    assert "experiments:" not in path.read_text()
+    said = params_file.apply(path, None, ["experiments.seeds=[7]"])
+    assert said == ["params.yaml: experiments.seeds: None -> [7]"]
+    assert params_file.load(path).experiments.seeds == (7,)
+
+
+def test_a_profile_is_known_by_what_it_says() -> None:
+    folder = ROOT / "profiles"
+    smoke = params_file.load(folder / "smoke.yaml")
+    assert params_file.profile_of(smoke, folder) == "smoke"
+    other = smoke.model_copy(update={"lori": smoke.lori.model_copy(update={"seed": 7})})
+    assert params_file.profile_of(other, folder) is None

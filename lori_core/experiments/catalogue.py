@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import product
 from typing import Any
 
+from lori_core import params_file
 from lori_core.config import Params
 from lori_core.errors import ConfigError, unknown
 from lori_core.experiment_settings import DEFAULT
@@ -294,19 +295,21 @@ def build(params: Params, names: Iterable[str]) -> Points:
         if method != DEFAULT and method not in METHODS:
             raise ConfigError(f"experiments.learning_rates: {unknown('method', method, METHODS)}")
     builder = Builder(params)
+    profile = params_file.profile_of(params)
     cells = {name: EXPERIMENTS[name](builder) for name in wanted}
     for name, found in cells.items():
         builder.points.add(
-            Collect(experiment=name, cells=tuple(found), info=_info(params, builder, name))
+            Collect(experiment=name, cells=tuple(found), info=_info(params, builder, name, profile))
         )
     return builder.points
 
 
-def _info(params: Params, builder: Builder, name: str) -> dict[str, Any]:
+def _info(params: Params, builder: Builder, name: str, profile: str | None) -> dict[str, Any]:
     return {
         "model": params.model.name_or_path,
+        "revision": params.model.revision,
         "rank": params.lori.rank,
         "seeds": list(params.experiments.seeds),
         "tasks": list(builder.tasks),
-        "command": f"lori experiment {name}",
+        "command": f"lori experiment {name}{f' --profile {profile}' if profile else ''}",
     }

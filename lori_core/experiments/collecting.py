@@ -6,6 +6,8 @@ import os
 import platform
 from collections.abc import Iterator
 
+from lori_core import models
+from lori_core.config import ModelSection
 from lori_core.data.sources import read_examples
 from lori_core.experiments.points import Cell, Collect, Train, load
 from lori_core.experiments.results import Row, facts_of
@@ -23,7 +25,10 @@ TRAINING_FACTS = (
 def collect(point: Collect) -> Row:
     """Bring an experiment's measurements together, one row each."""
     rows = [row for cell in point.cells for row in _rows(cell)]
-    info = point.info | {"machine": machine()} | _sizes(point.info["tasks"])
+    section = ModelSection(name_or_path=point.info["model"], revision=point.info.get("revision"))
+    count = models.outline(models.prepare(section)).num_parameters()
+    facts = {"machine": machine(), "parameters": count}
+    info = point.info | facts | _sizes(point.info["tasks"])
     return {"experiment": point.experiment, "info": info, "rows": rows}
 
 
