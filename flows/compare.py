@@ -44,7 +44,7 @@ def compare(words: Sequence[str], workspace: Path, out: Path) -> dict[str, Any]:
         models, about = {}, []
         for number, word in enumerate(words):
             files, line = _verdicts(word, workspace, folder / str(number))
-            models[word] = files
+            models[word.removeprefix("artifacts/")] = files
             about.append(line)
         built = side_by_side.build(models)
         side_by_side.write(built, out, about)

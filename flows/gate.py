@@ -32,6 +32,8 @@ from lori_core.tracking import where
 FOLDER = Path("gate")
 #: How often a verdict is taken again because another candidate was faster.
 ATTEMPTS = 3
+#: The most characters that MLflow keeps of a version's description.
+DESCRIPTION = 5000
 ROLES = ("lori-s", "lori-d", "continual")
 
 
@@ -254,15 +256,12 @@ def register(
     from flows.packaging import package, tags_of
 
     made = node.facts.get("made") or {}
+    page = _card(workspace, params, lineage, node)
+    about = page[page.index("\n# ") : page.index("\n## How it was made")].strip()
     with reg.scratch() as folder:
-        package(node, workspace, params, folder / "model", _card(workspace, params, lineage, node))
-        return registry.add(
-            name,
-            folder / "model",
-            tags_of(node, lineage),
-            made.get("run"),
-            f"{node.name}, {node.key}",
-        )
+        package(node, workspace, params, folder / "model", page)
+        version_tags, run = tags_of(node, lineage), made.get("run")
+        return registry.add(name, folder / "model", version_tags, run, about[:DESCRIPTION])
 
 
 def _card(workspace: Path, params: Params, lineage: Lineage, node: Node) -> str:

@@ -180,7 +180,8 @@ class Registry:
             fresh = self.version(version.name, version.number)
             if fresh.tags.get(COMPLETE) != "true":
                 raise LoriError(f"{version}: not complete in the registry; register it again")
-            self._tag(fresh, BEFORE, _number(current))
+            if current is not None or BEFORE in fresh.tags:
+                self._tag(fresh, BEFORE, _number(current))
             self.client.set_registered_model_alias(version.name, CHAMPION, version.number)
             self._mend(self.version(version.name, version.number))
 

@@ -99,7 +99,7 @@ def _cells(built: Mapping[str, Any]) -> Iterator[list[str]]:
             score, found = by_model.get(name), built["differences"][label].get(name)
             text = tables.percent(score)
             if found is not None:
-                text += f"  {tables.difference(found)}{tables.star(found)}"
+                text += f"; Δ {tables.difference(found)}{tables.star(found)}"
             cells.append(text)
         yield cells
 

@@ -291,7 +291,7 @@ def test_models_of_two_workspaces_side_by_side(
     assert main(["compare", MERGED, str(tmp_path / "other" / MERGED)]) == 0
     shown = capsys.readouterr().out
     assert "math (40)" in shown
-    assert "75 [59-87]  +25.0 [+12.5, +40.0]*" in shown
+    assert "75 [59-87]; Δ +25.0 [+12.5, +40.0]*" in shown
     assert "safety, refusals (40)" in shown
     assert "content key" in (folder / "compare/index.html").read_text()
     assert "a model is named twice" in refused(capsys, "compare", MERGED, MERGED)
