@@ -140,13 +140,20 @@ def _excess(params: Params, folder: Path) -> dict[str, Any]:
     return {name: facts for name, facts in found.items() if facts["excess"]}
 
 
+def _short_name(row: dict[str, Any]) -> str:
+    """Return `lori-s`, `merge-concat`, `continual-nlu`: a model's name in metrics."""
+    item = row["model"].rpartition(", ")[2].removeprefix("then ")
+    own = row["role"] in ("base", "lori-d", "lori-s")
+    return str(row["role"]) if own else f"{row['role']}-{item}".replace(" ", "-")
+
+
 def _flat(rows: list[dict[str, Any]], pairs: dict[str, dict[str, float]]) -> dict[str, float]:
     flat = {}
     for row in rows:
-        name = row["model"].replace(", ", ".").replace(" ", "-")
+        name = _short_name(row)
         for task, score in row["scores"].items():
             if score["n"]:
-                flat[f"{name}.{task}"] = score["score"]
+                flat[f"score.{name}.{task}"] = score["score"]
     for pair, facts in pairs.items():
         flat[f"cosine.{pair.replace('+', '-')}"] = facts["mean_abs_cosine"]
     return flat

@@ -138,8 +138,9 @@ def test_null_scores_are_dashes(workspace: Any) -> None:
     assert rows["base"]["nlu"] == "32 [19-49]"
     assert table(built, "forgetting")["safety, then math"] == ["90 [73-98]", "-", "-", "-"]
     assert table(built, "ways")["math, scored as in the paper"][-2] == "-"
-    assert "LoRI-S.each-on-its-own.nlu" not in built["metrics"]
+    assert "score.lori-s.nlu" not in built["metrics"]
     assert None not in built["metrics"].values()
+    assert {"score.base.math", "score.merge-concat.math"} <= built["metrics"].keys()
     assert "nlu" not in built["beats_base"]
 
 
