@@ -96,7 +96,7 @@ class _Found:
 
     def _training(self, task: str, phase: Any) -> str:
         section = self.params.phase(task, phase)
-        return f"learning rate {section.learning_rate:g}, {section.epochs:g} epochs"
+        return f"learning rate {section.learning_rate:g}, epochs {section.epochs:g}"
 
 
 def _origin(
