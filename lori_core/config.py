@@ -95,8 +95,14 @@ class TrainingSection(Strict):
     gradient_checkpointing: bool = False
     save_steps: PositiveInt = 50
     """Optimizer steps between checkpoints."""
+    processes: PositiveInt = 1
+    """Processes that share each batch, a GPU each; the result is the same up to float sums."""
+    sharding: Literal["none", "full"] = "none"
+    """full: each process holds its part of the base alone (FSDP), for bases that do not fit."""
 
 
+#: What of a training decides how it is computed, and not what comes out.
+HOW = {"processes", "sharding"}
 #: A change to some fields of `training`, for one task or phase.
 Override = dict[str, Any]
 

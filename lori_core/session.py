@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lori_core import attaching, models, peft_names, source_code
 from lori_core.adapter import Adapter, ProjectionBlock, draw, pack, uniform
-from lori_core.config import Params, TrainingSection
+from lori_core.config import HOW, Params, TrainingSection
 from lori_core.data.prompts import Encoded, encode_all
 from lori_core.data.sources import read_examples
 from lori_core.errors import DataError
@@ -111,7 +111,7 @@ def depends_on(session: Session, facts: Mapping[str, Any], data_digest: str) -> 
 
 def _facts(phase: Phase) -> dict[str, Any]:
     return {
-        "section": phase.section.model_dump(),
+        "section": phase.section.model_dump(exclude=HOW),
         "blocks": [{"seed": b.seed, "key": b.key, "rank": b.rank} for b in phase.blocks],
         "mask": None if phase.mask is None else digest(phase.mask.bits.tobytes().hex()),
         "parents": list(phase.parents),

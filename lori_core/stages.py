@@ -398,6 +398,14 @@ def run(params: Params, name: str, item: str | None, tracker: RunTracker) -> Non
     tracker.end()
 
 
+def processes(params: Params, name: str, item: str | None) -> int:
+    """Return how many processes a stage's training is spread over; 1 for a stage without one."""
+    phases = {"calibrate": "calibration", "train": "training", "continual": "continual"}
+    if name not in phases or item not in params.tasks:
+        return 1
+    return params.phase(item, phases[name]).processes  # type: ignore[arg-type]
+
+
 def _items(params: Params, name: str) -> list[str]:
     if name in ("merge", "evaluate_merged", "excess"):
         return list(params.merge)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from lori_core import fused, packed
+from lori_core import fused, packed, parallel
 from lori_core.config import TrainingSection
 from lori_core.data.batching import LengthBuckets, collate
 from lori_core.data.packing import pack_batch
@@ -36,6 +36,8 @@ from lori_core.progress import bar
 from lori_core.tracking import RunTracker
 
 _VALUES_FILE = "values.safetensors"
+#: Marks a batch that is computed only because others wait: its loss counts for nothing.
+IDLE = "idle"
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class LoriTrainer(Trainer):
     section: TrainingSection
     recipe: Recipe
     optimizer: Any
+    group: parallel.Group | None = None
     loss_is_scaled_for_ga = True
 
     def compute_loss(
@@ -112,9 +115,14 @@ class LoriTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Return the batch's share of the loss; `num_items_in_batch` spans the accumulation."""
+        idle = inputs.pop(IDLE, False)
         with self.recipe.computing(inputs["input_ids"].device):
             loss = sequence_loss(model, inputs) / num_items_in_batch
-        return loss if self.recipe.penalty is None else loss + self.recipe.penalty()
+        if idle:
+            loss = loss * 0
+        if self.recipe.penalty is None:
+            return loss
+        return loss + self.recipe.penalty() / (1 if self.group is None else self.group.size)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Return AdamW as the section sets it, or the recipe's own optimizer."""
@@ -126,6 +134,8 @@ class LoriTrainer(Trainer):
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Run one forward and backward pass; stop at a loss that is not a finite number."""
         loss: Tensor = super().training_step(*args, **kwargs)
+        if self.group is not None:
+            loss = self.group.sum(loss)
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"training step {self.state.global_step + 1}: the loss is {loss.item()}; lower "
@@ -134,14 +144,20 @@ class LoriTrainer(Trainer):
         return loss
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> int:
-        return sum(counted(batch, self.section.loss) for batch in batch_samples)
+        own = sum(counted(b, self.section.loss) for b in batch_samples if not b.get(IDLE))
+        if self.group is None:
+            return own
+        return int(self.group.sum(torch.tensor(own, device=self.args.device)))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
         lengths = [len(item) for item in self.train_dataset]
         return LengthBuckets(lengths, self.args.train_batch_size, self.args.seed)
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
-        return clip_gradients(list(trainable(model).values()), self.section)
+        parameters = list(trainable(model).values())
+        if self.group is not None:
+            self.group.sum_gradients(parameters)
+        return clip_gradients(parameters, self.section)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -212,7 +228,9 @@ def memory_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def _arguments(section: TrainingSection, folder: Path, seed: int) -> TrainingArguments:
+def _arguments(
+    section: TrainingSection, folder: Path, seed: int, *, keeps: bool = True
+) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=section.batch_size,
@@ -234,7 +252,7 @@ def _arguments(section: TrainingSection, folder: Path, seed: int) -> TrainingArg
         use_cpu=not torch.cuda.is_available(),
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="steps",
+        save_strategy="steps" if keeps else "no",
         save_steps=section.save_steps,
         save_total_limit=1,
         report_to=[],
@@ -269,6 +287,12 @@ def _collator(model: Any, base: Any, pad_token_id: int) -> partial[dict[str, Ten
         return partial(pack_batch, share=not draws_dropout(model))
     print(f"training on padded batches, not packed ones: {reason}", file=sys.stderr, flush=True)
     return partial(collate, pad_token_id=pad_token_id)
+
+
+def _part(collator: Any, group: parallel.Group, rows: Sequence[Encoded]) -> dict[str, Any]:
+    """Return this process's part of a batch, collated."""
+    part, idle = group.share(rows)
+    return {**collator(part), **({IDLE: True} if idle else {})}
 
 
 def draws_dropout(model: Any) -> bool:
@@ -313,14 +337,17 @@ def train(
         shutil.rmtree(checkpoints, ignore_errors=True)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     collator = _collator(model, base, pad_token_id)
+    group = parallel.current()
+    leads = group is None or group.rank == 0
+    after = [_AfterStep(recipe.after_step)] if recipe.after_step else []
     trainer = LoriTrainer(
         model=model,
-        args=_arguments(section, checkpoints, seed),
+        args=_arguments(section, checkpoints, seed, keeps=leads),
         train_dataset=list(rows),
-        data_collator=collator,
-        callbacks=[report, *([_AfterStep(recipe.after_step)] if recipe.after_step else [])],
+        data_collator=collator if group is None else partial(_part, collator, group),
+        callbacks=[*([report] if leads else []), *after],
     )
-    trainer.section, trainer.recipe = section, recipe
+    trainer.section, trainer.recipe, trainer.group = section, recipe, group
     trainer.remove_callback(PrinterCallback)
     trainer.model_accepts_loss_kwargs = True
     resume = last_checkpoint(checkpoints)
@@ -328,8 +355,13 @@ def train(
         tracker.tags({"lori.resumed_from": resume.name})
         print(f"resuming from {resume.name}", file=sys.stderr, flush=True)
     attention = packed.attending(base) if collator.func is pack_batch else nullcontext()
-    with attention, fused.installed(model):
+    sharded = group is not None and section.sharding == "full"
+    if sharded:
+        parallel.shard(model, base)
+    with attention, nullcontext() if sharded else fused.installed(model):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if not leads:
+        raise SystemExit(0)  # rank 0 writes the result
     tenth = max(1, len(report.losses) // 10)
     return TrainingResult(
         trainable_parameters=sum(p.numel() for p in trainable(model).values()),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lori_core import methods, peft_names
 from lori_core.adapter import Adapter, Module
-from lori_core.config import TrainingSection
+from lori_core.config import HOW, TrainingSection
 from lori_core.errors import AdapterError
 from lori_core.files import digest
 from lori_core.methods import METHODS, AdaloraOptions
@@ -93,7 +93,7 @@ def tune(
         "method": tuning.method,
         "options": chosen.model_dump(),
         "seed": tuning.seed,
-        "section": tuning.section.model_dump(),
+        "section": tuning.section.model_dump(exclude=HOW),
         "parents": _parents(tuning.start),
     }
     depends = depends_on(session, facts, data)

@@ -16,6 +16,7 @@ ROWS = [
         "tracking",
         "validation",
         "merge_methods",
+        "parallel",
         "precision",
     ],
     ["experiment_settings"],

@@ -172,18 +172,24 @@ def _stage(args: argparse.Namespace) -> int:
 
         die_with_parent()
     with tracked(f"{args.name}@{args.item}" if args.item else args.name) as tracker:
-        from lori_core import params_file, stages
+        from lori_core import parallel, params_file, stages
 
-        stages.run(params_file.load(), args.name, args.item, tracker)
+        params = params_file.load()
+        command = ["lori_core.cli", "stage", args.name, *([args.item] if args.item else [])]
+        with parallel.processes(stages.processes(params, args.name, args.item), command):
+            stages.run(params, args.name, args.item, tracker)
     return 0
 
 
 @contextmanager
 def tracked(stage: str) -> Iterator[RunTracker]:
     """Yield a stage's tracker, and report to it how the stage failed, if it does."""
-    from lori_core.tracking import stage_tracker
+    from lori_core import parallel
+    from lori_core.tracking import NullTracker, stage_tracker
 
-    tracker = stage_tracker(stage)
+    # Of several processes that train together the first one alone reports.
+    follows = os.environ.get(parallel.RANK, "0") != "0"
+    tracker: RunTracker = NullTracker() if follows else stage_tracker(stage)
     try:
         yield tracker
     except LoriError as error:
