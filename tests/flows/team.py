@@ -112,7 +112,7 @@ def main() -> None:
             print(work.run("lori", "doctor"))
             work.run("dvc", "push", "-q", "--run-cache")
             second = clone(work, folder / "second")
-            work.run("dvc", "pull", "-q", folder=second)
+            work.run("dvc", "pull", folder=second)
             print(work.run("lori", "plan", folder=second), flush=True)
 
 
