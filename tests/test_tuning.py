@@ -31,7 +31,7 @@ def params_with(**tasks: dict[str, Any]) -> Params:
     values = params_file._plain(params_file._read(ROOT / "profiles" / "smoke.yaml"))
     smoke = values["tasks"]
     values["tasks"] = {name: smoke[name] | more for name, more in tasks.items()}
-    values["continual"] = {}
+    values["continual"] = values["experiments"] = {}
     return config.parse(values, "params.yaml")
 
 
