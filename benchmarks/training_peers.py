@@ -31,6 +31,7 @@ from lori_core.data.catalogue import CATALOGUE
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded, encode_all
 from lori_core.mask import Mask, top
+from lori_core.memory import memory_gb
 from lori_core.tracking import NullTracker
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -319,7 +320,7 @@ def main() -> None:
     if order["threads"]:
         torch.set_num_threads(order["threads"])
     work, clock = prepare(order), Clock()
-    loaded = training.memory_gb()
+    loaded = memory_gb()
     with tempfile.TemporaryDirectory() as folder:
         optimizer = PEERS[order["peer"]](work, clock, folder)
     trained = sum(
@@ -337,7 +338,7 @@ def main() -> None:
                 "losses": clock.losses,
                 "lengths": [[len(row) for row in batch] for batch in work.batches[1:]],
                 "targets": [sum(len(row.target) for row in b) for b in work.batches[1:]],
-                "memory_gb": training.memory_gb(),
+                "memory_gb": memory_gb(),
                 "loaded_gb": loaded,
                 "trained": trained,
                 "state_bytes": sum(x.numel() * x.element_size() for x in state_tensors(optimizer)),

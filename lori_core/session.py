@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from torch import Tensor
 from lori_core import attaching, models, peft_names, source_code
 from lori_core.adapter import Adapter, ProjectionBlock, draw, pack, uniform
 from lori_core.config import HOW, Params, TrainingSection
-from lori_core.data.prompts import Encoded, encode_all
+from lori_core.data.prompts import Encoded
 from lori_core.data.sources import read_examples
+from lori_core.data.tokens import tokenised
 from lori_core.errors import DataError
 from lori_core.files import digest
 from lori_core.mask import Mask
@@ -120,7 +121,7 @@ def _facts(phase: Phase) -> dict[str, Any]:
 
 def training_rows(
     session: Session, task: str, section: TrainingSection
-) -> tuple[list[Encoded], str]:
+) -> tuple[Sequence[Encoded], str]:
     """Return a task's tokenised training examples, and their digest.
 
     Raises:
@@ -129,8 +130,9 @@ def training_rows(
     examples = [e for e in read_examples(task, "train") if e.target]
     if not examples:
         raise DataError(f"tasks.{task}: no training example has a target")
-    rows = encode_all(examples, session.params.prompt, session.tokenizer, section.max_length)
-    return rows, digest([example.id for example in examples])
+    key = digest([example.id for example in examples])
+    prompt, tokenizer = session.params.prompt, session.tokenizer
+    return tokenised(examples, key, prompt, tokenizer, section.max_length), key
 
 
 #: Is shown a trained model while it is whole, in evaluation mode.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
 import shutil
 import sys
 import time
@@ -32,6 +31,7 @@ from lori_core.data.packing import pack_batch
 from lori_core.data.prompts import Encoded
 from lori_core.errors import DivergedError
 from lori_core.loss import changes_logits, counted, sequence_loss
+from lori_core.memory import fitting, memory_gb
 from lori_core.progress import bar
 from lori_core.tracking import RunTracker
 
@@ -131,9 +131,10 @@ class LoriTrainer(Trainer):
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Run one forward and backward pass; stop at a loss that is not a finite number."""
-        loss: Tensor = super().training_step(*args, **kwargs)
+        with fitting(inputs, self.state.global_step + 1):
+            loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         if self.group is not None:
             loss = self.group.sum(loss)
         if not torch.isfinite(loss):
@@ -218,14 +219,6 @@ class _Report(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.progress.close()
-
-
-def memory_gb() -> float:
-    """Return the peak memory so far in GB: of the GPU where there is one, else of the process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def _arguments(
@@ -330,7 +323,11 @@ def train(
         DivergedError: at a loss that is not finite; the last good checkpoint stays.
     """
     logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
-    tokens = sum(len(row) for row in rows)
+    lengths = [len(row) for row in rows]
+    tokens, cut = sum(lengths), sum(row.cut for row in rows)
+    if cut:
+        said = f"{cut} of {len(rows)} examples were cut to training.max_length"
+        print(f"{what}: {said} ({section.max_length} tokens)", file=sys.stderr, flush=True)
     report = _Report(tracker, what, tokens / len(rows))
     recipe = recipe or Recipe()
     if not recipe.resumable:
@@ -343,7 +340,7 @@ def train(
     trainer = LoriTrainer(
         model=model,
         args=_arguments(section, checkpoints, seed, keeps=leads),
-        train_dataset=list(rows),
+        train_dataset=rows,
         data_collator=collator if group is None else partial(_part, collator, group),
         callbacks=[*([report] if leads else []), *after],
     )
@@ -369,7 +366,7 @@ def train(
         examples=len(rows),
         tokens=tokens,
         supervised_tokens=sum(len(row.target) for row in rows),
-        cut_examples=sum(row.cut for row in rows),
+        cut_examples=cut,
         first_loss=sum(report.losses[:tenth]) / tenth,
         last_loss=sum(report.losses[-tenth:]) / tenth,
     )

@@ -28,7 +28,7 @@ ROWS = [
     ["peft_file", "methods"],
     ["tuned"],
     ["data"],
-    ["packed", "fused", "params_file"],
+    ["packed", "fused", "memory", "params_file"],
     ["loss"],
     ["training"],
     ["session"],
