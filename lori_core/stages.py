@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lori_core import source_code
 from lori_core.config import Params
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lori_core.training import TrainingResult
     from lori_core.tuned import Tuned
 
+Phases = Literal["calibration", "training", "continual"]
 ARTIFACTS = Path("artifacts")
 METRICS = Path("metrics")
 REPORT = Path("report")
@@ -34,6 +35,12 @@ EVALUATIONS = ARTIFACTS / "evaluations"
 UNUSED = "unused.json"
 #: The row of a task's own adapter in its scores, whatever its method.
 OWN = "lori-s"
+#: The stages that train, and the phase of `params.yaml` each of them follows.
+PHASES: dict[str, Phases] = {
+    "calibrate": "calibration",
+    "train": "training",
+    "continual": "continual",
+}
 
 
 def calibrated_path(task: str) -> Path:
@@ -400,10 +407,9 @@ def run(params: Params, name: str, item: str | None, tracker: RunTracker) -> Non
 
 def processes(params: Params, name: str, item: str | None) -> int:
     """Return how many processes a stage's training is spread over; 1 for a stage without one."""
-    phases = {"calibrate": "calibration", "train": "training", "continual": "continual"}
-    if name not in phases or item not in params.tasks:
+    if name not in PHASES or item not in params.tasks:
         return 1
-    return params.phase(item, phases[name]).processes  # type: ignore[arg-type]
+    return params.phase(item, PHASES[name]).processes
 
 
 def _items(params: Params, name: str) -> list[str]:
@@ -422,9 +428,8 @@ def _stage_params(params: Params, name: str, item: str | None) -> dict[str, Any]
         "task": item or "",
         "stage": name,
     }
-    phases = {"calibrate": "calibration", "train": "training", "continual": "continual"}
-    if name in phases and item:
-        values["training"] = params.phase(item, phases[name]).model_dump()  # type: ignore[arg-type]
+    if name in PHASES and item:
+        values["training"] = params.phase(item, PHASES[name]).model_dump()
         method = params.tasks[item].method_name
         values["method"] = {"calibrate": "lori-d", "train": method}.get(name, f"{method}-continual")
     if name == "merge" and item:

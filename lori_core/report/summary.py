@@ -9,6 +9,7 @@ from lori_core.config import Params
 from lori_core.errors import InputError
 from lori_core.files import read_json
 from lori_core.report import contrasts, tables
+from lori_core.report.experiments.catalogue import METHODS
 
 SUMMARY = "summary.json"
 #: What a score of each metric means, for people.
@@ -18,21 +19,8 @@ METRICS = {
     "pass_at_1": "share of functions that pass their tests",
     "refusal_rate": "share of harmful requests refused",
 }
-#: Methods by the name people know them by.
-NAMES = {
-    "full": "Full fine-tuning",
-    "lora": "LoRA",
-    "dora": "DoRA",
-    "vera": "VeRA",
-    "ia3": "IA3",
-    "lora-fa": "LoRA-FA",
-    "adalora": "AdaLoRA",
-    "rslora": "rsLoRA",
-    "pissa": "PiSSA",
-    "lora-plus": "LoRA+",
-    "lori-d": "LoRI-D",
-    "lori-s": "LoRI-S",
-}
+#: Methods by the name people know them by; in a sentence the first is written out.
+NAMES = METHODS | {"full": "Full fine-tuning"}
 #: The tables that the terminal shows; all are on the page.
 SHOWN = ("forgetting", "against_lori_s", "excess")
 STAR = (
