@@ -98,6 +98,23 @@ def read_jsonl(path: Path) -> list[Any]:
 
 
 @contextmanager
+def put_back(paths: Iterable[Path]) -> Iterator[None]:
+    """Leave files, and whether they and their folders are there, as they were before."""
+    before = {path: path.read_bytes() if path.is_file() else None for path in paths}
+    folders = [path.parent for path in before if not path.parent.is_dir()]
+    try:
+        yield
+    finally:
+        for path, content in before.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                path.write_bytes(content)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it takes the place of `path`."""
     work = path.with_name(f".{path.name}.new")

@@ -6,11 +6,13 @@ from lori_core.errors import DataError, InputError
 from lori_core.files import (
     canonical_json,
     digest,
+    put_back,
     read_json,
     read_jsonl,
     replaced_folder,
     write_json,
     write_jsonl,
+    write_text,
 )
 
 
@@ -62,3 +64,14 @@ def test_broken_files_are_named_with_their_line(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="not UTF-8"):
         read_jsonl(tmp_path / "x.jsonl")
+
+
+def test_files_are_put_back_as_they_were(tmp_path: Path) -> None:
+    there, absent = tmp_path / "there", tmp_path / "folder" / "absent"
+    there.write_bytes(b"\xff before")
+    with pytest.raises(ZeroDivisionError), put_back((there, absent)):
+        there.unlink()
+        write_text(absent, "made")
+        raise ZeroDivisionError
+    assert there.read_bytes() == b"\xff before"
+    assert list(tmp_path.iterdir()) == [there]

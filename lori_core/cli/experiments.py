@@ -47,17 +47,17 @@ def _experiment(args: argparse.Namespace) -> int:
     from flows.lock import pipeline_lock
     from flows.run import nothing_to_do, run_in_process
     from lori_core import params_file
-    from lori_core.experiments import catalogue, stages
+    from lori_core.experiments import stages
+    from lori_core.experiments.points import POINTS
+    from lori_core.files import put_back
 
     workspace = Path.cwd()
     with pipeline_lock(workspace, print):
-        for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
-            print(line)
-        points = catalogue.build(params_file.load(), args.names)
-        stages.write(points)
-        print(f"{stages.DVC}: {stages.describe(points)}")
         if args.plan:
-            return _plan(workspace)
+            with put_back((params_file.PARAMS, stages.DVC, POINTS)):
+                _write(args)
+                return _plan(workspace)
+        _write(args)
         pull(args)
         unchanged = nothing_to_do(workspace, graph.EXPERIMENTS)
         code = 0
@@ -70,6 +70,17 @@ def _experiment(args: argparse.Namespace) -> int:
     if code == 0:
         stages.show(print)
     return code
+
+
+def _write(args: argparse.Namespace) -> None:
+    from lori_core import params_file
+    from lori_core.experiments import catalogue, stages
+
+    for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
+        print(line)
+    points = catalogue.build(params_file.load(), args.names)
+    stages.write(points)
+    print(f"{stages.DVC}: {stages.describe(points)}")
 
 
 def _list() -> int:

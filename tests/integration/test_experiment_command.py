@@ -46,6 +46,23 @@ def workspace(tmp_path: Path) -> Path:
     return folder
 
 
+def files(workspace: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(workspace).as_posix(): path.read_bytes()
+        for path in workspace.rglob("*")
+        if path.is_file() and ".dvc" not in path.parts and ".lori" not in path.parts
+    }
+
+
+def test_a_plan_changes_nothing(workspace: Path) -> None:
+    before = files(workspace)
+    done = lori(workspace, "experiment", "granularity", "--profile", "smoke", *SMALL, "--plan")
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in done.stdout.splitlines() if line.startswith("run ")]) == 7
+    assert files(workspace) == before
+    assert not (workspace / "experiments").exists()
+
+
 @pytest.mark.real
 def test_an_experiment_runs_once_and_both_ways_give_the_same(workspace: Path) -> None:
     first = lori(workspace, "experiment", "granularity", "--profile", "smoke", *SMALL)
