@@ -387,6 +387,7 @@ class Params(Strict):
         self._check_tasks("continual.tasks", self.continual.tasks)
         self._check_continual()
         self._check_tasks("experiments.tasks", self.experiments.tasks)
+        self._check_tasks("experiments.compared_tasks", self.experiments.compared_tasks)
         self._check_tasks("experiments.ablation_tasks", self.experiments.ablation_tasks)
         self._check_tasks("experiments.three", self.experiments.three)
         for name in self.tasks:

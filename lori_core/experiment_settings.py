@@ -33,6 +33,8 @@ class ExperimentsSection(Strict):
     used. `default` is for the methods not named; without it they use the task's own."""
     tasks: tuple[Name, ...] = ()
     """The tasks to learn; all of them when empty."""
+    compared_tasks: tuple[Name, ...] = ()
+    """The tasks of `single-task`, which trains every method; those of `tasks` when empty."""
     ablation_tasks: tuple[Name, ...] = ()
     """The tasks of the ablations; those of `tasks` when empty."""
     three: tuple[Name, ...] = ()

@@ -24,6 +24,11 @@ class Builder:
         return self.params.experiments.tasks or tuple(self.params.tasks)
 
     @property
+    def compared_tasks(self) -> tuple[str, ...]:
+        """The tasks on which all methods are compared."""
+        return self.params.experiments.compared_tasks or self.tasks
+
+    @property
     def ablation_tasks(self) -> tuple[str, ...]:
         """The tasks of the ablations."""
         return self.params.experiments.ablation_tasks or self.tasks

@@ -28,7 +28,7 @@ Factors = dict[str, str | float | int | None]
 def single_task(build: Builder) -> list[Cell]:
     """Every method on every task by itself (Tables 1, 2, 11 to 14)."""
     cells = []
-    for seed, task in product(build.params.experiments.seeds, build.tasks):
+    for seed, task in product(build.params.experiments.seeds, build.compared_tasks):
         cells.append(_base(build, (task,), seed, {"method": "base"}))
         for method in build.params.experiments.methods:
             name = build.train(method, task, seed)

@@ -98,6 +98,11 @@ def test_every_point_comes_after_those_it_builds_on() -> None:
         seen.add(name)
 
 
+def test_all_methods_are_compared_on_the_tasks_named() -> None:
+    found = catalogue.build(smoke_params(seeds=[1], compared_tasks=["math"]), ["single-task"])
+    assert {p.task for p in found.by_name.values() if isinstance(p, Train)} == {"math"}
+
+
 def test_points_come_back_from_their_file(tmp_path: Path) -> None:
     found = catalogue.build(smoke_params(seeds=[1]), ["property-1", "sparsity-map", "continual"])
     found.save(tmp_path / "points.json")
@@ -141,6 +146,7 @@ def test_the_stages_are_those_of_the_points(
         ({"learning_rates": {"lora": [1e-3, 1e-2]}}, r"learning_rates.default: needed"),
         ({"learning_rates": {"lorra": [1e-3]}}, r"method 'lorra' is unknown"),
         ({"merges": ["ties"], "densities": {}}, r"experiments.densities: ties needs one"),
+        ({"compared_tasks": ["maths"]}, r"task 'maths' is unknown; did you mean 'math'"),
         ({"ablation_tasks": ["maths"]}, r"task 'maths' is unknown; did you mean 'math'"),
         ({"seed": 1}, r"experiments.seed: unknown key; did you mean 'seeds'"),
     ],
