@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.dvc_repo import opened
 from flows.environment import quiet_environment
 from lori_core.errors import InputError, LoriError
 
@@ -152,13 +153,9 @@ def _repository(workspace: Path, params: str | None = None) -> Iterator[Any]:
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.logger import set_loggers_level
-    from dvc.repo import Repo
 
     try:
-        with (
-            set_loggers_level(logging.ERROR),
-            Repo(str(workspace), _wait_for_lock=True) as repo,
-        ):
+        with set_loggers_level(logging.ERROR), opened(workspace) as repo:
             if params is not None:
                 _stand_in(repo, str(workspace / PARAMS), params)
             yield repo

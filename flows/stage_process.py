@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from pathlib import Path
 
+from flows.dvc_repo import opened
 from flows.environment import quiet_environment
 from lori_core.process import die_with_parent
 
@@ -27,11 +29,10 @@ def reproduce(stage: str) -> int:
     """Let DVC run one stage if it must run; wait for DVC's lock, which is held only shortly."""
     from dvc.exceptions import DvcException
     from dvc.logger import set_loggers_level
-    from dvc.repo import Repo
     from dvc.stage.exceptions import StageCmdFailedError
 
     try:
-        with set_loggers_level(logging.WARNING), Repo(_wait_for_lock=True) as repo:
+        with set_loggers_level(logging.WARNING), opened(Path.cwd()) as repo:
             repo.reproduce(stage, single_item=True)
     except DvcException as error:
         chain = _causes(error)
