@@ -31,7 +31,7 @@ from flows.lock import pipeline_lock  # noqa: E402
 from flows.parameters import Experiment, Override, Profile, StageName, Task, select  # noqa: E402
 from flows.plain_logs import plain_logs  # noqa: E402
 from flows.ray_engine import Delivery, Future, Order, RayEngine, carry_out  # noqa: E402
-from flows.slots import StoppedError  # noqa: E402
+from flows.slots import StoppedError, check_room  # noqa: E402
 from flows.stage_run import (  # noqa: E402
     BadInput,
     Cancelled,
@@ -195,7 +195,9 @@ def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
     report = graph.REPORTS[asked.file]
     run = PipelineRun(workspace, str(flow_run.id), logger.warning, report)
     # Before the data is pulled: what cannot be run is said first.
-    select(graph.plan(workspace, asked.file), run.params, asked.tasks, asked.stages)
+    plan = select(graph.plan(workspace, asked.file), run.params, asked.tasks, asked.stages)
+    if not _on_ray(run):
+        check_room(plan.stages, len(run.slots.gpus), "this machine (execution.gpus)")
     run.start()
     try:
         failures, changed = _execute(run, asked, logger)
@@ -219,8 +221,7 @@ def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
 def _execute(run: PipelineRun, asked: Asked, logger: Any) -> tuple[dict[str, StageFailed], bool]:
     """Pull, then run what is stale; return the stages that failed, and if there was any to run."""
     options: dict[str, Any] = {"retries": run.retries, "retry_delay_seconds": RETRY_DELAY_SECONDS}
-    execution = run.params.get("execution") or {}
-    engine = RayEngine(run, execution) if execution.get("engine") == "ray" else None
+    engine = RayEngine(run, run.execution) if _on_ray(run) else None
     pulled = pull.with_options(**options).submit(run)
     pulled.wait()
     failures = _failures({"pull": pulled})
@@ -229,7 +230,7 @@ def _execute(run: PipelineRun, asked: Asked, logger: Any) -> tuple[dict[str, Sta
     plan = select(graph.plan(run.workspace, asked.file), run.params, asked.tasks, asked.stages)
     logger.info("%d stages, %d to run on %s", len(plan.stages), len(plan.stale), _where(run))
     if engine is not None and plan.stale:
-        futures = _on_ray(engine, plan, run_stage_on_node.with_options(**options))
+        futures = _submit_to_ray(engine, plan, run_stage_on_node.with_options(**options))
     else:
         futures = _submit(plan, run, run_stage.with_options(**options))
         for future in futures.values():
@@ -237,18 +238,22 @@ def _execute(run: PipelineRun, asked: Asked, logger: Any) -> tuple[dict[str, Sta
     return _failures(futures), bool(plan.stale)
 
 
+def _on_ray(run: PipelineRun) -> bool:
+    return run.execution.get("engine") == "ray"
+
+
 def _where(run: PipelineRun) -> str:
-    execution = run.params.get("execution") or {}
-    if execution.get("engine") == "ray":
-        return f"Ray at {execution.get('ray_address') or 'this machine'}"
+    if _on_ray(run):
+        return f"Ray at {run.execution.get('ray_address') or 'this machine'}"
     return f"{len(run.slots.gpus)} GPUs" if run.slots.gpus else "the CPU, one at a time"
 
 
-def _on_ray(engine: RayEngine, plan: graph.Plan, stage_task: Any) -> Futures:
+def _submit_to_ray(engine: RayEngine, plan: graph.Plan, stage_task: Any) -> Futures:
     for stage in plan.stages:
         if stage.name not in plan.stale:
             engine.run.skipped(stage.name)
-    with engine.cluster() as runner:
+    waiting = [stage for stage in plan.stages if stage.name in plan.stale]
+    with engine.cluster(waiting) as runner:
         return engine.execute(plan, runner, stage_task)
 
 
