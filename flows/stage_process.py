@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from lori_core.process import die_with_parent
 def main(arguments: list[str]) -> int:
     """Reproduce one stage and return the exit code of its command, 255 if DVC itself failed."""
     die_with_parent()
+    # An exception, so that DVC gives back the paths it holds; the stage itself is told by the group.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     quiet_environment()
     (stage,) = arguments
     return reproduce(stage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -80,3 +81,19 @@ def test_a_pin_that_a_kill_has_emptied_is_made_again(toy: Path) -> None:
     assert pin(toy)
     assert (toy / "data.dvc").read_bytes() == pinned
     assert not pin(toy)
+
+
+def test_a_stage_that_is_stopped_gives_back_what_it_held(toy: Path) -> None:
+    (toy / "toy.py").write_text("import signal; print('up', flush=True); signal.pause()\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", "flows.stage_process", "prepare"],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        rwlock = toy / ".dvc" / "tmp" / "rwlock"
+        assert str(process.pid) in rwlock.read_text()
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait() == 128 + signal.SIGTERM
+    assert json.loads(rwlock.read_text()) == {}
