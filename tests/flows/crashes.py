@@ -98,9 +98,9 @@ def make(folder: Path) -> Path:
     for name in ("flows", "profiles"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "prefect.yaml", folder)
-    flow = folder / "flows" / "pipeline.py"
+    tasks = folder / "flows" / "stage_tasks.py"
     # There is no data to pull; the rest of the flow is as it is.
-    flow.write_text(flow.read_text().replace('("lori_core.cli", "pull")', '("platform",)'))
+    tasks.write_text(tasks.read_text().replace('("lori_core.cli", "pull")', '("platform",)'))
     (folder / "toy.py").write_text(WORK)
     (folder / "dvc.yaml").write_text(DVC.format(python=sys.executable))
     (folder / "data" / "in.txt").write_text("one two three\n")

@@ -31,9 +31,10 @@ def main(home: Path, folders: list[Path]) -> None:
     with cluster(env) as nodes:
         wait_until_healthy(f"{os.environ['PREFECT_API_URL']}/health")
         import flows.pipeline as module
+        from flows import stage_tasks
         from flows.run import run_in_process
 
-        module.PULL = ("platform",)
+        stage_tasks.PULL = ("platform",)
         module.RETRY_DELAY_SECONDS = 0
         codes = {}
         for folder in folders:
