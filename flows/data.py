@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.environment import quiet_environment
+from flows.dvc_repo import opened
 from lori_core.errors import LoriError
 
 
@@ -14,14 +14,14 @@ def pin(workspace: Path, folder: str = "data") -> bool:
     Raises:
         LoriError: if DVC refuses.
     """
-    quiet_environment()
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
     pinned = workspace / f"{folder}.dvc"
     before = pinned.read_bytes() if pinned.is_file() else b""
+    if not before:  # emptied by a kill: DVC would refuse to read it
+        pinned.unlink(missing_ok=True)
     try:
-        with Repo(str(workspace), _wait_for_lock=True) as repo:
+        with opened(workspace) as repo:
             if before and not repo.status(targets=[pinned.name]):
                 return False
             repo.add(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from flows.dvc_repo import read_rwlock, rwlock_file
 from flows.environment import quiet_environment
 from lori_core.errors import LoriError
 
@@ -209,10 +209,10 @@ def locks(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _dvc_locks(workspace: Path) -> Iterator[tuple[str, str]]:
     """Yield what a killed DVC left: DVC drops it at its next run, so this is for people's eyes."""
-    path = workspace / ".dvc" / "tmp" / "rwlock"
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    path = rwlock_file(workspace)
+    entries = read_rwlock(path)
+    if entries is None:
+        yield f"{path} was cut off by a kill", f"lori run mends it; for DVC alone, delete {path}"
         return
     holders = {
         info["pid"]: locked

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.environment import quiet_environment
+from flows.dvc_repo import opened
 from lori_core.errors import InputError, LoriError
 from lori_core.files import write_text
 
@@ -176,12 +176,10 @@ def _key(node: Any) -> str:
 
 @contextmanager
 def _repository(workspace: Path) -> Iterator[Any]:
-    quiet_environment()
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
     try:
-        with Repo(str(workspace), _wait_for_lock=True) as repo:
+        with opened(workspace) as repo:
             yield repo
     except DvcException as error:
         raise LoriError(f"dvc: {' '.join(str(error).split())}") from error

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.dvc_repo import opened
 from flows.environment import quiet_environment
 from lori_core.errors import InputError, LoriError
+from lori_core.phases import processes
 
 #: How long a stage that DVC calls busy is asked again.
 BUSY_SECONDS = 10.0
@@ -46,17 +48,6 @@ EXPERIMENTS = "experiments/dvc.yaml"
 REPORTS = {PIPELINE: Path("report"), EXPERIMENTS: Path("experiments/report")}
 
 
-def stages(workspace: Path, pipeline: str = PIPELINE) -> list[Stage]:
-    """Return the stages of a `dvc.yaml` of the workspace, each after those it depends on.
-
-    Raises:
-        InputError: `dvc.yaml` or `params.yaml` cannot be read, or there is no DVC workspace.
-        LoriError: another DVC process holds the workspace.
-    """
-    with _repository(workspace) as repo:
-        return _describe(repo.index.graph, pipeline)
-
-
 def ancestors(plan: Plan, name: str) -> set[str]:
     """Return all stages that a stage stands on, near and far."""
     direct = {stage.name: stage.dependencies for stage in plan.stages}
@@ -84,12 +75,13 @@ def plan(workspace: Path, pipeline: str = PIPELINE, params: str | None = None) -
     `params` stands in for the text of `params.yaml`, which is not touched.
 
     Raises:
-        InputError: as `stages` does.
+        InputError: `dvc.yaml` or `params.yaml` cannot be read, or there is no DVC workspace.
+        LoriError: another DVC process holds the workspace.
     """
     # DVC compares a stage with the workspace only under its lock, which others hold shortly.
     with _repository(workspace, params) as repo, repo.lock:
         graph = repo.index.graph
-        described = _describe(graph, pipeline)
+        described = _describe(graph, pipeline, _values(repo, workspace / PARAMS))
         nodes = {node.addressing: node for node in graph}
         direct = {stage.name: _patiently(nodes[stage.name]) for stage in described}
         return Plan(tuple(described), _with_descendants(described, direct))
@@ -152,13 +144,9 @@ def _repository(workspace: Path, params: str | None = None) -> Iterator[Any]:
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.logger import set_loggers_level
-    from dvc.repo import Repo
 
     try:
-        with (
-            set_loggers_level(logging.ERROR),
-            Repo(str(workspace), _wait_for_lock=True) as repo,
-        ):
+        with set_loggers_level(logging.ERROR), opened(workspace) as repo:
             if params is not None:
                 _stand_in(repo, str(workspace / PARAMS), params)
             yield repo
@@ -185,7 +173,14 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _describe(graph: Any, pipeline: str) -> list[Stage]:
+def _values(repo: Any, path: Path) -> Any:
+    """Return `params.yaml` as plain values; None where there is none."""
+    from dvc.utils.serialize import load_yaml
+
+    return load_yaml(str(path), fs=repo.fs) if path.is_file() else None
+
+
+def _describe(graph: Any, pipeline: str, params: Any) -> list[Stage]:
     import networkx
     from dvc.stage import PipelineStage
 
@@ -201,7 +196,8 @@ def _describe(graph: Any, pipeline: str) -> list[Stage]:
                     if isinstance(upstream, PipelineStage)
                 )
             ),
-            gpus=int((node.meta or {}).get("gpus", 0)),
+            # A training that is spread over processes needs a GPU for each of them.
+            gpus=int((node.meta or {}).get("gpus", 0)) * processes(params, node.addressing),
             command=node.cmd if isinstance(node.cmd, str) else "\n".join(node.cmd or ()),
             outputs=tuple(sorted(out.def_path for out in node.outs)),
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows import graph
+from flows.dvc_repo import opened
 from flows.environment import quiet_environment
 
 
@@ -20,8 +21,6 @@ def run_here(workspace: Path, say: Callable[[str], None]) -> int:
         LoriError: as the point that failed; those before it are kept.
     """
     quiet_environment()
-    from dvc.repo import Repo
-
     from lori_core.experiments import stages
     from lori_core.tracking import stage_tracker
 
@@ -31,6 +30,6 @@ def run_here(workspace: Path, say: Callable[[str], None]) -> int:
         point = stage.name.rpartition(":")[2]
         say(f"{number}/{len(waiting)} {point}")
         stages.run(point, stage_tracker(point))
-        with Repo(str(workspace), _wait_for_lock=True) as repo:
+        with opened(workspace) as repo:
             repo.commit(stage.name, force=True)
     return len(waiting)

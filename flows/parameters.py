@@ -69,7 +69,9 @@ def select(
         and (not stages or name in stages or name.partition("@")[0] in stages)
     }
     if not wanted and (tasks or stages):
-        raise InputError(f"stages: {', '.join(stages)}: none of them is of the tasks {tasks}")
+        raise InputError(
+            f"stages: {', '.join(stages)}: none of them is of the tasks {', '.join(tasks)}"
+        )
     below = wanted.union(*(graph.ancestors(plan, name) for name in wanted))
     chosen = tuple(stage for stage in plan.stages if stage.name in below)
     return graph.Plan(chosen, {name: why for name, why in plan.stale.items() if name in below})

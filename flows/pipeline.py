@@ -6,7 +6,6 @@ and where: each stage is one task, tried again after a crash, on a GPU of its ow
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,11 +16,10 @@ from flows.environment import quiet_environment
 
 quiet_environment()
 
-from prefect import State, flow, get_run_logger, task  # noqa: E402
+from prefect import State, flow, get_run_logger  # noqa: E402
 from prefect.artifacts import create_markdown_artifact, create_table_artifact  # noqa: E402
-from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.futures import PrefectFuture  # noqa: E402
-from prefect.runtime import flow_run, task_run  # noqa: E402
+from prefect.runtime import flow_run  # noqa: E402
 from prefect.states import Completed, Failed  # noqa: E402
 from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
@@ -30,23 +28,14 @@ from flows.dead_runs import close_dead  # noqa: E402
 from flows.lock import pipeline_lock  # noqa: E402
 from flows.parameters import Experiment, Override, Profile, StageName, Task, select  # noqa: E402
 from flows.plain_logs import plain_logs  # noqa: E402
-from flows.ray_engine import Delivery, Future, Order, RayEngine, carry_out  # noqa: E402
-from flows.slots import StoppedError  # noqa: E402
-from flows.stage_run import (  # noqa: E402
-    BadInput,
-    Cancelled,
-    Finished,
-    PipelineRun,
-    StageFailed,
-    read_summary,
-)
+from flows.ray_engine import Future, RayEngine  # noqa: E402
+from flows.slots import check_room  # noqa: E402
+from flows.stage_run import BadInput, PipelineRun, StageFailed, read_summary  # noqa: E402
+from flows.stage_tasks import kind, pull, run_stage, run_stage_on_node  # noqa: E402
 from flows.tracking import read_params  # noqa: E402
 from lori_core.errors import LoriError  # noqa: E402
 
 RETRY_DELAY_SECONDS = 2
-
-#: The module and arguments of `lori pull`.
-PULL = ("lori_core.cli", "pull")
 
 #: How a run ends that found everything up to date.
 NOTHING_CHANGED = "nothing changed"
@@ -62,70 +51,6 @@ class Asked:
 
 
 Futures = Mapping[str, PrefectFuture[Any] | Future]
-
-
-def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
-    """Say whether a failed task may run again: not after bad input, not after cancellation."""
-    error = state.data
-    return isinstance(error, StageFailed) and not isinstance(error, BadInput | Cancelled)
-
-
-def _outcome(work: Any) -> State[Any]:
-    """Run `work()` and turn how it ended into a state; a traceback would tell a user nothing."""
-    try:
-        made: Finished | Delivery = work()
-    except StoppedError:
-        return Failed(message="cancelled", data=Cancelled("cancelled"))
-    except StageFailed as error:
-        return Failed(message=str(error), data=error)
-    except LoriError as error:
-        return Failed(message=str(error), data=_kind(error)(str(error)))
-    finished = made.finished if isinstance(made, Delivery) else made
-    name = "Completed" if finished.ran else "Unchanged"
-    return Completed(name=name, message=f"{finished.seconds:.0f} s", data=made)
-
-
-def _kind(error: LoriError) -> type[StageFailed]:
-    return BadInput if error.exit_code == BadInput.exit_code else StageFailed
-
-
-@task(name="pull", task_run_name="pull", cache_policy=NO_CACHE, retry_condition_fn=worth_retrying)
-def pull(run: PipelineRun) -> State[Any]:
-    """Bring `data/` and `data.dvc` to what `params.yaml` says, with `lori pull`."""
-    logger = get_run_logger()
-    command = [sys.executable, "-m", "lori_core.process", *PULL]
-    task_run_id = str(task_run.id)
-    return _outcome(lambda: run.place.command("pull", command, "", task_run_id, logger.info)[0])
-
-
-@task(
-    name="stage", task_run_name="{stage}", cache_policy=NO_CACHE, retry_condition_fn=worth_retrying
-)
-def run_stage(stage: str, gpus: int, run: PipelineRun) -> State[Any]:
-    """Let DVC reproduce one stage, in a process of its own, on GPUs of its own."""
-    logger = get_run_logger()
-    task_run_id = str(task_run.id)
-
-    def work() -> Finished:
-        with run.slots.hold(gpus) as devices:
-            finished = run.place.stage(stage, devices, task_run_id, logger.info)
-        if finished.ran:
-            run.pushing.stage(stage)
-        return finished
-
-    return _outcome(work)
-
-
-@task(
-    name="stage",
-    task_run_name="{order.stage}",
-    cache_policy=NO_CACHE,
-    retry_condition_fn=worth_retrying,
-)
-def run_stage_on_node(order: Order) -> State[Any]:
-    """Let DVC reproduce one stage on a node of a cluster, on the GPUs it was given there."""
-    logger = get_run_logger()
-    return _outcome(lambda: carry_out(order, str(task_run.id), logger.info))
 
 
 @flow(name="lori", task_runner=ThreadPoolTaskRunner(), persist_result=False)  # type: ignore[arg-type]
@@ -161,7 +86,7 @@ def pipeline(
             state = _run(workspace, asked, logger)
             return _gate(workspace, state, logger) if gate else state
         except LoriError as error:
-            return Failed(message=str(error), data=_kind(error)(str(error)))
+            return Failed(message=str(error), data=kind(error)(str(error)))
 
 
 def _configure(workspace: Path, profile: str | None, overrides: Sequence[str], logger: Any) -> None:
@@ -195,7 +120,9 @@ def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
     report = graph.REPORTS[asked.file]
     run = PipelineRun(workspace, str(flow_run.id), logger.warning, report)
     # Before the data is pulled: what cannot be run is said first.
-    select(graph.plan(workspace, asked.file), run.params, asked.tasks, asked.stages)
+    plan = select(graph.plan(workspace, asked.file), run.params, asked.tasks, asked.stages)
+    if not _on_ray(run):
+        check_room(plan.stages, len(run.slots.gpus), "this machine (execution.gpus)")
     run.start()
     try:
         failures, changed = _execute(run, asked, logger)
@@ -210,8 +137,8 @@ def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
     if not run.end((message, code) if failures else None):
         logger.warning("not everything reached MLflow; `lori track` ships the rest")
     if failures:
-        kind = BadInput if code == BadInput.exit_code else StageFailed
-        return Failed(message=message, data=kind(message))
+        failed = BadInput if code == BadInput.exit_code else StageFailed
+        return Failed(message=message, data=failed(message))
     _show(workspace / report)
     return Completed(message="all stages are up to date" if changed else NOTHING_CHANGED)
 
@@ -219,8 +146,7 @@ def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
 def _execute(run: PipelineRun, asked: Asked, logger: Any) -> tuple[dict[str, StageFailed], bool]:
     """Pull, then run what is stale; return the stages that failed, and if there was any to run."""
     options: dict[str, Any] = {"retries": run.retries, "retry_delay_seconds": RETRY_DELAY_SECONDS}
-    execution = run.params.get("execution") or {}
-    engine = RayEngine(run, execution) if execution.get("engine") == "ray" else None
+    engine = RayEngine(run, run.execution) if _on_ray(run) else None
     pulled = pull.with_options(**options).submit(run)
     pulled.wait()
     failures = _failures({"pull": pulled})
@@ -229,7 +155,7 @@ def _execute(run: PipelineRun, asked: Asked, logger: Any) -> tuple[dict[str, Sta
     plan = select(graph.plan(run.workspace, asked.file), run.params, asked.tasks, asked.stages)
     logger.info("%d stages, %d to run on %s", len(plan.stages), len(plan.stale), _where(run))
     if engine is not None and plan.stale:
-        futures = _on_ray(engine, plan, run_stage_on_node.with_options(**options))
+        futures = _submit_to_ray(engine, plan, run_stage_on_node.with_options(**options))
     else:
         futures = _submit(plan, run, run_stage.with_options(**options))
         for future in futures.values():
@@ -237,18 +163,22 @@ def _execute(run: PipelineRun, asked: Asked, logger: Any) -> tuple[dict[str, Sta
     return _failures(futures), bool(plan.stale)
 
 
+def _on_ray(run: PipelineRun) -> bool:
+    return run.execution.get("engine") == "ray"
+
+
 def _where(run: PipelineRun) -> str:
-    execution = run.params.get("execution") or {}
-    if execution.get("engine") == "ray":
-        return f"Ray at {execution.get('ray_address') or 'this machine'}"
+    if _on_ray(run):
+        return f"Ray at {run.execution.get('ray_address') or 'this machine'}"
     return f"{len(run.slots.gpus)} GPUs" if run.slots.gpus else "the CPU, one at a time"
 
 
-def _on_ray(engine: RayEngine, plan: graph.Plan, stage_task: Any) -> Futures:
+def _submit_to_ray(engine: RayEngine, plan: graph.Plan, stage_task: Any) -> Futures:
     for stage in plan.stages:
         if stage.name not in plan.stale:
             engine.run.skipped(stage.name)
-    with engine.cluster() as runner:
+    waiting = [stage for stage in plan.stages if stage.name in plan.stale]
+    with engine.cluster(waiting) as runner:
         return engine.execute(plan, runner, stage_task)
 
 

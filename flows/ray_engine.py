@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from filelock import FileLock
 
 from flows import exchange, extras, graph
 from flows.exchange import Bundle
-from flows.slots import allowed_gpus
+from flows.slots import allowed_gpus, check_room
 from flows.stage_run import Finished, PipelineRun, Place, StageFailed
 from lori_core.errors import InputError
 from lori_core.files import digest, write_text
@@ -138,11 +139,12 @@ class RayEngine:
             exchange.check_remote(run.workspace)
 
     @contextmanager
-    def cluster(self) -> Iterator[Any]:
+    def cluster(self, stages: Iterable[graph.Stage]) -> Iterator[Any]:
         """Connect to the cluster, or start one on this machine; yield Prefect's task runner.
 
         Raises:
-            InputError: it cannot be reached, or has no GPU though stages need one.
+            InputError: it cannot be reached, or has no GPU, or no node has as many as one of the
+                stages needs.
         """
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -162,7 +164,7 @@ class RayEngine:
             del options["include_dashboard"]
         try:
             with RayTaskRunner(self.address, options) as runner:
-                self._check(ray)
+                self._check(ray, stages)
                 yield runner
         except (ConnectionError, RuntimeError) as error:
             if ray.is_initialized():
@@ -170,10 +172,14 @@ class RayEngine:
             first = " ".join(str(error).split())[:200]
             raise InputError(f"execution.ray_address: {self.address}: {first}") from error
 
-    def _check(self, ray: Any) -> None:
+    def _check(self, ray: Any, stages: Iterable[graph.Stage]) -> None:
         url = urlsplit(os.environ.get("PREFECT_API_URL", ""))
         alive = [node for node in ray.nodes() if node["Alive"]]
         hosts = {node["NodeManagerAddress"] for node in alive}
+        # Ray itself would wait for such a node for ever.
+        most = max((int(node["Resources"].get("GPU", 0)) for node in alive), default=0)
+        limit = self.limit if isinstance(self.limit, int) else most
+        check_room(stages, min(most, limit), "a node of the Ray cluster (execution.gpus)")
         if self.address is None:
             return
         if url.hostname in LOOPBACK and len(hosts) > 1:
@@ -181,7 +187,7 @@ class RayEngine:
                 f"PREFECT_API_URL: {url.geturl()} is this machine only, and the Ray cluster has "
                 f"{len(hosts)}; start a Prefect server that all of them reach"
             )
-        if not ray.cluster_resources().get("GPU"):
+        if not most:
             raise InputError(
                 f"execution.ray_address: the cluster at {self.address} has no GPU, and stages need "
                 "one each; start its nodes with --num-gpus"
@@ -220,15 +226,15 @@ class RayEngine:
         completed: set[str],
     ) -> list[graph.Stage]:
         """Return the stages that may start now, as many as may hold a GPU."""
-        holding = sum(bool(wanted[name].gpus) for name in running)
-        room = self.limit - holding if isinstance(self.limit, int) else len(wanted)
+        holding = sum(wanted[name].gpus for name in running)
+        room = self.limit - holding if isinstance(self.limit, int) else sys.maxsize
         ready = []
         for stage in wanted.values():
             if stage.name in running or stage.name in done or {*stage.dependencies} - completed:
                 continue
-            if stage.gpus and room <= 0:
+            if stage.gpus > max(room, 0):
                 continue
-            room -= bool(stage.gpus)
+            room -= stage.gpus
             ready.append(stage)
         return ready
 

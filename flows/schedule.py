@@ -41,6 +41,8 @@ def play(stages: list[Stage], seconds: Mapping[str, float], gpus: int) -> Schedu
     """
     waiting = {stage.name: stage for stage in stages}
     free = {True: max(1, gpus), False: LIGHT_STAGES}
+    # As the slots do: a stage that wants more GPUs than there are gets all of them.
+    wants = {stage.name: min(stage.gpus, free[True]) or 1 for stage in stages}
     begins: dict[str, float] = {}
     ends: dict[str, float] = {}
     caused: dict[str, str | None] = {}
@@ -50,14 +52,14 @@ def play(stages: list[Stage], seconds: Mapping[str, float], gpus: int) -> Schedu
     while waiting or running:
         for stage in list(waiting.values()):
             ready = all(name in ends and ends[name] <= now for name in _inside(stage, heavy))
-            if ready and free[heavy[stage.name]]:
-                free[heavy[stage.name]] -= 1
+            if ready and free[heavy[stage.name]] >= wants[stage.name]:
+                free[heavy[stage.name]] -= wants[stage.name]
                 begins[stage.name], ends[stage.name] = now, now + seconds[stage.name]
                 caused[stage.name] = last
                 heapq.heappush(running, (ends[stage.name], stage.name))
                 del waiting[stage.name]
         now, last = heapq.heappop(running)
-        free[heavy[last]] += 1
+        free[heavy[last]] += wants[last]
     return Schedule(begins, ends, _chain(ends, caused))
 
 

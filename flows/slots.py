@@ -6,8 +6,14 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lori_core.errors import InputError
+
+if TYPE_CHECKING:
+    from flows.graph import Stage
 
 #: Stages that need no GPU may run beside the others, but not many: they share the cores.
 LIGHT_STAGES = 2
@@ -41,6 +47,25 @@ def allowed_gpus(setting: int | str) -> list[str]:
     """Return the GPUs a pipeline may use: all visible ones (`auto`), or the first so many."""
     visible = visible_gpus()
     return visible[:setting] if isinstance(setting, int) else visible
+
+
+def check_room(stages: Iterable[Stage], most: int, where: str) -> None:
+    """Refuse stages that could never start: one of them needs more GPUs than it can get.
+
+    Args:
+        stages: those that would run.
+        most: GPUs that one stage can get; 0 where there are none and stages take turns.
+        where: what has so many, and how to change that.
+
+    Raises:
+        InputError: naming the stage.
+    """
+    for stage in stages:
+        if most and stage.gpus > most:
+            raise InputError(
+                f"training.processes: {stage.name} needs {stage.gpus} GPUs at once, a GPU for each "
+                f"process, and {where} has {most}; lower it"
+            )
 
 
 class Slots:

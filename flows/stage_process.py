@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import sys
+from pathlib import Path
 
+from flows.dvc_repo import opened
 from flows.environment import quiet_environment
 from lori_core.process import die_with_parent
 
@@ -18,6 +21,8 @@ from lori_core.process import die_with_parent
 def main(arguments: list[str]) -> int:
     """Reproduce one stage and return the exit code of its command, 255 if DVC itself failed."""
     die_with_parent()
+    # An exception, so that DVC gives back the paths it holds; the stage itself is told by the group.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     quiet_environment()
     (stage,) = arguments
     return reproduce(stage)
@@ -27,11 +32,10 @@ def reproduce(stage: str) -> int:
     """Let DVC run one stage if it must run; wait for DVC's lock, which is held only shortly."""
     from dvc.exceptions import DvcException
     from dvc.logger import set_loggers_level
-    from dvc.repo import Repo
     from dvc.stage.exceptions import StageCmdFailedError
 
     try:
-        with set_loggers_level(logging.WARNING), Repo(_wait_for_lock=True) as repo:
+        with set_loggers_level(logging.WARNING), opened(Path.cwd()) as repo:
             repo.reproduce(stage, single_item=True)
     except DvcException as error:
         chain = _causes(error)

@@ -71,10 +71,10 @@ class PipelineRun:
         self.workspace = workspace
         self.report = report
         self.params = read_params(workspace)
-        execution = self.params.get("execution") or {}
-        self.retries = int(execution.get("retries", 1))
+        self.execution: Mapping[str, Any] = self.params.get("execution") or {}
+        self.retries = int(self.execution.get("retries", 1))
         self.stop = threading.Event()
-        self.slots = Slots(allowed_gpus(execution.get("gpus", "auto")), self.stop)
+        self.slots = Slots(allowed_gpus(self.execution.get("gpus", "auto")), self.stop)
         self.rows = new_rows_file(workspace, PIPELINE)
         self.tags = {"prefect.flow_run_id": flow_run_id, **git_tags(workspace)}
         self.pushing = Pushing(workspace, self.params.get("storage") or {}, warn)

@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from flows.environment import child_environment, quiet_environment
+from flows.dvc_repo import opened
+from flows.environment import child_environment
 from lori_core.errors import ConfigError, LoriError
 
 NAME = "lori"
@@ -42,13 +43,11 @@ def configure(workspace: Path, remote: str) -> bool:
         raise ConfigError(
             f"storage.remote: {remote!r} needs an extra; pip install 'lori[{EXTRAS[scheme][1]}]'"
         )
-    quiet_environment()
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
     url = remote if found else str((workspace / Path(remote).expanduser()).resolve())
     try:
-        with Repo(str(workspace), _wait_for_lock=True) as repo:
+        with opened(workspace) as repo:
             config = repo.config
             known = config["remote"].get(NAME, {}).get("url")
             if config["core"].get("remote") == NAME and known == url:

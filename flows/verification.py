@@ -20,6 +20,7 @@ from flows.snapshot import DATA, LOCK, leaves
 from lori_core import origin
 from lori_core.errors import AdapterError
 from lori_core.files import sha256_file
+from lori_core.phases import PHASES, layers
 
 MEND = f"restore the line, as in git checkout -- {LOCK}"
 RESTORE = "lori restore {name} OUT gives the recorded bytes"
@@ -294,17 +295,14 @@ def _parameter_problems(node: Node) -> Iterator[Problem]:
 
 
 _UNKNOWN = object()
-_PHASES = {"calibrate": ["calibration"], "train": ["training"], "continual": ["training"]}
 
 
 def _layered(node: Node, recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Return the recorded parameters with `training` as the stage sees it: overrides applied."""
     stage, _, item = node.stage.name.partition("@") if node.stage else ("", "", "")
-    layers = [f"tasks.{item}.{phase}" for phase in _PHASES.get(stage, [])]
-    layers += ["continual.training"] if stage == "continual" else []
     overriding: set[str] = set()
     result = dict(recorded)
-    for layer in reversed(layers):
+    for layer in reversed(layers(item, PHASES[stage]) if stage in PHASES else []):
         section = result.get(layer)
         if isinstance(section, Mapping):
             result[layer] = {k: v for k, v in section.items() if k not in overriding}

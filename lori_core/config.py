@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lori_core.errors import ConfigError, unknown
 from lori_core.experiment_settings import ExperimentsSection
+from lori_core.phases import Phase, layers
 from lori_core.validation import Name, PositiveFloat, PositiveInt, Strict, first_error
 
 
@@ -440,21 +441,12 @@ class Params(Strict):
         count = len(self.merged_tasks(merge))
         return list(weights) if isinstance(weights, tuple) else [weights] * count
 
-    def phase(
-        self, task: str, phase: Literal["calibration", "training", "continual"]
-    ) -> TrainingSection:
+    def phase(self, task: str, phase: Phase) -> TrainingSection:
         """Return `training` with the changes of one task and phase applied."""
-        section = self.tasks[task]
-        layers = {
-            "calibration": [(f"tasks.{task}.calibration", section.calibration)],
-            "training": [(f"tasks.{task}.training", section.training)],
-            "continual": [
-                (f"tasks.{task}.training", section.training),
-                ("continual.training", self.continual.training),
-            ],
-        }[phase]
         merged = self.training.model_dump()
-        for where, override in layers:
+        for where in layers(task, phase):
+            owner = self.continual if where.startswith("continual") else self.tasks[task]
+            override = getattr(owner, where.rpartition(".")[2])
             for key in override:
                 if key not in merged:
                     raise ValueError(f"{where}.{unknown('key', key, merged)}")

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from lori_core import source_code
 from lori_core.config import Params
 from lori_core.errors import InputError, unknown
 from lori_core.files import digest, sha256_file, write_json
+from lori_core.phases import PHASES
 from lori_core.tracking import RunTracker
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from lori_core.training import TrainingResult
     from lori_core.tuned import Tuned
 
-Phases = Literal["calibration", "training", "continual"]
 ARTIFACTS = Path("artifacts")
 METRICS = Path("metrics")
 REPORT = Path("report")
@@ -35,12 +35,6 @@ EVALUATIONS = ARTIFACTS / "evaluations"
 UNUSED = "unused.json"
 #: The row of a task's own adapter in its scores, whatever its method.
 OWN = "lori-s"
-#: The stages that train, and the phase of `params.yaml` each of them follows.
-PHASES: dict[str, Phases] = {
-    "calibrate": "calibration",
-    "train": "training",
-    "continual": "continual",
-}
 
 
 def calibrated_path(task: str) -> Path:
@@ -403,13 +397,6 @@ def run(params: Params, name: str, item: str | None, tracker: RunTracker) -> Non
     _report_data(params, item, tracker)
     function(params, item, tracker) if takes_item else function(params, tracker)
     tracker.end()
-
-
-def processes(params: Params, name: str, item: str | None) -> int:
-    """Return how many processes a stage's training is spread over; 1 for a stage without one."""
-    if name not in PHASES or item not in params.tasks:
-        return 1
-    return params.phase(item, PHASES[name]).processes
 
 
 def _items(params: Params, name: str) -> list[str]:

@@ -17,6 +17,7 @@ ROWS = [
         "validation",
         "merge_methods",
         "precision",
+        "phases",
     ],
     ["experiment_settings", "parallel"],
     ["config", "origin", "tensor_file", "mask_codec"],

@@ -68,16 +68,6 @@ def test_two_processes_make_the_adapter_of_one(workspace: Path) -> None:
             torch.testing.assert_close(other[name], B, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.real
-def test_accumulating_equals_the_batch_it_stands_for(workspace: Path) -> None:
-    whole = calibrated(workspace, "training.batch_size=8", "training.max_steps=3")
-    halves = calibrated(
-        workspace, "training.batch_size=8", "training.processes=2", "training.max_steps=3"
-    )
-    for name, B in whole.items():
-        torch.testing.assert_close(halves[name], B, rtol=1e-3, atol=1e-5)
-
-
 def test_every_row_goes_to_one_process() -> None:
     shares = [Group(rank, 3).share(list(range(8))) for rank in range(3)]
     assert shares == [([0, 3, 6], False), ([1, 4, 7], False), ([2, 5], False)]

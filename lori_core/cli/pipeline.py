@@ -171,12 +171,13 @@ def _stage(args: argparse.Namespace) -> int:
         from lori_core.process import die_with_parent
 
         die_with_parent()
-    with tracked(f"{args.name}@{args.item}" if args.item else args.name) as tracker:
-        from lori_core import parallel, params_file, stages
+    stage = f"{args.name}@{args.item}" if args.item else args.name
+    with tracked(stage) as tracker:
+        from lori_core import parallel, params_file, phases, stages
 
         params = params_file.load()
         command = ["lori_core.cli", "stage", args.name, *([args.item] if args.item else [])]
-        with parallel.processes(stages.processes(params, args.name, args.item), command):
+        with parallel.processes(phases.processes(params.model_dump(), stage), command):
             stages.run(params, args.name, args.item, tracker)
     return 0
 

@@ -7,9 +7,9 @@ drawn from a seeded stream, brings back what a supervisor would, and runs the de
 * stage: the process that `dvc.yaml` starts;
 * flow: the process of the flow, under the worker;
 * worker: the process that polls for work;
-* server: Prefect's server.
-
-(The fifth kind, a node of a Ray cluster, is `test_flow_ray.py`.)
+* server: Prefect's server;
+* node: one of the two nodes of a Ray cluster, for which all of it moves to a network of its own;
+* cancel: nothing is killed, but the run is cancelled, as in the UI.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 
-import httpx
 import psutil
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(ROOT))
+
+from ray_cluster import ALONE, Nodes, cluster, environment  # noqa: E402
+from watching import Server, flows, locks, processes, until  # noqa: E402
 
 from flows.local_api import free_port, healthy  # noqa: E402
 from flows.stage_process import reproduce  # noqa: E402
 
-KINDS = ("stage", "flow", "worker", "server")
+KINDS = ("stage", "flow", "worker", "server", "node", "cancel")
 STAGES = ("prepare", "train@a", "train@b", "train@c", "report")
-PATIENCE = 240.0
 
 WORK = dedent(
     """
@@ -97,25 +98,24 @@ def make(folder: Path) -> Path:
     for name in ("flows", "profiles"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "prefect.yaml", folder)
-    flow = folder / "flows" / "pipeline.py"
+    tasks = folder / "flows" / "stage_tasks.py"
     # There is no data to pull; the rest of the flow is as it is.
-    flow.write_text(flow.read_text().replace('("lori_core.cli", "pull")', '("platform",)'))
+    tasks.write_text(tasks.read_text().replace('("lori_core.cli", "pull")', '("platform",)'))
     (folder / "toy.py").write_text(WORK)
     (folder / "dvc.yaml").write_text(DVC.format(python=sys.executable))
     (folder / "data" / "in.txt").write_text("one two three\n")
-    (folder / "params.yaml").write_text(
-        "tasks: {a: {}, b: {}, c: {}}\nexecution: {retries: 2}\ntracking: {experiment: crashes}\n"
-    )
+    (folder / "params.yaml").write_text("tracking: {experiment: crashes}\n")
     return folder
 
 
 @dataclass
 class Services:
-    """The services of one workspace, and how to bring one back."""
+    """The services of one workspace, how to bring one back, and a Ray cluster where it is used."""
 
     workspace: Path
     variables: Mapping[str, str]
-    api: str
+    server: Server
+    nodes: Nodes | None = None
 
     def tool(self, *arguments: str) -> None:
         done = subprocess.run(
@@ -136,71 +136,41 @@ class Services:
         found: psutil.Process | None = _process(entry)
         return found
 
-    def flow(self) -> psutil.Process | None:
-        """Return the process of the flow under the worker, alive or orphaned."""
-        for process in psutil.process_iter(["cmdline"]):
-            words = " ".join(process.info["cmdline"] or ())
-            if "prefect" in words and ("flow-run execute" in words or "prefect.engine" in words):
-                with suppress(psutil.Error):
-                    if process.cwd() == str(self.workspace):
-                        return process
-        return None
+    def flows(self) -> list[psutil.Process]:
+        """Return the processes of flows."""
+        return flows(self.workspace)
 
-    def stage(self) -> psutil.Process | None:
-        """Return the process of a stage."""
-        for process in psutil.process_iter(["cmdline"]):
-            words = process.info["cmdline"] or []
-            if len(words) > 2 and words[1] == "toy.py":
-                with suppress(psutil.Error):
-                    if process.cwd() == str(self.workspace):
-                        return process
-        return None
+    def stages(self) -> list[psutil.Process]:
+        """Return the processes of stages."""
+        return processes(self.workspace, " toy.py ")
 
-    def ask(self, method: str, path: str, **values: Any) -> Any:
-        answer = httpx.request(method, f"{self.api}{path}", timeout=30, **values)
-        answer.raise_for_status()
-        return answer.json()
-
-    def start_run(self) -> str:
-        found = self.ask("GET", "/deployments/name/lori/full-pipeline")
-        created = self.ask("POST", f"/deployments/{found['id']}/create_flow_run", json={})
-        return str(created["id"])
-
-    def state(self, run: str) -> str:
-        return str(self.ask("GET", f"/flow_runs/{run}")["state_type"])
-
-    def end_of(self, run: str) -> str:
-        """Wait until a run has ended; return its state."""
-        return until(lambda: (s := self.state(run)) in FINAL and s, f"the end of run {run}")
-
-
-FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
-    """Wait for a condition and return its value."""
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        with suppress(httpx.HTTPError, psutil.Error):
-            value = condition()
-            if value:
-                return value
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not come within {seconds:.0f} s")
+    def engine(self, name: str) -> None:
+        """Write which engine the next run uses."""
+        address = f", ray_address: '{self.nodes.address}'" if self.nodes else ""
+        (self.workspace / "params.yaml").write_text(
+            "tasks: {a: {}, b: {}, c: {}}\n"
+            f"execution: {{retries: 2, engine: {name}{address if name == 'ray' else ''}}}\n"
+            "tracking: {experiment: crashes}\n"
+        )
 
 
 @contextmanager
-def services(folder: Path) -> Iterator[Services]:
+def services(folder: Path, *, ray: bool) -> Iterator[Services]:
     """Start server, worker and MLflow over a fresh workspace; stop all of them afterwards."""
     workspace = make(folder / "workspace")
     ports = {"LORI_PREFECT_PORT": str(free_port()), "LORI_MLFLOW_PORT": str(free_port())}
     variables = ports | {"PREFECT_HOME": str(folder / "prefect"), "CUDA_VISIBLE_DEVICES": ""}
-    made = Services(workspace, variables, f"http://127.0.0.1:{ports['LORI_PREFECT_PORT']}/api")
-    made.tool("up")
-    try:
+    url = f"http://127.0.0.1:{ports['LORI_PREFECT_PORT']}/api"
+    with ExitStack() as stack:
+        if ray:
+            os.environ.update(environment(folder))
+        made = Services(workspace, variables, Server(url))
+        made.tool("up")
+        stack.callback(made.tool, "down")
+        if ray:
+            os.environ["PREFECT_API_URL"] = url  # for the processes of the nodes
+            made.nodes = stack.enter_context(cluster(dict(os.environ)))
         yield made
-    finally:
-        made.tool("down")
 
 
 @dataclass
@@ -215,53 +185,68 @@ class Outcome:
 
     def __str__(self) -> str:
         end = "; ".join(self.faults) or "clean"
-        return f"{self.kind:7} after {self.moment:4.2f} s: {self.first} → {self.again}; {end}"
+        return f"{self.kind:7} after {self.moment:5.2f} s: {self.first} → {self.again}; {end}"
 
 
 def strike(on: Services, kind: str, moment: float) -> Outcome:
     """Empty the workspace, run, kill at a moment, bring back, run again, look."""
     outcome = Outcome(kind, moment)
     empty(on.workspace)
-    run = on.start_run()
+    on.engine("ray" if kind == "node" else "local")
+    run = on.server.start_run()
     # The moment counts from where there is something to kill.
-    find = {"stage": on.stage, "flow": on.flow}.get(kind, on.stage)
-    until(find, f"a process of the {kind}")
+    until(on.flows if kind == "flow" else on.stages, f"a process of the {kind}")
     time.sleep(moment)
-    kill(on, kind)
+    kill(on, kind, run)
     bring_back(on, kind)
-    outcome.first = on.end_of(run) if kind != "server" else settle(on, run)
-    second = on.start_run()
-    outcome.again = on.end_of(second)
-    outcome.faults = list(faults(on, run))
+    outcome.first = on.server.end_of(run) if kind != "server" else settle(on, run)
+    if kind == "cancel":
+        # Before anything else runs here: cancelling itself leaves nothing behind.
+        outcome.faults = list(left(on))
+    second = on.server.start_run()
+    outcome.again = on.server.end_of(second)
+    outcome.faults += left(on)
+    if outputs(on.workspace) != expected(on.workspace):
+        outcome.faults.append("the outputs are not those of an undisturbed run")
     return outcome
 
 
-def kill(on: Services, kind: str) -> None:
-    """SIGKILL, as the kernel or a power supply would."""
-    target = {
-        "stage": on.stage,
-        "flow": on.flow,
-        "worker": lambda: on.process("worker"),
-        "server": lambda: on.process("prefect"),
-    }[kind]
-    process = target() if kind != "stage" else until(target, "a stage", 30)
-    if process is not None:
+def kill(on: Services, kind: str, run: str) -> None:
+    """SIGKILL, as the kernel or a power supply would; or cancel, as a person in the UI."""
+    if kind == "cancel":
+        state = {"type": "CANCELLING"}
+        on.server.ask("POST", f"/flow_runs/{run}/set_state", json={"state": state})
+        return
+    target: psutil.Process | None
+    if kind == "stage":
+        target = until(on.stages, "a stage", 30)[0]
+    elif kind == "flow":
+        target = next(iter(on.flows()), None)
+    elif kind == "node":
+        assert on.nodes is not None
+        target = on.nodes.raylets[1]
+    else:
+        target = on.process("prefect" if kind == "server" else kind)
+    if target is not None:
         with suppress(psutil.NoSuchProcess):
-            process.kill()
-            process.wait(30)
+            target.kill()
+            target.wait(30)
 
 
 def bring_back(on: Services, kind: str) -> None:
     """Start again what a supervisor would."""
     if kind in ("worker", "server"):
         on.tool("restart", "worker" if kind == "worker" else "prefect")
-        until(lambda: healthy(f"{on.api}/health"), "the server")
+        until(lambda: healthy(f"{on.server.url}/health"), "the server")
+    if kind == "node":
+        assert on.nodes is not None
+        on.nodes.add()
 
 
 def settle(on: Services, run: str) -> str:
     """Return how a run ended whose server was away; what nobody could report is for the rerun."""
-    until(lambda: on.flow() is None, "the end of the flow's process")
-    return on.state(run)
+    until(lambda: not on.flows(), "the end of the flow's process")
+    return on.server.state(run)
 
 
 def empty(workspace: Path) -> None:
@@ -271,23 +256,12 @@ def empty(workspace: Path) -> None:
     (workspace / "dvc.lock").unlink(missing_ok=True)
 
 
-def faults(on: Services, first: str) -> Iterator[str]:
-    """Yield what should not be so after a killed run and its rerun."""
-    until(lambda: on.flow() is None, "the end of the flow's process", 60)
-    if on.stage() is not None:
+def left(on: Services) -> Iterator[str]:
+    """Yield what should not be there after a run has ended."""
+    until(lambda: not on.flows(), "the end of the flow's process", 60)
+    if on.stages():
         yield "a stage is alive"
-    if outputs(on.workspace) != expected(on.workspace):
-        yield "the outputs are not those of an undisturbed run"
-    for run in on.ask("POST", "/flow_runs/filter", json={}):
-        # The schedule's own runs wait for their time.
-        if run["state_type"] not in (*FINAL, "SCHEDULED"):
-            yield f"a flow run is {run['state_name']}"
-    for run in on.ask("POST", "/task_runs/filter", json={}):
-        if run["state_type"] == "RUNNING":
-            yield f"the task run {run['name']} is running"
-    for limit in on.ask("POST", "/v2/concurrency_limits/filter", json={}):
-        if limit["active_slots"]:
-            yield f"{limit['name']}: {limit['active_slots']} slots are taken"
+    yield from on.server.unfinished()
     yield from open_runs(on.workspace)
     yield from locks(on.workspace)
 
@@ -303,18 +277,6 @@ def open_runs(workspace: Path) -> Iterator[str]:
             yield f"MLflow's run {name} is {status}"
     finally:
         connection.close()
-
-
-def locks(workspace: Path) -> Iterator[str]:
-    """Yield locks that stay behind."""
-    from flows.doctor import locks as findings
-    from flows.lock import pipeline_runs
-
-    if pipeline_runs(workspace):
-        yield "the pipeline lock is held"
-    for finding in findings(workspace, {}):
-        if not finding.ok:
-            yield finding.text
 
 
 def outputs(workspace: Path) -> dict[str, bytes]:
@@ -347,15 +309,25 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     args = parser.parse_args()
+    ray = "node" in args.kinds
+    if ray and "LORI_ALONE" not in os.environ:
+        env = {**os.environ, "LORI_ALONE": "1"}
+        again = [*ALONE, sys.executable, *sys.argv]
+        return subprocess.run(again, env=env, check=False).returncode
     draw = random.Random(args.seed)
     bad = 0
     with (
         tempfile.TemporaryDirectory(prefix="lori-crashes-") as folder,
-        services(Path(folder)) as on,
+        services(Path(folder), ray=ray) as on,
     ):
         for number in range(args.rounds):
-            outcome = strike(on, args.kinds[number % len(args.kinds)], draw.uniform(0, 4))
-            bad += bool(outcome.faults) or outcome.again != "COMPLETED"
+            kind = args.kinds[number % len(args.kinds)]
+            # Processes of a Ray cluster take some seconds to start between two stages.
+            outcome = strike(on, kind, draw.uniform(0, 12 if kind == "node" else 4))
+            wrong = outcome.again != "COMPLETED" or (kind == "cancel") != (
+                outcome.first == "CANCELLED"
+            )
+            bad += bool(outcome.faults) or wrong
             print(f"{number + 1:3}/{args.rounds}  {outcome}", flush=True)
     print(f"{args.rounds} rounds, {bad} with faults")
     return 1 if bad else 0

@@ -1,4 +1,4 @@
-"""A Ray cluster of two pretend nodes in a network of its own: `with cluster() as address`.
+"""A Ray cluster of two pretend nodes in a network of its own: `with cluster(…) as nodes`.
 
 Ray binds the host's address whatever it is told; alone in a network namespace, that is loopback.
 """
@@ -11,7 +11,8 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -34,9 +35,22 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
+@dataclass
+class Nodes:
+    """A cluster: its address, its raylets (the head's first), and how to add a node."""
+
+    address: str
+    raylets: list[psutil.Process]
+    start: Callable[[str], psutil.Process]
+
+    def add(self) -> None:
+        """Start one more node; it takes the last one's place in the list."""
+        self.raylets[-1] = self.start(f"--address={self.address}")
+
+
 @contextlib.contextmanager
-def cluster(env: dict[str, str], gpus: int = 2) -> Iterator[tuple[str, list[psutil.Process]]]:
-    """Start a head and one more node; yield the address and both raylets, the head's first."""
+def cluster(env: dict[str, str], gpus: int = 2) -> Iterator[Nodes]:
+    """Start a head and one more node; end all of it afterwards."""
     with contextlib.ExitStack() as stack:
         # A short path: sockets lie in it, and theirs may have 107 characters.
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lr-", dir="/tmp"))
@@ -44,11 +58,11 @@ def cluster(env: dict[str, str], gpus: int = 2) -> Iterator[tuple[str, list[psut
                   "--object-store-memory=80000000"]  # fmt: skip
         head = ["--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={folder}"]
         address = f"127.0.0.1:{PORT}"
-        raylets = [
-            stack.enter_context(_node([*where, *common], env))
-            for where in (head, [f"--address={address}"])
-        ]
-        yield address, raylets
+
+        def start(*where: str) -> psutil.Process:
+            return stack.enter_context(_node([*where, *common], env))
+
+        yield Nodes(address, [start(*head), start(f"--address={address}")], start)
 
 
 @contextlib.contextmanager
@@ -73,7 +87,7 @@ def _node(arguments: list[str], env: dict[str, str]) -> Iterator[psutil.Process]
             yield next(child for child in family if child.name() == "raylet")
         finally:
             family = psutil.Process(process.pid).children(recursive=True)
-            for each in [*family, psutil.Process(process.pid)]:
+            for each in [*family, process]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.kill()
             psutil.wait_procs(family, timeout=30)

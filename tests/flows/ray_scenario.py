@@ -28,21 +28,22 @@ def main(home: Path, folders: list[Path]) -> None:
 
     # Before Prefect is imported: it reads its settings once.
     os.environ["PREFECT_API_URL"] = start_local_api()
-    with cluster(env) as (address, raylets):
+    with cluster(env) as nodes:
         wait_until_healthy(f"{os.environ['PREFECT_API_URL']}/health")
         import flows.pipeline as module
+        from flows import stage_tasks
         from flows.run import run_in_process
 
-        module.PULL = ("platform",)
+        stage_tasks.PULL = ("platform",)
         module.RETRY_DELAY_SECONDS = 0
         codes = {}
         for folder in folders:
             settings = folder / "params.yaml"
-            settings.write_text(settings.read_text().replace("ADDRESS", address))
+            settings.write_text(settings.read_text().replace("ADDRESS", nodes.address))
             if folder.name == "killed":
                 mark = folder.with_suffix(".mark")
                 threading.Thread(
-                    target=kill_when_busy, args=(raylets[1], mark), daemon=True
+                    target=kill_when_busy, args=(nodes.raylets[1], mark), daemon=True
                 ).start()
             codes[folder.name] = run_in_process(folder)
         print(json.dumps(codes))

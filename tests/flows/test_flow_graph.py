@@ -32,7 +32,7 @@ def set_rate(workspace: Path, task: str, value: str) -> None:
 
 
 def test_stages_come_in_order_with_their_edges_and_gpus(toy: Path) -> None:
-    stages = graph.stages(toy)
+    stages = graph.plan(toy).stages
     assert [stage.name for stage in stages] == EVERYTHING
     assert [stage.dependencies for stage in stages] == [
         (),
@@ -44,10 +44,19 @@ def test_stages_come_in_order_with_their_edges_and_gpus(toy: Path) -> None:
     assert stages[1].outputs == ("metrics/train/math.json",)
 
 
+def test_a_training_of_several_processes_needs_a_gpu_for_each(toy: Path) -> None:
+    path = toy / "params.yaml"
+    before = path.read_text()
+    changed = before.replace("nlu: {training: {", "nlu: {training: {processes: 3, ")
+    changed = f"training: {{processes: 2}}\n{changed}"
+    assert [stage.gpus for stage in graph.plan(toy, params=changed).stages] == [1, 2, 3, 0]
+    assert [stage.gpus for stage in graph.plan(toy).stages] == [1, 1, 1, 0]
+
+
 def test_data_pins_are_no_stages(toy: Path) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], cwd=toy, check=True)
-    assert [stage.name for stage in graph.stages(toy)] == EVERYTHING
-    assert graph.stages(toy)[0].dependencies == ()
+    assert [stage.name for stage in graph.plan(toy).stages] == EVERYTHING
+    assert graph.plan(toy).stages[0].dependencies == ()
 
 
 def test_everything_is_new_at_first(toy: Path) -> None:
@@ -108,7 +117,7 @@ def test_output_hashes_are_those_of_the_lock_file(built: Path) -> None:
 
 def test_a_folder_without_dvc_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not inside of a DVC repository"):
-        graph.stages(tmp_path)
+        graph.plan(tmp_path)
 
 
 def test_a_failing_stage_has_its_commands_exit_code(toy: Path) -> None:

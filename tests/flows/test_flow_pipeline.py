@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,12 @@ EVERYTHING = ["prepare", "train@math", "train@nlu", "report"]
 Worked = Callable[[], list[str]]
 
 
-@pytest.fixture(scope="session")
-def prefect_api() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
-
-
 @pytest.fixture
 def run(tracked: Path, prefect_api: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run the pipeline in the toy workspace and return the final state of the flow."""
     import flows.pipeline as module
 
-    monkeypatch.setattr(module, "PULL", ("platform",))
+    monkeypatch.setattr("flows.stage_tasks.PULL", ("platform",))
     monkeypatch.setattr(module, "RETRY_DELAY_SECONDS", 0)
     return lambda **parameters: module.pipeline(**parameters, return_state=True)
 
@@ -115,10 +107,42 @@ def test_bad_input_is_not_retried(run: Callable[..., Any], worked: Worked, toy: 
     assert run_of_stage.info.status == "FAILED"
 
 
+def test_what_there_is_not_is_refused_before_anything_starts(
+    run: Callable[..., Any], worked: Worked, tracked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.stage_tasks.PULL", ("no_such_module",))
+    state = run(tasks=["maths"])
+    assert (
+        state.message == "tasks: task 'maths' is unknown; did you mean 'math'? (allowed: math, nlu)"
+    )
+    assert failure_code(state) == 2
+    state = run(overrides=["tasks"])  # by its type
+    assert "overrides" in str(state.result(raise_on_failure=False))
+    assert worked() == []
+    assert mlflow_runs(tracked) == []
+
+
+def test_part_of_the_pipeline_can_be_asked_for(run: Callable[..., Any], worked: Worked) -> None:
+    assert run(stages=["train@nlu"]).is_completed()
+    assert worked() == ["prepare", "train@nlu"]
+    assert run(tasks=["math"]).is_completed()
+    assert worked() == ["prepare", "train@nlu", "train@math"]
+
+
+def test_a_run_that_finds_nothing_changed_says_so_and_judges_nothing(
+    run: Callable[..., Any], worked: Worked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run().message == "all stages are up to date"
+    done = worked()
+    monkeypatch.setattr("flows.gate.run_gate", None)
+    assert run(gate=True).message == "nothing changed"
+    assert worked() == done
+
+
 def test_a_failing_pull_stops_everything(
     run: Callable[..., Any], worked: Worked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.pipeline.PULL", ("no_such_module",))
+    monkeypatch.setattr("flows.stage_tasks.PULL", ("no_such_module",))
     state = run()
     assert state.is_failed()
     assert "no_such_module" in state.message

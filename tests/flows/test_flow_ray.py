@@ -198,3 +198,19 @@ def test_nodes_without_a_shared_folder_exchange_through_the_remote(
     again = Made.of(clone)
     assert (again.outputs, again.lock) == (expected.outputs, expected.lock)
     assert Made.of(folder / "remote").events == made.events  # where the clone's would be noted too
+
+
+def test_a_deployments_stage_can_be_sent_to_a_node() -> None:
+    # A worker loads the flow from its file, under a module's name that no node knows.
+    script = (
+        "import sys, cloudpickle; from prefect.flows import load_flow_from_entrypoint; "
+        f"flow = load_flow_from_entrypoint({str(ROOT / 'flows/pipeline.py')!r} + ':pipeline'); "
+        "task = flow.fn.__globals__['run_stage_on_node']; "
+        "sys.stdout.buffer.write(cloudpickle.dumps(task))"
+    )
+    sent = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    read = "import sys, pickle; print(pickle.load(sys.stdin.buffer).name)"
+    done = subprocess.run(
+        [sys.executable, "-c", read], input=sent.stdout, capture_output=True, check=False
+    )
+    assert done.stdout == b"stage\n", done.stderr.decode()

@@ -32,6 +32,12 @@ def test_sixteen_stages_keep_four_gpus_busy() -> None:
     assert busy == 4 * made.seconds
 
 
+def test_a_stage_of_several_gpus_waits_until_so_many_are_free() -> None:
+    stages = [stage("a"), stage("b", gpus=2), stage("c", gpus=8)]
+    made = play(stages, {"a": 3.0, "b": 2.0, "c": 1.0}, 2)
+    assert made.begins == {"a": 0.0, "b": 3.0, "c": 5.0}
+
+
 def test_stages_outside_the_plan_hold_nobody_up() -> None:
     assert play([stage("b", "gone")], {"b": 2.0}, 1).begins == {"b": 0.0}
     assert play([], {}, 4).seconds == 0.0

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.graph import Stage
 from flows.lock import pipeline_lock, pipeline_runs
-from flows.slots import LIGHT_STAGES, Slots, StoppedError, allowed_gpus, visible_gpus
+from flows.slots import LIGHT_STAGES, Slots, StoppedError, allowed_gpus, check_room, visible_gpus
+from lori_core.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,18 @@ def test_each_holder_has_its_own_gpus() -> None:
         assert (one, two) == ("0", "1,2")
     with slots.hold(8) as every:
         assert sorted(every.split(",")) == ["0", "1", "2"]
+
+
+def test_a_stage_that_could_never_start_is_refused() -> None:
+    stages = [Stage("train@math", (), 4, "", ()), Stage("report", (), 0, "", ())]
+    check_room(stages, 4, "this machine")
+    check_room(stages, 0, "this machine")  # without GPUs, stages take turns
+    with pytest.raises(InputError) as caught:
+        check_room(stages, 2, "this machine (execution.gpus)")
+    assert str(caught.value) == (
+        "training.processes: train@math needs 4 GPUs at once, a GPU for each process, and "
+        "this machine (execution.gpus) has 2; lower it"
+    )
 
 
 def test_without_gpus_there_is_one_turn_and_light_stages_beside_it() -> None:

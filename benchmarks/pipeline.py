@@ -1,0 +1,227 @@
+"""What the pipeline costs around its stages' own commands, and how it grows; no model is loaded.
+
+* A stage: flows of two and of twelve stages in a row, whose command takes no time. The difference,
+  by stage: Prefect's task, DVC's process with its imports, locks, hashing, rows. The limit is that
+  of DVC alone, `dvc repro` of the same twelve.
+* Nothing to do: the project's own pipeline with 25 to 100 tasks, everything up to date, once by
+  `lori run` and once by the flow, as a schedule runs it.
+* Sixteen stages on four pretend GPUs, half a minute each: the share of the four that stages hold,
+  and that their commands are at work, until the last one begins.
+
+    python -m benchmarks.pipeline
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from benchmarks.adapters import show
+
+ROOT = Path(__file__).parents[1]
+CHAINS = (2, 12)
+TASKS = (25, 50, 100)
+GPUS, STAGES, SECONDS = 4, 16, 30.0
+#: Says that the stage worked, notes when, and makes its output.
+COMMAND = (
+    """printf '{{"type": "start", "time": 1, "stage": "{name}"}}\\n' > "${{LORI_ROWS:-rows}}"; """
+    """date +%s.%N > {name}.txt; sleep {seconds}; date +%s.%N >> {name}.txt"""
+)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """Measure everything in a folder; a row a measurement."""
+    return [*_overhead(folder), *_nothing(folder), *_busy(folder)]
+
+
+def _workspace(folder: Path, stages: dict[str, list[str]], seconds: float, gpus: int) -> Path:
+    """Write a workspace: name → the names it comes after."""
+    folder.mkdir()
+    _call(folder, "dvc", "init", "-q", "--no-scm")
+    made = {
+        name: {
+            "cmd": COMMAND.format(name=name, seconds=seconds),
+            "deps": [f"{above}.txt" for above in after],
+            "outs": [f"{name}.txt"],
+            "meta": {"gpus": gpus},
+        }
+        for name, after in stages.items()
+    }
+    YAML().dump({"stages": made}, folder / "dvc.yaml")
+    YAML().dump({"execution": {"retries": 0}}, folder / "params.yaml")
+    return folder
+
+
+def _overhead(folder: Path) -> list[dict[str, Any]]:
+    took = {}
+    for length in CHAINS:
+        names = [f"s{number:02}" for number in range(length)]
+        chain = {name: names[max(0, i - 1) : i] for i, name in enumerate(names)}
+        place = _workspace(folder / f"chain{length}", chain, 0, 0)
+        took[length] = _flow(place)["seconds"]
+    alone = _workspace(folder / "alone", chain, 0, 0)
+    start = time.perf_counter()
+    _call(alone, "dvc", "repro", "-q")
+    dvc = time.perf_counter() - start
+    few, many = CHAINS
+    return [
+        {"what": "a stage beyond its command", "value": (took[many] - took[few]) / (many - few),
+         "unit": "s", "goal": "<= 3"},
+        {"what": "a stage of dvc repro alone", "value": dvc / many, "unit": "s"},
+        {"what": "a flow of two stages", "value": took[few], "unit": "s"},
+    ]  # fmt: skip
+
+
+def _nothing(folder: Path) -> list[dict[str, Any]]:
+    found = []
+    for count in TASKS:
+        place = _project(folder / f"tasks{count}", count)
+        start = time.perf_counter()
+        said = _call(place, "lori", "run")
+        command = time.perf_counter() - start
+        assert "nothing to run" in said, said  # noqa: S101 - else this measures something else
+        first, again = _flow(place), _flow(place)
+        goal = {"goal": "<= 60"} if count == max(TASKS) else {}
+        stages = said.partition(" stages, all unchanged")[0].split()[-1]
+        name = f"nothing to do, {count} tasks ({stages} stages)"
+        found += [
+            {"what": f"{name}: lori run", "value": command, "unit": "s", **goal},
+            {"what": f"{name}: flow", "value": first["seconds"], "unit": "s", **goal},
+            {"what": f"{name}: again", "value": again["seconds"], "unit": "s", **goal},
+        ]
+    return found
+
+
+def _project(folder: Path, count: int) -> Path:
+    """Return this project with so many tasks, every output there and recorded by DVC."""
+    from dvc.repo import Repo
+
+    folder.mkdir()
+    for name in ("lori_core", "profiles", "dvc.yaml"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    _call(folder, "dvc", "init", "-q", "--no-scm")
+    yaml = YAML()
+    params = yaml.load(ROOT / "profiles/smoke.yaml")
+    task = params["tasks"]["nlu"] | {"sizes": {"train": 4, "validation": 2, "test": 2}}
+    names = [f"t{number:03}" for number in range(count)]
+    params["tasks"] = {name: dict(task) for name in names}
+    params["continual"] |= {"safety_task": names[0], "tasks": names[1:]}
+    params["experiments"] |= {"tasks": names[:2], "ablation_tasks": names[:1]}
+    yaml.dump(params, folder / "params.yaml")
+    _call(folder, "lori", "pull")
+    with contextlib.chdir(folder), Repo(str(folder)) as repo:
+        for out in repo.index.outs:
+            path = Path(out.fs_path)
+            # Of the pin, of a mask or a score; all others are folders.
+            if not path.exists():
+                path = path if path.suffix else path / "made.txt"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps({"made": str(path.relative_to(folder))}))
+        repo.commit(None, force=True)
+    return folder
+
+
+def _busy(folder: Path) -> list[dict[str, Any]]:
+    stages: dict[str, list[str]] = {f"s{number:02}": [] for number in range(STAGES)}
+    place = _workspace(folder / "busy", stages, SECONDS, 1)
+    devices = ",".join(map(str, range(GPUS)))
+    found = _flow(place, CUDA_VISIBLE_DEVICES=devices)
+    spans = {"held": found["held"], "at work": [_span(place / f"{name}.txt") for name in stages]}
+    last = max(begin for begin, _ in spans["held"])
+    first = min(begin for begin, _ in spans["held"])
+    goals = {"held": {"goal": ">= 95"}, "at work": {}}
+    return [
+        {
+            "what": f"{STAGES} stages of {SECONDS:.0f} s, {GPUS} GPUs: {name}",
+            "value": 100
+            * sum(min(e, last) - min(b, last) for b, e in span)
+            / GPUS
+            / (last - first),
+            "unit": "%",
+            **goals[name],
+        }
+        for name, span in spans.items()
+    ]
+
+
+def _span(path: Path) -> tuple[float, float]:
+    begin, end = map(float, path.read_text().split())
+    return begin, end
+
+
+def _flow(place: Path, **variables: str) -> dict[str, Any]:
+    """Run the flow in a process of its own; return its seconds and when GPUs were held."""
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), **variables}
+    command = [sys.executable, "-m", "benchmarks.pipeline", "flow", str(place)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]  # noqa: S101
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _flow_here(place: Path) -> None:
+    """Run the flow where a server answers already, and print what it took."""
+    from flows.local_api import start_local_api, wait_until_healthy
+    from flows.mlflow_store import prepare
+
+    os.chdir(place)
+    os.environ["PREFECT_API_URL"] = url = start_local_api()
+    import flows.pipeline as module
+    from flows import slots, stage_tasks
+
+    if not (place / "data.dvc").exists():
+        stage_tasks.PULL = ("platform",)
+    prepare(f"sqlite:///{place}/mlflow.db")
+    wait_until_healthy(f"{url}/health")
+    held: list[tuple[float, float]] = []
+    real = slots.Slots.hold
+
+    from contextlib import contextmanager
+
+    @contextmanager
+    def hold(self: Any, gpus: int) -> Any:
+        with real(self, gpus) as devices:
+            begin = time.time()
+            yield devices
+            held.append((begin, time.time()))
+
+    slots.Slots.hold = hold  # type: ignore[method-assign]
+    start = time.perf_counter()
+    state: Any = module.pipeline(return_state=True)
+    seconds = time.perf_counter() - start
+    assert state.is_completed(), state  # noqa: S101
+    print(json.dumps({"seconds": seconds, "held": held, "message": state.message}))
+
+
+def _call(folder: Path, tool: str, *arguments: str) -> str:
+    tools = Path(sys.executable).parent
+    env = {
+        **os.environ,
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [str(tools / tool), *arguments],
+        cwd=folder, env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]  # noqa: S101
+    return done.stdout
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["flow"]:
+        _flow_here(Path(sys.argv[2]))
+    else:
+        with tempfile.TemporaryDirectory(prefix="lori-bench-") as name:
+            show(rows(Path(name)))

@@ -1,0 +1,63 @@
+"""DVC's repository, opened so that a kill at any moment leaves its small files whole.
+
+DVC writes `dvc.lock` and its list of busy paths, `.dvc/tmp/rwlock`, in place: a process killed
+halfway leaves a file that no DVC command can read any more. Here they are written beside and
+renamed. Whoever else was cut off writing the list, it is read as empty.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from flows.environment import quiet_environment
+from lori_core.files import replaced_file
+
+
+@contextmanager
+def opened(workspace: Path) -> Iterator[Any]:
+    """Open a workspace's DVC repository; its lock is waited for wherever DVC takes it."""
+    quiet_environment()
+    from dvc.repo import Repo
+
+    with Repo(str(workspace), _wait_for_lock=True) as repo:
+        repo.fs.open = _whole(repo.fs.open, rwlock_file(workspace))
+        yield repo
+
+
+def rwlock_file(workspace: Path) -> Path:
+    """Return where DVC lists the paths that are being read and written, and by whom."""
+    return workspace / ".dvc" / "tmp" / "rwlock"
+
+
+def read_rwlock(path: Path) -> dict[str, Any] | None:
+    """Return that list, empty where there is none; `None` if it was cut off by a kill."""
+    try:
+        entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        return None
+    return entries
+
+
+def _whole(real: Callable[..., Any], rwlock: Path) -> Callable[..., Any]:
+    def opened_file(path: Any, mode: str = "r", **options: Any) -> Any:
+        if "w" in mode:
+            return _replacing(Path(path), mode, **options)
+        # DVC reads the list only while it holds the lock on it: nobody is writing it now.
+        if Path(path) == rwlock and read_rwlock(rwlock) is None:
+            return io.StringIO("{}")
+        return real(path, mode, **options)
+
+    return opened_file
+
+
+@contextmanager
+def _replacing(path: Path, mode: str, **options: Any) -> Iterator[IO[Any]]:
+    with replaced_file(path) as work, work.open(mode, **options) as file:
+        yield file
