@@ -10,7 +10,11 @@ from flows import lineage_text
 from flows.lineage import Lineage, Node
 from lori_core.config import Params
 from lori_core.files import read_json
+from lori_core.methods import LORI, METHODS
 
+PAPER = "LoRI ([arXiv:2504.07448](https://arxiv.org/abs/2504.07448))"
+#: The methods that LoRI is compared with.
+OTHERS = frozenset(METHODS) - set(LORI)
 METRICS = {
     "accuracy": "share answered right",
     "exact_match": "share with the right final number",
@@ -34,13 +38,12 @@ def card(workspace: Path, params: Params, lineage: Lineage, node: Node) -> str:
         "---",
         f"base_model: {params.model.name_or_path}",
         "library_name: peft",
-        "tags: [lora, lori, sparse]",
+        f"tags: [{'lora, lori, sparse' if _is_lori(node) else own.get('method')}]",
         "---",
         "",
         f"# {node.name}",
         "",
-        f"{_what(node)} for `{own.get('base', params.model.name_or_path)}`, made with LoRI "
-        "([arXiv:2504.07448](https://arxiv.org/abs/2504.07448)).",
+        f"{_what(node)} for `{own.get('base', params.model.name_or_path)}`.",
         "",
         f"Content key `{node.key}`; DVC `{node.entry.md5}`.",
         "",
@@ -86,10 +89,20 @@ def _what(node: Node) -> str:
     own = node.origin.facts if node.origin else {}
     if node.kind == "merged adapter":
         weights = ", ".join(f"{weight:g}" for weight in own["weights"])
-        return f"A merge ({own['method']}, weights {weights}) of {len(own['weights'])} adapters"
+        merged = f"A merge ({own['method']}, weights {weights}) of {len(own['weights'])} adapters"
+        return f"{merged}, made with {PAPER}"
+    adapter = f"adapter of the task {own.get('task', '?')}"
+    if not _is_lori(node):
+        about = METHODS[own["method"]].about
+        return f"An {adapter}, trained by {own['method']} ({about})"
     name = {"calibrate": "LoRI-D", "continual": "safety-preserving LoRI-S"}
     step = str(own.get("stage", "")).partition("@")[0]
-    return f"A {name.get(step, 'LoRI-S')} adapter of the task {own.get('task', '?')}"
+    return f"A {name.get(step, 'LoRI-S')} {adapter}, made with {PAPER}"
+
+
+def _is_lori(node: Node) -> bool:
+    own = node.origin.facts if node.origin else {}
+    return node.kind == "merged adapter" or own.get("method", "lori-s") not in OTHERS
 
 
 def _sources(lineage: Lineage) -> Iterator[str]:

@@ -34,7 +34,6 @@ FOLDER = Path("gate")
 ATTEMPTS = 3
 #: The most characters that MLflow keeps of a version's description.
 DESCRIPTION = 5000
-ROLES = ("lori-s", "lori-d", "continual")
 
 
 @dataclass(frozen=True)
@@ -103,10 +102,13 @@ def run_gate(
         InputError: there is no such artifact, it was not evaluated, or a rule is about nothing.
         LoriError: the registry refuses; then nothing is promoted.
     """
+    from flows.packaging import check_adapter
+
     params = params if isinstance(params, Params) else parse(params, "params.yaml")
     named = _candidate(workspace, params, candidate)
     lineage = lineage_of(named, remote=False)
     node = lineage.nodes[str(named.path)]
+    check_adapter(node, "be served")
     registry = Registry(workspace)
     for attempt in range(ATTEMPTS):
         champion = registry.at(params.gate.model, reg.CHAMPION)

@@ -20,16 +20,16 @@ def prepare(word: str, workspace: Path, params: Params, folder: Path) -> str:
     Raises:
         InputError: the word names no adapter of the workspace as it stands.
     """
-    from lori_core import peft_file
+    from flows.packaging import check_adapter
+    from lori_core import tuned
 
     named = resolve(word, workspace)
     if named.path is None or not named.state.here:
         raise InputError(f"{word}: only an adapter of the workspace as it stands can be sent")
     lineage = lineage_of(named, remote=False)
     node = lineage.nodes[named.path]
-    if node.kind not in ("adapter", "merged adapter"):
-        raise InputError(f"{node.name}: is a {node.kind}; only adapters can be sent")
-    peft_file.export_peft(peft_file.open_adapter(workspace / node.name), folder)
+    check_adapter(node, "be sent")
+    tuned.export(tuned.open_model(workspace / node.name), folder)
     (folder / "README.md").write_text(card.card(workspace, params, lineage, node), "utf-8")
     return node.name
 
@@ -39,7 +39,7 @@ def push(word: str, repository: str, workspace: Path, params: Params, *, private
 
     Raises:
         InputError: there is no token, or the repository's name is none.
-        LoriError: the hub refuses, saying why.
+        LoriError: the hub refuses, saying why, or cannot be reached.
     """
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -59,8 +59,13 @@ def push(word: str, repository: str, workspace: Path, params: Params, *, private
             )
         except HFValidationError as error:
             raise InputError(f"lori push: {_said(error, token)}") from None
-        except (HfHubHTTPError, OSError, RuntimeError) as error:
+        except HfHubHTTPError as error:
             raise LoriError(f"{repository}: the hub refuses: {_said(error, token)}") from None
+        except Exception as error:  # its client's transport has kinds of error of its own
+            raise LoriError(
+                f"{repository}: {api.endpoint} cannot be reached ({_said(error, token)}); check the "
+                "network, a proxy's settings, HF_ENDPOINT and HF_HUB_OFFLINE"
+            ) from None
     return str(sent.commit_url)
 
 

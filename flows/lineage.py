@@ -7,7 +7,7 @@ artifact says of itself (`lori_core.origin`) is put beside what DVC recorded.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -235,18 +235,20 @@ def read_data(snapshot: Snapshot, objects: Objects, inside: str) -> bytes | None
 
 def read_origin(snapshot: Snapshot, objects: Objects, entry: Entry) -> Origin | None:
     """Return what an artifact says of itself; None for other outputs, and for what is gone."""
-    mask = entry.path.endswith(".safetensors")
-    if not mask and not entry.is_folder:
-        return None
-    inside = "" if mask else origin.ADAPTER_FILE
-    content = _content(snapshot, objects, entry, inside)
-    if content is None:
-        return None
-    where = f"{entry.path}/{inside}".rstrip("/")
-    try:
-        return (origin.of_mask if mask else origin.of_adapter)(content, where)
-    except AdapterError:
-        return _from_cache(objects, entry, inside, where)
+    readers: dict[str, Callable[[bytes, str], Origin]] = {}
+    if entry.path.endswith(".safetensors"):
+        readers = {"": origin.of_mask}
+    elif entry.is_folder:
+        readers = {file: read for file, (read, _) in origin.FOLDERS.items()}
+    for inside, read in readers.items():
+        content = _content(snapshot, objects, entry, inside)
+        if content is not None:
+            where = f"{entry.path}/{inside}".rstrip("/")
+            try:
+                return read(content, where)
+            except AdapterError:
+                return _from_cache(objects, entry, inside, read, where)
+    return None
 
 
 def _content(snapshot: Snapshot, objects: Objects, entry: Entry, inside: str) -> bytes | None:
@@ -259,13 +261,14 @@ def _content(snapshot: Snapshot, objects: Objects, entry: Entry, inside: str) ->
     return objects.content(md5) if md5 else None
 
 
-def _from_cache(objects: Objects, entry: Entry, inside: str, where: str) -> Origin | None:
+def _from_cache(
+    objects: Objects, entry: Entry, inside: str, read: Callable[[bytes, str], Origin], where: str
+) -> Origin | None:
     """Return what an artifact says in the cache, where the file at hand is damaged."""
     md5 = (objects.files(entry.md5) or {}).get(inside)
     content = objects.content(md5) if md5 else None
     try:
-        reader = origin.of_adapter if inside else origin.of_mask
-        return None if content is None else reader(content, where)
+        return None if content is None else read(content, where)
     except AdapterError:
         return None
 

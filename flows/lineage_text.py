@@ -85,6 +85,8 @@ def _facts(node: Node) -> Iterator[str]:
         yield f"base {own.facts['base']}, weights {str(own.facts['base_weights'])[:12]}"
     if own is not None and own.facts.get("projection"):
         yield f"A drawn from {', '.join(own.facts['projection'])}, rank {own.facts['rank']}"
+    if own is not None and own.kind in ("adapter", "full model") and own.facts.get("method"):
+        yield f"method {own.facts['method']}"
     if own is not None and own.kind == "merged adapter":
         weights = ", ".join(f"{weight:g}" for weight in own.facts["weights"])
         yield f"method {own.facts['method']}, weights {weights}"

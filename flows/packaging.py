@@ -38,13 +38,11 @@ def package(node: Node, workspace: Path, params: Params, folder: Path, card: str
     Raises:
         InputError: it is no adapter.
     """
-    from lori_core import peft_file
+    from lori_core import tuned
 
-    if node.kind not in ("adapter", "merged adapter"):
-        raise InputError(f"{node.name}: is a {node.kind}; only adapters can be registered")
-    adapter = peft_file.open_adapter(workspace / node.name)
+    check_adapter(node, "be registered")
     peft = folder.with_name(f"{folder.name}-peft") / "adapter"
-    peft_file.export_peft(adapter, peft)
+    tuned.export(tuned.open_model(workspace / node.name), peft)
     with warnings.catch_warnings():
         # MLflow warns about type hints of its own classes when it is imported.
         warnings.simplefilter("ignore", UserWarning)
@@ -58,6 +56,20 @@ def package(node: Node, workspace: Path, params: Params, folder: Path, card: str
     if card:
         (folder / "README.md").write_text(card, encoding="utf-8")
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def check_adapter(node: Node, do: str) -> None:
+    """Refuse what is no adapter, and so cannot `do` something: be registered, have a card, ….
+
+    Raises:
+        InputError: naming it and what it is.
+    """
+    if node.kind == "full model":
+        raise InputError(
+            f"{node.name}: is a full model, every weight of its base trained; only adapters can {do}"
+        )
+    if node.kind not in ("adapter", "merged adapter"):
+        raise InputError(f"{node.name}: is a {node.kind}; only adapters can {do}")
 
 
 def _save(folder: Path, peft: Path, params: Params) -> None:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.claims import claimed
 from flows.environment import quiet_environment
-from flows.mlflow_store import Store, prepare, sqlite_file, store_of
+from flows.mlflow_store import Store, prepare, store_of
 from lori_core.errors import InputError, LoriError, nearest
 
 CHAMPION, PREVIOUS = "champion", "previous"
@@ -167,7 +168,7 @@ class Registry:
             OvertakenError: the champion is no longer the one that it was judged against.
             LoriError: the version is not complete, or the registry refuses.
         """
-        with self._alone(), clear_errors(self.store.uri):
+        with clear_errors(self.store.uri), claimed(self.client, version.name):
             current = self.at(version.name, CHAMPION)
             if _number(current) == version.number:
                 self._mend(version)
@@ -191,11 +192,9 @@ class Registry:
         Raises:
             InputError: there is no champion, or none before it.
         """
-        with self._alone(), clear_errors(self.store.uri):
-            current = self.at(name, CHAMPION)
-            if current is None:
-                self.version(name, CHAMPION)  # says what there is
-                raise InputError(f"{name}: no champion yet; lori gate promotes one")
+        self.version(name, CHAMPION)  # says what there is
+        with clear_errors(self.store.uri), claimed(self.client, name):
+            current = self.version(name, CHAMPION)
             before = current.tags.get(BEFORE, "")
             if not before:
                 raise InputError(f"{current}: is the first champion; there is none before it")
@@ -245,17 +244,6 @@ class Registry:
                     )
                     return Path(found)
         return None
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let one process of this machine at a time move aliases."""
-        from filelock import FileLock
-
-        database = sqlite_file(self.store.uri)
-        folder = database.parent if database else self.workspace / ".lori"
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{database.name if database else 'registry'}.aliases.lock"):
-            yield
 
 
 @contextmanager

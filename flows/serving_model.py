@@ -23,15 +23,16 @@ class LoriModel(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Bring in the base, put the adapter on it."""
-        from lori_core import attaching, models, peft_file
+        from lori_core import attaching, models, tuned
         from lori_core.config import ModelSection, PromptSection
 
         section = ModelSection.model_validate(context.model_config["model"])
         self.prompt = PromptSection.model_validate(context.model_config["prompt"])
         folder = models.prepare(section)
-        adapter = peft_file.open_adapter(Path(context.artifacts["adapter"]))
+        adapter = tuned.open_model(Path(context.artifacts["adapter"]))
+        wear = tuned.wear if isinstance(adapter, tuned.Tuned) else attaching.wear
         self.tokenizer = models.load_tokenizer(folder)
-        self.model = attaching.wear(models.load(section, folder), adapter).eval()
+        self.model = wear(models.load(section, folder), adapter).eval()
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

@@ -108,14 +108,15 @@ def _sealed(lineage: Lineage, node: Node) -> bool:
     path = lineage.snapshot.workspace / node.name
     if node.kind == "mask":
         return origin.mask_fits(path.read_bytes())
-    if not (path / origin.ADAPTER_FILE).is_file():
-        return True
-    try:
-        own = origin.of_adapter((path / origin.ADAPTER_FILE).read_bytes(), node.name)
-    except AdapterError:
-        return False
-    tensors = path / origin.TENSOR_FILE
-    return tensors.is_file() and sha256_file(tensors) == own.facts["sha256"]
+    for file, (read, tensors) in origin.FOLDERS.items():
+        if (path / file).is_file():
+            try:
+                own = read((path / file).read_bytes(), node.name)
+            except AdapterError:
+                return False
+            stored = path / tensors
+            return stored.is_file() and sha256_file(stored) == own.facts["sha256"]
+    return True
 
 
 def _file_problems(lineage: Lineage, node: Node, actual: Mapping[str, str]) -> Iterator[Problem]:
@@ -178,7 +179,7 @@ def differing_bytes(first: Path, second: Path) -> tuple[int, int]:
 def _key_problems(node: Node) -> Iterator[Problem]:
     if node.origin is not None and not node.origin.key_fits:
         yield Problem(
-            f"{node.name}/{origin.ADAPTER_FILE}",
+            f"{node.name}/{node.origin.file}",
             f"its content key {node.key} is not the digest of what it says it depends on; "
             f"{RESTORE.format(name=node.name)}",
         )

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lori_core.errors import AdapterError
 from lori_core.files import digest
 
-Kind = Literal["adapter", "merged adapter", "mask"]
+Kind = Literal["adapter", "merged adapter", "full model", "mask"]
 #: The most bytes of a safetensors header that are read; the longest mask's is a few kilobytes.
 HEADER_BYTES = 16 << 20
-ADAPTER_FILE = "adapter.json"
-TENSOR_FILE = "adapter.safetensors"
 _NO_DIGITS = b"0" * 64
 
 
@@ -32,6 +30,7 @@ class Origin:
         parents: the content keys of the artifacts it was made from.
         facts: base, rank, task, merge recipe and the like, for people.
         depends: what the key is the digest of, where the artifact holds that.
+        file: the file inside the artifact's folder that says this; empty for a mask.
     """
 
     kind: Kind
@@ -39,6 +38,7 @@ class Origin:
     parents: tuple[str, ...]
     facts: dict[str, Any] = field(default_factory=dict)
     depends: Mapping[str, Any] = field(default_factory=dict)
+    file: str = ""
 
     @property
     def key_fits(self) -> bool:
@@ -52,12 +52,27 @@ def of_adapter(content: bytes, where: str) -> Origin:
     Raises:
         AdapterError: it is damaged: not JSON, or its checksum does not fit.
     """
+    return _sealed(content, where, _adapter)
+
+
+def of_tuned(content: bytes, where: str) -> Origin:
+    """Read `tuned.json`: what a method trained that is no B @ A, or every weight of the base.
+
+    Raises:
+        AdapterError: it is damaged: not JSON, or its checksum does not fit.
+    """
+    return _sealed(content, where, _tuned)
+
+
+def _sealed(
+    content: bytes, where: str, read: Callable[[Mapping[str, Any]], Origin]
+) -> Origin:
     said = _json(content, where)
     sealed = {name: value for name, value in said.items() if name != "checksum"}
     if "checksum" in said and digest(sealed) != said["checksum"]:
         raise AdapterError(f"{where}: damaged or edited (its checksum does not fit)")
     try:
-        return _adapter(said)
+        return read(said)
     except (KeyError, TypeError, AttributeError) as error:
         raise AdapterError(f"{where}: damaged: it lacks {error}") from None
 
@@ -65,29 +80,50 @@ def of_adapter(content: bytes, where: str) -> Origin:
 def _adapter(said: Mapping[str, Any]) -> Origin:
     info = said["info"]
     recipe = info.get("recipe")
-    base = said["base"]
-    facts = {
-        "base": base["name"] + (f" at {base['revision']}" if base.get("revision") else ""),
-        "base_weights": base["weights"],
-        "dtype": said.get("dtype"),
-        "sha256": said["sha256"],
-    }
+    facts = _of_base(said["base"]) | {"dtype": said.get("dtype"), "sha256": said["sha256"]}
     if recipe:
         parents = [str(parent["content_key"]) for parent in recipe["parents"]]
         facts |= {name: value for name, value in recipe.items() if name not in _RECIPE_KEYS}
         facts["weights"] = [parent["weight"] for parent in recipe["parents"]]
         depends = {name: value for name, value in recipe.items() if name != "content_key"}
-        return Origin("merged adapter", str(recipe["content_key"]), tuple(parents), facts, depends)
-    facts |= {name: info[name] for name in ("task", "stage", "method") if info.get(name)}
+        key = str(recipe["content_key"])
+        return Origin("merged adapter", key, tuple(parents), facts, depends, "adapter.json")
+    facts |= _trained(info)
     blocks = said["projection"]["blocks"]
     facts["projection"] = [f"{block['key']} (seed {block['seed']})" for block in blocks]
     facts["rank"] = sum(block["rank"] for block in blocks) or None
-    parents = [str(parent) for parent in info.get("parents", ())]
+    return _of_info("adapter", info, facts, "adapter.json")
+
+
+def _tuned(said: Mapping[str, Any]) -> Origin:
+    base, info = said["base"], said["info"]
+    facts = _of_base(base) | {"sha256": said["sha256"]} | _trained(info)
+    kind: Kind = "adapter" if said.get("peft_type") else "full model"
+    return _of_info(kind, info, facts, "tuned.json")
+
+
+def _of_base(base: Mapping[str, Any]) -> dict[str, Any]:
+    at = f" at {base['revision']}" if base.get("revision") else ""
+    return {"base": f"{base['name']}{at}", "base_weights": base["weights"]}
+
+
+def _trained(info: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: info[name] for name in ("task", "stage", "method") if info.get(name)}
+
+
+def _of_info(kind: Kind, info: Mapping[str, Any], facts: dict[str, Any], file: str) -> Origin:
+    parents = tuple(str(parent) for parent in info.get("parents", ()))
     key = str(info.get("content_key") or "")
-    return Origin("adapter", key, tuple(parents), facts, info.get("depends") or {})
+    return Origin(kind, key, parents, facts, info.get("depends") or {}, file)
 
 
 _RECIPE_KEYS = ("content_key", "parents", "code")
+
+#: What a folder's file says of it, by that file's name; and the file of its tensors.
+FOLDERS: dict[str, tuple[Callable[[bytes, str], Origin], str]] = {
+    "adapter.json": (of_adapter, "adapter.safetensors"),
+    "tuned.json": (of_tuned, "adapter_model.safetensors"),
+}
 
 
 def of_mask(content: bytes, where: str) -> Origin:

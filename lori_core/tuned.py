@@ -18,7 +18,7 @@ from torch import Tensor
 from lori_core import adapter_file, peft_file, peft_names
 from lori_core.adapter import Adapter
 from lori_core.errors import AdapterError
-from lori_core.files import json_text, read_json, replaced_folder, sha256_file, write_text
+from lori_core.files import digest, json_text, read_json, replaced_folder, sha256_file, write_text
 from lori_core.models import BaseIdentity
 from lori_core.tensor_file import Spec, TensorFile, write
 
@@ -61,21 +61,30 @@ def save(tuned: Tuned, folder: Path) -> None:
         write(file, specs, iter(tuned.tensors.values()), {"format": "pt"})
         if tuned.config is not None:
             write_text(work / peft_names.CONFIG_FILE, json_text(tuned.config))
-        content = {"format": FORMAT, "base": asdict(tuned.base), "info": tuned.info}
-        write_text(work / JSON_FILE, json_text(content | {"sha256": sha256_file(file)}))
+        content = {
+            "format": FORMAT,
+            "base": asdict(tuned.base),
+            "info": tuned.info,
+            "peft_type": (tuned.config or {}).get("peft_type"),
+            "sha256": sha256_file(file),
+        }
+        write_text(work / JSON_FILE, json_text(content | {"checksum": digest(content)}))
 
 
 def load(folder: Path) -> Tuned:
     """Read a folder that `save` wrote; its tensors are read when they are needed.
 
     Raises:
-        AdapterError: for another format, or tensors that are not those that were written.
+        AdapterError: for another format, or anything that is not what was written.
     """
     path = folder / JSON_FILE
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise AdapterError(f"{path}: format {found!r}; only {FORMAT!r} can be read")
+    sealed = {name: value for name, value in content.items() if name != "checksum"}
+    if "checksum" in content and digest(sealed) != content["checksum"]:
+        raise AdapterError(f"{path}: damaged or edited (its checksum does not fit)")
     weights = folder / peft_names.WEIGHTS_FILE
     if not weights.is_file() or sha256_file(weights) != content["sha256"]:
         raise AdapterError(f"{weights}: missing, or not what was written; make it again")
@@ -107,6 +116,20 @@ def save_model(model: Adapter | Tuned, folder: Path) -> None:
         adapter_file.save(model, folder)
 
 
+def export(model: Adapter | Tuned, folder: Path) -> None:
+    """Write a stock PEFT folder of what any method has trained.
+
+    Raises:
+        AdapterError: it is every weight of the base, and no adapter.
+    """
+    if isinstance(model, Adapter):
+        peft_file.export_peft(model, folder)
+    elif model.config is None:
+        raise AdapterError(f"{folder}: every weight of the base was trained; that is no adapter")
+    else:
+        save(model, folder)
+
+
 def facts(model: Adapter | Tuned, folder: Path) -> dict[str, Any]:
     """Return rank, bytes and SHA-256 of what `save_model` wrote, and how many numbers it holds."""
     files = (adapter_file.JSON_FILE, adapter_file.TENSOR_FILE)
@@ -130,7 +153,7 @@ def worn(model: Any, tuned: Tuned) -> Iterator[Any]:
         finally:
             _swapped(model, before)
         return
-    wrapped = _wrapped(model, tuned)
+    wrapped = wear(model, tuned)
     try:
         yield wrapped
     finally:
@@ -146,7 +169,12 @@ def _swapped(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return before
 
 
-def _wrapped(model: Any, tuned: Tuned) -> Any:
+def wear(model: Any, tuned: Tuned) -> Any:
+    """Wrap a base model in the PEFT model that was trained; `.unload()` takes it off again.
+
+    Raises:
+        AdapterError: the base lacks what it was trained on.
+    """
     from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
 
     with warnings.catch_warnings():

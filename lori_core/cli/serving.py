@@ -108,9 +108,11 @@ def _register(args: argparse.Namespace) -> int:
 
 def _card(args: argparse.Namespace) -> int:
     from flows import card, why
+    from flows.packaging import check_adapter
     from lori_core import params_file
 
     lineage = why.lineage_of(why.resolve(args.name, Path()), remote=False)
     node = lineage.nodes[lineage.targets[0]]
+    check_adapter(node, "have a card")
     print(card.card(Path(), params_file.load(), lineage, node), end="")
     return 0

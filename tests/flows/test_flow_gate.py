@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import hub
 from made import Made
 
 from flows import gate, why
@@ -314,15 +315,44 @@ def test_what_would_be_sent_to_a_hub_is_a_peft_folder_with_its_card(
     assert "only adapters can be sent" in line
 
 
-def test_pushing_needs_a_token_and_never_shows_it(
+def test_pushing_needs_a_token(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Made(folder)
-    monkeypatch.setenv("HF_TOKEN_PATH", str(folder / "no-token"))
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     assert "no token; set HF_TOKEN" in refused(capsys, "push", MERGED, "me/adapter")
+
+
+def test_what_is_pushed_is_a_peft_folder_with_its_card(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(folder)
+    assert main(["push", MERGED, "me/adapter", "--dry-run", "out"]) == 0
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_secret")
+    with hub(monkeypatch) as running:
+        assert main(["push", MERGED, "me/adapter"]) == 0
+    assert capsys.readouterr().out.endswith(f"{running.url}/me/adapter/commit/{'a' * 40}\n")
+    assert running.repositories["me/adapter"]["visibility"] == "private"
+    assert running.files == {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    assert running.tokens == {"hf_secret"}
+    assert not any(b"hf_secret" in content for content in running.files.values())
+
+
+def test_a_hub_that_refuses_or_is_away_is_one_line_without_the_token(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(folder)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_secret")
+    with hub(monkeypatch) as running:
+        running.refusal = 401
+        assert main(["push", MERGED, "me/adapter"]) == 1
+        refusal = capsys.readouterr()
+        assert running.tokens == {"hf_secret"}
     assert main(["push", MERGED, "me/adapter"]) == 1
-    captured = capsys.readouterr()
-    assert "me/adapter: the hub refuses" in captured.err
-    assert "hf_secret" not in captured.err + captured.out
+    away = capsys.readouterr()
+    assert refusal.err.startswith("lori: me/adapter: the hub refuses: ")
+    assert away.err == (
+        f"lori: me/adapter: {running.url} cannot be reached ([Errno 111] Connection refused); "
+        "check the network, a proxy's settings, HF_ENDPOINT and HF_HUB_OFFLINE\n"
+    )
+    assert "hf_secret" not in refusal.err + refusal.out + away.err + away.out

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import s3
 
 from flows import storage
 from flows.storage import Pushing, configure
+from lori_core.cli import main
 from lori_core.errors import ConfigError
 
 
@@ -111,3 +114,26 @@ def test_a_remote_that_comes_back_gets_it_at_the_next_try(
     pushing.start()
     assert pushing.finish(everything=True) == []
     assert files(remote) > 0
+
+
+@pytest.mark.real
+def test_what_a_run_sent_to_s3_is_restored_in_a_clean_clone(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clone, out = tmp_path / "clone", "out/prepare.json"
+    reproduced(toy)
+    with s3(["bucket"]) as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        pushing = Pushing(toy, section("s3://bucket/lori", push="end"), print)
+        pushing.start()
+        assert pushing.finish(everything=True) == []
+        (clone / ".dvc").mkdir(parents=True)
+        for name in ("dvc.lock", "dvc.yaml", "params.yaml", ".dvc/config"):
+            shutil.copy(toy / name, clone / name)
+        monkeypatch.chdir(clone)
+        assert main(["why", out]) == 0
+        assert f"{out}  [artifact]" in capsys.readouterr().out
+        assert main(["restore", out, "back.json"]) == 0
+    assert (clone / "back.json").read_bytes() == (toy / out).read_bytes()
+    assert not (clone / ".dvc/cache").exists()
