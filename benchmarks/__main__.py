@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import adapters, baking, evaluation, likelihood, masks, training
+from benchmarks import adapters, baking, evaluation, likelihood, masks, tracking, training
 
 #: Each takes a folder that may be filled, and returns a row a measurement.
 BENCHMARKS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
     "baking": baking.rows,
     "evaluation": lambda _: evaluation.rows(),
     "likelihood": lambda _: likelihood.rows(),
+    "tracking": tracking.rows,
     "training": lambda _: training.rows(),
 }
 

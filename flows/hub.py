@@ -63,8 +63,8 @@ def push(word: str, repository: str, workspace: Path, params: Params, *, private
             raise LoriError(f"{repository}: the hub refuses: {_said(error, token)}") from None
         except Exception as error:  # its client's transport has kinds of error of its own
             raise LoriError(
-                f"{repository}: {api.endpoint} cannot be reached ({_said(error, token)}); check the "
-                "network, a proxy's settings, HF_ENDPOINT and HF_HUB_OFFLINE"
+                f"{repository}: {api.endpoint} cannot be reached ({_said(error, token)}); check "
+                "the network, a proxy's settings, HF_ENDPOINT and HF_HUB_OFFLINE"
             ) from None
     return str(sent.commit_url)
 

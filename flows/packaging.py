@@ -66,7 +66,8 @@ def check_adapter(node: Node, do: str) -> None:
     """
     if node.kind == "full model":
         raise InputError(
-            f"{node.name}: is a full model, every weight of its base trained; only adapters can {do}"
+            f"{node.name}: is a full model, every weight of its base trained; only adapters can "
+            f"{do}"
         )
     if node.kind not in ("adapter", "merged adapter"):
         raise InputError(f"{node.name}: is a {node.kind}; only adapters can {do}")

@@ -30,9 +30,13 @@ class LoriModel(PythonModel):
         self.prompt = PromptSection.model_validate(context.model_config["prompt"])
         folder = models.prepare(section)
         adapter = tuned.open_model(Path(context.artifacts["adapter"]))
-        wear = tuned.wear if isinstance(adapter, tuned.Tuned) else attaching.wear
         self.tokenizer = models.load_tokenizer(folder)
-        self.model = wear(models.load(section, folder), adapter).eval()
+        base = models.load(section, folder)
+        if isinstance(adapter, tuned.Tuned):
+            model = tuned.wear(base, adapter)
+        else:
+            model = attaching.wear(base, adapter)
+        self.model = model.eval()
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

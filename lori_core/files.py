@@ -23,6 +23,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def digest_each(values: Iterable[Any]) -> str:
+    """Return what `digest` makes of the list of some values, one in memory at a time."""
+    sha = hashlib.sha256(b"[")
+    for number, value in enumerate(values):
+        sha.update((("," if number else "") + canonical_json(value)).encode())
+    sha.update(b"]")
+    return sha.hexdigest()
+
+
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as handle:
@@ -73,28 +82,35 @@ def read_json(path: Path) -> Any:
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     """Write one JSON value a line, atomically."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    with replaced_file(path) as work, work.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_jsonl(path: Path) -> list[Any]:
     """Read a JSON-lines file; an empty file or a broken line is a `DataError` with its number."""
-    rows: list[Any] = []
+    return [row for _, row in each_jsonl(path)]
+
+
+def each_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield (line, row) of a JSON-lines file, one in memory at a time; errors as `read_jsonl`."""
+    found = False
+    place = 0
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                text = line.decode()
+                place += len(line)
+                if text.strip():
+                    found = True
+                    yield number, json.loads(text)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not valid JSON ({error.msg})") from None
-    if not rows:
+        raise DataError(f"{path}: not UTF-8 text (byte {place + error.start})") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{number}: not valid JSON ({error.msg})") from None
+    if not found:
         raise DataError(f"{path}: the file is empty; at least one line of JSON is needed")
-    return rows
 
 
 @contextmanager

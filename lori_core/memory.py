@@ -49,5 +49,9 @@ def fitting(inputs: Mapping[str, Any], step: int) -> Iterator[None]:
         ) from None
 
 
+#: How torch's allocators, C++ and CUDA's libraries say it, where the error's type does not.
+_SAID = ("can't allocate memory", "bad_alloc", "CUDA error: out of memory", "ALLOC_FAILED")
+
+
 def _about_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _SAID)

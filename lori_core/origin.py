@@ -64,9 +64,7 @@ def of_tuned(content: bytes, where: str) -> Origin:
     return _sealed(content, where, _tuned)
 
 
-def _sealed(
-    content: bytes, where: str, read: Callable[[Mapping[str, Any]], Origin]
-) -> Origin:
+def _sealed(content: bytes, where: str, read: Callable[[Mapping[str, Any]], Origin]) -> Origin:
     said = _json(content, where)
     sealed = {name: value for name, value in said.items() if name != "checksum"}
     if "checksum" in said and digest(sealed) != said["checksum"]:

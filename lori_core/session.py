@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from torch import Tensor
 from lori_core import attaching, models, peft_names, source_code
 from lori_core.adapter import Adapter, ProjectionBlock, draw, pack, uniform
 from lori_core.config import HOW, Params, TrainingSection
+from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded
-from lori_core.data.sources import read_examples
+from lori_core.data.sources import each_example
 from lori_core.data.tokens import tokenised
 from lori_core.errors import DataError
-from lori_core.files import digest
+from lori_core.files import digest, digest_each
 from lori_core.mask import Mask
 from lori_core.models import BaseIdentity
 from lori_core.tracking import RunTracker
@@ -127,12 +128,15 @@ def training_rows(
     Raises:
         DataError: if the task has no training examples with a target.
     """
-    examples = [e for e in read_examples(task, "train") if e.target]
-    if not examples:
+
+    def examples() -> Iterator[Example]:
+        return (e for e in each_example(task, "train") if e.target)
+
+    if not any(True for _ in examples()):
         raise DataError(f"tasks.{task}: no training example has a target")
-    key = digest([example.id for example in examples])
+    key = digest_each(example.id for example in examples())
     prompt, tokenizer = session.params.prompt, session.tokenizer
-    return tokenised(examples, key, prompt, tokenizer, section.max_length), key
+    return tokenised(examples(), key, prompt, tokenizer, section.max_length), key
 
 
 #: Is shown a trained model while it is whole, in evaluation mode.

@@ -29,6 +29,7 @@ from lori_core.config import TrainingSection
 from lori_core.data.batching import LengthBuckets, collate
 from lori_core.data.packing import pack_batch
 from lori_core.data.prompts import Encoded
+from lori_core.data.tokens import counts
 from lori_core.errors import DivergedError
 from lori_core.loss import changes_logits, counted, sequence_loss
 from lori_core.memory import fitting, memory_gb
@@ -151,7 +152,7 @@ class LoriTrainer(Trainer):
         return int(self.group.sum(torch.tensor(own, device=self.args.device)))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
-        lengths = [len(item) for item in self.train_dataset]
+        lengths = counts(self.train_dataset).lengths
         return LengthBuckets(lengths, self.args.train_batch_size, self.args.seed)
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
@@ -323,9 +324,9 @@ def train(
         DivergedError: at a loss that is not finite; the last good checkpoint stays.
     """
     logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
-    lengths = [len(row) for row in rows]
-    tokens, cut = sum(lengths), sum(row.cut for row in rows)
-    if cut:
+    counted_rows = counts(rows)
+    tokens = int(counted_rows.lengths.sum())
+    if cut := counted_rows.cut:
         said = f"{cut} of {len(rows)} examples were cut to training.max_length"
         print(f"{what}: {said} ({section.max_length} tokens)", file=sys.stderr, flush=True)
     report = _Report(tracker, what, tokens / len(rows))
@@ -365,7 +366,7 @@ def train(
         steps=trainer.state.global_step,
         examples=len(rows),
         tokens=tokens,
-        supervised_tokens=sum(len(row.target) for row in rows),
+        supervised_tokens=counted_rows.supervised,
         cut_examples=cut,
         first_loss=sum(report.losses[:tenth]) / tenth,
         last_loss=sum(report.losses[-tenth:]) / tenth,

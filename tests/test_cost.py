@@ -78,7 +78,7 @@ def test_data_that_is_here_is_counted(tmp_path: Path) -> None:
     (folder / "train.jsonl").write_text(row * 300)
     params, _ = params_file.changed(ROOT / "params.yaml", "llama3-8b-r32", [])
     found = cost.look_at(params, tmp_path)
-    assert found["math"]["train"] == Split(300, 3.0, 1.0, known=True)
+    assert found["math"]["train"] == Split(300, 3.0, 1.0, known=True, long=3.0)
     assert found["math"]["validation"].examples == 300  # what `sizes` says
     assert not found["nlu"]["train"].known
 

@@ -6,6 +6,8 @@ from lori_core.errors import DataError, InputError
 from lori_core.files import (
     canonical_json,
     digest,
+    digest_each,
+    each_jsonl,
     put_back,
     read_json,
     read_jsonl,
@@ -19,6 +21,25 @@ from lori_core.files import (
 def test_equal_values_have_equal_digests() -> None:
     assert canonical_json({"b": [1, 2.5], "a": "é"}) == '{"a":"é","b":[1,2.5]}'
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+@pytest.mark.parametrize("values", [[], ["a"], ["a", {"b": "é"}, 3]])
+def test_a_digest_of_values_one_by_one_is_that_of_their_list(values: list[object]) -> None:
+    assert digest_each(iter(values)) == digest(values)
+
+
+def test_rows_are_read_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"i": 1}\n\n{"i": 2}\nbroken\n')
+    rows = each_jsonl(tmp_path / "x.jsonl")
+    assert (next(rows), next(rows)) == ((1, {"i": 1}), (3, {"i": 2}))
+    with pytest.raises(DataError, match=r"x.jsonl:4: not valid JSON"):
+        next(rows)
+
+
+def test_text_that_is_not_utf8_is_named_with_its_byte(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b'{"i": 1}\n{"i": "\xff"}\n')
+    with pytest.raises(DataError, match=r"x.jsonl: not UTF-8 text \(byte 16\)"):
+        read_jsonl(tmp_path / "x.jsonl")
 
 
 def test_what_is_written_is_read_back_and_nothing_else_is_left(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from test_training import rows, run, trainable, values
 
 from lori_core import attaching, memory, training
 from lori_core.config import TrainingSection
+from lori_core.data.prompts import Encoded
 from lori_core.memory import MemoryLackingError, fitting
 
 INPUTS = {"input_ids": torch.zeros(1, 300)}
@@ -22,6 +24,36 @@ def test_a_batch_that_does_not_fit_names_the_settings_to_change() -> None:
         fitting(INPUTS, 7),
     ):
         torch.empty(2**55)  # no machine has it
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("std::bad_alloc"),
+        MemoryError(),
+    ],
+    ids=lambda error: str(error)[:40],
+)
+def test_every_way_of_lacking_memory_says_so(error: Exception) -> None:
+    with pytest.raises(MemoryLackingError, match="training step 2: a batch of 300 tokens"):
+        with fitting(INPUTS, 2):
+            raise error
+
+
+def test_a_process_that_may_take_no_more_says_so(tmp_path: Path) -> None:
+    model, _, _ = trainable()
+    long = [Encoded([5] * 3000 + [n] * 1000, [7] * 3000, False) for n in range(8)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**26, hard))
+    try:
+        with pytest.raises(MemoryLackingError, match=r"training step 1: a batch of .* tokens does"):
+            run(model, tmp_path, TrainingSection(batch_size=8, max_length=8000), long)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def test_other_errors_stay_what_they_are() -> None:

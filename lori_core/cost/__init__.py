@@ -1,0 +1,26 @@
+"""What a stage costs before it runs: operations, bytes moved, memory, seconds."""
+
+from lori_core.cost.bases import KNOWN, Base, base_of, outline
+from lori_core.cost.devices import DEVICES, Device, device, measured_cpu
+from lori_core.cost.examples import Split, Splits, look_at
+from lori_core.cost.footprint import WEIGHT_BYTES
+from lori_core.cost.model import DISK, LOAD_SECONDS, Estimate, Model
+
+__all__ = [
+    "DEVICES",
+    "DISK",
+    "KNOWN",
+    "LOAD_SECONDS",
+    "WEIGHT_BYTES",
+    "Base",
+    "Device",
+    "Estimate",
+    "Model",
+    "Split",
+    "Splits",
+    "base_of",
+    "device",
+    "look_at",
+    "measured_cpu",
+    "outline",
+]

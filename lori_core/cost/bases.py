@@ -1,0 +1,97 @@
+"""The shapes of a base model that decide what work on it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lori_core import models, peft_names
+from lori_core.config import ModelSection, Params
+from lori_core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Base:
+    """The shapes of a base model that decide its cost."""
+
+    body: int
+    """Parameters without embeddings."""
+    total: int
+    hidden: int
+    intermediate: int
+    keys: int
+    """Size of all key (or value) heads together."""
+    layers: int
+    vocabulary: int
+    adapter: int
+    """Parameters of A and B together, dense."""
+    rank: int
+    maps: float
+    """Adapted maps in a layer."""
+
+
+#: Bases that may not be here yet: layers, hidden, intermediate, key heads, heads, vocabulary.
+KNOWN = {
+    "meta-llama/Meta-Llama-3-8B": ("LlamaConfig", 32, 4096, 14336, 8, 32, 128256),
+    "mistralai/Mistral-7B-v0.1": ("MistralConfig", 32, 4096, 14336, 8, 32, 32000),
+}
+
+
+def outline(section: ModelSection) -> Any:
+    """Return the base on the meta device, from its config alone.
+
+    Raises:
+        InputError: the config is neither here nor known.
+    """
+    name = section.name_or_path
+    if name.startswith(("pypi:", "random:")) or Path(name).expanduser().is_dir():
+        return models.outline(models.prepare(section))
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json", revision=section.revision)
+    if isinstance(cached, str):
+        return models.outline(Path(cached).parent)
+    if name not in KNOWN:
+        raise InputError(
+            f"model.name_or_path: {name}: its config is not here and its shapes are not known; "
+            "`lori pull` brings it (allowed without: " + ", ".join(sorted(KNOWN)) + ")"
+        )
+    import torch
+    import transformers
+
+    kind, layers, hidden, intermediate, keys, heads, vocabulary = KNOWN[name]
+    config = getattr(transformers, kind)(
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_key_value_heads=keys,
+        num_attention_heads=heads,
+        vocab_size=vocabulary,
+        tie_word_embeddings=False,
+    )
+    with torch.device("meta"):
+        return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def base_of(params: Params, model: Any) -> Base:
+    """Return the shapes of a base on the meta device."""
+    config = model.config
+    heads = config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    shapes = peft_names.target_shapes(model, params.lori.target_modules)
+    embedding = model.get_input_embeddings().weight.numel()
+    total = sum(p.numel() for p in model.parameters())
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    return Base(
+        body=total - embedding * (1 if tied else 2),
+        total=total,
+        hidden=config.hidden_size,
+        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        keys=(getattr(config, "num_key_value_heads", None) or heads) * head,
+        layers=config.num_hidden_layers,
+        vocabulary=config.vocab_size,
+        adapter=params.lori.rank * sum(a + b for a, b in shapes.values()),
+        rank=params.lori.rank,
+        maps=len(shapes) / config.num_hidden_layers,
+    )

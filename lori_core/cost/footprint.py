@@ -1,0 +1,81 @@
+"""The memory that one process takes to train, from shapes alone.
+
+For T tokens in the largest batch, hidden size h, feed-forward size f, all key heads k, rank r and
+n adapted maps in a layer, a layer keeps for each token until its backward pass
+
+    in the computing precision   2 h + 2 k   query, key, value and what attention gave
+                                 3 f         gate, up and the activated gate
+                                 n r         x Aᵀ of each map
+    in float32                   2 h         what the two norms read
+
+and nothing else: frozen weights need no inputs (`lori_core.fused`). PEFT's own layers, which other
+methods use, keep the inputs of A too: 3 h + f more. With gradient checkpointing a layer keeps its
+input alone, and one at a time all of that. On top: one chunk of logits, twice; or the widest
+gradients of one layer, whichever is more.
+"""
+
+from __future__ import annotations
+
+from lori_core.config import TrainingSection
+from lori_core.cost.bases import Base
+from lori_core.cost.devices import Device
+
+WEIGHT_BYTES = {"4bit": 0.56, "8bit": 1.03}
+DTYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+#: Resident before anything is loaded, bytes: Python, torch and transformers. On a GPU what torch
+#: allocates is counted, as `memory.memory_gb` does: CUDA's own half gigabyte comes on top.
+PROCESS = {"cpu": 0.45e9, "gpu": 0.0}
+#: What the C library's allocator keeps of freed tensors between those in use, as a share of
+#: what the layers keep; CUDA's allocator joins what is freed.
+HOLES = {"cpu": 0.0, "gpu": 0.0}
+
+
+def width(dtype: str, quantized: bool, on: Device) -> float:
+    """Return the bytes of a number in the precision that a device computes in."""
+    half = dtype == "float16" or on.bfloat16
+    return DTYPE_BYTES[dtype] if half or quantized else DTYPE_BYTES["float32"]
+
+
+def weights(base: Base, quantization: str | None, number: float) -> float:
+    """Return the bytes of a base in memory, `number` bytes each where it is not quantised."""
+    return base.total * WEIGHT_BYTES.get(quantization or "", number)
+
+
+def training(
+    base: Base,
+    section: TrainingSection,
+    method: str,
+    tokens: float,
+    target: float,
+    number: float,
+    kind: str,
+) -> float:
+    """Return the bytes that training takes beside the weights and the trained state.
+
+    Args:
+        base: its shapes.
+        section: batch size and checkpointing.
+        method: of `lori_core.methods`.
+        tokens: of an example of the largest batch.
+        target: how many of them are its target.
+        number: bytes of a number in the computing precision.
+        kind: gpu or cpu.
+    """
+    from lori_core.loss import LOGIT_CHUNK
+
+    ours = method.startswith("lori-")
+    wide, inner = base.hidden, base.intermediate
+    low = 0 if method == "full" else base.rank * base.maps
+    layer = number * (2 * wide + 2 * base.keys + 3 * inner + low) + 8 * wide
+    if not ours:
+        layer += number * (3 * wide + inner)
+    kept = base.layers * layer
+    if section.gradient_checkpointing:
+        kept = base.layers * number * wide + layer
+    at_once = section.batch_size * tokens
+    logits = min(section.batch_size * target, LOGIT_CHUNK) * base.vocabulary * (number + 4)
+    gradients = at_once * number * (4 * inner + 4 * wide)
+    if ours and number == 4:  # W + s B A of gate and up
+        gradients += number * 2 * inner * wide
+    adapter = 0.0 if method == "full" else number * base.adapter
+    return adapter + at_once * kept * (1 + HOLES[kind]) + max(logits, gradients) + PROCESS[kind]
