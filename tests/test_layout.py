@@ -19,7 +19,7 @@ ROWS = [
         "precision",
         "phases",
     ],
-    ["experiment_settings", "parallel"],
+    ["parallel"],
     ["config", "origin", "tensor_file", "mask_codec"],
     ["projection"],
     ["mask"],

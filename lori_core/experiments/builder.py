@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lori_core.config import LoriSection, Params, TrainingSection
-from lori_core.experiment_settings import DEFAULT
+from lori_core.config.experiments import DEFAULT
 from lori_core.experiments.points import Cell, Mixture, Points, Score, Train
 
 

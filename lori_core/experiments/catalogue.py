@@ -8,8 +8,8 @@ from typing import Any
 
 from lori_core import params_file
 from lori_core.config import Params
+from lori_core.config.experiments import DEFAULT
 from lori_core.errors import ConfigError, unknown
-from lori_core.experiment_settings import DEFAULT
 from lori_core.experiments.builder import Builder, rate
 from lori_core.experiments.points import (
     Cell,

@@ -1,0 +1,52 @@
+"""The one description of a run: what `params.yaml` may say, with meaning and unit of each field.
+
+Every key is checked, unknown ones are refused with the nearest right name.
+"""
+
+from lori_core.config.evaluation import EvaluationSection, HarnessSection, JudgeSection, NewTokens
+from lori_core.config.experiments import ExperimentsSection
+from lori_core.config.model import LoriSection, ModelSection, PromptSection
+from lori_core.config.operations import (
+    Bound,
+    ExecutionSection,
+    GateSection,
+    StorageSection,
+    TrackingSection,
+)
+from lori_core.config.params import Params, parse
+from lori_core.config.tasks import (
+    ContinualSection,
+    MergeSection,
+    MethodSection,
+    Sizes,
+    SourceSection,
+    TaskSection,
+)
+from lori_core.config.training import HOW, Override, TrainingSection
+
+__all__ = [
+    "HOW",
+    "Bound",
+    "ContinualSection",
+    "EvaluationSection",
+    "ExecutionSection",
+    "ExperimentsSection",
+    "GateSection",
+    "HarnessSection",
+    "JudgeSection",
+    "LoriSection",
+    "MergeSection",
+    "MethodSection",
+    "ModelSection",
+    "NewTokens",
+    "Override",
+    "Params",
+    "PromptSection",
+    "Sizes",
+    "SourceSection",
+    "StorageSection",
+    "TaskSection",
+    "TrackingSection",
+    "TrainingSection",
+    "parse",
+]

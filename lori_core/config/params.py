@@ -1,0 +1,138 @@
+"""All of `params.yaml`, and what its sections must agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from lori_core.config.evaluation import EvaluationSection
+from lori_core.config.experiments import ExperimentsSection
+from lori_core.config.model import LoriSection, ModelSection, PromptSection
+from lori_core.config.operations import (
+    ExecutionSection,
+    GateSection,
+    StorageSection,
+    TrackingSection,
+)
+from lori_core.config.tasks import ContinualSection, MergeSection, TaskSection
+from lori_core.config.training import TrainingSection
+from lori_core.errors import ConfigError, unknown
+from lori_core.phases import Phase, layers
+from lori_core.validation import Name, Strict, first_error
+
+
+class Params(Strict):
+    """All of `params.yaml`."""
+
+    model: ModelSection
+    prompt: PromptSection = PromptSection()
+    lori: LoriSection
+    training: TrainingSection
+    tasks: dict[Name, TaskSection] = Field(min_length=1)
+    merge: dict[Name, MergeSection] = Field(default_factory=dict)
+    continual: ContinualSection = ContinualSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    execution: ExecutionSection = ExecutionSection()
+    tracking: TrackingSection = TrackingSection()
+    experiments: ExperimentsSection = ExperimentsSection()
+    storage: StorageSection = StorageSection()
+    gate: GateSection = GateSection()
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Params:
+        self._check_keys()
+        for name, merge in self.merge.items():
+            self._check_tasks(f"merge.{name}.adapters", merge.adapters)
+            weights = merge.weights if isinstance(merge.weights, tuple) else ()
+            if weights and len(weights) != len(self.merged_tasks(name)):
+                raise ValueError(
+                    f"merge.{name}.weights: {len(weights)} weights for "
+                    f"{len(self.merged_tasks(name))} adapters (give one each, or one for all)"
+                )
+        self._check_tasks("continual.tasks", self.continual.tasks)
+        self._check_continual()
+        self._check_tasks("experiments.tasks", self.experiments.tasks)
+        self._check_tasks("experiments.compared_tasks", self.experiments.compared_tasks)
+        self._check_tasks("experiments.ablation_tasks", self.experiments.ablation_tasks)
+        self._check_tasks("experiments.three", self.experiments.three)
+        for name in self.tasks:
+            self.phase(name, "calibration")
+            self.phase(name, "training")
+        return self
+
+    def _check_keys(self) -> None:
+        owners: dict[str, str] = {}
+        for name in self.tasks:
+            key = self.projection_key(name)
+            if key in owners:
+                raise ValueError(
+                    f"tasks.{name}.projection_key: {key!r} is also the key of task "
+                    f"{owners[key]!r}; two tasks with one key share one A and would interfere "
+                    "(give each its own)"
+                )
+            owners[key] = name
+
+    def _check_tasks(self, where: str, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self.tasks:
+                raise ValueError(f"{where}: {unknown('task', name, self.tasks)}")
+        if len(set(names)) != len(names):
+            raise ValueError(f"{where}: a task is named twice: {', '.join(names)}")
+
+    def _check_continual(self) -> None:
+        safety = self.continual.safety_task
+        if not self.continual.tasks:
+            return
+        if safety is None:
+            raise ValueError("continual.safety_task: needed when continual.tasks is not empty")
+        self._check_tasks("continual.safety_task", [safety])
+        if safety in self.continual.tasks:
+            raise ValueError(f"continual.tasks: {safety!r} is the safety task itself")
+        for name in self.continual.tasks:
+            self.phase(name, "continual")
+
+    def projection_key(self, task: str) -> str:
+        """Return the name that draws this task's A."""
+        return self.tasks[task].projection_key or task
+
+    def merged_tasks(self, merge: str) -> tuple[str, ...]:
+        """Return the tasks that go into a merge, in order."""
+        return self.merge[merge].adapters or tuple(self.tasks)
+
+    def merge_weights(self, merge: str) -> list[float]:
+        """Return one weight for each merged task."""
+        weights = self.merge[merge].weights
+        count = len(self.merged_tasks(merge))
+        return list(weights) if isinstance(weights, tuple) else [weights] * count
+
+    def phase(self, task: str, phase: Phase) -> TrainingSection:
+        """Return `training` with the changes of one task and phase applied."""
+        merged = self.training.model_dump()
+        for where in layers(task, phase):
+            owner = self.continual if where.startswith("continual") else self.tasks[task]
+            override = getattr(owner, where.rpartition(".")[2])
+            for key in override:
+                if key not in merged:
+                    raise ValueError(f"{where}.{unknown('key', key, merged)}")
+            merged |= override
+            _validate(TrainingSection, merged, where)
+        return TrainingSection(**merged)
+
+
+def _validate(section: type[BaseModel], values: Mapping[str, Any], where: str) -> None:
+    try:
+        section.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(first_error(error, section, where)) from None
+
+
+def parse(values: Any, where: str) -> Params:
+    """Validate plain values; any fault is a one-line `ConfigError` that starts with `where`."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected a mapping of sections, got {type(values).__name__}")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {first_error(error, Params)}") from None
