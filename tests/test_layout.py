@@ -23,7 +23,7 @@ ROWS = [
     ["config", "origin", "tensor_file", "mask_codec"],
     ["projection"],
     ["mask"],
-    ["mask_file", "structure", "sparse", "peft_names", "models"],
+    ["base_files", "mask_file", "structure", "sparse", "peft_names", "models"],
     ["adapter", "baking"],
     ["adapter_file", "attaching"],
     ["peft_file", "methods"],
