@@ -153,6 +153,7 @@ def _execute(run: PipelineRun, asked: Asked, logger: Any) -> tuple[dict[str, Sta
     if failures:
         return failures, True
     plan = select(graph.plan(run.workspace, asked.file), run.params, asked.tasks, asked.stages)
+    run.skipped([stage.name for stage in plan.stages if stage.name not in plan.stale])
     logger.info("%d stages, %d to run on %s", len(plan.stages), len(plan.stale), _where(run))
     if engine is not None and plan.stale:
         futures = _submit_to_ray(engine, plan, run_stage_on_node.with_options(**options))
@@ -174,9 +175,6 @@ def _where(run: PipelineRun) -> str:
 
 
 def _submit_to_ray(engine: RayEngine, plan: graph.Plan, stage_task: Any) -> Futures:
-    for stage in plan.stages:
-        if stage.name not in plan.stale:
-            engine.run.skipped(stage.name)
     waiting = [stage for stage in plan.stages if stage.name in plan.stale]
     with engine.cluster(waiting) as runner:
         return engine.execute(plan, runner, stage_task)
@@ -187,7 +185,6 @@ def _submit(plan: graph.Plan, run: PipelineRun, stage_task: Any) -> Futures:
     futures: dict[str, PrefectFuture[Any]] = {}
     for stage in plan.stages:
         if stage.name not in plan.stale:
-            run.skipped(stage.name)
             continue
         upstream = [futures[name] for name in stage.dependencies if name in futures]
         futures[stage.name] = stage_task.submit(
