@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +27,41 @@ def opened(workspace: Path) -> Iterator[Any]:
     with Repo(str(workspace), _wait_for_lock=True) as repo:
         repo.fs.open = _whole(repo.fs.open, rwlock_file(workspace))
         yield repo
+
+
+@contextmanager
+def parameters_read_once() -> Iterator[None]:
+    """Let DVC parse a file of parameters once for all stages, not once for each of them.
+
+    By itself it takes a time that grows with the square of the number of tasks: it also walks the
+    whole file for each key. Files may not change meanwhile.
+    """
+    from dvc.dependency import param
+
+    real, loaded = param.read_param_file, dict[str, Any]()
+
+    def read(fs: Any, path: str, keys: list[str] | None = None, flatten: bool = False) -> Any:
+        if not flatten or not keys:
+            return real(fs, path, keys, flatten)
+        if path not in loaded:
+            loaded[path] = param.load_path(path, fs)
+        found = {key: _at(loaded[path], key) for key in keys}
+        return {key: value for key, value in found.items() if value is not _ABSENT}
+
+    param.read_param_file = read
+    try:
+        yield
+    finally:
+        param.read_param_file = real
+
+
+_ABSENT = object()
+
+
+def _at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part, _ABSENT) if isinstance(values, Mapping) else _ABSENT
+    return values
 
 
 def rwlock_file(workspace: Path) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.dvc_repo import opened
+from flows.dvc_repo import opened, parameters_read_once
 from flows.environment import quiet_environment
 from lori_core.errors import InputError, LoriError
 from lori_core.phases import processes
@@ -79,7 +79,7 @@ def plan(workspace: Path, pipeline: str = PIPELINE, params: str | None = None) -
         LoriError: another DVC process holds the workspace.
     """
     # DVC compares a stage with the workspace only under its lock, which others hold shortly.
-    with _repository(workspace, params) as repo, repo.lock:
+    with _repository(workspace, params) as repo, repo.lock, parameters_read_once():
         graph = repo.index.graph
         described = _describe(graph, pipeline, _values(repo, workspace / PARAMS))
         nodes = {node.addressing: node for node in graph}
@@ -93,7 +93,7 @@ def cached(workspace: Path, plan: Plan, params: str | None = None) -> set[str]:
     A stage behind one that runs is not among them: what it will be given is not known yet.
     """
     found: dict[str, Any] = {}
-    with _repository(workspace, params) as repo, repo.lock:
+    with _repository(workspace, params) as repo, repo.lock, parameters_read_once():
         nodes = {node.addressing: node for node in repo.index.graph}
         for stage in plan.stages:
             above = [name for name in stage.dependencies if name in plan.stale]
@@ -128,9 +128,18 @@ def _from_run_cache(repo: Any, node: Any, above: list[Any]) -> Any:
 def output_hashes(workspace: Path, stage: str) -> dict[str, str]:
     """Return path → content hash of a stage's outputs from `dvc.lock`; empty if it never ran."""
     file, _, name = stage.rpartition(":")
-    lock = (workspace / (file or PIPELINE)).with_suffix(".lock")
-    entry = _lock(lock).get("stages", {}).get(name, {})
-    return {out["path"]: out.get("md5") or out.get("etag") or "" for out in entry.get("outs") or ()}
+    return recorded(workspace, file or PIPELINE).get(name, {})
+
+
+def recorded(workspace: Path, pipeline: str = PIPELINE) -> dict[str, dict[str, str]]:
+    """Return path → content hash of every stage's outputs, by the stage's name in its file."""
+    entries = _lock((workspace / pipeline).with_suffix(".lock")).get("stages") or {}
+    return {
+        name: {
+            out["path"]: out.get("md5") or out.get("etag") or "" for out in entry.get("outs") or ()
+        }
+        for name, entry in entries.items()
+    }
 
 
 def hashes_text(hashes: Mapping[str, str]) -> str:

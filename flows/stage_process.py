@@ -21,7 +21,7 @@ from lori_core.process import die_with_parent
 def main(arguments: list[str]) -> int:
     """Reproduce one stage and return the exit code of its command, 255 if DVC itself failed."""
     die_with_parent()
-    # An exception, so that DVC gives back the paths it holds; the stage itself is told by the group.
+    # An exception, so that DVC gives back the paths it holds; the group tells the stage.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     quiet_environment()
     (stage,) = arguments

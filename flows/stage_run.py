@@ -18,7 +18,7 @@ from flows import rows as rows_files
 from flows import snapshot
 from flows.environment import child_environment
 from flows.graph import PIPELINE as PIPELINE_FILE
-from flows.graph import REPORTS, hashes_text, output_hashes
+from flows.graph import REPORTS, hashes_text, output_hashes, recorded
 from flows.mlflow_store import store_of
 from flows.rows import PIPELINE, Shipment, new_rows_file
 from flows.shipping import BackgroundShipping
@@ -94,10 +94,13 @@ class PipelineRun:
         self.shipping.start()
         self.pushing.start()
 
-    def skipped(self, stage: str) -> None:
-        """Link a stage that does not run to the run that made its output."""
-        outs = hashes_text(output_hashes(self.workspace, stage))
-        rows_files.append(self.rows, "skipped", stage=stage, outs=outs)
+    def skipped(self, stages: Sequence[str]) -> None:
+        """Link stages of one file that do not run to the runs that made their outputs."""
+        file = stages[0].rpartition(":")[0] if stages else ""
+        made = recorded(self.workspace, file or PIPELINE_FILE)
+        for stage in stages:
+            outs = hashes_text(made.get(stage.rpartition(":")[2], {}))
+            rows_files.append(self.rows, "skipped", stage=stage, outs=outs)
 
     def end(self, failure: tuple[str, int] | None) -> bool:
         """Close the parent run and ship the rest; return whether all of it went out."""

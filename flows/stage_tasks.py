@@ -1,8 +1,4 @@
-"""The tasks of the flow `lori`: the pull, and a stage here or on a node of a cluster.
-
-They stand in a module of their own: a worker loads the flow from its file, under a name that no
-node knows, and what is sent to a node is looked up there by its module's name.
-"""
+"""The tasks of the flow `lori`: the pull, and a stage here or on a node of a cluster."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from flows.rows import PIPELINE, Row, Shipment, read_from, rows_files, stage_of
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 PARAM_LENGTH = 500
+RUNS_PER_PAGE = 2000
 DIGEST_LENGTH = 36
 HASHES_TAG = "dvc.outs"
 #: What MLflow says of a row it will never take: malformed, or its run was deleted by someone.
@@ -159,8 +160,8 @@ class Shipper:
                     values = row.get("values") or {}
                     shipment.hashed |= HASHES_TAG in values
                     tags.update({_legal(key): str(value) for key, value in values.items()})
-                case "skipped":
-                    tags[_legal(f"lori.skipped.{row['stage']}")] = self._maker(row) or "unknown"
+        for stage, maker in self._makers([row for row in rows if row["type"] == "skipped"]):
+            tags[_legal(f"lori.skipped.{stage}")] = maker or "unknown"
         self._log(run_id, metrics, params, tags)
         for row in rows:
             self._send_single(run_id, row, shipment)
@@ -202,13 +203,22 @@ class Shipper:
         except (FileNotFoundError, PermissionError) as error:
             self.warn(f"{path}: reported as an artifact, but left out ({error.strerror})")
 
-    def _maker(self, row: Row) -> str | None:
-        """Return the run that made the outputs a skipped stage still has."""
-        if not row.get("outs"):
-            return None
-        return self._search(
-            f"tags.`lori.stage` = '{row['stage']}' and tags.`{HASHES_TAG}` = '{row['outs']}'"
-        )
+    def _makers(self, skipped: Sequence[Row]) -> Iterator[tuple[str, str | None]]:
+        """Yield each skipped stage, and the run that made the outputs it still has.
+
+        The newest runs are looked through at once; what none of them made is asked for by itself.
+        """
+        known: dict[tuple[str, str], str] = {}
+        if len(skipped) > 1:
+            order, condition = ["attributes.start_time DESC"], f"tags.`{HASHES_TAG}` LIKE '%'"
+            count = min(RUNS_PER_PAGE, 2 * len(skipped))
+            for run in self.client.search_runs([self.experiment_id], condition, 1, count, order):
+                made = run.data.tags.get("lori.stage", ""), run.data.tags[HASHES_TAG]
+                known.setdefault(made, str(run.info.run_id))
+        for row in skipped:
+            stage, outs = str(row["stage"]), str(row.get("outs") or "")
+            asked = f"tags.`lori.stage` = '{stage}' and tags.`{HASHES_TAG}` = '{outs}'"
+            yield stage, known.get((stage, outs)) or (self._search(asked) if outs else None)
 
     def _accept(self, send: Callable[..., Any], *values: Any, **named: Any) -> None:
         """Send; what MLflow refuses as invalid is said and left out, or it would block the rest."""

@@ -30,6 +30,8 @@ def environment(home: Path) -> dict[str, str]:
         "RAY_AUTH_TOKEN": secrets.token_hex(16),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_MEMORY_MONITOR": "1",
+        # Its own 15 starves its processes beside others.
+        "RAY_worker_niceness": "0",
         "RAY_memory_monitor_refresh_ms": "0",
         "PREFECT_HOME": str(home / "prefect"),
     }

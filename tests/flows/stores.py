@@ -40,8 +40,9 @@ def postgres(folder: Path, databases: Sequence[str]) -> Iterator[str]:
     create = [str(tools / "initdb"), "-D", f"{data}/main", "-U", "lori", "-A", "scram-sha-256",
               "--pwfile", f"{data}/password", "--no-sync", "-E", "UTF8"]  # fmt: skip
     subprocess.run([*as_owner, *create], check=True, capture_output=True, cwd="/")
-    settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
-                "fsync": "off", "max_connections": 200}  # fmt: skip
+    # Without `jit: off` the query behind the graph of a run takes most of a minute.
+    settings = {"jit": "off", "port": port, "listen_addresses": "127.0.0.1",
+                "unix_socket_directories": "", "fsync": "off", "max_connections": 200}  # fmt: skip
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     command = [*as_owner, str(tools / "postgres"), "-D", f"{data}/main", *options]
     log = (folder / "postgres.log").open("wb")

@@ -153,7 +153,8 @@ def test_results_become_artifacts(run: Callable[..., Any], tracked: Path) -> Non
     from prefect.artifacts import Artifact
 
     script = tracked / "toy.py"
-    summary = {"metrics": {"score.merged.math": 0.25}, "table": [{"method": "base", "math": 0.1}]}
+    rows = [{"math": 0.1, "model": "base"}]
+    summary = {"metrics": {"score.merged.math": 0.25}, "columns": ["model", "math"], "table": rows}
     script.write_text(
         script.read_text()
         + f"\nif stage == 'report':\n    out.write_text({json.dumps(json.dumps(summary))})\n"
@@ -164,9 +165,14 @@ def test_results_become_artifacts(run: Callable[..., Any], tracked: Path) -> Non
     assert page is not None
     assert page.data == "# Results"
     assert table is not None
-    assert json.loads(str(table.data)) == summary["table"]
+    assert str(table.data) == json.dumps([{"model": "base", "math": 0.1}])
     (parent,) = mlflow_runs(tracked, "tags.`lori.stage` = 'pipeline'")
     assert parent.data.metrics == {"score.merged.math": 0.25}
+    # A run that changes nothing adds nothing.
+    assert run().message == "nothing changed"
+    newest = Artifact.get("lori-results")
+    assert newest is not None
+    assert newest.id == page.id
 
 
 def test_a_wrong_setting_is_bad_input(run: Callable[..., Any], toy: Path, worked: Worked) -> None:

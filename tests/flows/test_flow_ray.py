@@ -200,17 +200,17 @@ def test_nodes_without_a_shared_folder_exchange_through_the_remote(
     assert Made.of(folder / "remote").events == made.events  # where the clone's would be noted too
 
 
-def test_a_deployments_stage_can_be_sent_to_a_node() -> None:
-    # A worker loads the flow from its file, under a module's name that no node knows.
+def test_a_deployed_flow_can_be_sent_to_a_node() -> None:
+    # Prefect sends the flow along with each task: the node must find it by its module's name.
+    deployments = YAML(typ="safe").load(ROOT / "prefect.yaml")["deployments"]
+    (entrypoint,) = {deployment["entrypoint"] for deployment in deployments}
     script = (
         "import sys, cloudpickle; from prefect.flows import load_flow_from_entrypoint; "
-        f"flow = load_flow_from_entrypoint({str(ROOT / 'flows/pipeline.py')!r} + ':pipeline'); "
-        "task = flow.fn.__globals__['run_stage_on_node']; "
-        "sys.stdout.buffer.write(cloudpickle.dumps(task))"
+        f"sys.stdout.buffer.write(cloudpickle.dumps(load_flow_from_entrypoint({entrypoint!r})))"
     )
-    sent = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    sent = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True)
     read = "import sys, pickle; print(pickle.load(sys.stdin.buffer).name)"
     done = subprocess.run(
         [sys.executable, "-c", read], input=sent.stdout, capture_output=True, check=False
     )
-    assert done.stdout == b"stage\n", done.stderr.decode()
+    assert done.stdout == b"lori\n", done.stderr.decode()
