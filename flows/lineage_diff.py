@@ -152,6 +152,10 @@ class _Walk:
                 self._add("code", name, left, right)
         if one.stage and two.stage and _command(one) != _command(two):
             self._add("command", one.name, one.stage.command, two.stage.command)
+        computed = [_said(node, "dtype") for node in (one, two)]
+        asked = [params.get("model.dtype") for params in (first, second)]
+        if all(computed) and computed[0] != computed[1] and asked[0] == asked[1]:
+            self._add("precision", "computed in", *computed)
         bases = [
             node.origin.facts.get("base_weights") if node.origin else None for node in (one, two)
         ]
@@ -247,8 +251,8 @@ def _in_force(params: Mapping[str, Any], name: str) -> Any:
     return params.get(name, params.get(usual, NOTHING))
 
 
-def _said(node: Node, what: str) -> Mapping[str, str]:
-    """Return a part of what an artifact's content key is the digest of."""
+def _said(node: Node, what: str) -> Any:
+    """Return a part of what an artifact's content key is the digest of; empty without it."""
     return (node.origin.depends.get(what) if node.origin else None) or {}
 
 

@@ -327,7 +327,11 @@ def _by_artifact(own: origin.Origin, name: str) -> Any:
         )
     if section == "training" or section.endswith((".training", ".calibration")):
         return depends.get("section", {}).get(last, _UNKNOWN)
-    if section == "model" and last in ("dtype", "quantization"):
+    if section == "model" and last == "dtype":
+        # Where the device lacks the precision that was asked for, float32 is computed in.
+        computed = depends.get(last, _UNKNOWN)
+        return _UNKNOWN if computed == "float32" else computed
+    if section == "model" and last == "quantization":
         return depends.get(last, _UNKNOWN)
     if section in ("prompt", "lori"):
         return depends.get(section, {}).get(last, _UNKNOWN)

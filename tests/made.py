@@ -31,6 +31,8 @@ class Made:
         rates: learning rates of the masked training, where not the usual one.
         rows: another first row of training data, by task.
         right: how many of 40 test items the merge solves, by task.
+        dtype: the precision that is asked for.
+        computed: the precision of the machine where that is another one.
     """
 
     def __init__(
@@ -40,12 +42,16 @@ class Made:
         rates: Mapping[str, float] | None = None,
         rows: Mapping[str, str] | None = None,
         right: Mapping[str, int] | None = None,
+        dtype: str = "float32",
+        computed: str | None = None,
     ) -> None:
         self.folder = folder
         self.tasks = tasks
         self.rates = rates or {}
         self.rows = rows or {}
         self.right = right or {}
+        self.dtype = dtype
+        self.computed = computed or dtype
         self.stages: dict[str, Any] = {}
         _init(folder)
         self._params()
@@ -73,7 +79,7 @@ class Made:
             for task in self.tasks
         }
         values = {
-            "model": {"name_or_path": "random:llama", "dtype": "float32"},
+            "model": {"name_or_path": "random:llama", "dtype": self.dtype},
             "lori": {"rank": 4, "lora_alpha": 8},
             "training": dict(TRAINING),
             "tasks": tasks,
@@ -148,6 +154,7 @@ class Made:
         )
         depends = {
             "base": made.base.as_dict(),
+            "dtype": self.computed,
             "section": TRAINING | {"learning_rate": rate},
             "parents": parents,
             "data": digest([task, self.rows.get(task)]),
@@ -167,6 +174,7 @@ class Made:
         path = f"artifacts/{task}/calibrated"
         self._adapter(task, "calibrate", TRAINING["learning_rate"], [], path)
         params = {"training": dict(TRAINING), f"tasks.{task}.calibration": {}}
+        params["model"] = {"dtype": self.dtype}
         train = f"data/{task}/train.jsonl"
         self._stage(f"calibrate@{task}", [train], [path], params, ["training.py"])
 

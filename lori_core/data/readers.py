@@ -32,13 +32,15 @@ class Pulled:
 def _bundled(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
     """Make the examples of a set that is part of this project or of a package."""
     if source.name == "humaneval":
-        return Pulled({"test": _humaneval(where)})
+        licence = catalogue.CATALOGUE["humaneval"].license
+        return Pulled({"test": _humaneval(where)}, {"license": licence})
+    licence = catalogue.CATALOGUE[f"bundled-{source.name}"].license
     module = importlib.import_module(f"lori_core.data.bundled.{source.name}")
     wanted = {
         split: source.limit.get(split) or getattr(sizes, split) or DEFAULT_SIZES[split]  # type: ignore[call-overload]
         for split in SPLITS
     }
-    return Pulled(module.generate(wanted, seed))
+    return Pulled(module.generate(wanted, seed), {"license": licence})
 
 
 def _humaneval(where: str) -> list[Example]:

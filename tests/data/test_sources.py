@@ -198,7 +198,10 @@ def test_gsm8k_gets_the_marker_and_the_answer() -> None:
 
 
 def test_humaneval_comes_out_of_its_package(tmp_path: Path) -> None:
-    source = ["bundled-code", {"kind": "bundled", "name": "humaneval", "limit": {"test": 7}}]
+    source = [
+        {"kind": "bundled", "name": "code", "limit": {"test": 20}},
+        {"kind": "bundled", "name": "humaneval", "limit": {"test": 7}},
+    ]
     run = params(source, {"train": 30, "validation": 5, "test": 27})
     run.tasks["task"].sizes.model_dump()
     sources.pull(run, tmp_path)
@@ -209,6 +212,9 @@ def test_humaneval_comes_out_of_its_package(tmp_path: Path) -> None:
     found = next(example for example in test if example.kind == "humaneval")
     assert found.prompt.startswith("Complete this Python function:\n\n")
     assert "def check(candidate)" in found.check["tests"]
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    licences = [entry["license"] for entry in manifest["tasks"]["task"]["sources"]]
+    assert licences == ["Apache-2.0", "MIT"]
 
 
 @pytest.mark.parametrize("name", ["nlu", "math", "code", "safety"])

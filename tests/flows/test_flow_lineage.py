@@ -302,6 +302,20 @@ def test_a_difference_is_found_between_commits(
     assert not before.nodes[MERGED].here
 
 
+def test_a_machine_without_the_precision_asked_for_is_no_damage_but_a_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Made(tmp_path / "here", dtype="bfloat16", computed="float32")
+    Made(tmp_path / "there", dtype="bfloat16")
+    here, there = (why.resolve(MERGED, tmp_path / name) for name in ("here", "there"))
+    assert verify(why.lineage_of(here)) == []
+    assert [str(d) for d in diff(here, there)] == ["precision computed in: float32 -> bfloat16"]
+    Made(tmp_path / "here", dtype="float32", computed="bfloat16")
+    (problem, _) = verify(why.lineage_of(why.resolve(MERGED, tmp_path / "here")))
+    assert "model.dtype is recorded as 'float32', but artifacts/math/calibrated" in problem.text
+
+
 def test_two_tasks_adapters_differ_in_what_they_were_given(workspace: Path) -> None:
     found = diff(
         why.resolve("artifacts/math/adapter", Path()),
