@@ -13,7 +13,17 @@ from typing import Any
 
 import torch
 
-from benchmarks import adapters, baking, evaluation, likelihood, masks, tracking, training
+from benchmarks import (
+    adapters,
+    baking,
+    evaluation,
+    likelihood,
+    masks,
+    tracking,
+    training,
+    training_growth,
+    training_memory,
+)
 
 #: Each takes a folder that may be filled, and returns a row a measurement.
 BENCHMARKS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
@@ -24,6 +34,8 @@ BENCHMARKS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
     "likelihood": lambda _: likelihood.rows(),
     "tracking": tracking.rows,
     "training": lambda _: training.rows(),
+    "training_growth": lambda _: training_growth.rows(),
+    "training_memory": lambda _: training_memory.rows(),
 }
 
 

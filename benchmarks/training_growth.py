@@ -2,14 +2,18 @@
 
 A two-layer model on the CPU, so that what grows is our own work and the engine's, not arithmetic.
 Counted are the seconds that the process computes; the base is loaded once for all tasks, as in one
-session. Memory: what the process holds at its peak, before and after a set of a million tokens is
-tokenised and read from disk.
+session. Memory: what a process that trains some steps holds at its peak, by how many rows of text
+lie in the task's file; each in a process of its own.
 
     python -m benchmarks.training_growth
 """
 
 from __future__ import annotations
 
+import argparse
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,17 +23,19 @@ import numpy as np
 import torch
 
 from benchmarks.adapters import show
-from lori_core import attaching, models, peft_names
+from lori_core import attaching, models, params_file, peft_names
 from lori_core.adapter import ProjectionBlock, draw, uniform
 from lori_core.config import ModelSection, TrainingSection
 from lori_core.data.prompts import Encoded
-from lori_core.data.tokens import TokenStore, write
+from lori_core.files import write_jsonl
 from lori_core.memory import memory_gb
 from lori_core.tracking import NullTracker
 from lori_core.training import train
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ROWS, TASKS, RANK = 128, (4, 100), 4
+EXAMPLES = (10_000, 1_000_000)
+ROOT = Path(__file__).parents[1]
 
 
 def rows() -> list[dict[str, Any]]:
@@ -85,23 +91,54 @@ def _task(base: Any, key: str, count: int) -> float:
 
 
 def _streamed() -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        before = memory_gb()
-        write(_random_rows(100_000, 100), folder)
-        store = TokenStore(folder)
-        total = sum(len(store[n].target) for n in range(0, len(store), 10))
-        size = sum(file.stat().st_size for file in folder.iterdir())
+    peaks = {}
+    for count in EXAMPLES:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            settings = ["training.max_steps=3", "lori.rank=4"]
+            _, text = params_file.changed(ROOT / "params.yaml", "smoke", settings)
+            (folder / "params.yaml").write_text(text, encoding="utf-8")
+            texts = ({"prompt": f"What is {n} + 1?", "target": f"{n + 1}"} for n in range(count))
+            write_jsonl(folder / "data" / "math" / "train.jsonl", texts)
+            command = [sys.executable, "-m", "benchmarks.training_growth", "--here", name]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+            peaks[count] = float(done.stdout.splitlines()[-1])
+    few, many = EXAMPLES
     return [
-        {"what": "ten million tokens on disk", "value": size / 1e6, "unit": "MB"},
-        {"what": "memory they take", "value": 1e3 * (memory_gb() - before), "unit": "MB"},
-        {"what": "targets read", "value": total / 1e6, "unit": "M"},
+        *(
+            {"what": f"peak memory, {count:,} rows", "value": 1e3 * peak, "unit": "MB"}
+            for count, peak in peaks.items()
+        ),
+        {
+            "what": "memory of a row more",
+            "value": 1e9 * (peaks[many] - peaks[few]) / (many - few),
+            "unit": "bytes",
+        },
     ]
 
 
+def _train_here(folder: Path) -> None:
+    """Train some steps on a folder's rows and print the peak memory, GB."""
+    from lori_core.session import Phase, open_session, run_phase
+
+    os.chdir(folder)
+    params = params_file.load(Path("params.yaml"))
+    blocks = (ProjectionBlock(42, "math", params.lori.rank),)
+    phase = Phase("growth", "math", params.phase("math", "training"), blocks, None, None, None)
+    run_phase(open_session(params), phase, NullTracker())
+    print(memory_gb())
+
+
 def main() -> None:
-    """Measure and print."""
-    show(rows())
+    """Measure and print; `--here FOLDER` is one process, `--streamed` measures memory alone."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--here", type=Path)
+    parser.add_argument("--streamed", action="store_true")
+    options = parser.parse_args()
+    if options.here:
+        _train_here(options.here)
+    else:
+        show(_streamed() if options.streamed else rows())
 
 
 if __name__ == "__main__":

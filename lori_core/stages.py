@@ -431,5 +431,6 @@ def _report_data(params: Params, item: str | None, tracker: RunTracker) -> None:
         for split in ("train", "test"):
             path = DATA / str(task) / f"{split}.jsonl"
             if path.is_file():
-                rows = path.read_bytes().count(b"\n")
+                with path.open("rb") as lines:
+                    rows = sum(line.endswith(b"\n") for line in lines)
                 tracker.dataset(f"{task}/{split}", sha256_file(path), str(path), rows)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from lori_core import cost, params_file
-from lori_core.cost import Device, Model, Split
+from lori_core.config import TrainingSection
+from lori_core.cost import Device, Model, Split, footprint
 from lori_core.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +73,35 @@ def test_every_stage_of_the_pipeline_has_a_cost() -> None:
     assert made.stage("report").flops == 0
 
 
+@pytest.mark.parametrize(
+    ("batch", "expected"),
+    # Of 1600 rows a batch of 8 is at most the longest sixteenth; one of 800 is half of them.
+    [(8, 8 * (40 - 5) + 5), (800, 800 * ((40 + 7 * 20) / 8 - 5) + 5)],
+)
+def test_the_largest_batch_is_of_the_longest_rows(batch: int, expected: float) -> None:
+    lengths = (40.0, *[20.0] * 7, *[10.0] * 8)
+    split = Split(1600, 15.0, 4.0, known=True, lengths=lengths, shared=5)
+    assert split.largest(batch, 512) == pytest.approx(expected)
+    assert split.largest(8, 30) == pytest.approx(8 * (30 - 5) + 5)
+
+
+def test_half_precision_that_a_device_lacks_doubles_the_base() -> None:
+    old = model("llama3-8b-r32", dataclasses.replace(MACHINE, kind="gpu", bfloat16=False))
+    new = model("llama3-8b-r32", dataclasses.replace(MACHINE, kind="gpu"))
+    assert (old.weights, new.weights) == (4 * old.base.total, 2 * old.base.total)
+
+
+def test_layers_keep_what_the_formula_says() -> None:
+    """Measured on four layers of SmolLM2's shape: 30,509 bytes a token and layer in float32."""
+    base = model("quickstart").base
+    section = TrainingSection(batch_size=1)
+    one, two = (
+        footprint.training(base, section, "lori-d", tokens, 1e4, 4.0, "gpu")
+        for tokens in (1000, 2000)
+    )
+    assert (two - one) / 1000 / base.layers == pytest.approx(30_509, rel=0.02)
+
+
 def test_data_that_is_here_is_counted(tmp_path: Path) -> None:
     folder = tmp_path / "math"
     folder.mkdir()
@@ -78,7 +109,7 @@ def test_data_that_is_here_is_counted(tmp_path: Path) -> None:
     (folder / "train.jsonl").write_text(row * 300)
     params, _ = params_file.changed(ROOT / "params.yaml", "llama3-8b-r32", [])
     found = cost.look_at(params, tmp_path)
-    assert found["math"]["train"] == Split(300, 3.0, 1.0, known=True, long=3.0)
+    assert found["math"]["train"] == Split(300, 3.0, 1.0, True, lengths=(3.0,) * 200, shared=2)
     assert found["math"]["validation"].examples == 300  # what `sizes` says
     assert not found["nlu"]["train"].known
 

@@ -38,9 +38,9 @@ def test_a_batch_that_does_not_fit_names_the_settings_to_change() -> None:
     ids=lambda error: str(error)[:40],
 )
 def test_every_way_of_lacking_memory_says_so(error: Exception) -> None:
-    with pytest.raises(MemoryLackingError, match="training step 2: a batch of 300 tokens"):
-        with fitting(INPUTS, 2):
-            raise error
+    said = "training step 2: a batch of 300 tokens"
+    with pytest.raises(MemoryLackingError, match=said), fitting(INPUTS, 2):
+        raise error
 
 
 def test_a_process_that_may_take_no_more_says_so(tmp_path: Path) -> None:

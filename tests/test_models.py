@@ -1,3 +1,5 @@
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,16 @@ def test_the_embedded_model_predicts_english() -> None:
 
 
 GOLDEN_LOSS = 4.0225
+
+
+@pytest.mark.parametrize(("quantization", "there"), [(None, False), ("4bit", True)])
+def test_the_quantiser_is_imported_where_it_is_needed(
+    quantization: str | None, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # put back afterwards
+    sys.modules.pop("bitsandbytes")
+    chosen = ModelSection.model_validate(
+        {"name_or_path": "random:llama", "quantization": quantization}
+    )
+    models.leave_out_unused(chosen)
+    assert (importlib.util.find_spec("bitsandbytes") is not None) is there

@@ -173,9 +173,10 @@ def _stage(args: argparse.Namespace) -> int:
         die_with_parent()
     stage = f"{args.name}@{args.item}" if args.item else args.name
     with tracked(stage) as tracker:
-        from lori_core import parallel, params_file, phases, stages
+        from lori_core import models, parallel, params_file, phases, stages
 
         params = params_file.load()
+        models.leave_out_unused(params.model)
         command = ["lori_core.cli", "stage", args.name, *([args.item] if args.item else [])]
         with parallel.processes(phases.processes(params.model_dump(), stage), command):
             stages.run(params, args.name, args.item, tracker)

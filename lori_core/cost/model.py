@@ -114,8 +114,11 @@ class Model:
         each = through * base.body + 6 * base.adapter * (method != "full")
         flops = passes * (tokens * each + data.target * 4 * base.hidden * base.vocabulary)
         cost = self._cost(method)
-        longest = min(max(data.long, data.tokens), section.max_length)
-        memory = self._training(section, method, longest, data.target) + cost.state_bytes
+        largest = data.largest(section.batch_size, section.max_length)
+        memory = self._training(section, method, largest, data.target) + cost.state_bytes
+        if not self.params.model.quantization:
+            stored = footprint.DTYPE_BYTES[self.params.model.dtype]
+            memory = max(memory, footprint.loading(base, self.width, stored, self.device.kind))
         return Estimate(self._seconds(flops), flops, memory, cost.artifact_bytes)
 
     def _training(
@@ -168,7 +171,7 @@ class Model:
             )
         # Without gradients a layer's states go as the next one's come, as with checkpointing.
         section = self.params.training.model_copy(update={"gradient_checkpointing": True})
-        memory = self._training(section, "lori-s", TOKENS, TOKENS)
+        memory = self._training(section, "lori-s", section.batch_size * TOKENS, TOKENS)
         return Estimate(self._seconds(flops), flops, memory, 1e4)
 
     def _merge(self, name: str) -> Estimate:
