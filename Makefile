@@ -51,10 +51,10 @@ bench: $(READY)  ## measure against peers (needs 40 GB of disk and a quiet machi
 	$(BIN)/python -m benchmarks $(BENCH)
 
 up: $(READY)  ## start a Prefect server, a worker and MLflow on this machine
-	$(BIN)/python -m flows.services up
+	$(BIN)/python -m flows.server.services up
 
 down: $(READY)  ## stop them
-	$(BIN)/python -m flows.services down
+	$(BIN)/python -m flows.server.services down
 
 clean:  ## delete what runs made (not the data, not the environment)
 	rm -rf .lori artifacts report

@@ -172,13 +172,14 @@ def _flow(place: Path, **variables: str) -> dict[str, Any]:
 
 def _flow_here(place: Path) -> None:
     """Run the flow where a server answers already, and print what it took."""
-    from flows.local_api import start_local_api, wait_until_healthy
-    from flows.mlflow_store import prepare
+    from flows.server.local_api import start_local_api, wait_until_healthy
+    from flows.tracking.mlflow_store import prepare
 
     os.chdir(place)
     os.environ["PREFECT_API_URL"] = url = start_local_api()
     import flows.pipeline as module
-    from flows import slots, stage_tasks
+    from flows.execution import slots
+    from flows.execution import tasks as stage_tasks
 
     if not (place / "data.dvc").exists():
         stage_tasks.PULL = ("platform",)

@@ -43,7 +43,7 @@ PARAMS = {
 
 def rows(folder: Path) -> list[dict[str, Any]]:
     """Measure in a folder that may be filled; a row a measurement."""
-    from flows.rows import Shipment, new_rows_file
+    from flows.tracking.rows import Shipment, new_rows_file
     from lori_core import calibration, config
     from lori_core.data import sources
     from lori_core.session import open_session
@@ -106,7 +106,7 @@ def _timed(file: Path) -> Any:
 @contextlib.contextmanager
 def _slow_server(folder: Path) -> Iterator[str]:
     """Start MLflow and the proxy in front of it; yield the proxy's address."""
-    from flows.local_api import free_port, wait_until_healthy
+    from flows.server.local_api import free_port, wait_until_healthy
 
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
@@ -175,8 +175,8 @@ def _shipping(folder: Path, file: Path, uri: str) -> Iterator[list[str]]:
 
 def _ship(folder: Path, file: Path, uri: str) -> None:
     """In a process of its own: ship until told to stop, and print the CPU seconds it took."""
-    from flows.mlflow_store import Store
-    from flows.shipping import BackgroundShipping
+    from flows.tracking.mlflow_store import Store
+    from flows.tracking.shipping import BackgroundShipping
 
     shipping = BackgroundShipping(folder, Store(uri, "lori", None), print, file)
     shipping.start()

@@ -28,7 +28,7 @@ PATIENCE = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
-#: A killed run is noticed within minutes (`flows.automations`), a held slot after a restart, too.
+#: A killed run is noticed within minutes (`server.automations`), a held slot after a restart, too.
 SIGNS_OF_LIFE = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (

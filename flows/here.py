@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from flows import graph
-from flows.dvc_repo import opened
 from flows.environment import quiet_environment
+from flows.versioning import graph
+from flows.versioning.dvc_repo import opened
 
 
 def run_here(workspace: Path, say: Callable[[str], None]) -> int:

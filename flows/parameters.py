@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from flows import graph
+from flows.versioning import graph
 from lori_core.errors import InputError, unknown
 from lori_core.report.experiments.catalogue import SPECS
 

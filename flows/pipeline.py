@@ -23,16 +23,16 @@ from prefect.runtime import flow_run  # noqa: E402
 from prefect.states import Completed, Failed  # noqa: E402
 from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
-from flows import graph  # noqa: E402
-from flows.dead_runs import close_dead  # noqa: E402
+from flows.execution.ray_engine import Future, RayEngine  # noqa: E402
+from flows.execution.slots import check_room  # noqa: E402
+from flows.execution.stage_run import BadInput, PipelineRun, StageFailed, read_summary  # noqa: E402
+from flows.execution.tasks import kind, pull, run_stage, run_stage_on_node  # noqa: E402
 from flows.lock import pipeline_lock  # noqa: E402
 from flows.parameters import Experiment, Override, Profile, StageName, Task, select  # noqa: E402
-from flows.plain_logs import plain_logs  # noqa: E402
-from flows.ray_engine import Future, RayEngine  # noqa: E402
-from flows.slots import check_room  # noqa: E402
-from flows.stage_run import BadInput, PipelineRun, StageFailed, read_summary  # noqa: E402
-from flows.stage_tasks import kind, pull, run_stage, run_stage_on_node  # noqa: E402
-from flows.tracking import read_params  # noqa: E402
+from flows.server.dead_runs import close_dead  # noqa: E402
+from flows.server.plain_logs import plain_logs  # noqa: E402
+from flows.tracking.sending import read_params  # noqa: E402
+from flows.versioning import graph  # noqa: E402
 from lori_core.errors import LoriError  # noqa: E402
 
 RETRY_DELAY_SECONDS = 2
@@ -110,7 +110,7 @@ def _gate(workspace: Path, state: State[Any], logger: Any) -> State[Any]:
     """Judge what a run has made; a run that failed or changed nothing is not judged."""
     if not state.is_completed() or state.message == NOTHING_CHANGED:
         return state
-    outcome = import_module("flows.gate").run_gate(workspace, read_params(workspace))
+    outcome = import_module("flows.serving.gate").run_gate(workspace, read_params(workspace))
     for line in outcome.lines():
         logger.info(line)
     return Completed(message="promoted" if outcome.promoted else "not promoted")

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows import graph
 from flows.environment import console_environment, quiet_environment
-from flows.local_api import healthy, start_local_api, wait_until_healthy
 from flows.lock import pipeline_runs
+from flows.server.local_api import healthy, start_local_api, wait_until_healthy
+from flows.versioning import graph
 
 
 def nothing_to_do(workspace: Path, pipeline: str = graph.PIPELINE) -> str | None:
@@ -79,7 +79,7 @@ def _is_no_link(record: logging.LogRecord) -> bool:
 
 
 def _running_api() -> str | None:
-    from flows.services import prefect_url
+    from flows.server.services import prefect_url
 
     url = os.environ.get("PREFECT_API_URL") or prefect_url(Path.cwd())
     return url if url and healthy(f"{url}/health") else None

@@ -27,5 +27,5 @@ else
   prefect work-pool create "$POOL" --type process --overwrite
 fi
 prefect --no-prompt deploy --all --prefect-file "${LORI_PREFECT_FILE:-prefect.yaml}"
-python -m flows.automations
+python -m flows.server.automations
 exec prefect worker start --pool "$POOL"

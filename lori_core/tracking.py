@@ -1,6 +1,6 @@
 """What a stage reports while it runs: rows of JSON lines beside its outputs.
 
-The method imports no tracking server. Whoever runs a stage ships the rows (`flows.tracking`).
+The method imports no tracking server. Whoever runs a stage sends the rows (`flows.tracking`).
 A row is `{"type": …, "time": unix seconds, …}`; the first is `start`, the last `end` or `error`.
 """
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from flows.objects import files_below, folder_md5, md5_of
+from flows.versioning.objects import files_below, folder_md5, md5_of
 from lori_core import adapter_file, mask_file, source_code
 from lori_core.data.example import Example
 from lori_core.evaluation.scorers import ANSWERED, REFUSED

@@ -42,10 +42,10 @@ def add(commands: Any) -> None:
 def _experiment(args: argparse.Namespace) -> int:
     if args.list or not args.names:
         return _list()
-    from flows import graph
     from flows.here import run_here
     from flows.lock import pipeline_lock
     from flows.run import nothing_to_do, run_in_process
+    from flows.versioning import graph
     from lori_core import params_file
     from lori_core.experiments import stages
     from lori_core.experiments.points import POINTS
@@ -92,7 +92,7 @@ def _list() -> int:
 
 
 def _plan(workspace: Path) -> int:
-    from flows import graph
+    from flows.versioning import graph
     from lori_core.cli.pipeline import show_plan
 
     show_plan(graph.plan(workspace, graph.EXPERIMENTS))

@@ -63,8 +63,9 @@ def add(commands: Any) -> None:
 def _why(args: argparse.Namespace) -> int:
     import json
 
-    from flows import lineage_text, why
-    from flows.verification import verify
+    from flows.lineage import text as lineage_text
+    from flows.lineage import why
+    from flows.lineage.verification import verify
 
     named = why.resolve(args.name or ".", Path())
     lineage = why.lineage_of(named, remote=not args.no_remote)
@@ -82,7 +83,8 @@ def _why(args: argparse.Namespace) -> int:
 def _diff(args: argparse.Namespace) -> int:
     import json
 
-    from flows import lineage_diff, why
+    from flows.lineage import difference as lineage_diff
+    from flows.lineage import why
 
     found = lineage_diff.diff(why.resolve(args.first, Path()), why.resolve(args.second, Path()))
     if args.json:
@@ -93,7 +95,7 @@ def _diff(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from flows.compare import compare
+    from flows.serving.compare import compare
     from lori_core.report import side_by_side
 
     print("\n".join(side_by_side.text(compare(args.names, Path(), args.out))))
@@ -102,7 +104,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _restore(args: argparse.Namespace) -> int:
-    from flows import why
+    from flows.lineage import why
 
     name, size = why.restore(args.name, args.out, Path())
     print(f"{args.out}: {name}, {size:,} bytes, each file's MD5 checked")

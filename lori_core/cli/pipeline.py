@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lori_core.errors import LoriError
 
 if TYPE_CHECKING:
-    from flows.graph import Plan
+    from flows.versioning.graph import Plan
     from lori_core.tracking import RunTracker
 
 
@@ -130,14 +130,16 @@ def _check_disk() -> None:
 def pull(args: argparse.Namespace) -> int:
     """Bring in data and base model, and pin the data with DVC."""
     _pull_data()
-    from flows.data import pin
+    from flows.versioning.data import pin
 
     pin(Path.cwd())
     return 0
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from flows import forecast, graph, slots
+    from flows.execution import slots
+    from flows.planning import forecast
+    from flows.versioning import graph
     from lori_core import params_file
     from lori_core.errors import InputError
 
@@ -210,7 +212,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _track(args: argparse.Namespace) -> int:
-    from flows.tracking import ship_all
+    from flows.tracking.sending import ship_all
 
     try:
         sent = ship_all(Path.cwd(), warn=print)
@@ -244,7 +246,7 @@ def _methods(_: argparse.Namespace) -> int:
 def _doctor(_: argparse.Namespace) -> int:
     import sys
 
-    from flows import doctor
+    from flows.doctor import checks as doctor
 
     return doctor.show(doctor.examine(Path.cwd()), colour=sys.stdout.isatty())
 

@@ -55,7 +55,7 @@ def _add_push(commands: Any) -> None:
 
 
 def _push(args: argparse.Namespace) -> int:
-    from flows import hub
+    from flows.serving import hub
     from lori_core import params_file
 
     params = params_file.load()
@@ -68,7 +68,7 @@ def _push(args: argparse.Namespace) -> int:
 
 
 def _gate(args: argparse.Namespace) -> int:
-    from flows.gate import run_gate
+    from flows.serving.gate import run_gate
     from lori_core import params_file
 
     outcome = run_gate(Path(), params_file.load(), args.name)
@@ -80,7 +80,7 @@ def _gate(args: argparse.Namespace) -> int:
 
 
 def _rollback(args: argparse.Namespace) -> int:
-    from flows.registry import Registry
+    from flows.tracking.registry import Registry
     from lori_core import params_file
 
     name = args.model or params_file.load().gate.model
@@ -90,8 +90,9 @@ def _rollback(args: argparse.Namespace) -> int:
 
 
 def _register(args: argparse.Namespace) -> int:
-    from flows import gate, why
-    from flows.registry import Registry
+    from flows.lineage import why
+    from flows.serving import gate
+    from flows.tracking.registry import Registry
     from lori_core import params_file
 
     params = params_file.load()
@@ -107,8 +108,9 @@ def _register(args: argparse.Namespace) -> int:
 
 
 def _card(args: argparse.Namespace) -> int:
-    from flows import card, why
-    from flows.packaging import check_adapter
+    from flows.lineage import why
+    from flows.serving import card
+    from flows.serving.packaging import check_adapter
     from lori_core import params_file
 
     lineage = why.lineage_of(why.resolve(args.name, Path()), remote=False)

@@ -130,7 +130,7 @@ def toy(toy_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database, migrated once: the migration takes seconds."""
-    from flows.mlflow_store import prepare
+    from flows.tracking.mlflow_store import prepare
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     prepare(f"sqlite:///{path}")

@@ -37,8 +37,8 @@ sys.path.insert(0, str(ROOT))
 from ray_cluster import ALONE, Nodes, cluster, environment  # noqa: E402
 from watching import Server, flows, locks, processes, until  # noqa: E402
 
-from flows.local_api import free_port, healthy  # noqa: E402
-from flows.stage_process import reproduce  # noqa: E402
+from flows.execution.stage_process import reproduce  # noqa: E402
+from flows.server.local_api import free_port, healthy  # noqa: E402
 
 KINDS = ("stage", "flow", "worker", "server", "node", "cancel")
 STAGES = ("prepare", "train@a", "train@b", "train@c", "report")
@@ -119,7 +119,7 @@ class Services:
 
     def tool(self, *arguments: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.services", *arguments],
+            [sys.executable, "-m", "flows.server.services", *arguments],
             cwd=self.workspace,
             env={**os.environ, **self.variables},
             capture_output=True,
@@ -130,7 +130,7 @@ class Services:
 
     def process(self, name: str) -> psutil.Process | None:
         """Return the process of a service, if it lives."""
-        from flows.services import _process, _read
+        from flows.server.services import _process, _read
 
         entry = _read(self.workspace)["processes"][name]
         found: psutil.Process | None = _process(entry)

@@ -24,14 +24,14 @@ from ray_cluster import cluster, environment
 def main(home: Path, folders: list[Path]) -> None:
     env = environment(home)
     os.environ.update(env)
-    from flows.local_api import start_local_api, wait_until_healthy
+    from flows.server.local_api import start_local_api, wait_until_healthy
 
     # Before Prefect is imported: it reads its settings once.
     os.environ["PREFECT_API_URL"] = start_local_api()
     with cluster(env) as nodes:
         wait_until_healthy(f"{os.environ['PREFECT_API_URL']}/health")
         import flows.pipeline as module
-        from flows import stage_tasks
+        from flows.execution import tasks as stage_tasks
         from flows.run import run_in_process
 
         stage_tasks.PULL = ("platform",)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from flows.local_api import free_port, wait_until_healthy
+from flows.server.local_api import free_port, wait_until_healthy
 
 #: Where Debian keeps the server's programs.
 VERSIONS = Path("/usr/lib/postgresql")

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from stores import postgres, s3  # noqa: E402
 from watching import FINAL, Server, locks, processes, until  # noqa: E402
 
-from flows.local_api import free_port  # noqa: E402
+from flows.server.local_api import free_port  # noqa: E402
 
 AUTH = "lori:secret-for-tests"
 TOOLS = Path(sys.executable).parent
@@ -82,8 +82,8 @@ def team(folder: Path, workspace: Path) -> Iterator[Team]:
         }
         made = Team(workspace, variables)
         made.run("dvc", "remote", "add", "-q", "-f", "-d", "store", "s3://lori-dvc")
-        made.run("python", "-m", "flows.services", "up")
-        stack.callback(made.run, "python", "-m", "flows.services", "down")
+        made.run("python", "-m", "flows.server.services", "up")
+        stack.callback(made.run, "python", "-m", "flows.server.services", "down")
         yield made
 
 
@@ -123,11 +123,16 @@ def by_schedule(work: Team) -> None:
 def cancelled(work: Team) -> None:
     """Cancel a run while a stage is at work, as the UI does, and look at what is left."""
     run = work.server.start_run(overrides=["tasks.math.training.learning_rate=3e-3"])
-    until(lambda: processes(work.workspace, "flows.stage_process"), "a stage")
+    until(lambda: processes(work.workspace, "flows.execution.stage_process"), "a stage")
     work.run("prefect", "flow-run", "cancel", run)
     began = time.monotonic()
     assert work.server.end_of(run) == "CANCELLED"
-    at_work = ("prefect flow-run execute", "flows.stage_process", "lori stage", "lori_core")
+    at_work = (
+        "prefect flow-run execute",
+        "flows.execution.stage_process",
+        "lori stage",
+        "lori_core",
+    )
     until(lambda: not processes(work.workspace, *at_work), "the end of all processes", 60)
     print(f"cancelled: no process is left after {time.monotonic() - began:.1f} s")
     left = [*work.server.unfinished(), *open_runs(work.variables), *locks(work.workspace)]

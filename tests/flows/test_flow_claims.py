@@ -13,9 +13,9 @@ import pytest
 from test_flow_gate import aliases, plain_version
 from test_flow_tracking_server import server
 
-from flows.claims import PREFIX, claimed
-from flows.local_api import free_port
-from flows.registry import Registry
+from flows.server.local_api import free_port
+from flows.tracking.claims import PREFIX, claimed
+from flows.tracking.registry import Registry
 
 
 @pytest.fixture
@@ -77,8 +77,8 @@ def test_a_failure_inside_gives_the_model_back(uri: str) -> None:
 RACER = """
 import sys, time
 from pathlib import Path
-from flows import claims
-from flows.registry import OvertakenError, Registry
+from flows.tracking import claims
+from flows.tracking.registry import OvertakenError, Registry
 
 registry = Registry(Path())
 version, champion = registry.version("m", sys.argv[1]), registry.at("m", "champion")

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from flows.dead_runs import FILE, close_dead
+from flows.server.dead_runs import FILE, close_dead
 
 pytestmark = pytest.mark.real
 

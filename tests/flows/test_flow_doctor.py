@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from flows import doctor
-from flows.doctor import Finding
-from flows.doctor_services import remotes
-from flows.local_api import free_port
+from flows.doctor import checks as doctor
+from flows.doctor.checks import Finding
+from flows.doctor.services import remotes
+from flows.server.local_api import free_port
 
 SECRET = "lori:secret"
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from flows import graph
-from flows.doctor import locks
-from flows.stage_process import reproduce
+from flows.doctor.checks import locks
+from flows.execution.stage_process import reproduce
+from flows.versioning import graph
 
 #: Reproduces a stage, and is killed halfway through the write that `{where}` does.
 KILLED = """
 import os, signal
 import {module} as module
-from flows.stage_process import reproduce
+from flows.execution.stage_process import reproduce
 
 whole = module.{writer}
 
@@ -73,7 +73,7 @@ def test_a_lock_file_that_a_kill_has_cut_holds_nobody_up(text: str, toy: Path) -
 
 
 def test_a_pin_that_a_kill_has_emptied_is_made_again(toy: Path) -> None:
-    from flows.data import pin
+    from flows.versioning.data import pin
 
     assert pin(toy)
     pinned = (toy / "data.dvc").read_bytes()
@@ -86,7 +86,7 @@ def test_a_pin_that_a_kill_has_emptied_is_made_again(toy: Path) -> None:
 def test_a_stage_that_is_stopped_gives_back_what_it_held(toy: Path) -> None:
     (toy / "toy.py").write_text("import signal; print('up', flush=True); signal.pause()\n")
     with subprocess.Popen(
-        [sys.executable, "-m", "flows.stage_process", "prepare"],
+        [sys.executable, "-m", "flows.execution.stage_process", "prepare"],
         stdout=subprocess.PIPE,
         start_new_session=True,
     ) as process:

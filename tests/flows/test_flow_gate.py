@@ -13,8 +13,9 @@ import pytest
 from hub_server import hub
 from made import Made
 
-from flows import gate, why
-from flows.registry import CHAMPION, PREVIOUS, OvertakenError, Registry, Version
+from flows.lineage import why
+from flows.serving import gate
+from flows.tracking.registry import CHAMPION, PREVIOUS, OvertakenError, Registry, Version
 from lori_core import params_file
 from lori_core.cli import main
 from lori_core.errors import InputError, LoriError
@@ -90,7 +91,7 @@ def test_first_better_worse_and_rollback(folder: Path, capsys: pytest.CaptureFix
 
 
 def test_the_verdict_reaches_mlflow_once(folder: Path) -> None:
-    from flows.tracking import ship_all
+    from flows.tracking.sending import ship_all
 
     Made(folder)
     gate.run_gate(folder, params_file.load())
@@ -105,7 +106,7 @@ def test_the_verdict_reaches_mlflow_once(folder: Path) -> None:
 
 
 def test_the_champions_verdicts_come_from_mlflow_where_dvc_has_lost_them(folder: Path) -> None:
-    from flows.tracking import ship_all
+    from flows.tracking.sending import ship_all
 
     gated(folder, right={"math": 30})
     ship_all(folder)
@@ -231,7 +232,7 @@ def test_two_promotions_racing_leave_one_champion(folder: Path) -> None:
     plain_version(registry, folder, 3)
     registry.promote(first, None)
     code = (
-        "import sys; from pathlib import Path; from flows.registry import *\n"
+        "import sys; from pathlib import Path; from flows.tracking.registry import *\n"
         "r = Registry(Path()); v = r.version('m', sys.argv[1]); c = r.at('m', 'champion')\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "try: r.promote(v, c); print('promoted')\n"

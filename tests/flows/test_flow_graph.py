@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import graph
+from flows.execution.stage_process import reproduce
 from flows.run import nothing_to_do
-from flows.stage_process import reproduce
+from flows.versioning import graph
 from lori_core.errors import InputError
 
 EVERYTHING = ["prepare", "train@math", "train@nlu", "report"]
@@ -132,7 +132,7 @@ def test_an_unknown_stage_is_dvcs_error(toy: Path, capsys: pytest.CaptureFixture
 
 def test_the_cheap_part_imports_neither_prefect_nor_mlflow() -> None:
     code = (
-        "import sys, flows.run, flows.graph; "
+        "import sys, flows.run, flows.versioning.graph; "
         "sys.exit(str([m for m in ('prefect', 'mlflow', 'dvc', 'torch') if m in sys.modules]))"
     )
     result = subprocess.run(

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from made import Made
 
-from flows import lineage_text, provenance, why
-from flows.lineage_diff import diff
-from flows.objects import Objects, files_below
-from flows.verification import differing_bytes, verify
+from flows.lineage import provenance, why
+from flows.lineage import text as lineage_text
+from flows.lineage.difference import diff
+from flows.lineage.verification import differing_bytes, verify
+from flows.versioning.objects import Objects, files_below
 from lori_core.cli import main
 from lori_core.errors import InputError, LoriError
 from support import refused

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from flows.graph import Plan, Stage
 from flows.parameters import select
+from flows.versioning.graph import Plan, Stage
 from lori_core.errors import InputError
 
 PARAMS = {"tasks": {"math": {}, "code": {}}}

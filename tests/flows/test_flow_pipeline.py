@@ -27,7 +27,7 @@ def run(tracked: Path, prefect_api: None, monkeypatch: pytest.MonkeyPatch) -> Ca
     """Run the pipeline in the toy workspace and return the final state of the flow."""
     import flows.pipeline as module
 
-    monkeypatch.setattr("flows.stage_tasks.PULL", ("platform",))
+    monkeypatch.setattr("flows.execution.tasks.PULL", ("platform",))
     monkeypatch.setattr(module, "RETRY_DELAY_SECONDS", 0)
     return lambda **parameters: module.pipeline(**parameters, return_state=True)
 
@@ -110,7 +110,7 @@ def test_bad_input_is_not_retried(run: Callable[..., Any], worked: Worked, toy: 
 def test_what_there_is_not_is_refused_before_anything_starts(
     run: Callable[..., Any], worked: Worked, tracked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.stage_tasks.PULL", ("no_such_module",))
+    monkeypatch.setattr("flows.execution.tasks.PULL", ("no_such_module",))
     state = run(tasks=["maths"])
     assert (
         state.message == "tasks: task 'maths' is unknown; did you mean 'math'? (allowed: math, nlu)"
@@ -134,7 +134,7 @@ def test_a_run_that_finds_nothing_changed_says_so_and_judges_nothing(
 ) -> None:
     assert run().message == "all stages are up to date"
     done = worked()
-    monkeypatch.setattr("flows.gate.run_gate", None)
+    monkeypatch.setattr("flows.serving.gate.run_gate", None)
     assert run(gate=True).message == "nothing changed"
     assert worked() == done
 
@@ -142,7 +142,7 @@ def test_a_run_that_finds_nothing_changed_says_so_and_judges_nothing(
 def test_a_failing_pull_stops_everything(
     run: Callable[..., Any], worked: Worked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.stage_tasks.PULL", ("no_such_module",))
+    monkeypatch.setattr("flows.execution.tasks.PULL", ("no_such_module",))
     state = run()
     assert state.is_failed()
     assert "no_such_module" in state.message
@@ -205,7 +205,7 @@ def test_a_killed_starter_takes_its_child_along(leads: bool, tmp_path: Path) -> 
 
 
 def test_stopping_ends_the_whole_group(tmp_path: Path) -> None:
-    from flows.subprocesses import run_lines
+    from flows.execution.subprocesses import run_lines
 
     stop, seen = threading.Event(), list[str]()
     held = tmp_path / "held"

@@ -16,7 +16,7 @@ import pytest
 from ray_cluster import ALONE
 from ruamel.yaml import YAML
 
-from flows.stage_process import reproduce
+from flows.execution.stage_process import reproduce
 
 pytestmark = pytest.mark.real
 

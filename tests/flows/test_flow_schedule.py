@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows import graph
-from flows.graph import Stage
-from flows.schedule import play
-from flows.stage_process import reproduce
+from flows.execution.stage_process import reproduce
+from flows.planning.schedule import play
+from flows.versioning import graph
+from flows.versioning.graph import Stage
 
 
 def stage(name: str, *above: str, gpus: int = 1) -> Stage:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import services
+from flows.server import services
 from lori_core.files import write_json
 
 

@@ -10,9 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from flows.graph import Stage
+from flows.execution.slots import (
+    LIGHT_STAGES,
+    Slots,
+    StoppedError,
+    allowed_gpus,
+    check_room,
+    visible_gpus,
+)
 from flows.lock import pipeline_lock, pipeline_runs
-from flows.slots import LIGHT_STAGES, Slots, StoppedError, allowed_gpus, check_room, visible_gpus
+from flows.versioning.graph import Stage
 from lori_core.errors import InputError
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from stores import s3
 
-from flows import storage
-from flows.storage import Pushing, configure
+from flows.versioning import storage
+from flows.versioning.storage import Pushing, configure
 from lori_core.cli import main
 from lori_core.errors import ConfigError
 

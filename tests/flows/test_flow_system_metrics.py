@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import rows as rows_files
-from flows import system_metrics
-from flows.rows import read_from
+from flows.execution import system_metrics
+from flows.tracking import rows as rows_files
+from flows.tracking.rows import read_from
 
 
 def test_a_stage_that_reports_gets_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

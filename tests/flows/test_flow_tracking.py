@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from flows.mlflow_store import Store, store_of
-from flows.rows import Shipment, append, last_end, new_rows_file, read_from, rows_files
-from flows.shipping import BackgroundShipping
-from flows.stage_process import reproduce
-from flows.tracking import Shipper, flatten, ship_all
+from flows.execution.stage_process import reproduce
+from flows.tracking.mlflow_store import Store, store_of
+from flows.tracking.rows import Shipment, append, last_end, new_rows_file, read_from, rows_files
+from flows.tracking.sending import Shipper, flatten, ship_all
+from flows.tracking.shipping import BackgroundShipping
 
 
 def client(workspace: Path) -> Any:
@@ -212,7 +212,7 @@ def test_the_store_is_here_unless_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_preparing_a_current_database_changes_nothing(tracked: Path) -> None:
-    from flows.mlflow_store import prepare
+    from flows.tracking.mlflow_store import prepare
 
     uri = store_of(tracked).uri
     before = (tracked / "mlflow.db").read_bytes()

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.local_api import free_port, wait_until_healthy
-from flows.mlflow_store import Store
-from flows.rows import append, new_rows_file
-from flows.shipping import BackgroundShipping
-from flows.tracking import Shipper
+from flows.server.local_api import free_port, wait_until_healthy
+from flows.tracking.mlflow_store import Store
+from flows.tracking.rows import append, new_rows_file
+from flows.tracking.sending import Shipper
+from flows.tracking.shipping import BackgroundShipping
 from lori_core.tracking import FileTracker
 
 pytestmark = pytest.mark.real

@@ -11,9 +11,10 @@ import pytest
 import torch
 from made import TRAINING, Made, _verdict
 
-from flows import gate, why
-from flows.registry import CHAMPION
-from flows.verification import verify
+from flows.lineage import why
+from flows.lineage.verification import verify
+from flows.serving import gate
+from flows.tracking.registry import CHAMPION
 from lori_core import methods, params_file, source_code, tuned, tuning
 from lori_core.cli import main
 from lori_core.config import LoriSection

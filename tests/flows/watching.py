@@ -92,7 +92,7 @@ def flows(workspace: Path) -> list[psutil.Process]:
 
 def locks(workspace: Path) -> Iterator[str]:
     """Yield locks that stay behind."""
-    from flows.doctor import locks as findings
+    from flows.doctor.checks import locks as findings
     from flows.lock import pipeline_runs
 
     if pipeline_runs(workspace):

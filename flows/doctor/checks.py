@@ -1,0 +1,251 @@
+"""`lori doctor`: is this machine ready for a run? One line for each thing that can be wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from flows.environment import quiet_environment
+from flows.versioning.dvc_repo import read_rwlock, rwlock_file
+from lori_core.errors import LoriError
+
+#: Below this no run begins; below ten times this a real base model does not fit.
+DISK_BYTES = 2**30
+#: Between two clocks; beyond it tokens expire early and shared files come from the future.
+CLOCK_SECONDS = 60.0
+#: The packages whose versions decide whether anything works.
+CORE = ("torch", "transformers", "peft", "accelerate", "prefect", "dvc", "mlflow", "fastapi",
+        "sqlalchemy")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, whether it is well, what was seen, and what to do if not."""
+
+    name: str
+    ok: bool
+    text: str
+    todo: str = ""
+
+
+Check = Callable[[Path, Mapping[str, Any]], Iterator[Finding]]
+
+
+def examine(workspace: Path) -> Iterator[Finding]:
+    """Yield the findings, as each is made; nothing is changed, nothing is waited for long.
+
+    A check that breaks is itself a finding: the others still run.
+    """
+    from flows.doctor import services as services
+
+    quiet_environment()
+    params: Mapping[str, Any] = {}
+    checks: list[Check] = [
+        python, versions, settings, engine, gpus, disk,
+        services.prefect, services.mlflow, services.remotes, services.ray, services.clock,
+        locks,
+    ]  # fmt: skip
+    try:
+        params = _params(workspace)
+    except LoriError as error:
+        yield Finding("params.yaml", False, str(error), "correct that key")
+        checks.remove(settings)
+    for check in checks:
+        try:
+            yield from check(workspace, params)
+        except Exception as error:  # whatever it is, the next check may say why
+            yield Finding(check.__name__, False, f"{type(error).__name__}: {error}", "see above")
+
+
+def _params(workspace: Path) -> Mapping[str, Any]:
+    from lori_core import params_file
+
+    values: Mapping[str, Any] = params_file.load(workspace / "params.yaml").model_dump()
+    return values
+
+
+def python(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """Python 3.11 or newer."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    ok = sys.version_info >= (3, 11)
+    yield Finding("python", ok, version, "install Python 3.11 or newer, then make setup")
+
+
+def versions(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """Every requirement of the project, against what is installed."""
+    wrong = list(_unmet(metadata.requires("lori") or []))
+    if wrong:
+        yield Finding("packages", False, "; ".join(wrong), "make setup")
+    else:
+        said = ", ".join(f"{name} {metadata.version(name)}" for name in CORE)
+        yield Finding("packages", True, said)
+
+
+def _unmet(requirements: list[str]) -> Iterator[str]:
+    from packaging.requirements import Requirement
+
+    for line in requirements:
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            yield f"{requirement.name} is not installed"
+            continue
+        if found not in requirement.specifier:
+            yield f"{requirement.name} {found} is installed, {requirement.specifier} is needed"
+
+
+def settings(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """`params.yaml` is what a run accepts."""
+    yield Finding("params.yaml", True, f"{len(params['tasks'])} tasks, every key checked")
+
+
+def engine(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """What the settings need beyond the default is installed."""
+    from flows.extras import missing
+
+    wanted = {
+        "execution.engine: ray": ("ray", params.get("execution", {}).get("engine") == "ray"),
+        "model.quantization": ("quantization", bool(params.get("model", {}).get("quantization"))),
+    }
+    needed = {what: extra for what, (extra, applies) in wanted.items() if applies}
+    for what, extra in needed.items():
+        lacking = missing(extra)
+        text = f"{what} needs {', '.join(lacking)}" if lacking else f"{what}: installed"
+        yield Finding("extras", not lacking, text, f"pip install 'lori[{extra}]'")
+    if not needed:
+        yield Finding("extras", True, "the settings need none")
+
+
+def gpus(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """The driver's GPUs, and whether PyTorch can use them."""
+    listed = nvidia_smi()
+    wanted = params.get("execution", {}).get("gpus", "auto")
+    if listed is None or not listed:
+        seen = "no NVIDIA driver" if listed is None else "a driver, but no GPU"
+        asked = isinstance(wanted, int)
+        yield Finding(
+            "gpu",
+            not asked,
+            f"{seen}; execution.gpus asks for {wanted}" if asked else f"{seen}: stages use the CPU",
+            "install the driver, or set execution.gpus to auto",
+        )
+        return
+    yield Finding("gpu", True, "; ".join(listed))
+    import torch
+
+    built = torch.version.cuda
+    yield Finding(
+        "torch",
+        torch.cuda.is_available(),
+        f"torch {torch.__version__} for CUDA {built}"
+        + ("" if torch.cuda.is_available() else " cannot use these GPUs"),
+        "install a torch for this driver (nvidia-smi names the newest CUDA it takes)",
+    )
+    free = [_free_share(index) for index in range(torch.cuda.device_count())]
+    busy = [str(index) for index, share in enumerate(free) if share < 0.9]
+    yield Finding(
+        "gpu memory",
+        not busy,
+        f"GPU {', '.join(busy)}: in use by others" if busy else "free",
+        "end what uses them (nvidia-smi), or leave them out by CUDA_VISIBLE_DEVICES",
+    )
+
+
+def _free_share(index: int) -> float:
+    import torch
+
+    free, total = torch.cuda.mem_get_info(index)
+    return float(free) / float(total)
+
+
+def nvidia_smi() -> list[str] | None:
+    """Return `name, memory, driver` of each GPU; `None` where there is no working driver."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip().splitlines() if done.returncode == 0 else None
+
+
+def disk(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """Room in the workspace and in the cache of models."""
+    from lori_core.models import cache_folder
+
+    for name, folder in {"disk": workspace, "model cache": cache_folder()}.items():
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(there).free
+        writable = os.access(there, os.W_OK)
+        text = f"{free / 1e9:.0f} GB free at {folder}" + ("" if writable else ", not writable")
+        todo = "free some space, or move the folder (LORI_CACHE; dvc cache dir)"
+        yield Finding(name, free >= DISK_BYTES and writable, text, todo)
+
+
+def locks(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """Locks of processes that are gone, and of those that still work."""
+    from flows.lock import holder, pipeline_runs
+
+    if pipeline_runs(workspace):
+        yield Finding("pipeline", True, f"one runs here now (process {holder(workspace)})")
+    left = [*_dvc_locks(workspace), *_git_locks(workspace), *_services(workspace)]
+    for what, todo in left:
+        yield Finding("locks", False, what, todo)
+    if not left:
+        yield Finding("locks", True, "none left behind")
+
+
+def _dvc_locks(workspace: Path) -> Iterator[tuple[str, str]]:
+    """Yield what a killed DVC left: DVC drops it at its next run, so this is for people's eyes."""
+    path = rwlock_file(workspace)
+    entries = read_rwlock(path)
+    if entries is None:
+        yield f"{path} was cut off by a kill", f"lori run mends it; for DVC alone, delete {path}"
+        return
+    holders = {
+        info["pid"]: locked
+        for kind in ("read", "write")
+        for locked, held in entries.get(kind, {}).items()
+        for info in (held if isinstance(held, list) else [held])
+    }
+    for pid, locked in sorted(holders.items()):
+        if not Path(f"/proc/{pid}").exists():
+            yield f"DVC's lock on {locked} by process {pid}, which is gone", f"delete {path}"
+
+
+def _git_locks(workspace: Path) -> Iterator[tuple[str, str]]:
+    path = workspace / ".git" / "index.lock"
+    if path.exists() and time.time() - path.stat().st_mtime > CLOCK_SECONDS:
+        yield f"{path} is left of a git command", f"delete {path} if no git runs"
+
+
+def _services(workspace: Path) -> Iterator[tuple[str, str]]:
+    from flows.server.services import status
+
+    gone = [name for name, alive in status(workspace).items() if not alive]
+    if gone:
+        yield f"{', '.join(gone)} of `make up` ended by itself (.lori/logs)", "make down; make up"
+
+
+def show(findings: Iterator[Finding], *, colour: bool) -> int:
+    """Print the findings; return 0 if all is well, else 1."""
+    bad = 0
+    for finding in findings:
+        mark, code = ("ok ", 32) if finding.ok else ("BAD", 31)
+        mark = f"\033[{code}m{mark}\033[0m" if colour else mark
+        todo = "" if finding.ok or not finding.todo else f" → {finding.todo}"
+        print(f"{mark}  {finding.name:12} {finding.text}{todo}", flush=True)
+        bad += not finding.ok
+    return 1 if bad else 0

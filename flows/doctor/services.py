@@ -1,0 +1,204 @@
+"""The part of `lori doctor` that asks other machines: reachable, authenticated, same time."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from flows.doctor.checks import CLOCK_SECONDS, Finding
+
+TIMEOUT_SECONDS = 5.0
+
+
+def prefect_address(workspace: Path) -> str | None:
+    """Return the API that flows would use; `None` where each run brings its own."""
+    from flows.server.services import prefect_url
+
+    return os.environ.get("PREFECT_API_URL") or prefect_url(workspace)
+
+
+def prefect(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """The Prefect server answers, and takes our credentials."""
+    url = prefect_address(workspace)
+    if url is None:
+        yield Finding("prefect", True, "no server is named: each run brings its own")
+        return
+    secret = os.environ.get("PREFECT_API_AUTH_STRING")
+    key = os.environ.get("PREFECT_API_KEY")
+    import base64
+
+    headers = {}
+    if secret:
+        headers["Authorization"] = f"Basic {base64.b64encode(secret.encode()).decode()}"
+    elif key:
+        headers["Authorization"] = f"Bearer {key}"
+    yield _asked("prefect", f"{url}/admin/version", headers,
+                 "set PREFECT_API_URL, and PREFECT_API_AUTH_STRING as user:password")  # fmt: skip
+
+
+def mlflow(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """The tracking store can be used."""
+    from flows.tracking.mlflow_store import sqlite_file, store_of
+
+    uri = store_of(workspace, params).uri
+    database = sqlite_file(uri)
+    if database is not None:
+        ok = os.access(database.parent, os.W_OK)
+        text = f"{database}" + ("" if database.exists() else " (made by the first run)")
+        yield Finding("mlflow", ok, text, "make the folder writable, or set tracking.uri")
+    elif uri.startswith("http"):
+        import base64
+
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+        password = os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+        token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+        headers = {}
+        if user:
+            encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
+            headers["Authorization"] = f"Basic {encoded}"
+        elif token:
+            headers["Authorization"] = f"Bearer {token}"
+        yield _asked("mlflow", f"{uri}/api/2.0/mlflow/experiments/search?max_results=1", headers,
+                     "set tracking.uri, MLFLOW_TRACKING_USERNAME and _PASSWORD")  # fmt: skip
+    else:
+        yield from _reached("mlflow", uri, 5432, "start the database, or set tracking.uri")
+
+
+def _asked(name: str, url: str, headers: Mapping[str, str], todo: str) -> Finding:
+    """Ask an HTTP address; anything but success is said in words that name it."""
+    import httpx
+
+    shown = _without_secrets(url.partition("?")[0])
+    try:
+        answer = httpx.get(url, headers=dict(headers), timeout=TIMEOUT_SECONDS)
+    except httpx.HTTPError as error:
+        return Finding(name, False, f"{shown}: not reachable ({error})", todo)
+    if answer.status_code in (401, 403):
+        return Finding(
+            name, False, f"{shown}: refuses our credentials ({answer.status_code})", todo
+        )
+    if answer.status_code != 200:
+        return Finding(name, False, f"{shown}: answers {answer.status_code}", todo)
+    return Finding(name, True, f"{shown}: reachable, and takes our credentials")
+
+
+def _without_secrets(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return url.replace(f"{parts.username}:{parts.password}@", "")
+
+
+def _reached(name: str, address: str, port: int, todo: str) -> Iterator[Finding]:
+    """Open and close a TCP connection."""
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    host, port = parts.hostname or "localhost", parts.port or port
+    try:
+        socket.create_connection((host, port), timeout=TIMEOUT_SECONDS).close()
+    except OSError as error:
+        yield Finding(
+            name, False, f"{host}:{port}: not reachable ({error.strerror or error})", todo
+        )
+    else:
+        yield Finding(name, True, f"{host}:{port}: reachable")
+
+
+def ray(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """The Ray cluster answers, where one is used."""
+    execution = params.get("execution", {})
+    if execution.get("engine") != "ray":
+        return
+    address = execution.get("ray_address")
+    if address is None:
+        yield Finding("ray", True, "no address: each run starts a cluster on its own machine")
+        return
+    default = 10001 if address.startswith("ray://") else 6379
+    yield from _reached("ray", address, default, "ray start on that machine; execution.ray_address")
+
+
+def remotes(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """Each DVC remote can be listed with the credentials there are."""
+    from dvc.config import ConfigError
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(workspace)) as repo:
+            names = list(repo.config.get("remote", {}))
+            if not names:
+                yield Finding("dvc remote", True, "none: artifacts stay on this machine")
+            for name in names:
+                yield listed(repo, name)
+    except (DvcException, ConfigError) as error:
+        yield Finding(
+            "dvc", False, " ".join(str(error).split()), "run this in the project's folder"
+        )
+
+
+def listed(repo: Any, name: str) -> Finding:
+    """Return whether one DVC remote can be listed."""
+    url = repo.config["remote"][name]["url"]
+    try:
+        remote = repo.cloud.get_remote(name=name)
+        if remote.fs.protocol == "local":
+            there = next(p for p in (Path(remote.path), *Path(remote.path).parents) if p.exists())
+            if not os.access(there, os.W_OK):
+                raise PermissionError(f"{there} is not writable")
+        elif url.startswith("http"):
+            import httpx
+
+            httpx.get(url, timeout=TIMEOUT_SECONDS)
+        else:
+            _list_store(remote)
+    except Exception as error:  # each kind of store has errors of its own
+        first = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        todo = f"check the address, the network and the credentials (dvc remote modify {name})"
+        return Finding("dvc remote", False, f"{name} at {url}: {first}", todo)
+    return Finding("dvc remote", True, f"{name} at {url}: reachable")
+
+
+def _list_store(remote: Any) -> None:
+    """List a bucket's folder; one that nothing was pushed to yet is looked for in its bucket."""
+    try:
+        remote.fs.ls(remote.path, detail=False)
+    except FileNotFoundError:
+        remote.fs.ls(remote.path.split("/")[0], detail=False)
+
+
+def clock(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """This machine's clock agrees with the servers', and with the files of the workspace."""
+    for name, url in _clocks(workspace, params).items():
+        apart = _apart(url)
+        if apart is not None:
+            text = f"{apart:+.0f} s against {name}"
+            yield Finding("clock", abs(apart) <= CLOCK_SECONDS, text, "set the clock (NTP)")
+    newest = max(path.stat().st_mtime for path in workspace.iterdir())
+    future = newest - time.time()
+    text = "no file is from the future" if future <= 1 else f"a file is {future:.0f} s ahead"
+    yield Finding("clock", future <= CLOCK_SECONDS, text, "set the clock (NTP) on all machines")
+
+
+def _clocks(workspace: Path, params: Mapping[str, Any]) -> dict[str, str]:
+    from flows.tracking.mlflow_store import store_of
+
+    uri = store_of(workspace, params).uri
+    prefect_url = prefect_address(workspace)
+    found = {"prefect": f"{prefect_url}/health"} if prefect_url else {}
+    return found | ({"mlflow": f"{uri}/health"} if uri.startswith("http") else {})
+
+
+def _apart(url: str) -> float | None:
+    """Return how far a server's clock is ahead of ours, in seconds; `None` if it does not say."""
+    import httpx
+
+    try:
+        said = httpx.get(url, timeout=TIMEOUT_SECONDS).headers.get("date")
+    except httpx.HTTPError:
+        return None
+    return parsedate_to_datetime(said).timestamp() - time.time() if said else None

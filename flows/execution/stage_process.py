@@ -1,0 +1,68 @@
+"""`python -m flows.execution.stage_process STAGE`: one stage, by DVC, in a process of its own.
+
+The same work as `dvc --wait-for-lock repro --single-item STAGE`, with three differences: it ends
+when the flow ends, however that ends; it prints the stage's own lines and DVC's warnings, not
+DVC's narration; and it ends with the exit code of the stage's command, where DVC says 255.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import signal
+import sys
+from pathlib import Path
+
+from flows.environment import quiet_environment
+from flows.versioning.dvc_repo import opened
+from lori_core.process import die_with_parent
+
+
+def main(arguments: list[str]) -> int:
+    """Reproduce one stage and return the exit code of its command, 255 if DVC itself failed."""
+    die_with_parent()
+    # An exception, so that DVC gives back the paths it holds; the group tells the stage.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    quiet_environment()
+    (stage,) = arguments
+    return reproduce(stage)
+
+
+def reproduce(stage: str) -> int:
+    """Let DVC run one stage if it must run; wait for DVC's lock, which is held only shortly."""
+    from dvc.exceptions import DvcException
+    from dvc.logger import set_loggers_level
+    from dvc.stage.exceptions import StageCmdFailedError
+
+    try:
+        with set_loggers_level(logging.WARNING), opened(Path.cwd()) as repo:
+            repo.reproduce(stage, single_item=True)
+    except DvcException as error:
+        chain = _causes(error)
+        for cause in chain:
+            if isinstance(cause, StageCmdFailedError):
+                return _exit_code(cause)
+        print("dvc:", ": ".join(" ".join(str(cause).split()) for cause in chain), file=sys.stderr)
+        return 255
+    return 0
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None:
+        chain.append(current)
+        current = current.__cause__
+    return chain
+
+
+def _exit_code(error: BaseException) -> int:
+    # DVC keeps the code only in its text: "failed to run: COMMAND, exited with 2".
+    found = re.search(r"exited with (-?\d+)$", str(error))
+    code = int(found.group(1)) if found else 1
+    # A command ended by a signal has a negative code; a shell would say 128 + signal.
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

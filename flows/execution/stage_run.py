@@ -1,0 +1,271 @@
+"""Runs one command of the pipeline as a child process and says how it ended."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flows.environment import child_environment
+from flows.execution.slots import Slots, allowed_gpus
+from flows.execution.subprocesses import run_lines
+from flows.execution.system_metrics import sampled
+from flows.tracking import rows as rows_files
+from flows.tracking.mlflow_store import store_of
+from flows.tracking.rows import PIPELINE, Shipment, new_rows_file
+from flows.tracking.sending import HASHES_TAG, read_params
+from flows.tracking.shipping import BackgroundShipping
+from flows.versioning import snapshot
+from flows.versioning.graph import PIPELINE as PIPELINE_FILE
+from flows.versioning.graph import REPORTS, hashes_text, output_hashes, recorded
+from flows.versioning.storage import Pushing
+from lori_core.tracking import ROWS_VARIABLE
+
+TAIL_LINES = 20
+
+
+class StageFailed(Exception):  # noqa: N818 - a state's name in Prefect's UI
+    """A stage's process failed; a retry may help."""
+
+    exit_code = 1
+    #: What the stage reported on a node without the workspace's folder: file → text.
+    rows: Mapping[str, str] = {}
+
+
+class BadInput(StageFailed):
+    """A stage refused its input (exit code 2); a retry would only refuse it again."""
+
+    exit_code = 2
+
+
+class Cancelled(StageFailed):
+    """The pipeline was stopped while the stage ran or waited."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended well: whether it did work, and for how many seconds."""
+
+    ran: bool
+    seconds: float
+
+
+class PipelineRun:
+    """One pipeline, in the process that runs its flow: the GPUs, the rows, the stop signal."""
+
+    def __init__(
+        self,
+        workspace: Path,
+        flow_run_id: str,
+        warn: Callable[[str], None],
+        report: Path = REPORTS[PIPELINE_FILE],
+    ) -> None:
+        self.workspace = workspace
+        self.report = report
+        self.params = read_params(workspace)
+        self.execution: Mapping[str, Any] = self.params.get("execution") or {}
+        self.retries = int(self.execution.get("retries", 1))
+        self.stop = threading.Event()
+        self.slots = Slots(allowed_gpus(self.execution.get("gpus", "auto")), self.stop)
+        self.rows = new_rows_file(workspace, PIPELINE)
+        self.tags = {"prefect.flow_run_id": flow_run_id, **git_tags(workspace)}
+        self.pushing = Pushing(workspace, self.params.get("storage") or {}, warn)
+        self.shipping = BackgroundShipping(
+            workspace, store_of(workspace, self.params), warn, self.rows
+        )
+        parent = self.rows.relative_to(workspace).as_posix()
+        self.place = Place(workspace, parent, self.tags, self.stop)
+
+    def start(self) -> None:
+        """Open the parent run and begin to ship."""
+        moment = time.strftime("%Y-%m-%d %H:%M:%S")
+        tags = {"mlflow.runName": f"pipeline {moment}", **self.tags}
+        Shipment(Shipment.of(self.rows).path, tags=tags).save()
+        rows_files.append(self.rows, "start", stage=PIPELINE, pid=os.getpid())
+        rows_files.append(self.rows, "params", values=self.params)
+        self.shipping.start()
+        self.pushing.start()
+
+    def skipped(self, stages: Sequence[str]) -> None:
+        """Link stages of one file that do not run to the runs that made their outputs."""
+        file = stages[0].rpartition(":")[0] if stages else ""
+        made = recorded(self.workspace, file or PIPELINE_FILE)
+        for stage in stages:
+            outs = hashes_text(made.get(stage.rpartition(":")[2], {}))
+            rows_files.append(self.rows, "skipped", stage=stage, outs=outs)
+
+    def end(self, failure: tuple[str, int] | None) -> bool:
+        """Close the parent run and ship the rest; return whether all of it went out."""
+        summary = read_summary(self.workspace / self.report)
+        unsent = self.pushing.finish(everything=failure is None)
+        if self.pushing.remote:
+            sent = "; ".join(unsent) or f"all to {self.pushing.remote}"
+            rows_files.append(self.rows, "tags", values={"lori.push": sent})
+        if failure is None:
+            rows_files.append(self.rows, "metrics", values=summary.get("metrics") or {}, step=None)
+            if (self.workspace / self.report).is_dir():
+                rows_files.append(self.rows, "artifact", path=self.report.as_posix())
+            self._keep_state()
+            rows_files.append(self.rows, "end")
+        else:
+            message, exit_code = failure
+            self._keep_state()
+            rows_files.append(self.rows, "error", message=message, exit_code=exit_code)
+        return self.shipping.finish()
+
+    def _keep_state(self) -> None:
+        """Keep what the workspace says now (dvc.lock and the like) here and with the run."""
+        kept = snapshot.keep(self.workspace, self.rows.stem)
+        if kept is not None:
+            rows_files.append(self.rows, "artifact", path=str(kept.relative_to(self.workspace)))
+
+    def cancel(self) -> None:
+        """Stop every stage that runs and every one that waits."""
+        self.stop.set()
+        self.slots.wake()
+        self.pushing.cancel()
+
+
+@dataclass
+class Place:
+    """Where commands of a pipeline run: a workspace, here or on a node of a cluster.
+
+    Attributes:
+        workspace: the folder the command runs in.
+        parent: the pipeline's rows file, relative to the workspace.
+        tags: what each run in MLflow is tagged with.
+        stop: set when the pipeline is being stopped.
+    """
+
+    workspace: Path
+    parent: str
+    tags: Mapping[str, str]
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def stage(
+        self,
+        stage: str,
+        devices: str,
+        task_run_id: str,
+        line: Callable[[str], None],
+        *options: str,
+    ) -> Finished:
+        """Let DVC reproduce one stage; `options` go to `flows.execution.stage_process`.
+
+        Raises:
+            BadInput: the stage refused its input.
+            Cancelled: the pipeline was stopped.
+            StageFailed: anything else went wrong.
+        """
+        command = [sys.executable, "-m", "flows.execution.stage_process", *options, stage]
+        finished, rows = self.command(stage, command, devices, task_run_id, line)
+        outs = hashes_text(output_hashes(self.workspace, stage))
+        if finished.ran:
+            rows_files.append(rows, "tags", values={HASHES_TAG: outs})
+        else:
+            rows_files.append(self.workspace / self.parent, "skipped", stage=stage, outs=outs)
+        return finished
+
+    def command(
+        self,
+        name: str,
+        command: Sequence[str],
+        devices: str,
+        task_run_id: str,
+        line: Callable[[str], None],
+    ) -> tuple[Finished, Path]:
+        """Run a command that reports by rows; return how it went and its rows file.
+
+        The command did work if it wrote rows. Raises as `stage` does.
+        """
+        rows = new_rows_file(self.workspace, name)
+        self._announce(rows, name, task_run_id)
+        tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+
+        def take(text: str) -> None:
+            tail.append(text)
+            line(text)
+
+        started = time.monotonic()
+        with sampled(rows):
+            code = run_lines(
+                command,
+                folder=self.workspace,
+                environment=child_environment(
+                    **{ROWS_VARIABLE: str(rows), "CUDA_VISIBLE_DEVICES": devices}
+                ),
+                line=take,
+                stop=self.stop,
+            )
+        ran = rows.exists()
+        if code != 0 or self.stop.is_set():
+            raise self._failure(rows, code, list(tail))
+        if not ran:
+            Shipment.of(rows).path.unlink(missing_ok=True)
+        return Finished(ran, time.monotonic() - started), rows
+
+    def _announce(self, rows: Path, name: str, task_run_id: str) -> None:
+        tags = {"prefect.task_run_id": task_run_id, "mlflow.runName": name, **self.tags}
+        Shipment(Shipment.of(rows).path, parent=self.parent, tags=tags).save()
+
+    def _failure(self, rows: Path, code: int, tail: list[str]) -> StageFailed:
+        """Return the error of a failed command: from its rows, else from its last line."""
+        if self.stop.is_set():
+            self._report(rows, "cancelled", 1)
+            return Cancelled("cancelled")
+        said = rows_files.last_end(rows)
+        if said is not None and said["type"] == "error":
+            message, exit_code = str(said.get("message")), int(said.get("exit_code", 1))
+        else:
+            message, exit_code = _last_words(code, tail), code
+            self._report(rows, message, code)
+        return (BadInput if exit_code == BadInput.exit_code else StageFailed)(message)
+
+    def _report(self, rows: Path, message: str, exit_code: int) -> None:
+        """Say in the rows what the process could not; a run exists only if it wrote some."""
+        if rows.exists():
+            rows_files.append(rows, "error", message=message, exit_code=exit_code)
+        else:
+            Shipment.of(rows).path.unlink(missing_ok=True)
+
+
+def _last_words(code: int, tail: list[str]) -> str:
+    ended = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+    return f"{tail[-1]} ({ended})" if tail else ended
+
+
+def read_summary(report: Path) -> dict[str, Any]:
+    """Return a report's `summary.json`; empty if there is none."""
+    path = report / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def git_tags(workspace: Path) -> dict[str, str]:
+    """Return the commit and whether the tree differs from it; empty outside a git repository."""
+    commit = _git(workspace, "rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    changed = bool(_git(workspace, "status", "--porcelain", "--untracked-files=no"))
+    return {"mlflow.source.git.commit": commit, "git.changed": str(changed).lower()}
+
+
+def _git(workspace: Path, *arguments: str) -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", *arguments], cwd=workspace, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -1,0 +1,88 @@
+"""The tasks of the flow `lori`: the pull, and a stage here or on a node of a cluster."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from flows.environment import quiet_environment
+
+quiet_environment()
+
+from prefect import State, get_run_logger, task  # noqa: E402
+from prefect.cache_policies import NO_CACHE  # noqa: E402
+from prefect.runtime import task_run  # noqa: E402
+from prefect.states import Completed, Failed  # noqa: E402
+
+from flows.execution.ray_engine import Delivery, Order, carry_out  # noqa: E402
+from flows.execution.slots import StoppedError  # noqa: E402
+from flows.execution.stage_run import BadInput, Cancelled, Finished, PipelineRun, StageFailed  # noqa: E402
+from lori_core.errors import LoriError  # noqa: E402
+
+#: The module and arguments of `lori pull`.
+PULL = ("lori_core.cli", "pull")
+
+
+def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
+    """Say whether a failed task may run again: not after bad input, not after cancellation."""
+    error = state.data
+    return isinstance(error, StageFailed) and not isinstance(error, BadInput | Cancelled)
+
+
+def _outcome(work: Any) -> State[Any]:
+    """Run `work()` and turn how it ended into a state; a traceback would tell a user nothing."""
+    try:
+        made: Finished | Delivery = work()
+    except StoppedError:
+        return Failed(message="cancelled", data=Cancelled("cancelled"))
+    except StageFailed as error:
+        return Failed(message=str(error), data=error)
+    except LoriError as error:
+        return Failed(message=str(error), data=kind(error)(str(error)))
+    finished = made.finished if isinstance(made, Delivery) else made
+    name = "Completed" if finished.ran else "Unchanged"
+    return Completed(name=name, message=f"{finished.seconds:.0f} s", data=made)
+
+
+def kind(error: LoriError) -> type[StageFailed]:
+    """Return what an error of ours becomes as a failed state."""
+    return BadInput if error.exit_code == BadInput.exit_code else StageFailed
+
+
+@task(name="pull", task_run_name="pull", cache_policy=NO_CACHE, retry_condition_fn=worth_retrying)
+def pull(run: PipelineRun) -> State[Any]:
+    """Bring `data/` and `data.dvc` to what `params.yaml` says, with `lori pull`."""
+    logger = get_run_logger()
+    command = [sys.executable, "-m", "lori_core.process", *PULL]
+    task_run_id = str(task_run.id)
+    return _outcome(lambda: run.place.command("pull", command, "", task_run_id, logger.info)[0])
+
+
+@task(
+    name="stage", task_run_name="{stage}", cache_policy=NO_CACHE, retry_condition_fn=worth_retrying
+)
+def run_stage(stage: str, gpus: int, run: PipelineRun) -> State[Any]:
+    """Let DVC reproduce one stage, in a process of its own, on GPUs of its own."""
+    logger = get_run_logger()
+    task_run_id = str(task_run.id)
+
+    def work() -> Finished:
+        with run.slots.hold(gpus) as devices:
+            finished = run.place.stage(stage, devices, task_run_id, logger.info)
+        if finished.ran:
+            run.pushing.stage(stage)
+        return finished
+
+    return _outcome(work)
+
+
+@task(
+    name="stage",
+    task_run_name="{order.stage}",
+    cache_policy=NO_CACHE,
+    retry_condition_fn=worth_retrying,
+)
+def run_stage_on_node(order: Order) -> State[Any]:
+    """Let DVC reproduce one stage on a node of a cluster, on the GPUs it was given there."""
+    logger = get_run_logger()
+    return _outcome(lambda: carry_out(order, str(task_run.id), logger.info))

@@ -1,0 +1,282 @@
+"""The way back from an artifact to its data: the graph that `dvc.lock` recorded, read from it.
+
+Each node is something with a hash: an adapter, a mask, an evaluation, a file of data. What an
+artifact says of itself (`lori_core.origin`) is put beside what DVC recorded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from flows.versioning.objects import Objects
+from flows.versioning.snapshot import Entry, Snapshot, StageEntry
+from lori_core import origin
+from lori_core.errors import AdapterError, InputError, nearest
+from lori_core.origin import Origin
+
+EVALUATIONS = "artifacts/evaluations"
+
+
+@dataclass
+class Node:
+    """One artifact, or one file or folder of data.
+
+    Attributes:
+        name: its path in the workspace.
+        kind: `adapter`, `merged adapter`, `mask`, `evaluation`, `report`, `metrics`, `data`, ….
+        entry: what DVC recorded of it.
+        stage: what made it; None for data.
+        origin: what it says of itself, where that can be read.
+        inputs: the names of the nodes it was made from.
+        code: the source files it was computed by, with their MD5.
+        presence: `cache`, `remote` or `gone`.
+        here: whether its files are in the workspace.
+        facts: more for people: sources and licence of data, scores, who made it where.
+    """
+
+    name: str
+    kind: str
+    entry: Entry
+    stage: StageEntry | None = None
+    origin: Origin | None = None
+    inputs: list[str] = field(default_factory=list)
+    code: dict[str, str] = field(default_factory=dict)
+    presence: str = ""
+    here: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The content key it holds; empty where it has none."""
+        return self.origin.key if self.origin else ""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters that its stage read."""
+        return dict(self.stage.params) if self.stage else {}
+
+
+class Lineage:
+    """The nodes that artifacts were made from, themselves first."""
+
+    def __init__(self, snapshot: Snapshot, objects: Objects, targets: Sequence[str]) -> None:
+        self.snapshot = snapshot
+        self.objects = objects
+        self.targets = tuple(targets)
+        self.nodes: dict[str, Node] = {}
+        self._made: dict[str, Node] = {}
+        for target in targets:
+            self._add(target)
+
+    def _add(self, name: str) -> None:
+        waiting = [name]
+        while waiting:
+            current = waiting.pop()
+            if current not in self.nodes:
+                node = self._node(current)
+                self.nodes[current] = node
+                waiting.extend(reversed(node.inputs))
+
+    def _node(self, name: str) -> Node:
+        stage = self.snapshot.makers.get(name)
+        node = self._bare(name) if stage else self._data(name)
+        node.here = self.snapshot.here and (self.snapshot.workspace / name).exists()
+        if stage:
+            for dep in stage.deps.values():
+                self._take(node, dep)
+            self._keep_parents(node)
+        return node
+
+    def _bare(self, name: str) -> Node:
+        """Return an output's node without its inputs, made once."""
+        if name not in self._made:
+            stage = self.snapshot.makers[name]
+            entry = stage.outs[name]
+            own = read_origin(self.snapshot, self.objects, entry)
+            self._made[name] = Node(name, _kind(name, own), entry, stage, own)
+        return self._made[name]
+
+    def _take(self, node: Node, dep: Entry) -> None:
+        """Sort one dependency of a stage: outputs and data are inputs, the rest is code."""
+        if self._is_data(dep.path):
+            node.inputs.append(dep.path)
+            return
+        found = [primary(self.snapshot.makers[path]) for path in self._outs_of(dep.path)]
+        if found:
+            node.inputs.extend(name for name in dict.fromkeys(found) if name not in node.inputs)
+        else:
+            node.code[dep.path] = dep.md5
+
+    def _outs_of(self, path: str) -> Iterator[str]:
+        """Yield the outputs that a dependency is, or that lie in the folder it is."""
+        inside = path.rstrip("/") + "/"
+        return (out for out in self.snapshot.makers if out == path or out.startswith(inside))
+
+    def _is_data(self, path: str) -> bool:
+        data = self.snapshot.data
+        folder = data.path if data else "data"
+        return path == folder or path.startswith(f"{folder}/")
+
+    def _keep_parents(self, node: Node) -> None:
+        """Of the outputs a merge's stage watches, keep those that its recipe names."""
+        if node.origin is None or node.origin.kind != "merged adapter":
+            return
+        keys = {self._bare(n).key: n for n in node.inputs if n in self.snapshot.makers}
+        if set(node.origin.parents) <= keys.keys():
+            node.inputs = [keys[key] for key in node.origin.parents]
+
+    def _data(self, name: str) -> Node:
+        entry = self._data_entry(name)
+        node = Node(name, "data", entry)
+        node.facts = self._sources(name)
+        return node
+
+    def _data_entry(self, name: str) -> Entry:
+        """Return what the stages that read a file of data recorded of it."""
+        for stage in self.snapshot.stages.values():
+            if name in stage.deps:
+                return stage.deps[name]
+        data = self.snapshot.data
+        if data is not None and data.path == name:
+            return data
+        listed = self.objects.tree(data.md5) if data else None
+        inside = name.removeprefix(f"{data.path}/") if data else name
+        return Entry(name, (listed or {}).get(inside, ""))
+
+    def _sources(self, name: str) -> dict[str, Any]:
+        """Return sources with revision and licence, and counts, as the manifest has them."""
+        parts = PurePosixPath(name).parts
+        tasks = self.manifest.get("tasks", {})
+        if len(parts) < 2:
+            return {"tasks": sorted(tasks)}
+        found = tasks.get(parts[1])
+        if found is None:
+            return {}
+        split = PurePosixPath(name).stem
+        rows = found["splits"].get(split, {}).get("count")
+        return {"rows": rows, "sources": [source_text(source) for source in found["sources"]]}
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """`data/manifest.json` of this state; empty where it is gone."""
+        content = read_data(self.snapshot, self.objects, "manifest.json")
+        try:
+            said = json.loads(content) if content else {}
+        except ValueError:
+            return {}
+        return said if isinstance(said, dict) else {}
+
+    def mark(self) -> None:
+        """Find out for each node where its bytes are."""
+        said = self.objects.presence(n.entry.md5 for n in self.nodes.values() if n.entry.md5)
+        for node in self.nodes.values():
+            node.presence = said.get(node.entry.md5, "gone")
+            if node.kind == "data" and node.presence == "gone" and self._in_pinned(node):
+                node.presence = "cache"
+
+    def _in_pinned(self, node: Node) -> bool:
+        """A folder of data that a stage recorded may be there file by file, under `data.dvc`."""
+        data = self.snapshot.data
+        return data is not None and data.md5 == node.entry.md5 and bool(self.objects.tree(data.md5))
+
+
+def source_text(source: dict[str, Any]) -> str:
+    """Return one source of data in a line: kind, name, revision, licence."""
+    named = source.get("name") or source.get("path") or ""
+    revision = f" at {source['revision']}" if source.get("revision") else ""
+    licence = source.get("license") or "not stated here"
+    return f"{source.get('kind', '')} {named}{revision} (licence: {licence})"
+
+
+def primary(stage: StageEntry) -> str:
+    """Return the output that stands for a stage: the artifact, not the metrics beside it."""
+    outs = list(stage.outs)
+    return next((out for out in outs if not out.startswith("metrics/")), outs[0])
+
+
+def find(snapshot: Snapshot, name: str) -> str:
+    """Return the output or file of data that a path names: itself, or what it lies in.
+
+    Raises:
+        InputError: the state has nothing of that name; the nearest names are given.
+    """
+    wanted = PurePosixPath(name)
+    data = snapshot.data
+    known = [*snapshot.makers, *([data.path] if data else [])]
+    for path in (wanted, *wanted.parents):
+        if str(path) in snapshot.makers:
+            return str(path)
+        if data is not None and str(path) == data.path:
+            return str(wanted)
+    if name in snapshot.stages:
+        return primary(snapshot.stages[name])
+    raise InputError(
+        f"{name}: {snapshot.label} has no such artifact{nearest(name, [*known, *snapshot.stages])}"
+        f" (dvc.lock knows {len(known)}; lori plan lists the stages)"
+    )
+
+
+def read_data(snapshot: Snapshot, objects: Objects, inside: str) -> bytes | None:
+    """Return a file of `data/` of this state, by what `data.dvc` pins; None where it is gone."""
+    data = snapshot.data
+    if data is None:
+        return None
+    path = snapshot.workspace / data.path / inside
+    if snapshot.here and path.is_file():
+        return path.read_bytes()
+    md5 = (objects.tree(data.md5) or {}).get(inside)
+    return objects.content(md5) if md5 else None
+
+
+def read_origin(snapshot: Snapshot, objects: Objects, entry: Entry) -> Origin | None:
+    """Return what an artifact says of itself; None for other outputs, and for what is gone."""
+    readers: dict[str, Callable[[bytes, str], Origin]] = {}
+    if entry.path.endswith(".safetensors"):
+        readers = {"": origin.of_mask}
+    elif entry.is_folder:
+        readers = {file: read for file, (read, _) in origin.FOLDERS.items()}
+    for inside, read in readers.items():
+        content = _content(snapshot, objects, entry, inside)
+        if content is not None:
+            where = f"{entry.path}/{inside}".rstrip("/")
+            try:
+                return read(content, where)
+            except AdapterError:
+                return _from_cache(objects, entry, inside, read, where)
+    return None
+
+
+def _content(snapshot: Snapshot, objects: Objects, entry: Entry, inside: str) -> bytes | None:
+    path = snapshot.workspace / entry.path / inside if inside else snapshot.workspace / entry.path
+    if snapshot.here and path.is_file():
+        return path.read_bytes()
+    if snapshot.here and inside and path.parent.is_dir():
+        return None  # a folder of something else
+    md5 = (objects.files(entry.md5) or {}).get(inside)
+    return objects.content(md5) if md5 else None
+
+
+def _from_cache(
+    objects: Objects, entry: Entry, inside: str, read: Callable[[bytes, str], Origin], where: str
+) -> Origin | None:
+    """Return what an artifact says in the cache, where the file at hand is damaged."""
+    md5 = (objects.files(entry.md5) or {}).get(inside)
+    content = objects.content(md5) if md5 else None
+    try:
+        return None if content is None else read(content, where)
+    except AdapterError:
+        return None
+
+
+def _kind(name: str, own: Origin | None) -> str:
+    if own is not None:
+        return own.kind
+    if name.startswith(f"{EVALUATIONS}/"):
+        return "evaluation"
+    first = Path(name).parts[0]
+    return first if first in ("report", "metrics") else "artifact"

@@ -1,0 +1,107 @@
+"""Who made an artifact, where, when and from which commit, from the rows that stages left here."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flows.tracking.rows import Row, Shipment, stage_of
+from flows.tracking.sending import HASHES_TAG
+from flows.versioning.snapshot import StageEntry
+from lori_core.tracking import ROWS_FOLDER
+
+#: Enough of a rows file's beginning and end to hold its first and last rows.
+HEAD_BYTES = 4096
+TAIL_BYTES = 16384
+
+
+def runs(workspace: Path) -> dict[str, dict[str, Any]]:
+    """Return what is known of the run behind each output, by `path=hash`.
+
+    A run says `stage`, `time`, `host`, `user`, `python`, packages, `commit`, `changed` (whether the
+    tree differed from it), `seconds`, `run` (MLflow's id) as far as it is known. The newest wins.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for rows in sorted((workspace / ROWS_FOLDER).rglob("*.jsonl"), key=lambda p: p.name):
+        first, last = _ends(rows)
+        outs = _outs(last)
+        if first is None or not outs:
+            continue
+        run = _run(rows, first, last, stage_of(rows, workspace))
+        found |= dict.fromkeys(outs.split(), run)
+    return found
+
+
+def _ends(path: Path) -> tuple[Row | None, list[Row]]:
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        size = file.seek(0, 2)
+        file.seek(max(0, size - TAIL_BYTES))
+        tail = file.read()
+    first = next(_rows(head), None)
+    return first, list(_rows(tail))
+
+
+def _rows(content: bytes) -> Iterator[Row]:
+    for line in content.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "type" in row:
+            yield row
+
+
+def _outs(rows: list[Row]) -> str:
+    tags = [row["values"].get(HASHES_TAG, "") for row in rows if row["type"] == "tags"]
+    return next((tag for tag in reversed(tags) if tag), "")
+
+
+def _run(path: Path, first: Row, last: list[Row], stage: str) -> dict[str, Any]:
+    shipment = Shipment.of(path)
+    ended = [row["time"] for row in last if row["type"] == "end"]
+    moment = time.gmtime(float(first["time"]))
+    run = {
+        "stage": stage,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", moment),
+        **(first.get("where") or {}),
+        "commit": shipment.tags.get("mlflow.source.git.commit"),
+        "changed": shipment.tags.get("git.changed") == "true",
+        "seconds": round(ended[-1] - float(first["time"]), 1) if ended else None,
+        "run": shipment.run_id,
+    }
+    return {name: value for name, value in run.items() if value is not None}
+
+
+def scores(
+    read: Callable[[str], bytes | None], stages: Mapping[str, StageEntry], path: str, md5: str
+) -> dict[str, Any]:
+    """Return score, interval and n by task of the evaluation that read exactly these bytes.
+
+    Args:
+        read: a state's small files by name.
+        stages: its stages by name.
+        path: the artifact.
+        md5: its hash.
+    """
+    for stage in stages.values():
+        dep = stage.deps.get(path)
+        if not stage.name.startswith("evaluate_") or dep is None or dep.md5 != md5:
+            continue
+        metrics = next((out for out in stage.outs if out.startswith("metrics/")), None)
+        content = read(metrics) if metrics else None
+        if content:
+            return _scores(json.loads(content), path)
+    return {}
+
+
+def _scores(said: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return the row of an evaluation that is about this artifact."""
+    row = next(iter(said))
+    if len(said) > 1:
+        row = "lori-d" if path.endswith("/calibrated") else "lori-s"
+    kept = ("metric", "score", "low", "high", "n", "over_refusal")
+    return {task: {name: result.get(name) for name in kept} for task, result in said[row].items()}

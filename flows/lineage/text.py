@@ -1,0 +1,148 @@
+"""A lineage for people (a tree) and for machines (JSON)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from flows.lineage.ancestry import Lineage, Node
+from flows.lineage.verification import Problem
+from flows.versioning.snapshot import leaves
+
+#: Of a stage's parameters, those whose change people look for first.
+SHOWN = ("learning_rate", "epochs", "batch_size", "lora_alpha", "loss", "sparsity", "mask_scope")
+
+
+def as_json(lineage: Lineage, problems: Sequence[Problem]) -> dict[str, Any]:
+    """Return everything that is known, flat: nodes by name, each with the names of its inputs."""
+    return {
+        "targets": list(lineage.targets),
+        "state": lineage.snapshot.label,
+        "nodes": {name: _node(node) for name, node in lineage.nodes.items()},
+        "problems": [{"name": p.name, "text": p.text} for p in problems],
+        "remote": lineage.objects.remote_failure or None,
+    }
+
+
+def _node(node: Node) -> dict[str, Any]:
+    own = node.origin
+    return {
+        "kind": node.kind,
+        "content_key": node.key or None,
+        "md5": node.entry.md5,
+        "size": node.entry.size,
+        "here": node.here,
+        "presence": node.presence,
+        "stage": node.stage.name if node.stage else None,
+        "command": node.stage.command if node.stage else None,
+        "inputs": node.inputs,
+        "parameters": dict(leaves(node.params)),
+        "code": node.code,
+        "says": dict(own.facts) if own else {},
+        **node.facts,
+    }
+
+
+def as_text(lineage: Lineage, problems: Sequence[Problem]) -> list[str]:
+    """Return the tree's lines; what was shown above is only named again."""
+    lines: list[str] = []
+    shown: set[str] = set()
+    bad = {problem.name.split("/adapter.")[0] for problem in problems}
+    for target in lineage.targets:
+        if target not in shown:
+            lines += _tree(lineage, target, shown, bad)
+    return [*lines, *_summary(lineage, problems)]
+
+
+def _tree(lineage: Lineage, name: str, shown: set[str], bad: set[str]) -> Iterator[str]:
+    node = lineage.nodes[name]
+    again = name in shown
+    shown.add(name)
+    yield _title(node, again=again, bad=name in bad)
+    if again:
+        return
+    children = node.inputs
+    for line in _facts(node):
+        yield f"{'│ ' if children else '  '}  {line}"
+    for place, child in enumerate(children):
+        last = place == len(children) - 1
+        below = _tree(lineage, child, shown, bad)
+        yield f"{'└─' if last else '├─'} {next(below)}"
+        yield from (f"{'   ' if last else '│  '}{line}" for line in below)
+
+
+def _title(node: Node, *, again: bool, bad: bool) -> str:
+    key = f"  key {node.key[:12]}" if node.key else f"  md5 {node.entry.md5[:12]}"
+    if again:
+        return f"{node.name}{key}  (above)"
+    where = ", ".join((["here"] if node.here else []) + [node.presence])
+    return f"{node.name}  [{node.kind}]{key}  ({where}){'  CHANGED' if bad else ''}"
+
+
+def _facts(node: Node) -> Iterator[str]:
+    own = node.origin
+    if own is not None and own.facts.get("base"):
+        yield f"base {own.facts['base']}, weights {str(own.facts['base_weights'])[:12]}"
+    if own is not None and own.facts.get("projection"):
+        yield f"A drawn from {', '.join(own.facts['projection'])}, rank {own.facts['rank']}"
+    if own is not None and own.kind in ("adapter", "full model") and own.facts.get("method"):
+        yield f"method {own.facts['method']}"
+    if own is not None and own.kind == "merged adapter":
+        weights = ", ".join(f"{weight:g}" for weight in own.facts["weights"])
+        yield f"method {own.facts['method']}, weights {weights}"
+    chosen = [f"{n.rpartition('.')[2]} {v}" for n, v in _effective(node) if v is not None]
+    if chosen:
+        yield ", ".join(chosen)
+    yield from node.facts.get("sources", ())
+    if node.facts.get("rows") is not None:
+        yield f"{node.facts['rows']} rows"
+    for task, score in node.facts.get("scores", {}).items():
+        yield f"scores {task}: {_score(score)}"
+    made = node.facts.get("made")
+    if made:
+        yield _made(made)
+
+
+def _effective(node: Node) -> Iterator[tuple[str, Any]]:
+    """Yield the shown parameters, an override in the place of what it overrides."""
+    said: dict[str, Any] = {}
+    if node.origin is not None and node.origin.depends.get("section"):
+        section = node.origin.depends["section"]
+        said = {name: section[name] for name in SHOWN if name in section}
+    elif node.kind == "mask":
+        said = {n.rpartition(".")[2]: v for n, v in leaves(node.params)}
+        said = {name: value for name, value in said.items() if name in SHOWN}
+    yield from said.items()
+
+
+def _score(score: Mapping[str, Any]) -> str:
+    if score["score"] is None:
+        return f"{score['metric']} - (no example counts)"
+    ends = ""
+    if score["low"] is not None:
+        ends = f" [{100 * score['low']:.1f}, {100 * score['high']:.1f}]"
+    return f"{score['metric']} {100 * score['score']:.1f}{ends} of {score['n']}"
+
+
+def _made(made: Mapping[str, Any]) -> str:
+    commit = str(made.get("commit") or "no commit")[:10]
+    changed = " with changes" if made.get("changed") else ""
+    who = f"{made.get('user', '?')}@{made.get('host', '?')}"
+    tools = f", Python {made['python']}, torch {made.get('torch')}" if "python" in made else ""
+    run = f", MLflow run {made['run'][:8]}" if made.get("run") else ""
+    return f"made {made['time']} by {who} at {commit}{changed}{tools}{run}"
+
+
+def _summary(lineage: Lineage, problems: Sequence[Problem]) -> Iterator[str]:
+    counts: dict[str, int] = {}
+    for node in lineage.nodes.values():
+        counts[node.presence] = counts.get(node.presence, 0) + 1
+    marks = ", ".join(f"{count} {where}" for where, count in sorted(counts.items()) if where)
+    yield ""
+    yield f"{len(lineage.nodes)} nodes: {marks}"
+    if lineage.objects.remote_failure:
+        yield f"the remote could not be asked: {lineage.objects.remote_failure}"
+    gone = [node.name for node in lineage.nodes.values() if node.presence == "gone"]
+    if gone:
+        yield f"gone: {', '.join(gone[:5])}{' …' if len(gone) > 5 else ''}"
+    yield from (f"! {problem}" for problem in problems)

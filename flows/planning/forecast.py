@@ -1,0 +1,204 @@
+"""`lori plan`: what would run, why, what is in the cache, and what the rest would cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.planning import schedule
+from flows.tracking.rows import read_from
+from flows.versioning import graph
+from lori_core.tracking import ROWS_FOLDER
+
+if TYPE_CHECKING:
+    from lori_core.config import Params
+    from lori_core.cost import Device, Estimate
+
+
+@dataclass(frozen=True)
+class Line:
+    """One stage of the forecast.
+
+    Attributes:
+        stage: its name.
+        state: `keep` (up to date), `cached` (its outputs come from the run cache), or `run`.
+        why: the reasons.
+        estimate: what it costs; None where it does not run.
+        measured: seconds its command took the last time it ran here.
+    """
+
+    stage: str
+    state: str
+    why: list[str]
+    estimate: Estimate | None
+    measured: float | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A run before it runs."""
+
+    lines: list[Line]
+    played: schedule.Schedule
+    gpus: int
+    device: Device
+    assumed: list[str]
+
+    @property
+    def running(self) -> list[Line]:
+        """The lines of the stages that would really work."""
+        return [line for line in self.lines if line.state == "run"]
+
+    def totals(self) -> dict[str, Any]:
+        """Return the sums: GPU-hours, seconds on the cluster, memory, bytes."""
+        estimates = [(line, line.estimate) for line in self.running if line.estimate]
+        heavy = [e for line, e in estimates if e.memory]
+        written = sum(e.written for _, e in estimates)
+        return {
+            "stages": len(self.lines),
+            "to_run": len(self.running),
+            "cached": sum(line.state == "cached" for line in self.lines),
+            "device": self.device.name,
+            "gpus": self.gpus,
+            "gpu_hours": sum(e.seconds for e in heavy) / 3600,
+            "flops": sum(e.flops for _, e in estimates),
+            "wall_seconds": self.played.seconds,
+            "critical_path": list(self.played.critical),
+            "peak_memory_bytes": max((e.memory for e in heavy), default=0.0),
+            "device_memory_bytes": self.device.memory,
+            # DVC's cache and the workspace each hold a copy where links are not possible.
+            "disk_bytes": 2 * written,
+            "remote_bytes": written,
+            "assumed": self.assumed,
+        }
+
+
+def forecast(
+    workspace: Path, params: Params, device: Device, gpus: int, text: str | None = None
+) -> Forecast:
+    """Return the forecast of a run with these parameters, which need not be the workspace's.
+
+    Args:
+        workspace: where DVC's project is.
+        params: what would be run.
+        device: what each stage would run on.
+        gpus: how many of them there are.
+        text: the `params.yaml` to plan with; the file's own unless given.
+    """
+    from lori_core import cost
+
+    plan = graph.plan(workspace, params=text)
+    cached = graph.cached(workspace, plan, params=text)
+    splits = cost.look_at(params, workspace / "data")
+    model = cost.Model(params, splits, device)
+    lines = []
+    for stage in plan.stages:
+        why = plan.stale.get(stage.name)
+        state = "keep" if why is None else "cached" if stage.name in cached else "run"
+        estimate = model.stage(stage.name) if state == "run" else None
+        lines.append(Line(stage.name, state, why or [], estimate, measured(workspace, stage.name)))
+    seconds = {line.stage: line.estimate.seconds for line in lines if line.estimate}
+    working = [stage for stage in plan.stages if stage.name in seconds]
+    assumed = [
+        f"{task}/{split}"
+        for task, each in splits.items()
+        for split, found in each.items()
+        if not found.known
+    ]
+    return Forecast(lines, schedule.play(working, seconds, gpus), gpus, device, assumed)
+
+
+def name_here() -> str:
+    """Return this machine's GPU by the name the model of cost has for it.
+
+    Raises:
+        InputError: it has none.
+    """
+    from flows.doctor.checks import nvidia_smi
+    from lori_core.cost import DEVICES
+    from lori_core.errors import InputError
+
+    seen = (nvidia_smi() or ["none"])[0].lower().replace(" ", "-")
+    for name in DEVICES:
+        if all(part in seen for part in name.split("-")):
+            return name
+    raise InputError(
+        f"--gpu: this machine's {seen.split(',')[0]!r} is not known; name what comes close "
+        f"(allowed: {', '.join(sorted(DEVICES))}, cpu)"
+    )
+
+
+def measured(workspace: Path, stage: str) -> float | None:
+    """Return how many seconds a stage's command took the last time it ended here."""
+    newest = None
+    for path in sorted((workspace / ROWS_FOLDER / stage).glob("*.jsonl")):
+        rows, _ = read_from(path, 0, limit=-1)
+        if rows and rows[-1]["type"] in ("end", "tags"):
+            ends = [row["time"] for row in rows if row["type"] == "end"]
+            newest = float(ends[-1]) - float(rows[0]["time"]) if ends else newest
+    return newest
+
+
+def show(made: Forecast) -> Iterator[str]:
+    """Yield the lines that people read."""
+    for line in made.lines:
+        estimate = line.estimate
+        cost = ""
+        if estimate is not None:
+            cost = f"{_time(estimate.seconds):>8} {_size(estimate.memory):>9}"
+        took = f" (took {_time(line.measured)})" if line.measured is not None else ""
+        why = "; ".join(line.why) if line.why else "unchanged"
+        if line.state == "cached":
+            why = f"in the run cache ({why})"
+        yield f"{line.state:6} {line.stage:28} {cost:18} {why}{took}"
+    total = made.totals()
+    if not made.running:
+        return
+    yield ""
+    yield (
+        f"{total['to_run']} of {total['stages']} stages run, {total['cached']} are in the cache; "
+        f"on {made.gpus} x {made.device.name}: {_time(total['wall_seconds'])}, "
+        f"{total['gpu_hours']:.2f} device-hours, {total['flops']:.2e} operations"
+    )
+    room = total["peak_memory_bytes"] / total["device_memory_bytes"]
+    warning = "" if room < 0.95 else "  TOO MUCH: smaller training.batch_size, or checkpointing"
+    yield (
+        f"memory: {_size(total['peak_memory_bytes'])} of "
+        f"{_size(total['device_memory_bytes'])}{warning}"
+    )
+    yield f"disk: {_size(total['disk_bytes'])}; to a remote: {_size(total['remote_bytes'])}"
+    yield f"critical path: {' > '.join(total['critical_path'])}"
+    if made.assumed:
+        yield f"sizes assumed, not pulled yet: {', '.join(made.assumed)}"
+
+
+def as_json(made: Forecast) -> str:
+    """Return the forecast for machines."""
+    stages = {
+        line.stage: {
+            "state": line.state,
+            "why": line.why,
+            "begins": made.played.begins.get(line.stage),
+            "measured_seconds": line.measured,
+            **({} if line.estimate is None else vars(line.estimate)),
+        }
+        for line in made.lines
+    }
+    return json.dumps({"stages": stages, "totals": made.totals()}, indent=2)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

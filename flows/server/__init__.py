@@ -1,0 +1,1 @@
+"""Prefect's server, worker and API: started here, told what became of runs, read by people."""

@@ -1,0 +1,322 @@
+"""The services of `make up`: a Prefect server, a worker and MLflow, on loopback.
+
+`python -m flows.server.services up|down|restart NAME|status`. Everything listens on 127.0.0.1 only;
+process ids and ports are kept in `.lori/services.json`, logs in `.lori/logs/`. While the services
+are up, the file `prefect.toml` tells Prefect's own commands, typed in this folder, where the server
+is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.environment import child_environment
+from flows.server.local_api import healthy
+from lori_core.errors import InputError, LoriError
+from lori_core.files import write_json, write_text
+
+HOST = "127.0.0.1"
+POOL = "lori"
+DEPLOYMENT = "lori/full-pipeline"
+START_SECONDS = 120.0
+GRACE_SECONDS = 10.0
+#: Without this MLflow keeps seven processes for jobs that nothing here submits.
+LEAN = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+MARK = "# Written by `make up`, removed by `make down`."
+
+
+def up(workspace: Path) -> None:
+    """Start everything, wait until it is healthy, deploy, and say what to type next.
+
+    Raises:
+        InputError: a port is taken, or not a port; or the services are up already.
+        LoriError: a service did not come up; all of them are stopped again.
+    """
+    ports = {
+        "prefect": _port("LORI_PREFECT_PORT", 4200),
+        "mlflow": _port("LORI_MLFLOW_PORT", 5000),
+    }
+    if _alive(_read(workspace)):
+        raise InputError("the services are up already; `make down` stops them")
+    down(workspace)
+    for variable, port in (
+        ("LORI_PREFECT_PORT", ports["prefect"]),
+        ("LORI_MLFLOW_PORT", ports["mlflow"]),
+    ):
+        _check_free(variable, port)
+    try:
+        _start_all(workspace, ports)
+    except BaseException:
+        down(workspace)
+        raise
+    print(
+        f"Prefect  http://{HOST}:{ports['prefect']}\n"
+        f"MLflow   http://{HOST}:{ports['mlflow']}\n"
+        f"next     prefect deployment run {DEPLOYMENT} --watch   (in this folder)\n"
+        "stop     make down"
+    )
+
+
+def down(workspace: Path) -> int:
+    """Stop everything that `up` started, children and grandchildren; return how many ended."""
+    state = _read(workspace)
+    ended = _end(_family(state))
+    _state_file(workspace).unlink(missing_ok=True)
+    settings = workspace / "prefect.toml"
+    if settings.exists() and settings.read_text(encoding="utf-8").startswith(MARK):
+        settings.unlink()
+    return ended
+
+
+def status(workspace: Path) -> dict[str, bool]:
+    """Return each service and whether it is alive; empty if none was started."""
+    processes = _read(workspace).get("processes", {})
+    return {name: _process(entry) is not None for name, entry in processes.items()}
+
+
+def prefect_url(workspace: Path) -> str | None:
+    """Return the API of the Prefect server that `up` started, if its process is alive."""
+    state = _read(workspace)
+    if _process(state.get("processes", {}).get("prefect")) is None:
+        return None
+    return f"http://{HOST}:{state['ports']['prefect']}/api"
+
+
+def restart(workspace: Path, name: str) -> None:
+    """Start one service again that ended by itself; what still runs is stopped first.
+
+    Raises:
+        InputError: nothing of that name was started.
+    """
+    state = _read(workspace)
+    entry = state.get("processes", {}).get(name)
+    if entry is None:
+        known = ", ".join(state.get("processes", {})) or "none: make up"
+        raise InputError(f"no service {name!r} was started here (there are: {known})")
+    process = _process(entry)
+    if process is not None:
+        _end([process])
+    # What it has started may still be at work, and `down` must find it.
+    state.setdefault("former", []).append({"pid": entry["pid"], "created": entry["created"]})
+    _start(workspace, state, name, entry["command"], entry["variables"])
+
+
+def _start_all(workspace: Path, ports: Mapping[str, int]) -> None:
+    from flows.tracking.mlflow_store import prepare
+
+    api = f"http://{HOST}:{ports['prefect']}/api"
+    # MLflow's own variable; Prefect's database is named by PREFECT_API_DATABASE_CONNECTION_URL.
+    here = f"sqlite:///{(workspace / 'mlflow.db').resolve()}"
+    database = os.environ.get("MLFLOW_BACKEND_STORE_URI", here)
+    state: dict[str, Any] = {"ports": dict(ports), "processes": {}}
+    prefect = str(Path(sys.executable).parent / "prefect")
+    own = {"PREFECT_API_URL": api}
+
+    server = [prefect, "server", "start", "--host", HOST, "--port", str(ports["prefect"])]
+    _start(workspace, state, "prefect", server, own)
+    prepare(database)
+    _start(workspace, state, "mlflow", _mlflow_command(workspace, database, ports["mlflow"]), LEAN)
+    _wait(workspace, state, "prefect", f"{api}/health")
+    write_text(workspace / "prefect.toml", f'{MARK}\n[api]\nurl = "{api}"\n')
+    _tool(workspace, own, prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite")
+    _tool(workspace, own, prefect, "--no-prompt", "deploy", "--all")
+    _tool(workspace, own, sys.executable, "-m", "flows.server.automations")
+    _wait(workspace, state, "mlflow", f"http://{HOST}:{ports['mlflow']}/health")
+    worker = [prefect, "worker", "start", "--pool", POOL, "--name", f"lori-{os.getpid()}"]
+    tracking = f"http://{HOST}:{ports['mlflow']}"
+    quick = {"MLFLOW_TRACKING_URI": tracking, "PREFECT_WORKER_QUERY_SECONDS": "2"}
+    _start(workspace, state, "worker", worker, {**own, **quick})
+
+
+def _mlflow_command(workspace: Path, database: str, port: int) -> Sequence[str]:
+    artifacts = (workspace / "mlruns").resolve().as_uri()
+    # Artifacts are written to the folder by whoever logs them, so that an experiment begun through
+    # the server can be continued without it, and the other way round.
+    return [
+        sys.executable, "-m", "mlflow", "server",
+        "--host", HOST, "--port", str(port), "--workers", "1",
+        "--backend-store-uri", database,
+        "--no-serve-artifacts", "--default-artifact-root", artifacts,
+    ]  # fmt: skip
+
+
+def _start(
+    workspace: Path,
+    state: dict[str, Any],
+    name: str,
+    command: Sequence[str],
+    variables: Mapping[str, str],
+) -> None:
+    import psutil
+
+    log = workspace / ".lori" / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            list(command),
+            cwd=workspace,
+            env={**child_environment(), **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    created = psutil.Process(process.pid).create_time()
+    state["processes"][name] = {
+        "pid": process.pid,
+        "created": created,
+        "log": str(log),
+        "command": list(command),
+        "variables": dict(variables),
+    }
+    write_json(_state_file(workspace), state)
+
+
+def _wait(workspace: Path, state: Mapping[str, Any], name: str, url: str) -> None:
+    limit = time.monotonic() + START_SECONDS
+    entry = state["processes"][name]
+    while not healthy(url):
+        if _process(entry) is None:
+            raise LoriError(f"{name} ended while it started; its log is {entry['log']}")
+        if time.monotonic() > limit:
+            raise LoriError(f"{name} did not answer at {url}; its log is {entry['log']}")
+        time.sleep(0.3)
+
+
+def _tool(workspace: Path, variables: Mapping[str, str], *arguments: str) -> None:
+    """Run a command to its end."""
+    result = subprocess.run(
+        list(arguments),
+        cwd=workspace,
+        env={**child_environment(), **variables},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    if result.returncode != 0:
+        words = " ".join((result.stderr or result.stdout).split())[-300:]
+        raise LoriError(f"{' '.join(arguments)} failed: {words}")
+
+
+def _port(variable: str, default: int) -> int:
+    text = os.environ.get(variable, str(default))
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise InputError(f"{variable}={text!r} is not a port (allowed: 1 to 65535)")
+    return int(text)
+
+
+def _check_free(variable: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise InputError(
+                f"port {port} is not free ({error.strerror}); set {variable} to another"
+            ) from None
+
+
+def _state_file(workspace: Path) -> Path:
+    return workspace / ".lori" / "services.json"
+
+
+def _read(workspace: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(_state_file(workspace).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _process(entry: Mapping[str, Any] | None) -> Any:
+    """Return the process if it is still the one that was started, not another with its number."""
+    import psutil
+
+    if entry is None:
+        return None
+    try:
+        process = psutil.Process(entry["pid"])
+        same = abs(process.create_time() - entry["created"]) < 1
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _alive(state: Mapping[str, Any]) -> bool:
+    return any(_process(entry) for entry in state.get("processes", {}).values())
+
+
+def _family(state: Mapping[str, Any]) -> list[Any]:
+    """Return what was started and all that came from it, also what lost its parent on the way."""
+    import psutil
+
+    entries = [*state.get("processes", {}).values(), *state.get("former", [])]
+    sessions = {entry["pid"] for entry in entries}
+    started = [process for process in map(_process, entries) if process is not None]
+    family = {process.pid: process for process in started}
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) in sessions and process.create_time() >= min(
+                entry["created"] for entry in entries
+            ):
+                family[process.pid] = process
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    for process in list(family.values()):
+        try:
+            family.update({child.pid: child for child in process.children(recursive=True)})
+        except psutil.NoSuchProcess:
+            continue
+    return list(family.values())
+
+
+def _end(processes: list[Any]) -> int:
+    """SIGTERM, and after ten seconds SIGKILL."""
+    import psutil
+
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in processes:
+            try:
+                process.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue
+        _, left = psutil.wait_procs(processes, timeout=GRACE_SECONDS)
+        if not left:
+            break
+    return len(processes)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `up`, `down`, `restart` or `status` in the current folder and return the exit code."""
+    workspace = Path.cwd()
+    try:
+        match list(arguments):
+            case ["up"]:
+                up(workspace)
+            case ["down"]:
+                print(f"stopped {down(workspace)} processes")
+            case ["restart", name]:
+                restart(workspace, name)
+            case ["status"]:
+                for name, alive in status(workspace).items():
+                    print(f"{name:8} {'up' if alive else 'gone'}")
+            case _:
+                raise InputError("usage: services up|down|restart NAME|status")
+    except LoriError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,326 @@
+"""The gate at the end of a run: judge the candidate against the champion, promote it or refuse it.
+
+What is served changes only by one alias in MLflow's registry, after the candidate is whole there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.lineage.ancestry import Lineage, Node
+from flows.lineage.why import Named, lineage_of, resolve
+from flows.tracking import registry as reg
+from flows.tracking import rows as rows_files
+from flows.tracking.registry import OvertakenError, Registry, Version
+from flows.tracking.rows import Shipment, new_rows_file
+from flows.versioning.objects import Objects
+from lori_core import gate as rules
+from lori_core.config import Params, parse
+from lori_core.errors import InputError, LoriError
+from lori_core.files import read_json, write_json, write_text
+from lori_core.gate import Scored
+from lori_core.tracking import where
+
+FOLDER = Path("gate")
+#: How often a verdict is taken again because another candidate was faster.
+ATTEMPTS = 3
+#: The most characters that MLflow keeps of a version's description.
+DESCRIPTION = 5000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the gate did.
+
+    Attributes:
+        verdict: the rules' outcome.
+        version: what was registered, or is champion already; None for a refused candidate.
+        replaced: the champion until now.
+        promoted: whether the alias moved.
+    """
+
+    verdict: rules.Verdict
+    version: Version | None
+    replaced: Version | None
+    promoted: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether the candidate may be served."""
+        return self.verdict.passed
+
+    def lines(self) -> list[str]:
+        """Return what to tell people."""
+        said = [
+            f"{'holds ' if f.passed else 'BROKEN'}  {f.rule}: {f.text}"
+            for f in self.verdict.findings
+        ]
+        for finding in self.verdict.refusals:
+            said += [f"        {_example(example)}" for example in finding.flipped]
+        if not self.passed:
+            return [*said, f"{self.verdict.candidate} is refused; {_stays(self.replaced)}"]
+        if self.replaced is None and self.promoted:
+            return [*said, f"{self.version} is champion: the first, there was none before it"]
+        if not self.promoted:
+            return [*said, f"{self.version} is champion already"]
+        return [*said, f"{self.version} is champion; {self.replaced} is kept as previous"]
+
+
+def _stays(champion: Version | None) -> str:
+    return f"{champion} stays champion" if champion else "there is no champion yet"
+
+
+def _example(example: Mapping[str, str]) -> str:
+    parts = [f"{name} {example[name]!r}" for name in ("champion", "candidate") if name in example]
+    return f"{example['id']}: {example['prompt']!r}: {', '.join(parts)}"
+
+
+def run_gate(
+    workspace: Path,
+    params: Params | Mapping[str, Any],
+    candidate: str | None = None,
+    *,
+    send: bool = True,
+) -> Outcome:
+    """Judge a candidate and, if it passes, make it champion; leave the verdict in `gate/`.
+
+    Args:
+        workspace: a finished run.
+        params: `params.yaml`, read.
+        candidate: the artifact, as `lori why` takes it; `gate.candidate` unless given.
+        send: whether to send the verdict's rows to MLflow at once; `lori track` does it later.
+
+    Raises:
+        InputError: there is no such artifact, it was not evaluated, or a rule is about nothing.
+        LoriError: the registry refuses; then nothing is promoted.
+    """
+    from flows.serving.packaging import check_adapter
+
+    params = params if isinstance(params, Params) else parse(params, "params.yaml")
+    named = _candidate(workspace, params, candidate)
+    lineage = lineage_of(named, remote=False)
+    node = lineage.nodes[str(named.path)]
+    check_adapter(node, "be served")
+    registry = Registry(workspace)
+    for attempt in range(ATTEMPTS):
+        champion = registry.at(params.gate.model, reg.CHAMPION)
+        if champion is not None and champion.tags.get(reg.KEY) == (node.key or node.entry.md5):
+            verdict = rules.Verdict(True, node.name, str(champion), ())
+            return Outcome(verdict, champion, champion, promoted=False)
+        verdict = _judge(workspace, params, lineage, node, registry, champion)
+        try:
+            outcome = _act(workspace, params, lineage, node, registry, champion, verdict)
+            break
+        except OvertakenError:
+            if attempt == ATTEMPTS - 1:
+                raise
+    _record(workspace, outcome, node, lineage)
+    if send:
+        _send(workspace)
+    return outcome
+
+
+def _send(workspace: Path) -> None:
+    """Send the verdict's rows, if that works: what does not go out stays for `lori track`."""
+    from flows.tracking.sending import ship_all
+
+    with contextlib.suppress(Exception):
+        ship_all(workspace)
+
+
+def _candidate(workspace: Path, params: Params, candidate: str | None) -> Named:
+    word = candidate or params.gate.candidate
+    if word is None:
+        if not params.merge:
+            raise InputError("gate.candidate: name the artifact to judge; there is no merge here")
+        word = f"artifacts/merged/{next(iter(params.merge))}"
+    named = resolve(word, workspace)
+    if named.path is None or not named.state.here:
+        raise InputError(f"{word}: the gate judges an artifact of the workspace as it stands")
+    return named
+
+
+def _judge(
+    workspace: Path,
+    params: Params,
+    lineage: Lineage,
+    node: Node,
+    registry: Registry,
+    champion: Version | None,
+) -> rules.Verdict:
+    files = verdict_files(lineage, node, workspace)
+    ours = Scored(node.name, files, _facts(workspace, node))
+    before = _before(workspace, params)
+    if champion is None:
+        return rules.judge(ours, None, before, params.gate)
+    with reg.scratch() as folder:
+        theirs = Scored(str(champion), _champion_files(champion, registry, workspace, folder))
+        return rules.judge(ours, theirs, before, params.gate)
+
+
+def verdict_files(lineage: Lineage, node: Node, workspace: Path) -> dict[str, Path]:
+    """Return the verdicts on each task that the evaluation of an artifact left.
+
+    Raises:
+        InputError: it was not evaluated, or something else was evaluated in its place.
+    """
+    from flows.serving.packaging import tags_of
+
+    said = tags_of(node, lineage).get(reg.EVALUATION)
+    if said is None:
+        raise InputError(f"{node.name}: was not evaluated as it is now; lori run evaluates it")
+    return files_by_task(workspace / said.partition("=")[0], node.name)
+
+
+def files_by_task(folder: Path, path: str) -> dict[str, Path]:
+    """Return `<task>.jsonl` by task of an evaluation's row about an artifact.
+
+    Raises:
+        InputError: there are none.
+    """
+    rows = sorted(item for item in folder.iterdir() if item.is_dir()) if folder.is_dir() else []
+    if len(rows) > 1:
+        wanted = "lori-d" if path.endswith("/calibrated") else "lori-s"
+        rows = [row for row in rows if row.name == wanted]
+    found = sorted(rows[0].glob("*.jsonl")) if rows else []
+    # `math.paper.jsonl` is the same task by another protocol.
+    files = {item.stem: item for item in found if "." not in item.stem}
+    if not files:
+        raise InputError(f"{folder}: no verdicts here; lori run evaluates again")
+    return files
+
+
+def _facts(workspace: Path, node: Node) -> dict[str, float]:
+    root = workspace / node.name
+    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    facts = {"size_mb": size / 1e6}
+    measured = workspace / "metrics" / "excess" / f"{Path(node.name).name}.json"
+    if node.kind == "merged adapter" and measured.is_file():
+        for task, row in read_json(measured)["excess"].items():
+            if row.get("excess") is not None:
+                facts[f"excess.{task}"] = float(row["excess"])
+    return facts
+
+
+def _before(workspace: Path, params: Params) -> Scored | None:
+    """Return the adapter trained on safety alone: what the forgetting budget is counted from."""
+    task = params.continual.safety_task
+    path = workspace / "artifacts/evaluations/adapters" / str(task) / "lori-s" / f"{task}.jsonl"
+    return Scored(f"{task} alone", {str(task): path}) if task and path.is_file() else None
+
+
+def _champion_files(
+    champion: Version, registry: Registry, workspace: Path, folder: Path
+) -> dict[str, Path]:
+    """Bring the champion's verdicts here: from DVC's cache or remote, else from its gate's run."""
+    said = champion.tags.get(reg.EVALUATION, "")
+    path, _, md5 = said.partition("=")
+    try:
+        Objects(workspace).restore(md5, folder / "evaluation", f"the verdicts of {champion}")
+    except LoriError as error:
+        found = registry.verdicts(champion, folder)
+        if found is None:
+            raise LoriError(
+                f"{champion}: its verdicts are gone ({error}); evaluate it again, or lori rollback"
+            ) from None
+        return files_by_task(found, champion.tags.get(reg.PATH, path))
+    return files_by_task(folder / "evaluation", champion.tags.get(reg.PATH, path))
+
+
+def _act(
+    workspace: Path,
+    params: Params,
+    lineage: Lineage,
+    node: Node,
+    registry: Registry,
+    champion: Version | None,
+    verdict: rules.Verdict,
+) -> Outcome:
+    if not verdict.passed:
+        return Outcome(verdict, None, champion, promoted=False)
+    version = register(workspace, params, lineage, node, registry, params.gate.model)
+    registry.promote(version, champion)
+    return Outcome(verdict, version, champion, promoted=True)
+
+
+def register(
+    workspace: Path, params: Params, lineage: Lineage, node: Node, registry: Registry, name: str
+) -> Version:
+    """Register an adapter under a name; what has the same content key there is not sent again."""
+    from flows.serving.packaging import package, tags_of
+
+    made = node.facts.get("made") or {}
+    page = _card(workspace, params, lineage, node)
+    about = page[page.index("\n# ") : page.index("\n## How it was made")].strip()
+    with reg.scratch() as folder:
+        package(node, workspace, params, folder / "model", page)
+        version_tags, run = tags_of(node, lineage), made.get("run")
+        return registry.add(name, folder / "model", version_tags, run, about[:DESCRIPTION])
+
+
+def _card(workspace: Path, params: Params, lineage: Lineage, node: Node) -> str:
+    from flows.serving.card import card
+
+    return card(workspace, params, lineage, node)
+
+
+def _record(workspace: Path, outcome: Outcome, node: Node, lineage: Lineage) -> None:
+    """Leave the verdict as files, as a run in MLflow, and in Prefect where a flow runs this."""
+    from flows.serving.packaging import tags_of
+
+    page = rules.as_markdown(outcome.verdict)
+    said = outcome.verdict.as_dict() | {
+        "content_key": node.key,
+        "registered": str(outcome.version) if outcome.version else None,
+        "replaced": str(outcome.replaced) if outcome.replaced and outcome.promoted else None,
+        "promoted": outcome.promoted,
+    }
+    write_json(workspace / FOLDER / "verdict.json", said)
+    write_text(workspace / FOLDER / "verdict.md", page)
+    rows = new_rows_file(workspace, "gate")
+    name = f"gate {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    tags = {"mlflow.runName": name, "lori.verdict": "passed" if outcome.passed else "refused"}
+    Shipment(Shipment.of(rows).path, tags=tags | tags_of(node, lineage)).save()
+    rows_files.append(rows, "start", stage="gate", pid=os.getpid(), where=where())
+    rows_files.append(rows, "metrics", values=numbers(outcome.verdict), step=None)
+    rows_files.append(rows, "artifact", path=FOLDER.as_posix())
+    evaluation = tags_of(node, lineage).get(reg.EVALUATION, "").partition("=")[0]
+    if evaluation:
+        rows_files.append(rows, "artifact", path=evaluation, name="evaluation")
+    rows_files.append(rows, "end")
+    _show(page)
+
+
+def numbers(verdict: rules.Verdict) -> dict[str, float]:
+    """Return the verdict as flat metrics: `gate.<rule>` and its limit, 1 or 0 for passed."""
+    found = {"gate.passed": float(verdict.passed)}
+    for finding in verdict.findings:
+        if finding.value is not None:
+            found[f"gate.{finding.rule}"] = finding.value
+        found[f"gate.{finding.rule}.limit"] = finding.limit
+    return found
+
+
+def _show(page: str) -> None:
+    """Put the verdict into Prefect's UI, where this runs inside a flow."""
+    if "prefect" not in sys.modules:
+        return
+    from prefect.artifacts import create_markdown_artifact
+    from prefect.context import FlowRunContext
+
+    if FlowRunContext.get() is not None:
+        create_markdown_artifact(page, key="lori-gate", description="the gate's verdict")
+
+
+def last(workspace: Path) -> dict[str, Any]:
+    """Return the last verdict's file; empty where there is none."""
+    path = workspace / FOLDER / "verdict.json"
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}

@@ -1,0 +1,282 @@
+"""Adapters and merged models in MLflow's registry: what is served, what was served before.
+
+One call moves the alias `champion`; the version it moves to carries, written before, which version
+was champion until then. So a process that dies anywhere leaves one champion that is whole, and the
+alias `previous` can always be put right.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.environment import quiet_environment
+from flows.tracking.claims import claimed
+from flows.tracking.mlflow_store import Store, prepare, store_of
+from lori_core.errors import InputError, LoriError, nearest
+
+CHAMPION, PREVIOUS = "champion", "previous"
+#: Tags of a version.
+PATH, MD5, KEY, EVALUATION = "lori.path", "lori.md5", "lori.content_key", "lori.evaluation"
+BEFORE, COMPLETE, ROLLED_BACK = "lori.previous", "lori.complete", "lori.rolled_back"
+
+
+class OvertakenError(LoriError):
+    """Another model became champion since the verdict; judge again, against that one."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model."""
+
+    name: str
+    number: str
+    tags: Mapping[str, str]
+    source: str
+    run_id: str | None
+
+    def __str__(self) -> str:
+        """Return `name version 3`."""
+        return f"{self.name} version {self.number}"
+
+
+class Registry:
+    """The registry of one MLflow store."""
+
+    def __init__(self, workspace: Path, store: Store | None = None) -> None:
+        from flows.tracking.sending import read_params
+
+        quiet_environment()
+        self.workspace = workspace
+        self.store = store or store_of(workspace, read_params(workspace))
+        with clear_errors(self.store.uri):
+            prepare(self.store.uri)
+            import mlflow
+            from mlflow import MlflowClient
+
+            # A client of its own is not enough: MLflow finds a version's files by the process's.
+            mlflow.set_tracking_uri(self.store.uri)
+            mlflow.set_registry_uri(self.store.uri)
+            self.client = MlflowClient(self.store.uri, self.store.uri)
+
+    def names(self) -> list[str]:
+        """Return the registered models' names."""
+        with clear_errors(self.store.uri):
+            return [model.name for model in self.client.search_registered_models()]
+
+    def at(self, name: str, alias: str) -> Version | None:
+        """Return the version an alias points to; None where there is none."""
+        from mlflow.exceptions import MlflowException
+
+        with clear_errors(self.store.uri):
+            try:
+                found = self.client.get_model_version_by_alias(name, alias)
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+        return _version(found)
+
+    def version(self, name: str, number: str) -> Version:
+        """Return a version by number or alias.
+
+        Raises:
+            InputError: there is none; the nearest name is given.
+        """
+        from mlflow.exceptions import MlflowException
+
+        names = self.names()
+        if name not in names:
+            known = ", ".join(sorted(names)[:10]) or "none yet: lori register, or lori gate"
+            raise InputError(f"{name}: no such model{nearest(name, names)} (registered: {known})")
+        with clear_errors(self.store.uri):
+            try:
+                if number.isdigit():
+                    return _version(self.client.get_model_version(name, number))
+                return _version(self.client.get_model_version_by_alias(name, number))
+            except MlflowException:
+                model = self.client.get_registered_model(name)
+                known = ", ".join(sorted(model.aliases or {})) or "no alias"
+                raise InputError(
+                    f"{name}: no version or alias {number!r}{nearest(number, model.aliases or {})} "
+                    f"(aliases: {known})"
+                ) from None
+
+    def add(
+        self, name: str, folder: Path, tags: Mapping[str, str], run_id: str | None, about: str = ""
+    ) -> Version:
+        """Register a folder that `flows.serving.packaging` wrote; return the version, complete.
+
+        Only the folder's own bytes move. A version that has the same content key and is complete
+        is returned as it is: nothing is registered twice.
+
+        Raises:
+            LoriError: the registry refuses, saying why.
+        """
+        with clear_errors(self.store.uri):
+            known = self._same(name, tags.get(KEY, ""))
+            if known is not None:
+                return known
+            self._make_model(name)
+            model = self.client.create_logged_model(
+                self._experiment(), name, run_id, dict(tags), None, "lori-adapter"
+            )
+            self.client.log_model_artifacts(model.model_id, str(folder))
+            self.client.finalize_logged_model(model.model_id, "READY")
+            made = self.client.create_model_version(
+                name,
+                f"models:/{model.model_id}",
+                run_id,
+                dict(tags),
+                description=about,
+                model_id=model.model_id,
+            )
+            self.client.set_model_version_tag(name, made.version, COMPLETE, "true")
+            return _version(self.client.get_model_version(name, made.version))
+
+    def _same(self, name: str, key: str) -> Version | None:
+        if not key:
+            return None
+        found = self.client.search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
+        whole = [version for version in found if version.tags.get(COMPLETE) == "true"]
+        return _version(max(whole, key=lambda v: int(v.version))) if whole else None
+
+    def _make_model(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _experiment(self) -> str:
+        found = self.client.get_experiment_by_name(self.store.experiment)
+        if found is None:
+            return str(self.client.create_experiment(self.store.experiment, self.store.artifacts))
+        return str(found.experiment_id)
+
+    def promote(self, version: Version, judged_against: Version | None) -> None:
+        """Make a version champion, in one step; the champion until now stays as `previous`.
+
+        Raises:
+            OvertakenError: the champion is no longer the one that it was judged against.
+            LoriError: the version is not complete, or the registry refuses.
+        """
+        with clear_errors(self.store.uri), claimed(self.client, version.name):
+            current = self.at(version.name, CHAMPION)
+            if _number(current) == version.number:
+                self._mend(version)
+                return
+            if _number(current) != _number(judged_against):
+                raise OvertakenError(
+                    f"{version}: was judged against {_said(judged_against)}, but {_said(current)} "
+                    "is champion now; run lori gate again"
+                )
+            fresh = self.version(version.name, version.number)
+            if fresh.tags.get(COMPLETE) != "true":
+                raise LoriError(f"{version}: not complete in the registry; register it again")
+            if current is not None or BEFORE in fresh.tags:
+                self._tag(fresh, BEFORE, _number(current))
+            self.client.set_registered_model_alias(version.name, CHAMPION, version.number)
+            self._mend(self.version(version.name, version.number))
+
+    def roll_back(self, name: str) -> tuple[Version, Version]:
+        """Make the version before the champion champion again; return both, the old one first.
+
+        Raises:
+            InputError: there is no champion, or none before it.
+        """
+        self.version(name, CHAMPION)  # says what there is
+        with clear_errors(self.store.uri), claimed(self.client, name):
+            current = self.version(name, CHAMPION)
+            before = current.tags.get(BEFORE, "")
+            if not before:
+                raise InputError(f"{current}: is the first champion; there is none before it")
+            target = self.version(name, before)
+            self._tag(current, ROLLED_BACK, "true")
+            self.client.set_registered_model_alias(name, CHAMPION, target.number)
+            self._mend(target)
+            return current, target
+
+    def _mend(self, champion: Version) -> None:
+        """Put `previous` where the champion says: also what a process that died left behind."""
+        before = champion.tags.get(BEFORE, "")
+        if before:
+            self.client.set_registered_model_alias(champion.name, PREVIOUS, before)
+        else:
+            self.client.delete_registered_model_alias(champion.name, PREVIOUS)
+
+    def _tag(self, version: Version, name: str, value: str) -> None:
+        self.client.set_model_version_tag(version.name, version.number, name, value)
+
+    def download(self, version: Version, inside: str, target: Path) -> Path:
+        """Bring a file or folder of a version's artifact here."""
+        from mlflow.artifacts import download_artifacts
+
+        uri = f"models:/{version.name}/{version.number}/{inside}".rstrip("/")
+        with clear_errors(self.store.uri):
+            found = download_artifacts(
+                artifact_uri=uri,
+                dst_path=str(target),
+                tracking_uri=self.store.uri,
+                registry_uri=self.store.uri,
+            )
+        return Path(found)
+
+    def verdicts(self, version: Version, target: Path) -> Path | None:
+        """Bring the verdicts here that the gate's run on a version kept; None if there are none."""
+        from mlflow.artifacts import download_artifacts
+
+        key = version.tags.get(KEY, "")
+        wanted = f"tags.`lori.stage` = 'gate' and tags.`{KEY}` = '{key}'"
+        with clear_errors(self.store.uri):
+            for run in self.client.search_runs([self._experiment()], wanted):
+                if any(f.path == "evaluation" for f in self.client.list_artifacts(run.info.run_id)):
+                    uri = f"runs:/{run.info.run_id}/evaluation"
+                    found = download_artifacts(
+                        artifact_uri=uri, dst_path=str(target), tracking_uri=self.store.uri
+                    )
+                    return Path(found)
+        return None
+
+
+@contextmanager
+def clear_errors(uri: str) -> Iterator[None]:
+    """Turn whatever MLflow raises into one line that names the registry."""
+    try:
+        yield
+    except (LoriError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # MLflow's, its client's, its database's
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise LoriError(f"MLflow at {uri} refuses: {first}") from error
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a folder that is gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="lori-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _version(found: Any) -> Version:
+    return Version(
+        found.name, str(found.version), dict(found.tags or {}), found.source, found.run_id or None
+    )
+
+
+def _number(version: Version | None) -> str:
+    return version.number if version else ""
+
+
+def _said(version: Version | None) -> str:
+    return str(version) if version else "no champion"

@@ -1,0 +1,344 @@
+"""Ships the rows that stages write to MLflow: each row once, whenever MLflow can be reached.
+
+A pipeline is a parent run, each stage that ran a child run. Re-sending is harmless (MLflow keeps
+one copy of a metric with the same key, step, time and value), and the offset is saved only after a
+batch arrived, so a crash between the two loses nothing and doubles nothing.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flows.environment import quiet_environment
+from flows.tracking.mlflow_store import Store, prepare, store_of
+from flows.tracking.rows import PIPELINE, Row, Shipment, read_from, rows_files, stage_of
+from flows.versioning.graph import hashes_text, output_hashes
+
+METRICS_PER_BATCH = 1000
+PARAMS_PER_BATCH = 100
+PARAM_LENGTH = 500
+RUNS_PER_PAGE = 2000
+DIGEST_LENGTH = 36
+HASHES_TAG = "dvc.outs"
+#: What MLflow says of a row it will never take: malformed, or its run was deleted by someone.
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST")
+
+T = TypeVar("T")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested values as `a.b.c` → text; text over 500 characters is cut and says so."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[_legal(name)] = _cut(value)
+    return flat
+
+
+def _cut(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    if len(text) <= PARAM_LENGTH:
+        return text
+    note = f"… ({len(text)} characters)"
+    return text[: PARAM_LENGTH - len(note)] + note
+
+
+def _legal(name: str) -> str:
+    """Return a name MLflow accepts as key of a metric, parameter or tag."""
+    return re.sub(r"[^\w\-. /]", "_", name.replace("@", "."))[:250]
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+class Shipper:
+    """Sends rows files of one workspace to one MLflow store. Used by one thread at a time.
+
+    Any method may raise what MLflow raises when it cannot be reached; nothing is lost by it.
+    """
+
+    def __init__(
+        self, workspace: Path, store: Store, warn: Callable[[str], None] = lambda line: None
+    ) -> None:
+        quiet_environment()
+        prepare(store.uri)
+        from mlflow import MlflowClient
+
+        self.workspace = workspace
+        self.warn = warn
+        self.client = MlflowClient(tracking_uri=store.uri)
+        self.experiment_id = self._experiment(store)
+
+    def _experiment(self, store: Store) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(store.experiment)
+        if found is None:
+            try:
+                return str(self.client.create_experiment(store.experiment, store.artifacts))
+            except MlflowException:  # someone else made it in between
+                found = self.client.get_experiment_by_name(store.experiment)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
+
+    def ship(self, rows: Path) -> bool:
+        """Send what is new in a rows file; return whether there was something.
+
+        The run is made at the first row, so a stage that did nothing leaves no run.
+        """
+        resumed = Shipment.of(rows).known
+        shipment, sent = Shipment.of(rows), False
+        while True:
+            new, offset = read_from(rows, shipment.offset)
+            if offset == shipment.offset:
+                return sent
+            run_id = self._run(rows, shipment, new, resumed)
+            self._send(run_id, new, shipment)
+            shipment.offset, sent = offset, True
+            shipment.save()
+
+    def _run(self, rows: Path, shipment: Shipment, new: list[Row], resumed: bool) -> str:
+        """Return the run of a rows file; make it, below its parent, if there is none yet."""
+        if shipment.run_id is not None:
+            return shipment.run_id
+        name = rows.relative_to(self.workspace).as_posix()
+        found = self._search(f"tags.`lori.rows` = '{name}'") if resumed else None
+        shipment.run_id = found or self._create(rows, name, shipment, new)
+        shipment.save()
+        return shipment.run_id
+
+    def _create(self, rows: Path, name: str, shipment: Shipment, new: list[Row]) -> str:
+        stage = stage_of(rows, self.workspace)
+        tags = {"lori.stage": stage, "lori.rows": name, **_user(), **_parts(stage), **shipment.tags}
+        parent = self._parent(shipment)
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent
+        started = int(float(new[0]["time"] if new else 0) * 1000)
+        run_name = shipment.tags.get("mlflow.runName", stage)
+        run = self.client.create_run(self.experiment_id, started or None, tags, run_name)
+        return str(run.info.run_id)
+
+    def _parent(self, shipment: Shipment) -> str | None:
+        """Return the run of the pipeline; its own rows come first, so it is made before."""
+        if shipment.parent is None:
+            return None
+        rows = self.workspace / shipment.parent
+        if Shipment.of(rows).run_id is None:
+            self.ship(rows)
+        return Shipment.of(rows).run_id
+
+    def _search(self, condition: str) -> str | None:
+        order = ["attributes.start_time DESC"]
+        found = self.client.search_runs([self.experiment_id], condition, 1, 1, order)
+        return str(found[0].info.run_id) if found else None
+
+    def _send(self, run_id: str, rows: list[Row], shipment: Shipment) -> None:
+        metrics, params, tags = [], {}, {}
+        for row in rows:
+            match row["type"]:
+                case "metrics":
+                    metrics.extend(_metrics(row))
+                case "params":
+                    params.update(flatten(row.get("values") or {}))
+                case "start":
+                    tags.update(
+                        {f"env.{key}": str(value) for key, value in row.get("where", {}).items()}
+                    )
+                case "tags":
+                    values = row.get("values") or {}
+                    shipment.hashed |= HASHES_TAG in values
+                    tags.update({_legal(key): str(value) for key, value in values.items()})
+        for stage, maker in self._makers([row for row in rows if row["type"] == "skipped"]):
+            tags[_legal(f"lori.skipped.{stage}")] = maker or "unknown"
+        self._log(run_id, metrics, params, tags)
+        for row in rows:
+            self._send_single(run_id, row, shipment)
+
+    def _log(
+        self, run_id: str, metrics: list[Any], params: dict[str, str], tags: dict[str, str]
+    ) -> None:
+        from mlflow.entities import Param, RunTag
+
+        for part in _batches(metrics, METRICS_PER_BATCH):
+            self._accept(self.client.log_batch, run_id, metrics=part)
+        for part in _batches([Param(*pair) for pair in params.items()], PARAMS_PER_BATCH):
+            self._accept(self.client.log_batch, run_id, params=part)
+        for part in _batches([RunTag(*pair) for pair in tags.items()], PARAMS_PER_BATCH):
+            self._accept(self.client.log_batch, run_id, tags=part)
+
+    def _send_single(self, run_id: str, row: Row, shipment: Shipment) -> None:
+        moment = int(float(row["time"]) * 1000)
+        match row["type"]:
+            case "dataset":
+                self._accept(self.client.log_inputs, run_id, [_dataset(row)])
+            case "artifact":
+                self._artifact(run_id, self.workspace / str(row["path"]), row.get("name"))
+            case "end":
+                self._accept(self.client.set_terminated, run_id, "FINISHED", moment)
+                shipment.ended = True
+            case "error":
+                message = str(row.get("message", ""))[:5000]
+                self._accept(self.client.set_tag, run_id, "lori.error", message)
+                self._accept(self.client.set_terminated, run_id, "FAILED", moment)
+                shipment.ended = True
+
+    def _artifact(self, run_id: str, path: Path, name: str | None) -> None:
+        try:
+            if path.is_dir():
+                self._accept(self.client.log_artifacts, run_id, str(path), name or path.name)
+            else:
+                self._accept(self.client.log_artifact, run_id, str(path))
+        except (FileNotFoundError, PermissionError) as error:
+            self.warn(f"{path}: reported as an artifact, but left out ({error.strerror})")
+
+    def _makers(self, skipped: Sequence[Row]) -> Iterator[tuple[str, str | None]]:
+        """Yield each skipped stage, and the run that made the outputs it still has.
+
+        The newest runs are looked through at once; what none of them made is asked for by itself.
+        """
+        known: dict[tuple[str, str], str] = {}
+        if len(skipped) > 1:
+            order, condition = ["attributes.start_time DESC"], f"tags.`{HASHES_TAG}` LIKE '%'"
+            count = min(RUNS_PER_PAGE, 2 * len(skipped))
+            for run in self.client.search_runs([self.experiment_id], condition, 1, count, order):
+                made = run.data.tags.get("lori.stage", ""), run.data.tags[HASHES_TAG]
+                known.setdefault(made, str(run.info.run_id))
+        for row in skipped:
+            stage, outs = str(row["stage"]), str(row.get("outs") or "")
+            asked = f"tags.`lori.stage` = '{stage}' and tags.`{HASHES_TAG}` = '{outs}'"
+            yield stage, known.get((stage, outs)) or (self._search(asked) if outs else None)
+
+    def _accept(self, send: Callable[..., Any], *values: Any, **named: Any) -> None:
+        """Send; what MLflow refuses as invalid is said and left out, or it would block the rest."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            send(*values, **named)
+        except MlflowException as error:
+            if error.error_code not in REFUSALS:
+                raise
+            self.warn(f"MLflow refused a row: {str(error).splitlines()[0]}")
+
+    def tag_outputs(self, rows: Path) -> None:
+        """Put DVC's hashes on a run that a plain `dvc repro` made; a flow has done it already."""
+        shipment = Shipment.of(rows)
+        if shipment.run_id is None or shipment.hashed or not shipment.ended:
+            return
+        hashes = output_hashes(self.workspace, stage_of(rows, self.workspace))
+        if hashes:
+            self._accept(self.client.set_tag, shipment.run_id, HASHES_TAG, hashes_text(hashes))
+            shipment.hashed = True
+            shipment.save()
+
+    def close_if_dead(self, rows: Path) -> None:
+        """End a run whose process is gone without a word (`kill -9`)."""
+        shipment = Shipment.of(rows)
+        if shipment.run_id is None or shipment.ended or _alive(rows):
+            return
+        self._accept(self.client.set_terminated, shipment.run_id, "KILLED")
+        shipment.ended = True
+        shipment.save()
+
+
+def ship_all(workspace: Path, warn: Callable[[str], None] = lambda line: None) -> int:
+    """Ship everything that has not been shipped yet; return how many rows files had something.
+
+    For rows written while MLflow was not reachable, or by a plain `dvc repro`.
+
+    Raises:
+        InputError: `params.yaml` is not readable.
+        Exception: whatever MLflow raises when it cannot be reached.
+    """
+    from flows.lock import shipping_lock
+
+    with shipping_lock(workspace):
+        files = rows_files(workspace)
+        if not files:
+            return 0
+        shipper = Shipper(workspace, store_of(workspace, read_params(workspace)), warn)
+        shipped = sum(shipper.ship(rows) for rows in files)
+        newest = {stage_of(rows, workspace): rows for rows in files}
+        for rows in files:
+            shipper.close_if_dead(rows)
+            if newest[stage_of(rows, workspace)] == rows:
+                shipper.tag_outputs(rows)
+        return shipped
+
+
+def read_params(workspace: Path) -> dict[str, Any]:
+    """Return `params.yaml` as plain values, without validation; empty if it is not there.
+
+    Raises:
+        InputError: it is not YAML.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    from lori_core.errors import InputError
+
+    path = workspace / "params.yaml"
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        return {}
+    except YAMLError as error:
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+
+
+def _metrics(row: Row) -> list[Any]:
+    from mlflow.entities import Metric
+
+    moment, step = int(float(row["time"]) * 1000), int(row.get("step") or 0)
+    return [
+        Metric(_legal(name), float(value), moment, step)
+        for name, value in (row.get("values") or {}).items()
+        if isinstance(value, int | float)
+    ]
+
+
+def _dataset(row: Row) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=str(row["name"])[:500],
+        digest=str(row["digest"])[:DIGEST_LENGTH],
+        source_type="local",
+        source=json.dumps({"uri": str(row.get("source", ""))}),
+        profile=json.dumps({"num_rows": row.get("rows"), "sha256": row["digest"]}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "input")])
+
+
+def _parts(stage: str) -> dict[str, str]:
+    """Return `lori.step` and, for `train@math`, `lori.task`, so that the runs table can filter."""
+    if stage == PIPELINE:
+        return {"mlflow.source.name": "lori run", "mlflow.source.type": "LOCAL"}
+    step, _, task = stage.partition("@")
+    source = {"mlflow.source.name": f"lori stage {step} {task}".strip()}
+    item = {"lori.task": task} if task else {}
+    return {"lori.step": step, "dvc.stage": stage, "mlflow.source.type": "LOCAL", **source, **item}
+
+
+def _user() -> dict[str, str]:
+    try:
+        return {"mlflow.user": getpass.getuser()}
+    except (KeyError, OSError):  # a container's user may have no name
+        return {"mlflow.user": str(os.getuid())}
+
+
+def _alive(rows: Path) -> bool:
+    first, _ = read_from(rows, 0, limit=4096)
+    pid = first[0].get("pid") if first else None
+    return isinstance(pid, int) and Path(f"/proc/{pid}").exists()

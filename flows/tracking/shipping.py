@@ -1,0 +1,106 @@
+"""Ships rows in the background while stages run: a slow or absent MLflow never holds them up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flows.lock import shipping_lock
+from flows.tracking.mlflow_store import Store
+from flows.tracking.rows import Shipment, rows_files
+from flows.tracking.sending import Shipper
+from lori_core.tracking import ROWS_FOLDER
+
+INTERVAL_SECONDS = 2.0
+RETRY_SECONDS = 30.0
+
+
+class BackgroundShipping:
+    """Tails a pipeline's rows files every two seconds, in a thread of its own.
+
+    Its own file is `pipeline`; those of its stages name it as their parent, wherever they ran.
+
+    MLflow's import and the first migration (about ten seconds) also happen there, beside the first
+    stages.
+    """
+
+    def __init__(
+        self, workspace: Path, store: Store, warn: Callable[[str], None], pipeline: Path
+    ) -> None:
+        self.workspace = workspace
+        self.store = store
+        self.warn = warn
+        self.pipeline = pipeline
+        self._seen: dict[Path, bool] = {}
+        self._finish = threading.Event()
+        self._warned = False
+        self._shipper: Shipper | None = None
+        self._thread = threading.Thread(target=self._work, name="shipping", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def finish(self, timeout: float = 60.0) -> bool:
+        """Ship what is left and stop; return whether it went out within `timeout` seconds."""
+        self._finish.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive() and not self._warned
+
+    def _work(self) -> None:
+        retry_at = 0.0
+        self._close_dead()
+        while not self._finish.wait(INTERVAL_SECONDS):
+            if time.monotonic() >= retry_at and not self._ship():
+                retry_at = time.monotonic() + RETRY_SECONDS
+        self._ship()
+
+    def _close_dead(self) -> None:
+        """End the runs in MLflow of pipelines that were killed here; none but ours is alive."""
+        try:
+            with shipping_lock(self.workspace):
+                dead = [
+                    rows
+                    for rows in rows_files(self.workspace)
+                    if not self._is_ours(rows) and Shipment.of(rows).is_open
+                ]
+                if dead:
+                    self._shipper = Shipper(self.workspace, self.store, self.warn)
+                for rows in dead:
+                    self._shipper.ship(rows)  # type: ignore[union-attr]
+                    self._shipper.close_if_dead(rows)  # type: ignore[union-attr]
+        except Exception as error:  # whatever tracking does, training goes on
+            self.warn(f"MLflow: runs that were killed stay open ({' '.join(str(error).split())})")
+
+    def _is_ours(self, rows: Path) -> bool:
+        parent = self.pipeline.relative_to(self.workspace).as_posix()
+        return rows == self.pipeline or Shipment.of(rows).parent == parent
+
+    def _files(self) -> list[Path]:
+        """Return this pipeline's files, its own first; whose a file is, is asked once."""
+        for note in (self.workspace / ROWS_FOLDER).rglob("*.jsonl.shipped"):
+            rows = note.with_name(note.name.removesuffix(".shipped"))
+            if rows not in self._seen:
+                self._seen[rows] = self._is_ours(rows)
+        return [self.pipeline, *(rows for rows, ours in self._seen.items() if ours)]
+
+    def _ship(self) -> bool:
+        try:
+            with shipping_lock(self.workspace):
+                if self._shipper is None:
+                    self._shipper = Shipper(self.workspace, self.store, self.warn)
+                for rows in self._files():
+                    self._shipper.ship(rows)
+        except Exception as error:  # whatever tracking does, training goes on
+            if not self._warned:
+                reason = " ".join(str(error).split())[:200]
+                self.warn(
+                    f"MLflow at {self.store.uri} cannot be used ({reason}); the work goes on, "
+                    "and `lori track` ships its rows later"
+                )
+            self._warned = True
+            return False
+        self._warned = False
+        return True

@@ -1,0 +1,327 @@
+"""The pipeline's graph as DVC knows it. The only place that knows DVC's Python API."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.environment import quiet_environment
+from flows.versioning.dvc_repo import opened, parameters_read_once
+from lori_core.errors import InputError, LoriError
+from lori_core.phases import processes
+
+#: How long a stage that DVC calls busy is asked again.
+BUSY_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of `dvc.yaml`, as `dvc stage list` names it (`train@math`)."""
+
+    name: str
+    dependencies: tuple[str, ...]
+    gpus: int
+    command: str
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages in an order that respects their edges, and why some of them must run."""
+
+    stages: tuple[Stage, ...]
+    stale: Mapping[str, list[str]]
+
+
+#: The pipeline, and that of the experiments; DVC names the stages of the latter with its path.
+PIPELINE = "dvc.yaml"
+PARAMS = "params.yaml"
+EXPERIMENTS = "experiments/dvc.yaml"
+#: Where each of them leaves what people read.
+REPORTS = {PIPELINE: Path("report"), EXPERIMENTS: Path("experiments/report")}
+
+
+def ancestors(plan: Plan, name: str) -> set[str]:
+    """Return all stages that a stage stands on, near and far."""
+    direct = {stage.name: stage.dependencies for stage in plan.stages}
+    found: set[str] = set()
+    todo = list(direct[name])
+    while todo:
+        above = todo.pop()
+        if above not in found:
+            found.add(above)
+            todo.extend(direct.get(above, ()))
+    return found
+
+
+def stale(workspace: Path) -> dict[str, list[str]]:
+    """Return the stages that would run, each with its reasons; see `plan`."""
+    return dict(plan(workspace).stale)
+
+
+def plan(workspace: Path, pipeline: str = PIPELINE, params: str | None = None) -> Plan:
+    """Return the stages and, for each that would run, the reasons.
+
+    A stage runs when something of its own changed (parameter, input, command, output) or when a
+    stage it depends on, near or far, runs: `after calibrate@math`.
+
+    `params` stands in for the text of `params.yaml`, which is not touched.
+
+    Raises:
+        InputError: `dvc.yaml` or `params.yaml` cannot be read, or there is no DVC workspace.
+        LoriError: another DVC process holds the workspace.
+    """
+    # DVC compares a stage with the workspace only under its lock, which others hold shortly.
+    with _repository(workspace, params) as repo, repo.lock, parameters_read_once():
+        graph = repo.index.graph
+        described = _describe(graph, pipeline, _values(repo, workspace / PARAMS))
+        nodes = {node.addressing: node for node in graph}
+        direct = {stage.name: _patiently(nodes[stage.name]) for stage in described}
+        return Plan(tuple(described), _with_descendants(described, direct))
+
+
+def cached(workspace: Path, plan: Plan, params: str | None = None) -> set[str]:
+    """Return the stale stages whose outputs DVC's run cache would bring back.
+
+    A stage behind one that runs is not among them: what it will be given is not known yet.
+    """
+    found: dict[str, Any] = {}
+    with _repository(workspace, params) as repo, repo.lock, parameters_read_once():
+        nodes = {node.addressing: node for node in repo.index.graph}
+        for stage in plan.stages:
+            above = [name for name in stage.dependencies if name in plan.stale]
+            if stage.name not in plan.stale or any(name not in found for name in above):
+                continue
+            made = _from_run_cache(repo, nodes[stage.name], [found[name] for name in above])
+            if made is not None:
+                found[stage.name] = made
+    return set(found)
+
+
+def _from_run_cache(repo: Any, node: Any, above: list[Any]) -> Any:
+    """Return what the run cache keeps of a stage, `None` if nothing; `above`: of its upstreams."""
+    from dvc.exceptions import DvcException
+
+    made = {str(out): out for stage in above for out in stage.outs}
+    try:
+        for dependency in node.deps:
+            if str(dependency) in made:
+                dependency.hash_info = made[str(dependency)].hash_info
+            else:
+                dependency.save()
+        entry = repo.stage_cache._load(node)
+        if entry is None:
+            return None
+        stage = repo.stage_cache._create_stage(entry, wdir=node.wdir)
+        return stage if stage.outs_cached() else None
+    except (DvcException, OSError):  # an input that is not there yet
+        return None
+
+
+def output_hashes(workspace: Path, stage: str) -> dict[str, str]:
+    """Return path → content hash of a stage's outputs from `dvc.lock`; empty if it never ran."""
+    file, _, name = stage.rpartition(":")
+    return recorded(workspace, file or PIPELINE).get(name, {})
+
+
+def recorded(workspace: Path, pipeline: str = PIPELINE) -> dict[str, dict[str, str]]:
+    """Return path → content hash of every stage's outputs, by the stage's name in its file."""
+    entries = _lock((workspace / pipeline).with_suffix(".lock")).get("stages") or {}
+    return {
+        name: {
+            out["path"]: out.get("md5") or out.get("etag") or "" for out in entry.get("outs") or ()
+        }
+        for name, entry in entries.items()
+    }
+
+
+def hashes_text(hashes: Mapping[str, str]) -> str:
+    """Return output hashes as one searchable line: `path=hash path=hash`, sorted by path."""
+    return " ".join(f"{path}={value}" for path, value in sorted(hashes.items()))
+
+
+@contextmanager
+def _repository(workspace: Path, params: str | None = None) -> Iterator[Any]:
+    quiet_environment()
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.logger import set_loggers_level
+
+    try:
+        with set_loggers_level(logging.ERROR), opened(workspace) as repo:
+            if params is not None:
+                _stand_in(repo, str(workspace / PARAMS), params)
+            yield repo
+    except LockError as error:
+        busy = _one_line(error).partition(" If there are no processes")[0]
+        raise LoriError(f"another DVC process is at work: {busy}") from error
+    except DvcException as error:
+        raise InputError(_one_line(error)) from error
+
+
+def _stand_in(repo: Any, path: str, text: str) -> None:
+    """Let DVC read `text` where it would open a file; the file stays as it is."""
+    real = repo.fs.open
+
+    def opened(name: Any, *arguments: Any, **options: Any) -> Any:
+        if os.path.abspath(name) == os.path.abspath(path):  # noqa: PTH100 - not resolved
+            return io.StringIO(text)
+        return real(name, *arguments, **options)
+
+    repo.fs.open = opened
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _values(repo: Any, path: Path) -> Any:
+    """Return `params.yaml` as plain values; None where there is none."""
+    from dvc.utils.serialize import load_yaml
+
+    return load_yaml(str(path), fs=repo.fs) if path.is_file() else None
+
+
+def _describe(graph: Any, pipeline: str, params: Any) -> list[Stage]:
+    import networkx
+    from dvc.stage import PipelineStage
+
+    # DVC's edges point from a stage to what it depends on.
+    order = networkx.lexicographical_topological_sort(graph.reverse(), key=lambda n: n.addressing)
+    return [
+        Stage(
+            name=node.addressing,
+            dependencies=tuple(
+                sorted(
+                    upstream.addressing
+                    for upstream in graph.successors(node)
+                    if isinstance(upstream, PipelineStage)
+                )
+            ),
+            # A training that is spread over processes needs a GPU for each of them.
+            gpus=int((node.meta or {}).get("gpus", 0)) * processes(params, node.addressing),
+            command=node.cmd if isinstance(node.cmd, str) else "\n".join(node.cmd or ()),
+            outputs=tuple(sorted(out.def_path for out in node.outs)),
+        )
+        for node in order
+        if isinstance(node, PipelineStage) and node.path_in_repo == pipeline
+    ]
+
+
+def _patiently(node: Any) -> list[str]:
+    """Return the reasons of a stage, past the lock of a process that was just killed.
+
+    DVC drops the locks of dead processes, but takes one for alive until its init has reaped it.
+    """
+    from dvc.lock import LockError
+
+    limit = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return _reasons(node)
+        except LockError:
+            if time.monotonic() > limit:
+                raise
+            time.sleep(0.2)
+
+
+def _reasons(node: Any) -> list[str]:
+    """Return what changed about one stage itself; empty when nothing did."""
+    status = node.status().get(node.addressing, [])
+    if not status:
+        return []
+    if node.outs and not any(out.hash_info for out in node.outs):
+        return ["new stage"]
+    reasons: list[str] = []
+    for entry in status:
+        if isinstance(entry, str):
+            reasons.append("command changed" if entry == "changed command" else entry)
+            continue
+        for path, state in entry.get("changed deps", {}).items():
+            reasons.extend(_dependency_reasons(node, path, state))
+        for path, state in entry.get("changed outs", {}).items():
+            reasons.append(_output_reason(path, state))
+    return reasons
+
+
+def _dependency_reasons(node: Any, path: str, state: Any) -> list[str]:
+    if not isinstance(state, Mapping):
+        words = {"deleted": "missing", "new": "is new"}
+        return [f"input {path} {words.get(state, 'changed')}"]
+    reasons = []
+    for dependency in node.deps:
+        if str(dependency) == path and hasattr(dependency, "read_params"):
+            recorded, actual = dependency.hash_info.value or {}, dependency.read_params()
+            for name in state:
+                old, new = recorded.get(name, _MISSING), actual.get(name, _MISSING)
+                reasons.extend(_parameter_reasons(name, old, new))
+    return reasons
+
+
+_MISSING = object()
+
+
+def _parameter_reasons(name: str, old: Any, new: Any) -> list[str]:
+    """Return one reason for each leaf that differs, so that a long section names its key."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = sorted({*old, *new}, key=str)
+        return [
+            reason
+            for key in keys
+            for reason in _parameter_reasons(
+                f"{name}.{key}", old.get(key, _MISSING), new.get(key, _MISSING)
+            )
+        ]
+    if old is _MISSING:
+        return [f"parameter {name} is new"]
+    if new is _MISSING:
+        return [f"parameter {name} was removed"]
+    return [] if old == new else [f"parameter {name} changed ({_short(old)} → {_short(new)})"]
+
+
+def _short(value: Any, limit: int = 40) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _output_reason(path: str, state: str) -> str:
+    words = {"deleted": "is missing", "modified": "was changed", "not in cache": "is not in cache"}
+    return f"output {path} {words.get(state, state)}"
+
+
+def _with_descendants(order: list[Stage], direct: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    result: dict[str, list[str]] = {}
+    roots: dict[str, set[str]] = {}
+    for stage in order:
+        above: set[str] = set().union(*(roots.get(name, set()) for name in stage.dependencies))
+        if direct[stage.name]:
+            result[stage.name] = direct[stage.name]
+            roots[stage.name] = {stage.name}
+        elif above:
+            result[stage.name] = [f"after {name}" for name in sorted(above)]
+            roots[stage.name] = above
+    return result
+
+
+def _lock(path: Path, attempts: int = 5) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    # DVC rewrites the file in place when a stage beside ours ends: a torn read is read again.
+    for attempt in range(attempts):
+        try:
+            return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
+        except FileNotFoundError:
+            return {}
+        except YAMLError:
+            if attempt == attempts - 1:
+                raise
+            time.sleep(0.1)
+    return {}
