@@ -77,9 +77,9 @@ def write(rows: Iterable[Encoded], folder: Path) -> None:
     end = 0
     with (folder / "tokens.i32").open("wb") as tokens, (folder / _ROWS).open("wb") as places:
         for row in rows:
-            np.asarray(row.prompt + row.target, dtype="<i4").tofile(tokens)
+            tokens.write(np.asarray(row.prompt + row.target, dtype="<i4").tobytes())
             middle, stop = end + len(row.prompt), end + len(row)
-            np.array([end, middle, stop, row.cut], dtype="<i8").tofile(places)
+            places.write(np.array([end, middle, stop, row.cut], dtype="<i8").tobytes())
             end = stop
 
 
