@@ -18,7 +18,7 @@ from lori_core.errors import ConfigError, unknown
 from lori_core.evaluation.scorers import REFUSED
 from lori_core.evaluation.statistics import interval
 from lori_core.files import read_jsonl
-from lori_core.report.comparison import Rows, compare, flipped
+from lori_core.report.comparison import Rows, compare, flipped, spoken
 
 #: Flipped examples a refusal shows.
 EXAMPLES = 5
@@ -255,7 +255,7 @@ def _example(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, st
 def _shown(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "id": str(row["id"]),
-        "prompt": _cut(row.get("prompt", "")),
+        "prompt": _cut(spoken(str(row.get("prompt", "")))),
         "answer": _cut(row["answer"]),
     }
 

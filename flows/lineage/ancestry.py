@@ -159,7 +159,10 @@ class Lineage:
             return {}
         split = PurePosixPath(name).stem
         rows = found["splits"].get(split, {}).get("count")
-        return {"rows": rows, "sources": [source_text(source) for source in found["sources"]]}
+        used = [
+            s for s in found["sources"] if split != "train" or "train" in s.get("gives", [split])
+        ]
+        return {"rows": rows, "sources": [source_text(source) for source in used]}
 
     @cached_property
     def manifest(self) -> dict[str, Any]:

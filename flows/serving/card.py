@@ -148,8 +148,11 @@ def _safety(workspace: Path, node: Node) -> Iterator[str]:
 def _interference(workspace: Path, node: Node) -> Iterator[str]:
     """Say what a merge costs each of its tasks, and how much its parents share."""
     path = workspace / "metrics" / "excess" / f"{Path(node.name).name}.json"
-    if node.kind != "merged adapter" or not path.is_file():
+    if node.kind != "merged adapter":
         yield "Not a merge: nothing interferes."
+        return
+    if not path.is_file():
+        yield "What merging costs each task was not measured."
         return
     for task, row in read_json(path)["excess"].items():
         if row.get("excess") is not None:

@@ -113,7 +113,8 @@ def read_task(params: Params, task: str, pinned: dict[str, str]) -> tuple[dict[s
             if limit is not None and len(rows) > limit:
                 rows = sorted(rows, key=lambda e: _order(e, params.lori.seed))[:limit]
             splits[split] += rows
-        entries.append({**source.model_dump(exclude_defaults=True), **pulled.facts})
+        gives = {"gives": sorted(split for split, rows in pulled.splits.items() if rows)}
+        entries.append({**source.model_dump(exclude_defaults=True), **pulled.facts, **gives})
     _carve(splits, section.sizes, params.lori.seed)
     removed = _without_duplicates(splits)
     for split in SPLITS:

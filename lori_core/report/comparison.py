@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +21,8 @@ from lori_core.files import read_jsonl
 #: rate of over-refusal.
 Rows = Literal["all", "refuse", "comply"]
 RESAMPLES = 10_000
+#: The special tokens of the usual chat templates, and the roles that they name.
+_MARKS = re.compile(r"<\|[^<>|]*\|>(?:(?:system|user|assistant)\b)?|\[/?INST\]|</?s>")
 SEED = 0
 
 
@@ -132,6 +135,11 @@ def _p_value(first: Any, second: Any, *, binary: bool) -> float:
         random_state=np.random.default_rng(SEED),
     )
     return float(result.pvalue)
+
+
+def spoken(prompt: str) -> str:
+    """Return a rendered prompt without the marks of a chat template: what was said."""
+    return _MARKS.sub("", prompt).strip()
 
 
 def flipped(

@@ -11,7 +11,7 @@ from typing import Any
 from lori_core.evaluation.statistics import interval, mean_interval
 from lori_core.files import read_jsonl, write_json, write_text
 from lori_core.report import tables
-from lori_core.report.comparison import Rows, compare, flipped, outcomes
+from lori_core.report.comparison import Rows, compare, flipped, outcomes, spoken
 
 #: Flipped examples the page shows for each pair.
 EXAMPLES = 10
@@ -84,7 +84,7 @@ def _flips(label: str, name: str, path: Path, first: Path, rows: Rows) -> Iterat
         yield {
             "task": label,
             "model": name,
-            "prompt": str(ours.get("prompt", "")),
+            "prompt": spoken(str(ours.get("prompt", ""))),
             "answer": str(ours["answer"]),
             "first": str(theirs.get("output", "")),
             "then": str(ours.get("output", "")),

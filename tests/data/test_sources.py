@@ -213,8 +213,9 @@ def test_humaneval_comes_out_of_its_package(tmp_path: Path) -> None:
     assert found.prompt.startswith("Complete this Python function:\n\n")
     assert "def check(candidate)" in found.check["tests"]
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    licences = [entry["license"] for entry in manifest["tasks"]["task"]["sources"]]
-    assert licences == ["Apache-2.0", "MIT"]
+    code, humaneval = manifest["tasks"]["task"]["sources"]
+    assert (code["license"], code["gives"]) == ("Apache-2.0", ["test", "train", "validation"])
+    assert (humaneval["license"], humaneval["gives"]) == ("MIT", ["test"])
 
 
 @pytest.mark.parametrize("name", ["nlu", "math", "code", "safety"])

@@ -317,6 +317,18 @@ def test_a_machine_without_the_precision_asked_for_is_no_damage_but_a_difference
     assert "model.dtype is recorded as 'float32', but artifacts/math/calibrated" in problem.text
 
 
+def test_a_source_of_test_items_alone_is_not_named_as_training_data(workspace: Path) -> None:
+    path = workspace / "data/manifest.json"
+    manifest = json.loads(path.read_text())
+    for split, gives in (("train", ["train"]), ("test", ["test"])):
+        source = {"kind": "bundled", "name": split, "license": "MIT", "gives": gives}
+        manifest["tasks"]["math"]["sources"].append(source)
+    path.write_text(json.dumps(manifest))
+    lineage = why.lineage_of(why.resolve(MERGED, Path()))
+    found = lineage.nodes["data/math/train.jsonl"].facts["sources"]
+    assert [text.split()[1] for text in found] == ["org/math", "train"]
+
+
 def test_two_tasks_adapters_differ_in_what_they_were_given(workspace: Path) -> None:
     found = diff(
         why.resolve("artifacts/math/adapter", Path()),

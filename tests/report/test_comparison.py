@@ -13,7 +13,7 @@ import pytest
 
 from lori_core.errors import DataError
 from lori_core.files import write_jsonl
-from lori_core.report.comparison import compare
+from lori_core.report.comparison import compare, spoken
 
 
 def verdicts(path: Path, correct: Sequence[Sequence[bool]], answer: str = "1") -> Path:
@@ -148,3 +148,18 @@ def test_rows_that_are_no_verdicts_are_refused(tmp_path: Path) -> None:
     write_jsonl(path, [{"id": "1", "correct": True}, {"correct": True}])
     with pytest.raises(DataError, match=r"a\.jsonl: row 2 is no verdict"):
         compare(path, path)
+
+
+@pytest.mark.parametrize(
+    "rendered",
+    [
+        "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nIs 2 < 3?<|im_end|>\n"
+        "<|im_start|>assistant\n",
+        "<|start_header_id|>user<|end_header_id|>\n\nIs 2 < 3?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        "<s>[INST] Is 2 < 3? [/INST]",
+        "Is 2 < 3?",
+    ],
+)
+def test_a_prompt_is_shown_without_the_marks_of_its_template(rendered: str) -> None:
+    assert spoken(rendered) == "Is 2 < 3?"
