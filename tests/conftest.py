@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import dvc  # noqa: F401 - now: its log handlers keep the streams of the moment it is imported in
 import pytest
 import torch
 
