@@ -19,6 +19,7 @@ from benchmarks import (
     evaluation,
     likelihood,
     masks,
+    pipeline,
     tracking,
     training,
     training_growth,
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
     "training": lambda _: training.rows(),
     "training_growth": lambda _: training_growth.rows(),
     "training_memory": lambda _: training_memory.rows(),
+    "pipeline": pipeline.rows,
 }
 
 

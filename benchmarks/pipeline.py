@@ -3,8 +3,9 @@
 * A stage: flows of two and of twelve stages in a row, whose command takes no time. The difference,
   by stage: Prefect's task, DVC's process with its imports, locks, hashing, rows. The limit is that
   of DVC alone, `dvc repro` of the same twelve.
-* Nothing to do: the project's own pipeline with 25 to 100 tasks, everything up to date, once by
-  `lori run` and once by the flow, as a schedule runs it.
+* Nothing to do: the project's own pipeline with 25 and with 100 tasks, everything up to date, once
+  by `lori run` and once by the flow, as a schedule runs it. Where the machine is shared, the
+  processor's seconds are the better measure.
 * Sixteen stages on four pretend GPUs, half a minute each: the share of the four that stages hold,
   and that their commands are at work, until the last one begins.
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -30,7 +32,7 @@ from benchmarks.adapters import show
 
 ROOT = Path(__file__).parents[1]
 CHAINS = (2, 12)
-TASKS = (25, 50, 100)
+TASKS = (25, 100)
 GPUS, STAGES, SECONDS = 4, 16, 30.0
 #: Says that the stage worked, notes when, and makes its output.
 COMMAND = (
@@ -86,20 +88,29 @@ def _nothing(folder: Path) -> list[dict[str, Any]]:
     found = []
     for count in TASKS:
         place = _project(folder / f"tasks{count}", count)
-        start = time.perf_counter()
-        said = _call(place, "lori", "run")
-        command = time.perf_counter() - start
+        start, used = time.perf_counter(), _children()
+        # Its last word is a refusal: the report that it would show is made up.
+        said = _call(place, "lori", "run", fails=True)
+        command, processor = time.perf_counter() - start, _children() - used
         assert "nothing to run" in said, said  # noqa: S101 - else this measures something else
-        first, again = _flow(place), _flow(place)
+        flow = _flow(place)
+        assert flow["message"] == "nothing changed", flow  # noqa: S101
         goal = {"goal": "<= 60"} if count == max(TASKS) else {}
         stages = said.partition(" stages, all unchanged")[0].split()[-1]
         name = f"nothing to do, {count} tasks ({stages} stages)"
         found += [
             {"what": f"{name}: lori run", "value": command, "unit": "s", **goal},
-            {"what": f"{name}: flow", "value": first["seconds"], "unit": "s", **goal},
-            {"what": f"{name}: again", "value": again["seconds"], "unit": "s", **goal},
+            {"what": "    of a processor", "value": processor, "unit": "s"},
+            {"what": f"{name}: flow", "value": flow["seconds"], "unit": "s", **goal},
+            {"what": "    of a processor", "value": flow["processor"], "unit": "s"},
         ]
     return found
+
+
+def _children() -> float:
+    """Return the processor seconds of all ended children."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _project(folder: Path, count: int) -> Path:
@@ -198,14 +209,15 @@ def _flow_here(place: Path) -> None:
             held.append((begin, time.time()))
 
     slots.Slots.hold = hold  # type: ignore[method-assign]
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time() + _children()
     state: Any = module.pipeline(return_state=True)
-    seconds = time.perf_counter() - start
+    seconds, processor = time.perf_counter() - start, time.process_time() + _children() - used
     assert state.is_completed(), state  # noqa: S101
-    print(json.dumps({"seconds": seconds, "held": held, "message": state.message}))
+    answer = {"seconds": seconds, "processor": processor, "held": held, "message": state.message}
+    print(json.dumps(answer))
 
 
-def _call(folder: Path, tool: str, *arguments: str) -> str:
+def _call(folder: Path, tool: str, *arguments: str, fails: bool = False) -> str:
     tools = Path(sys.executable).parent
     env = {
         **os.environ,
@@ -216,7 +228,7 @@ def _call(folder: Path, tool: str, *arguments: str) -> str:
         [str(tools / tool), *arguments],
         cwd=folder, env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]  # noqa: S101
+    assert fails or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]  # noqa: S101
     return done.stdout
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import sys
@@ -312,6 +313,8 @@ def _quantization(kind: str, dtype: Any) -> Any:
             f"model.quantization: {kind} needs bitsandbytes (pip install bitsandbytes)"
         )
     if kind == "8bit":
+        # It says for every product that it computes in float16, thousands of lines a run.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype

@@ -1,4 +1,4 @@
-"""Two processes that train one adapter, against one; and what a base in 4 bits makes."""
+"""Two processes that train one adapter, against one; and what a quantised base makes."""
 
 from __future__ import annotations
 
@@ -90,11 +90,15 @@ def test_fewer_gpus_than_processes_are_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.real
-def test_a_base_in_4_bits_trains_and_is_scored(workspace: Path) -> None:
-    params_file.apply(workspace / "params.yaml", "smoke", ["model.quantization=4bit"])
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_a_quantised_base_trains_and_is_scored(
+    bits: str, workspace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    params_file.apply(workspace / "params.yaml", "smoke", [f"model.quantization={bits}"])
     params = params_file.load()
     for name in ("calibrate", "mask", "train", "evaluate_adapters"):
         stages.run(params, name, "math", NullTracker())
     adapter = adapter_file.load(stages.adapter_path("math"))
     assert any(adapter.B(name).abs().sum() > 0 for name in adapter.modules)
     assert (workspace / "metrics/evaluate/adapters/math.json").is_file()
+    assert "MatMul8bitLt" not in caplog.text

@@ -47,9 +47,12 @@ class Server:
         return str(self.ask("GET", f"/deployments/name/lori/{name}")["id"])
 
     def start_run(self, name: str = "full-pipeline", **parameters: Any) -> str:
-        body = {"parameters": parameters}
-        path = f"/deployments/{self.deployment(name)}/create_flow_run"
-        return str(self.ask("POST", path, json=body)["id"])
+        def start() -> str:
+            path = f"/deployments/{self.deployment(name)}/create_flow_run"
+            return str(self.ask("POST", path, json={"parameters": parameters})["id"])
+
+        # A busy server may say 503.
+        return str(until(start, "a new run"))
 
     def state(self, run: str) -> str:
         return str(self.ask("GET", f"/flow_runs/{run}")["state_type"])
