@@ -26,7 +26,7 @@ from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 from flows.execution.ray_engine import Future, RayEngine  # noqa: E402
 from flows.execution.slots import check_room  # noqa: E402
 from flows.execution.stage_run import BadInput, PipelineRun, StageFailed, read_summary  # noqa: E402
-from flows.execution.tasks import kind, pull, run_stage, run_stage_on_node  # noqa: E402
+from flows.execution.tasks import UNCHANGED, kind, pull, run_stage, run_stage_on_node  # noqa: E402
 from flows.lock import pipeline_lock  # noqa: E402
 from flows.parameters import Experiment, Override, Profile, StageName, Task, select  # noqa: E402
 from flows.server.dead_runs import close_dead  # noqa: E402
@@ -125,7 +125,7 @@ def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
         check_room(plan.stages, len(run.slots.gpus), "this machine (execution.gpus)")
     run.start()
     try:
-        failures, changed = _execute(run, asked, logger)
+        failures, changed = _execute(run, asked, plan, logger)
     except BaseException as error:
         # A signal or Ctrl-C: the tasks' threads do not see it, so they are told.
         run.cancel()
@@ -145,8 +145,13 @@ def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
     return Completed(message="all stages are up to date")
 
 
-def _execute(run: PipelineRun, asked: Asked, logger: Any) -> tuple[dict[str, StageFailed], bool]:
-    """Pull, then run what is stale; return the stages that failed, and if there was any to run."""
+def _execute(
+    run: PipelineRun, asked: Asked, plan: graph.Plan, logger: Any
+) -> tuple[dict[str, StageFailed], bool]:
+    """Pull, then run what is stale; return the stages that failed, and if there was any to run.
+
+    `plan` is from before the pull: it holds where nothing was stale and the pull brings nothing.
+    """
     options: dict[str, Any] = {"retries": run.retries, "retry_delay_seconds": RETRY_DELAY_SECONDS}
     engine = RayEngine(run, run.execution) if _on_ray(run) else None
     pulled = pull.with_options(**options).submit(run)
@@ -154,7 +159,8 @@ def _execute(run: PipelineRun, asked: Asked, logger: Any) -> tuple[dict[str, Sta
     failures = _failures({"pull": pulled})
     if failures:
         return failures, True
-    plan = select(graph.plan(run.workspace, asked.file), run.params, asked.tasks, asked.stages)
+    if plan.stale or pulled.state.name != UNCHANGED:
+        plan = select(graph.plan(run.workspace, asked.file), run.params, asked.tasks, asked.stages)
     run.skipped([stage.name for stage in plan.stages if stage.name not in plan.stale])
     logger.info("%d stages, %d to run on %s", len(plan.stages), len(plan.stale), _where(run))
     if engine is not None and plan.stale:

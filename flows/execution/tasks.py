@@ -17,7 +17,11 @@ from prefect.states import Completed, Failed  # noqa: E402
 from flows.execution.ray_engine import Delivery, Order, carry_out  # noqa: E402
 from flows.execution.slots import StoppedError  # noqa: E402
 from flows.execution.stage_run import BadInput, Cancelled, Finished, PipelineRun, StageFailed  # noqa: E402
+from flows.versioning.snapshot import DATA  # noqa: E402
 from lori_core.errors import LoriError  # noqa: E402
+
+#: The state of a task that found nothing to do.
+UNCHANGED = "Unchanged"
 
 #: The module and arguments of `lori pull`.
 PULL = ("lori_core.cli", "pull")
@@ -40,7 +44,7 @@ def _outcome(work: Any) -> State[Any]:
     except LoriError as error:
         return Failed(message=str(error), data=kind(error)(str(error)))
     finished = made.finished if isinstance(made, Delivery) else made
-    name = "Completed" if finished.ran else "Unchanged"
+    name = "Completed" if finished.ran else UNCHANGED
     return Completed(name=name, message=f"{finished.seconds:.0f} s", data=made)
 
 
@@ -55,7 +59,17 @@ def pull(run: PipelineRun) -> State[Any]:
     logger = get_run_logger()
     command = [sys.executable, "-m", "lori_core.process", *PULL]
     task_run_id = str(task_run.id)
-    return _outcome(lambda: run.place.command("pull", command, "", task_run_id, logger.info)[0])
+
+    def pinned() -> bytes:
+        path = run.workspace / DATA
+        return path.read_bytes() if path.is_file() else b""
+
+    def work() -> Finished:
+        before = pinned()
+        finished, _ = run.place.command("pull", command, "", task_run_id, logger.info)
+        return Finished(pinned() != before, finished.seconds)
+
+    return _outcome(work)
 
 
 @task(

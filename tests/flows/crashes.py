@@ -98,7 +98,7 @@ def make(folder: Path) -> Path:
     for name in ("flows", "profiles"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "prefect.yaml", folder)
-    tasks = folder / "flows" / "stage_tasks.py"
+    tasks = folder / "flows" / "execution" / "tasks.py"
     # There is no data to pull; the rest of the flow is as it is.
     tasks.write_text(tasks.read_text().replace('("lori_core.cli", "pull")', '("platform",)'))
     (folder / "toy.py").write_text(WORK)

@@ -139,6 +139,20 @@ def test_a_run_that_finds_nothing_changed_says_so_and_judges_nothing(
     assert worked() == done
 
 
+def test_data_that_the_pull_brings_is_trained_on(
+    run: Callable[..., Any], worked: Worked, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run().is_completed()
+    done = worked()
+    (toy / "newer.py").write_text(
+        "from pathlib import Path\nfrom flows.versioning.data import pin\n"
+        "Path('data/in.txt').write_text('four')\npin(Path.cwd())\n"
+    )
+    monkeypatch.setattr("flows.execution.tasks.PULL", ("newer",))
+    assert run().message == "all stages are up to date"
+    assert sorted(worked()[len(done) :]) == sorted(EVERYTHING)
+
+
 def test_a_failing_pull_stops_everything(
     run: Callable[..., Any], worked: Worked, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ import pytest
 from ray_cluster import ALONE
 from ruamel.yaml import YAML
 
+from flows.environment import child_environment
 from flows.execution.stage_process import reproduce
 
 pytestmark = pytest.mark.real
@@ -101,6 +102,37 @@ def make(folder: Path, until: str, **execution: Any) -> Path:
     return folder
 
 
+def project(folder: Path, **execution: Any) -> Path:
+    """Write this project with one task of the smoke profile, up to its sparse adapter."""
+    yaml = YAML(typ="safe")
+    folder.mkdir()
+    for name in ("lori_core", "profiles"):
+        shutil.copytree(ROOT / name, folder / name)
+    subprocess.run([*DVC, "init", "-q", "--no-scm"], cwd=folder, check=True)
+    stages = yaml.load(ROOT / "dvc.yaml")["stages"]
+    kept = {name: stages[name] for name in ("calibrate", "mask", "train")}
+    YAML().dump({"vars": ["params.yaml"], "stages": kept}, folder / "dvc.yaml")
+    params = yaml.load(ROOT / "profiles" / "smoke.yaml")
+    params["tasks"] = {"math": params["tasks"]["math"]}
+    params["execution"] |= execution
+    for name in ("continual", "experiments"):
+        del params[name]
+    YAML().dump(params, folder / "params.yaml")
+    command = [sys.executable, "-m", "lori_core.cli", "pull"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def adapters(folder: Path) -> dict[str, bytes]:
+    """Return every byte of what training left, and the lock."""
+    found = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted((folder / "artifacts").rglob("*.*"))
+        if path.is_file()
+    }
+    return found | {"dvc.lock": (folder / "dvc.lock").read_bytes()}
+
+
 @dataclass(frozen=True)
 class Made:
     """What runs left: every output, the lock, and what the stages noted while they ran."""
@@ -127,13 +159,14 @@ class Made:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run three workspaces, one after another, on one cluster: `shared`, `remote`, `killed`."""
+    """Run four workspaces, one after another, on one cluster; in `killed` a node dies."""
     top = tmp_path_factory.mktemp("ray")
     home = top / "home"
     home.mkdir()
     runs = [
         make(top / "shared", "together"),
         make(top / "remote", "together", exchange="remote"),
+        project(top / "project", engine="ray", ray_address="ADDRESS"),
         make(top / "killed", "killed"),
     ]
     store = ["remote", "add", "-q", "-d", "store", str(top / "store")]
@@ -152,7 +185,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     said = done.stdout[-6000:] + done.stderr[-6000:]
     assert done.returncode == 0, said
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    assert json.loads(lines[-1]) == {"shared": 0, "remote": 0, "killed": 0}, said
+    assert json.loads(lines[-1]) == {"shared": 0, "remote": 0, "project": 0, "killed": 0}, said
     return top
 
 
@@ -174,6 +207,17 @@ def test_four_stages_at_once_each_with_its_own_device(folder: Path, expected: Ma
     assert sorted(devices[:4]) == ["0", "0", "1", "1"]  # two nodes, each with a 0 and a 1
     assert devices[4:] == ("", "")
     assert (made.outputs, made.lock) == (expected.outputs, expected.lock)
+
+
+def test_adapters_of_the_cluster_are_those_of_one_machine(folder: Path, tmp_path: Path) -> None:
+    alone = project(tmp_path / "alone")
+    env = child_environment(CUDA_VISIBLE_DEVICES="")
+    for stage in ("calibrate@math", "mask@math", "train@math"):
+        command = [sys.executable, "-m", "flows.execution.stage_process", stage]
+        subprocess.run(command, cwd=alone, env=dict(env), check=True)
+    made = adapters(folder / "project")
+    assert "artifacts/math/mask.safetensors" in made
+    assert made == adapters(alone)
 
 
 def test_a_killed_node_costs_its_stages_and_not_the_run(folder: Path, expected: Made) -> None:
