@@ -124,9 +124,9 @@ def _project(folder: Path, count: int) -> Path:
     _call(folder, "dvc", "init", "-q", "--no-scm")
     yaml = YAML()
     params = yaml.load(ROOT / "profiles/smoke.yaml")
-    task = params["tasks"]["nlu"] | {"sizes": {"train": 4, "validation": 2, "test": 2}}
     names = [f"t{number:03}" for number in range(count)]
-    params["tasks"] = {name: dict(task) for name in names}
+    common = {"sizes": {}, "method": "lori-s", "calibration": {}, "training": {}}
+    params["tasks"] = {n: {"source": _source(folder / "sets" / n)} | common for n in names}
     params["continual"] |= {"safety_task": names[0], "tasks": names[1:]}
     params["experiments"] |= {"tasks": names[:2], "ablation_tasks": names[:1]}
     yaml.dump(params, folder / "params.yaml")
@@ -141,6 +141,28 @@ def _project(folder: Path, count: int) -> Path:
                 path.write_text(json.dumps({"made": str(path.relative_to(folder))}))
         repo.commit(None, force=True)
     return folder
+
+
+def _source(folder: Path) -> dict[str, Any]:
+    """Write a data set of its own for a task; return its definition."""
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        lines = [
+            json.dumps(
+                {"prompt": f"{folder.name} {split} {number}?", "target": " A", "answer": "A"}
+            )
+            for number in range(4)
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    fields = {name: name for name in ("prompt", "target", "answer")}
+    files = {"train": "train.jsonl", "test": "test.jsonl"}
+    return {
+        "kind": "local",
+        "path": str(folder),
+        "files": files,
+        "fields": fields,
+        "scorer": "choice",
+    }
 
 
 def _busy(folder: Path) -> list[dict[str, Any]]:
