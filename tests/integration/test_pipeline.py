@@ -62,7 +62,7 @@ def lori(workspace: Path, *arguments: str, code: int = 0) -> str:
         env=environment(workspace.parent / "home"),
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
         check=False,
     )
     assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
