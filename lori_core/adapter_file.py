@@ -18,7 +18,15 @@ from torch import Tensor
 from lori_core import mask_codec, projection
 from lori_core.adapter import Adapter, Module, ProjectionBlock, block_fingerprint, draw
 from lori_core.errors import AdapterError
-from lori_core.files import digest, json_text, read_json, replaced_folder, sha256_file, write_text
+from lori_core.files import (
+    checksum_fits,
+    digest,
+    json_text,
+    read_json,
+    replaced_folder,
+    sha256_file,
+    write_text,
+)
 from lori_core.mask import Mask
 from lori_core.models import BaseIdentity
 from lori_core.tensor_file import Renamed, Spec, TensorFile, write
@@ -150,8 +158,7 @@ def _check_generator(folder: Path, generator: str) -> None:
 
 def _read_2(folder: Path, said: dict[str, Any]) -> Adapter:
     path = folder / JSON_FILE
-    content = {key: value for key, value in said.items() if key != "checksum"}
-    if digest(content) != said.get("checksum") or json_text(said) != path.read_text("utf-8"):
+    if not checksum_fits(said) or json_text(said) != path.read_text("utf-8"):
         raise AdapterError(f"{path}: damaged or edited (its checksum does not fit)")
     file = _checked_file(folder, said["sha256"])
     _check_generator(folder, said["projection"]["generator"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,12 @@ def digest_each(values: Iterable[Any]) -> str:
         sha.update((("," if number else "") + canonical_json(value)).encode())
     sha.update(b"]")
     return sha.hexdigest()
+
+
+def checksum_fits(content: Mapping[str, Any]) -> bool:
+    """Say whether `checksum` is the digest of all else in a JSON object."""
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return digest(rest) == content.get("checksum")
 
 
 def sha256_file(path: Path) -> str:
@@ -125,7 +131,8 @@ def put_back(paths: Iterable[Path]) -> Iterator[None]:
             if content is None:
                 path.unlink(missing_ok=True)
             else:
-                path.write_bytes(content)
+                with replaced_file(path) as work:
+                    work.write_bytes(content)
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
 

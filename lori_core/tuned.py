@@ -18,7 +18,15 @@ from torch import Tensor
 from lori_core import adapter_file, peft_file, peft_names
 from lori_core.adapter import Adapter
 from lori_core.errors import AdapterError
-from lori_core.files import digest, json_text, read_json, replaced_folder, sha256_file, write_text
+from lori_core.files import (
+    checksum_fits,
+    digest,
+    json_text,
+    read_json,
+    replaced_folder,
+    sha256_file,
+    write_text,
+)
 from lori_core.models import BaseIdentity
 from lori_core.tensor_file import Spec, TensorFile, write
 
@@ -82,8 +90,7 @@ def load(folder: Path) -> Tuned:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise AdapterError(f"{path}: format {found!r}; only {FORMAT!r} can be read")
-    sealed = {name: value for name, value in content.items() if name != "checksum"}
-    if "checksum" in content and digest(sealed) != content["checksum"]:
+    if "checksum" in content and not checksum_fits(content):
         raise AdapterError(f"{path}: damaged or edited (its checksum does not fit)")
     weights = folder / peft_names.WEIGHTS_FILE
     if not weights.is_file() or sha256_file(weights) != content["sha256"]:

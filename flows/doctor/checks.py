@@ -44,7 +44,7 @@ def examine(workspace: Path) -> Iterator[Finding]:
 
     A check that breaks is itself a finding: the others still run.
     """
-    from flows.doctor import services as services
+    from flows.doctor import services
 
     quiet_environment()
     params: Mapping[str, Any] = {}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.tracking.rows import Row, Shipment, stage_of
+from flows.tracking.rows import Row, Shipment, parse, stage_of
 from flows.tracking.sending import HASHES_TAG
 from flows.versioning.snapshot import StageEntry
 from lori_core.tracking import ROWS_FOLDER
@@ -41,18 +41,8 @@ def _ends(path: Path) -> tuple[Row | None, list[Row]]:
         size = file.seek(0, 2)
         file.seek(max(0, size - TAIL_BYTES))
         tail = file.read()
-    first = next(_rows(head), None)
-    return first, list(_rows(tail))
-
-
-def _rows(content: bytes) -> Iterator[Row]:
-    for line in content.splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and "type" in row:
-            yield row
+    first = next(parse(head), None)
+    return first, list(parse(tail))
 
 
 def _outs(rows: list[Row]) -> str:

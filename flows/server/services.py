@@ -311,7 +311,8 @@ def main(arguments: Sequence[str]) -> int:
                 for name, alive in status(workspace).items():
                     print(f"{name:8} {'up' if alive else 'gone'}")
             case _:
-                raise InputError("usage: services up|down|restart NAME|status")
+                module = "python -m flows.server.services"
+                raise InputError(f"usage: {module} up|down|restart NAME|status")
     except LoriError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

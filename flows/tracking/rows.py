@@ -55,7 +55,7 @@ def read_from(path: Path, offset: int, limit: int = 4 << 20) -> tuple[list[Row],
     except FileNotFoundError:
         return [], offset
     end = chunk.rfind(b"\n") + 1
-    return list(_parse(chunk[:end])), offset + end
+    return list(parse(chunk[:end])), offset + end
 
 
 def last_end(path: Path) -> Row | None:
@@ -65,7 +65,8 @@ def last_end(path: Path) -> Row | None:
     return ends[-1] if ends else None
 
 
-def _parse(chunk: bytes) -> Iterator[Row]:
+def parse(chunk: bytes) -> Iterator[Row]:
+    """Yield the rows in a part of a file; what is no whole row is passed over."""
     for line in chunk.splitlines():
         try:
             row = json.loads(line)

@@ -138,6 +138,17 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def folder(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for a workspace, with an MLflow database; the current folder."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    shutil.copy(empty_database, workspace / "mlflow.db")
+    monkeypatch.chdir(workspace)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return workspace
+
+
+@pytest.fixture
 def tracked(toy: Path, empty_database: Path) -> Path:
     """The toy workspace with an MLflow database that is ready."""
     shutil.copy(empty_database, toy / "mlflow.db")

@@ -24,17 +24,6 @@ from support import refused
 MERGED = "artifacts/merged/concat"
 
 
-@pytest.fixture
-def folder(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for workspaces, with an MLflow database; the current folder."""
-    workspace = tmp_path / "workspace"
-    workspace.mkdir()
-    shutil.copy(empty_database, workspace / "mlflow.db")
-    monkeypatch.chdir(workspace)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return workspace
-
-
 def gated(folder: Path, **made: Any) -> gate.Outcome:
     """Make a run and let it pass the gate, or not."""
     Made(folder, **made)

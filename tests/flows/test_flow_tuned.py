@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,17 +69,6 @@ class MadeByMethod(Made):
         path = self.folder / folder / "lori-s/math.jsonl"
         write_jsonl(path, [_verdict("math", n, n < right, safety=False) for n in range(40)])
         self._stage("evaluate_adapters@math", ["data", ADAPTER], [folder], {}, ["gate.py"])
-
-
-@pytest.fixture
-def folder(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for a workspace, with an MLflow database; the current folder."""
-    workspace = tmp_path / "workspace"
-    workspace.mkdir()
-    shutil.copy(empty_database, workspace / "mlflow.db")
-    monkeypatch.chdir(workspace)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return workspace
 
 
 @pytest.mark.parametrize("method", ["dora", "ia3", "vera"])
