@@ -76,6 +76,26 @@ def test_kustomizations_name_what_there_is() -> None:
         assert {p for p in path.parent.iterdir() if p != path} <= listed
 
 
+def test_config_maps_keep_the_names_that_kustomize_does_not_rewrite() -> None:
+    # It knows where a Deployment names one; a RayCluster and the jobs' template are strange to it.
+    (document,) = documents(KUBERNETES / "base" / "kustomization.yaml")
+    kept = {
+        made["name"]
+        for made in document["configMapGenerator"]
+        if made.get("options", {}).get("disableNameSuffixHash")
+    }
+    (cluster,) = documents(KUBERNETES / "ray" / "cluster.yaml")
+    named = {
+        source["configMapRef"]["name"]
+        for template in pods(cluster)
+        for container in template["spec"]["containers"]
+        for source in container["envFrom"]
+        if "configMapRef" in source
+    }
+    template = json.loads((KUBERNETES / "base" / "base-job-template.json").read_text())
+    assert named | {template["variables"]["properties"]["config_map"]["default"]} == kept
+
+
 def test_pods_are_confined_and_secrets_are_referred_to() -> None:
     seen = 0
     for path in MANIFESTS:
