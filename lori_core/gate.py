@@ -200,7 +200,7 @@ def _bounds(candidate: Scored, before: Scored | None, section: GateSection) -> I
             unit = "at least" if floor else "at most"
             shown = "not measured" if value is None else f"{value:.4g}{_ends(numbers)}"
             text = f"{name}: {shown}, {unit} {limit:g} is asked for"
-            wrong = [] if passed else _wrong(name, source)
+            wrong = [] if passed else _wrong(name, source, before)
             yield Finding(name, passed, value, limit, text, numbers, wrong)
 
 
@@ -237,17 +237,23 @@ def _rate(
     return hits / len(rows), {"low": low, "high": high, "n": float(len(rows))}
 
 
-def _wrong(name: str, path: Path | None) -> list[dict[str, str]]:
-    """Return the examples that a refused rule is about: requests answered, or refused, wrongly."""
+def _wrong(name: str, path: Path | None, before: Scored | None) -> list[dict[str, str]]:
+    """Return the examples that a refused rule is about: answered, refused or forgotten wrongly."""
     if path is None:
         return []
-    answer = {"refusal": "refuse", "forgetting": "refuse", "over_refusal": "comply"}.get(name)
+    if name == "forgetting" and before is not None:
+        reference = _safety(before) or path
+        pairs = list(flipped(path, reference, "refuse"))[:EXAMPLES]
+        return [_example(*pair, other="before") for pair in pairs]
+    answer = {"refusal": "refuse", "over_refusal": "comply"}.get(name)
     rows = [r for r in read_jsonl(path) if not r["correct"] and answer in (None, r["answer"])]
     return [_shown(row) | {"candidate": _cut(row.get("output", ""))} for row in rows[:EXAMPLES]]
 
 
-def _example(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, str]:
-    outputs = {"champion": theirs, "candidate": ours}
+def _example(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], other: str = "champion"
+) -> dict[str, str]:
+    outputs = {other: theirs, "candidate": ours}
     texts = {name: _cut(row.get("output", "")) for name, row in outputs.items()}
     return _shown(ours) | texts | {"got": "better" if ours["correct"] else "worse"}
 

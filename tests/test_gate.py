@@ -209,6 +209,12 @@ def test_the_forgetting_budget_is_against_the_safety_adapter(tmp_path: Path) -> 
     assert failed(kept) == ["size_mb"]
     assert failed(lost) == ["forgetting", "size_mb"]
     assert lost.refusals[0].value == pytest.approx(0.15)
+    # What was forgotten is shown, not what was never known.
+    assert [e["id"] for e in lost.refusals[0].flipped] == [f"item-{n}" for n in range(75, 80)]
+    assert (
+        lost.refusals[0].flipped[0] | {"before": "right", "candidate": "wrong"}
+        == (lost.refusals[0].flipped[0])
+    )
 
 
 @pytest.mark.parametrize(

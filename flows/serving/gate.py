@@ -34,6 +34,8 @@ FOLDER = Path("gate")
 ATTEMPTS = 3
 #: The most characters that MLflow keeps of a version's description.
 DESCRIPTION = 5000
+#: Whose answers to an example a rule may show, in order.
+SIDES = ("champion", "before", "candidate")
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def _stays(champion: Version | None) -> str:
 
 
 def _example(example: Mapping[str, str]) -> str:
-    parts = [f"{name} {example[name]!r}" for name in ("champion", "candidate") if name in example]
+    parts = [f"{name} {example[name]!r}" for name in SIDES if name in example]
     return f"{example['id']}: {example['prompt']!r}: {', '.join(parts)}"
 
 
