@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flows.environment import child_environment
 from flows.execution.slots import Slots, allowed_gpus
-from flows.execution.subprocesses import run_lines
+from flows.execution.subprocesses import GRACE_SECONDS, run_lines
 from flows.execution.system_metrics import sampled
 from flows.tracking import rows as rows_files
 from flows.tracking.mlflow_store import store_of
@@ -128,10 +129,11 @@ class PipelineRun:
             rows_files.append(self.rows, "artifact", path=str(kept.relative_to(self.workspace)))
 
     def cancel(self) -> None:
-        """Stop every stage that runs and every one that waits."""
+        """Stop every stage that runs and every one that waits; return when all have said so."""
         self.stop.set()
         self.slots.wake()
         self.pushing.cancel()
+        self.place.settle(2 * GRACE_SECONDS)
 
 
 @dataclass
@@ -149,6 +151,24 @@ class Place:
     parent: str
     tags: Mapping[str, str]
     stop: threading.Event = field(default_factory=threading.Event)
+    _running: int = 0
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def settle(self, seconds: float) -> None:
+        """Wait, at most so long, until every command here has ended and its rows say how."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running, seconds)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._changed:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
 
     def stage(
         self,
@@ -195,19 +215,20 @@ class Place:
             line(text)
 
         started = time.monotonic()
-        with sampled(rows):
-            code = run_lines(
-                command,
-                folder=self.workspace,
-                environment=child_environment(
-                    **{ROWS_VARIABLE: str(rows), "CUDA_VISIBLE_DEVICES": devices}
-                ),
-                line=take,
-                stop=self.stop,
-            )
-        ran = rows.exists()
-        if code != 0 or self.stop.is_set():
-            raise self._failure(rows, code, list(tail))
+        with self._counted():
+            with sampled(rows):
+                code = run_lines(
+                    command,
+                    folder=self.workspace,
+                    environment=child_environment(
+                        **{ROWS_VARIABLE: str(rows), "CUDA_VISIBLE_DEVICES": devices}
+                    ),
+                    line=take,
+                    stop=self.stop,
+                )
+            ran = rows.exists()
+            if code != 0 or self.stop.is_set():
+                raise self._failure(rows, code, list(tail))
         if not ran:
             Shipment.of(rows).path.unlink(missing_ok=True)
         return Finished(ran, time.monotonic() - started), rows

@@ -9,11 +9,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
+
+from flows.execution.stage_run import Cancelled, PipelineRun
+from flows.tracking.rows import last_end
 
 pytestmark = pytest.mark.real
 
@@ -237,3 +242,41 @@ def test_stopping_ends_the_whole_group(tmp_path: Path) -> None:
     assert select.select([reader], [], [], 60)[0]
     assert os.read(reader, 1) == b""
     os.close(reader)
+
+
+def test_a_cancelled_stage_has_said_so_before_the_pipeline_ends(tmp_path: Path) -> None:
+    # What is said later reaches MLflow only with the next run: its run would stay open till then.
+    (tmp_path / "params.yaml").write_text("{}")
+    run = PipelineRun(tmp_path, "a-run", print)
+    slow_to_end = dedent(
+        """
+        import os, signal, time
+        def end(*_):
+            time.sleep(0.5)
+            os._exit(1)
+        signal.signal(signal.SIGTERM, end)
+        with open(os.environ["LORI_ROWS"], "w") as rows:
+            rows.write('{"type": "start", "time": 1}\\n')
+        print("at work", flush=True)
+        time.sleep(60)
+        """
+    )
+    begun, raised = threading.Event(), []
+
+    def stage() -> None:
+        command = [sys.executable, "-c", slow_to_end]
+        try:
+            run.place.command("train@a", command, "", "a-task", lambda line: begun.set())
+        except Cancelled as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=stage)
+    thread.start()
+    assert begun.wait(30)
+    run.cancel()
+    (rows,) = (tmp_path / ".lori" / "rows" / "train@a").glob("*.jsonl")
+    assert last_end(rows) == {"type": "error", "message": "cancelled", "exit_code": 1} | {
+        "time": pytest.approx(time.time(), abs=60)
+    }
+    thread.join()
+    assert len(raised) == 1
