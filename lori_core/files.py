@@ -86,10 +86,20 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
 
 
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines, each with its end, atomically and one in memory at a time."""
+    with replaced_file(path) as work, work.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
+
+
+def json_line(value: Any) -> str:
+    """Return a value as one line of a JSON-lines file."""
+    return json.dumps(value, ensure_ascii=False) + "\n"
+
+
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     """Write one JSON value a line, atomically."""
-    with replaced_file(path) as work, work.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_lines(path, map(json_line, rows))
 
 
 def read_jsonl(path: Path) -> list[Any]:

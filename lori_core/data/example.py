@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lori_core.errors import DataError
 from lori_core.files import canonical_json
 
+Split = Literal["train", "validation", "test"]
 Scorer = Literal["choice", "number", "code", "refusal", "none"]
 SCORERS: tuple[str, ...] = ("choice", "number", "code", "refusal", "none")
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
@@ -48,7 +49,7 @@ class Example:
 
     def row(self) -> dict[str, Any]:
         """Return the example as the JSON object of `data/<task>/<split>.jsonl`."""
-        return {"id": self.id, **asdict(self)}
+        return {"id": self.id, **vars(self)}
 
     @classmethod
     def from_row(cls, row: Any, where: str) -> Example:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import importlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from lori_core.config import Sizes, SourceSection
 from lori_core.data import catalogue, formats
 from lori_core.data.example import SPLITS, Example
 from lori_core.errors import ConfigError, DataError, InputError
-from lori_core.files import read_json, read_jsonl, sha256_file
+from lori_core.files import each_jsonl, read_json, sha256_file
 
 #: Examples of a bundled set when neither the task nor the source says how many.
 DEFAULT_SIZES = {"train": 400, "validation": 50, "test": 100}
@@ -23,9 +24,15 @@ BUNDLED = ("nlu", "math", "code", "safety", "humaneval")
 
 @dataclass
 class Pulled:
-    """The examples of one source, and what the manifest says about it."""
+    """What one source gives.
 
-    splits: dict[str, list[Example]]
+    Attributes:
+        rows: each example with its split, read as they are asked for, once; a record that cannot
+            be read or converted is a `DataError` when its turn comes.
+        facts: what the manifest says about the source.
+    """
+
+    rows: Iterator[tuple[str, Example]]
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -33,14 +40,16 @@ def _bundled(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pull
     """Make the examples of a set that is part of this project or of a package."""
     if source.name == "humaneval":
         licence = catalogue.CATALOGUE["humaneval"].license
-        return Pulled({"test": _humaneval(where)}, {"license": licence})
+        return Pulled((("test", example) for example in _humaneval(where)), {"license": licence})
     licence = catalogue.CATALOGUE[f"bundled-{source.name}"].license
     module = importlib.import_module(f"lori_core.data.bundled.{source.name}")
     wanted = {
         split: source.limit.get(split) or getattr(sizes, split) or DEFAULT_SIZES[split]  # type: ignore[call-overload]
         for split in SPLITS
     }
-    return Pulled(module.generate(wanted, seed), {"license": licence})
+    splits = module.generate(wanted, seed)
+    rows = ((split, example) for split, examples in splits.items() for example in examples)
+    return Pulled(rows, {"license": licence})
 
 
 def _humaneval(where: str) -> list[Example]:
@@ -71,17 +80,16 @@ def _local(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled
     root = Path(expanded).expanduser()
     if not root.exists():
         raise DataError(f"{where}.path: {root}: no such file or folder")
-    pulled = Pulled({}, {"sha256": {}})
-    for split, path in _split_files(source, root, where):
-        records = list(_records(path))
-        pulled.facts["sha256"][path.name] = sha256_file(path)
-        pulled.splits.setdefault(split, []).extend(
-            formats.convert(record, source, place) for place, record in records
-        )
-    return pulled
+    files = _split_files(source, root, where)
+    rows = (
+        (split, formats.convert(record, source, f"{path}:{number}"))
+        for split, path in files
+        for number, record in enumerate(_records(path), start=1)
+    )
+    return Pulled(rows, {"sha256": {path.name: sha256_file(path) for _, path in files}})
 
 
-def _split_files(source: SourceSection, root: Path, where: str) -> Iterable[tuple[str, Path]]:
+def _split_files(source: SourceSection, root: Path, where: str) -> Sequence[tuple[str, Path]]:
     if root.is_file():
         return [("train", root)]
     if not source.files:
@@ -107,18 +115,20 @@ def _split_files(source: SourceSection, root: Path, where: str) -> Iterable[tupl
     return named
 
 
-def _records(path: Path) -> Iterable[tuple[str, Any]]:
-    """Yield (place, record) of a JSONL file, a JSON list, or an object that holds such a list."""
+def _records(path: Path) -> Iterable[Any]:
+    """Return the records of a JSONL file, a JSON list, or an object that holds such a list.
+
+    Those of a JSONL file are read one at a time; any other file is parsed whole.
+    """
     if path.suffix == ".jsonl":
-        rows = read_jsonl(path)
-    else:
-        if not path.read_bytes().strip():
-            raise DataError(f"{path}: the file is empty")
-        held = read_json(path)
-        rows = _longest_list(held) if isinstance(held, dict) else held
-        if not isinstance(rows, list) or not rows:
-            raise DataError(f"{path}: expected a list of records that is not empty")
-    return [(f"{path}:{number}", row) for number, row in enumerate(rows, start=1)]
+        return (record for _, record in each_jsonl(path))
+    if not path.read_bytes().strip():
+        raise DataError(f"{path}: the file is empty")
+    held = read_json(path)
+    rows = _longest_list(held) if isinstance(held, dict) else held
+    if not isinstance(rows, list) or not rows:
+        raise DataError(f"{path}: expected a list of records that is not empty")
+    return rows
 
 
 def _longest_list(held: dict[str, Any]) -> list[Any]:
@@ -132,16 +142,26 @@ def _hub(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
         raise ConfigError(f"{where}.name: a hub source needs the data set's id")
     from huggingface_hub import HfApi
 
-    try:
+    with _hub_errors(source, where):
         revision = source.revision or HfApi().dataset_info(source.name).sha
-        pulled = Pulled({}, {"revision": revision})
+    return Pulled(_hub_examples(source, revision, where), {"revision": revision})
+
+
+def _hub_examples(
+    source: SourceSection, revision: str | None, where: str
+) -> Iterator[tuple[str, Example]]:
+    with _hub_errors(source, where):
         for split, names in (source.files or {"train": "train"}).items():
             for name in [names] if isinstance(names, str) else names:
-                rows = _hub_rows(source, name, revision)
-                pulled.splits.setdefault(split, []).extend(
-                    formats.convert(row, source, f"{source.name}[{name}]:{number}")
-                    for number, row in enumerate(rows, start=1)
-                )
+                for number, row in enumerate(_hub_rows(source, name, revision), start=1):
+                    place = f"{source.name}[{name}]:{number}"
+                    yield split, formats.convert(row, source, place)
+
+
+@contextmanager
+def _hub_errors(source: SourceSection, where: str) -> Iterator[None]:
+    try:
+        yield
     except InputError:
         raise
     except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
@@ -150,7 +170,6 @@ def _hub(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
             f"{where}: {source.name}: {first} (for a gated set: accept its terms on the hub and "
             "run `hf auth login`)"
         ) from None
-    return pulled
 
 
 def _hub_rows(source: SourceSection, name: str, revision: str | None) -> Iterable[Any]:
@@ -173,7 +192,7 @@ def _hub_rows(source: SourceSection, name: str, revision: str | None) -> Iterabl
     paths = sorted(Path(folder).glob(name))
     if not paths:
         raise DataError(f"{source.name}: no file of the data set is called {name}")
-    return [record for path in paths for record in _headless(path, source.columns)]
+    return (record for path in paths for record in _headless(path, source.columns))
 
 
 def _headless(path: Path, columns: list[str]) -> Iterator[dict[str, str]]:

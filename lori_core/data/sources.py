@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lori_core.config import Params, Sizes, SourceSection
 from lori_core.data import catalogue, formats, readers
 from lori_core.data.example import SPLITS, Example
+from lori_core.data.store import TaskExamples, position, same, scratch
 from lori_core.errors import ConfigError, DataError, unknown
 from lori_core.files import (
     digest,
@@ -18,7 +20,7 @@ from lori_core.files import (
     read_json,
     sha256_file,
     write_json,
-    write_jsonl,
+    write_lines,
 )
 
 DATA = Path("data")
@@ -27,40 +29,14 @@ MANIFEST = "manifest.json"
 CARVED_SHARE, CARVED_MOST = 0.1, 500
 
 
-def _order(example: Example, seed: int) -> str:
-    """Return a key that shuffles examples the same way wherever they come from."""
-    return hashlib.sha256(f"{seed}\n{example.id}".encode()).hexdigest()
-
-
-def _same(example: Example) -> str:
-    """Return what makes two examples duplicates: the prompt without case and spacing."""
-    return " ".join(example.prompt.casefold().split())
-
-
-def _carve(splits: dict[str, list[Example]], sizes: Sizes, seed: int) -> None:
+def _carve(examples: TaskExamples, sizes: Sizes) -> None:
     """Give a task without validation or test examples some of its training examples."""
     for split in ("test", "validation"):
-        rows = sorted(splits["train"], key=lambda example: _order(example, seed))
-        if splits[split] or len(rows) < 2:
+        there = examples.counts["train"]
+        if examples.counts[split] or there < 2:
             continue
-        share = min(CARVED_MOST, max(1, int(len(rows) * CARVED_SHARE)))
-        count = min(getattr(sizes, split) or share, len(rows) // 2)
-        splits[split], splits["train"] = rows[:count], rows[count:]
-
-
-def _without_duplicates(splits: dict[str, list[Example]]) -> dict[str, int]:
-    """Drop repeated prompts in place; a test example wins over a training one. Counts by split."""
-    seen: set[str] = set()
-    removed = {}
-    for split in ("test", "validation", "train"):
-        kept = []
-        for example in splits[split]:
-            if _same(example) not in seen:
-                seen.add(_same(example))
-                kept.append(example)
-        removed[split] = len(splits[split]) - len(kept)
-        splits[split] = kept
-    return removed
+        share = min(CARVED_MOST, max(1, int(there * CARVED_SHARE)))
+        examples.carve(split, min(getattr(sizes, split) or share, there // 2))
 
 
 def _listed(params: Params, task: str) -> list[tuple[str, SourceSection]]:
@@ -90,39 +66,44 @@ def check(params: Params) -> None:
         _listed(params, task)
 
 
-def read_task(params: Params, task: str, pinned: dict[str, str]) -> tuple[dict[str, Any], Any]:
+@dataclass(frozen=True)
+class _Task:
+    """A task that has been read: its examples, how many of each split to write, and its entry."""
+
+    examples: TaskExamples
+    counts: dict[str, int]
+    entry: dict[str, Any]
+
+
+def _read_task(
+    params: Params, task: str, pinned: dict[str, str], database: sqlite3.Connection
+) -> _Task:
     """Read all sources of a task into splits that share no example.
 
     Args:
         params: the run.
         task: the task's name.
         pinned: hub id -> commit, from an earlier pull.
-
-    Returns:
-        The examples by split, and the manifest's entry.
+        database: where the examples are kept.
     """
-    section = params.tasks[task]
-    splits: dict[str, list[Example]] = {split: [] for split in SPLITS}
+    sizes = params.tasks[task].sizes
+    examples = TaskExamples(database, params.lori.seed)
     entries = []
     for where, source in _listed(params, task):
         if source.kind == "hub" and not source.revision and source.name in pinned:
             source = source.model_copy(update={"revision": pinned[source.name]})
-        pulled = readers.READERS[source.kind](source, section.sizes, params.lori.seed, where)
-        for split, rows in pulled.splits.items():
-            limit = source.limit.get(split)  # type: ignore[call-overload]
-            if limit is not None and len(rows) > limit:
-                rows = sorted(rows, key=lambda e: _order(e, params.lori.seed))[:limit]
-            splits[split] += rows
-        gives = {"gives": sorted(split for split, rows in pulled.splits.items() if rows)}
+        pulled = readers.READERS[source.kind](source, sizes, params.lori.seed, where)
+        gives = {"gives": examples.add(pulled.rows, source.limit)}
         entries.append({**source.model_dump(exclude_defaults=True), **pulled.facts, **gives})
-    _carve(splits, section.sizes, params.lori.seed)
-    removed = _without_duplicates(splits)
+    _carve(examples, sizes)
+    removed = examples.drop_duplicates()
+    counts = {}
     for split in SPLITS:
-        rows = sorted(splits[split], key=lambda example: _order(example, params.lori.seed))
-        splits[split] = rows[: getattr(section.sizes, split) or len(rows)]
-        if not splits[split] and split != "validation":
+        there = examples.counts[split]
+        if not there and split != "validation":
             raise DataError(f"tasks.{task}.source: no {split} examples in any of its sources")
-    return splits, {"sources": entries, "duplicates_removed": removed}
+        counts[split] = min(there, getattr(sizes, split) or there)
+    return _Task(examples, counts, {"sources": entries, "duplicates_removed": removed})
 
 
 def read_source(name: str, split: str, limit: int | None, seed: int) -> list[Example]:
@@ -134,17 +115,18 @@ def read_source(name: str, split: str, limit: int | None, seed: int) -> list[Exa
     """
     source = catalogue.resolve(name, "task")
     formats.check_format(source, name)
-    examples = readers.READERS[source.kind](source, Sizes(), seed, name).splits.get(split, [])
+    rows = readers.READERS[source.kind](source, Sizes(), seed, name).rows
+    examples = [example for of, example in rows if of == split]
     if not examples:
         raise DataError(f"{name}: has no {split} examples; take another split or source")
-    ordered = sorted(examples, key=lambda example: _order(example, seed))
-    return list({_same(example): example for example in ordered}.values())[:limit]
+    ordered = sorted(examples, key=lambda example: position(example.id, seed))
+    return list({same(example.prompt): example for example in ordered}.values())[:limit]
 
 
 def pull(params: Params, folder: Path = DATA) -> list[str]:
     """Bring all tasks' examples into `folder`; files that would not change are left alone.
 
-    Everything is read before anything is written.
+    Everything is read, onto disk, before anything is written: memory does not grow with the rows.
 
     Returns:
         One line for each task that was written, saying how much.
@@ -157,21 +139,15 @@ def pull(params: Params, folder: Path = DATA) -> list[str]:
         for source in task["sources"]
         if source["kind"] == "hub"
     }
-    tasks = {task: read_task(params, task, pinned) for task in params.tasks}
     said, manifest = [], {}
-    for task, (splits, entry) in tasks.items():
-        changed = False
-        entry["splits"] = {}
-        for split, examples in splits.items():
-            path = folder / task / f"{split}.jsonl"
-            changed |= _write_if_changed(path, [example.row() for example in examples])
-            entry["splits"][split] = {"count": len(examples), "sha256": sha256_file(path)}
-        entry["digest"] = digest(entry["splits"])
-        manifest[task] = entry
-        if changed:
-            counts = ", ".join(f"{len(rows)} {split}" for split, rows in splits.items())
-            dropped = sum(entry["duplicates_removed"].values())
-            said.append(f"{task}: {counts} ({dropped} duplicates removed)")
+    with scratch() as database:
+        tasks = {name: _read_task(params, name, pinned, database) for name in params.tasks}
+        for name, task in tasks.items():
+            manifest[name], changed = _write(task, folder / name)
+            if changed:
+                counts = ", ".join(f"{count} {split}" for split, count in task.counts.items())
+                dropped = sum(task.entry["duplicates_removed"].values())
+                said.append(f"{name}: {counts} ({dropped} duplicates removed)")
     for stale in sorted(path for path in folder.iterdir() if path.is_dir()):
         if stale.name not in tasks:
             shutil.rmtree(stale)
@@ -181,10 +157,21 @@ def pull(params: Params, folder: Path = DATA) -> list[str]:
     return said
 
 
-def _write_if_changed(path: Path, rows: list[Any]) -> bool:
-    """Write rows unless the file already holds them: an unchanged file keeps its time."""
+def _write(task: _Task, folder: Path) -> tuple[dict[str, Any], bool]:
+    """Write a task's splits; return its entry in the manifest, and whether a file changed."""
+    changed = False
+    splits = {}
+    for split, count in task.counts.items():
+        path = folder / f"{split}.jsonl"
+        changed |= _write_if_changed(path, task.examples.lines(split, count))
+        splits[split] = {"count": count, "sha256": sha256_file(path)}
+    return {**task.entry, "splits": splits, "digest": digest(splits)}, changed
+
+
+def _write_if_changed(path: Path, lines: Iterable[str]) -> bool:
+    """Write lines unless the file already holds them: an unchanged file keeps its time."""
     temporary = path.with_suffix(".new")
-    write_jsonl(temporary, rows)
+    write_lines(temporary, lines)
     if path.is_file() and sha256_file(path) == sha256_file(temporary):
         temporary.unlink()
         return False

@@ -1,5 +1,7 @@
 import json
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -186,6 +188,47 @@ def test_a_hub_set_without_the_named_files_is_refused(
         headless(tmp_path, monkeypatch)
 
 
+def drawn_from_the_hub(monkeypatch: pytest.MonkeyPatch, rows: list[Any]) -> tuple[Any, list[Any]]:
+    """Return what a hub source of these rows gives, and a list of the rows drawn so far."""
+    drawn: list[Any] = []
+
+    def load(name: str, config: str | None, *, split: str, revision: str) -> Iterator[Any]:
+        assert (name, config, split, revision) == ("owner/set", None, "train", "b" * 40)
+        for row in rows:
+            drawn.append(row)
+            if isinstance(row, Exception):
+                raise row
+            yield row
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
+    source = config.SourceSection(kind="hub", name="owner/set", revision="b" * 40)
+    return readers.READERS["hub"](source, config.Sizes(), 0, "here").rows, drawn
+
+
+def test_a_hub_set_is_drawn_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, drawn = drawn_from_the_hub(monkeypatch, [example(i) for i in range(3)])
+    assert not drawn
+    split, first = next(rows)
+    assert (split, first.prompt, len(drawn)) == ("train", "question 0", 1)
+    assert [found.prompt for _, found in rows] == ["question 1", "question 2"]
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (OSError("gone\nmore"), r"^here: owner/set: gone \(for a gated set"),
+        ({"prompt": "a"}, r"^owner/set\[train\]:2: field 'target' for 'target' is missing"),
+    ],
+)
+def test_a_hub_set_that_breaks_off_is_named(
+    monkeypatch: pytest.MonkeyPatch, second: Any, message: str
+) -> None:
+    rows, _ = drawn_from_the_hub(monkeypatch, [example(0), second])
+    next(rows)
+    with pytest.raises(DataError, match=message):
+        next(rows)
+
+
 def test_gsm8k_gets_the_marker_and_the_answer() -> None:
     record = {"question": "How many?", "answer": "3 + 4 = <<3+4=7>>7\n#### 1,007"}
     converted = convert(record, CATALOGUE["gsm8k"], "here")
@@ -252,5 +295,6 @@ def test_the_public_files_are_read_whole(
     monkeypatch.setenv("LORI_DATASETS", str(FILES.resolve()))
     source = CATALOGUE[name]
     pulled = readers.READERS["local"](source, config.Sizes(), 0, name)
-    assert len(pulled.splits[split]) == count
-    assert all(example.scorer == source.scorer for example in pulled.splits[split])
+    examples = [example for of, example in pulled.rows if of == split]
+    assert len(examples) == count
+    assert all(example.scorer == source.scorer for example in examples)

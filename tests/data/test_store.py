@@ -1,0 +1,156 @@
+"""A pull through the store against the same pull in lists, and what it takes."""
+
+import hashlib
+import json
+import tracemalloc
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from lori_core import config
+from lori_core.data import sources
+from lori_core.data.example import SPLITS, Example
+from lori_core.data.store import TaskExamples, scratch
+from lori_core.errors import DataError, LoriError
+
+SEED = 5
+Splits = dict[str, list[Example]]
+
+
+def params(**tasks: tuple[list[Any], dict[str, int]]) -> config.Params:
+    values = {
+        "model": {"name_or_path": "random:llama"},
+        "lori": {"seed": SEED},
+        "training": {},
+        "tasks": {
+            name: {"source": listed, "sizes": sizes, "calibration": {}, "training": {}}
+            for name, (listed, sizes) in tasks.items()
+        },
+    }
+    return config.parse(values, "params.yaml")
+
+
+def write(folder: Path, splits: Splits) -> None:
+    folder.mkdir(parents=True)
+    for split, rows in splits.items():
+        text = "".join(json.dumps({"prompt": e.prompt, "target": e.target}) + "\n" for e in rows)
+        (folder / f"{split}.jsonl").write_text(text)
+
+
+def in_order(rows: list[Example]) -> list[Example]:
+    return sorted(rows, key=lambda e: hashlib.sha256(f"{SEED}\n{e.id}".encode()).hexdigest())
+
+
+def in_lists(
+    given: list[tuple[Splits, dict[str, int]]], sizes: dict[str, int]
+) -> tuple[Splits, dict[str, int]]:
+    """Put examples of several sources, each with its limits, in order as a pull does."""
+    splits: Splits = {split: [] for split in SPLITS}
+    for source, limit in given:
+        for split, rows in source.items():
+            most = limit.get(split, len(rows))
+            splits[split] += rows if len(rows) <= most else in_order(rows)[:most]
+    for split in ("test", "validation"):
+        rows = in_order(splits["train"])
+        if not splits[split] and len(rows) > 1:
+            share = sizes.get(split) or min(500, max(1, len(rows) // 10))
+            count = min(share, len(rows) // 2)
+            splits[split], splits["train"] = rows[:count], rows[count:]
+    seen: set[str] = set()
+    removed = dict.fromkeys(SPLITS, 0)
+    for split in ("test", "validation", "train"):
+        kept = []
+        for example in splits[split]:
+            prompt = " ".join(example.prompt.lower().split())
+            removed[split] += prompt in seen
+            kept += [] if prompt in seen else [example]
+            seen.add(prompt)
+        splits[split] = in_order(kept)[: sizes.get(split)]
+    return splits, removed
+
+
+def drawn(random: Random) -> tuple[list[tuple[Splits, dict[str, int]]], dict[str, int]]:
+    """Draw sources full of duplicates, limits and sizes."""
+
+    def example() -> Example:
+        prompt = f"question {random.randint(0, 60)} ä"
+        prompt = random.choice([prompt, prompt.upper(), prompt.replace(" ", "\t ")])
+        return Example(prompt, random.choice("ab"))
+
+    given = []
+    for _ in range(random.randint(1, 3)):
+        files = [split for split in SPLITS if random.random() < 0.4] or ["train"]
+        source = {split: [example() for _ in range(random.randint(1, 50))] for split in files}
+        limits = {split: random.choice([len(rows), 0, 20]) for split, rows in source.items()}
+        given.append((source, {split: limits[split] for split in files if random.random() < 0.6}))
+    return given, {split: random.randint(1, 30) for split in SPLITS if random.random() < 0.4}
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_pull_gives_what_it_would_in_lists(seed: int, tmp_path: Path) -> None:
+    tasks, expected = {}, {}
+    for name in ("one", "two"):
+        given, sizes = drawn(Random(f"{seed} {name}"))
+        listed: list[Any] = []
+        for number, (source, limit) in enumerate(given):
+            write(tmp_path / name / str(number), source)
+            path = str(tmp_path / name / str(number))
+            listed.append({"kind": "local", "path": path, "limit": limit})
+        tasks[name], expected[name] = (listed, sizes), (given, *in_lists(given, sizes))
+    out = tmp_path / "data"
+    if not all(splits["train"] and splits["test"] for _, splits, _ in expected.values()):
+        with pytest.raises(DataError, match=r"no (train|test) examples in any of its sources"):
+            sources.pull(params(**tasks), out)
+        assert not out.exists()
+        return
+    sources.pull(params(**tasks), out)
+    manifest = json.loads((out / "manifest.json").read_text())["tasks"]
+    for name, (given, splits, removed) in expected.items():
+        for split, rows in splits.items():
+            text = "".join(json.dumps(e.row(), ensure_ascii=False) + "\n" for e in rows)
+            assert (out / name / f"{split}.jsonl").read_text() == text
+            assert manifest[name]["splits"][split]["count"] == len(rows)
+        assert manifest[name]["duplicates_removed"] == removed
+        gives = [source["gives"] for source in manifest[name]["sources"]]
+        assert gives == [sorted(source) for source, _ in given]
+
+
+def test_all_tasks_are_read_before_one_is_written(tmp_path: Path) -> None:
+    write(tmp_path / "good", {"train": [Example(f"q{i}", "a") for i in range(9)]})
+    write(tmp_path / "bad", {"train": [Example("q", "a"), Example(" ", "a")]})
+    tasks: dict[str, Any] = {
+        name: ([{"kind": "local", "path": str(tmp_path / name)}], {}) for name in ("good", "bad")
+    }
+    with pytest.raises(DataError, match=r"train.jsonl:2: the prompt is empty"):
+        sources.pull(params(**tasks), tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def peak(folder: Path, count: int) -> int:
+    """Return the most bytes that Python holds while so many rows are pulled."""
+    rows = (json.dumps({"prompt": f"question {n // 2}", "target": "a" * 99}) for n in range(count))
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("\n".join(rows))
+    run = params(task=([{"kind": "local", "path": str(folder), "limit": {"train": count - 1}}], {}))
+    tracemalloc.start()
+    try:
+        sources.pull(run, folder / "data")
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    peak(tmp_path / "first", 10)
+    few, many = peak(tmp_path / "few", 1_000), peak(tmp_path / "many", 10_000)
+    assert many - few < 9_000  # less than a byte a row
+    assert many < 2**20
+
+
+def test_a_full_disk_is_one_line() -> None:
+    rows = [("train", Example(f"question {n}", "a" * 999)) for n in range(99)]
+    with pytest.raises(LoriError, match=r"disk is full \(SQLITE_TMPDIR names"), scratch() as store:
+        store.execute("PRAGMA max_page_count = 9")
+        TaskExamples(store, SEED).add(rows, {})
