@@ -66,7 +66,7 @@ class Outcome:
             for f in self.verdict.findings
         ]
         for finding in self.verdict.refusals:
-            said += [f"        {_example(example)}" for example in finding.flipped]
+            said += [f"        {finding.rule}: {_example(e)}" for e in finding.flipped]
         if not self.passed:
             return [*said, f"{self.verdict.candidate} is refused; {_stays(self.replaced)}"]
         if self.replaced is None and self.promoted:

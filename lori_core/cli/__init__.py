@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import warnings
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     # Libraries announce changes of libraries to whoever writes code, not to who runs this command.
     warnings.simplefilter("ignore", FutureWarning)
+    # On CPUs with bf16 it says, as soon as PEFT imports it, which faster kernels it would like.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     args = _parser().parse_args(argv)
     try:
         code: int = args.function(args)
