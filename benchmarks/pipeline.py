@@ -36,7 +36,8 @@ TASKS = (25, 100)
 GPUS, STAGES, SECONDS = 4, 16, 30.0
 #: Says that the stage worked, notes when, and makes its output.
 COMMAND = (
-    """printf '{{"type": "start", "time": 1, "stage": "{name}"}}\\n' > "${{LORI_ROWS:-rows}}"; """
+    """test -z "$LORI_ROWS" || """
+    """printf '{{"type": "start", "time": 1, "stage": "{name}"}}\\n' > "$LORI_ROWS"; """
     """date +%s.%N > {name}.txt; sleep {seconds}; date +%s.%N >> {name}.txt"""
 )
 

@@ -77,18 +77,24 @@ class _FrozenHead(torch.autograd.Function):
         kept = torch.empty_like(hidden) if ctx.needs_input_grad[1] else None
         losses = []
         for start in range(0, len(hidden), LOGIT_CHUNK):
-            stop = start + LOGIT_CHUNK
-            logits = head(hidden[start:stop])
-            scores = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-            del logits
-            wanted = targets[start:stop, None]
-            losses.append(-scores.gather(1, wanted)[:, 0])
-            if kept is not None:
-                slope = scores.exp_()
-                slope.scatter_add_(1, wanted, slope.new_full(wanted.shape, -1.0))
-                kept[start:stop] = slope.to(head.weight.dtype) @ head.weight
+            part = slice(start, start + LOGIT_CHUNK)
+            into = None if kept is None else kept[part]
+            losses.append(_FrozenHead._chunk(head, hidden[part], targets[part, None], into))
         ctx.kept = kept
         return torch.cat(losses)
+
+    @staticmethod
+    def _chunk(head: nn.Linear, hidden: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
+        """Return a chunk's losses, and fill in its gradient; its logits are gone afterwards."""
+        logits = head(hidden)
+        scores = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        del logits
+        losses = -scores.gather(1, targets)[:, 0]
+        if kept is not None:
+            slope = scores.exp_()
+            slope.scatter_add_(1, targets, slope.new_full(targets.shape, -1.0))
+            kept.copy_(slope.to(head.weight.dtype) @ head.weight)
+        return losses
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:

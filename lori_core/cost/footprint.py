@@ -9,7 +9,8 @@ n adapted maps in a layer, a layer keeps for each token until its backward pass
     in float32                   2 h         what the two norms read
 
 and nothing else: frozen weights need no inputs (`lori_core.fused`). PEFT's own layers, which other
-methods use, keep the inputs of A too: 3 h + f more. With gradient checkpointing a layer keeps its
+methods use, keep the inputs of A too: 3 h + f more; where the base is not in float32 as A is, each
+map keeps a copy of its own in float32, 6 h + f. With gradient checkpointing a layer keeps its
 input alone, and one at a time all of that. On top: one chunk of logits, twice; or the widest
 gradients of one layer, whichever is more. On the CPU also the process itself, and the holes that
 the C library's allocator leaves. While the base is read its file is in memory too.
@@ -68,18 +69,26 @@ def training(
     wide, inner = base.hidden, base.intermediate
     low = 0 if method == "full" else base.rank * base.maps
     layer = number * (2 * wide + 2 * base.keys + 3 * inner + low) + 8 * wide
-    if not ours:
+    if not ours and (number == 4 or method == "full"):
         layer += number * (3 * wide + inner)
+    elif not ours:  # a float32 copy for each map, and of x Aᵀ
+        layer += 4 * (6 * wide + inner) + (4 - number) * low
     kept = base.layers * layer
     if section.gradient_checkpointing:
         kept = base.layers * number * wide + layer
     gradients = tokens * number * (4 * inner + 4 * wide)
-    held = kept * tokens + HOLES[kind] * gradients
-    logits = min(section.batch_size * target, LOGIT_CHUNK) * base.vocabulary * (number + 4)
+    holes = HOLES[kind] * gradients
+    # CUDA's softmax converts by itself; the CPU's needs the logits in float32 first.
+    each = number + 4 + (4 if kind == "cpu" and number < 4 else 0)
+    logits = min(section.batch_size * target, LOGIT_CHUNK) * base.vocabulary * each
     if ours and number == 4:  # W + s B A of gate and up
         gradients += number * 2 * inner * wide
     adapter = 0.0 if method == "full" else number * base.adapter
-    return adapter + held + max(logits, gradients) + PROCESS[kind]
+    if section.gradient_checkpointing:  # the logits are gone before a layer's inputs are back
+        work = max(logits, gradients + holes)
+    else:
+        work = max(logits, gradients) + holes
+    return adapter + kept * tokens + work + PROCESS[kind]
 
 
 def loading(base: Base, number: float, stored: float, kind: str) -> float:
