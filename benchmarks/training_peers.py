@@ -66,6 +66,8 @@ class Work:
     pad: int
     A: dict[str, Tensor]
     mask: Mask
+    micro: int
+    """Rows that `transformers` takes at once; it accumulates the gradients of a larger batch."""
 
     @property
     def rows(self) -> list[Encoded]:
@@ -94,7 +96,9 @@ def prepare(order: dict[str, Any]) -> Work:
         name: torch.rand(d_out, RANK, generator=generator) for name, (_, d_out) in shapes.items()
     }
     mask, _ = top(scores, Decimal("0.9"), "model")
-    return Work(base, [shortest, *(batches[n] for n in chosen)], tokenizer.pad_token_id, A, mask)
+    chosen_batches = [shortest, *(batches[n] for n in chosen)]
+    micro = min(order["micro"] or size, size)
+    return Work(base, chosen_batches, tokenizer.pad_token_id, A, mask, micro)
 
 
 class Clock(NullTracker, TrainerCallback):
@@ -141,7 +145,8 @@ def arguments(work: Work, folder: str, **more: Any) -> dict[str, Any]:
     """Return the engine's settings: the batches as they come, AdamW at a constant rate."""
     return {
         "output_dir": folder,
-        "per_device_train_batch_size": len(work.batches[0]),
+        "per_device_train_batch_size": work.micro,
+        "gradient_accumulation_steps": len(work.batches[0]) // work.micro,
         "learning_rate": RATE,
         "lr_scheduler_type": "constant",
         "max_steps": len(work.batches),
@@ -163,11 +168,11 @@ def in_order(engine: Any) -> None:
     engine._get_train_sampler = lambda *_: SequentialSampler(engine.train_dataset)
 
 
-def summed(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
-    """Return the paper's loss from all logits, as `compute_loss_func` takes it."""
+def summed(outputs: Any, labels: Tensor, examples: int) -> Tensor:
+    """Return the paper's loss from all logits: summed over targets, averaged over examples."""
     logits = outputs.logits[:, :-1].float().flatten(0, 1)
     total = nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum")
-    return total / len(labels)
+    return total / examples
 
 
 def stock(work: Work, clock: Clock, folder: str, frozen: bool = False) -> Any:
@@ -178,7 +183,9 @@ def stock(work: Work, clock: Clock, folder: str, frozen: bool = False) -> Any:
         train_dataset=work.rows,
         data_collator=lambda batch: collate(batch, work.pad),
         callbacks=[clock],
-        compute_loss_func=summed,
+        compute_loss_func=lambda outputs, labels, **_: summed(
+            outputs, labels, len(work.batches[0])
+        ),
     )
     in_order(engine)
     engine.train()
@@ -239,7 +246,7 @@ def authors(work: Work, clock: Clock, _: str) -> Any:
     for batch in work.batches:
         inputs = {name: x.to(model.device) for name, x in collate(batch, work.pad).items()}
         labels = inputs.pop("labels")
-        loss = summed(model(**inputs, use_cache=False), labels)
+        loss = summed(model(**inputs, use_cache=False), labels, len(batch))
         loss.backward()
         clock.note(loss.item())
     return list(optimizers.values())

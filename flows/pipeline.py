@@ -33,6 +33,7 @@ from flows.server.dead_runs import close_dead  # noqa: E402
 from flows.server.plain_logs import plain_logs  # noqa: E402
 from flows.tracking.sending import read_params  # noqa: E402
 from flows.versioning import graph  # noqa: E402
+from flows.versioning.dvc_repo import drop_dead_locks  # noqa: E402
 from lori_core.errors import LoriError  # noqa: E402
 
 RETRY_DELAY_SECONDS = 2
@@ -78,6 +79,7 @@ def pipeline(
     with pipeline_lock(workspace, logger.info):
         try:
             close_dead(workspace, str(flow_run.id), logger.info)
+            drop_dead_locks(workspace)
             asked = Asked(tuple(tasks or ()), tuple(stages or ()))
             _configure(workspace, profile, overrides or [], logger)
             if experiments:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.environment import quiet_environment
-from flows.versioning.dvc_repo import read_rwlock, rwlock_file
+from flows.versioning.dvc_repo import dead_locks, read_rwlock, rwlock_file
 from lori_core.errors import LoriError
 
 #: Below this no run begins; below ten times this a real base model does not fit.
@@ -208,21 +208,16 @@ def locks(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _dvc_locks(workspace: Path) -> Iterator[tuple[str, str]]:
-    """Yield what a killed DVC left: DVC drops it at its next run, so this is for people's eyes."""
+    """Yield what a killed DVC left, which the next pipeline here drops."""
     path = rwlock_file(workspace)
     entries = read_rwlock(path)
     if entries is None:
         yield f"{path} was cut off by a kill", f"lori run mends it; for DVC alone, delete {path}"
         return
-    holders = {
-        info["pid"]: locked
-        for kind in ("read", "write")
-        for locked, held in entries.get(kind, {}).items()
-        for info in (held if isinstance(held, list) else [held])
-    }
-    for pid, locked in sorted(holders.items()):
-        if not Path(f"/proc/{pid}").exists():
-            yield f"DVC's lock on {locked} by process {pid}, which is gone", f"delete {path}"
+    gone = {entry["pid"]: locked for _, locked, entry in dead_locks(entries)}
+    for pid, locked in sorted(gone.items()):
+        text = f"DVC's lock on {locked} by process {pid}, which is gone"
+        yield text, f"lori run drops it; for DVC alone, delete {path}"
 
 
 def _git_locks(workspace: Path) -> Iterator[tuple[str, str]]:

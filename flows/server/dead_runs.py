@@ -32,11 +32,14 @@ def close_dead(workspace: Path, own: str, say: Callable[[str], None]) -> None:
         for run_id in _noted(path):
             try:
                 state = client.read_flow_run(UUID(run_id)).state
-                if run_id != own and state is not None and not state.is_final():
+                if run_id == own or state is None:
+                    continue
+                if not state.is_final():
                     message = "its process was killed; found by the next run in this workspace"
                     client.set_flow_run_state(UUID(run_id), Crashed(message=message), force=True)
-                    _close_tasks(client, UUID(run_id))
                     say(f"the run {run_id} was killed; it is marked as crashed")
+                # Also of a run that its worker has called crashed: it says nothing of its tasks.
+                _close_tasks(client, UUID(run_id))
             except ObjectNotFound:  # of another server, or deleted
                 continue
             except Exception:  # the server is busy or broken: asked again next time

@@ -2,7 +2,8 @@
 
 DVC writes `dvc.lock` and its list of busy paths, `.dvc/tmp/rwlock`, in place: a process killed
 halfway leaves a file that no DVC command can read any more. Here they are written beside and
-renamed. Whoever else was cut off writing the list, it is read as empty.
+renamed. Whoever else was cut off writing the list, it is read as empty. What killed processes hold
+in it is dropped when the next pipeline starts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from flows.environment import quiet_environment
 from lori_core.files import replaced_file
@@ -78,6 +81,34 @@ def read_rwlock(path: Path) -> dict[str, Any] | None:
     except ValueError:
         return None
     return entries
+
+
+def dead_locks(entries: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield what processes that are gone hold: `read` or `write`, the path, DVC's own entry."""
+    for kind in ("read", "write"):
+        for path, held in entries.get(kind, {}).items():
+            for entry in held if isinstance(held, list) else [held]:
+                if not psutil.pid_exists(int(entry["pid"])):
+                    yield kind, path, entry
+
+
+def drop_dead_locks(workspace: Path) -> None:
+    """Take out of DVC's list what killed processes hold.
+
+    DVC does so only where one of them is in its way; until then the number of a dead process may be
+    given to another, which would then hold the path for as long as it lives. Call it holding the
+    pipeline lock: on a shared folder, processes of other machines look dead here.
+    """
+    if not any(dead_locks(read_rwlock(rwlock_file(workspace)) or {})):
+        return
+    from dvc import rwlock
+
+    with opened(workspace) as repo:
+        hard = repo.config["core"].get("hardlink_lock", False)
+        with rwlock._edit_rwlock(repo.tmp_dir, repo.fs, hard) as entries:
+            for kind, path, entry in list(dead_locks(entries)):
+                release = rwlock._release_read if kind == "read" else rwlock._release_write
+                release(entries, entry, [path])
 
 
 def _whole(real: Callable[..., Any], rwlock: Path) -> Callable[..., Any]:

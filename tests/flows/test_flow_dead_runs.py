@@ -59,6 +59,21 @@ def test_what_was_killed_is_marked_with_its_tasks(client: Any, tmp_path: Path) -
     assert json.loads((tmp_path / FILE).read_text()) == [OWN]
 
 
+def test_tasks_of_a_run_that_its_worker_has_called_crashed_are_closed(
+    client: Any, tmp_path: Path
+) -> None:
+    from prefect import task
+    from prefect.states import Crashed, Running
+
+    crashed = flow_run(client, Crashed())
+    begun = client.create_task_run(
+        task(lambda: None, name="begun"), crashed, dynamic_key="begun", state=Running()
+    ).id
+    note(tmp_path, crashed)
+    close_dead(tmp_path, OWN, print)
+    assert client.read_task_run(begun).state.is_crashed()
+
+
 def test_a_run_that_cannot_be_asked_about_is_asked_about_again(
     client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from flows.doctor.checks import locks
 from flows.execution.stage_process import reproduce
 from flows.versioning import graph
+from flows.versioning.dvc_repo import drop_dead_locks
 
 #: Reproduces a stage, and is killed halfway through the write that `{where}` does.
 KILLED = """
@@ -69,6 +70,19 @@ def test_a_lock_file_that_a_kill_has_cut_holds_nobody_up(text: str, toy: Path) -
     assert set(graph.stale(toy)) == {"prepare", "train@math", "train@nlu", "report"}
     assert reproduce("prepare") == 0
     assert json.loads(rwlock.read_text()) == {}
+    assert [finding.ok for finding in locks(toy, {})] == [True]
+
+
+def test_what_killed_processes_hold_is_dropped_and_nothing_else(toy: Path) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    gone, here = ({"pid": pid, "cmd": "dvc"} for pid in (ended.pid, os.getpid()))
+    rwlock = toy / ".dvc" / "tmp" / "rwlock"
+    rwlock.parent.mkdir(exist_ok=True)
+    held = {"read": {"/a": [gone, here], "/b": [gone]}, "write": {"/c": gone, "/d": here}}
+    rwlock.write_text(json.dumps(held))
+    drop_dead_locks(toy)
+    assert json.loads(rwlock.read_text()) == {"read": {"/a": [here]}, "write": {"/d": here}}
     assert [finding.ok for finding in locks(toy, {})] == [True]
 
 
