@@ -89,7 +89,7 @@ class _FrozenHead(torch.autograd.Function):
         logits = head(hidden)
         scores = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
         del logits
-        losses = -scores.gather(1, targets)[:, 0]
+        losses: Tensor = -scores.gather(1, targets)[:, 0]
         if kept is not None:
             slope = scores.exp_()
             slope.scatter_add_(1, targets, slope.new_full(targets.shape, -1.0))
