@@ -229,7 +229,7 @@ def authors(work: Work, clock: Clock, _: str) -> Any:
     """Train as the authors' code does, in our own words.
 
     B is dense; as each tensor's gradient arrives it is masked, clipped, stepped by an AdamW of its
-    own, and dropped.
+    own, and dropped. So gradients cannot be accumulated: a part of a batch is a step of its own.
     """
     model = peft_model(work, True).train()
     positions = work.mask.positions()
@@ -244,11 +244,15 @@ def authors(work: Work, clock: Clock, _: str) -> Any:
             _step(own, inside.view_as(weight).to(weight.device))
         )
     for batch in work.batches:
-        inputs = {name: x.to(model.device) for name, x in collate(batch, work.pad).items()}
-        labels = inputs.pop("labels")
-        loss = summed(model(**inputs, use_cache=False), labels, len(batch))
-        loss.backward()
-        clock.note(loss.item())
+        total = 0.0
+        for start in range(0, len(batch), work.micro):
+            part = collate(batch[start : start + work.micro], work.pad)
+            inputs = {name: x.to(model.device) for name, x in part.items()}
+            labels = inputs.pop("labels")
+            loss = summed(model(**inputs, use_cache=False), labels, len(batch))
+            loss.backward()
+            total += loss.item()
+        clock.note(total)
     return list(optimizers.values())
 
 
@@ -345,6 +349,7 @@ def main() -> None:
                 "losses": clock.losses,
                 "lengths": [[len(row) for row in batch] for batch in work.batches[1:]],
                 "targets": [sum(len(row.target) for row in b) for b in work.batches[1:]],
+                "micro": work.micro,
                 "memory_gb": memory_gb(),
                 "loaded_gb": loaded,
                 "trained": trained,

@@ -16,7 +16,7 @@ from support import tiny
 STEPS, BATCH = 50, 4
 
 
-def work() -> training_peers.Work:
+def work(micro: int = BATCH) -> training_peers.Work:
     base, _, _ = tiny("llama")
     generator = torch.Generator().manual_seed(0)
 
@@ -40,14 +40,20 @@ def work() -> training_peers.Work:
         259,
         {name: draw(blocks, name, d_in) for name, (d_in, _) in shapes.items()},
         top(scores, Decimal("0.9"), "model")[0],
+        micro,
     )
 
 
 @pytest.mark.parametrize(
-    ("own", "peer"), [("LoRI-D", "PEFT, A frozen"), ("LoRI-S", "authors' way")]
+    ("own", "peer", "micro"),
+    [
+        ("LoRI-D", "PEFT, A frozen", BATCH),
+        ("LoRI-D", "PEFT, A frozen", BATCH // 2),
+        ("LoRI-S", "authors' way", BATCH),
+    ],
 )
 def test_fifty_steps_have_the_peer_s_losses(
-    own: str, peer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: str, peer: str, micro: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("create_optimizer", "_get_train_sampler"):  # put back what a peer's run replaces
         monkeypatch.setattr(training.LoriTrainer, name, vars(training.LoriTrainer)[name])
@@ -55,7 +61,7 @@ def test_fifty_steps_have_the_peer_s_losses(
     found = {}
     for name in (own, peer):
         clock = training_peers.Clock()
-        training_peers.PEERS[name](work(), clock, str(tmp_path / name))
+        training_peers.PEERS[name](work(micro), clock, str(tmp_path / name))
         found[name] = clock.losses
     assert len(found[own]) == STEPS
     assert sum(found[own][-10:]) < 0.95 * sum(found[own][:10])
