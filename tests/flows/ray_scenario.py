@@ -41,28 +41,28 @@ def main(home: Path, folders: list[Path]) -> None:
             settings = folder / "params.yaml"
             settings.write_text(settings.read_text().replace("ADDRESS", nodes.address))
             if folder.name == "killed":
-                mark = folder.with_suffix(".mark")
+                log = folder.with_suffix(".jsonl")
                 threading.Thread(
-                    target=kill_when_busy, args=(nodes.raylets[1], mark), daemon=True
+                    target=kill_when_busy, args=(nodes.raylets[1], log), daemon=True
                 ).start()
             codes[folder.name] = run_in_process(folder)
         print(json.dumps(codes))
 
 
-def kill_when_busy(raylet: psutil.Process, mark: Path) -> None:
-    """Kill a node once a stage runs below it, then let the other stages go on."""
-    while not any("calibrate@" in _words(p) for p in raylet.children(recursive=True)):
+def kill_when_busy(raylet: psutil.Process, log: Path) -> None:
+    """Kill a node once a stage has begun below it, then let the other stages go on."""
+    while not begun(log) & {p.pid for p in raylet.children(recursive=True)}:
         time.sleep(0.05)
     raylet.kill()
     raylet.wait(30)
-    mark.touch()
+    log.with_suffix(".mark").touch()
 
 
-def _words(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline()) if "toy.py" in process.cmdline() else ""
-    except psutil.Error:
-        return ""
+def begun(log: Path) -> set[int]:
+    """Return the processes of the stages that have noted their start, and may wait for the kill."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    rows = [json.loads(line) for line in lines if line.endswith("}")]
+    return {row["pid"] for row in rows if row["stage"].startswith("calibrate@")}
 
 
 if __name__ == "__main__":
