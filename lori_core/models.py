@@ -280,6 +280,11 @@ def load(section: ModelSection, folder: Path) -> Any:
         raise ModelError(f"{folder}: cannot be loaded: {_first_line(error)}") from None
     model.requires_grad_(False)
     model.config.use_cache = False
+    for module in model.modules() if section.quantization else ():
+        # On CPUs with bf16, one forward pass in eval mode turns 4-bit weights into a form whose
+        # product has no gradient; training after it would be silently wrong.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model if section.quantization else model.to(device())
 
 
