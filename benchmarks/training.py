@@ -217,6 +217,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".lori/training.json"))
     parser.add_argument("--picture", type=Path, default=Path(".lori/training.png"))
     options = parser.parse_args()
+    if options.micro and options.batch % options.micro:
+        parser.error(f"--micro {options.micro}: --batch {options.batch} is no multiple of it")
     raw = {}
     for data in options.data:
         raw[data] = measure(

@@ -11,9 +11,9 @@ n adapted maps in a layer, a layer keeps for each token until its backward pass
 and nothing else: frozen weights need no inputs (`lori_core.fused`). PEFT's own layers, which other
 methods use, keep the inputs of A too: 3 h + f more; where the base is not in float32 as A is, each
 map keeps a copy of its own in float32, 6 h + f. With gradient checkpointing a layer keeps its
-input alone, and one at a time all of that. On top: one chunk of logits, twice; or the widest
-gradients of one layer, whichever is more. On the CPU also the process itself, and the holes that
-the C library's allocator leaves. While the base is read its file is in memory too.
+input alone, and one at a time all of that. On top: one chunk of logits with its softmax in float32;
+or the widest gradients of one layer, whichever is more. On the CPU also the process itself, and the
+holes that the C library's allocator leaves. While the base is read its file is in memory too.
 """
 
 from __future__ import annotations
