@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from lori_core import plain_attention
 from lori_core.data.packing import pack_batch
 from lori_core.data.prompts import Encoded
 
@@ -143,6 +144,9 @@ def _attend(
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
         grouped = False
     band = _band(q.shape[2], window, q.device)
+    if band is None and not dropout and plain_attention.suits(q):
+        out = plain_attention.attend(q, k, v, scaling or q.shape[-1] ** -0.5)
+        return out.transpose(1, 2).flatten(2).flatten(0, 1)
     out = nn.functional.scaled_dot_product_attention(
         q, k, v, band, dropout, is_causal=band is None, scale=scaling, enable_gqa=grouped
     )

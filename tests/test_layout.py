@@ -27,7 +27,7 @@ ROWS = [
     ["adapter", "baking"],
     ["adapter_file", "attaching"],
     ["peft_file", "methods"],
-    ["tuned"],
+    ["plain_attention", "tuned"],
     ["data"],
     ["packed", "fused", "memory", "params_file"],
     ["loss"],
