@@ -14,13 +14,16 @@ from torch import Tensor
 
 #: Scores of more bytes than this at a time are left to the fused attention, which makes none.
 MOST_BYTES = 2**27
+#: Rows of fewer tokens gain nothing.
+LEAST_LENGTH = 32
 
 
 def suits(q: Tensor) -> bool:
     """Say whether queries, [examples, heads, length, size], are better attended to this way."""
     examples, heads, length, _ = q.shape
     scores = 2 * examples * heads * length**2
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and scores <= MOST_BYTES
+    fits = length >= LEAST_LENGTH and scores <= MOST_BYTES
+    return fits and q.device.type == "cpu" and q.dtype == torch.bfloat16
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:

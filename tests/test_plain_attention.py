@@ -61,3 +61,4 @@ def test_it_is_for_half_precision_on_the_cpu_and_scores_that_fit() -> None:
     assert suits(torch.bfloat16, 300)
     assert not suits(torch.float32, 300)
     assert not suits(torch.bfloat16, 1000)
+    assert not suits(torch.bfloat16, 8)
