@@ -6,8 +6,9 @@ LoRI-S. Each runs in a process of its own, in turn; then all again. Batches are 
 a data loader draws them. Where the maths is equal ((b) and LoRI-D; (d) and LoRI-S) so are the
 losses. The limit is the machine's largest matrix product, measured between the runs.
 
-Peers need more than 24 GB for a batch of 32 rows: `--micro 8` has `transformers` and TRL accumulate
-gradients. The authors' way cannot, for it steps in backward: it makes a step of each part.
+Peers need more than 24 GB for a batch of 32 rows: with `--micro 8` all take 8 rows at once and
+accumulate the gradients. The authors' way cannot, for it steps in backward: it makes a step of each
+part.
 
 On a machine that others use as well, `--threads 1 --clock cpu` counts the seconds that a process
 computed rather than those that passed.

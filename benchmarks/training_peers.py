@@ -67,7 +67,7 @@ class Work:
     A: dict[str, Tensor]
     mask: Mask
     micro: int
-    """Rows that `transformers` takes at once; it accumulates the gradients of a larger batch."""
+    """Rows taken at once; the gradients of a larger batch are accumulated."""
 
     @property
     def rows(self) -> list[Encoded]:
@@ -274,7 +274,8 @@ def ours(work: Work, clock: Clock, folder: str, sparse: bool) -> Any:
     attaching.make_trainable(model, work.mask.positions() if sparse else None, None)
     section = TrainingSection(
         learning_rate=RATE,
-        batch_size=len(work.batches[0]),
+        batch_size=work.micro,
+        gradient_accumulation_steps=len(work.batches[0]) // work.micro,
         max_steps=len(work.batches),
         clipping="per_tensor" if sparse else "global",
         save_steps=10**6,

@@ -1,9 +1,9 @@
 """Causal attention by plain products, for CPUs that compute in bfloat16.
 
 PyTorch's fused attention for the CPU is slow there, its backward pass above all. Here a block of
-queries at a time meets the keys up to its end: scores, softmax and values are three products'
-worth of work that the libraries do at the machine's peak, and what the causal order hides is mostly
-left out. As in the fused one no scores are kept: the backward pass computes them again.
+queries at a time meets the keys up to its end, in products that the libraries do near the machine's
+peak, and most of what the causal order hides is left out. As in the fused one no scores are kept: the
+backward pass computes them again.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
+        k, v = k.contiguous(), v.contiguous()  # else every product copies them
         q = (q * scaling).reshape(*k.shape[:2], -1, *q.shape[2:])
         out = torch.empty_like(q)
         for block in _blocks(k.shape[2]):
