@@ -13,7 +13,7 @@ from lori_core import packed
 from lori_core.data.batching import IGNORED
 
 #: Positions whose logits exist at the same time; bounds memory at positions x vocabulary.
-LOGIT_CHUNK = 512
+LOGIT_CHUNK = 256
 Reduction = Literal["sum", "none"]
 #: Config entries of models that change logits after `lm_head`; those take the model's own path.
 _LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -69,32 +69,45 @@ class _FrozenHead(torch.autograd.Function):
     """The loss of each target, float32, [S], from hidden states, [S, features].
 
     While a chunk's logits are there, the states' gradient is made of them: softmax less one-hot,
-    times the head. So logits are computed once, and neither they nor their gradient are kept.
+    times the head. So logits are computed once, and neither they nor their gradient are kept. All
+    chunks use the same memory: on a CPU, fresh pages would take longer than what is done in them.
     """
 
     @staticmethod
     def forward(ctx: Any, head: nn.Linear, hidden: Tensor, targets: Tensor) -> Tensor:
-        kept = torch.empty_like(hidden) if ctx.needs_input_grad[1] else None
-        losses = []
+        ctx.kept = torch.empty_like(hidden) if ctx.needs_input_grad[1] else None
+        logits = hidden.new_empty(min(len(hidden), LOGIT_CHUNK), head.out_features)
+        scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        losses = scores.new_empty(len(hidden))
         for start in range(0, len(hidden), LOGIT_CHUNK):
             part = slice(start, start + LOGIT_CHUNK)
-            into = None if kept is None else kept[part]
-            losses.append(_FrozenHead._chunk(head, hidden[part], targets[part, None], into))
-        ctx.kept = kept
-        return torch.cat(losses)
+            aimed, states = targets[part, None], hidden[part]
+            chunk = logits[: len(states)], scores[: len(states)]
+            losses[part] = _FrozenHead._losses(head, states, aimed, *chunk)
+            if ctx.kept is not None:
+                torch.mm(_FrozenHead._slope(aimed, *chunk), head.weight, out=ctx.kept[part])
+        return losses
 
     @staticmethod
-    def _chunk(head: nn.Linear, hidden: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
-        """Return a chunk's losses, and fill in its gradient; its logits are gone afterwards."""
-        logits = head(hidden)
-        scores = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-        del logits
-        losses: Tensor = -scores.gather(1, targets)[:, 0]
-        if kept is not None:
-            slope = scores.exp_()
-            slope.scatter_add_(1, targets, slope.new_full(targets.shape, -1.0))
-            kept.copy_(slope.to(head.weight.dtype) @ head.weight)
-        return losses
+    def _losses(
+        head: nn.Linear, hidden: Tensor, targets: Tensor, logits: Tensor, scores: Tensor
+    ) -> Tensor:
+        """Return a chunk's losses, [n]; leave the softmax in `scores`, [n, vocabulary]."""
+        torch.mm(hidden, head.weight.T, out=logits)
+        if head.bias is not None:
+            logits += head.bias
+        scores.copy_(logits)
+        scores -= scores.amax(-1, keepdim=True)
+        aimed = scores.gather(1, targets)
+        total = scores.exp_().sum(-1, keepdim=True)
+        scores /= total
+        return (total.log() - aimed)[:, 0]
+
+    @staticmethod
+    def _slope(targets: Tensor, logits: Tensor, scores: Tensor) -> Tensor:
+        """Return the losses' gradient by the logits, in their place."""
+        scores.scatter_add_(1, targets, scores.new_full(targets.shape, -1.0))
+        return logits.copy_(scores)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:

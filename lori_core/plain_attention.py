@@ -2,8 +2,8 @@
 
 PyTorch's fused attention for the CPU is slow there, its backward pass above all. Here a block of
 queries at a time meets the keys up to its end, in products that the libraries do near the machine's
-peak, and most of what the causal order hides is left out. As in the fused one no scores are kept: the
-backward pass computes them again.
+peak, and most of what the causal order hides is left out. As in the fused one no scores are kept:
+the backward pass computes them again.
 """
 
 from __future__ import annotations

@@ -78,8 +78,9 @@ def training(
         kept = base.layers * number * wide + layer
     gradients = tokens * number * (4 * inner + 4 * wide)
     holes = HOLES[kind] * gradients
-    # CUDA's softmax converts by itself; the CPU's needs the logits in float32 first.
-    each = number + 4 + (4 if kind == "cpu" and number < 4 else 0)
+    each = number + (4 if number < 4 else 0)  # what half precision gives is counted in float32
+    if method == "full":  # the head is trained with the rest: its logits have a gradient
+        each += 4 + (4 if kind == "cpu" and number < 4 else 0)
     logits = min(section.batch_size * target, LOGIT_CHUNK) * base.vocabulary * each
     if ours and number == 4:  # W + s B A of gate and up
         gradients += number * 2 * inner * wide
