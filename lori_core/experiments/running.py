@@ -77,7 +77,9 @@ def _train(point: Train, name: str, work: Path, tracker: RunTracker) -> Row:
     chosen = point
     if point.tries:
         best = best_of(point.tries)
-        chosen = point.model_copy(update={"training": best.training, "tries": ()})
+        rate = {"learning_rate": best.training.learning_rate}
+        training = point.training.model_copy(update=rate)
+        chosen = point.model_copy(update={"training": training, "tries": ()})
         if chosen == best:  # the same run, down to the seed
             shutil.copytree(folder_of(_name_of_best(point.tries)) / MODEL, work / MODEL)
             return facts_of(_name_of_best(point.tries)) | _tried(point.tries)

@@ -66,6 +66,22 @@ def test_the_rate_with_the_least_validation_loss_is_used(finished: Path) -> None
 
 
 @pytest.mark.real
+def test_a_chosen_rate_changes_no_other_setting(finished: Path) -> None:
+    """A calibration of few steps has few, whatever rate was chosen for long ones."""
+    named = json.loads((finished / "experiments" / "points.json").read_text())
+    loaded = {n: points.load(n, finished / "experiments" / "points.json") for n in named}
+    short = {
+        name: point.training.max_steps
+        for name, point in loaded.items()
+        if isinstance(point, Train) and point.tries and point.training.max_steps
+    }
+    assert len(set(short.values())) > 1
+    for name, steps in short.items():
+        path = finished / "artifacts" / "experiments" / name / "facts.json"
+        assert json.loads(path.read_text())["steps"] == steps
+
+
+@pytest.mark.real
 def test_a_run_that_was_tried_is_not_trained_again(finished: Path) -> None:
     """The chosen run with the first seed is the best try itself, byte for byte."""
     folder = finished / "artifacts" / "experiments"
