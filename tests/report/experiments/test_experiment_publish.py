@@ -1,0 +1,40 @@
+"""The document of the experiments, and the one that is published here."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lori_core.report.experiments import catalogue, publish
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def test_the_document_stands_beside_its_record(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / publish.METRICS).symlink_to(drawn)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / publish.LOCK).write_text("schema: '2.0'\n")
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    publish.publish(tmp_path, docs)
+    text = (docs / "evidence.md").read_text()
+    shown = re.findall(r"\]\((evidence/[^)]*\.png)\)", text)
+    assert len(shown) >= len(catalogue.SPECS)
+    assert all((docs / picture).stat().st_size > 1000 for picture in shown)
+    names = {path.stem for path in (docs / "evidence" / "metrics").iterdir()}
+    assert names == set(catalogue.SPECS)
+    assert (docs / "evidence" / "dvc.lock").read_text() == "schema: '2.0'\n"
+
+
+def test_what_is_published_here_is_what_its_rows_say(tmp_path: Path) -> None:
+    metrics = DOCS / "evidence" / "metrics"
+    assert publish.document(metrics, tmp_path / "pictures") == (DOCS / "evidence.md").read_text()
+    assert {path.stem for path in metrics.iterdir()} == set(catalogue.SPECS)
+
+
+@pytest.mark.parametrize("name", catalogue.SPECS)
+def test_each_experiment_here_has_three_seeds(name: str) -> None:
+    rows = json.loads((DOCS / "evidence" / "metrics" / f"{name}.json").read_text())["rows"]
+    assert {row["seed"] for row in rows if row["seed"] is not None} == {1, 2, 3}
