@@ -14,6 +14,8 @@ from lori_core.data.batching import IGNORED
 
 #: Positions whose logits exist at the same time; bounds memory at positions x vocabulary.
 LOGIT_CHUNK = 256
+#: Positions whose softmax is taken at the same time; few, so that on a CPU it stays in the cache.
+SOFTMAX_ROWS = 16
 Reduction = Literal["sum", "none"]
 #: Config entries of models that change logits after `lm_head`; those take the model's own path.
 _LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -77,41 +79,40 @@ class _FrozenHead(torch.autograd.Function):
     def forward(ctx: Any, head: nn.Linear, hidden: Tensor, targets: Tensor) -> Tensor:
         ctx.kept = torch.empty_like(hidden) if ctx.needs_input_grad[1] else None
         logits = hidden.new_empty(min(len(hidden), LOGIT_CHUNK), head.out_features)
-        scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        losses = scores.new_empty(len(hidden))
+        losses = hidden.new_empty(len(hidden), dtype=_wide(hidden.dtype))
+        rows = SOFTMAX_ROWS if hidden.device.type == "cpu" else LOGIT_CHUNK
         for start in range(0, len(hidden), LOGIT_CHUNK):
             part = slice(start, start + LOGIT_CHUNK)
-            aimed, states = targets[part, None], hidden[part]
-            chunk = logits[: len(states)], scores[: len(states)]
-            losses[part] = _FrozenHead._losses(head, states, aimed, *chunk)
+            chunk = logits[: len(hidden[part])]
+            torch.mm(hidden[part], head.weight.T, out=chunk)
+            if head.bias is not None:
+                chunk += head.bias
+            each = (x.split(rows) for x in (chunk, targets[part], losses[part]))
+            for some, aimed, place in zip(*each, strict=True):
+                place.copy_(_turn_to_slope(some, aimed))
             if ctx.kept is not None:
-                torch.mm(_FrozenHead._slope(aimed, *chunk), head.weight, out=ctx.kept[part])
+                torch.mm(chunk, head.weight, out=ctx.kept[part])
         return losses
-
-    @staticmethod
-    def _losses(
-        head: nn.Linear, hidden: Tensor, targets: Tensor, logits: Tensor, scores: Tensor
-    ) -> Tensor:
-        """Return a chunk's losses, [n]; leave the softmax in `scores`, [n, vocabulary]."""
-        torch.mm(hidden, head.weight.T, out=logits)
-        if head.bias is not None:
-            logits += head.bias
-        scores.copy_(logits)
-        scores -= scores.amax(-1, keepdim=True)
-        aimed = scores.gather(1, targets)
-        total = scores.exp_().sum(-1, keepdim=True)
-        scores /= total
-        return (total.log() - aimed)[:, 0]
-
-    @staticmethod
-    def _slope(targets: Tensor, logits: Tensor, scores: Tensor) -> Tensor:
-        """Return the losses' gradient by the logits, in their place."""
-        scores.scatter_add_(1, targets, scores.new_full(targets.shape, -1.0))
-        return logits.copy_(scores)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
         return None, ctx.kept * gradient[:, None].to(ctx.kept.dtype), None
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _turn_to_slope(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the losses of logits, [n, vocabulary], float32, [n]; leave their slopes in logits."""
+    aimed = targets[:, None]
+    scores = logits.to(_wide(logits.dtype))
+    behind = scores.amax(-1) - scores.gather(1, aimed)[:, 0]
+    softmax = scores.softmax(-1)
+    losses = behind - softmax.amax(-1).log()  # the target's own share may be too small for a float
+    softmax.scatter_add_(1, aimed, softmax.new_full(aimed.shape, -1.0))
+    logits.copy_(softmax)
+    return losses
 
 
 def changes_logits(base: Any) -> bool:

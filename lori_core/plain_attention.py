@@ -2,13 +2,14 @@
 
 PyTorch's fused attention for the CPU is slow there, its backward pass above all. Here a block of
 queries at a time meets the keys up to its end, in products that the libraries do near the machine's
-peak, and most of what the causal order hides is left out. As in the fused one no scores are kept:
-the backward pass computes them again.
+peak, and most of what the causal order hides is left out. Of long rows the attention weights are
+not kept but computed again by the backward pass, as the fused one does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor
 #: Queries of a block: few, so that a block's scores stay in the processor's cache and little of
 #: them is hidden; not so few that the products become thin.
 BLOCK = 64
+#: Longer rows do not keep their weights: the memory for them would grow with the length squared.
+KEPT_LENGTH = 512
 #: Rows of fewer tokens gain nothing.
 LEAST_LENGTH = 32
 
@@ -47,29 +50,32 @@ class _Attend(torch.autograd.Function):
         k, v = k.contiguous(), v.contiguous()  # else every product copies them
         q = (q * scaling).reshape(*k.shape[:2], -1, *q.shape[2:])
         out = torch.empty_like(q)
+        keeps = any(ctx.needs_input_grad) and k.shape[2] <= KEPT_LENGTH
+        kept = []
         for block in _blocks(k.shape[2]):
             seen = slice(block.stop)
             weights = _weights(_column(q, block), k[:, :, seen])
             _put(out, block, weights @ v[:, :, seen])
-        ctx.save_for_backward(q, k, v, out)
+            if keeps:
+                kept.append(weights)
+        ctx.save_for_backward(q, k, v, *kept)
         ctx.scaling = scaling
         return out.flatten(1, 2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, out = ctx.saved_tensors
+        q, k, v, *kept = ctx.saved_tensors
         slope = gradient.reshape(q.shape)
-        wide = torch.promote_types(q.dtype, torch.float32)
-        mean = (slope * out).sum(-1, keepdim=True, dtype=wide).to(q.dtype)
         of_q, of_k, of_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for block in _blocks(k.shape[2]):
+        for number, block in enumerate(_blocks(k.shape[2])):
             seen = slice(block.stop)
             queries, slopes = _column(q, block), _column(slope, block)
-            weights = _weights(queries, k[:, :, seen])
-            of_v[:, :, seen] += weights.mT @ slopes
-            scores = (slopes @ v[:, :, seen].mT).sub_(_column(mean, block)).mul_(weights)
+            weights = kept[number] if kept else _weights(queries, k[:, :, seen])
+            _add(of_v, seen, weights, slopes)
+            of_weights = slopes @ v[:, :, seen].mT
+            scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
             _put(of_q, block, scores @ k[:, :, seen])
-            of_k[:, :, seen] += scores.mT @ queries
+            _add(of_k, seen, scores, queries)
         return of_q.mul_(ctx.scaling).flatten(1, 2), of_k, of_v, None
 
 
@@ -87,6 +93,17 @@ def _put(states: Tensor, block: slice, column: Tensor) -> None:
     states[:, :, :, block] = column.unflatten(2, (states.shape[2], -1))
 
 
+def _add(total: Tensor, seen: slice, left: Tensor, right: Tensor) -> None:
+    """Add leftᵀ right, [examples, key heads, keys, n], to a block's keys of `total`."""
+    total.flatten(0, 1)[:, seen].baddbmm_(left.flatten(0, 1).mT, right.flatten(0, 1))
+
+
+@lru_cache(maxsize=BLOCK)
+def _later(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return what hides the later of a block's own keys from its queries, [length, length]."""
+    return torch.full((length, length), float("-inf"), dtype=dtype, device=device).triu_(1)
+
+
 def _weights(queries: Tensor, keys: Tensor) -> Tensor:
     """Return the softmax of a block's causal scores, [examples, key heads, rows, keys].
 
@@ -97,7 +114,6 @@ def _weights(queries: Tensor, keys: Tensor) -> Tensor:
     scores = queries @ keys.mT
     count = keys.shape[2]
     length = (count - 1) % BLOCK + 1
-    later = torch.ones(length, length, dtype=torch.bool, device=keys.device).triu_(1)
     by_query = scores.unflatten(2, (-1, length))
-    by_query[..., count - length :].masked_fill_(later, float("-inf"))
+    by_query[..., count - length :] += _later(length, scores.dtype, scores.device)
     return scores.softmax(-1)

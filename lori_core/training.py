@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from lori_core import fused, packed, parallel
+from lori_core import fused, norms, packed, parallel
 from lori_core.config import TrainingSection
 from lori_core.data.batching import LengthBuckets, collate
 from lori_core.data.packing import pack_batch
@@ -356,7 +356,11 @@ def train(
     sharded = group is not None and section.sharding == "full"
     if sharded:
         parallel.shard(model, base)
-    with attention, nullcontext() if sharded else fused.installed(model):
+    with ExitStack() as ways:
+        ways.enter_context(attention)
+        if not sharded:
+            ways.enter_context(fused.installed(model))
+            ways.enter_context(norms.installed(model))
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if not leads:
         raise SystemExit(0)  # rank 0 writes the result

@@ -29,7 +29,7 @@ ROWS = [
     ["peft_file", "methods"],
     ["plain_attention", "tuned"],
     ["data"],
-    ["packed", "fused", "memory", "params_file"],
+    ["packed", "fused", "norms", "memory", "params_file"],
     ["loss"],
     ["training"],
     ["session"],
