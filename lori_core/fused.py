@@ -88,7 +88,7 @@ class _Forward(torch.autograd.Function):
         h, *B = ctx.saved_tensors
         parts = h.split(maps.ranks, dim=1)
         dB = [
-            (g.T @ part).mul_(scaling) if needed else None
+            (part.T @ g).mul_(scaling).T if needed else None
             for g, part, scaling, needed in zip(
                 gradients, parts, maps.scaling, ctx.needs_input_grad[2:], strict=True
             )

@@ -13,9 +13,13 @@ PACKAGE = Path(__file__).parent
 TRAINING = (
     "attaching.py",
     "data/batching.py",
+    "data/packing.py",
     "data/prompts.py",
+    "fused.py",
     "loss.py",
     "packed.py",
+    "plain_attention.py",
+    "pointwise.py",
     "precision.py",
     "projection.py",
     "session.py",

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from lori_core import fused, norms, packed, parallel
+from lori_core import fused, packed, parallel, pointwise
 from lori_core.config import TrainingSection
 from lori_core.data.batching import LengthBuckets, collate
 from lori_core.data.packing import pack_batch
@@ -360,7 +360,7 @@ def train(
         ways.enter_context(attention)
         if not sharded:
             ways.enter_context(fused.installed(model))
-            ways.enter_context(norms.installed(model))
+            ways.enter_context(pointwise.installed(model))
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if not leads:
         raise SystemExit(0)  # rank 0 writes the result

@@ -29,7 +29,7 @@ ROWS = [
     ["peft_file", "methods"],
     ["plain_attention", "tuned"],
     ["data"],
-    ["packed", "fused", "norms", "memory", "params_file"],
+    ["packed", "fused", "pointwise", "memory", "params_file"],
     ["loss"],
     ["training"],
     ["session"],

@@ -18,8 +18,12 @@ class Base:
     body: int
     """Parameters without embeddings."""
     total: int
+    stored: float
+    """Bytes of a number in its file."""
     hidden: int
     intermediate: int
+    heads: int
+    """Of the queries."""
     keys: int
     """Size of all key (or value) heads together."""
     layers: int
@@ -69,6 +73,7 @@ def outline(section: ModelSection) -> Any:
         num_attention_heads=heads,
         vocab_size=vocabulary,
         tie_word_embeddings=False,
+        dtype="bfloat16",
     )
     with torch.device("meta"):
         return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -86,8 +91,10 @@ def base_of(params: Params, model: Any) -> Base:
     return Base(
         body=total - embedding * (1 if tied else 2),
         total=total,
+        stored=float(model.dtype.itemsize),
         hidden=config.hidden_size,
         intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        heads=heads,
         keys=(getattr(config, "num_key_value_heads", None) or heads) * head,
         layers=config.num_hidden_layers,
         vocabulary=config.vocab_size,

@@ -3,17 +3,19 @@
 For T tokens in the largest batch, hidden size h, feed-forward size f, all key heads k, rank r and
 n adapted maps in a layer, a layer keeps for each token until its backward pass
 
-    in the computing precision   2 h + 2 k   query, key, value and what attention gave
-                                 3 f         gate, up and the activated gate
-                                 n r         x Aᵀ of each map
-    in float32                   2 h         what the two norms read
+    h + 2 k   query, key, value
+    h         what attention gave; or the weights of short rows, `lori_core.plain_attention`
+    2 f       gate and up
+    n r       x Aᵀ of each map
+    2 h       what the two norms read; in float32 where they are trained
 
-and nothing else: frozen weights need no inputs (`lori_core.fused`). PEFT's own layers, which other
-methods use, keep the inputs of A too: 3 h + f more; where the base is not in float32 as A is, each
-map keeps a copy of its own in float32, 6 h + f. With gradient checkpointing a layer keeps its
-input alone, and one at a time all of that. On top: one chunk of logits with its softmax in float32;
-or the widest gradients of one layer, whichever is more. On the CPU also the process itself, and the
-holes that the C library's allocator leaves. While the base is read its file is in memory too.
+in the computing precision, and nothing else: frozen weights need no inputs (`lori_core.fused`,
+`lori_core.pointwise`). PEFT's own layers, which other methods use, keep the inputs of A too, 3 h + f
+more; where the base is not in float32 as A is, each map keeps a copy of its own in float32, 6 h + f.
+With gradient checkpointing a layer keeps its input alone, and one at a time all of that.
+On top: one chunk of logits with its softmax in float32; or the widest gradients of one layer,
+whichever is more. On the CPU also the process itself, and the holes that the C library's allocator
+leaves. A base that is converted while it is read has its file in memory too.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ DTYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 #: allocates is counted, as `memory.memory_gb` does: CUDA's own half gigabyte comes on top.
 PROCESS = {"cpu": 0.58e9, "gpu": 0.0}
 #: What glibc holds of freed tensors beside those in use, in layers' gradients; found by measuring.
-#: Batches of unlike sizes leave holes: 6 to 13 were seen, by the order of the batches.
-HOLES = {"cpu": 10.0, "gpu": 0.0}
+#: Batches of unlike sizes leave holes: 5 to 13 were seen, by the order of the batches.
+HOLES = {"cpu": 8.0, "gpu": 0.0}
 
 
 def width(dtype: str, quantized: bool, on: Device) -> float:
@@ -63,12 +65,14 @@ def training(
         number: bytes of a number in the computing precision.
         kind: gpu or cpu.
     """
-    from lori_core.loss import LOGIT_CHUNK
+    from lori_core.loss import LOGIT_CHUNK, SOFTMAX_ROWS
 
     ours = method.startswith("lori-")
     wide, inner = base.hidden, base.intermediate
     low = 0 if method == "full" else base.rank * base.maps
-    layer = number * (2 * wide + 2 * base.keys + 3 * inner + low) + 8 * wide
+    norms = 2 * wide * (4 if method == "full" else number)
+    attended = _attended(base, tokens / section.batch_size, number, kind)
+    layer = number * (wide + 2 * base.keys + attended + 2 * inner + low) + norms
     if not ours and (number == 4 or method == "full"):
         layer += number * (3 * wide + inner)
     elif not ours:  # a float32 copy for each map, and of x Aᵀ
@@ -78,9 +82,11 @@ def training(
         kept = base.layers * number * wide + layer
     gradients = tokens * number * (4 * inner + 4 * wide)
     holes = HOLES[kind] * gradients
-    each = number + (4 if number < 4 else 0)  # what half precision gives is counted in float32
     if method == "full":  # the head is trained with the rest: its logits have a gradient
-        each += 4 + (4 if kind == "cpu" and number < 4 else 0)
+        each = 8 + (0 if number == 4 else number + (4 if kind == "cpu" else 0))
+    else:  # what half precision gives is counted in float32
+        softmax = 4 if number == 4 else 8
+        each = number + softmax * (SOFTMAX_ROWS / LOGIT_CHUNK if kind == "cpu" else 1)
     logits = min(section.batch_size * target, LOGIT_CHUNK) * base.vocabulary * each
     if ours and number == 4:  # W + s B A of gate and up
         gradients += number * 2 * inner * wide
@@ -92,6 +98,16 @@ def training(
     return adapter + kept * tokens + work + PROCESS[kind]
 
 
-def loading(base: Base, number: float, stored: float, kind: str) -> float:
-    """Return the bytes in memory while weights of `stored` bytes a number are read."""
-    return PROCESS[kind] + base.total * (number + (stored if kind == "cpu" else 0.0))
+def _attended(base: Base, length: float, number: float, kind: str) -> float:
+    """Return how many numbers a token's attention keeps besides query, key and value."""
+    from lori_core.plain_attention import BLOCK, KEPT_LENGTH
+
+    if kind == "gpu" or number == 4:
+        return base.hidden
+    return base.heads * (length + BLOCK) / 2 if length <= KEPT_LENGTH else 0.0
+
+
+def loading(base: Base, number: float, kind: str) -> float:
+    """Return the bytes in memory while weights are read, which the CPU converts beside them."""
+    converted = kind == "cpu" and number != base.stored
+    return PROCESS[kind] + base.total * (number + (base.stored if converted else 0.0))

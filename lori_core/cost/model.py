@@ -117,8 +117,7 @@ class Model:
         largest = data.largest(section.batch_size, section.max_length)
         memory = self._training(section, method, largest, data.target) + cost.state_bytes
         if not self.params.model.quantization:
-            stored = footprint.DTYPE_BYTES[self.params.model.dtype]
-            memory = max(memory, footprint.loading(base, self.width, stored, self.device.kind))
+            memory = max(memory, footprint.loading(base, self.width, self.device.kind))
         return Estimate(self._seconds(flops), flops, memory, cost.artifact_bytes)
 
     def _training(
