@@ -10,12 +10,12 @@ n adapted maps in a layer, a layer keeps for each token until its backward pass
     2 h       what the two norms read; in float32 where they are trained
 
 in the computing precision, and nothing else: frozen weights need no inputs (`lori_core.fused`,
-`lori_core.pointwise`). PEFT's own layers, which other methods use, keep the inputs of A too, 3 h + f
-more; where the base is not in float32 as A is, each map keeps a copy of its own in float32, 6 h + f.
-With gradient checkpointing a layer keeps its input alone, and one at a time all of that.
-On top: one chunk of logits with its softmax in float32; or the widest gradients of one layer,
-whichever is more. On the CPU also the process itself, and the holes that the C library's allocator
-leaves. A base that is converted while it is read has its file in memory too.
+`lori_core.pointwise`). PEFT's own layers, which other methods use, keep the inputs of A too, 3 h +
+f more; where the base is not in float32 as A is, each map keeps a copy of its own in float32, 6 h +
+f. With gradient checkpointing a layer keeps its input alone, and one at a time all of that. On top:
+one chunk of logits with its softmax in float32; or the widest gradients of one layer, whichever is
+more. On the CPU also the process itself, and the holes that the C library's allocator leaves. A
+base that is converted while it is read has its file in memory too.
 """
 
 from __future__ import annotations
