@@ -79,7 +79,9 @@ class _FrozenHead(torch.autograd.Function):
     def forward(ctx: Any, head: nn.Linear, hidden: Tensor, targets: Tensor) -> Tensor:
         ctx.kept = torch.empty_like(hidden) if ctx.needs_input_grad[1] else None
         logits = hidden.new_empty(min(len(hidden), LOGIT_CHUNK), head.out_features)
-        losses = hidden.new_empty(len(hidden), dtype=_wide(hidden.dtype))
+        losses = hidden.new_empty(
+            len(hidden), dtype=torch.promote_types(hidden.dtype, torch.float32)
+        )
         rows = SOFTMAX_ROWS if hidden.device.type == "cpu" else LOGIT_CHUNK
         for start in range(0, len(hidden), LOGIT_CHUNK):
             part = slice(start, start + LOGIT_CHUNK)
@@ -89,7 +91,10 @@ class _FrozenHead(torch.autograd.Function):
                 chunk += head.bias
             each = (x.split(rows) for x in (chunk, targets[part], losses[part]))
             for some, aimed, place in zip(*each, strict=True):
-                place.copy_(_turn_to_slope(some, aimed))
+                softmax = _softmax(some, aimed, losses=place)
+                if ctx.kept is not None:
+                    softmax.scatter_add_(1, aimed[:, None], softmax.new_full((len(aimed), 1), -1.0))
+                    some.copy_(softmax)
             if ctx.kept is not None:
                 torch.mm(chunk, head.weight, out=ctx.kept[part])
         return losses
@@ -99,20 +104,13 @@ class _FrozenHead(torch.autograd.Function):
         return None, ctx.kept * gradient[:, None].to(ctx.kept.dtype), None
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
-
-
-def _turn_to_slope(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the losses of logits, [n, vocabulary], float32, [n]; leave their slopes in logits."""
-    aimed = targets[:, None]
-    scores = logits.to(_wide(logits.dtype))
-    behind = scores.amax(-1) - scores.gather(1, aimed)[:, 0]
+def _softmax(logits: Tensor, targets: Tensor, losses: Tensor) -> Tensor:
+    """Return the softmax of logits, [n, vocabulary], in float32; put the targets' losses, [n]."""
+    scores = logits.to(losses.dtype)
+    behind = scores.amax(-1) - scores.gather(1, targets[:, None])[:, 0]
     softmax = scores.softmax(-1)
-    losses = behind - softmax.amax(-1).log()  # the target's own share may be too small for a float
-    softmax.scatter_add_(1, aimed, softmax.new_full(aimed.shape, -1.0))
-    logits.copy_(softmax)
-    return losses
+    losses.copy_(behind - softmax.amax(-1).log())  # a target's own share may be too small a float
+    return softmax
 
 
 def changes_logits(base: Any) -> bool:

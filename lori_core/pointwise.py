@@ -65,11 +65,11 @@ class _Gated(torch.autograd.Function):
 
 def _norm(module: Any) -> tuple[Forward, int] | None:
     """Return this module's forward pass for an RMS norm, and its features; None for another."""
-    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    names = [name for name, _ in module.named_parameters()]
-    if not type(module).__name__.endswith("RMSNorm") or names != ["weight"] or eps is None:
+    if not type(module).__name__.endswith("RMSNorm"):
         return None
-    if module.weight.requires_grad:
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    trained = {name: p.requires_grad for name, p in module.named_parameters()}
+    if trained != {"weight": False} or eps is None:
         return None
 
     def forward(x: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def training(
         number: bytes of a number in the computing precision.
         kind: gpu or cpu.
     """
-    from lori_core.loss import LOGIT_CHUNK, SOFTMAX_ROWS
+    from lori_core.loss import LOGIT_CHUNK
 
     ours = method.startswith("lori-")
     wide, inner = base.hidden, base.intermediate
@@ -82,12 +82,8 @@ def training(
         kept = base.layers * number * wide + layer
     gradients = tokens * number * (4 * inner + 4 * wide)
     holes = HOLES[kind] * gradients
-    if method == "full":  # the head is trained with the rest: its logits have a gradient
-        each = 8 + (0 if number == 4 else number + (4 if kind == "cpu" else 0))
-    else:  # what half precision gives is counted in float32
-        softmax = 4 if number == 4 else 8
-        each = number + softmax * (SOFTMAX_ROWS / LOGIT_CHUNK if kind == "cpu" else 1)
-    logits = min(section.batch_size * target, LOGIT_CHUNK) * base.vocabulary * each
+    positions = min(section.batch_size * target, LOGIT_CHUNK)
+    logits = positions * base.vocabulary * _logit_bytes(method, number, kind)
     if ours and number == 4:  # W + s B A of gate and up
         gradients += number * 2 * inner * wide
     adapter = 0.0 if method == "full" else number * base.adapter
@@ -105,6 +101,18 @@ def _attended(base: Base, length: float, number: float, kind: str) -> float:
     if kind == "gpu" or number == 4:
         return base.hidden
     return base.heads * (length + BLOCK) / 2 if length <= KEPT_LENGTH else 0.0
+
+
+def _logit_bytes(method: str, number: float, kind: str) -> float:
+    """Return what one logit takes while its chunk is there, with its share of the softmax."""
+    from lori_core.loss import LOGIT_CHUNK, SOFTMAX_ROWS
+
+    if method != "full":  # what half precision gives is counted in float32
+        softmax = 4 if number == 4 else 8
+        return number + softmax * (SOFTMAX_ROWS / LOGIT_CHUNK if kind == "cpu" else 1)
+    if number == 4:  # the head is trained with the rest: its logits have a gradient
+        return 8
+    return number + (12 if kind == "cpu" else 8)
 
 
 def loading(base: Base, number: float, kind: str) -> float:
