@@ -10,7 +10,6 @@ import json
 import logging
 import shutil
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -32,8 +31,8 @@ from lori_core.data.prompts import Encoded
 from lori_core.data.tokens import counts
 from lori_core.errors import DivergedError
 from lori_core.loss import changes_logits, counted, sequence_loss
-from lori_core.memory import fitting, memory_gb
-from lori_core.progress import bar
+from lori_core.memory import fitting
+from lori_core.step_report import StepReport
 from lori_core.tracking import RunTracker
 
 _VALUES_FILE = "values.safetensors"
@@ -184,44 +183,6 @@ class _AfterStep(TrainerCallback):
         self.call(state.global_step + 1)
 
 
-class _Report(TrainerCallback):
-    """Sends each step to the tracker and the progress bar."""
-
-    def __init__(self, tracker: RunTracker, what: str, tokens_per_example: float) -> None:
-        self.tracker = tracker
-        self.what = what
-        self.tokens_per_example = tokens_per_example
-        self.progress: Any = None
-        self.losses: list[float] = []
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.losses = [row["loss"] for row in state.log_history if "loss" in row]
-        self.progress = bar(state.max_steps, self.what, "step", done=state.global_step)
-        self.started, self.first = time.monotonic(), state.global_step
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if "loss" not in (logs or {}):
-            return
-        self.losses.append(logs["loss"])
-        seconds = time.monotonic() - self.started
-        batch = args.train_batch_size * args.gradient_accumulation_steps
-        done = (state.global_step - self.first) * batch * self.tokens_per_example
-        row = {
-            "loss": logs["loss"],
-            "learning_rate": logs["learning_rate"],
-            "tokens_per_second": done / max(seconds, 1e-9),
-            "memory_gb": memory_gb(),
-        }
-        if "grad_norm" in logs:
-            row["grad_norm"] = float(logs["grad_norm"])
-        self.tracker.metrics(row, step=state.global_step)
-        self.progress.set_postfix(loss=f"{logs['loss']:.3g}", refresh=False)
-        self.progress.update(state.global_step - self.progress.n)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.progress.close()
-
-
 def _arguments(
     section: TrainingSection, folder: Path, seed: int, *, keeps: bool = True
 ) -> TrainingArguments:
@@ -329,7 +290,7 @@ def train(
     if cut := counted_rows.cut:
         said = f"{cut} of {len(rows)} examples were cut to training.max_length"
         print(f"{what}: {said} ({section.max_length} tokens)", file=sys.stderr, flush=True)
-    report = _Report(tracker, what, tokens / len(rows))
+    report = StepReport(tracker, what, tokens / len(rows))
     recipe = recipe or Recipe()
     if not recipe.resumable:
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -352,12 +313,12 @@ def train(
     if resume is not None:
         tracker.tags({"lori.resumed_from": resume.name})
         print(f"resuming from {resume.name}", file=sys.stderr, flush=True)
-    attention = packed.attending(base) if collator.func is pack_batch else nullcontext()
     sharded = group is not None and section.sharding == "full"
     if sharded:
         parallel.shard(model, base)
     with ExitStack() as ways:
-        ways.enter_context(attention)
+        if collator.func is pack_batch:
+            ways.enter_context(packed.attending(base))
         if not sharded:
             ways.enter_context(fused.installed(model))
             ways.enter_context(pointwise.installed(model))

@@ -30,7 +30,7 @@ ROWS = [
     ["plain_attention", "tuned"],
     ["data"],
     ["packed", "fused", "pointwise", "memory", "params_file"],
-    ["loss"],
+    ["loss", "step_report"],
     ["training"],
     ["session"],
     ["calibration", "continual", "tuning"],
