@@ -53,8 +53,10 @@ def kill_when_busy(raylet: psutil.Process, log: Path) -> None:
     """Kill a node once a stage has begun below it, then let the other stages go on."""
     while not begun(log) & {p.pid for p in raylet.children(recursive=True)}:
         time.sleep(0.05)
+    node = [raylet, *raylet.children()]
     raylet.kill()
-    raylet.wait(30)
+    # Its workers notice by themselves, later: one whose stage ended before that would deliver it.
+    psutil.wait_procs(node, timeout=60)
     log.with_suffix(".mark").touch()
 
 
