@@ -24,6 +24,7 @@ from benchmarks import (
     training,
     training_growth,
     training_memory,
+    training_pair,
 )
 
 #: Each takes a folder that may be filled, and returns a row a measurement.
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
     "training": lambda _: training.rows(),
     "training_growth": lambda _: training_growth.rows(),
     "training_memory": lambda _: training_memory.rows(),
+    "training_pair": lambda _: training_pair.rows(),
     "pipeline": pipeline.rows,
 }
 

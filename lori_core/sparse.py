@@ -38,7 +38,7 @@ class PackedExpansion(nn.Module):
         values = values.to(self.dtype)
         if self.positions is None:
             return values.view(self.shape)
-        return self.base.index_put((self.positions,), values).view(self.shape)
+        return self.base.index_copy(0, self.positions, values).view(self.shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return the packed float32 values that a dense B, [d_out, rank], starts training from."""

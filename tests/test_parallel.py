@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lori_core import adapter_file, params_file, stages
+from lori_core import adapter_file, params_file
 from lori_core.data import sources
 from lori_core.parallel import Group, processes
+from lori_core.stages import results, running
 from lori_core.tracking import NullTracker
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +50,7 @@ def calibrated(workspace: Path, *changes: str) -> dict[str, torch.Tensor]:
         cwd=workspace, env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    adapter = adapter_file.load(stages.calibrated_path("math"))
+    adapter = adapter_file.load(results.calibrated_path("math"))
     return {name: adapter.B(name) for name in adapter.modules}
 
 
@@ -97,8 +98,8 @@ def test_a_quantised_base_trains_and_is_scored(
     params_file.apply(workspace / "params.yaml", "smoke", [f"model.quantization={bits}"])
     params = params_file.load()
     for name in ("calibrate", "mask", "train", "evaluate_adapters"):
-        stages.run(params, name, "math", NullTracker())
-    adapter = adapter_file.load(stages.adapter_path("math"))
+        running.run(params, name, "math", NullTracker())
+    adapter = adapter_file.load(results.adapter_path("math"))
     assert any(adapter.B(name).abs().sum() > 0 for name in adapter.modules)
     assert (workspace / "metrics/evaluate/adapters/math.json").is_file()
     assert "MatMul8bitLt" not in caplog.text

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from lori_core import adapter_file, config, mask_file, params_file, stages
+from lori_core import adapter_file, config, mask_file, params_file
 from lori_core.data import sources
 from lori_core.files import digest
+from lori_core.stages import results, running
 from lori_core.tracking import NullTracker
 
 ROOT = Path(__file__).parent.parent
@@ -44,15 +45,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Any:
             "report": [None],
         }.items():
             for item in items:
-                stages.run(params, name, item, tracker)
+                running.run(params, name, item, tracker)
         yield folder, params
 
 
 def test_the_masked_adapter_uses_the_calibrations_a_and_only_its_mask(finished: Any) -> None:
     folder, _ = finished
-    calibrated = adapter_file.load(folder / stages.calibrated_path("math"))
-    sparse = adapter_file.load(folder / stages.adapter_path("math"))
-    mask, facts = mask_file.load(folder / stages.mask_path("math"))
+    calibrated = adapter_file.load(folder / results.calibrated_path("math"))
+    sparse = adapter_file.load(folder / results.adapter_path("math"))
+    mask, facts = mask_file.load(folder / results.mask_path("math"))
     assert sparse.blocks == calibrated.blocks
     assert sparse.blocks[0].key == "math"
     assert facts["count"] == mask.count == sparse.count
@@ -72,16 +73,16 @@ def test_the_masked_adapter_uses_the_calibrations_a_and_only_its_mask(finished: 
 
 def test_tasks_have_projections_of_their_own(finished: Any) -> None:
     folder, _ = finished
-    math, safety = (adapter_file.load(folder / stages.adapter_path(t)) for t in ("math", "safety"))
+    math, safety = (adapter_file.load(folder / results.adapter_path(t)) for t in ("math", "safety"))
     name = next(iter(math.modules))
     assert not torch.equal(math.A(name), safety.A(name))
 
 
 def test_continual_keeps_safety_bit_for_bit_outside_the_tasks_mask(finished: Any) -> None:
     folder, _ = finished
-    safety = adapter_file.load(folder / stages.adapter_path("safety"))
-    continued = adapter_file.load(folder / stages.continual_path("math"))
-    mask, _ = mask_file.load(folder / stages.mask_path("math"))
+    safety = adapter_file.load(folder / results.adapter_path("safety"))
+    continued = adapter_file.load(folder / results.continual_path("math"))
+    mask, _ = mask_file.load(folder / results.mask_path("math"))
     assert continued.blocks == safety.blocks
     changed = 0
     for name in continued.modules:
@@ -96,8 +97,8 @@ def test_continual_keeps_safety_bit_for_bit_outside_the_tasks_mask(finished: Any
 
 def test_a_concatenated_merge_is_the_weighted_sum(finished: Any) -> None:
     folder, params = finished
-    merged = adapter_file.load(folder / stages.merged_path("concat"))
-    parents = [adapter_file.load(folder / stages.adapter_path(t)) for t in ("math", "safety")]
+    merged = adapter_file.load(folder / results.merged_path("concat"))
+    parents = [adapter_file.load(folder / results.adapter_path(t)) for t in ("math", "safety")]
     weight = params.merge["concat"].weights
     for name in merged.modules:
         expected = sum(weight * parent.delta(name) for parent in parents)
@@ -129,12 +130,12 @@ def test_the_summary_has_every_model_and_the_page_every_picture(finished: Any) -
 def test_metrics_hold_nothing_that_time_decides(finished: Any) -> None:
     folder, params = finished
     before = (folder / "metrics" / "train" / "math.json").read_bytes()
-    adapter = (folder / stages.adapter_path("math") / "adapter.safetensors").read_bytes()
+    adapter = (folder / results.adapter_path("math") / "adapter.safetensors").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        stages.run(params, "train", "math", NullTracker())
+        running.run(params, "train", "math", NullTracker())
     assert (folder / "metrics" / "train" / "math.json").read_bytes() == before
-    again = (folder / stages.adapter_path("math") / "adapter.safetensors").read_bytes()
+    again = (folder / results.adapter_path("math") / "adapter.safetensors").read_bytes()
     assert again == adapter
 
 
@@ -158,11 +159,11 @@ def test_other_importances_give_masks_of_the_same_count(finished: Any, importanc
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         kept = {
-            p: p.read_bytes() for p in (stages.mask_path("math"), Path("metrics/mask/math.json"))
+            p: p.read_bytes() for p in (results.mask_path("math"), Path("metrics/mask/math.json"))
         }
-        by_magnitude, _ = mask_file.load(stages.mask_path("math"))
-        stages.run(other, "mask", "math", NullTracker())
-        mask, facts = mask_file.load(stages.mask_path("math"))
+        by_magnitude, _ = mask_file.load(results.mask_path("math"))
+        running.run(other, "mask", "math", NullTracker())
+        mask, facts = mask_file.load(results.mask_path("math"))
         for path, content in kept.items():
             path.write_bytes(content)
     assert facts["importance"] == importance

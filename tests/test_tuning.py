@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lori_core import config, methods, params_file, peft_names, stages, tuned, tuning
+from lori_core import config, methods, params_file, peft_names, tuned, tuning
 from lori_core.adapter import Adapter
 from lori_core.config import Params
 from lori_core.data import sources
@@ -19,6 +19,7 @@ from lori_core.errors import AdapterError, ConfigError
 from lori_core.evaluation.evaluate import wearing
 from lori_core.loss import example_losses
 from lori_core.session import Session, open_session, training_rows
+from lori_core.stages import running
 from lori_core.tracking import NullTracker
 from lori_core.tuned import Tuned
 from support import refused
@@ -203,7 +204,7 @@ def test_the_pipeline_runs_with_any_method(tmp_path: Path, method: str) -> None:
         }
         for name, items in plan.items():
             for item in items:
-                stages.run(params, name, item, NullTracker())
+                running.run(params, name, item, NullTracker())
         assert json.loads(Path("metrics/train/math.json").read_text())["method"] == method
         calibrated = json.loads(Path("metrics/calibrate/math.json").read_text())
         assert calibrated == {"method": method, "unused": True}

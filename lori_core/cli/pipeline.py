@@ -175,13 +175,14 @@ def _stage(args: argparse.Namespace) -> int:
         die_with_parent()
     stage = f"{args.name}@{args.item}" if args.item else args.name
     with tracked(stage) as tracker:
-        from lori_core import models, parallel, params_file, phases, stages
+        from lori_core import models, parallel, params_file, phases
+        from lori_core.stages import running
 
         params = params_file.load()
         models.leave_out_unused(params.model)
         command = ["lori_core.cli", "stage", args.name, *([args.item] if args.item else [])]
         with parallel.processes(phases.processes(params.model_dump(), stage), command):
-            stages.run(params, args.name, args.item, tracker)
+            running.run(params, args.name, args.item, tracker)
     return 0
 
 

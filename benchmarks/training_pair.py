@@ -1,0 +1,133 @@
+"""LoRI-S beside LoRI-D, pass by pass in one process: what training within a mask costs or saves.
+
+A machine's speed drifts by more between two runs than the two differ. So here both models lie in
+one process and take each micro-batch in turn, forward and backward, the first one changing; after
+four of them both step: clipping and AdamW, as the engine sets it. A step's ratio is the dense one's
+seconds over the sparse one's; printed are their mean and its bootstrapped 95 % interval.
+
+    LORI_DATASETS=DIR python -m benchmarks.training_pair [--data nlu] [--steps 15]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks import training_peers as peers
+from benchmarks.adapters import show
+from benchmarks.training import DATA, DTYPE, MODEL, ROWS
+from lori_core import attaching, fused, packed, peft_names, pointwise
+from lori_core.adapter import uniform
+from lori_core.config import TrainingSection
+from lori_core.data.packing import pack_batch
+from lori_core.evaluation.statistics import mean_interval
+from lori_core.loss import sequence_loss
+from lori_core.training import clip_gradients, trainable
+
+MICRO, PARTS = 8, 4
+
+
+@dataclass
+class Side:
+    """One of the two: a model that computes as in training, and its optimizer."""
+
+    model: Any
+    parameters: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    section: TrainingSection
+
+    @classmethod
+    def build(cls, work: peers.Work, sparse: bool, ways: ExitStack) -> Side:
+        """Attach an adapter to a base of its own, and let it compute as `training.train` does."""
+        shapes = peft_names.target_shapes(work.base, peers.TARGETS)
+        adapter = uniform(shapes, peers.RANK, peers.ALPHA)
+        model = attaching.attach(work.base, adapter, lambda name: work.A[name])
+        attaching.make_trainable(model, work.mask.positions() if sparse else None, None)
+        model.train()
+        ways.enter_context(packed.attending(work.base))
+        ways.enter_context(fused.installed(model))
+        ways.enter_context(pointwise.installed(model))
+        parameters = list(trainable(model).values())
+        optimizer = torch.optim.AdamW(parameters, lr=peers.RATE, weight_decay=0.0)
+        clipping = TrainingSection(clipping="per_tensor" if sparse else "global")
+        return cls(model, parameters, optimizer, clipping)
+
+    def learn(self, part: dict[str, Any]) -> None:
+        """Add a micro-batch's gradients."""
+        device = self.parameters[0].device
+        part = {n: x.to(device) if isinstance(x, Tensor) else x for n, x in part.items()}
+        (sequence_loss(self.model, part) / (MICRO * PARTS)).backward()
+
+    def step(self) -> None:
+        """Clip, step, and drop the gradients."""
+        clip_gradients(self.parameters, self.section)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def _seconds(work: Callable[..., None], *args: Any) -> float:
+    start = time.perf_counter()
+    work(*args)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def measure(data: str, steps: int) -> np.ndarray[Any, Any]:
+    """Return the seconds of each step of LoRI-D and LoRI-S, [steps, 2], after one to warm up."""
+    order = {"data": data, "rows": ROWS, "batch": MICRO * PARTS, "micro": MICRO, "steps": steps,
+             "model": MODEL, "dtype": DTYPE}  # fmt: skip
+    with ExitStack() as ways:
+        works = [peers.prepare(order) for _ in range(2)]
+        sides = [Side.build(work, bool(n), ways) for n, work in enumerate(works)]
+        return np.array([_step(sides, batch) for batch in works[0].batches][1:])
+
+
+def _step(sides: list[Side], batch: list[Any]) -> list[float]:
+    seconds = [0.0, 0.0]
+    for number, start in enumerate(range(0, len(batch), MICRO)):
+        part = pack_batch(batch[start : start + MICRO])
+        for index in (0, 1) if number % 2 else (1, 0):
+            seconds[index] += _seconds(sides[index].learn, part)
+    for index, side in enumerate(sides):
+        seconds[index] += _seconds(side.step)
+    return seconds
+
+
+def table(data: str, seconds: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
+    """Return the rows of one data set's measurement."""
+    ratios = seconds[:, 0] / seconds[:, 1]
+    low, high = mean_interval(ratios.tolist())
+    what = f"{data}: LoRI-S / LoRI-D, speed of {len(ratios)} steps in turns"
+    return [
+        {"what": what, "value": float(ratios.mean()), "unit": "x", "goal": ">= 1"},
+        {"what": f"{what}: 95 % from", "value": low, "unit": "x"},
+        {"what": f"{what}: 95 % to", "value": high, "unit": "x"},
+    ]
+
+
+def rows() -> list[dict[str, Any]]:
+    """Measure on GSM8K and on short multiple choice rows; a row a measurement."""
+    return [row for data in DATA for row in table(data, measure(data, 15))]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--data", choices=DATA, nargs="+", default=DATA)
+    parser.add_argument("--steps", type=int, default=15, help="of 32 rows each")
+    options = parser.parse_args()
+    for data in options.data:
+        show(table(data, measure(data, options.steps)))
+
+
+if __name__ == "__main__":
+    main()
