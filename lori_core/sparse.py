@@ -20,6 +20,8 @@ class PackedExpansion(nn.Module):
         base: the frozen B, [d_out, rank], float32; zeros for a fresh adapter.
         positions: flat indices of the trained entries, int64, [k]; None trains all of B.
         dtype: what B is computed with; values are kept in float32.
+
+    Inside a mask B lies transposed: so does its gradient (`fused.py`), which needs no copy then.
     """
 
     base: Tensor
@@ -29,8 +31,11 @@ class PackedExpansion(nn.Module):
         super().__init__()
         self.shape = tuple(base.shape)
         self.dtype = dtype
+        if positions is not None:
+            d_out, rank = self.shape
+            positions = positions % rank * d_out + positions // rank
         # The base outside the mask in the computing precision: what `forward` scatters into.
-        self.register_buffer("base", base.to(dtype).reshape(-1), persistent=False)
+        self.register_buffer("base", base.T.to(dtype).reshape(-1), persistent=False)
         self.register_buffer("positions", positions, persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
@@ -38,12 +43,14 @@ class PackedExpansion(nn.Module):
         values = values.to(self.dtype)
         if self.positions is None:
             return values.view(self.shape)
-        return self.base.index_copy(0, self.positions, values).view(self.shape)
+        return self.base.index_copy(0, self.positions, values).view(self.shape[::-1]).T
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return the packed float32 values that a dense B, [d_out, rank], starts training from."""
-        flat = weight.detach().float().reshape(-1)
-        return flat.clone() if self.positions is None else flat[self.positions]
+        weight = weight.detach().float()
+        if self.positions is None:
+            return weight.flatten().clone()
+        return weight.T.flatten()[self.positions]
 
 
 def pack(linear: nn.Linear, start: Tensor, positions: Tensor | None, dtype: torch.dtype) -> None:
