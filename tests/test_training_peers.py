@@ -1,14 +1,16 @@
 """Fifty steps of ours and of the peers that compute the same: the same losses at each step."""
 
+from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import training_peers
+from benchmarks import training_pair, training_peers
 from lori_core import peft_names, training
 from lori_core.adapter import ProjectionBlock, draw
+from lori_core.data.packing import pack_batch
 from lori_core.data.prompts import Encoded
 from lori_core.mask import top
 from support import tiny
@@ -44,6 +46,14 @@ def work(micro: int = BATCH) -> training_peers.Work:
     )
 
 
+@pytest.fixture(autouse=True)
+def put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put back what a peer's run replaces of the engine."""
+    for name in ("create_optimizer", "_get_train_sampler"):
+        monkeypatch.setattr(training.LoriTrainer, name, vars(training.LoriTrainer)[name])
+    monkeypatch.setattr(training_peers, "RATE", 1e-2)
+
+
 @pytest.mark.parametrize(
     ("own", "peer", "micro"),
     [
@@ -53,11 +63,8 @@ def work(micro: int = BATCH) -> training_peers.Work:
     ],
 )
 def test_fifty_steps_have_the_peer_s_losses(
-    own: str, peer: str, micro: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: str, peer: str, micro: int, tmp_path: Path
 ) -> None:
-    for name in ("create_optimizer", "_get_train_sampler"):  # put back what a peer's run replaces
-        monkeypatch.setattr(training.LoriTrainer, name, vars(training.LoriTrainer)[name])
-    monkeypatch.setattr(training_peers, "RATE", 1e-2)
     found = {}
     for name in (own, peer):
         clock = training_peers.Clock()
@@ -66,3 +73,22 @@ def test_fifty_steps_have_the_peer_s_losses(
     assert len(found[own]) == STEPS
     assert sum(found[own][-10:]) < 0.95 * sum(found[own][:10])
     assert found[own] == pytest.approx(found[peer], rel=1e-3)
+
+
+@pytest.mark.parametrize(("name", "sparse"), [("LoRI-D", False), ("LoRI-S", True)])
+def test_a_side_of_the_pair_trains_as_the_engine_does(
+    name: str, sparse: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_pair, "MICRO", 2)
+    monkeypatch.setattr(training_pair, "PARTS", BATCH // 2)
+    given = work(2)
+    given.batches = given.batches[:5]
+    optimizer = training_peers.PEERS[name](given, training_peers.Clock(), str(tmp_path))
+    engine = [p.tolist() for group in optimizer.param_groups for p in group["params"]]
+    with ExitStack() as ways:
+        side = training_pair.Side.build(work(2), sparse, ways)
+        for batch in given.batches:
+            for start in (0, 2):
+                side.learn(pack_batch(batch[start : start + 2]))
+            side.step()
+    assert [p.tolist() for p in side.parameters] == engine
