@@ -75,6 +75,7 @@ def keep(
 
 
 def adapter_facts(adapter: Adapter | Tuned, path: Path) -> dict[str, Any]:
+    """Return what identifies a saved adapter: its file's SHA-256 and counts, its recipe's keys."""
     from lori_core.tuned import facts
 
     recipe = adapter.info.get("recipe", adapter.info)
@@ -89,6 +90,7 @@ def _parent_keys(recipe: dict[str, Any]) -> list[str]:
 
 
 def write_metrics(folder: Path, item: str, facts: dict[str, Any], tracker: RunTracker) -> None:
+    """Report a stage's facts, numbers as metrics and texts as tags, and write them to its file."""
     numbers = {
         name: value
         for name, value in facts.items()
