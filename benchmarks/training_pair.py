@@ -24,13 +24,11 @@ from torch import Tensor, nn
 from benchmarks import training_peers as peers
 from benchmarks.adapters import show
 from benchmarks.training import DATA, DTYPE, MODEL, ROWS
-from lori_core import attaching, fused, packed, peft_names, pointwise
-from lori_core.adapter import uniform
 from lori_core.config import TrainingSection
 from lori_core.data.packing import pack_batch
 from lori_core.evaluation.statistics import mean_interval
 from lori_core.loss import sequence_loss
-from lori_core.training import clip_gradients, trainable
+from lori_core.training import clip_gradients, computing, trainable
 
 MICRO, PARTS = 8, 4
 
@@ -47,14 +45,8 @@ class Side:
     @classmethod
     def build(cls, work: peers.Work, sparse: bool, ways: ExitStack) -> Side:
         """Attach an adapter to a base of its own, and let it compute as `training.train` does."""
-        shapes = peft_names.target_shapes(work.base, peers.TARGETS)
-        adapter = uniform(shapes, peers.RANK, peers.ALPHA)
-        model = attaching.attach(work.base, adapter, lambda name: work.A[name])
-        attaching.make_trainable(model, work.mask.positions() if sparse else None, None)
-        model.train()
-        ways.enter_context(packed.attending(work.base))
-        ways.enter_context(fused.installed(model))
-        ways.enter_context(pointwise.installed(model))
+        model = peers.lori_model(work, sparse).train()
+        ways.enter_context(computing(model, work.base))
         parameters = list(trainable(model).values())
         optimizer = torch.optim.AdamW(parameters, lr=peers.RATE, weight_decay=0.0)
         clipping = TrainingSection(clipping="per_tensor" if sparse else "global")

@@ -267,11 +267,17 @@ def _step(optimizer: torch.optim.Optimizer, inside: Tensor) -> Callable[[Tensor]
     return act
 
 
-def ours(work: Work, clock: Clock, folder: str, sparse: bool) -> Any:
-    """Train as this project does; dense with the clipping of the peers' engine, to be equal."""
+def lori_model(work: Work, sparse: bool) -> Any:
+    """Return the base with an adapter as this project trains it, within the mask or without."""
     shapes = peft_names.target_shapes(work.base, TARGETS)
     model = attaching.attach(work.base, uniform(shapes, RANK, ALPHA), lambda name: work.A[name])
     attaching.make_trainable(model, work.mask.positions() if sparse else None, None)
+    return model
+
+
+def ours(work: Work, clock: Clock, folder: str, sparse: bool) -> Any:
+    """Train as this project does; dense with the clipping of the peers' engine, to be equal."""
+    model = lori_model(work, sparse)
     section = TrainingSection(
         learning_rate=RATE,
         batch_size=work.micro,

@@ -24,24 +24,26 @@ class PackedExpansion(nn.Module):
     Inside a mask B lies transposed: so does its gradient (`fused.py`), which needs no copy then.
     """
 
-    base: Tensor
+    base: Tensor | None
     positions: Tensor | None
 
     def __init__(self, base: Tensor, positions: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.shape = tuple(base.shape)
         self.dtype = dtype
+        outside = None
         if positions is not None:
             d_out, rank = self.shape
             positions = positions % rank * d_out + positions // rank
-        # The base outside the mask in the computing precision: what `forward` scatters into.
-        self.register_buffer("base", base.T.to(dtype).reshape(-1), persistent=False)
+            # In the computing precision: what `forward` puts the values into.
+            outside = base.T.to(dtype).reshape(-1)
+        self.register_buffer("base", outside, persistent=False)
         self.register_buffer("positions", positions, persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
         """Return B, [d_out, rank], in the computing precision."""
         values = values.to(self.dtype)
-        if self.positions is None:
+        if self.base is None or self.positions is None:
             return values.view(self.shape)
         return self.base.index_copy(0, self.positions, values).view(self.shape[::-1]).T
 

@@ -10,8 +10,8 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -256,6 +256,23 @@ def draws_dropout(model: Any) -> bool:
     return any(rates) or bool(getattr(model.config, "attention_dropout", 0))
 
 
+@contextmanager
+def computing(
+    model: Any, base: Any, *, packs: bool = True, sharded: bool = False
+) -> Iterator[None]:
+    """Let a model and the base below its adapter compute as training does.
+
+    `packs`: batches are packed. `sharded`: processes share the weights; layers stay as they are.
+    """
+    with ExitStack() as ways:
+        if packs:
+            ways.enter_context(packed.attending(base))
+        if not sharded:
+            ways.enter_context(fused.installed(model))
+            ways.enter_context(pointwise.installed(model))
+        yield
+
+
 def train(
     model: Any,
     rows: Sequence[Encoded],
@@ -316,12 +333,7 @@ def train(
     sharded = group is not None and section.sharding == "full"
     if sharded:
         parallel.shard(model, base)
-    with ExitStack() as ways:
-        if collator.func is pack_batch:
-            ways.enter_context(packed.attending(base))
-        if not sharded:
-            ways.enter_context(fused.installed(model))
-            ways.enter_context(pointwise.installed(model))
+    with computing(model, base, packs=collator.func is pack_batch, sharded=sharded):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if not leads:
         raise SystemExit(0)  # rank 0 writes the result
