@@ -208,6 +208,7 @@ def _flow_here(place: Path) -> None:
     """Run the flow where a server answers already, and print what it took."""
     from flows.server.local_api import start_local_api, wait_until_healthy
     from flows.tracking.mlflow_store import prepare
+    from lori_core import params_file
 
     os.chdir(place)
     os.environ["PREFECT_API_URL"] = url = start_local_api()
@@ -217,6 +218,7 @@ def _flow_here(place: Path) -> None:
 
     if not (place / "data.dvc").exists():
         stage_tasks.PULL = ("platform",)
+        params_file.apply = lambda *_: []  # its params.yaml is none of ours
     prepare(f"sqlite:///{place}/mlflow.db")
     wait_until_healthy(f"{url}/health")
     held: list[tuple[float, float]] = []

@@ -92,8 +92,6 @@ def pipeline(
 
 
 def _configure(workspace: Path, profile: str | None, overrides: Sequence[str], logger: Any) -> None:
-    if profile is None and not overrides:
-        return
     from lori_core.params_file import apply
 
     for line in apply(workspace / "params.yaml", profile, overrides):

@@ -21,6 +21,7 @@ from lori_core.loss import sequence_loss
 from lori_core.mask import Mask, Shapes, magnitude
 from lori_core.progress import bar
 from lori_core.session import Measure, Phase, Session, run_phase, training_rows
+from lori_core.stage_dependencies import SESSION
 from lori_core.structure import top_structures
 from lori_core.tracking import RunTracker
 from lori_core.training import TrainingResult
@@ -87,6 +88,7 @@ def dense(
         mask=None,
         start=None,
         support=None,
+        code=(*SESSION, "calibration.py"),
     )
     return run_phase(session, phase, tracker, measure)
 

@@ -6,6 +6,7 @@ from lori_core.adapter import Adapter
 from lori_core.errors import AdapterError
 from lori_core.mask import Mask, union
 from lori_core.session import Measure, Phase, Session, run_phase
+from lori_core.stage_dependencies import SESSION
 from lori_core.tracking import RunTracker
 from lori_core.training import TrainingResult
 
@@ -47,5 +48,6 @@ def continue_training(
         support=support,
         parents=(str(safety.info.get("content_key")),),
         lora_alpha=next(iter(safety.modules.values())).lora_alpha,
+        code=(*SESSION, "continual.py"),
     )
     return run_phase(session, phase, tracker, measure)

@@ -19,6 +19,7 @@ from lori_core.errors import AdapterError, InputError, unknown
 from lori_core.files import digest
 from lori_core.mask import Mask
 from lori_core.merge_methods import METHODS, Factors, Options, check_options
+from lori_core.stage_dependencies import MERGING
 
 
 def merge(
@@ -173,7 +174,7 @@ def recipe(
         }
         for a, weight in zip(adapters, weights, strict=True)
     ]
-    code = source_code.digests(source_code.MERGE)
+    code = source_code.digests(MERGING)
     said = {"method": method, "parents": parents, "code": code, **options.used_by(method)}
     return said | {"content_key": digest(said)}
 

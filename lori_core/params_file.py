@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lori_core import methods
+from lori_core import methods, stage_dependencies
 from lori_core.config import Params, parse
 from lori_core.data import sources
 from lori_core.errors import ConfigError, unknown
 from lori_core.files import write_text
+from lori_core.validation import Strict
 
 PARAMS = Path("params.yaml")
 PROFILES = Path("profiles")
@@ -45,12 +46,19 @@ def _read(path: Path) -> Any:
         raise ConfigError(f"{path}:{line}: not valid YAML ({error.problem})") from None
 
 
-def _plain(values: Any) -> Any:
-    """Return ruamel's mappings and sequences as plain dicts and lists."""
+def _plain(values: Any, where: str = "") -> Any:
+    """Return ruamel's mappings and sequences as plain dicts and lists.
+
+    Raises:
+        ConfigError: for a key that YAML does not read as text (`2024`, `true`, `null`).
+    """
     if isinstance(values, Mapping):
-        return {str(key): _plain(value) for key, value in values.items()}
+        for key in values:
+            if not isinstance(key, str):
+                raise ConfigError(f"{where}{key!r}: a key must be text; put it in quotes")
+        return {str(key): _plain(value, f"{where}{key}.") for key, value in values.items()}
     if isinstance(values, (list, tuple)):
-        return [_plain(value) for value in values]
+        return [_plain(value, where) for value in values]
     return values
 
 
@@ -60,7 +68,7 @@ def load(path: Path = PARAMS) -> Params:
 
 
 def _checked(values: Any, path: Path) -> Params:
-    params = parse(_plain(values), str(path))
+    params = parse(_plain(values, f"{path}: "), str(path))
     methods.check(params)
     return params
 
@@ -78,9 +86,50 @@ def changed(params_path: Path, profile: str | None, overrides: Sequence[str]) ->
     """
     values, _ = _changed(params_path, profile, overrides)
     params = _checked(values, params_path)
+    _complete(values, params)
+    return params, _text(values)
+
+
+def _text(values: Any) -> str:
     buffer = io.StringIO()
     _yaml().dump(values, buffer)
-    return params, buffer.getvalue()
+    return buffer.getvalue()
+
+
+def _complete(values: Any, params: Params) -> list[str]:
+    """Write in the keys that DVC reads and that were left out, with their defaults; return them.
+
+    DVC compares `params.yaml` as it is written and refuses a stage whose parameter is not there.
+    """
+    return [key for key in _read_by_dvc(params) if _fill(values, key, params)]
+
+
+def _read_by_dvc(params: Params) -> Iterator[str]:
+    """Yield the keys that `dvc.yaml` names, for these tasks and merges."""
+    yield from ("continual.safety_task", "continual.tasks", "merge")
+    for stage in stage_dependencies.STAGES.values():
+        items = params.items(stage.items) if stage.items != "none" else [""]
+        yield from (key.format(item=item) for item in items for key in stage.params)
+
+
+def _fill(values: Any, key: str, params: Params) -> bool:
+    """Set one key to its default where it is not there; say whether it was not."""
+    *folders, last = key.split(".")
+    section, default = values, params
+    for part in folders:
+        if section.get(part) is None:
+            section[part] = {}
+        section = section[part]
+        default = default[part] if isinstance(default, Mapping) else getattr(default, part)
+    if last in section:
+        return False
+    value = getattr(default, last)
+    section[last] = {} if isinstance(value, (Strict, Mapping)) else _as_yaml(value)
+    return True
+
+
+def _as_yaml(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _changed(
@@ -109,22 +158,26 @@ def profile_of(params: Params, folder: Path = PROFILES) -> str | None:
 def apply(params_path: Path, profile: str | None, overrides: Sequence[str]) -> list[str]:
     """Rewrite `params.yaml` to a profile, then to `key=value` overrides; say what changed.
 
-    The result is validated first: a refused change leaves the file as it was.
+    What was left out and DVC reads is written in with its default. The result is validated first: a
+    refused change leaves the file as it was.
 
     Raises:
         ConfigError: for a profile, key or source that does not exist, or a value that is not
             allowed.
     """
-    if not profile and not overrides:
-        load(params_path)
-        return []
     values, said = _changed(params_path, profile, overrides)
-    sources.check(_checked(values, params_path))
-    buffer = io.StringIO()
-    _yaml().dump(values, buffer)
-    if params_path.exists() and params_path.read_text(encoding="utf-8") == buffer.getvalue():
+    params = _checked(values, params_path)
+    if profile or overrides:
+        sources.check(params)
+    added = _complete(values, params)
+    if added:
+        said.append(f"{params_path.name}: written in at their defaults: {', '.join(added)}")
+    if not said:
+        return []
+    text = _text(values)
+    if params_path.exists() and params_path.read_text(encoding="utf-8") == text:
         return [f"{params_path.name}: unchanged"]
-    write_text(params_path, buffer.getvalue())
+    write_text(params_path, text)
     return said
 
 

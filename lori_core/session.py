@@ -16,12 +16,13 @@ from lori_core.adapter import Adapter, ProjectionBlock, draw, pack, uniform
 from lori_core.config import HOW, Params, TrainingSection
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded
-from lori_core.data.sources import each_example
+from lori_core.data.pulled import each_example
 from lori_core.data.tokens import tokenised
 from lori_core.errors import DataError
 from lori_core.files import digest, digest_each
 from lori_core.mask import Mask
 from lori_core.models import BaseIdentity
+from lori_core.stage_dependencies import SESSION
 from lori_core.tracking import RunTracker
 from lori_core.training import TrainingResult, train
 
@@ -88,15 +89,20 @@ class Phase:
     parents: tuple[str, ...] = ()
     lora_alpha: float | None = None
     """Given by what the phase starts from; else by the section, else by `lori.lora_alpha`."""
+    code: tuple[str, ...] = SESSION
+    """The files of this package that decide the result."""
 
 
-def depends_on(session: Session, facts: Mapping[str, Any], data_digest: str) -> dict[str, Any]:
+def depends_on(
+    session: Session, facts: Mapping[str, Any], data_digest: str, code: Sequence[str]
+) -> dict[str, Any]:
     """Return everything that a training's result depends on; its digest is the content key.
 
     Args:
         session: base, precision, prompt, rank, alpha, seed and target modules.
         facts: what else, as JSON can hold it.
         data_digest: of the training examples.
+        code: the files of this package that decide it.
     """
     return {
         "base": session.base.as_dict(),
@@ -106,7 +112,7 @@ def depends_on(session: Session, facts: Mapping[str, Any], data_digest: str) -> 
         "lori": session.params.lori.model_dump(include={"rank", "lora_alpha", "seed"}),
         "modules": digest(sorted(session.modules)),
         "data": data_digest,
-        "code": source_code.digests(source_code.TRAINING),
+        "code": source_code.digests(code),
         **facts,
     }
 
@@ -153,7 +159,7 @@ def run_phase(
         DivergedError: at a loss that is not finite.
     """
     rows, data = training_rows(session, phase.task, phase.section)
-    depends = depends_on(session, _facts(phase), data)
+    depends = depends_on(session, _facts(phase), data, phase.code)
     key = digest(depends)
     lori = session.params.lori
     alpha = phase.lora_alpha or phase.section.lora_alpha or lori.lora_alpha

@@ -1,4 +1,4 @@
-"""Which of this package's files a result was computed by: a part of its content key."""
+"""Digests of this package's own files: the code's part of a content key."""
 
 from __future__ import annotations
 
@@ -9,31 +9,11 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 
-#: What decides the numbers of a training run, besides the libraries.
-TRAINING = (
-    "attaching.py",
-    "data/batching.py",
-    "data/packing.py",
-    "data/prompts.py",
-    "fused.py",
-    "loss.py",
-    "packed.py",
-    "plain_attention.py",
-    "pointwise.py",
-    "precision.py",
-    "projection.py",
-    "session.py",
-    "sparse.py",
-    "training.py",
-)
-MASK = ("calibration.py", "mask.py")
-MERGE = ("merge_methods.py", "merging.py")
-
 
 def digests(files: Iterable[str]) -> dict[str, str]:
-    """Return the MD5 of files of this package as `lori_core/<file>` -> 32 hex digits.
+    """Return the MD5 of files of this package as `lori_core/<file>` -> 32 hexadecimal digits.
 
-    MD5 because DVC records the same for a stage's code: the two confirm each other.
+    MD5 because DVC records the same for a stage's code, so each can be checked by the other.
     """
     return {f"lori_core/{name}": _md5(PACKAGE / name) for name in files}
 

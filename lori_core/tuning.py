@@ -25,6 +25,7 @@ from lori_core.session import (
     depends_on,
     training_rows,
 )
+from lori_core.stage_dependencies import TUNING
 from lori_core.tracking import RunTracker
 from lori_core.training import Recipe, TrainingResult, train
 from lori_core.tuned import Tuned
@@ -96,7 +97,7 @@ def tune(
         "section": tuning.section.model_dump(exclude=HOW),
         "parents": _parents(tuning.start),
     }
-    depends = depends_on(session, facts, data)
+    depends = depends_on(session, facts, data, TUNING)
     key = digest(depends)
     train_recipe = recipe(tuning.method, model, chosen, compute)
     result = train(

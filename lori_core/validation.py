@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lori_core.errors import nearest
+
+#: Folders of `artifacts/` that are no task's.
+RESERVED = ("continual", "evaluations", "experiments", "merged")
+ITEM_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+def _item_name(name: str) -> str:
+    if not re.fullmatch(ITEM_PATTERN, name):
+        fixed = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")
+        hint = f"; write {fixed}" if re.fullmatch(ITEM_PATTERN, fixed) else ""
+        raise ValueError(
+            f"{name!r} cannot be a name: allowed are letters, digits, - and _ (a dot separates "
+            f"keys){hint}"
+        )
+    if name in RESERVED:
+        raise ValueError(f"{name!r} is the name of a folder of artifacts/; choose another name")
+    return name
+
+
+#: The name of a task or merge: a part of paths, of stage names and of dotted keys.
+ItemName = Annotated[str, AfterValidator(_item_name)]
 
 
 class Strict(BaseModel):
@@ -26,7 +48,8 @@ def first_error(error: ValidationError, root: type[BaseModel], prefix: str = "")
     path = [str(part) for part in first["loc"]]
     if first["type"] == "value_error":
         text = str(first["ctx"]["error"])
-        return text if not path else f"{'.'.join(path)}: {text}"
+        where = ".".join(part for part in path if part != "[key]")
+        return f"{where}: {text}" if where else text
     # A union repeats the error for each member and adds the member's name: keep the real keys.
     shown = ".".join([prefix] * bool(prefix) + [part for part in path if part.islower()])
     if first["type"] == "extra_forbidden":

@@ -13,6 +13,7 @@ ROWS = [
         "process",
         "progress",
         "source_code",
+        "stage_dependencies",
         "tracking",
         "validation",
         "merge_methods",

@@ -12,8 +12,3 @@ def test_the_digest_is_the_md5_that_dvc_records() -> None:
     assert found == {
         "lori_core/mask.py": hashlib.md5(source.read_bytes(), usedforsecurity=False).hexdigest()
     }
-
-
-def test_every_file_named_is_there() -> None:
-    for group in (source_code.TRAINING, source_code.MASK, source_code.MERGE):
-        assert set(source_code.digests(group)) == {f"lori_core/{name}" for name in group}

@@ -105,13 +105,12 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _pull_data() -> None:
-    from lori_core import models, params_file
-    from lori_core.data import sources
+    from lori_core import params_file
+    from lori_core.stages.pull import pull as bring
 
     params = params_file.load()
     _check_disk()
-    models.prepare(params.model)
-    for line in sources.pull(params):
+    for line in bring(params):
         print(line)
 
 
@@ -129,6 +128,10 @@ def _check_disk() -> None:
 
 def pull(args: argparse.Namespace) -> int:
     """Bring in data and base model, and pin the data with DVC."""
+    from lori_core import params_file
+
+    for line in params_file.apply(params_file.PARAMS, None, []):
+        print(line)
     _pull_data()
     from flows.versioning.data import pin
 
@@ -146,17 +149,15 @@ def _plan(args: argparse.Namespace) -> int:
     if args.gpus is not None and args.gpus < 1:
         raise InputError(f"--gpus: {args.gpus}; allowed: 1 or more")
     params, text = params_file.changed(params_file.PARAMS, args.profile, args.set)
-    changes = text if args.profile or args.set else None
-    if not graph.plan(Path.cwd(), params=changes).stale and not args.json:
-        show_plan(graph.plan(Path.cwd(), params=changes))
+    planned = graph.plan(Path.cwd(), params=text)
+    if not planned.stale and not args.json:
+        show_plan(planned)
         return 0
     from lori_core import cost
 
     here = slots.allowed_gpus(params.execution.gpus)
     device = cost.device(args.gpu or (forecast.name_here() if here else "cpu"))
-    made = forecast.forecast(
-        Path.cwd(), params, device, args.gpus or max(1, len(here)), text=changes
-    )
+    made = forecast.forecast(Path.cwd(), params, device, args.gpus or max(1, len(here)), text=text)
     print(forecast.as_json(made) if args.json else "\n".join(forecast.show(made)))
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -20,7 +20,7 @@ from lori_core.config.tasks import ContinualSection, MergeSection, TaskSection
 from lori_core.config.training import TrainingSection
 from lori_core.errors import ConfigError, unknown
 from lori_core.phases import Phase, layers
-from lori_core.validation import Name, Strict, first_error
+from lori_core.validation import ItemName, Strict, first_error
 
 
 class Params(Strict):
@@ -30,8 +30,8 @@ class Params(Strict):
     prompt: PromptSection = PromptSection()
     lori: LoriSection
     training: TrainingSection
-    tasks: dict[Name, TaskSection] = Field(min_length=1)
-    merge: dict[Name, MergeSection] = Field(default_factory=dict)
+    tasks: dict[ItemName, TaskSection] = Field(min_length=1)
+    merge: dict[ItemName, MergeSection] = Field(default_factory=dict)
     continual: ContinualSection = ContinualSection()
     evaluation: EvaluationSection = EvaluationSection()
     execution: ExecutionSection = ExecutionSection()
@@ -92,6 +92,16 @@ class Params(Strict):
             raise ValueError(f"continual.tasks: {safety!r} is the safety task itself")
         for name in self.continual.tasks:
             self.phase(name, "continual")
+
+    def items(self, kind: Literal["task", "merge", "continual task", "none"]) -> list[str]:
+        """Return what there is one stage of a kind for: all tasks, merges or continual tasks."""
+        known = {
+            "task": list(self.tasks),
+            "merge": list(self.merge),
+            "continual task": list(self.continual.tasks),
+            "none": [],
+        }
+        return known[kind]
 
     def projection_key(self, task: str) -> str:
         """Return the name that draws this task's A."""

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
-from lori_core import calibration, methods, tuned, tuning
-from lori_core.adapter import Adapter, ProjectionBlock, uniform
-from lori_core.continual import continue_training
-from lori_core.data.sources import read_held_out
-from lori_core.errors import InputError
-from lori_core.evaluation.excess import held_out_losses
-from lori_core.experiments.collecting import collect
-from lori_core.experiments.measuring import orthogonality, sparsity_map
 from lori_core.experiments.points import (
     FACTS,
     METRICS,
-    MODEL,
     Collect,
     Orthogonality,
     Score,
@@ -28,15 +15,9 @@ from lori_core.experiments.points import (
     folder_of,
     load,
 )
-from lori_core.experiments.results import Row, adapter_of, facts_of, params_of
-from lori_core.experiments.scoring import score
+from lori_core.experiments.results import Row
 from lori_core.files import replaced_folder, write_json
-from lori_core.mask import Mask
-from lori_core.session import Measure, Phase, Session, forget_checkpoints, open_session, run_phase
-from lori_core.structure import top_structures
 from lori_core.tracking import RunTracker
-from lori_core.training import TrainingResult
-from lori_core.tuned import Tuned
 
 
 def run(name: str, tracker: RunTracker) -> None:
@@ -49,6 +30,8 @@ def run(name: str, tracker: RunTracker) -> None:
     tracker.start(name)
     tracker.params(point.model_dump(mode="json"))
     if isinstance(point, Collect):
+        from lori_core.experiments.collecting import collect
+
         write_json(METRICS / f"{name}.json", collect(point))
     else:
         with replaced_folder(folder_of(name)) as work:
@@ -61,133 +44,14 @@ def _run(
     point: Train | Score | SparsityMap | Orthogonality, name: str, work: Path, tracker: RunTracker
 ) -> Row:
     """Run a point, leave its files in a folder, and return its facts."""
+    from lori_core.experiments import measuring, scoring, training
+
     match point:
         case Train():
-            return _train(point, name, work, tracker)
+            return training.train(point, name, work, tracker)
         case Score():
-            return score(point, work, tracker)
+            return scoring.score(point, work, tracker)
         case SparsityMap():
-            return sparsity_map(point)
+            return measuring.sparsity_map(point)
         case Orthogonality():
-            return orthogonality(point)
-
-
-def _train(point: Train, name: str, work: Path, tracker: RunTracker) -> Row:
-    """Train, and measure the loss on the task's validation examples."""
-    chosen = point
-    if point.tries:
-        best = best_of(point.tries)
-        rate = {"learning_rate": best.training.learning_rate}
-        training = point.training.model_copy(update=rate)
-        chosen = point.model_copy(update={"training": training, "tries": ()})
-        if chosen == best:  # the same run, down to the seed
-            shutil.copytree(folder_of(_name_of_best(point.tries)) / MODEL, work / MODEL)
-            return facts_of(_name_of_best(point.tries)) | _tried(point.tries)
-    session = open_session(params_of(chosen))
-    validation = _Validation(chosen, session)
-    trained, result = _trained(session, chosen, name, tracker, validation)
-    tuned.save_model(trained, work / MODEL)
-    forget_checkpoints(name)
-    facts = asdict(result) | tuned.facts(trained, work / MODEL)
-    facts |= {
-        "content_key": trained.info["content_key"],
-        "learning_rate": chosen.training.learning_rate,
-        "trainable_share": result.trainable_parameters / session.parameters,
-        "state_bytes": methods.STATE_BYTES * result.trainable_parameters,
-        "validation_loss": validation.loss,
-    }
-    tracker.metrics({k: v for k, v in facts.items() if isinstance(v, (int, float))})
-    return facts | _tried(point.tries)
-
-
-def best_of(tries: tuple[str, ...]) -> Train:
-    """Return the point with the least validation loss; the first of several."""
-    best = load(_name_of_best(tries))
-    if not isinstance(best, Train):
-        raise InputError(f"{_name_of_best(tries)}: no training run, so nothing to choose from")
-    return best
-
-
-def _name_of_best(tries: tuple[str, ...]) -> str:
-    losses = {name: facts_of(name)["validation_loss"] for name in tries}
-    if None in losses.values():
-        raise InputError(
-            f"{tries[0]}: no validation example has a target, so no learning rate can be chosen; "
-            "give the task validation examples, or each method one learning rate"
-        )
-    return min(tries, key=losses.__getitem__)
-
-
-def _tried(tries: tuple[str, ...]) -> Row:
-    """Return what was tried: validation loss by learning rate."""
-    found = [facts_of(name) for name in tries]
-    return {"tried": {f"{f['learning_rate']:g}": f["validation_loss"] for f in found}}
-
-
-def _trained(
-    session: Session, point: Train, name: str, tracker: RunTracker, measure: Measure
-) -> tuple[Adapter | Tuned, TrainingResult]:
-    start = None if point.start is None else adapter_of(point.start)
-    if point.method not in methods.LORI:
-        seed = point.lori.seed
-        chosen = tuning.Tuning(
-            name, point.task, point.method, point.options, point.training, seed, start
-        )
-        return tuning.tune(session, chosen, tracker, measure)
-    mask, parents = _mask(session, point)
-    if start is not None:
-        return continue_training(session, start, point.task, mask, name, tracker, measure)
-    if mask is None:
-        return calibration.dense(session, point.task, point.training, name, tracker, measure)
-    block = ProjectionBlock(point.lori.seed, point.task, point.lori.rank)
-    phase = Phase(
-        stage=name,
-        task=point.task,
-        section=point.training,
-        blocks=(block,),
-        mask=mask,
-        start=None,
-        support=mask,
-        parents=parents,
-    )
-    return run_phase(session, phase, tracker, measure)
-
-
-def _mask(session: Session, point: Train) -> tuple[Mask | None, tuple[str, ...]]:
-    """Return the mask of a LoRI-S point and its calibration's content key; None for LoRI-D."""
-    if point.method != "lori-s":
-        return None, ()
-    if point.mask_of is None:
-        modules = uniform(session.modules, point.lori.rank, point.lori.lora_alpha)
-        shapes = {name: (m.d_out, m.rank) for name, m in modules.items()}
-        scores = calibration.random_importance(shapes, point.lori.seed, point.task)
-        lori = point.lori
-        mask, _ = top_structures(scores, lori.exact_sparsity(), lori.mask_scope, lori.structure)
-        return mask, ()
-    calibrated = adapter_of(point.mask_of)
-    mask, _ = calibration.take_mask(lambda: session, calibrated, point.lori, point.task)
-    return mask, (str(calibrated.info["content_key"]),)
-
-
-class _Validation:
-    """Measures a model's mean loss on the task's validation examples, where there are any."""
-
-    def __init__(self, point: Train, session: Session) -> None:
-        self.point = point
-        self.session = session
-        self.loss: float | None = None
-
-    def __call__(self, model: Any) -> None:
-        examples = [e for e in read_held_out(self.point.task) if e.target]
-        if not examples:
-            return
-        losses, _ = held_out_losses(
-            model,
-            self.session.tokenizer,
-            examples,
-            self.point.prompt,
-            self.point.training.max_length,
-            self.point.training.batch_size,
-            f"validation {self.point.task}",
-        )
-        self.loss = fmean(losses)
+            return measuring.orthogonality(point)

@@ -9,9 +9,9 @@ from typing import Any
 
 from lori_core import merging, tuned
 from lori_core.adapter import Adapter
-from lori_core.data.sources import read_examples, read_held_out
+from lori_core.data.pulled import read_examples, read_held_out
 from lori_core.evaluation.evaluate import evaluate, wearing
-from lori_core.evaluation.excess import held_out_losses
+from lori_core.evaluation.held_out import held_out_losses
 from lori_core.evaluation.statistics import mean_interval
 from lori_core.experiments import results
 from lori_core.experiments.points import MODEL, Mixture, Score, folder_of

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from lori_core.experiments.points import (
@@ -19,6 +18,8 @@ from lori_core.experiments.points import (
 )
 from lori_core.files import read_json, write_text
 from lori_core.report.experiments import plots
+from lori_core.stage_dependencies import BASE_FILE
+from lori_core.stage_dependencies import POINTS as POINTS_CODE
 from lori_core.tracking import RunTracker
 
 DVC = FOLDER / "dvc.yaml"
@@ -28,14 +29,6 @@ HEADER = """\
 # Written by `lori experiment` from params.yaml: one stage a point, its settings in points.json.
 # Points that several experiments need stand here once; a finished one is never run again.
 """
-#: The code that a point's result depends on.
-CODE = {
-    "train": ["lori_core/training.py", "lori_core/sparse.py", "lori_core/tuning.py"],
-    "score": ["lori_core/evaluation"],
-    "map": ["lori_core/mask.py"],
-    "orthogonality": ["lori_core/interference.py"],
-    "collect": ["lori_core/experiments/running.py"],
-}
 
 
 def write(points: Points) -> None:
@@ -47,7 +40,7 @@ def write(points: Points) -> None:
         "wdir": "..",
         "desc": "Draw the experiments' figures, tables and page beside the paper's",
         "cmd": "lori point report",
-        "deps": [*(str(METRICS / f"{name}.json") for name in collected), "lori_core/report"],
+        "deps": [*(str(METRICS / f"{name}.json") for name in collected), *_code(REPORT_STAGE)],
         "outs": [str(REPORT)],
         "meta": {"gpus": 0},
     }
@@ -111,7 +104,7 @@ def _stage(name: str, point: Point) -> dict[str, Any]:
     stage: dict[str, Any] = {
         "wdir": "..",
         "cmd": f"lori point {name}",
-        "deps": [*_data(point), *(str(folder_of(n)) for n in point.parents), *CODE[point.kind]],
+        "deps": [*_data(point), *(str(folder_of(n)) for n in point.parents), *_code(point.kind)],
         "params": [{str(POINTS): [name]}],
         "meta": {"gpus": int(isinstance(point, Train | Score))},
     }
@@ -122,11 +115,22 @@ def _stage(name: str, point: Point) -> dict[str, Any]:
     return stage
 
 
+def _code(kind: str) -> list[str]:
+    return [f"lori_core/{name}" for name in sorted(set(POINTS_CODE[kind]))]
+
+
 def _data(point: Point) -> list[str]:
-    """Return the data files that a point reads."""
+    """Return the files that a point reads: examples, and what identifies the base's content."""
     if isinstance(point, Train):
-        return [str(Path("data") / point.task / f"{s}.jsonl") for s in ("train", "validation")]
+        return [BASE_FILE, *_splits([point.task], "train", "validation", "test")]
     if isinstance(point, Score):
-        tasks = dict.fromkeys([*point.scored, *point.losses])
-        return [str(Path("data") / task / "test.jsonl") for task in tasks]
-    return []
+        return [
+            BASE_FILE,
+            *_splits(dict.fromkeys([*point.scored, *point.losses]), "test"),
+            *_splits(point.losses, "validation"),
+        ]
+    return ["data"] if isinstance(point, Collect) else []
+
+
+def _splits(tasks: Iterable[str], *splits: str) -> list[str]:
+    return [f"data/{task}/{split}.jsonl" for task in tasks for split in splits]

@@ -1,25 +1,22 @@
-"""Where the stages' outputs lie, and how what was trained or merged is kept."""
+"""Where the stages' outputs lie, and how their metrics are written."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lori_core.config import Params
-from lori_core.files import write_json
+from lori_core.files import replaced_folder, write_json
 from lori_core.tracking import RunTracker
-
-if TYPE_CHECKING:
-    from lori_core.adapter import Adapter
-    from lori_core.session import Session
-    from lori_core.training import TrainingResult
-    from lori_core.tuned import Tuned
 
 ARTIFACTS = Path("artifacts")
 METRICS = Path("metrics")
 REPORT = Path("report")
 EVALUATIONS = ARTIFACTS / "evaluations"
+#: Stands in the place of what a task's method has no use for.
+UNUSED = "unused.json"
+#: The row of a task's own adapter in its scores, whatever its method.
+OWN = "lori-s"
 
 
 def calibrated_path(task: str) -> Path:
@@ -52,41 +49,15 @@ def uses_masks(params: Params, task: str) -> bool:
     return params.tasks[task].method_name == "lori-s"
 
 
-def keep(
-    session: Session,
-    adapter: Adapter | Tuned,
-    result: TrainingResult,
-    path: Path,
-    metrics: Path,
-    task: str,
-    tracker: RunTracker,
-) -> None:
-    """Save what was trained and its metrics, then forget the checkpoints."""
-    from lori_core import tuned
-    from lori_core.session import forget_checkpoints
-
-    tuned.save_model(adapter, path)
-    facts = adapter_facts(adapter, path) | asdict(result)
-    facts["trainable_share"] = result.trainable_parameters / session.parameters
-    facts["method"] = adapter.info["method"]
-    write_metrics(metrics, task, facts, tracker)
-    forget_checkpoints(adapter.info["stage"])
-    tracker.artifact(path)
-
-
-def adapter_facts(adapter: Adapter | Tuned, path: Path) -> dict[str, Any]:
-    """Return what identifies a saved adapter: its file's SHA-256 and counts, its recipe's keys."""
-    from lori_core.tuned import facts
-
-    recipe = adapter.info.get("recipe", adapter.info)
-    kept = {"content_key": recipe["content_key"], "parents": _parent_keys(recipe)}
-    return facts(adapter, path) | kept
-
-
-def _parent_keys(recipe: dict[str, Any]) -> list[str]:
-    """Return the content keys of what an adapter was trained on top of, or merged from."""
-    parents = recipe["parents"]
-    return [parent["content_key"] if isinstance(parent, dict) else parent for parent in parents]
+def write_unused(params: Params, task: str, path: Path, metrics: Path, tracker: RunTracker) -> None:
+    """Write a note in the place of an output that the task's method has no use for."""
+    said = {"method": params.tasks[task].method_name}
+    if path.suffix:
+        write_json(path, said)
+    else:
+        with replaced_folder(path) as work:
+            write_json(work / UNUSED, said)
+    write_metrics(metrics, task, said | {"unused": True}, tracker)
 
 
 def write_metrics(folder: Path, item: str, facts: dict[str, Any], tracker: RunTracker) -> None:

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
+from lori_core import stage_dependencies
 from lori_core.config import Params
 from lori_core.errors import InputError, unknown
 from lori_core.files import sha256_file
 from lori_core.phases import PHASES
-from lori_core.stages import adapters, scoring
+from lori_core.stages.calibrate import calibrate
+from lori_core.stages.continual import continual
+from lori_core.stages.evaluate import (
+    evaluate_adapters,
+    evaluate_base,
+    evaluate_continual,
+    evaluate_merged,
+)
+from lori_core.stages.excess import excess
+from lori_core.stages.interference import interference
+from lori_core.stages.mask import mask
+from lori_core.stages.merge import merge
+from lori_core.stages.report import report
+from lori_core.stages.train import train
 from lori_core.tracking import RunTracker
 
 STAGES: dict[str, Callable[..., None]] = {
-    "calibrate": adapters.calibrate,
-    "mask": adapters.mask,
-    "train": adapters.train,
-    "continual": adapters.continual,
-    "merge": adapters.merge,
-    "interference": scoring.interference,
-    "evaluate_base": scoring.evaluate_base,
-    "evaluate_adapters": scoring.evaluate_adapters,
-    "evaluate_merged": scoring.evaluate_merged,
-    "evaluate_continual": scoring.evaluate_continual,
-    "excess": scoring.excess,
-    "report": scoring.report,
+    "calibrate": calibrate,
+    "mask": mask,
+    "train": train,
+    "continual": continual,
+    "merge": merge,
+    "interference": interference,
+    "evaluate_base": evaluate_base,
+    "evaluate_adapters": evaluate_adapters,
+    "evaluate_merged": evaluate_merged,
+    "evaluate_continual": evaluate_continual,
+    "excess": excess,
+    "report": report,
 }
-
-#: Their items are merges, those of others tasks.
-_OF_MERGES = ("merge", "evaluate_merged", "excess")
 
 
 def run(params: Params, name: str, item: str | None, tracker: RunTracker) -> None:
@@ -41,8 +51,9 @@ def run(params: Params, name: str, item: str | None, tracker: RunTracker) -> Non
     if name not in STAGES:
         raise InputError(unknown("stage", name, STAGES))
     function = STAGES[name]
-    items = _items(params, name)
-    takes_item = len(inspect.signature(function).parameters) == 3  # params, item, tracker
+    kind = stage_dependencies.STAGES[name].items
+    takes_item = kind != "none"
+    items = params.items(kind)
     if takes_item and item not in items:
         raise InputError(f"stage {name}: {unknown('item', str(item), items)}")
     if not takes_item and item is not None:
@@ -52,14 +63,6 @@ def run(params: Params, name: str, item: str | None, tracker: RunTracker) -> Non
     _report_data(params, item, tracker)
     function(params, item, tracker) if takes_item else function(params, tracker)
     tracker.end()
-
-
-def _items(params: Params, name: str) -> list[str]:
-    if name in _OF_MERGES:
-        return list(params.merge)
-    if name in ("continual", "evaluate_continual"):
-        return list(params.continual.tasks)
-    return list(params.tasks)
 
 
 def _stage_params(params: Params, name: str, item: str | None) -> dict[str, Any]:
@@ -80,7 +83,7 @@ def _stage_params(params: Params, name: str, item: str | None) -> dict[str, Any]
 
 
 def _report_data(params: Params, item: str | None, tracker: RunTracker) -> None:
-    from lori_core.data.sources import DATA
+    from lori_core.data.pulled import DATA
 
     for task in [item] if item in params.tasks else []:
         for split in ("train", "test"):

@@ -14,7 +14,8 @@ from lori_core.data.example import Example
 from lori_core.data.prompts import encode
 from lori_core.errors import AdapterError, InputError, LoriError
 from lori_core.evaluation.evaluate import wearing
-from lori_core.evaluation.excess import excess, held_out_losses
+from lori_core.evaluation.excess import excess
+from lori_core.evaluation.held_out import held_out_losses
 from lori_core.evaluation.statistics import mean_interval
 from lori_core.session import Session
 from support import random_adapter, tiny

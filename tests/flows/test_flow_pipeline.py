@@ -19,6 +19,7 @@ import pytest
 
 from flows.execution.stage_run import Cancelled, PipelineRun
 from flows.tracking.rows import last_end
+from lori_core import params_file
 
 pytestmark = pytest.mark.real
 
@@ -27,12 +28,21 @@ EVERYTHING = ["prepare", "train@math", "train@nlu", "report"]
 Worked = Callable[[], list[str]]
 
 
+def changes_only(path: Path, profile: str | None, overrides: list[str]) -> list[str]:
+    """The toy's params.yaml is none of ours, so that defaults cannot be written into it."""
+    return APPLY(path, profile, overrides) if profile or overrides else []
+
+
+APPLY = params_file.apply
+
+
 @pytest.fixture
 def run(tracked: Path, prefect_api: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run the pipeline in the toy workspace and return the final state of the flow."""
     import flows.pipeline as module
 
     monkeypatch.setattr("flows.execution.tasks.PULL", ("platform",))
+    monkeypatch.setattr(params_file, "apply", changes_only)
     monkeypatch.setattr(module, "RETRY_DELAY_SECONDS", 0)
     return lambda **parameters: module.pipeline(**parameters, return_state=True)
 

@@ -1,0 +1,308 @@
+"""What decides the result of each pipeline stage: its code, parameters and inputs.
+
+This table is the only place that says so. Content keys take the code from here; `dvc.yaml` and
+`experiments/dvc.yaml` list the same, so that DVC runs a stage again when any of it changes. Tests
+compare `dvc.yaml` with the table, and the table with what each stage's module really imports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: Modules that no result depends on: messages, progress bars, reports of a run, this table.
+NEUTRAL = (
+    "__init__.py",
+    "config/__init__.py",
+    "config/experiments.py",
+    "config/operations.py",
+    "data/__init__.py",
+    "errors.py",
+    "evaluation/__init__.py",
+    "experiments/__init__.py",
+    "process.py",
+    "progress.py",
+    "report/__init__.py",
+    "report/experiments/__init__.py",
+    "source_code.py",
+    "stage_dependencies.py",
+    "stages/__init__.py",
+    "step_report.py",
+    "tracking.py",
+)
+
+#: How `params.yaml` is read, and how files are.
+CONFIG = (
+    "config/evaluation.py",
+    "config/model.py",
+    "config/params.py",
+    "config/tasks.py",
+    "config/training.py",
+    "files.py",
+    "phases.py",
+    "validation.py",
+)
+#: Adapters in memory and on disk.
+ADAPTERS = (
+    "adapter.py",
+    "adapter_file.py",
+    "files.py",
+    "mask.py",
+    "mask_codec.py",
+    "models.py",
+    "precision.py",
+    "projection.py",
+    "tensor_file.py",
+)
+#: A loaded base model with an adapter on it, trained on tokens.
+SESSION = (
+    *CONFIG,
+    "adapter.py",
+    "attaching.py",
+    "data/batching.py",
+    "data/example.py",
+    "data/packing.py",
+    "data/prompts.py",
+    "data/pulled.py",
+    "data/tokens.py",
+    "fused.py",
+    "loss.py",
+    "mask.py",
+    "memory.py",
+    "models.py",
+    "packed.py",
+    "parallel.py",
+    "peft_names.py",
+    "plain_attention.py",
+    "pointwise.py",
+    "precision.py",
+    "projection.py",
+    "session.py",
+    "sparse.py",
+    "training.py",
+)
+#: Saving what was trained.
+SAVING = (
+    *ADAPTERS,
+    "peft_file.py",
+    "stages/adapter_facts.py",
+    "stages/results.py",
+    "stages/saving.py",
+    "tuned.py",
+)
+#: Training by a method of PEFT.
+TUNING = (*SESSION, *ADAPTERS, "methods.py", "peft_file.py", "tuned.py", "tuning.py")
+#: Calibration, and what is taken from it.
+CALIBRATION = (*SESSION, "calibration.py", "structure.py")
+MASKING = (*CALIBRATION, *ADAPTERS, "mask_file.py")
+MERGING = (
+    "adapter.py",
+    "files.py",
+    "mask.py",
+    "merge_methods.py",
+    "merging.py",
+    "models.py",
+    "precision.py",
+    "projection.py",
+)
+SCORING = (*SESSION, *ADAPTERS, "evaluation", "peft_file.py", "tuned.py")
+
+TRAINING_PARAMS = (
+    "lori.lora_alpha",
+    "lori.rank",
+    "lori.seed",
+    "lori.target_modules",
+    "lori.values_dtype",
+    "model",
+    "prompt",
+    "tasks.{item}.method",
+    "training",
+)
+SCORING_PARAMS = ("evaluation", "model", "prompt")
+#: The base model's content and the tasks' names in their order, as the last pull found them.
+BASE_FILE = "data/base.json"
+TASKS_FILE = "data/tasks.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage's result depends on.
+
+    Attributes:
+        items: what there is one of the stage for; `{item}` stands for it below.
+        code: files and folders of this package.
+        params: keys of `params.yaml`; a section's key stands for all of it.
+        inputs: paths in the workspace. A stage that reads several adapters depends on the folder of
+            the small metric files that hold each adapter's SHA-256.
+    """
+
+    items: Literal["task", "merge", "continual task", "none"]
+    code: tuple[str, ...]
+    params: tuple[str, ...]
+    inputs: tuple[str, ...]
+
+
+STAGES: dict[str, Stage] = {
+    "calibrate": Stage(
+        "task",
+        (*CALIBRATION, *SAVING, "stages/base.py", "stages/calibrate.py"),
+        (*TRAINING_PARAMS, "tasks.{item}.calibration", "tasks.{item}.projection_key"),
+        (BASE_FILE, "data/{item}/train.jsonl"),
+    ),
+    "mask": Stage(
+        "task",
+        (*MASKING, "stages/base.py", "stages/mask.py", "stages/results.py"),
+        (
+            "lori.importance",
+            "lori.mask_scope",
+            "lori.seed",
+            "lori.sparsity",
+            "lori.structure",
+            "lori.target_modules",
+            "model",
+            "prompt",
+            "tasks.{item}.calibration",
+            "tasks.{item}.method",
+            "training",
+        ),
+        (BASE_FILE, "artifacts/{item}/calibrated", "data/{item}/train.jsonl"),
+    ),
+    "train": Stage(
+        "task",
+        (*CALIBRATION, *TUNING, *SAVING, "mask_file.py", "stages/base.py", "stages/train.py"),
+        (*TRAINING_PARAMS, "tasks.{item}.projection_key", "tasks.{item}.training"),
+        (
+            BASE_FILE,
+            "artifacts/{item}/calibrated",
+            "artifacts/{item}/mask.safetensors",
+            "data/{item}/train.jsonl",
+        ),
+    ),
+    "continual": Stage(
+        "continual task",
+        (*TUNING, *SAVING, "continual.py", "mask_file.py", "stages/base.py", "stages/continual.py"),
+        (*TRAINING_PARAMS, "continual.training", "tasks.{item}.training"),
+        (
+            BASE_FILE,
+            "artifacts/{item}/mask.safetensors",
+            "artifacts/{safety_task}/adapter",
+            "data/{item}/train.jsonl",
+        ),
+    ),
+    "merge": Stage(
+        "merge",
+        (
+            *CONFIG,
+            *ADAPTERS,
+            *MERGING,
+            "peft_file.py",
+            "peft_names.py",
+            "stages/adapter_facts.py",
+            "stages/merge.py",
+            "stages/results.py",
+            "tuned.py",
+        ),
+        ("merge.{item}",),
+        (TASKS_FILE, "metrics/train"),
+    ),
+    "interference": Stage(
+        "none",
+        (
+            *CONFIG,
+            *ADAPTERS,
+            "interference.py",
+            "methods.py",
+            "peft_names.py",
+            "stages/interference.py",
+            "stages/results.py",
+        ),
+        (),
+        (TASKS_FILE, "metrics/calibrate", "metrics/train"),
+    ),
+    "evaluate_base": Stage(
+        "none",
+        (*SCORING, "stages/base.py", "stages/evaluate.py", "stages/results.py"),
+        SCORING_PARAMS,
+        ("data",),
+    ),
+    "evaluate_adapters": Stage(
+        "task",
+        (*SCORING, "stages/base.py", "stages/evaluate.py", "stages/results.py"),
+        (*SCORING_PARAMS, "tasks.{item}.method"),
+        (
+            BASE_FILE,
+            "artifacts/{item}/adapter",
+            "artifacts/{item}/calibrated",
+            "data/{item}/test.jsonl",
+        ),
+    ),
+    "evaluate_merged": Stage(
+        "merge",
+        (*SCORING, "stages/base.py", "stages/evaluate.py", "stages/results.py"),
+        SCORING_PARAMS,
+        ("artifacts/merged/{item}", "data"),
+    ),
+    "evaluate_continual": Stage(
+        "continual task",
+        (*SCORING, "stages/base.py", "stages/evaluate.py", "stages/results.py"),
+        SCORING_PARAMS,
+        (
+            BASE_FILE,
+            "artifacts/continual/{item}/adapter",
+            "data/{item}/test.jsonl",
+            "data/{safety_task}/test.jsonl",
+        ),
+    ),
+    "excess": Stage(
+        "merge",
+        (*SCORING, *MERGING, "stages/base.py", "stages/excess.py", "stages/results.py"),
+        (*SCORING_PARAMS, "merge.{item}", "training"),
+        ("artifacts/merged/{item}", "data"),
+    ),
+    "report": Stage(
+        "none",
+        (
+            *CONFIG,
+            "data/example.py",
+            "evaluation",
+            "report",
+            "stages/report.py",
+            "stages/results.py",
+        ),
+        ("continual", "lori", "merge", "model"),
+        ("artifacts/evaluations", "data/manifest.json", TASKS_FILE, "metrics"),
+    ),
+}
+
+
+def keys(stage: str, item: str | None) -> list[str]:
+    """Return the keys of `params.yaml` that a stage depends on, for one of its items."""
+    return [key.format(item=item) for key in STAGES[stage].params]
+
+
+#: What the points of the experiments depend on besides their settings, by kind.
+_POINT = (
+    *ADAPTERS,
+    "experiments/points.py",
+    "experiments/results.py",
+    "peft_file.py",
+    "peft_names.py",
+    "tuned.py",
+)
+_MEASURING = ("experiments/measuring.py", "interference.py", "structure.py")
+POINTS: dict[str, tuple[str, ...]] = {
+    "train": (
+        *_POINT,
+        *CALIBRATION,
+        *TUNING,
+        "continual.py",
+        "evaluation/generation.py",
+        "evaluation/held_out.py",
+        "experiments/training.py",
+    ),
+    "score": (*_POINT, *SCORING, *MERGING, "experiments/scoring.py"),
+    "map": (*_POINT, *CONFIG, *_MEASURING),
+    "orthogonality": (*_POINT, *CONFIG, *_MEASURING),
+    "collect": (*_POINT, *CONFIG, "data/example.py", "data/pulled.py", "experiments/collecting.py"),
+    "report": ("data/example.py", "evaluation", "files.py", "report"),
+}

@@ -1,0 +1,55 @@
+"""`mask`: the top of B by importance, exactly (METHOD, section 2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lori_core import source_code
+from lori_core.config import Params
+from lori_core.files import digest
+from lori_core.stage_dependencies import MASKING
+from lori_core.stages.base import open_base
+from lori_core.stages.results import (
+    METRICS,
+    calibrated_path,
+    mask_path,
+    uses_masks,
+    write_metrics,
+    write_unused,
+)
+from lori_core.tracking import RunTracker
+
+#: What decides a mask, besides the code.
+_KEY_FACTS = ("calibration", "sparsity", "scope", "importance", "structure")
+
+
+def mask(params: Params, task: str, tracker: RunTracker) -> None:
+    """Take a task's mask; a method without masks has no use for one."""
+    from lori_core import adapter_file, mask_file
+    from lori_core.calibration import take_mask
+
+    if not uses_masks(params, task):
+        write_unused(params, task, mask_path(task), METRICS / "mask", tracker)
+        return
+    calibrated = adapter_file.load(calibrated_path(task))
+    chosen, threshold = take_mask(lambda: open_base(params), calibrated, params.lori, task)
+    facts = {
+        "sparsity": str(params.lori.exact_sparsity()),
+        "scope": params.lori.mask_scope,
+        "importance": params.lori.importance,
+        "structure": params.lori.structure,
+        "threshold": threshold,
+        "count": chosen.count,
+        "total": chosen.total,
+        "calibration": str(calibrated.info["content_key"]),
+    }
+    facts["content_key"] = _content_key(facts)
+    mask_file.save(chosen, facts, mask_path(task))
+    kept = {group: chosen.kept_by(group) for group in ("projection", "layer")}
+    write_metrics(METRICS / "mask", task, {**facts, "kept": kept}, tracker)
+
+
+def _content_key(facts: dict[str, Any]) -> str:
+    """Return the digest of what a mask depends on: its calibration, how it was taken, the code."""
+    chosen = {name: facts[name] for name in _KEY_FACTS}
+    return digest(chosen | {"code": source_code.digests(MASKING)})

@@ -1,0 +1,83 @@
+"""The table of what decides each stage, against `dvc.yaml` and against what the code imports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from imports import closure, file_of
+from ruamel.yaml import YAML
+
+from lori_core import stage_dependencies as table
+from lori_core.stages.running import STAGES
+
+ROOT = Path(__file__).parent.parent
+DEFINED: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+#: The module that a stage's function, a point of the experiments or a content key starts from.
+CODE: dict[str, tuple[str, Iterable[str]]] = {
+    **{name: (STAGES[name].__module__, stage.code) for name, stage in table.STAGES.items()},
+    "point train": ("lori_core.experiments.training", table.POINTS["train"]),
+    "point score": ("lori_core.experiments.scoring", table.POINTS["score"]),
+    "point map": ("lori_core.experiments.measuring", table.POINTS["map"]),
+    "point orthogonality": ("lori_core.experiments.measuring", table.POINTS["orthogonality"]),
+    "point collect": ("lori_core.experiments.collecting", table.POINTS["collect"]),
+    "point report": ("lori_core.report.experiments.page", table.POINTS["report"]),
+    "key of a phase": ("lori_core.session", table.SESSION),
+    "key of a tuned model": ("lori_core.tuning", table.TUNING),
+    "key of a merge": ("lori_core.merging", table.MERGING),
+    "key of a mask": ("lori_core.calibration", table.MASKING),
+}
+
+
+def covers(code: Iterable[str], file: str) -> bool:
+    return any(file == entry or file.startswith(f"{entry}/") for entry in code)
+
+
+@pytest.mark.parametrize("what", CODE)
+def test_all_that_a_stage_imports_is_in_its_code(what: str) -> None:
+    module, code = CODE[what]
+    used = {file_of(name) for name in closure(module)} - set(table.NEUTRAL)
+    assert {file for file in used if not covers(code, file)} == set()
+
+
+@pytest.mark.parametrize("what", [name for name in CODE if not name.startswith("key of")])
+def test_a_stage_names_no_code_that_it_does_not_import(what: str) -> None:
+    module, code = CODE[what]
+    used = {file_of(name) for name in closure(module)}
+    assert {entry for entry in code if not any(covers([entry], file) for file in used)} == set()
+
+
+def test_every_neutral_module_is_there() -> None:
+    missing = [name for name in table.NEUTRAL if not (ROOT / "lori_core" / name).is_file()]
+    assert missing == []
+
+
+def test_the_stages_are_those_that_dvc_and_the_command_line_know() -> None:
+    assert set(table.STAGES) == set(STAGES) == set(DEFINED)
+
+
+def definition(name: str) -> dict[str, Any]:
+    return dict(DEFINED[name].get("do", DEFINED[name]))
+
+
+def as_in_dvc(name: str, text: str) -> str:
+    item = "${item}" if table.STAGES[name].items == "continual task" else "${key}"
+    return text.replace("{item}", item).replace("{safety_task}", "${continual.safety_task}")
+
+
+@pytest.mark.parametrize("name", table.STAGES)
+def test_dvc_yaml_lists_the_tables_inputs_code_and_parameters(name: str) -> None:
+    stage = table.STAGES[name]
+    code = [f"lori_core/{entry}" for entry in sorted(set(stage.code))]
+    expected = [as_in_dvc(name, path) for path in stage.inputs] + code
+    assert definition(name)["deps"] == expected
+    params = sorted(as_in_dvc(name, key) for key in set(stage.params))
+    assert sorted(definition(name).get("params", [])) == params
+
+
+@pytest.mark.parametrize("name", table.STAGES)
+def test_dvc_yaml_has_a_stage_for_each_of_the_tables_items(name: str) -> None:
+    each = {"task": "${tasks}", "merge": "${merge}", "continual task": "${continual.tasks}"}
+    assert DEFINED[name].get("foreach") == each.get(table.STAGES[name].items)
