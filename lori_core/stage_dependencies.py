@@ -269,7 +269,7 @@ STAGES: dict[str, Stage] = {
             "stages/report.py",
             "stages/results.py",
         ),
-        ("continual", "lori", "merge", "model"),
+        ("continual", "lori", "merge", "model", "training"),
         ("artifacts/evaluations", "data/manifest.json", TASKS_FILE, "metrics"),
     ),
 }

@@ -116,3 +116,74 @@ def test_a_profile_is_known_by_what_it_says() -> None:
     assert params_file.profile_of(smoke, folder) == "smoke"
     other = smoke.model_copy(update={"lori": smoke.lori.model_copy(update={"seed": 7})})
     assert params_file.profile_of(other, folder) is None
+
+
+LEAST = """\
+model:
+  name_or_path: random:llama   # tiny
+lori: {rank: 4}
+training: {batch_size: 4}
+tasks:
+  support:
+    source: bundled-math
+    calibration: {}
+    training: {learning_rate: 5.0e-4}
+"""
+
+
+def test_what_dvc_reads_and_was_left_out_is_written_in_at_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(LEAST)
+    before = params_file.load(path)
+    (said,) = params_file.apply(path, None, [])
+    assert said.startswith("params.yaml: written in at their defaults: continual.safety_task, ")
+    assert params_file.load(path) == before
+    written = params_file._plain(params_file._read(path))
+    assert written["tasks"]["support"]["method"] == "lori-s"
+    assert written["tasks"]["support"]["projection_key"] is None
+    assert written["continual"] == {"safety_task": None, "tasks": []}
+    assert (written["merge"], written["prompt"], written["evaluation"]) == ({}, {}, {})
+    assert written["lori"]["rank"] == 4
+    assert written["lori"]["structure"] == "none"
+    assert "# tiny" in path.read_text()
+    assert params_file.apply(path, None, []) == []
+
+
+def test_a_plan_of_it_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(LEAST)
+    _, text = params_file.changed(path, None, [])
+    assert "method: lori-s" in text
+    assert path.read_text() == LEAST
+
+
+@pytest.mark.parametrize("name", params_file.profiles(ROOT / "profiles"))
+def test_a_profile_leaves_nothing_out_that_dvc_reads(name: str) -> None:
+    path = ROOT / "profiles" / f"{name}.yaml"
+    values = params_file._read(path)
+    assert params_file._complete(values, params_file.load(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gsm.v2", r"tasks.gsm.v2: 'gsm.v2' cannot be a name: .*; write gsm-v2$"),
+        ("a b", r"tasks.a b: 'a b' cannot be a name: .*; write a-b$"),
+        ("merged", r"tasks.merged: 'merged' is the name of a folder of artifacts/"),
+        ("2024", r"params.yaml: tasks.2024: a key must be text; put it in quotes$"),
+    ],
+)
+def test_a_name_that_dvc_could_not_follow_is_refused(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(LEAST.replace("support", name))
+    with pytest.raises(ConfigError, match=message):
+        params_file.load(path)
+
+
+def test_a_merge_has_no_dot_in_its_name_either(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(LEAST + "merge:\n  ties.7: {method: concat}\n")
+    with pytest.raises(ConfigError, match=r"merge.ties.7: 'ties.7' cannot be a name"):
+        params_file.load(path)

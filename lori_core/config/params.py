@@ -93,7 +93,7 @@ class Params(Strict):
         for name in self.continual.tasks:
             self.phase(name, "continual")
 
-    def items(self, kind: Literal["task", "merge", "continual task", "none"]) -> list[str]:
+    def items_of(self, kind: Literal["task", "merge", "continual task", "none"]) -> list[str]:
         """Return what there is one stage of a kind for: all tasks, merges or continual tasks."""
         known = {
             "task": list(self.tasks),

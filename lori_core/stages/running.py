@@ -53,7 +53,7 @@ def run(params: Params, name: str, item: str | None, tracker: RunTracker) -> Non
     function = STAGES[name]
     kind = stage_dependencies.STAGES[name].items
     takes_item = kind != "none"
-    items = params.items(kind)
+    items = params.items_of(kind)
     if takes_item and item not in items:
         raise InputError(f"stage {name}: {unknown('item', str(item), items)}")
     if not takes_item and item is not None:

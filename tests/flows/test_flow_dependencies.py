@@ -67,7 +67,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "lori.mask_scope": ("mask", "report"),
     "lori.importance": ("mask", "report"),
     "lori.structure": ("mask", "report"),
-    "training": (*TRAINED, "mask", "excess"),
+    "training": (*TRAINED, "mask", "excess", "report"),
     "evaluation": (*SCORED, "excess"),
     "continual.training": ("continual", "report"),
     "continual.safety_task": ("continual", "evaluate_continual", "report"),
