@@ -104,6 +104,7 @@ def params(**changes: Any) -> config.Params:
         values["tasks"][name] |= {"sizes": {"train": 8, "validation": 2, "test": 8}, **changes}
     values["merge"] = {"concat": values["merge"]["concat"]}
     values["continual"]["tasks"] = ["math"]
+    values["training"]["batch_size"] = 2
     values["experiments"] = {}
     return config.parse(values, "params.yaml")
 
