@@ -214,7 +214,7 @@ def _check_continual(params: Params) -> None:
             fit = [name for name, m in METHODS.items() if m.continues]
             raise ConfigError(
                 f"continual.tasks: {task} is trained by {method}, {safety} by {before}; both must "
-                f"have one method, of: {', '.join(fit)}"
+                f"have one method, of: {', '.join(fit)}; or leave {task} out of continual.tasks"
             )
 
 
