@@ -16,7 +16,7 @@ from lori_core.adapter import Adapter, ProjectionBlock, draw, pack, uniform
 from lori_core.config import HOW, Params, TrainingSection
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded
-from lori_core.data.sources import each_example
+from lori_core.data.pulled import each_example
 from lori_core.data.tokens import tokenised
 from lori_core.errors import DataError
 from lori_core.files import digest, digest_each

@@ -147,7 +147,7 @@ def _harness(args: argparse.Namespace) -> dict[str, Any]:
 
 def _sets(args: argparse.Namespace, params: Params) -> dict[str, list[Example]]:
     """Read the examples of each task named, from pulled data or a ready-made source."""
-    from lori_core.data import catalogue, sources
+    from lori_core.data import catalogue, pulled, sources
     from lori_core.errors import unknown
 
     if args.include_path:
@@ -156,12 +156,12 @@ def _sets(args: argparse.Namespace, params: Params) -> dict[str, list[Example]]:
         raise InputError(f"--limit: {args.limit}; at least 1")
     sets = {}
     for name in args.tasks.split(","):
-        if (sources.DATA / name / f"{args.split}.jsonl").is_file():
-            sets[name] = sources.read_examples(name, args.split)[: args.limit]
+        if (pulled.DATA / name / f"{args.split}.jsonl").is_file():
+            sets[name] = pulled.read_examples(name, args.split)[: args.limit]
         elif name in catalogue.CATALOGUE:
             sets[name] = sources.read_source(name, args.split, args.limit, params.lori.seed)
         else:
-            known = {path.parent.name for path in sources.DATA.glob(f"*/{args.split}.jsonl")}
+            known = {path.parent.name for path in pulled.DATA.glob(f"*/{args.split}.jsonl")}
             raise InputError(f"--tasks: {unknown('task', name, known | set(catalogue.CATALOGUE))}")
         if all(example.scorer == "none" for example in sets[name]):
             raise InputError(f"--tasks: {name}: its {args.split} examples have no answer to judge")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,17 @@ from typing import Any
 from lori_core.config import Params, Sizes, SourceSection
 from lori_core.data import catalogue, formats, readers
 from lori_core.data.example import SPLITS, Example
+from lori_core.data.pulled import DATA
 from lori_core.data.store import TaskExamples, position, same, scratch
 from lori_core.errors import ConfigError, DataError, unknown
 from lori_core.files import (
     digest,
-    each_jsonl,
     read_json,
     sha256_file,
     write_json,
     write_lines,
 )
 
-DATA = Path("data")
 MANIFEST = "manifest.json"
 #: Without a split of its own, a task gives this share of its training examples, at most so many.
 CARVED_SHARE, CARVED_MOST = 0.1, 500
@@ -177,22 +176,3 @@ def _write_if_changed(path: Path, lines: Iterable[str]) -> bool:
         return False
     temporary.replace(path)
     return True
-
-
-def read_held_out(task: str, folder: Path = DATA) -> list[Example]:
-    """Read a task's validation examples; its test examples where it has no others."""
-    path = folder / task / "validation.jsonl"
-    empty = not path.is_file() or not path.stat().st_size
-    return read_examples(task, "test" if empty else "validation", folder)
-
-
-def read_examples(task: str, split: str, folder: Path = DATA) -> list[Example]:
-    """Read one pulled split, checked row by row."""
-    return list(each_example(task, split, folder))
-
-
-def each_example(task: str, split: str, folder: Path = DATA) -> Iterator[Example]:
-    """Yield the examples of one pulled split, one in memory at a time."""
-    path = folder / task / f"{split}.jsonl"
-    for number, row in each_jsonl(path):
-        yield Example.from_row(row, f"{path}:{number}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from lori_core import models
 from lori_core.config import ModelSection
-from lori_core.data.sources import read_examples
+from lori_core.data.pulled import read_examples
 from lori_core.experiments.points import Cell, Collect, Train, load
 from lori_core.experiments.results import Row, facts_of
 

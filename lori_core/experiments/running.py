@@ -11,7 +11,7 @@ from typing import Any
 from lori_core import calibration, methods, tuned, tuning
 from lori_core.adapter import Adapter, ProjectionBlock, uniform
 from lori_core.continual import continue_training
-from lori_core.data.sources import read_held_out
+from lori_core.data.pulled import read_held_out
 from lori_core.errors import InputError
 from lori_core.evaluation.excess import held_out_losses
 from lori_core.experiments.collecting import collect

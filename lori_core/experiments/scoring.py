@@ -9,7 +9,7 @@ from typing import Any
 
 from lori_core import merging, tuned
 from lori_core.adapter import Adapter
-from lori_core.data.sources import read_examples, read_held_out
+from lori_core.data.pulled import read_examples, read_held_out
 from lori_core.evaluation.evaluate import evaluate, wearing
 from lori_core.evaluation.excess import held_out_losses
 from lori_core.evaluation.statistics import mean_interval

@@ -80,7 +80,7 @@ def _stage_params(params: Params, name: str, item: str | None) -> dict[str, Any]
 
 
 def _report_data(params: Params, item: str | None, tracker: RunTracker) -> None:
-    from lori_core.data.sources import DATA
+    from lori_core.data.pulled import DATA
 
     for task in [item] if item in params.tasks else []:
         for split in ("train", "test"):

@@ -56,7 +56,7 @@ def _evaluate(
     item: str,
     rows: dict[str, tuple[Path | None, list[str]]],
 ) -> None:
-    from lori_core.data.sources import read_examples
+    from lori_core.data.pulled import read_examples
     from lori_core.evaluation.evaluate import evaluate
     from lori_core.files import replaced_folder
     from lori_core.session import open_session
@@ -97,7 +97,7 @@ def interference(params: Params, tracker: RunTracker) -> None:
 def excess(params: Params, name: str, tracker: RunTracker) -> None:
     """Measure what a merge costs each of its tasks in held-out loss (eq. 3)."""
     from lori_core import adapter_file
-    from lori_core.data.sources import read_held_out
+    from lori_core.data.pulled import read_held_out
     from lori_core.evaluation.excess import excess as measure
     from lori_core.session import open_session
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lori_core import config
-from lori_core.data import readers, sources
+from lori_core.data import pulled, readers, sources
 from lori_core.data.catalogue import CATALOGUE
 from lori_core.data.formats import convert
 from lori_core.errors import ConfigError, DataError
@@ -40,7 +40,7 @@ def example(number: int) -> dict[str, str]:
 
 
 def read(folder: Path, split: str) -> list[str]:
-    return [example.prompt for example in sources.read_examples("task", split, folder)]
+    return [example.prompt for example in pulled.read_examples("task", split, folder)]
 
 
 def test_pulling_twice_gives_the_same_bytes_and_touches_nothing(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_fields_are_mapped_and_templates_filled(tmp_path: Path) -> None:
     )
     out = tmp_path / "data"
     sources.pull(params(source, {"test": 1}), out)
-    (test,) = sources.read_examples("task", "test", out)
+    (test,) = pulled.read_examples("task", "test", out)
     assert test.prompt in ("Sums. Two and two?", "Sums. One and one?")
     assert (test.target, test.answer, test.scorer, test.kind) == ("4", "4", "number", "sums")
 
@@ -248,7 +248,7 @@ def test_humaneval_comes_out_of_its_package(tmp_path: Path) -> None:
     run = params(source, {"train": 30, "validation": 5, "test": 27})
     run.tasks["task"].sizes.model_dump()
     sources.pull(run, tmp_path)
-    test = sources.read_examples("task", "test", tmp_path)
+    test = pulled.read_examples("task", "test", tmp_path)
     assert len(test) == 27
     kinds = [example.kind for example in test]
     assert kinds.count("humaneval") >= 1
@@ -266,7 +266,7 @@ def test_bundled_tasks_give_what_is_asked(name: str, tmp_path: Path) -> None:
     sizes = {"train": 60, "validation": 10, "test": 20}
     sources.pull(params(f"bundled-{name}", sizes), tmp_path)
     for split, count in sizes.items():
-        assert len(sources.read_examples("task", split, tmp_path)) == count
+        assert len(pulled.read_examples("task", split, tmp_path)) == count
 
 
 FILES = Path(os.environ.get("LORI_DATASETS", "../shared/datasets"))
@@ -294,7 +294,7 @@ def test_the_public_files_are_read_whole(
 ) -> None:
     monkeypatch.setenv("LORI_DATASETS", str(FILES.resolve()))
     source = CATALOGUE[name]
-    pulled = readers.READERS["local"](source, config.Sizes(), 0, name)
-    examples = [example for of, example in pulled.rows if of == split]
+    given = readers.READERS["local"](source, config.Sizes(), 0, name)
+    examples = [example for of, example in given.rows if of == split]
     assert len(examples) == count
     assert all(example.scorer == source.scorer for example in examples)

@@ -1,0 +1,30 @@
+"""Reading what `lori pull` wrote: the examples in `data/<task>/{train,validation,test}.jsonl`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lori_core.data.example import Example
+from lori_core.files import each_jsonl
+
+DATA = Path("data")
+
+
+def read_held_out(task: str, folder: Path = DATA) -> list[Example]:
+    """Read a task's validation examples; its test examples where it has no others."""
+    path = folder / task / "validation.jsonl"
+    empty = not path.is_file() or not path.stat().st_size
+    return read_examples(task, "test" if empty else "validation", folder)
+
+
+def read_examples(task: str, split: str, folder: Path = DATA) -> list[Example]:
+    """Read one pulled split, checked row by row."""
+    return list(each_example(task, split, folder))
+
+
+def each_example(task: str, split: str, folder: Path = DATA) -> Iterator[Example]:
+    """Yield the examples of one pulled split, one in memory at a time."""
+    path = folder / task / f"{split}.jsonl"
+    for number, row in each_jsonl(path):
+        yield Example.from_row(row, f"{path}:{number}")
