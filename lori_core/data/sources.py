@@ -44,11 +44,8 @@ def _listed(params: Params, task: str) -> list[tuple[str, SourceSection]]:
     Raises:
         ConfigError: for a source, format or bundled set that does not exist.
     """
-    section = params.tasks[task].source
-    listed = section if isinstance(section, list) else [section]
     found = []
-    for index, named in enumerate(listed):
-        where = f"tasks.{task}.source" + (f"[{index}]" if len(listed) > 1 else "")
+    for where, named in params.tasks[task].sources(f"tasks.{task}"):
         source = catalogue.resolve(named, where)
         formats.check_format(source, where)
         if source.kind == "bundled" and source.name not in readers.BUNDLED:

@@ -176,9 +176,24 @@ def test_headless_csv_files_of_the_hub_are_read_as_one_set(
 def test_a_headless_file_of_other_columns_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    message = r"a.csv: record 2 has 2 columns, expected 1 \(prompt\)"
+    message = r"a.csv: record 2 has 2 columns, expected 1 \(prompt\); it begins at line 4"
     with pytest.raises(DataError, match=message):
-        headless(tmp_path, monkeypatch, a="One.\nTwo,three\n")
+        headless(tmp_path, monkeypatch, a='"One,\ntwo."\n\nTwo,three\n')
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('"One,\n\ntwo."\n\nx\0\n', r"a.csv:5: field 'prompt' for 'prompt': character 2 is null"),
+        ('"One,\ntwo."\n ', r"a.csv:3: the prompt is empty"),
+        ("x" * 200_000, r"a.csv:1: not a CSV file in UTF-8 \(field larger than field limit"),
+    ],
+)
+def test_a_record_of_a_headless_file_is_named_by_the_line_it_begins_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, fault: str
+) -> None:
+    with pytest.raises(DataError, match=rf"LLM-Tuning-Safety/HEx-PHI/{fault}"):
+        headless(tmp_path, monkeypatch, a=text)
 
 
 def test_a_hub_set_without_the_named_files_is_refused(
