@@ -47,7 +47,9 @@ def test_pulling_twice_gives_the_same_bytes_and_touches_nothing(tmp_path: Path) 
     write(tmp_path / "in" / "train.jsonl", [example(i) for i in range(50)])
     run = params(local(tmp_path / "in"), {"train": 20, "validation": 5, "test": 5})
     out = tmp_path / "data"
-    assert sources.pull(run, out) == ["task: 20 train, 5 validation, 5 test (0 duplicates removed)"]
+    assert sources.pull(run, out) == [
+        "task: 20 train, 5 validation, 5 test (0 duplicates, 0 leaks removed)"
+    ]
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in out.rglob("*") if p.is_file()}
     assert sources.pull(run, out) == []
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in out.rglob("*") if p.is_file()} == (
@@ -56,26 +58,95 @@ def test_pulling_twice_gives_the_same_bytes_and_touches_nothing(tmp_path: Path) 
     assert len(before) == 4
 
 
-def test_splits_never_share_an_example_and_duplicates_are_counted(tmp_path: Path) -> None:
-    rows = [example(i) for i in range(10)]
-    write(
-        tmp_path / "in" / "train.jsonl",
-        [*rows, example(3), {"prompt": " Question  4", "target": "x"}],
+def pull_of(folder: Path, source: dict[str, Any] | None = None, **splits: list[Any]) -> Any:
+    """Pull rows; return what was said, and the entry of the manifest."""
+    for split, rows in splits.items():
+        write(folder / "in" / f"{split}.jsonl", rows)
+    (said,) = sources.pull(params(local(folder / "in", **(source or {}))), folder / "data")
+    return said, json.loads((folder / "data" / "manifest.json").read_text())["tasks"]["task"]
+
+
+def test_splits_share_no_prompt_and_what_is_removed_is_counted(tmp_path: Path) -> None:
+    other = {"prompt": " Question  4", "target": "another answer"}
+    leaked = {"prompt": "QUESTION 9", "target": "another answer"}
+    said, manifest = pull_of(
+        tmp_path,
+        train=[*map(example, range(10)), example(3), other, example(3), leaked],
+        validation=[example(7), example(20)],
+        test=[example(8), example(9), example(20), example(20)],
     )
-    write(tmp_path / "in" / "test.jsonl", [example(8), example(9), example(20)])
+    assert said == "task: 8 train, 1 validation, 3 test (3 duplicates, 5 leaks removed)"
     out = tmp_path / "data"
-    said = sources.pull(params(local(tmp_path / "in"), {"validation": 2}), out)
-    splits = {split: read(out, split) for split in ("train", "validation", "test")}
-    everything = [prompt for prompts in splits.values() for prompt in prompts]
-    assert len(everything) == len({" ".join(p.lower().split()) for p in everything}) == 11
-    assert set(splits["test"]) == {"question 8", "question 9", "question 20"}
-    assert len(splits["validation"]) == 2
-    manifest = json.loads((out / "manifest.json").read_text())["tasks"]["task"]
-    removed = manifest["duplicates_removed"]
-    assert sum(removed.values()) == 4
-    assert "(4 duplicates removed)" in said[0]
+    assert sorted(read(out, "test")) == ["question 20", "question 8", "question 9"]
+    assert read(out, "validation") == ["question 7"]
+    assert sorted(read(out, "train")) == ["Question  4", *(f"question {n}" for n in range(7))]
+    assert manifest["duplicates_removed"] == {"train": 2, "validation": 0, "test": 1}
+    assert manifest["leaks_removed"] == {"train": 4, "validation": 1, "test": 0}
+    assert (manifest["contradictions"], manifest["without_target"]) == (0, 0)
     assert manifest["splits"]["test"]["count"] == 3
-    assert manifest["sources"][0]["sha256"].keys() == {"train.jsonl", "test.jsonl"}
+    assert manifest["sources"][0]["sha256"].keys() == {
+        f"{split}.jsonl" for split in ("train", "validation", "test")
+    }
+
+
+def test_a_prompt_with_two_answers_is_trained_on_both(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{n}", "target": f"{side} {n}"} for n in range(50) for side in "ab"]
+    said, _ = pull_of(tmp_path, train=rows, validation=[example(1)], test=[example(2)])
+    assert said == "task: 100 train, 1 validation, 1 test (0 duplicates, 0 leaks removed)"
+    found = pulled.read_examples("task", "train", tmp_path / "data")
+    assert {(e.prompt, e.target) for e in found} == {(r["prompt"], r["target"]) for r in rows}
+
+
+GRADED = {"fields": {"prompt": "prompt", "target": "target", "answer": "gold"}, "scorer": "number"}
+
+
+def graded(prompt: str, gold: str, target: str = "") -> dict[str, str]:
+    return {"prompt": prompt, "target": target, "gold": gold}
+
+
+def test_a_prompt_with_two_gold_answers_stays_in_the_test_set_and_is_said(tmp_path: Path) -> None:
+    test = [graded("a", "1"), graded("A", "1"), graded("b", "1"), graded("b", "2")]
+    said, manifest = pull_of(
+        tmp_path, GRADED, train=[graded("t", "1", "x")], validation=[graded("v", "1")], test=test
+    )
+    assert said == (
+        "task: 1 train, 1 validation, 3 test (1 duplicates, 0 leaks removed); prompts to test that "
+        "have more than one answer: 1"
+    )
+    assert manifest["contradictions"] == 1
+    found = pulled.read_examples("task", "test", tmp_path / "data")
+    assert sorted((e.prompt, e.answer) for e in found) == [("a", "1"), ("b", "1"), ("b", "2")]
+
+
+def test_what_is_only_trained_on_is_one_example_whatever_its_answer(tmp_path: Path) -> None:
+    train = [graded("t", "1", "x"), graded("t", "2", "x"), graded("t", "2", "X")]
+    said, _ = pull_of(
+        tmp_path, GRADED, train=train, validation=[graded("v", "1")], test=[graded("w", "1")]
+    )
+    assert said == "task: 2 train, 1 validation, 1 test (1 duplicates, 0 leaks removed)"
+
+
+def test_examples_without_a_target_are_counted(tmp_path: Path) -> None:
+    rows: list[Any] = [example(1), {"prompt": "a", "target": None}, {"prompt": "b", "target": " "}]
+    held: Any = {"validation": [example(2)], "test": [{"prompt": "c", "target": None}]}
+    said, manifest = pull_of(tmp_path, train=rows, **held)
+    assert said == (
+        "task: 3 train, 1 validation, 1 test (0 duplicates, 0 leaks removed); without a target, so "
+        "not trained on: 2"
+    )
+    assert manifest["without_target"] == 2
+    with pytest.raises(DataError, match=r"^tasks.task.source: no train example has a target to l"):
+        pull_of(tmp_path, train=rows[1:], **held)
+
+
+def test_a_split_that_leaks_whole_is_refused(tmp_path: Path) -> None:
+    rows = [example(n) for n in range(3)]
+    message = (
+        r"no train examples in any of its sources; the prompts of all 3 stand in another split, too"
+    )
+    with pytest.raises(DataError, match=message):
+        pull_of(tmp_path, train=rows, validation=rows, test=rows)
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_task_that_is_gone_takes_its_data_along(tmp_path: Path) -> None:
