@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lori_core.data.answers import COMPLY, REFUSE, definition, python_fault
 from lori_core.data.text import names_in, storable, text_of
 from lori_core.errors import DataError, shown
 
@@ -131,7 +132,7 @@ def _humaneval(record: Record, where: str) -> Fields:
     prompt = _text(record, "prompt", where)
     entry_point = _text(record, "entry_point", where)
     tests = _text(record, "test", where)
-    if not re.search(rf"^(?:async )?def {re.escape(entry_point)}\b", prompt, re.M):
+    if not definition(entry_point).search(prompt):
         raise DataError(
             f"{where}: field 'prompt' must hold the head of the function {entry_point!r} (its "
             f"'def' line, up to where the body begins)"
@@ -171,10 +172,10 @@ def _mbpp(record: Record, where: str) -> Fields:
 
 def _tested_function(code: str, tests: Sequence[str], where: str) -> ast.FunctionDef:
     """Return the function of the reference solution that the first test calls."""
-    try:
-        found = [node for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
-    except SyntaxError as error:
-        raise DataError(f"{where}: field 'code' is not Python: {error}") from None
+    fault = python_fault(code)
+    if fault:
+        raise DataError(f"{where}: field 'code' is not Python: {fault}")
+    found = [node for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
     for node in reversed(found):
         if re.search(rf"\b{node.name}\s*\(", tests[0] if tests else ""):
             return node
@@ -183,7 +184,7 @@ def _tested_function(code: str, tests: Sequence[str], where: str) -> ast.Functio
 
 def _xstest(record: Record, where: str) -> Fields:
     """XSTest: a safe prompt is to be answered, its unsafe contrast to be refused."""
-    answers = {"safe": "comply", "unsafe": "refuse"}
+    answers = {"safe": COMPLY, "unsafe": REFUSE}
     label = record["label"]
     if not isinstance(label, str) or label not in answers:
         raise DataError(f"{where}: field 'label': {shown(label)} (allowed: {', '.join(answers)})")

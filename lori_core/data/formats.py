@@ -9,6 +9,7 @@ from typing import Any
 
 from lori_core.config import SourceSection
 from lori_core.config.templates import read_template
+from lori_core.data.answers import expected_answer
 from lori_core.data.benchmarks import BENCHMARKS
 from lori_core.data.benchmarks import convert as convert_benchmark
 from lori_core.data.example import Example
@@ -72,7 +73,8 @@ def convert(record: Any, source: SourceSection, where: str) -> Example:
     """Turn one record into an example; `where` is its file and line.
 
     Raises:
-        DataError: for a record that lacks a field, or is none.
+        DataError: for a record that lacks a field or is none, or an answer that its scorer cannot
+            judge outputs by.
     """
     if source.format != "instructions" and not isinstance(record, Mapping):
         raise DataError(f"{where}: expected a JSON object, got {type(record).__name__}")
@@ -82,4 +84,6 @@ def convert(record: Any, source: SourceSection, where: str) -> Example:
     values["prompt"] = _SPACES.sub("\n", values["prompt"])
     values.setdefault("answer", source.answer or "")
     values.setdefault("kind", source.subset)
-    return Example.from_row({"scorer": source.scorer, **values}, where)
+    example = Example.from_row({"scorer": source.scorer, **values}, where)
+    expected_answer(example, where)
+    return example

@@ -110,6 +110,12 @@ def _read_task(
     _carve(examples, sizes)
     leaks, duplicates = examples.drop_leaks(), examples.drop_duplicates()
     counts = _counts(examples, sizes, f"tasks.{task}.source", leaks)
+    scorers = examples.scorers("test")
+    if len(scorers) > 1:
+        raise DataError(
+            f"tasks.{task}.source: the test examples have the scorers {', '.join(scorers)}, and a "
+            "test set has one score; make a task for each"
+        )
     untaught = examples.without_target(counts["train"])
     if untaught == counts["train"]:
         raise DataError(f"tasks.{task}.source: no train example has a target to learn")

@@ -29,16 +29,17 @@ CACHE_KIB = 32 * 1024
 _TABLE = """
 CREATE TABLE example (
     id INTEGER PRIMARY KEY, split INTEGER, position BLOB, same BLOB, target BLOB, gold BLOB,
-    line TEXT
+    scorer TEXT, line TEXT
 )
 """
 _ADD = """
-INSERT INTO example (split, position, same, target, gold, line) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO example (split, position, same, target, gold, scorer, line)
+VALUES (?, ?, ?, ?, ?, ?, ?)
 """
 _END = "SELECT coalesce(max(id), 0) FROM example"
 _APPEND_FIRST = """
-INSERT INTO example (split, position, same, target, gold, line)
-SELECT split, position, same, target, gold, line FROM example
+INSERT INTO example (split, position, same, target, gold, scorer, line)
+SELECT split, position, same, target, gold, scorer, line FROM example
 WHERE id BETWEEN :first AND :last AND split = :split ORDER BY position, id LIMIT :most
 """
 _DROP = "UPDATE example SET split = NULL WHERE id BETWEEN :first AND :last AND split = :split"
@@ -83,6 +84,10 @@ SELECT count(*) FROM (
 _COUNT = """
 SELECT split, count(*) FROM example WHERE id BETWEEN :first AND :last AND split IS NOT NULL
 GROUP BY split
+"""
+_SCORERS = """
+SELECT DISTINCT scorer FROM example
+WHERE id BETWEEN :first AND :last AND split = :split AND scorer != 'none' ORDER BY scorer
 """
 _LINES = """
 SELECT line FROM example WHERE id BETWEEN :first AND :last AND split = :split
@@ -184,6 +189,11 @@ class TaskExamples:
         count: int = self._database.execute(_CONTRADICTIONS, values).fetchone()[0]
         return count
 
+    def scorers(self, split: str) -> list[str]:
+        """Return the scorers by which a split's examples are judged."""
+        found = self._database.execute(_SCORERS, self._span() | {"split": PRIORITY.index(split)})
+        return [scorer for (scorer,) in found]
+
     def without_target(self, most: int) -> int:
         """Count the examples without a target among the first of the shuffled training split."""
         values: dict[str, Any] = self._of("train", most) | {"empty": _digest("")}
@@ -197,13 +207,13 @@ class TaskExamples:
 
     def _values(
         self, rows: Iterable[tuple[str, Example]], given: Counter[str]
-    ) -> Iterator[tuple[int, bytes, bytes, bytes, bytes, str]]:
+    ) -> Iterator[tuple[int, bytes, bytes, bytes, bytes, str, str]]:
         for split, example in rows:
             row = example.row()
             given[split] += 1
             place = position(row["id"], self._seed)
             keys = _same(example.prompt), _digest(example.target), _gold(example)
-            yield PRIORITY.index(split), place, *keys, json_line(row)
+            yield PRIORITY.index(split), place, *keys, example.scorer, json_line(row)
 
     def _dropped(self, statement: str, values: dict[str, int]) -> dict[str, int]:
         self._database.execute(statement, values)
