@@ -93,6 +93,8 @@ def _local(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled
 
 def _split_files(source: SourceSection, root: Path, where: str) -> Sequence[tuple[str, Path]]:
     if root.is_file():
+        if source.files:
+            raise ConfigError(f"{where}.files: {root} is one file; name its folder in {where}.path")
         return [("train", root)]
     if not source.files:
         found = [

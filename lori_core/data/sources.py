@@ -147,21 +147,32 @@ def _counts(
 def read_source(name: str, split: str, limit: int | None, seed: int) -> list[Example]:
     """Read a split of one ready-made source, shuffled by the seed, without duplicates.
 
+    Only the files of that split need to be there, and of a hub set only that split is read.
+
     Raises:
         ConfigError: for a source that does not exist.
         DataError: for one without that split.
     """
     source = catalogue.resolve(name, "task")
     formats.check_format(source, name)
+    if source.files:
+        if split not in source.files:
+            raise _without(name, split, source.files)
+        source = source.model_copy(update={"files": {split: source.files[split]}})
     rows = readers.READERS[source.kind](source, Sizes(), seed, name).rows
     with scratch() as database:
         examples = TaskExamples(database, seed)
         examples.add(((of, example) for of, example in rows if of == split), {})
         if not examples.counts[split]:
-            raise DataError(f"{name}: has no {split} examples; take another split or source")
+            raise _without(name, split, [])
         examples.drop_duplicates()
         most = examples.counts[split] if limit is None else limit
         return [Example.from_row(json.loads(line), name) for line in examples.lines(split, most)]
+
+
+def _without(name: str, split: str, others: Iterable[str]) -> DataError:
+    there = f" (it has: {', '.join(others)})" if others else ""
+    return DataError(f"{name}: has no {split} examples{there}; take another split or source")
 
 
 def pull(params: Params, folder: Path = DATA) -> list[str]:

@@ -203,6 +203,10 @@ def test_a_broken_file_is_refused_by_line_and_nothing_is_written(
         ({"kind": "local"}, r"tasks.task.source.path: a local source needs a folder or file"),
         ({"kind": "local", "path": "/no/such"}, r"/no/such: no such file or folder"),
         ({"kind": "local", "path": "$NOT_SET_HERE/x"}, r"variable NOT_SET_HERE is not set"),
+        (
+            {"kind": "local", "path": __file__, "files": {"test": "a.json"}},
+            r"tasks.task.source.files: .*test_sources.py is one file; name its folder in tasks.tas",
+        ),
         ({"kind": "hub"}, r"tasks.task.source.name: a hub source needs"),
         ({"kind": "local", "path": ".", "format": "gsm"}, r"format 'gsm' is unknown; did you mean"),
     ],
@@ -272,6 +276,45 @@ def test_a_hub_set_without_the_named_files_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=r"no file of the data set is called \*.csv"):
         headless(tmp_path, monkeypatch)
+
+
+def test_a_ready_made_source_needs_the_files_of_the_split_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORI_DATASETS", str(tmp_path))
+    row = {"instruction": "Which?", "output": "the correct answer is answer1", "answer": "answer1"}
+    folder = tmp_path / "nlu" / "piqa"
+    folder.mkdir(parents=True)
+    (folder / "test.json").write_text(json.dumps([row, row, row | {"instruction": "What?"}]))
+    found = sources.read_source("piqa-files", "test", None, 1)
+    assert sorted(example.prompt for example in found) == ["What?", "Which?"]
+    assert len(sources.read_source("piqa-files", "test", 1, 1)) == 1
+    (folder / "train.json").write_text("not JSON")
+    assert sources.read_source("piqa-files", "test", None, 1) == found
+    with pytest.raises(DataError, match=r"^piqa-files: has no validation examples \(it has: train"):
+        sources.read_source("piqa-files", "validation", None, 1)
+    (folder / "test.json").unlink()
+    with pytest.raises(DataError, match=r"piqa-files.files: .*test.json: no such file"):
+        sources.read_source("piqa-files", "test", None, 1)
+
+
+def test_a_ready_made_source_of_the_hub_gives_the_split_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def load(name: str, config: str | None, *, split: str, revision: str) -> list[Any]:
+        asked.append((name, config, split, revision))
+        return [{"question": f"q{n}", "answer": f"{n}\n#### {n}"} for n in range(3)]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.dataset_info", lambda *_, **__: SimpleNamespace(sha="a" * 40)
+    )
+    assert len(sources.read_source("gsm8k", "test", None, 1)) == 3
+    with pytest.raises(DataError, match=r"^gsm8k: has no validation examples \(it has: train, tes"):
+        sources.read_source("gsm8k", "validation", None, 1)
+    assert asked == [("openai/gsm8k", "main", "test", "a" * 40)]
 
 
 def drawn_from_the_hub(monkeypatch: pytest.MonkeyPatch, rows: list[Any]) -> tuple[Any, list[Any]]:
