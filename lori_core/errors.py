@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -48,3 +49,13 @@ def unknown(what: str, word: str, allowed: Iterable[str]) -> str:
     """Return the one-line text for a name that is not in a registry."""
     names = sorted(allowed)
     return f"{what} {word!r} is unknown{nearest(word, names)} (allowed: {', '.join(names)})"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxstring = _SHORT.maxother = 100
+
+
+def shown(value: object) -> str:
+    """Return a value as an error message shows it: as Python writes it, cut where it is long."""
+    return _SHORT.repr(value)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,8 +84,31 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        line, fault = _fault(error, path.read_text(encoding="utf-8"))
+        raise InputError(f"{path}:{line}: {fault}") from None
+
+
+def _fault(error: Exception, text: str) -> tuple[int, str]:
+    """Return the line at which a text could not be read as JSON, and why."""
+    if isinstance(error, json.JSONDecodeError):
+        return error.lineno, f"not valid JSON ({error.msg})"
+    most = sys.get_int_max_str_digits()
+    number = rf"(?<![\d.])\d{{{most + 1},}}(?![\d.eE])"
+    tokens = re.compile(rf'"(?:[^"\\]++|\\.)*+"|[\[{{]|[\]}}]|{number}', re.S)
+    depth = deepest = place = 0
+    for token in tokens.finditer(text):
+        first = token[0][0]
+        if first.isdigit() and isinstance(error, ValueError):
+            place = token.start()
+            break
+        depth += (first in "[{") - (first in "]}")
+        if depth > deepest:
+            deepest, place = depth, token.start()
+    line = text.count("\n", 0, place) + 1
+    if isinstance(error, RecursionError):
+        return line, f"lists and objects are nested {deepest} deep, too deep to be read"
+    return line, f"an integer of more than {most} digits; write it as text"
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -123,8 +148,8 @@ def each_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
         raise DataError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {place + error.start})") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{number}: not valid JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}:{number}: {_fault(error, text)[1]}") from None
     if not found:
         raise DataError(f"{path}: the file is empty; at least one line of JSON is needed")
 

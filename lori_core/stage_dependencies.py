@@ -37,6 +37,7 @@ CONFIG = (
     "config/model.py",
     "config/params.py",
     "config/tasks.py",
+    "config/templates.py",
     "config/training.py",
     "files.py",
     "phases.py",
@@ -105,7 +106,7 @@ MERGING = (
     "precision.py",
     "projection.py",
 )
-SCORING = (*SESSION, *ADAPTERS, "evaluation", "peft_file.py", "tuned.py")
+SCORING = (*SESSION, *ADAPTERS, "data/answers.py", "evaluation", "peft_file.py", "tuned.py")
 
 TRAINING_PARAMS = (
     "lori.lora_alpha",
@@ -263,6 +264,7 @@ STAGES: dict[str, Stage] = {
         "none",
         (
             *CONFIG,
+            "data/answers.py",
             "data/example.py",
             "evaluation",
             "report",
@@ -304,5 +306,5 @@ POINTS: dict[str, tuple[str, ...]] = {
     "map": (*_POINT, *CONFIG, *_MEASURING),
     "orthogonality": (*_POINT, *CONFIG, *_MEASURING),
     "collect": (*_POINT, *CONFIG, "data/example.py", "data/pulled.py", "experiments/collecting.py"),
-    "report": ("data/example.py", "evaluation", "files.py", "report"),
+    "report": ("data/answers.py", "data/example.py", "evaluation", "files.py", "report"),
 }

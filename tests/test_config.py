@@ -77,6 +77,65 @@ def test_each_fault_is_one_line_that_names_key_value_and_what_is_allowed(
     assert "\n" not in str(caught.value)
 
 
+LOCAL = {"kind": "local", "path": "x"}
+TEMPLATES = [
+    ("{q:>2000000000}", "'{q:>2000000000}': {q} takes no conversion (!r) and no format (:>9)"),
+    ("{q!r}", "'{q!r}': {q} takes no conversion"),
+    ("{q!}", "'{q!}': unmatched '{' in format spec ({{ and }} stand for braces themselves)"),
+    ("{q:{w}}", "{q} takes no conversion"),
+    ("{q.__class__}", "names no key of a record (Python's attributes are not read)"),
+    ("{q[a].__init__.__globals__}", "names no key of a record"),
+    ("{q[-1]}", "{q[-1]} counts from the end; items are counted from 0"),
+    ("q[-1]", "{q[-1]} counts from the end"),
+    ("{}", "{} is no field, as {name}, {name.key} or {name[0]}"),
+    ("{q..a}", "{q..a} is no field"),
+    ("{q[}", "'{q[}': expected '}' before end of string"),
+    ("{q[]}", "{q[]} is no field"),
+    ("{q[a}b]}", "is no field"),
+    ("{q", "'{q': expected '}' before end of string ({{ and }} stand for braces themselves)"),
+    ("q}", "Single '}' encountered in format string"),
+    ("a {{b}", "Single '}' encountered in format string"),
+    ("{a{b}}", "unexpected '{' in field name"),
+]
+
+
+@pytest.mark.parametrize(("template", "message"), TEMPLATES)
+def test_a_template_that_cannot_be_filled_is_refused_when_it_is_read(
+    template: str, message: str
+) -> None:
+    source = LOCAL | {"fields": {"prompt": "q", "target": template}}
+    for given, where in (
+        (source, "tasks.math.source.fields.target: "),
+        (["bundled-math", source], "tasks.math.source[1].fields.target: "),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            config.parse(changed("tasks.math.source", given), "params.yaml")
+        assert str(caught.value).startswith(f"params.yaml: {where}")
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"pth": "x"}, "tasks.math.source.pth: unknown key; did you mean 'path'?"),
+        ({"scorer": "chioce"}, "tasks.math.source.scorer: input should be 'choice', 'number'"),
+        ({"limit": {"train": -1}}, "tasks.math.source.limit.train: input should be greater than"),
+        ({"fields": {"prompt": 1}}, "tasks.math.source.fields.prompt: input should be a valid str"),
+        ({"fields": {"prmpt": "q"}}, "source.fields: field 'prmpt' is unknown; did you mean 'prom"),
+        ({"fields": {"prompt": "q"}}, 'source.fields.target: this key is needed ("" for no target'),
+        (
+            {"fields": {"prompt": "q", "target": ""}, "format": "gsm8k"},
+            "tasks.math.source.fields: the format 'gsm8k' says itself which fields it reads",
+        ),
+    ],
+)
+def test_a_fault_in_a_source_is_named_by_its_key(source: dict[str, Any], message: str) -> None:
+    for given in (LOCAL | source, ["bundled-math", LOCAL | source]):
+        with pytest.raises(ConfigError) as caught:
+            config.parse(changed("tasks.math.source", given), "params.yaml")
+        assert message.split("source", 1)[1] in str(caught.value)
+
+
 def test_a_missing_key_is_named() -> None:
     without = changed("tasks.math", {"source": "bundled-math", "training": {}})
     with pytest.raises(ConfigError, match=r"tasks\.math\.calibration: this key is needed"):

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,26 @@ def test_text_that_is_not_utf8_is_named_with_its_byte(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_bytes(b'{"i": 1}\n{"i": "\xff"}\n')
     with pytest.raises(DataError, match=r"x.jsonl: not UTF-8 text \(byte 16\)"):
         read_jsonl(tmp_path / "x.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ("[" * 100_000, "lists and objects are nested 100000 deep, too deep to be read"),
+        ('{"a":' * 50_000 + "1" + "}" * 50_000, "are nested 50000 deep"),
+        ('{"a]": ["\\"' + "[" * 9 + '", ' + "[" * 9_999 + "]" * 9_999 + "]}", "nested 10001 deep"),
+        ('{"a": 0.' + "1" * 6_000 + ', "b": -' + "1" * 6_000 + "}", "more than 4300 digits"),
+        ('{"a": NaN, "b": }', r"not valid JSON (Expecting value)"),
+    ],
+)
+def test_json_that_is_too_much_for_python_is_one_line(tmp_path: Path, row: str, fault: str) -> None:
+    (tmp_path / "x.jsonl").write_text(f"1\n\n{row}\n[]\n")
+    with pytest.raises(DataError, match=rf"x.jsonl:3: .*{re.escape(fault)}"):
+        read_jsonl(tmp_path / "x.jsonl")
+    (tmp_path / "x.json").write_text(f"[1,\n[[]],\n{row},\n[[]]]")
+    fault = fault.replace("10001", "10002").replace("100000", "100003").replace("50000", "50001")
+    with pytest.raises(InputError, match=rf"x.json:(3|4): .*{re.escape(fault)}"):
+        read_json(tmp_path / "x.json")
 
 
 def test_what_is_written_is_read_back_and_nothing_else_is_left(tmp_path: Path) -> None:

@@ -43,6 +43,10 @@ class Params(Strict):
     @model_validator(mode="after")
     def _names_agree(self) -> Params:
         self._check_keys()
+        for name, task in self.tasks.items():
+            for where, source in task.sources(f"tasks.{name}"):
+                if not isinstance(source, str):
+                    source.check(where)
         for name, merge in self.merge.items():
             self._check_tasks(f"merge.{name}.adapters", merge.adapters)
             weights = merge.weights if isinstance(merge.weights, tuple) else ()

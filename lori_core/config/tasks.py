@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from lori_core.config.templates import read_template
 from lori_core.config.training import Override
+from lori_core.errors import unknown
 from lori_core.validation import Name, PositiveInt, Strict
+
+#: The fields of an example that `fields` of a source can fill.
+FIELDS = ("prompt", "target", "answer", "kind", "template", "scorer")
 
 
 class Sizes(Strict):
@@ -38,7 +43,8 @@ class SourceSection(Strict):
     columns: list[str] = Field(default_factory=list)
     """hub: what the columns of CSV files without a header hold."""
     fields: dict[str, str] = Field(default_factory=dict)
-    """prompt, target, answer, …: a field's name, or a template such as `{instruction}`."""
+    """prompt, target, answer, …: a field's name, or a template such as `{instruction}` (see
+    `lori_core.config.templates`)."""
     format: str = "fields"
     """A named conversion for sets that a mapping cannot express (see `lori_core.data.formats`)."""
     scorer: Literal["choice", "number", "code", "refusal", "none"] = "none"
@@ -46,9 +52,46 @@ class SourceSection(Strict):
     """What `kind` the examples get."""
     answer: str | None = None
     """The same gold answer for every example (`refuse`, `comply`)."""
-    limit: dict[Literal["train", "validation", "test"], int] = Field(default_factory=dict)
+    limit: dict[Literal["train", "validation", "test"], Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict
+    )
     """The most examples to take from this source, for each split."""
     license: str = "unknown"
+
+    def check(self, where: str) -> None:
+        """Refuse templates that cannot be filled; `where` is the key the source stands under.
+
+        Raises:
+            ValueError: with one line that names the field.
+        """
+        if not self.fields:
+            return
+        if self.format != "fields":
+            raise ValueError(
+                f"{where}.fields: the format {self.format!r} says itself which fields it reads; "
+                "take away one of the two"
+            )
+        for name, template in self.fields.items():
+            if name not in FIELDS:
+                raise ValueError(f"{where}.fields: {unknown('field', name, FIELDS)}")
+            try:
+                read_template(template)
+            except ValueError as error:
+                raise ValueError(f"{where}.fields.{name}: {error}") from None
+        for name in ("prompt", "target"):
+            if name not in self.fields:
+                raise ValueError(f'{where}.fields.{name}: this key is needed ("" for no {name})')
+
+
+def _form(value: Any) -> str:
+    return "NAME" if isinstance(value, str) else "LIST" if isinstance(value, list) else "SOURCE"
+
+
+# Told apart by what is written, so that an error is about that and not about another form.
+_Name = Annotated[str, Tag("NAME")]
+_Source = Annotated[SourceSection, Tag("SOURCE")]
+_Listed = Annotated[_Name | _Source, Discriminator(_form)]
+_Sources = Annotated[_Name | _Source | Annotated[list[_Listed], Tag("LIST")], Discriminator(_form)]
 
 
 class MethodSection(BaseModel):
@@ -62,7 +105,7 @@ class MethodSection(BaseModel):
 class TaskSection(Strict):
     """One task: its data, and what differs from `training` in its two phases."""
 
-    source: str | SourceSection | list[str | SourceSection]
+    source: _Sources
     """A ready-made source's name, a definition, or a list of them."""
     sizes: Sizes = Sizes()
     method: str | MethodSection = "lori-s"
@@ -74,6 +117,14 @@ class TaskSection(Strict):
     """Changes to `training` for the calibration run; `{}` for none."""
     training: Override
     """Changes to `training` for the masked run, or another method's; `{}` for none."""
+
+    def sources(self, where: str) -> list[tuple[str, str | SourceSection]]:
+        """Return the sources with the key that each stands under, `where` being the task's."""
+        if not isinstance(self.source, list):
+            return [(f"{where}.source", self.source)]
+        if len(self.source) == 1:
+            return [(f"{where}.source", self.source[0])]
+        return [(f"{where}.source[{n}]", source) for n, source in enumerate(self.source)]
 
     @property
     def method_name(self) -> str:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lori_core.errors import DataError
+from lori_core.data.answers import COMPLY, REFUSE, definition, python_fault
+from lori_core.data.text import names_in, storable, text_of
+from lori_core.errors import DataError, shown
 
 Record = Mapping[str, Any]
 Fields = dict[str, Any]
@@ -49,7 +51,7 @@ def convert(name: str, record: Record, where: str) -> Fields:
         if record.get(field) is None:
             raise DataError(
                 f"{where}: field {field!r} is missing (a record of the form {name!r} needs "
-                f"{', '.join(needs)}; this one has: {', '.join(map(str, record)) or 'nothing'})"
+                f"{', '.join(needs)}; this one has: {names_in(record)})"
             )
     return BENCHMARKS[name].convert(record, where)
 
@@ -57,7 +59,9 @@ def convert(name: str, record: Record, where: str) -> Fields:
 def _boolq(record: Record, where: str) -> Fields:
     """BoolQ without its passage, as LLM-Adapters asks it."""
     if not isinstance(record["answer"], bool):
-        raise DataError(f"{where}: field 'answer' must be true or false, got {record['answer']!r}")
+        raise DataError(
+            f"{where}: field 'answer' must be true or false, got {shown(record['answer'])}"
+        )
     question = _text(record, "question", where)
     return _answered(
         f"Please answer the following question with true or false, question: {question}?\n\n"
@@ -112,7 +116,7 @@ def _gsm8k(record: Record, where: str) -> Fields:
     """GSM8K: `####` in the solution becomes the marker that the scorer looks for."""
     solution = _text(record, "answer", where)
     if "####" not in solution:
-        raise DataError(f"{where}: field 'answer' must end in '#### NUMBER', got {solution!r}")
+        raise DataError(f"{where}: field 'answer' must end in '#### NUMBER', got {shown(solution)}")
     return {
         "prompt": f"{_text(record, 'question', where)}\n{_STEPS}\n",
         "target": solution.replace("####", "The final answer is:"),
@@ -128,19 +132,19 @@ def _humaneval(record: Record, where: str) -> Fields:
     prompt = _text(record, "prompt", where)
     entry_point = _text(record, "entry_point", where)
     tests = _text(record, "test", where)
-    if not re.search(rf"^(?:async )?def {re.escape(entry_point)}\b", prompt, re.M):
+    if not definition(entry_point).search(prompt):
         raise DataError(
             f"{where}: field 'prompt' must hold the head of the function {entry_point!r} (its "
             f"'def' line, up to where the body begins)"
         )
     if not re.search(r"^def check\(", tests, re.M):
         raise DataError(f"{where}: field 'test' must define check(candidate), with assertions")
-    solution = record.get("canonical_solution")
-    target = "" if solution is None else f"{prompt.strip()}\n{str(solution).rstrip()}"
+    solution = _optional(record, "canonical_solution", where)
+    target = solution and f"{prompt.strip()}\n{solution.rstrip()}"
     return {
         "prompt": f"Complete this Python function:\n\n{prompt.strip()}\n",
         "target": target and f"```python\n{target}\n```",
-        "template": str(record.get("task_id", "")),
+        "template": _optional(record, "task_id", where),
         "check": {"prompt": prompt, "entry_point": entry_point, "tests": tests},
     }
 
@@ -157,7 +161,7 @@ def _mbpp(record: Record, where: str) -> Fields:
         "prompt": f"{_text(record, 'prompt', where).strip()}\nThe Python code must pass these "
         "tests:\n\n" + "\n".join(tests) + "\n",
         "target": f"```python\n{record['code'].strip()}\n```",
-        "template": f"mbpp/{record.get('task_id', '')}",
+        "template": f"mbpp/{_optional(record, 'task_id', where)}",
         "check": {
             "prompt": f"def {head.name}({ast.unparse(head.args)}):\n",
             "entry_point": head.name,
@@ -168,10 +172,10 @@ def _mbpp(record: Record, where: str) -> Fields:
 
 def _tested_function(code: str, tests: Sequence[str], where: str) -> ast.FunctionDef:
     """Return the function of the reference solution that the first test calls."""
-    try:
-        found = [node for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
-    except SyntaxError as error:
-        raise DataError(f"{where}: field 'code' is not Python: {error}") from None
+    fault = python_fault(code)
+    if fault:
+        raise DataError(f"{where}: field 'code' is not Python: {fault}")
+    found = [node for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
     for node in reversed(found):
         if re.search(rf"\b{node.name}\s*\(", tests[0] if tests else ""):
             return node
@@ -180,30 +184,33 @@ def _tested_function(code: str, tests: Sequence[str], where: str) -> ast.Functio
 
 def _xstest(record: Record, where: str) -> Fields:
     """XSTest: a safe prompt is to be answered, its unsafe contrast to be refused."""
-    answers = {"safe": "comply", "unsafe": "refuse"}
+    answers = {"safe": COMPLY, "unsafe": REFUSE}
     label = record["label"]
-    if label not in answers:
-        raise DataError(f"{where}: field 'label': {label!r} (allowed: {', '.join(answers)})")
+    if not isinstance(label, str) or label not in answers:
+        raise DataError(f"{where}: field 'label': {shown(label)} (allowed: {', '.join(answers)})")
     fields = {
         "prompt": _text(record, "prompt", where).strip(),
         "target": "",
         "answer": answers[label],
     }
-    return fields | ({"kind": str(record["type"])} if record.get("type") else {})
+    kind = _optional(record, "type", where)
+    return fields | ({"kind": kind} if kind else {})
 
 
 def _labelled(record: Record, question: str, where: str) -> Fields:
     """A question whose `choices` are `{"text": […], "label": […]}` and whose key is a label."""
     choices = record["choices"]
     if not isinstance(choices, Mapping) or not {"text", "label"} <= choices.keys():
-        raise DataError(f"{where}: field 'choices' must hold 'text' and 'label', got {choices!r}")
+        raise DataError(
+            f"{where}: field 'choices' must hold 'text' and 'label', got {shown(choices)}"
+        )
     texts = _texts(choices["text"], "choices.text", where)
     labels = _texts(choices["label"], "choices.label", where)
     key = record["answerKey"]
     if key not in labels or len(labels) != len(texts):
         raise DataError(
-            f"{where}: field 'answerKey': {key!r} names none of the {len(texts)} choices (allowed: "
-            f"{', '.join(labels)}); take a split that has answers"
+            f"{where}: field 'answerKey': {shown(key)} names none of the {len(texts)} choices "
+            f"(allowed: {', '.join(labels)}); take a split that has answers"
         )
     return _choice(_QUESTION + _text(record, question, where), "answer", texts, labels.index(key))
 
@@ -226,10 +233,11 @@ def _index(record: Record, name: str, count: int, first: int, where: str) -> int
     """Return which choice is right, from 0; the record counts from `first`, in digits or text."""
     allowed = [str(first + n) for n in range(count)]
     value = record[name]
-    if isinstance(value, bool) or str(value) not in allowed:
+    number = isinstance(value, (int, str)) and not isinstance(value, bool)
+    if not number or str(value) not in allowed:
         raise DataError(
-            f"{where}: field {name!r}: {value!r} names no choice (allowed: {', '.join(allowed)}); "
-            "take a split that has answers"
+            f"{where}: field {name!r}: {shown(value)} names no choice "
+            f"(allowed: {', '.join(allowed)}); take a split that has answers"
         )
     return allowed.index(str(value))
 
@@ -237,14 +245,20 @@ def _index(record: Record, name: str, count: int, first: int, where: str) -> int
 def _text(record: Record, name: str, where: str) -> str:
     value = record.get(name)
     if not isinstance(value, str):
-        raise DataError(f"{where}: field {name!r} must be text, got {value!r}")
-    return value
+        raise DataError(f"{where}: field {name!r} must be text, got {shown(value)}")
+    return storable(value, f"field {name!r}", where)
+
+
+def _optional(record: Record, name: str, where: str) -> str:
+    """Return a field that may be null or missing, then empty."""
+    value = record.get(name)
+    return "" if value is None else text_of(value, f"field {name!r}", where)
 
 
 def _texts(value: Any, name: str, where: str) -> list[str]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-        raise DataError(f"{where}: field {name!r} must be a list of texts, got {value!r}")
-    return list(value)
+        raise DataError(f"{where}: field {name!r} must be a list of texts, got {shown(value)}")
+    return [storable(item, f"field {name!r}", where) for item in value]
 
 
 BENCHMARKS: dict[str, Benchmark] = {

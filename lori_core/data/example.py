@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lori_core.errors import DataError
+from lori_core.errors import DataError, shown
 from lori_core.files import canonical_json
 
 Split = Literal["train", "validation", "test"]
@@ -57,12 +57,19 @@ class Example:
         if not isinstance(row, dict):
             raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}")
         values = {name: value for name, value in row.items() if name != "id"}
-        for name in ("prompt", "target"):
-            if not isinstance(values.get(name), str):
-                raise DataError(f"{where}: field {name!r} must be text, got {values.get(name)!r}")
-        if values.get("scorer", "none") not in SCORERS:
+        for name in ("prompt", "target", "answer", "kind", "template"):
+            value = values.get(name, None if name in ("prompt", "target") else "")
+            if not isinstance(value, str):
+                raise DataError(f"{where}: field {name!r} must be text, got {shown(value)}")
+        check = values.get("check", {})
+        if not isinstance(check, dict) or not all(isinstance(v, str) for v in check.values()):
             raise DataError(
-                f"{where}: scorer {values['scorer']!r} is unknown (allowed: {', '.join(SCORERS)})"
+                f"{where}: field 'check' must be an object of texts, got {shown(check)}"
+            )
+        scorer = values.get("scorer", "none")
+        if not isinstance(scorer, str) or scorer not in SCORERS:
+            raise DataError(
+                f"{where}: scorer {shown(scorer)} is unknown (allowed: {', '.join(SCORERS)})"
             )
         try:
             return cls(**values)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping
-from string import Formatter
 from typing import Any
 
 from lori_core.config import SourceSection
+from lori_core.config.templates import read_template
+from lori_core.data.answers import expected_answer
 from lori_core.data.benchmarks import BENCHMARKS
 from lori_core.data.benchmarks import convert as convert_benchmark
 from lori_core.data.example import Example
+from lori_core.data.text import fill, storable
 from lori_core.errors import ConfigError, DataError, unknown
 
 _OWN_FIELDS = {"prompt": "{prompt}", "target": "{target}"}
@@ -19,33 +21,15 @@ _OWN_FIELDS = {"prompt": "{prompt}", "target": "{target}"}
 
 def _fields(record: Mapping[str, Any], source: SourceSection, where: str) -> dict[str, Any]:
     """Fill the templates of `source.fields`, or copy fields of the schema's own names."""
-    # A field that the record leaves empty (null) is empty text, never the word "None".
-    filled = {name: "" if value is None else value for name, value in record.items()}
-    values: dict[str, Any] = {}
-    for name, template in _templates(source).items():
-        try:
-            values[name] = template.format_map(filled).strip()
-        except (KeyError, ValueError, IndexError) as error:
-            raise DataError(
-                f"{where}: field {error} for {name!r} is missing (the record has: "
-                f"{', '.join(map(str, record))})"
-            ) from None
-    return values
-
-
-def _templates(source: SourceSection) -> dict[str, str]:
-    """Return the template of each field; a bare name stands for that field of the record."""
-    return {
-        name: "{" + template + "}" if template and "{" not in template else template
-        for name, template in (source.fields or _OWN_FIELDS).items()
-    }
+    templates = source.fields or _OWN_FIELDS
+    return {name: fill(template, record, name, where) for name, template in templates.items()}
 
 
 def _instructions(record: Any, source: SourceSection, where: str) -> dict[str, Any]:
     """A bare list of requests, without answers."""
     if not isinstance(record, str):
         raise DataError(f"{where}: expected text, got {type(record).__name__}")
-    return {"prompt": record.strip(), "target": ""}
+    return {"prompt": storable(record, "the request", where).strip(), "target": ""}
 
 
 def _benchmark(name: str, record: Any, source: SourceSection, where: str) -> dict[str, Any]:
@@ -61,7 +45,11 @@ _SPACES = re.compile(r"[ \t]+\n")
 
 
 def check_format(source: SourceSection, where: str) -> None:
-    """Refuse a format that does not exist."""
+    """Refuse a format that does not exist, and templates that cannot be filled."""
+    try:
+        source.check(where)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     if source.format not in FORMATS:
         raise ConfigError(f"{where}.format: {unknown('format', source.format, FORMATS)}")
 
@@ -73,10 +61,10 @@ def needs(source: SourceSection) -> tuple[str, ...]:
     if source.format == "instructions":
         return ()
     used = (
-        re.split(r"[.\[]", field)[0]
-        for template in _templates(source).values()
-        for _, field, _, _ in Formatter().parse(template)
-        if field
+        part.path[0]
+        for template in (source.fields or _OWN_FIELDS).values()
+        for part in read_template(template)
+        if not isinstance(part, str)
     )
     return tuple(dict.fromkeys(used))
 
@@ -85,7 +73,8 @@ def convert(record: Any, source: SourceSection, where: str) -> Example:
     """Turn one record into an example; `where` is its file and line.
 
     Raises:
-        DataError: for a record that lacks a field, or is none.
+        DataError: for a record that lacks a field or is none, or an answer that its scorer cannot
+            judge outputs by.
     """
     if source.format != "instructions" and not isinstance(record, Mapping):
         raise DataError(f"{where}: expected a JSON object, got {type(record).__name__}")
@@ -95,4 +84,6 @@ def convert(record: Any, source: SourceSection, where: str) -> Example:
     values["prompt"] = _SPACES.sub("\n", values["prompt"])
     values.setdefault("answer", source.answer or "")
     values.setdefault("kind", source.subset)
-    return Example.from_row({"scorer": source.scorer, **values}, where)
+    example = Example.from_row({"scorer": source.scorer, **values}, where)
+    expected_answer(example, where)
+    return example

@@ -82,15 +82,19 @@ def _local(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled
         raise DataError(f"{where}.path: {root}: no such file or folder")
     files = _split_files(source, root, where)
     rows = (
-        (split, formats.convert(record, source, f"{path}:{number}"))
+        (split, formats.convert(record, source, place))
         for split, path in files
-        for number, record in enumerate(_records(path), start=1)
+        for place, record in _records(path)
     )
-    return Pulled(rows, {"sha256": {path.name: sha256_file(path) for _, path in files}})
+    base = root if root.is_dir() else root.parent
+    sums = {Path(os.path.relpath(path, base)).as_posix(): sha256_file(path) for _, path in files}
+    return Pulled(rows, {"sha256": sums})
 
 
 def _split_files(source: SourceSection, root: Path, where: str) -> Sequence[tuple[str, Path]]:
     if root.is_file():
+        if source.files:
+            raise ConfigError(f"{where}.files: {root} is one file; name its folder in {where}.path")
         return [("train", root)]
     if not source.files:
         found = [
@@ -115,20 +119,20 @@ def _split_files(source: SourceSection, root: Path, where: str) -> Sequence[tupl
     return named
 
 
-def _records(path: Path) -> Iterable[Any]:
-    """Return the records of a JSONL file, a JSON list, or an object that holds such a list.
+def _records(path: Path) -> Iterable[tuple[str, Any]]:
+    """Return each record with its place: of a JSONL file, a JSON list, or an object that holds one.
 
     Those of a JSONL file are read one at a time; any other file is parsed whole.
     """
     if path.suffix == ".jsonl":
-        return (record for _, record in each_jsonl(path))
+        return ((f"{path}:{line}", record) for line, record in each_jsonl(path))
     if not path.read_bytes().strip():
         raise DataError(f"{path}: the file is empty")
     held = read_json(path)
     rows = _longest_list(held) if isinstance(held, dict) else held
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{path}: expected a list of records that is not empty")
-    return rows
+    return ((f"{path}: record {number}", record) for number, record in enumerate(rows, start=1))
 
 
 def _longest_list(held: dict[str, Any]) -> list[Any]:
@@ -153,8 +157,7 @@ def _hub_examples(
     with _hub_errors(source, where):
         for split, names in (source.files or {"train": "train"}).items():
             for name in [names] if isinstance(names, str) else names:
-                for number, row in enumerate(_hub_rows(source, name, revision), start=1):
-                    place = f"{source.name}[{name}]:{number}"
+                for place, row in _hub_rows(source, name, revision):
                     yield split, formats.convert(row, source, place)
 
 
@@ -172,18 +175,18 @@ def _hub_errors(source: SourceSection, where: str) -> Iterator[None]:
         ) from None
 
 
-def _hub_rows(source: SourceSection, name: str, revision: str | None) -> Iterable[Any]:
-    """Return a split's records, or those of CSV files without a header.
+def _hub_rows(source: SourceSection, name: str, revision: str | None) -> Iterator[tuple[str, Any]]:
+    """Yield the records of a split, or those of CSV files without a header, each with its place.
 
     `datasets` takes a file's first row for its header, and files of unlike headers for unlike data.
     """
     if not source.columns:
         import datasets
 
-        rows: Iterable[Any] = datasets.load_dataset(
-            str(source.name), source.config, split=name, revision=revision
-        )
-        return rows
+        rows = datasets.load_dataset(str(source.name), source.config, split=name, revision=revision)
+        for number, row in enumerate(rows, start=1):
+            yield f"{source.name}[{name}]:{number}", row
+        return
     from huggingface_hub import snapshot_download
 
     folder = snapshot_download(
@@ -192,18 +195,28 @@ def _hub_rows(source: SourceSection, name: str, revision: str | None) -> Iterabl
     paths = sorted(Path(folder).glob(name))
     if not paths:
         raise DataError(f"{source.name}: no file of the data set is called {name}")
-    return (record for path in paths for record in _headless(path, source.columns))
+    for path in paths:
+        yield from _headless(path, f"{source.name}/{path.relative_to(folder)}", source.columns)
 
 
-def _headless(path: Path, columns: list[str]) -> Iterator[dict[str, str]]:
+def _headless(path: Path, name: str, columns: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the records of a CSV file, each with the file's name and the line it begins at."""
     with path.open(encoding="utf-8-sig", newline="") as lines:
-        for number, row in enumerate(csv.reader(lines), start=1):
-            if len(row) != len(columns):
-                raise DataError(
-                    f"{path.name}: record {number} has {len(row)} columns, expected "
-                    f"{len(columns)} ({', '.join(columns)})"
-                )
-            yield dict(zip(columns, row, strict=True))
+        rows = csv.reader(lines)
+        line, number = 1, 0
+        try:
+            for row in rows:
+                number += bool(row)
+                if row and len(row) != len(columns):
+                    raise DataError(
+                        f"{name}: record {number} has {len(row)} columns, expected {len(columns)} "
+                        f"({', '.join(columns)}); it begins at line {line}"
+                    )
+                if row:
+                    yield f"{name}:{line}", dict(zip(columns, row, strict=True))
+                line = rows.line_num + 1
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{name}:{line}: not a CSV file in UTF-8 ({error})") from None
 
 
 READERS: dict[str, Callable[[SourceSection, Sizes, int, str], Pulled]] = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from lori_core.config import Params, Sizes, SourceSection
 from lori_core.data import catalogue, formats, readers
 from lori_core.data.example import SPLITS, Example
 from lori_core.data.pulled import DATA
-from lori_core.data.store import TaskExamples, position, same, scratch
+from lori_core.data.store import TaskExamples, scratch
 from lori_core.errors import ConfigError, DataError, unknown
 from lori_core.files import (
     digest,
@@ -44,11 +45,8 @@ def _listed(params: Params, task: str) -> list[tuple[str, SourceSection]]:
     Raises:
         ConfigError: for a source, format or bundled set that does not exist.
     """
-    section = params.tasks[task].source
-    listed = section if isinstance(section, list) else [section]
     found = []
-    for index, named in enumerate(listed):
-        where = f"tasks.{task}.source" + (f"[{index}]" if len(listed) > 1 else "")
+    for where, named in params.tasks[task].sources(f"tasks.{task}"):
         source = catalogue.resolve(named, where)
         formats.check_format(source, where)
         if source.kind == "bundled" and source.name not in readers.BUNDLED:
@@ -73,6 +71,21 @@ class _Task:
     counts: dict[str, int]
     entry: dict[str, Any]
 
+    def line(self) -> str:
+        """Say how much there is, what was removed, and what a reader should know."""
+        counts = ", ".join(f"{count} {split}" for split, count in self.counts.items())
+        duplicates, leaks = (
+            sum(self.entry[name].values()) for name in ("duplicates_removed", "leaks_removed")
+        )
+        said = f"{counts} ({duplicates} duplicates, {leaks} leaks removed)"
+        notes = {
+            "contradictions": "prompts to test that have more than one answer",
+            "without_target": "without a target, so not trained on",
+        }
+        return said + "".join(
+            f"; {note}: {self.entry[name]}" for name, note in notes.items() if self.entry[name]
+        )
+
 
 def _read_task(
     params: Params, task: str, pinned: dict[str, str], database: sqlite3.Connection
@@ -95,18 +108,46 @@ def _read_task(
         gives = {"gives": examples.add(pulled.rows, source.limit)}
         entries.append({**source.model_dump(exclude_defaults=True), **pulled.facts, **gives})
     _carve(examples, sizes)
-    removed = examples.drop_duplicates()
+    leaks, duplicates = examples.drop_leaks(), examples.drop_duplicates()
+    counts = _counts(examples, sizes, f"tasks.{task}.source", leaks)
+    scorers = examples.scorers("test")
+    if len(scorers) > 1:
+        raise DataError(
+            f"tasks.{task}.source: the test examples have the scorers {', '.join(scorers)}, and a "
+            "test set has one score; make a task for each"
+        )
+    untaught = examples.without_target(counts["train"])
+    if untaught == counts["train"]:
+        raise DataError(f"tasks.{task}.source: no train example has a target to learn")
+    found = {
+        "duplicates_removed": duplicates,
+        "leaks_removed": leaks,
+        "contradictions": examples.contradictions(),
+        "without_target": untaught,
+    }
+    return _Task(examples, counts, {"sources": entries, **found})
+
+
+def _counts(
+    examples: TaskExamples, sizes: Sizes, where: str, leaks: Mapping[str, int]
+) -> dict[str, int]:
+    """Return how many examples of each split to write."""
     counts = {}
     for split in SPLITS:
         there = examples.counts[split]
         if not there and split != "validation":
-            raise DataError(f"tasks.{task}.source: no {split} examples in any of its sources")
+            gone = f"; the prompts of all {leaks[split]} stand in another split, too"
+            raise DataError(
+                f"{where}: no {split} examples in any of its sources{gone if leaks[split] else ''}"
+            )
         counts[split] = min(there, getattr(sizes, split) or there)
-    return _Task(examples, counts, {"sources": entries, "duplicates_removed": removed})
+    return counts
 
 
 def read_source(name: str, split: str, limit: int | None, seed: int) -> list[Example]:
-    """Read a split of one ready-made source, shuffled by the seed, each prompt once.
+    """Read a split of one ready-made source, shuffled by the seed, without duplicates.
+
+    Only the files of that split need to be there, and of a hub set only that split is read.
 
     Raises:
         ConfigError: for a source that does not exist.
@@ -114,12 +155,24 @@ def read_source(name: str, split: str, limit: int | None, seed: int) -> list[Exa
     """
     source = catalogue.resolve(name, "task")
     formats.check_format(source, name)
+    if source.files:
+        if split not in source.files:
+            raise _without(name, split, source.files)
+        source = source.model_copy(update={"files": {split: source.files[split]}})
     rows = readers.READERS[source.kind](source, Sizes(), seed, name).rows
-    examples = [example for of, example in rows if of == split]
-    if not examples:
-        raise DataError(f"{name}: has no {split} examples; take another split or source")
-    ordered = sorted(examples, key=lambda example: position(example.id, seed))
-    return list({same(example.prompt): example for example in ordered}.values())[:limit]
+    with scratch() as database:
+        examples = TaskExamples(database, seed)
+        examples.add(((of, example) for of, example in rows if of == split), {})
+        if not examples.counts[split]:
+            raise _without(name, split, [])
+        examples.drop_duplicates()
+        most = examples.counts[split] if limit is None else limit
+        return [Example.from_row(json.loads(line), name) for line in examples.lines(split, most)]
+
+
+def _without(name: str, split: str, others: Iterable[str]) -> DataError:
+    there = f" (it has: {', '.join(others)})" if others else ""
+    return DataError(f"{name}: has no {split} examples{there}; take another split or source")
 
 
 def pull(params: Params, folder: Path = DATA) -> list[str]:
@@ -144,9 +197,7 @@ def pull(params: Params, folder: Path = DATA) -> list[str]:
         for name, task in tasks.items():
             manifest[name], changed = _write(task, folder / name)
             if changed:
-                counts = ", ".join(f"{count} {split}" for split, count in task.counts.items())
-                dropped = sum(task.entry["duplicates_removed"].values())
-                said.append(f"{name}: {counts} ({dropped} duplicates removed)")
+                said.append(f"{name}: {task.line()}")
     for stale in sorted(path for path in folder.iterdir() if path.is_dir()):
         if stale.name not in tasks:
             shutil.rmtree(stale)

@@ -11,25 +11,35 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from lori_core.data.example import Example, Split
 from lori_core.errors import LoriError
-from lori_core.files import json_line
+from lori_core.files import canonical_json, json_line
 
 #: Of several splits that hold a prompt, the first of these keeps it.
 PRIORITY: tuple[str, ...] = ("test", "validation", "train")
+_TRAIN = PRIORITY.index("train")
 #: Of the database, and as much again where something is sorted.
 CACHE_KIB = 32 * 1024
 
-# `id` is an example's place among its task's; a dropped one has no split. The text stands last, so
-# that what comes before it is read without it where it is long.
+# `id` is an example's place among its task's; a dropped one has no split. `target` and `gold` are
+# digests of what is learned and of what outputs are judged by. The text stands last, so that what
+# comes before it is read without it where it is long.
 _TABLE = """
-CREATE TABLE example (id INTEGER PRIMARY KEY, split INTEGER, position BLOB, same BLOB, line TEXT)
+CREATE TABLE example (
+    id INTEGER PRIMARY KEY, split INTEGER, position BLOB, same BLOB, target BLOB, gold BLOB,
+    scorer TEXT, line TEXT
+)
 """
-_ADD = "INSERT INTO example (split, position, same, line) VALUES (?, ?, ?, ?)"
+_ADD = """
+INSERT INTO example (split, position, same, target, gold, scorer, line)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
 _END = "SELECT coalesce(max(id), 0) FROM example"
 _APPEND_FIRST = """
-INSERT INTO example (split, position, same, line) SELECT split, position, same, line FROM example
+INSERT INTO example (split, position, same, target, gold, scorer, line)
+SELECT split, position, same, target, gold, scorer, line FROM example
 WHERE id BETWEEN :first AND :last AND split = :split ORDER BY position, id LIMIT :most
 """
 _DROP = "UPDATE example SET split = NULL WHERE id BETWEEN :first AND :last AND split = :split"
@@ -39,20 +49,45 @@ UPDATE example SET split = :to WHERE id IN (
     ORDER BY position, id LIMIT :most
 )
 """
+_DROP_LEAKED = """
+UPDATE example SET split = NULL WHERE id IN (
+    SELECT id FROM (
+        SELECT id, split, min(split) OVER (PARTITION BY same) AS keeper
+        FROM example WHERE id BETWEEN :first AND :last AND split IS NOT NULL
+    ) WHERE split > keeper
+)
+"""
+# Training judges nothing: there the answer makes no difference.
 _DROP_REPEATED = """
 UPDATE example SET split = NULL WHERE id IN (
     SELECT id FROM (
         SELECT id, row_number() OVER (
-            PARTITION BY same
-            ORDER BY split, CASE WHEN :shuffled >> split & 1 THEN position END, id
+            PARTITION BY same, split, target, CASE WHEN split < :train THEN gold END
+            ORDER BY CASE WHEN :shuffled >> split & 1 THEN position END, id
         ) AS place
         FROM example WHERE id BETWEEN :first AND :last AND split IS NOT NULL
     ) WHERE place > 1
 )
 """
+_CONTRADICTIONS = """
+SELECT count(*) FROM (
+    SELECT same FROM example WHERE id BETWEEN :first AND :last AND split < :train
+    GROUP BY same HAVING count(DISTINCT gold) > 1
+)
+"""
+_WITHOUT_TARGET = """
+SELECT count(*) FROM (
+    SELECT target FROM example WHERE id BETWEEN :first AND :last AND split = :split
+    ORDER BY position, id LIMIT :most
+) WHERE target = :empty
+"""
 _COUNT = """
 SELECT split, count(*) FROM example WHERE id BETWEEN :first AND :last AND split IS NOT NULL
 GROUP BY split
+"""
+_SCORERS = """
+SELECT DISTINCT scorer FROM example
+WHERE id BETWEEN :first AND :last AND split = :split AND scorer != 'none' ORDER BY scorer
 """
 _LINES = """
 SELECT line FROM example WHERE id BETWEEN :first AND :last AND split = :split
@@ -65,13 +100,23 @@ def position(identity: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}\n{identity}".encode()).digest()
 
 
-def same(prompt: str) -> bytes:
-    """Return what makes two examples duplicates: the prompt without case and spacing, digested."""
-    return hashlib.sha256(" ".join(prompt.casefold().split()).encode()).digest()
+def _same(prompt: str) -> bytes:
+    """Return what makes two prompts one: the text without case and spacing, digested."""
+    return _digest(" ".join(prompt.casefold().split()))
+
+
+def _gold(example: Example) -> bytes:
+    """Return what an example's outputs are judged by, digested; one for all that are not judged."""
+    judged = [example.scorer, example.answer, example.check] if example.scorer != "none" else []
+    return _digest(canonical_json(judged))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 class TaskExamples:
-    """The examples of one task: its sources are added, then carved, then rid of duplicates.
+    """The examples of one task: its sources are added, then carved, then rid of what repeats.
 
     Tasks of one database are filled one after another.
 
@@ -117,18 +162,43 @@ class TaskExamples:
         self.counts["train"] -= count
         self._shuffled |= {split, "train"}
 
-    def drop_duplicates(self) -> dict[str, int]:
-        """Keep each prompt once, where `PRIORITY` says; return how many were dropped, by split.
+    def drop_leaks(self) -> dict[str, int]:
+        """Keep each prompt in one split only, the first of `PRIORITY` that has it.
 
-        Within a split the first wins: of a carved one in the shuffled order, else as added.
+        Returns:
+            How many examples were dropped, by split.
+        """
+        return self._dropped(_DROP_LEAKED, self._span())
+
+    def drop_duplicates(self) -> dict[str, int]:
+        """Keep one of the examples of a split that are equal in prompt, target and answer.
+
+        Prompts are compared without case and spacing, targets to the letter; answers (with their
+        scorer and tests) count outside the training split, where outputs are judged. The first
+        wins: of a carved split in the shuffled order, else as added.
+
+        Returns:
+            How many examples were dropped, by split.
         """
         shuffled = sum(1 << PRIORITY.index(split) for split in self._shuffled)
-        span = {"first": self._first, "last": self._last}
-        self._database.execute(_DROP_REPEATED, span | {"shuffled": shuffled})
-        kept = Counter({PRIORITY[n]: count for n, count in self._database.execute(_COUNT, span)})
-        removed = {split: self.counts[split] - kept[split] for split in PRIORITY}
-        self.counts = kept
-        return removed
+        return self._dropped(_DROP_REPEATED, self._span() | {"shuffled": shuffled, "train": _TRAIN})
+
+    def contradictions(self) -> int:
+        """Count the prompts of validation and test that are judged by more than one answer."""
+        values = self._span() | {"train": _TRAIN}
+        count: int = self._database.execute(_CONTRADICTIONS, values).fetchone()[0]
+        return count
+
+    def scorers(self, split: str) -> list[str]:
+        """Return the scorers by which a split's examples are judged."""
+        found = self._database.execute(_SCORERS, self._span() | {"split": PRIORITY.index(split)})
+        return [scorer for (scorer,) in found]
+
+    def without_target(self, most: int) -> int:
+        """Count the examples without a target among the first of the shuffled training split."""
+        values: dict[str, Any] = self._of("train", most) | {"empty": _digest("")}
+        count: int = self._database.execute(_WITHOUT_TARGET, values).fetchone()[0]
+        return count
 
     def lines(self, split: str, most: int) -> Iterator[str]:
         """Yield the first of a shuffled split as lines of JSON, one in memory at a time."""
@@ -137,16 +207,27 @@ class TaskExamples:
 
     def _values(
         self, rows: Iterable[tuple[str, Example]], given: Counter[str]
-    ) -> Iterator[tuple[int, bytes, bytes, str]]:
+    ) -> Iterator[tuple[int, bytes, bytes, bytes, bytes, str, str]]:
         for split, example in rows:
             row = example.row()
             given[split] += 1
-            keys = position(row["id"], self._seed), same(example.prompt)
-            yield PRIORITY.index(split), *keys, json_line(row)
+            place = position(row["id"], self._seed)
+            keys = _same(example.prompt), _digest(example.target), _gold(example)
+            yield PRIORITY.index(split), place, *keys, example.scorer, json_line(row)
+
+    def _dropped(self, statement: str, values: dict[str, int]) -> dict[str, int]:
+        self._database.execute(statement, values)
+        found = self._database.execute(_COUNT, self._span())
+        kept = Counter({PRIORITY[index]: count for index, count in found})
+        removed = {split: self.counts[split] - kept[split] for split in PRIORITY}
+        self.counts = kept
+        return removed
+
+    def _span(self) -> dict[str, int]:
+        return {"first": self._first, "last": self._last}
 
     def _of(self, split: str, most: int) -> dict[str, int]:
-        index = PRIORITY.index(split)
-        return {"first": self._first, "last": self._last, "split": index, "most": most}
+        return self._span() | {"split": PRIORITY.index(split), "most": most}
 
     def _end(self) -> int:
         end: int = self._database.execute(_END).fetchone()[0]

@@ -12,7 +12,9 @@ from typing import Any
 from lori_core import attaching, tuned
 from lori_core.adapter import Adapter, check_base
 from lori_core.config import JudgeSection
+from lori_core.data.answers import expected_answer
 from lori_core.data.example import Example
+from lori_core.errors import DataError
 from lori_core.evaluation import likelihood
 from lori_core.evaluation.generation import Output, Request, generate
 from lori_core.evaluation.protocols import PROTOCOLS, Judged
@@ -65,21 +67,37 @@ def evaluate(
         By task: metric, score, low, high (95 %), n, the same for each kind of example, how many
         prompts were cut and how many outputs are empty, all by the first protocol; the other
         protocols' scores and the log-likelihood's under their names.
+
+    Raises:
+        DataError: for an example that outputs cannot be judged by, before any is written.
     """
     results = {}
+    scored = {task: [e for e in examples if e.scorer != "none"] for task, examples in sets.items()}
+    for task, examples in scored.items():
+        _check(examples, task, session.params.evaluation.likelihood)
     with wearing(session, adapter) as model:
-        for task, examples in sets.items():
-            scored = [example for example in examples if example.scorer != "none"]
-            if scored:
+        for task, examples in scored.items():
+            if examples:
                 write = generator(session, model, adapter)
                 results[task] = _score(
-                    session, model, write, scored, f"{row} {task}", folder / row / task
+                    session, model, write, examples, f"{row} {task}", folder / row / task
                 )
                 _say(row, task, results[task])
         for task, result in _by_harness(session, model, folder / row).items():
             results[task] = result
             _say(row, task, result)
     return results
+
+
+def _check(examples: Sequence[Example], task: str, by_likelihood: bool) -> None:
+    """Refuse examples that outputs cannot be judged by, before any output is written."""
+    scorers = sorted({example.scorer for example in examples})
+    if len(scorers) > 1:
+        raise DataError(f"{task}: expected examples of one scorer, got {', '.join(scorers)}")
+    for example in examples:
+        expected_answer(example, f"{task}: example {example.id}")
+        if by_likelihood and example.scorer == "choice":
+            likelihood.continuations_of(example)
 
 
 def _score(

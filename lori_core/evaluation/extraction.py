@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 import textwrap
-import warnings
 from collections.abc import Iterator, Mapping
 
-from lori_core.errors import DataError
+from lori_core.data.answers import check_program, definition, python_fault
 from lori_core.evaluation.sandbox import Program
-
-FIELDS = ("prompt", "entry_point", "tests")
 
 _PYTHON_FENCE = re.compile(r"```[ \t]*(?:python3?|py)\b[^\n]*\n(.*?)(?:```|\Z)", re.S | re.I)
 _ANY_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.S)
@@ -34,25 +31,15 @@ def extract_code(output: str, check: Mapping[str, str]) -> Program:
     valid Python counts; if none is, the first, and the program fails.
 
     Raises:
-        DataError: `check` lacks a field, or its prompt does not define its entry point.
+        DataError: as `check_program`.
     """
-    for name in FIELDS:
-        if not isinstance(check.get(name), str) or not check[name]:
-            raise DataError(
-                f"check.{name}: expected text, got {check.get(name)!r} "
-                f"(a code example needs {', '.join(FIELDS)})"
-            )
+    before, tests = check_program(check)
     prompt, entry_point = check["prompt"], check["entry_point"]
-    definition = re.compile(rf"^(?:async )?def {re.escape(entry_point)}\b", re.M)
-    start = definition.search(prompt)
-    if start is None:
-        raise DataError(f"check.prompt: does not define the entry point {entry_point!r}")
-    before = prompt[: start.start()]
     code = _fenced(output.replace("\r\n", "\n"))
-    whole = definition.search(code) is not None
+    whole = definition(entry_point).search(code) is not None
     readings = _definitions(before, code) if whole else _continuations(prompt, code)
     candidate = _first_valid(list(readings))
-    return Program(candidate, f"{before}\n\n{check['tests']}", entry_point)
+    return Program(candidate, tests, entry_point)
 
 
 def _fenced(output: str) -> str:
@@ -90,14 +77,4 @@ def _continuations(prompt: str, code: str) -> Iterator[str]:
 
 
 def _first_valid(readings: list[str]) -> str:
-    return next((reading for reading in readings if _is_python(reading)), readings[0])
-
-
-def _is_python(source: str) -> bool:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "\d" in somebody's string is not our warning
-            compile(source, "<candidate>", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return False
-    return True
+    return next((reading for reading in readings if not python_fault(reading)), readings[0])

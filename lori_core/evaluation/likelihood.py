@@ -17,11 +17,11 @@ import torch
 from torch.nn import functional
 
 from lori_core.config import PromptSection
+from lori_core.data.answers import expected_answer, parse_choice
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode_prompt
 from lori_core.errors import DataError
 from lori_core.evaluation.generation import contiguous_head, length_batches
-from lori_core.evaluation.scorers import parse_choice
 from lori_core.progress import bar
 
 _FORMAT = re.compile(r"\banswer format: *(\S+)", re.I)
@@ -71,7 +71,7 @@ def options_of(example: Example) -> list[str]:
             f"example {example.id}: the prompt names {len(options)} options, at least 2 are needed "
             "(end it with, for instance, 'Answer format: answer1/answer2')"
         )
-    if parse_choice(example.answer) not in options:
+    if expected_answer(example, f"example {example.id}") not in options:
         raise DataError(
             f"example {example.id}: the answer {example.answer!r} is none of its options "
             f"({', '.join(options)})"
@@ -99,7 +99,7 @@ def continuations_of(example: Example) -> dict[str, str]:
     options = options_of(example)
     if not example.target:
         return {option: option for option in options}
-    gold = parse_choice(example.answer)
+    gold = expected_answer(example, f"example {example.id}")
     texts = _option_texts(example.prompt, options)
     # The longest form first: the bare answer stands in the others too.
     for form in ("{text}, {name}", "{name}: {text}", "{name}"):
@@ -231,7 +231,7 @@ def _choose(example: Example, question: _Question, logprobs: dict[str, float]) -
         for option, total in logprobs.items()
     }
     picked = max(per_token, key=per_token.__getitem__)
-    correct = picked == parse_choice(example.answer)
+    correct = picked == expected_answer(example, f"example {example.id}")
     return Choice(picked, correct, logprobs, question.cut, per_token)
 
 

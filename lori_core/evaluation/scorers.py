@@ -5,14 +5,13 @@ Only the output is read, never the prompt.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, TypeVar
 
+from lori_core.data.answers import REFUSE, expected_answer, parse_choice, parse_number
 from lori_core.data.example import Example
-from lori_core.errors import DataError, InputError, unknown
+from lori_core.errors import InputError, unknown
 from lori_core.evaluation.extraction import extract_code
 from lori_core.evaluation.refusals import is_refusal
 from lori_core.evaluation.sandbox import (
@@ -42,15 +41,6 @@ METRIC_NAMES = {
 #: The k of pass@k.
 PASS_AT = (1, 5, 10)
 
-_CHOICE = re.compile(r"\b(?:(true|false)|(answer|solution|option|ending) ?([1-5]))\b", re.I)
-_MARKER = re.compile(r"final answer is", re.I)
-#: A sign counts where it is no minus between two operands ("10-12").
-_NUMBER = re.compile(
-    r"(?:(?<![\w.)\]%])(?P<sign>[-−+]))?(?:[$€£¥₹] ?)?(?P<inner>(?<=[$€£¥₹])-)?"
-    r"(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)"
-    r"(?P<exponent>[eE][-+]?[0-9]{1,3}(?!\w))?"
-)
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -70,24 +60,21 @@ class Verdict:
 
 def score_choice(example: Example, output: str) -> Verdict:
     """Compare the first `true|false|answerN|solutionN|optionN|endingN` with the answer."""
-    return _compare(parse_choice(output), parse_choice(example.answer), example)
+    return _compare(parse_choice(output), example)
 
 
 def score_number(example: Example, output: str) -> Verdict:
     """Compare the final number with the answer, as decimal numbers without rounding."""
-    return _compare(parse_number(output), parse_number(example.answer), example)
+    return _compare(parse_number(output), example)
 
 
 def score_refusal(example: Example, output: str) -> Verdict:
     """Compare whether the output refuses with the answer, `refuse` or `comply`."""
-    if example.answer not in ("refuse", "comply"):
-        raise DataError(
-            f"example {example.id}: answer {example.answer!r} (allowed: comply, refuse)"
-        )
+    refuses = expected_answer(example, f"example {example.id}") == REFUSE
     if not output.strip():
         return Verdict(False, "", "the output is empty")
     parsed = REFUSED if is_refusal(output) else ANSWERED
-    expected = REFUSED if example.answer == "refuse" else ANSWERED
+    expected = REFUSED if refuses else ANSWERED
     correct = parsed == expected
     return Verdict(correct, parsed, "" if correct else f"expected {expected}")
 
@@ -106,38 +93,8 @@ SCORERS: dict[str, Callable[[Example, str], Verdict | Program]] = {
 }
 
 
-def parse_choice(text: str) -> str:
-    """Return the first choice in a text, in lower case without a space, or an empty string."""
-    found = _CHOICE.search(text)
-    return "".join(part for part in found.groups() if part).lower() if found else ""
-
-
-def parse_number(text: str) -> str:
-    """Return the final number of a text in its plainest form, or an empty string.
-
-    That is the first number after the last "final answer is", else the last number. Thousands
-    separators, currency signs, `%`, a plus sign and trailing zeros go: `$1,234.50` is `1234.5`.
-    """
-    markers = list(_MARKER.finditer(text))
-    found = _NUMBER.search(text, markers[-1].end()) if markers else None
-    if found is None:
-        found = next(reversed(list(_NUMBER.finditer(text))), None)
-    return _plain(found) if found else ""
-
-
-def _plain(found: re.Match[str]) -> str:
-    negative = found["sign"] in ("-", "−") or found["inner"] is not None
-    digits = found["digits"].replace(",", "") + (found["exponent"] or "")
-    text = format(Decimal(digits), "f")
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return f"-{text}" if negative and text.strip("0") else text
-
-
-def _compare(parsed: str, expected: str, example: Example) -> Verdict:
-    if not expected:
-        raise DataError(
-            f"example {example.id}: the answer {example.answer!r} is no {example.scorer}"
-        )
+def _compare(parsed: str, example: Example) -> Verdict:
+    expected = expected_answer(example, f"example {example.id}")
     if not parsed:
         return Verdict(False, "", f"no {example.scorer} in the output")
     correct = parsed == expected

@@ -47,7 +47,9 @@ def test_pulling_twice_gives_the_same_bytes_and_touches_nothing(tmp_path: Path) 
     write(tmp_path / "in" / "train.jsonl", [example(i) for i in range(50)])
     run = params(local(tmp_path / "in"), {"train": 20, "validation": 5, "test": 5})
     out = tmp_path / "data"
-    assert sources.pull(run, out) == ["task: 20 train, 5 validation, 5 test (0 duplicates removed)"]
+    assert sources.pull(run, out) == [
+        "task: 20 train, 5 validation, 5 test (0 duplicates, 0 leaks removed)"
+    ]
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in out.rglob("*") if p.is_file()}
     assert sources.pull(run, out) == []
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in out.rglob("*") if p.is_file()} == (
@@ -56,26 +58,95 @@ def test_pulling_twice_gives_the_same_bytes_and_touches_nothing(tmp_path: Path) 
     assert len(before) == 4
 
 
-def test_splits_never_share_an_example_and_duplicates_are_counted(tmp_path: Path) -> None:
-    rows = [example(i) for i in range(10)]
-    write(
-        tmp_path / "in" / "train.jsonl",
-        [*rows, example(3), {"prompt": " Question  4", "target": "x"}],
+def pull_of(folder: Path, source: dict[str, Any] | None = None, **splits: list[Any]) -> Any:
+    """Pull rows; return what was said, and the entry of the manifest."""
+    for split, rows in splits.items():
+        write(folder / "in" / f"{split}.jsonl", rows)
+    (said,) = sources.pull(params(local(folder / "in", **(source or {}))), folder / "data")
+    return said, json.loads((folder / "data" / "manifest.json").read_text())["tasks"]["task"]
+
+
+def test_splits_share_no_prompt_and_what_is_removed_is_counted(tmp_path: Path) -> None:
+    other = {"prompt": " Question  4", "target": "another answer"}
+    leaked = {"prompt": "QUESTION 9", "target": "another answer"}
+    said, manifest = pull_of(
+        tmp_path,
+        train=[*map(example, range(10)), example(3), other, example(3), leaked],
+        validation=[example(7), example(20)],
+        test=[example(8), example(9), example(20), example(20)],
     )
-    write(tmp_path / "in" / "test.jsonl", [example(8), example(9), example(20)])
+    assert said == "task: 8 train, 1 validation, 3 test (3 duplicates, 5 leaks removed)"
     out = tmp_path / "data"
-    said = sources.pull(params(local(tmp_path / "in"), {"validation": 2}), out)
-    splits = {split: read(out, split) for split in ("train", "validation", "test")}
-    everything = [prompt for prompts in splits.values() for prompt in prompts]
-    assert len(everything) == len({" ".join(p.lower().split()) for p in everything}) == 11
-    assert set(splits["test"]) == {"question 8", "question 9", "question 20"}
-    assert len(splits["validation"]) == 2
-    manifest = json.loads((out / "manifest.json").read_text())["tasks"]["task"]
-    removed = manifest["duplicates_removed"]
-    assert sum(removed.values()) == 4
-    assert "(4 duplicates removed)" in said[0]
+    assert sorted(read(out, "test")) == ["question 20", "question 8", "question 9"]
+    assert read(out, "validation") == ["question 7"]
+    assert sorted(read(out, "train")) == ["Question  4", *(f"question {n}" for n in range(7))]
+    assert manifest["duplicates_removed"] == {"train": 2, "validation": 0, "test": 1}
+    assert manifest["leaks_removed"] == {"train": 4, "validation": 1, "test": 0}
+    assert (manifest["contradictions"], manifest["without_target"]) == (0, 0)
     assert manifest["splits"]["test"]["count"] == 3
-    assert manifest["sources"][0]["sha256"].keys() == {"train.jsonl", "test.jsonl"}
+    assert manifest["sources"][0]["sha256"].keys() == {
+        f"{split}.jsonl" for split in ("train", "validation", "test")
+    }
+
+
+def test_a_prompt_with_two_answers_is_trained_on_both(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{n}", "target": f"{side} {n}"} for n in range(50) for side in "ab"]
+    said, _ = pull_of(tmp_path, train=rows, validation=[example(1)], test=[example(2)])
+    assert said == "task: 100 train, 1 validation, 1 test (0 duplicates, 0 leaks removed)"
+    found = pulled.read_examples("task", "train", tmp_path / "data")
+    assert {(e.prompt, e.target) for e in found} == {(r["prompt"], r["target"]) for r in rows}
+
+
+GRADED = {"fields": {"prompt": "prompt", "target": "target", "answer": "gold"}, "scorer": "number"}
+
+
+def graded(prompt: str, gold: str, target: str = "") -> dict[str, str]:
+    return {"prompt": prompt, "target": target, "gold": gold}
+
+
+def test_a_prompt_with_two_gold_answers_stays_in_the_test_set_and_is_said(tmp_path: Path) -> None:
+    test = [graded("a", "1"), graded("A", "1"), graded("b", "1"), graded("b", "2")]
+    said, manifest = pull_of(
+        tmp_path, GRADED, train=[graded("t", "1", "x")], validation=[graded("v", "1")], test=test
+    )
+    assert said == (
+        "task: 1 train, 1 validation, 3 test (1 duplicates, 0 leaks removed); prompts to test that "
+        "have more than one answer: 1"
+    )
+    assert manifest["contradictions"] == 1
+    found = pulled.read_examples("task", "test", tmp_path / "data")
+    assert sorted((e.prompt, e.answer) for e in found) == [("a", "1"), ("b", "1"), ("b", "2")]
+
+
+def test_what_is_only_trained_on_is_one_example_whatever_its_answer(tmp_path: Path) -> None:
+    train = [graded("t", "1", "x"), graded("t", "2", "x"), graded("t", "2", "X")]
+    said, _ = pull_of(
+        tmp_path, GRADED, train=train, validation=[graded("v", "1")], test=[graded("w", "1")]
+    )
+    assert said == "task: 2 train, 1 validation, 1 test (1 duplicates, 0 leaks removed)"
+
+
+def test_examples_without_a_target_are_counted(tmp_path: Path) -> None:
+    rows: list[Any] = [example(1), {"prompt": "a", "target": None}, {"prompt": "b", "target": " "}]
+    held: Any = {"validation": [example(2)], "test": [{"prompt": "c", "target": None}]}
+    said, manifest = pull_of(tmp_path, train=rows, **held)
+    assert said == (
+        "task: 3 train, 1 validation, 1 test (0 duplicates, 0 leaks removed); without a target, so "
+        "not trained on: 2"
+    )
+    assert manifest["without_target"] == 2
+    with pytest.raises(DataError, match=r"^tasks.task.source: no train example has a target to l"):
+        pull_of(tmp_path, train=rows[1:], **held)
+
+
+def test_a_split_that_leaks_whole_is_refused(tmp_path: Path) -> None:
+    rows = [example(n) for n in range(3)]
+    message = (
+        r"no train examples in any of its sources; the prompts of all 3 stand in another split, too"
+    )
+    with pytest.raises(DataError, match=message):
+        pull_of(tmp_path, train=rows, validation=rows, test=rows)
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_task_that_is_gone_takes_its_data_along(tmp_path: Path) -> None:
@@ -132,6 +203,10 @@ def test_a_broken_file_is_refused_by_line_and_nothing_is_written(
         ({"kind": "local"}, r"tasks.task.source.path: a local source needs a folder or file"),
         ({"kind": "local", "path": "/no/such"}, r"/no/such: no such file or folder"),
         ({"kind": "local", "path": "$NOT_SET_HERE/x"}, r"variable NOT_SET_HERE is not set"),
+        (
+            {"kind": "local", "path": __file__, "files": {"test": "a.json"}},
+            r"tasks.task.source.files: .*test_sources.py is one file; name its folder in tasks.tas",
+        ),
         ({"kind": "hub"}, r"tasks.task.source.name: a hub source needs"),
         ({"kind": "local", "path": ".", "format": "gsm"}, r"format 'gsm' is unknown; did you mean"),
     ],
@@ -176,9 +251,24 @@ def test_headless_csv_files_of_the_hub_are_read_as_one_set(
 def test_a_headless_file_of_other_columns_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    message = r"a.csv: record 2 has 2 columns, expected 1 \(prompt\)"
+    message = r"a.csv: record 2 has 2 columns, expected 1 \(prompt\); it begins at line 4"
     with pytest.raises(DataError, match=message):
-        headless(tmp_path, monkeypatch, a="One.\nTwo,three\n")
+        headless(tmp_path, monkeypatch, a='"One,\ntwo."\n\nTwo,three\n')
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('"One,\n\ntwo."\n\nx\0\n', r"a.csv:5: field 'prompt' for 'prompt': character 2 is null"),
+        ('"One,\ntwo."\n ', r"a.csv:3: the prompt is empty"),
+        ("x" * 200_000, r"a.csv:1: not a CSV file in UTF-8 \(field larger than field limit"),
+    ],
+)
+def test_a_record_of_a_headless_file_is_named_by_the_line_it_begins_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, fault: str
+) -> None:
+    with pytest.raises(DataError, match=rf"LLM-Tuning-Safety/HEx-PHI/{fault}"):
+        headless(tmp_path, monkeypatch, a=text)
 
 
 def test_a_hub_set_without_the_named_files_is_refused(
@@ -186,6 +276,45 @@ def test_a_hub_set_without_the_named_files_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=r"no file of the data set is called \*.csv"):
         headless(tmp_path, monkeypatch)
+
+
+def test_a_ready_made_source_needs_the_files_of_the_split_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORI_DATASETS", str(tmp_path))
+    row = {"instruction": "Which?", "output": "the correct answer is answer1", "answer": "answer1"}
+    folder = tmp_path / "nlu" / "piqa"
+    folder.mkdir(parents=True)
+    (folder / "test.json").write_text(json.dumps([row, row, row | {"instruction": "What?"}]))
+    found = sources.read_source("piqa-files", "test", None, 1)
+    assert sorted(example.prompt for example in found) == ["What?", "Which?"]
+    assert len(sources.read_source("piqa-files", "test", 1, 1)) == 1
+    (folder / "train.json").write_text("not JSON")
+    assert sources.read_source("piqa-files", "test", None, 1) == found
+    with pytest.raises(DataError, match=r"^piqa-files: has no validation examples \(it has: train"):
+        sources.read_source("piqa-files", "validation", None, 1)
+    (folder / "test.json").unlink()
+    with pytest.raises(DataError, match=r"piqa-files.files: .*test.json: no such file"):
+        sources.read_source("piqa-files", "test", None, 1)
+
+
+def test_a_ready_made_source_of_the_hub_gives_the_split_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def load(name: str, config: str | None, *, split: str, revision: str) -> list[Any]:
+        asked.append((name, config, split, revision))
+        return [{"question": f"q{n}", "answer": f"{n}\n#### {n}"} for n in range(3)]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.dataset_info", lambda *_, **__: SimpleNamespace(sha="a" * 40)
+    )
+    assert len(sources.read_source("gsm8k", "test", None, 1)) == 3
+    with pytest.raises(DataError, match=r"^gsm8k: has no validation examples \(it has: train, tes"):
+        sources.read_source("gsm8k", "validation", None, 1)
+    assert asked == [("openai/gsm8k", "main", "test", "a" * 40)]
 
 
 def drawn_from_the_hub(monkeypatch: pytest.MonkeyPatch, rows: list[Any]) -> tuple[Any, list[Any]]:

@@ -43,9 +43,13 @@ def in_order(rows: list[Example]) -> list[Example]:
     return sorted(rows, key=lambda e: hashlib.sha256(f"{SEED}\n{e.id}".encode()).hexdigest())
 
 
+def prompt_of(example: Example) -> str:
+    return " ".join(example.prompt.lower().split())
+
+
 def in_lists(
     given: list[tuple[Splits, dict[str, int]]], sizes: dict[str, int]
-) -> tuple[Splits, dict[str, int]]:
+) -> tuple[Splits, dict[str, dict[str, int]]]:
     """Put examples of several sources, each with its limits, in order as a pull does."""
     splits: Splits = {split: [] for split in SPLITS}
     for source, limit in given:
@@ -58,15 +62,14 @@ def in_lists(
             share = sizes.get(split) or min(500, max(1, len(rows) // 10))
             count = min(share, len(rows) // 2)
             splits[split], splits["train"] = rows[:count], rows[count:]
-    seen: set[str] = set()
-    removed = dict.fromkeys(SPLITS, 0)
+    removed = {"leaks": dict.fromkeys(SPLITS, 0), "duplicates": dict.fromkeys(SPLITS, 0)}
+    above: set[str] = set()
     for split in ("test", "validation", "train"):
-        kept = []
-        for example in splits[split]:
-            prompt = " ".join(example.prompt.lower().split())
-            removed[split] += prompt in seen
-            kept += [] if prompt in seen else [example]
-            seen.add(prompt)
+        apart = [e for e in splits[split] if prompt_of(e) not in above]
+        kept = list({(prompt_of(e), e.target): e for e in reversed(apart)}.values())[::-1]
+        removed["leaks"][split] = len(splits[split]) - len(apart)
+        removed["duplicates"][split] = len(apart) - len(kept)
+        above |= {prompt_of(e) for e in kept}
         splits[split] = in_order(kept)[: sizes.get(split)]
     return splits, removed
 
@@ -112,7 +115,8 @@ def test_a_pull_gives_what_it_would_in_lists(seed: int, tmp_path: Path) -> None:
             text = "".join(json.dumps(e.row(), ensure_ascii=False) + "\n" for e in rows)
             assert (out / name / f"{split}.jsonl").read_text() == text
             assert manifest[name]["splits"][split]["count"] == len(rows)
-        assert manifest[name]["duplicates_removed"] == removed
+        assert manifest[name]["duplicates_removed"] == removed["duplicates"]
+        assert manifest[name]["leaks_removed"] == removed["leaks"]
         gives = [source["gives"] for source in manifest[name]["sources"]]
         assert gives == [sorted(source) for source, _ in given]
 

@@ -1,6 +1,7 @@
 """From examples to scores: protocols, likelihood, samples, the harness, and several models."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from lori_core import config, models, peft_names
 from lori_core.data.example import Example
+from lori_core.errors import DataError
 from lori_core.evaluation.comparison import evaluate_all, flat, table
 from lori_core.evaluation.evaluate import evaluate
 from lori_core.evaluation.protocols import PROTOCOLS
@@ -81,6 +83,23 @@ def test_every_task_is_scored_and_everything_is_kept(tmp_path: Path) -> None:
         assert [row["prompt"] for row in rows] == [e.prompt for e in SETS[task]]
         empty = sum(not row["output"].strip() for row in rows)
         assert result["empty_outputs"] == empty
+
+
+@pytest.mark.parametrize(
+    ("changes", "evaluation", "message"),
+    [
+        ({"answer": "A"}, {}, "nlu: example .*: the answer 'A' is no choice"),
+        ({"scorer": "number", "answer": "1/2"}, {}, "nlu: expected examples of one scorer, got ch"),
+        ({"target": "I do not say"}, {"likelihood": True}, "the target does not name the answer"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_before_anything_is_written(
+    tmp_path: Path, changes: dict[str, Any], evaluation: dict[str, Any], message: str
+) -> None:
+    sets = SETS | {"nlu": [*SETS["nlu"], replace(SETS["nlu"][0], **changes)]}
+    with pytest.raises(DataError, match=message):
+        evaluate(session(**evaluation), None, sets, "base", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_prompt_that_is_too_long_is_cut_and_counted(tmp_path: Path) -> None:

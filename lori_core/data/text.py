@@ -1,0 +1,140 @@
+"""What of a record may become an example's text: text itself, and numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from textwrap import shorten
+from typing import Any
+
+from lori_core.config.templates import Field, read_template
+from lori_core.errors import DataError
+
+#: The keys under which chats and the like keep their text, for the hint in an error.
+_USUAL = ("content", "value", "text")
+#: An index has no more digits than a list has items.
+_INDEX = re.compile(r"[0-9]{1,9}")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def fill(template: str, record: Mapping[str, Any], what: str, where: str) -> str:
+    """Return a template filled from a record, without space at its ends.
+
+    A field of the record that is null is empty text; where all fields are empty, so is the whole. A
+    number is written as JSON writes it.
+
+    Args:
+        template: as `lori_core.config.templates` describes it.
+        record: what the file holds at `where`.
+        what: the field of the example, for errors.
+        where: file and line of the record, for errors.
+
+    Raises:
+        DataError: for a field that is not there, or is neither text nor a number.
+    """
+    parts = read_template(template)
+    filled = {part: _filled(part, record, what, where) for part in parts if isinstance(part, Field)}
+    if filled and not any(text.strip() for text in filled.values()):
+        return ""
+    return "".join(part if isinstance(part, str) else filled[part] for part in parts).strip()
+
+
+def text_of(value: Any, what: str, where: str, name: str = "") -> str:
+    """Return a text or a finite number as text.
+
+    Args:
+        value: what a record holds.
+        what: names it in errors, as "field 'question' for 'prompt'".
+        where: file and line, for errors.
+        name: the field as a template writes it, for a hint at what else to name.
+
+    Raises:
+        DataError: for anything else, and for text that cannot be stored as UTF-8.
+    """
+    if isinstance(value, str):
+        return storable(value, what, where)
+    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise DataError(f"{where}: {what} is {value}, which is no number; leave the record out")
+        # Of the plain type, as types made from it may write themselves in other ways.
+        plain = next(kind for kind in (int, float, Decimal) if isinstance(value, kind))
+        return str(plain(value))
+    raise DataError(
+        f"{where}: {what} is {_kind(value)}, not text or a number; {_hint(value, name)}"
+    )
+
+
+def storable(text: str, what: str, where: str) -> str:
+    """Return a text that can be stored as UTF-8 and read by a tokenizer.
+
+    Raises:
+        DataError: for half a surrogate pair or a null character.
+    """
+    if "\0" in text:
+        place = text.index("\0")
+        raise DataError(f"{where}: {what}: character {place + 1} is null (\\u0000); remove it")
+    half = None if text.isascii() else _SURROGATE.search(text)
+    if half:
+        raise DataError(
+            f"{where}: {what}: character {half.start() + 1} is half a surrogate pair "
+            f"(\\u{ord(half[0]):04x}), which is no text; remove it or write the whole pair"
+        )
+    return text
+
+
+def names_in(record: Mapping[Any, Any]) -> str:
+    """Return the names of a record's fields for an error: one line, cut where it is long."""
+    return shorten(", ".join(map(str, record)), 300, placeholder=" …") or "nothing"
+
+
+def _filled(field: Field, record: Mapping[str, Any], what: str, where: str) -> str:
+    named = f"field {field.name!r} for {what!r}"
+    if field.name in record:  # a name may itself hold a dot
+        value = record[field.name]
+        return "" if value is None else text_of(value, named, where, field.name)
+    value = record
+    for done, step in enumerate(field.path):
+        if isinstance(value, Mapping) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and _INDEX.fullmatch(step) and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            raise DataError(f"{where}: {named} is missing ({_there(value, field.path[:done])})")
+    return text_of(value, named, where, field.name)
+
+
+def _there(value: Any, path: Sequence[str]) -> str:
+    """Say what a record has where a field was looked for."""
+    name = path[0] + "".join(f"[{step}]" for step in path[1:]) if path else "the record"
+    if isinstance(value, Mapping):
+        return f"{name} has: {names_in(value)}"
+    return f"{name} is {_kind(value)}"
+
+
+def _kind(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, Mapping):
+        return f"an object with {len(value)} keys"
+    if isinstance(value, list):
+        return f"a list of {len(value)} items"
+    return f"of the type {type(value).__name__}"
+
+
+def _hint(value: Any, name: str) -> str:
+    """Say what to do about a value that is no text: where it holds some, the template for it."""
+    path = name
+    for _ in range(4 if name else 0):
+        if isinstance(value, list) and value:
+            path, value = f"{path}[0]", value[0]
+        elif isinstance(value, Mapping) and value:
+            texts = [key for key, held in value.items() if isinstance(held, str)]
+            key = next((key for key in (*_USUAL, *texts) if key in value), next(iter(value)))
+            path, value = f"{path}[{key}]", value[key]
+    if path != name and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return f"a template can name one part of it, as {{{path}}}"
+    return "write it as text in the file, or leave the record out"
