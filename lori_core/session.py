@@ -17,7 +17,7 @@ from lori_core.config import HOW, Params, TrainingSection
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded
 from lori_core.data.sources import each_example
-from lori_core.data.tokens import tokenised
+from lori_core.data.tokens import tokenised, tokenizer_identity
 from lori_core.errors import DataError
 from lori_core.files import digest, digest_each
 from lori_core.mask import Mask
@@ -94,7 +94,7 @@ def depends_on(session: Session, facts: Mapping[str, Any], data_digest: str) -> 
     """Return everything that a training's result depends on; its digest is the content key.
 
     Args:
-        session: base, precision, prompt, rank, alpha, seed and target modules.
+        session: base, precision, prompt, tokenizer, rank, alpha, seed and target modules.
         facts: what else, as JSON can hold it.
         data_digest: of the training examples.
     """
@@ -103,6 +103,7 @@ def depends_on(session: Session, facts: Mapping[str, Any], data_digest: str) -> 
         "dtype": str(session.model.dtype).removeprefix("torch."),
         "quantization": session.params.model.quantization,
         "prompt": session.params.prompt.model_dump(),
+        "tokenizer": tokenizer_identity(session.tokenizer),
         "lori": session.params.lori.model_dump(include={"rank", "lora_alpha", "seed"}),
         "modules": digest(sorted(session.modules)),
         "data": data_digest,

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from lori_core.config import PromptSection
 from lori_core.data.example import Example
-from lori_core.data.prompts import encode_prompt
+from lori_core.data.prompts import encode_prompt, text_ids
 from lori_core.errors import DataError
 from lori_core.evaluation.generation import contiguous_head, length_batches
 from lori_core.evaluation.scorers import parse_choice
@@ -215,10 +215,7 @@ def _float32_logits(model: Any) -> Iterator[None]:
 
 def _tokenize(example: Example, tokenizer: Any, section: PromptSection, length: int) -> _Question:
     prompt, cut = encode_prompt(example.prompt, section, tokenizer, length)
-    ids = {
-        option: tokenizer(text, add_special_tokens=False)["input_ids"]
-        for option, text in continuations_of(example).items()
-    }
+    ids = {option: text_ids(text, tokenizer) for option, text in continuations_of(example).items()}
     columns = zip(*(tokens[:-1] for tokens in ids.values()), strict=False)
     shared = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
     own = {option: tokens[len(shared) :] for option, tokens in ids.items()}
