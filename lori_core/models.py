@@ -288,17 +288,23 @@ def load(section: ModelSection, folder: Path) -> Any:
     return model if section.quantization else model.to(device())
 
 
+def configuration(folder: Path) -> Any:
+    """Return the model's configuration, as transformers reads it."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: cannot be read: {_first_line(error)}") from None
+
+
 def outline(folder: Path) -> Any:
     """Return the model on the meta device: its modules and shapes, without values or memory."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: cannot be read: {_first_line(error)}") from None
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(configuration(folder), trust_remote_code=False)
 
 
 def device() -> str:
@@ -327,10 +333,13 @@ def _quantization(kind: str, dtype: Any) -> Any:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load a tokenizer; padding uses a token it already has, so no embedding is ever resized."""
+    """Load a tokenizer; padding uses a token the model has, so no embedding is ever resized."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if tokenizer.pad_token is None:
+    config = folder / "config.json"
+    embedded = configuration(folder).get_text_config().vocab_size if config.is_file() else None
+    pad = tokenizer.pad_token_id
+    if pad is None or (embedded is not None and pad >= embedded):
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -106,11 +106,11 @@ def _run(args: argparse.Namespace) -> int:
 
 def _pull_data() -> None:
     from lori_core import models, params_file
-    from lori_core.data import sources
+    from lori_core.data import limits, sources
 
     params = params_file.load()
     _check_disk()
-    models.prepare(params.model)
+    limits.check_once(params, models.prepare(params.model))
     for line in sources.pull(params):
         print(line)
 

@@ -78,7 +78,7 @@ def _empty_system_fits(tokenizer: Any, _template: str) -> bool:
     return True
 
 
-def _applied(turns: list[dict[str, str | None]], tokenizer: Any) -> str:
+def _applied(turns: list[dict[str, str]], tokenizer: Any) -> str:
     try:
         text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template is a program: whatever it raises, it is at fault

@@ -17,8 +17,6 @@ NO_EMPTY = (
 )
 USER_ONLY = "{% for m in messages if m['role'] == 'user' %}<{{ m['content'] }}>{% endfor %}"
 PARTS = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}"
-    "{% for m in messages %}{% for part in m['content'] %}{{ part.text }}{% endfor %}{% endfor %}"
-)
 
 
 def section(system: str | None = None, template: str = "auto") -> PromptSection:
