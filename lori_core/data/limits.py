@@ -112,6 +112,20 @@ def check_ids(highest: int, model: Any, what: str) -> None:
         )
 
 
+def check_row(tokens: int, model: Any, what: str) -> None:
+    """Refuse a row of more tokens than a loaded model has positions.
+
+    Raises:
+        DataError: naming `what` it is.
+    """
+    most = positions(model.config)
+    if most is not None and tokens > most:
+        raise DataError(
+            f"{what}: {tokens} tokens with the longest answer, but {_reach(model.config, most)}; "
+            "lower evaluation.max_prompt_length"
+        )
+
+
 def _training_lengths(params: Params) -> dict[str, int]:
     """Return every `max_length` that is trained with, by the key that says so."""
     values, found = params.model_dump(), {}
