@@ -29,7 +29,7 @@ PYPI_MODELS = {
 #: Two-layer models with random weights, for tests and the smoke profile.
 RANDOM_MODELS = ("gpt2", "llama", "mistral")
 
-_RECORD = "lori_model.json"
+RECORD = "lori_model.json"
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,13 @@ def _once(name: str, make: Callable[[Path], None]) -> Path:
     folder = cache_folder() / "models" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not (folder / _RECORD).is_file():
+        if not (folder / RECORD).is_file():
             with replaced_folder(folder) as work:
                 make(work)
                 files = sorted(path for path in work.iterdir() if path.is_file())
-                write_json(work / _RECORD, {path.name: sha256_file(path) for path in files})
+                write_json(work / RECORD, {path.name: sha256_file(path) for path in files})
             return folder
-    for file, expected in read_json(folder / _RECORD).items():
+    for file, expected in read_json(folder / RECORD).items():
         if not (folder / file).is_file() or sha256_file(folder / file) != expected:
             raise ModelError(
                 f"{folder / file}: not the file that was converted (damaged); delete {folder} "
@@ -288,17 +288,23 @@ def load(section: ModelSection, folder: Path) -> Any:
     return model if section.quantization else model.to(device())
 
 
+def configuration(folder: Path) -> Any:
+    """Return the model's configuration, as transformers reads it."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: cannot be read: {_first_line(error)}") from None
+
+
 def outline(folder: Path) -> Any:
     """Return the model on the meta device: its modules and shapes, without values or memory."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: cannot be read: {_first_line(error)}") from None
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(configuration(folder), trust_remote_code=False)
 
 
 def device() -> str:
@@ -327,10 +333,13 @@ def _quantization(kind: str, dtype: Any) -> Any:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load a tokenizer; padding uses a token it already has, so no embedding is ever resized."""
+    """Load a tokenizer; padding uses a token the model has, so no embedding is ever resized."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if tokenizer.pad_token is None:
+    config = folder / "config.json"
+    embedded = configuration(folder).get_text_config().vocab_size if config.is_file() else None
+    pad = tokenizer.pad_token_id
+    if pad is None or (embedded is not None and pad >= embedded):
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

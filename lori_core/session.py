@@ -14,10 +14,11 @@ from torch import Tensor
 from lori_core import attaching, models, peft_names, source_code
 from lori_core.adapter import Adapter, ProjectionBlock, draw, pack, uniform
 from lori_core.config import HOW, Params, TrainingSection
+from lori_core.data import limits
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded
 from lori_core.data.pulled import each_example
-from lori_core.data.tokens import tokenised
+from lori_core.data.tokens import tokenised, tokenizer_identity
 from lori_core.errors import DataError
 from lori_core.files import digest, digest_each
 from lori_core.mask import Mask
@@ -52,14 +53,16 @@ def open_session(params: Params, *, training: bool = True) -> Session:
         training: whether adapters will be trained: then all target modules must be there.
 
     Raises:
-        ModelError, ConfigError: if it cannot be used, or a target module matches nothing.
+        ModelError, ConfigError: if it cannot be used or cannot do what is asked of it
+            (`limits.check`), or a target module matches nothing.
     """
     folder = models.prepare(params.model)
+    tokenizer = models.load_tokenizer(folder)
+    limits.check(params, folder, tokenizer, training=training)
     identity = models.identity(params.model, folder)
     model = models.load(params.model, folder)
     targets = params.lori.target_modules if training else ()
     modules = peft_names.target_shapes(model, targets)
-    tokenizer = models.load_tokenizer(folder)
     turned = peft_names.fan_in_fan_out(model, modules)
     return Session(params, identity, model, tokenizer, modules, model.num_parameters(), turned)
 
@@ -99,7 +102,7 @@ def depends_on(
     """Return everything that a training's result depends on; its digest is the content key.
 
     Args:
-        session: base, precision, prompt, rank, alpha, seed and target modules.
+        session: base, precision, prompt, tokenizer, rank, alpha, seed and target modules.
         facts: what else, as JSON can hold it.
         data_digest: of the training examples.
         code: the files of this package that decide it.
@@ -109,6 +112,7 @@ def depends_on(
         "dtype": str(session.model.dtype).removeprefix("torch."),
         "quantization": session.params.model.quantization,
         "prompt": session.params.prompt.model_dump(),
+        "tokenizer": tokenizer_identity(session.tokenizer),
         "lori": session.params.lori.model_dump(include={"rank", "lora_alpha", "seed"}),
         "modules": digest(sorted(session.modules)),
         "data": data_digest,
@@ -132,7 +136,8 @@ def training_rows(
     """Return a task's tokenised training examples, and their digest.
 
     Raises:
-        DataError: if the task has no training examples with a target.
+        DataError: if the task has no training examples with a target, or one with a token that the
+            model does not embed.
     """
 
     def examples() -> Iterator[Example]:
@@ -142,7 +147,9 @@ def training_rows(
         raise DataError(f"tasks.{task}: no training example has a target")
     key = digest_each(example.id for example in examples())
     prompt, tokenizer = session.params.prompt, session.tokenizer
-    return tokenised(examples(), key, prompt, tokenizer, section.max_length), key
+    rows = tokenised(examples(), key, prompt, tokenizer, section.max_length)
+    limits.check_ids(int(rows.tokens.max()), session.model, f"tasks.{task}")
+    return rows, key
 
 
 #: Is shown a trained model while it is whole, in evaluation mode.

@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-#: Modules that no result depends on: messages, progress bars, reports of a run, this table.
+#: Modules that no result depends on: messages, refusals, progress bars, reports of a run.
 NEUTRAL = (
     "__init__.py",
     "config/__init__.py",
     "config/experiments.py",
     "config/operations.py",
     "data/__init__.py",
+    "data/limits.py",
     "errors.py",
     "evaluation/__init__.py",
     "experiments/__init__.py",
@@ -61,6 +62,7 @@ SESSION = (
     "adapter.py",
     "attaching.py",
     "data/batching.py",
+    "data/chat.py",
     "data/example.py",
     "data/packing.py",
     "data/prompts.py",
@@ -298,6 +300,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         *CALIBRATION,
         *TUNING,
         "continual.py",
+        "evaluation/decoding.py",
         "evaluation/generation.py",
         "evaluation/held_out.py",
         "experiments/training.py",

@@ -13,7 +13,7 @@ from mlflow.pyfunc import PythonModel
 
 #: New tokens, unless the request's parameters say otherwise.
 MAX_NEW_TOKENS = 128
-#: Longer prompts lose their beginning.
+#: Longer prompts lose their beginning, and so do those that the base has no positions for.
 MAX_PROMPT = 4096
 BATCH_SIZE = 16
 
@@ -25,12 +25,14 @@ class LoriModel(PythonModel):
         """Bring in the base, put the adapter on it."""
         from lori_core import attaching, models, tuned
         from lori_core.config import ModelSection, PromptSection
+        from lori_core.data.prompts import check_template
 
         section = ModelSection.model_validate(context.model_config["model"])
         self.prompt = PromptSection.model_validate(context.model_config["prompt"])
         folder = models.prepare(section)
         adapter = tuned.open_model(Path(context.artifacts["adapter"]))
         self.tokenizer = models.load_tokenizer(folder)
+        check_template(self.prompt, self.tokenizer)
         base = models.load(section, folder)
         if isinstance(adapter, tuned.Tuned):
             model = tuned.wear(base, adapter)
@@ -47,13 +49,22 @@ class LoriModel(PythonModel):
             context: MLflow's.
             model_input: a data frame with a column `prompt`.
             params: `max_new_tokens`.
+
+        Raises:
+            InputError: for more new tokens than the base has positions.
         """
+        from lori_core.data.limits import positions
         from lori_core.data.prompts import encode_prompt
+        from lori_core.errors import InputError
         from lori_core.evaluation.generation import Request, generate
 
         limit = int((params or {}).get("max_new_tokens", MAX_NEW_TOKENS))
+        most = positions(self.model.config)
+        room = MAX_PROMPT if most is None else min(MAX_PROMPT, most - limit)
+        if room < 1:
+            raise InputError(f"max_new_tokens: {limit}, but the model has {most} positions")
         requests = [
-            Request(encode_prompt(str(prompt), self.prompt, self.tokenizer, MAX_PROMPT)[0], limit)
+            Request(encode_prompt(str(prompt), self.prompt, self.tokenizer, room)[0], limit)
             for prompt in model_input["prompt"]
         ]
         outputs = generate(self.model, self.tokenizer, requests, BATCH_SIZE, "answers")

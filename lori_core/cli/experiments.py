@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lori_core.cli.pipeline import add_changes, pull, tracked
+from lori_core.cli.pipeline import add_changes, check_changes, pull, tracked
 
 
 def add(commands: Any) -> None:
@@ -57,6 +57,7 @@ def _experiment(args: argparse.Namespace) -> int:
             with put_back((params_file.PARAMS, stages.DVC, POINTS)):
                 _write(args)
                 return _plan(workspace)
+        check_changes(args)
         _write(args)
         pull(args)
         unchanged = nothing_to_do(workspace, graph.EXPERIMENTS)

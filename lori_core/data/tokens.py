@@ -7,21 +7,28 @@ memory is what the rows in use take, however many there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, overload
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from lori_core import source_code
 from lori_core.config import PromptSection
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded, encode
-from lori_core.files import digest, replaced_folder
+from lori_core.files import digest, replaced_folder, sha256_file
 
 STORE = Path(".lori/tokens")
+#: What makes tokens of a text, besides the tokenizer: this package's files, and libraries.
+_CODE = ("data/chat.py", "data/prompts.py", "data/tokens.py")
+_LIBRARIES = ("transformers", "tokenizers")
 _ROWS = "rows.i64"
 
 
@@ -104,7 +111,9 @@ def tokenised(
     Raises:
         ConfigError: if `max_length` leaves no room for any target.
     """
-    identity = digest([key, section.model_dump(), max_length, _identity(tokenizer)])
+    made_by = [source_code.digests(_CODE), [version(library) for library in _LIBRARIES]]
+    made_of = [key, section.model_dump(), max_length, tokenizer_identity(tokenizer)]
+    identity = digest([made_of, made_by])
     folder = store / identity[:24]
     store.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):  # two stages may want one set at the same time
@@ -114,14 +123,32 @@ def tokenised(
     return TokenStore(folder)
 
 
-def _identity(tokenizer: Any) -> list[str]:
-    backend: Callable[[], str] | None = getattr(
-        getattr(tokenizer, "backend_tokenizer", None), "to_str", None
+def tokenizer_identity(tokenizer: Any) -> str:
+    """Return a digest of everything that decides which tokens a tokenizer makes of a text.
+
+    That is its class, its special tokens, its chat template, and its vocabulary, merges, added
+    tokens, normalizer, pre-tokenizer and post-processor.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return digest(
+        [
+            type(tokenizer).__name__,
+            tokenizer.chat_template,
+            {name: str(token) for name, token in sorted(tokenizer.special_tokens_map.items())},
+            bool(getattr(tokenizer, "split_special_tokens", False)),
+            _saved(tokenizer) if backend is None else _rules(backend),
+        ]
     )
-    vocabulary = backend() if backend else digest(sorted(tokenizer.get_vocab().items()))
-    return [
-        str(tokenizer.chat_template),
-        str(tokenizer.bos_token),
-        str(tokenizer.eos_token),
-        vocabulary,
-    ]
+
+
+def _rules(backend: Any) -> dict[str, Any]:
+    """Return a fast tokenizer's rules, without how it was last told to pad and truncate."""
+    rules: dict[str, Any] = json.loads(backend.to_str())
+    return rules | {"padding": None, "truncation": None}
+
+
+def _saved(tokenizer: Any) -> dict[str, str]:
+    """Return the digests of the files of a tokenizer that is written in Python."""
+    with TemporaryDirectory() as name:
+        tokenizer.save_pretrained(name)
+        return {path.name: sha256_file(path) for path in sorted(Path(name).iterdir())}

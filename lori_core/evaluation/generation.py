@@ -9,8 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+)
 
+from lori_core.data.limits import check_ids
+from lori_core.evaluation.decoding import model_end_ids, plain, until_end
 from lori_core.progress import bar
 
 
@@ -51,7 +58,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Output:
-    """What the model wrote, up to its end-of-sequence token, and how many tokens that is."""
+    """What the model wrote before its first end-of-sequence token, and how many tokens that is."""
 
     text: str
     tokens: int
@@ -72,21 +79,36 @@ def generate(
 
     Returns:
         `samples` outputs for each request.
+
+    Raises:
+        DataError: for a prompt with a token that the model does not embed.
     """
     # Where nothing may be written, nothing is.
     results = [[Output("", 0)] * (0 if r.limit else r.samples) for r in requests]
     rows = [row for row, r in enumerate(requests) if r.limit for _ in range(r.samples)]
     groups = [(requests[index].limit, requests[index].sampling) for index in rows]
     lengths = [len(requests[index].prompt) for index in rows]
-    with contiguous_head(model), seeded(requests), bar(len(rows), what, "example") as progress:
+    check_ids(max((max(r.prompt, default=0) for r in requests), default=0), model, what)
+    pad, ends = tokenizer.pad_token_id or 0, model_end_ids(tokenizer, model)
+    with (
+        contiguous_head(model),
+        plain(model),
+        seeded(requests),
+        bar(len(rows), what, "example") as progress,
+    ):
         for batch in length_batches(lengths, batch_size, groups):
             members = [rows[place] for place in batch]
-            outputs = _one_batch(model, tokenizer, [requests[index] for index in members])
+            outputs = _one_batch(model, [requests[index] for index in members], pad, ends)
             for index, ids in zip(members, outputs, strict=True):
-                text = tokenizer.decode(ids, skip_special_tokens=True)
-                results[index].append(Output(text, len(ids)))
+                results[index].append(output(tokenizer, ids))
             progress.update(len(batch))
     return results
+
+
+def output(tokenizer: Any, ids: list[int]) -> Output:
+    """Return written tokens as text, just as they are."""
+    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return Output(text, len(ids))
 
 
 @contextmanager
@@ -164,10 +186,11 @@ def _processors(sampling: Sampling) -> LogitsProcessorList:
     return found
 
 
-def _one_batch(model: Any, tokenizer: Any, requests: Sequence[Request]) -> list[list[int]]:
-    """Continue prompts padded on the left; returns each row up to its end-of-sequence token."""
+def _one_batch(
+    model: Any, requests: Sequence[Request], pad: int, ends: Sequence[int]
+) -> list[list[int]]:
+    """Continue prompts padded on the left; returns each row up to its first end."""
     longest = max(len(request.prompt) for request in requests)
-    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
     gaps = [longest - len(request.prompt) for request in requests]
     ids = [[pad] * gap + request.prompt for gap, request in zip(gaps, requests, strict=True)]
     mask = [[0] * gap + [1] * len(r.prompt) for gap, r in zip(gaps, requests, strict=True)]
@@ -176,15 +199,18 @@ def _one_batch(model: Any, tokenizer: Any, requests: Sequence[Request]) -> list[
     written = model.generate(
         input_ids=torch.tensor(ids, device=model.device),
         attention_mask=torch.tensor(mask, device=model.device),
-        max_new_tokens=requests[0].limit,
-        do_sample=drawn,
-        # Ours come before those that these settings would add, so temperature has to be among them.
+        generation_config=GenerationConfig(
+            max_new_tokens=requests[0].limit,
+            do_sample=drawn,
+            # Ours come before those that these settings would add, so temperature has to be among
+            # them.
+            temperature=1.0 if drawn else None,
+            top_p=1.0 if drawn else None,
+            top_k=0 if drawn else None,
+            use_cache=True,
+            pad_token_id=pad,
+            eos_token_id=list(ends) or None,
+        ),
         logits_processor=_processors(sampling),
-        temperature=1.0 if drawn else None,
-        top_p=1.0 if drawn else None,
-        top_k=0 if drawn else None,
-        use_cache=True,
-        pad_token_id=pad,
-        eos_token_id=end,
     )[:, longest:].tolist()
-    return [row[: row.index(end)] if end in row else row for row in written]
+    return [until_end(row, ends) for row in written]

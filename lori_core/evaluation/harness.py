@@ -6,6 +6,7 @@ numbers compare with those that others publish; the intervals are ours.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lori_core.data.prompts import added_ids
 from lori_core.errors import DataError, InputError
 from lori_core.evaluation.generation import contiguous_head
 from lori_core.evaluation.harness_guard import HubCodeError, NoDataError, contained, first_line
@@ -38,7 +40,9 @@ def run(
 ) -> HarnessResult:
     """Score a model on tasks, groups or tags of lm-evaluation-harness.
 
-    The values are those of `lm_eval --model hf` with the same seeds and batch size. No code from
+    The values are those of `lm_eval --model hf` with the same seeds and batch size, except that no
+    tokenizer puts an end-of-sequence token behind a question. How outputs are decoded is the
+    harness's matter: unlike elsewhere, the base's `generation_config.json` counts. No code from
     the hub is run and nothing is counted there; data sets are read from the local cache or, unless
     `HF_HUB_OFFLINE` is set, fetched. Task files may name Python functions in files beside them,
     which are run: include only a folder you trust.
@@ -70,7 +74,8 @@ def run(
         names = list(dict.fromkeys(tasks))
         manager = _task_manager(names, folder if include_path else None)
         loaded = _load(manager, names)
-        wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        reader = _appending_nothing(tokenizer)
+        wrapped = HFLM(pretrained=model, tokenizer=reader, batch_size=batch_size)
         notes.seen.clear()
         with contiguous_head(model), _plainly(", ".join(names)):
             output = simple_evaluate(
@@ -86,6 +91,30 @@ def run(
                 fewshot_random_seed=seed,
             )
     return HarnessResult(version("lm_eval"), task_results(output), notes.texts())
+
+
+def _appending_nothing(tokenizer: Any) -> Any:
+    """Return the tokenizer, or a copy of it that puts no special token behind a text.
+
+    lm-eval would take an end-of-sequence token there for the end of each question.
+    """
+    front, back = added_ids(tokenizer)
+    if not back:
+        return tokenizer
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise InputError(
+            f"harness: the tokenizer puts {tokenizer.decode(back)!r} behind every text, which "
+            "lm-eval would take for a part of it; use a fast tokenizer (tokenizer.json)"
+        )
+    from tokenizers.processors import TemplateProcessing
+
+    names = tokenizer.convert_ids_to_tokens(front)
+    single = " ".join([*names, "$A"])
+    other = copy.deepcopy(tokenizer)
+    other.backend_tokenizer.post_processor = TemplateProcessing(
+        single=single, pair=f"{single} $B", special_tokens=list(zip(names, front, strict=True))
+    )
+    return other
 
 
 def _check(

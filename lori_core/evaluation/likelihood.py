@@ -19,7 +19,8 @@ from torch.nn import functional
 from lori_core.config import PromptSection
 from lori_core.data.answers import expected_answer, parse_choice
 from lori_core.data.example import Example
-from lori_core.data.prompts import encode_prompt
+from lori_core.data.limits import check_row
+from lori_core.data.prompts import encode_prompt, text_ids
 from lori_core.errors import DataError
 from lori_core.evaluation.generation import contiguous_head, length_batches
 from lori_core.progress import bar
@@ -177,11 +178,15 @@ def score(
         what: the progress bar's name.
 
     Raises:
-        DataError: an example's options cannot be found (`options_of`, `continuations_of`).
+        DataError: an example's options cannot be found (`options_of`, `continuations_of`), or are
+            longer than the model has positions for.
     """
     questions = [
         _tokenize(example, tokenizer, prompt_section, max_prompt_length) for example in examples
     ]
+    for example, question in zip(examples, questions, strict=True):
+        longest = max(map(len, question.own.values()))
+        check_row(len(question.shared) + longest, model, f"example {example.id}")
     results: dict[int, Choice] = {}
     with contiguous_head(model), _float32_logits(model), bar(len(examples), what, "example") as on:
         for rows in length_batches([len(q.shared) for q in questions], batch_size):
@@ -215,10 +220,7 @@ def _float32_logits(model: Any) -> Iterator[None]:
 
 def _tokenize(example: Example, tokenizer: Any, section: PromptSection, length: int) -> _Question:
     prompt, cut = encode_prompt(example.prompt, section, tokenizer, length)
-    ids = {
-        option: tokenizer(text, add_special_tokens=False)["input_ids"]
-        for option, text in continuations_of(example).items()
-    }
+    ids = {option: text_ids(text, tokenizer) for option, text in continuations_of(example).items()}
     columns = zip(*(tokens[:-1] for tokens in ids.values()), strict=False)
     shared = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
     own = {option: tokens[len(shared) :] for option, tokens in ids.items()}

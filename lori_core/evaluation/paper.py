@@ -9,8 +9,9 @@ refusal test knows neither where a text begins nor who wrote it. Decoding is gre
 
 Where that code says something else than METHOD, the code is followed: HEx-PHI prompts have a form
 of their own, a prompt is cut only where it and its target exceed 512 tokens together, and the
-harness for code adds the tokenizer's special tokens. Unlike there, programs run in the sandbox,
-within its limits and not 3 s, and the tests see nothing of a candidate but the function under test.
+harness for code adds the tokenizer's special tokens. Unlike there, an end-of-sequence token that a
+tokenizer would append is left out, programs run in the sandbox, within its limits and not 3 s, and
+the tests see nothing of a candidate but the function under test.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 from lori_core.data.answers import REFUSE, expected_answer
 from lori_core.data.example import Example
+from lori_core.data.prompts import begun_ids, text_ids
 from lori_core.errors import DataError, InputError, unknown
 from lori_core.evaluation.extraction import extract_code
 from lori_core.evaluation.sandbox import Program
@@ -151,9 +153,8 @@ def encode_paper_prompt(example: Example, tokenizer: Any) -> tuple[list[int], bo
     """Return a test prompt's token ids and whether it was cut; without BOS except for `code`."""
     text = paper_prompt(example)
     if example.scorer == "code":
-        return list(tokenizer(text)["input_ids"]), False
-    prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return cut(prompt, tokenizer(example.target, add_special_tokens=False)["input_ids"])
+        return begun_ids(text, tokenizer), False
+    return cut(text_ids(text, tokenizer), text_ids(example.target, tokenizer))
 
 
 def new_tokens(example: Example, prompt_tokens: int) -> int:

@@ -25,7 +25,8 @@ import torch
 from lori_core.adapter import Adapter
 from lori_core.config import Params
 from lori_core.errors import AdapterError, ConfigError
-from lori_core.evaluation.generation import Output, Request
+from lori_core.evaluation.decoding import folder_end_ids, until_end
+from lori_core.evaluation.generation import Output, Request, output
 from lori_core.peft_file import VLLM_RANKS, export_peft
 from lori_core.progress import bar
 
@@ -76,7 +77,7 @@ class Engine:
             )
         # vLLM reports its use otherwise; of DO_NOT_TRACK it heeds no value but 1.
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
-        self._vllm = import_module("vllm")
+        self._vllm, self._base = import_module("vllm"), folder
         self._max_rank = next((rank for rank in VLLM_RANKS if rank >= max_rank), VLLM_RANKS[-1])
         free, total = torch.cuda.mem_get_info()
         self._model = self._vllm.LLM(
@@ -111,15 +112,17 @@ class Engine:
         rows = [row for row, request in enumerate(requests) if request.limit]
         if not rows:
             return results
-        end, tokens_prompt = tokenizer.eos_token_id, import_module("vllm.inputs").TokensPrompt
+        tokens_prompt = import_module("vllm.inputs").TokensPrompt
+        ends = folder_end_ids(tokenizer, self._base)
         found = self._model.generate(
             [tokens_prompt(prompt_token_ids=requests[row].prompt) for row in rows],
-            sampling_params=[self._sampling(requests[row], row, end) for row in rows],
+            sampling_params=[self._sampling(requests[row], row, ends) for row in rows],
             use_tqdm=_bars(what),
             lora_request=None if adapter is None else self._served(adapter),
         )
         for row, written in zip(rows, found, strict=True):
-            outputs = [_output(tokenizer, list(each.token_ids)) for each in written.outputs]
+            ids = [until_end(each.token_ids, ends) for each in written.outputs]
+            outputs = [output(tokenizer, each) for each in ids]
             # vLLM writes the likeliest tokens once only.
             results[row] = outputs * (requests[row].samples // len(outputs))
         return results
@@ -129,10 +132,10 @@ class Engine:
         self._model.llm_engine.engine_core.shutdown()
         self._folder.cleanup()
 
-    def _sampling(self, request: Request, row: int, end: int) -> Any:
+    def _sampling(self, request: Request, row: int, ends: list[int]) -> Any:
         """Return vLLM's parameters; it gives each sample of a request a seed of its own."""
-        # The end is ours to name: vLLM would add those of the model's generation_config.json.
-        options = {"max_tokens": request.limit, "ignore_eos": True, "stop_token_ids": [end]}
+        # The ends are ours to name, so that both engines stop at the same tokens.
+        options = {"max_tokens": request.limit, "ignore_eos": True, "stop_token_ids": ends}
         sampling, temperature = request.sampling, request.sampling.temperature
         if temperature > 0:
             # One seed for all rows would draw the same noise for every prompt.
@@ -165,9 +168,3 @@ class Engine:
 def _bars(what: str) -> Callable[..., Any]:
     """Make our bar of what vLLM has written, and none of what it only queues."""
     return lambda queued=None, *, total=0, **_: queued or bar(total, what, "example")
-
-
-def _output(tokenizer: Any, ids: list[int]) -> Output:
-    end = tokenizer.eos_token_id
-    ids = ids[: ids.index(end)] if end in ids else ids
-    return Output(tokenizer.decode(ids, skip_special_tokens=True), len(ids))

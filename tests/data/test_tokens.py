@@ -1,13 +1,16 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers_like import QWEN, llama3, qwen
+from transformers import CTRLTokenizer
 
-from lori_core import models
+from lori_core import models, source_code
 from lori_core.config import ModelSection, PromptSection
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded, encode_all
-from lori_core.data.tokens import TokenStore, counts, tokenised, write
+from lori_core.data.tokens import TokenStore, counts, tokenised, tokenizer_identity, write
 
 PLAIN = PromptSection(template="plain")
 EXAMPLES = [
@@ -81,3 +84,48 @@ def test_a_folder_that_was_not_finished_is_made_again(tmp_path: Path, tokenizer:
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     (folder / "rows.i64").unlink()
     assert list(tokenised(EXAMPLES, "key", PLAIN, tokenizer, 30, tmp_path)) == list(first)
+
+
+def sets(folder: Path) -> int:
+    return len([path for path in folder.iterdir() if path.is_dir()])
+
+
+@pytest.mark.parametrize("change", ["post-processor", "template", "special token", "added token"])
+def test_what_changes_tokens_makes_another_set(change: str, tmp_path: Path) -> None:
+    one, other = llama3(), llama3(back="<|eot_id|>" if change == "post-processor" else "")
+    if change == "template":
+        other.chat_template = QWEN
+    if change == "special token":
+        other.bos_token = "<|eot_id|>"
+    if change == "added token":
+        other.add_tokens(["long"])
+    for tokenizer in (one, other, llama3()):
+        tokenised(EXAMPLES, "key", PLAIN, tokenizer, 30, tmp_path)
+    assert sets(tmp_path) == 2
+
+
+def test_how_a_tokenizer_was_used_makes_no_other_set() -> None:
+    tokenizer = qwen()
+    before = tokenizer_identity(tokenizer)
+    tokenizer(["a", "longer"], padding=True, truncation=True, max_length=3)
+    assert tokenizer_identity(tokenizer) == before
+
+
+def test_a_tokenizer_in_python_is_known_by_all_its_files(tmp_path: Path) -> None:
+    words = {word: number for number, word in enumerate(["a</w>", "b</w>", "a", "b", "ab</w>"])}
+    (tmp_path / "vocab.json").write_text(json.dumps(words | {"<unk>": 5}))
+    found = set()
+    for merges in ("#version\na b</w>\n", "#version\n", "#version\na b</w>\n"):
+        (tmp_path / "merges.txt").write_text(merges)
+        tokenizer = CTRLTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
+        found.add(tokenizer_identity(tokenizer))
+    assert len(found) == 2
+
+
+def test_tokens_of_other_code_are_made_again(
+    tmp_path: Path, tokenizer: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenised(EXAMPLES, "key", PLAIN, tokenizer, 30, tmp_path)
+    monkeypatch.setattr(source_code, "digests", lambda files: dict.fromkeys(files, "changed"))
+    tokenised(EXAMPLES, "key", PLAIN, tokenizer, 30, tmp_path)
+    assert sets(tmp_path) == 2

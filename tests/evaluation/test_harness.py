@@ -500,3 +500,24 @@ def test_public_files_can_be_given_as_a_task(
     (score,) = task.scores
     assert (score.value, score.n) == (sum(hits) / 8, 8)
     assert (score.low, score.high) == interval(sum(hits), 8)
+
+
+@pytest.mark.usefixtures("_no_registry")
+def test_a_tokenizer_that_appends_eos_asks_the_same_questions(base: tuple[Any, Any]) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    model, tokenizer = base
+    expected = harness.run(model, tokenizer, ["letters"], include_path=TASKS, limit=3)
+    appends = models.load_tokenizer(Path(tokenizer.name_or_path))
+    processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 258)])
+    appends.backend_tokenizer.post_processor = processor
+    found = harness.run(model, appends, ["letters"], include_path=TASKS, limit=3)
+    assert logged(found.tasks["letters"]) == logged(expected.tasks["letters"])
+    assert appends("a")["input_ids"] == [*ids(tokenizer, "a"), 258]
+
+
+def test_only_a_fast_tokenizer_can_be_kept_from_appending() -> None:
+    from transformers import ByT5Tokenizer
+
+    with pytest.raises(InputError, match="puts '</s>' behind every text"):
+        harness._appending_nothing(ByT5Tokenizer())

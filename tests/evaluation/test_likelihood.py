@@ -347,3 +347,13 @@ def test_every_row_of_the_public_sets_has_options(
         assert continuations == {o: f"the correct answer is {o}" for o in options_of(example)}
         found[len(continuations)] = found.get(len(continuations), 0) + 1
     assert found == counts
+
+
+def test_options_beyond_the_model_s_positions_are_refused() -> None:
+    model, folder, _ = tiny("gpt2")
+    tokenizer = models.load_tokenizer(folder)
+    longer = choice("x" * 980, "a cat", "a dog", answer="answer2")
+    with pytest.raises(
+        DataError, match=rf"example {longer.id}: 10\d\d tokens .* the model has 1024 positions"
+    ):
+        score(model, tokenizer, [EXAMPLES[0], longer], PLAIN, 1020, 2, "test")

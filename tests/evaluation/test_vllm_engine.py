@@ -166,6 +166,17 @@ def test_prompts_are_token_ids_and_greedy_outputs_end_before_the_end(
     assert call.lora_request is None
 
 
+def test_outputs_end_at_any_end_that_the_base_names(tmp_path: Path, tokenizer: Any) -> None:
+    base, _, _ = tiny("llama")
+    base.config.eos_token_id, base.generation_config.eos_token_id = 70, [END, WRITTEN[1]]
+    base.save_pretrained(tmp_path)
+    engine = Engine(tmp_path, "bfloat16", 8)
+    assert engine.generate(tokenizer, [Request([1], 5)], None, "test") == [[Output("H", 1)]]
+    (params,) = model(engine).calls[0].sampling_params
+    assert params["stop_token_ids"] == [70, WRITTEN[1], END]
+    engine.close()
+
+
 def test_samples_are_drawn_with_a_seed_for_each_place(engine: Engine, tokenizer: Any) -> None:
     request = Request([1], 9, 3, Sampling(temperature=0.8, top_p=0.9, seed=4))
     other = replace(request, sampling=Sampling(0.8, 0.9, seed=5))

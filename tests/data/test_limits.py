@@ -1,0 +1,327 @@
+"""What is refused of a run before it begins: lengths, tokenizers, templates."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, OPTConfig, OPTForCausalLM
+
+from lori_core import config, cost, models
+from lori_core.config import Params
+from lori_core.data import limits
+from lori_core.errors import ConfigError, LoriError, ModelError
+from lori_core.session import open_session
+from support import refused, tiny
+
+ROOT = Path(__file__).parents[2]
+Base = Callable[..., Path]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Base:
+    """Return what copies a tiny model with changes to its JSON files."""
+
+    def copied(architecture: str = "gpt2", **changes: dict[str, Any]) -> Path:
+        folder = tmp_path / f"base-{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(tiny(architecture)[1], folder)
+        for name, values in changes.items():
+            path = folder / f"{name}.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | values))
+        return folder
+
+    return copied
+
+
+def run(folder: Path, **changes: Any) -> Params:
+    values: dict[str, Any] = {
+        "model": {"name_or_path": str(folder), "dtype": "float32"},
+        "prompt": {"template": "plain"},
+        "lori": {"target_modules": ["c_attn"]},
+        "training": {},
+        "tasks": {
+            "math": {"source": "bundled-math", "calibration": {}, "training": {}},
+            "safety": {"source": "bundled-safety", "calibration": {}, "training": {}},
+        },
+    }
+    return config.parse(values | changes, "params.yaml")
+
+
+def said(params: Params, kind: type[LoriError] = ConfigError, **options: Any) -> str:
+    folder = models.prepare(params.model)
+    with pytest.raises(kind) as refusal:
+        limits.check(params, folder, models.load_tokenizer(folder), **options)
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(kind) as again:
+        open_session(params, **options)
+    assert str(again.value) == str(refusal.value)
+    return str(refusal.value)
+
+
+def passes(params: Params, **options: Any) -> None:
+    folder = models.prepare(params.model)
+    limits.check(params, folder, models.load_tokenizer(folder), **options)
+
+
+TASK = {"source": "bundled-math", "calibration": {}, "training": {}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"training": {"max_length": 1025}}, "training.max_length: 1025"),
+        (
+            {"tasks": {"math": TASK | {"calibration": {"max_length": 2000}}}},
+            "tasks.math.calibration.max_length: 2000",
+        ),
+        (
+            {"tasks": {"math": TASK | {"training": {"max_length": 2000}}}},
+            "tasks.math.training.max_length: 2000",
+        ),
+        (
+            {
+                "tasks": {"math": TASK, "safety": TASK | {"projection_key": "s"}},
+                "continual": {
+                    "safety_task": "safety",
+                    "tasks": ["math"],
+                    "training": {"max_length": 1500},
+                },
+            },
+            "continual.training.max_length: 1500",
+        ),
+    ],
+)
+def test_a_row_that_the_model_has_no_positions_for_is_refused(
+    changes: dict[str, Any], key: str, base: Base
+) -> None:
+    params = run(base(), **changes)
+    assert said(params) == (
+        f"{key}, but the model has 1024 positions (n_positions in its config.json); set 1024 or "
+        "less"
+    )
+    passes(params, training=False)
+
+
+def test_an_override_within_the_positions_hides_what_nothing_uses(base: Base) -> None:
+    task = TASK | {"calibration": {"max_length": 512}, "training": {"max_length": 1024}}
+    passes(run(base(), training={"max_length": 4096}, tasks={"math": task}))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_prompt_and_what_is_written_after_it_need_positions_together(
+    training: bool, base: Base
+) -> None:
+    passes(run(base()))
+    params = run(base(), evaluation={"max_prompt_length": 900, "max_new_tokens": {"number": 128}})
+    assert said(params, training=training) == (
+        "evaluation.max_prompt_length: 900 and max_new_tokens.number: 128 are 1028 tokens, but the "
+        "model has 1024 positions (n_positions in its config.json); lower one of them"
+    )
+
+
+def test_the_paper_s_prompts_need_1024_positions(base: Base) -> None:
+    few = {"max_prompt_length": 100, "protocols": ["fixed", "paper"]}
+    passes(run(base(), evaluation=few))
+    evaluation = few | {"max_new_tokens": {"code": 100}}
+    params = run(base("llama", config={"max_position_embeddings": 1000}), evaluation=evaluation)
+    message = said(params)
+    assert message.startswith("evaluation.protocols: paper takes up to 1024 tokens, but the model")
+    assert "trained for 1000 positions (max_position_embeddings in its config.json)" in message
+    assert message.endswith("leave it out")
+
+
+def test_a_template_needs_room_for_words_and_a_target(base: Base) -> None:
+    folder = base()
+    takes = 140
+    for changes, key in (
+        ({"training": {"max_length": takes}}, "training.max_length"),
+        ({"evaluation": {"max_prompt_length": takes}}, "evaluation.max_prompt_length"),
+    ):
+        assert said(run(folder, prompt={"template": "alpaca"}, **changes)) == (
+            f"{key}: {takes}, but the prompt's template alone takes {takes} tokens; set more, or "
+            "prompt.template plain"
+        )
+    passes(run(folder, prompt={"template": "alpaca"}, training={"max_length": takes + 1}))
+
+
+def test_a_tokenizer_without_an_end_cannot_be_trained_with(base: Base) -> None:
+    folder = base(tokenizer_config={"eos_token": None, "pad_token": None})
+    assert said(run(folder), ModelError) == (
+        f"model.name_or_path: {folder}: its tokenizer has no end-of-sequence token, so a model "
+        "could not learn where an answer ends; name one as eos_token in tokenizer_config.json"
+    )
+    passes(run(folder), training=False)
+
+
+def test_a_missing_padding_token_is_no_fault(base: Base) -> None:
+    folder = base(tokenizer_config={"pad_token": None})
+    passes(run(folder))
+    tokenizer = models.load_tokenizer(folder)
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == 258
+
+
+def added(folder: Path, token: str, **special: str) -> Path:
+    tokenizer = models.load_tokenizer(folder)
+    tokenizer.add_special_tokens(special) if special else tokenizer.add_tokens([token])
+    assert tokenizer.convert_tokens_to_ids(token) == 260
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_tokenizer_larger_than_the_model_is_refused(training: bool, base: Base) -> None:
+    folder = added(base(), "<new>")
+    assert said(run(folder), ModelError, training=training) == (
+        f"model.name_or_path: {folder}: its tokenizer has 1 tokens that the model does not embed, "
+        "up to '<new>' with id 260 (vocab_size in config.json: 260); take the model's own "
+        "tokenizer, or resize the model's embedding"
+    )
+
+
+def test_a_padding_token_that_the_model_does_not_embed_is_not_used(base: Base) -> None:
+    folder = added(base(), "<fill>", pad_token="<fill>")
+    passes(run(folder))
+    assert models.load_tokenizer(folder).pad_token_id == 258
+    session = open_session(run(folder))
+    limits.check_ids(259, session.model, "tasks.math")
+    with pytest.raises(LoriError, match=r"^tasks.math: a text has a token of id 260, but the mod"):
+        limits.check_ids(260, session.model, "tasks.math")
+
+
+def test_a_system_turn_without_a_place_is_refused(base: Base) -> None:
+    message = said(run(base(), prompt={"template": "alpaca", "system": "Be brief."}))
+    assert message.startswith("prompt.system: given, but the template alpaca has no system turn")
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+LONG = {"rope_type": "longrope", "short_factor": [1.0] * 48, "long_factor": [2.0] * 48}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "values", "most"),
+    [
+        ("gpt2", {}, 1024),
+        ("gpt2", {"n_positions": 512}, 512),
+        ("opt", {}, 2048),
+        ("gpt_neo", {}, 2048),
+        ("gptj", {"n_positions": 300}, 300),
+        ("mpt", {"max_seq_len": 400}, 400),
+        ("bloom", {}, None),
+        ("mamba", {}, None),
+        ("falcon", {"alibi": True}, None),
+        ("falcon", {}, 2048),
+        ("xlnet", {}, None),
+        ("llama", {"max_position_embeddings": 8192}, 8192),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0}}, 8192),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.5}}, 5120),
+        ("llama", {"max_position_embeddings": 131072, "rope_parameters": LLAMA3}, 131072),
+        ("qwen2", {"max_position_embeddings": 32768, "rope_parameters": YARN}, 131072),
+        ("qwen2", {"max_position_embeddings": 131072, "rope_parameters": YARN}, 131072),
+        ("phi3", {"max_position_embeddings": 131072, "rope_parameters": LONG}, 131072),
+        ("gemma3_text", {"max_position_embeddings": 32768}, 32768),
+    ],
+)
+def test_how_far_a_model_reaches(
+    architecture: str, values: dict[str, Any], most: int | None
+) -> None:
+    rope = values.get("rope_parameters")
+    more = {"rope_parameters": {"rope_theta": 1e4, **rope}} if rope else {}
+    assert limits.positions(AutoConfig.for_model(architecture, **(values | more))) == most
+
+
+def test_what_lies_inside_another_configuration_is_found() -> None:
+    whole = AutoConfig.for_model("gemma3", text_config={"max_position_embeddings": 4096})
+    assert limits.positions(whole) == 4096
+
+
+def test_positions_with_an_offset_end_where_the_configuration_says() -> None:
+    small = {"hidden_size": 16, "ffn_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    found = OPTConfig(vocab_size=50, max_position_embeddings=12, word_embed_proj_dim=16, **small)
+    model = OPTForCausalLM(found).eval()
+    most = limits.positions(found)
+    assert most == 12
+    model(torch.ones(1, most, dtype=torch.long))
+    with pytest.raises(IndexError):
+        model(torch.ones(1, most + 1, dtype=torch.long))
+
+
+def test_what_was_found_good_is_not_checked_again(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder, calls = base(), []
+    read = models.load_tokenizer
+    monkeypatch.setattr(models, "load_tokenizer", lambda path: calls.append(path) or read(path))
+    for _ in range(2):
+        limits.check_once(run(folder), folder)
+    assert calls == [folder]
+    limits.check_once(run(folder, training={"max_length": 1000}), folder)
+    assert len(calls) == 2
+    (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+    for _ in range(2):
+        limits.check_once(run(folder, training={"max_length": 1000}), folder)
+    assert len(calls) == 3
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="max_length"):
+            limits.check_once(run(folder, training={"max_length": 5000}), folder)
+    assert len(calls) == 5
+
+
+def test_a_plan_of_what_the_model_cannot_do_is_refused(base: Base, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^training\.max_length: 5000, but the model has 1024"):
+        cost.look_at(run(base(), training={"max_length": 5000}), tmp_path)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    for name in ("dvc.yaml", "profiles/smoke.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name.replace("profiles/smoke", "params"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    return tmp_path
+
+
+LENGTH = "evaluation.max_prompt_length"
+REFUSAL = f"lori: {LENGTH}: 2000 and max_new_tokens.choice: 8 are 2008 tokens, but the model"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("pull",),
+        ("run",),
+        ("stage", "calibrate", "math"),
+        ("stage", "evaluate_base"),
+        ("evaluate", "--tasks", "bundled-math"),
+    ],
+    ids=" ".join,
+)
+def test_every_command_refuses_before_it_writes(
+    argv: tuple[str, ...], workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = workspace / "params.yaml"
+    name = LENGTH.partition(".")[2]
+    params.write_text(params.read_text().replace(f"{name}: 400", f"{name}: 2000"))
+    assert refused(capsys, *argv).startswith(REFUSAL)
+    for name in ("data", "artifacts", "metrics", "evaluation", ".lori/checked"):
+        assert not (workspace / name).exists()
+
+
+@pytest.mark.parametrize("argv", [("run",), ("experiment", "granularity")], ids=" ".join)
+def test_a_refused_change_leaves_the_parameters_as_they_were(
+    argv: tuple[str, ...], workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (workspace / "params.yaml").read_bytes()
+    assert refused(capsys, *argv, "--set", f"{LENGTH}=2000").startswith(REFUSAL)
+    assert (workspace / "params.yaml").read_bytes() == before
