@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lori_core import source_code
-from lori_core.adapter import Adapter, Module, OnDemand, packed, same_base
+from lori_core.adapter import Adapter, Module, OnDemand, check_one_base, packed
 from lori_core.errors import AdapterError, InputError, unknown
 from lori_core.files import digest
 from lori_core.mask import Mask
@@ -179,12 +179,9 @@ def recipe(
 
 
 def _check_alike(adapters: Sequence[Adapter]) -> None:
+    check_one_base({f"adapter {number}": a for number, a in enumerate(adapters, start=1)})
     first = adapters[0]
     for adapter in adapters[1:]:
-        if not same_base(adapter.base, first.base):
-            raise AdapterError(
-                f"adapters of different base models: {first.base.name!r} and {adapter.base.name!r}"
-            )
         if adapter.fan_in_fan_out != first.fan_in_fan_out:
             raise AdapterError("adapters of different base models: only one has fan_in_fan_out")
     sizes: dict[str, tuple[int, int]] = {}

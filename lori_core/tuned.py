@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lori_core import adapter_file, peft_file, peft_names
 from lori_core.adapter import Adapter
+from lori_core.base_identity import BaseIdentity
 from lori_core.errors import AdapterError
 from lori_core.files import (
     checksum_fits,
@@ -27,7 +28,6 @@ from lori_core.files import (
     sha256_file,
     write_text,
 )
-from lori_core.models import BaseIdentity
 from lori_core.tensor_file import Spec, TensorFile, write
 
 FORMAT = "lori-tuned/1"
@@ -71,7 +71,7 @@ def save(tuned: Tuned, folder: Path) -> None:
             write_text(work / peft_names.CONFIG_FILE, json_text(tuned.config))
         content = {
             "format": FORMAT,
-            "base": asdict(tuned.base),
+            "base": tuned.base.as_dict(),
             "info": tuned.info,
             "peft_type": (tuned.config or {}).get("peft_type"),
             "sha256": sha256_file(file),
@@ -97,7 +97,7 @@ def load(folder: Path) -> Tuned:
         raise AdapterError(f"{weights}: missing, or not what was written; make it again")
     config = folder / peft_names.CONFIG_FILE
     return Tuned(
-        BaseIdentity(**content["base"]),
+        BaseIdentity.of(content["base"], str(path)),
         TensorFile(weights),
         read_json(config) if config.is_file() else None,
         content["info"],
