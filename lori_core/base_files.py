@@ -24,8 +24,10 @@ _NOT_COPIED = {
     *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot", ".gguf", ".onnx"),
     *(".onnx_data", ".npz", ".npy", ".pkl", ".pickle", ".joblib"),
 }
-#: What a cached model's files were; the copy's are others.
-_RECORD = "lori_model.json"
+#: Says what a baked model was made of, and which files were written.
+EXPORTED = "lori_export.json"
+#: What the files of a cached or a baked model were; the copy's are others.
+_RECORDS = ("lori_model.json", EXPORTED)
 
 
 def weight_files(base: Path) -> list[Path]:
@@ -96,7 +98,7 @@ def other_files(base: Path) -> list[Path]:
 
 
 def _is_copied(base: Path, path: Path) -> bool:
-    if path.suffix in _NOT_COPIED or path.name == _RECORD:
+    if path.suffix in _NOT_COPIED or path.name in _RECORDS:
         return False
     if path.name.endswith(".index.json"):  # of weights: only the one that is used
         return path == _first_file(base)
