@@ -34,7 +34,8 @@ _BLOCKS, _BLOCK = 16, 4096
 #: The most blocks of a whole model; with more tensors than that, one of each.
 _MOST_BLOCKS = 8192
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+#: How a model of the hub is named.
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _place(name: str) -> object:
     if path.is_dir():
         found = path.stat()
         return found.st_dev, found.st_ino
-    if _HUB_ID.fullmatch(name.rstrip("/")) and name[0] != ".":
+    if HUB_ID.fullmatch(name.rstrip("/")):
         return name.rstrip("/").lower()
     return os.path.abspath(path)  # noqa: PTH100 - nothing is there to be resolved
 

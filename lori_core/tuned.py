@@ -168,8 +168,19 @@ def worn(model: Any, tuned: Tuned) -> Iterator[Any]:
 
 
 def _swapped(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put weights into a model, and return those that were there."""
+    """Put weights into a model, and return those that were there.
+
+    Raises:
+        AdapterError: the model has others, or of other shapes; then nothing is put in.
+    """
     before = {}
+    for name, parameter in model.named_parameters():
+        shape = tuple(tensors[name].shape) if name in tensors else "none of that name"
+        if shape != tuple(parameter.shape):
+            raise AdapterError(
+                f"weight {name}: the base's is {tuple(parameter.shape)}, what was trained has "
+                f"{shape}; it was made for another base"
+            )
     for name, parameter in model.named_parameters():
         before[name] = parameter.data
         parameter.data = tensors[name].to(parameter.device, parameter.dtype)
@@ -189,9 +200,13 @@ def wear(model: Any, tuned: Tuned) -> Any:
         warnings.filterwarnings("ignore", message="Specified to not (save|load) vera_A")
         # A configuration names the base as its run did; PEFT would have it be where it lies.
         warnings.filterwarnings("ignore", message="The PEFT config's `base_model_name_or_path`")
-        wrapped = get_peft_model(model, PeftConfig.from_peft_type(**(tuned.config or {})))
         tensors = {name: tuned.tensors[name] for name in tuned.tensors}
-        found = set_peft_model_state_dict(wrapped, tensors)
+        try:
+            wrapped = get_peft_model(model, PeftConfig.from_peft_type(**(tuned.config or {})))
+            found = set_peft_model_state_dict(wrapped, tensors)
+        except (ValueError, RuntimeError) as error:
+            *_, last = str(error).strip().splitlines() or [type(error).__name__]
+            raise AdapterError(f"it does not fit this base: {last.strip()[:300]}") from None
     if found.unexpected_keys:
         raise AdapterError(f"the base has no {found.unexpected_keys[0]}; it was made for another")
     return wrapped.eval()

@@ -24,12 +24,14 @@ class LoriModel(PythonModel):
     def load_context(self, context: Any) -> None:
         """Bring in the base, put the adapter on it."""
         from lori_core import attaching, models, tuned
+        from lori_core.adapter import check_base
         from lori_core.config import ModelSection, PromptSection
 
         section = ModelSection.model_validate(context.model_config["model"])
         self.prompt = PromptSection.model_validate(context.model_config["prompt"])
         folder = models.prepare(section)
         adapter = tuned.open_model(Path(context.artifacts["adapter"]))
+        check_base(adapter, models.identity(section, folder), "the registered adapter")
         self.tokenizer = models.load_tokenizer(folder)
         base = models.load(section, folder)
         if isinstance(adapter, tuned.Tuned):
