@@ -31,10 +31,12 @@ class Kind:
         command: as the user calls it.
         written: returns the files that the command wrote into a folder, by their paths inside it;
             none where it did not write that folder.
+        way_out: what the user can do about a folder that it did not write.
     """
 
     command: str
     written: Callable[[Path], set[str]]
+    way_out: str = "name another folder, or replace this one with --force"
 
 
 @contextmanager
@@ -74,7 +76,7 @@ def check(path: Path, kind: Kind, inputs: Iterable[Path] = (), *, force: bool = 
     if not force:
         raise InputError(
             f"{path}: exists and is not an empty folder or an earlier output of {kind.command}: it "
-            f"holds {foreign}; name another folder, or replace this one with --force"
+            f"holds {foreign}; {kind.way_out}"
         )
     _check_within(path, place)
 
