@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lori_core import adapter_file, mask_codec, mask_file, peft_file
+from lori_core import adapter_file, mask_codec, mask_file, peft_file, peft_names
 from lori_core.adapter import Adapter
 from lori_core.base_identity import BaseIdentity
 from lori_core.errors import AdapterError
@@ -85,7 +85,8 @@ def _mixed(values: Iterable[object]) -> str:
 
 def _show_sizes(path: Path, adapter: Adapter) -> None:
     """Print bytes by part, beside the dense form and the least that is possible."""
-    file = TensorFile(next(path.glob("*.safetensors")))
+    ours = (path / adapter_file.JSON_FILE).is_file()
+    file = TensorFile(path / (adapter_file.TENSOR_FILE if ours else peft_names.WEIGHTS_FILE))
     parts: dict[str, int] = {"values of B": 0, "mask": 0, "A": 0}
     for name, entry in file.entries.items():
         kind = "mask" if name == "mask" else "A" if _is_a(name) else "values of B"

@@ -51,7 +51,8 @@ def _inside(name: str) -> bool:
 
 def _recorded(workspace: Path) -> Iterator[str]:
     """Yield the outputs of the stages that ran."""
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     for name in LOCKS:
         path = workspace / name
