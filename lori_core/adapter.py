@@ -224,9 +224,11 @@ def check_base(adapter: _Made, base: BaseIdentity, where: str, *, vouched: bool 
     """
     found = match(adapter.base, base)
     if found is Match.DIFFERENT:
+        # Its digests were over all files of those names, whether they were loaded or not.
+        as_it_was = "" if adapter.base.tensors else ", with every file as it was for version 0.1.0"
         raise AdapterError(
             f"{where}: made for the base {adapter.base.name!r}, whose "
-            f"{differing(adapter.base, base)} differ from {base.name!r}; use that base"
+            f"{differing(adapter.base, base)} differ from {base.name!r}; use that base{as_it_was}"
         )
     if found is Match.UNPROVED and not vouched:
         if not adapter.base.name:

@@ -105,6 +105,9 @@ def _same(first: Path, second: Path) -> bool:
 
 
 def _check_way(path: Path, place: Path) -> None:
+    inside = next((part for part in place.parts if part in _REPOSITORIES), None)
+    if inside:
+        raise InputError(f"{path}: lies in {inside}, which is git's or DVC's; name another folder")
     if place.is_symlink():
         raise InputError(f"{path}: is a link to {place.readlink()}; name the folder itself")
     above = next(folder for folder in (place, *place.parents) if folder.exists())

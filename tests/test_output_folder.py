@@ -108,12 +108,15 @@ def test_links_and_empty_folders_inside_are_the_users(here: Path) -> None:
         ("to-mine", "is a link to mine; name the folder itself"),
         ("to-nothing", "is a link to nothing; name the folder itself"),
         ("mine/notes.txt", "is no folder; name a folder"),
+        (".git", r"lies in \.git, which is git's or DVC's"),
+        (".dvc/cache", r"lies in \.dvc, which is git's or DVC's"),
         ("mine/notes.txt/out", "notes.txt is no folder; name a folder"),
     ],
 )
 def test_what_is_never_written(here: Path, name: str, message: str, force: bool) -> None:
     for link, target in (("link", "in"), ("to-mine", "mine"), ("to-nothing", "nothing")):
         Path(link).symlink_to(target)
+    put(Path(".git/HEAD.x"), Path(".dvc/cache/a.b"))
     before = files(here)
     with pytest.raises(InputError, match=message):
         write(Path(name), force=force)

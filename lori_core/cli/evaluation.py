@@ -89,8 +89,10 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise InputError("--no-base, and no adapter: there is nothing to evaluate")
     if args.average and len(adapters) < 2:
         raise InputError("--average: at least two adapters are needed, runs with other seeds")
-    kind, inputs = output_folder.EVALUATION, [*args.adapters, sources.DATA]
-    inputs += [Path(args.include_path)] if args.include_path else []
+    kind, inputs = output_folder.EVALUATION, list(args.adapters)
+    inputs += [sources.DATA] if sources.DATA.is_dir() else []
+    # Its files, for the results may well lie beside them.
+    inputs += Path(args.include_path).glob("*.yaml") if args.include_path else []
     output_folder.check(args.out, kind, inputs, force=args.force)
     params, base = _params(args, adapters)
     adapters = base.of(adapters)
