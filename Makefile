@@ -61,4 +61,4 @@ down: $(READY)  ## stop them
 	$(BIN)/python -m flows.server.services down
 
 clean:  ## delete what runs made (not the data, not the environment)
-	rm -rf .lori artifacts report
+	@test ! -x $(BIN)/python || $(BIN)/python -m flows.versioning.clean

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from lori_core import projection
+from lori_core.base_identity import BaseIdentity, Match, differing, match
 from lori_core.errors import AdapterError
 from lori_core.mask import Mask, Shapes
-from lori_core.models import BaseIdentity
 
 
 @dataclass(frozen=True)
@@ -196,11 +197,8 @@ def packed(B: Tensor, kept: Any, name: str) -> Tensor:
     return values
 
 
-def same_base(first: BaseIdentity, second: BaseIdentity) -> bool:
-    """Say whether two identities name one base model; a PEFT folder knows the base's name only."""
-    if first.weights and second.weights:
-        return (first.config, first.weights) == (second.config, second.weights)
-    return (first.name, first.revision) == (second.name, second.revision)
+#: How an error ends where the user can say which base it is.
+NAME_IT = "name the base with --base"
 
 
 class _Made(Protocol):
@@ -210,17 +208,72 @@ class _Made(Protocol):
     def base(self) -> BaseIdentity: ...
 
 
-def check_base(adapter: _Made, base: BaseIdentity, where: str) -> None:
-    """Refuse a base model whose config or weights are not those of the adapter's.
+def check_base(adapter: _Made, base: BaseIdentity, where: str, *, vouched: bool = False) -> None:
+    """Refuse a base model that is not the adapter's, or is not known to be.
 
-    An adapter that does not know them (one from a PEFT folder) is let through: its modules' names
-    and sizes are checked when it is put on.
+    Args:
+        adapter: what was trained.
+        base: a base model that is at hand, so that its content is known.
+        where: what the adapter is called in the error.
+        vouched: whether the user named this base for the adapter: then one that does not know its
+            base's content is taken at the user's word.
+
+    Raises:
+        AdapterError: the contents differ; or the adapter does not know its base's content, names
+            another or none, and nobody vouches for this one.
     """
-    if not adapter.base.weights:
-        return
-    for part in ("config", "weights"):
-        if getattr(adapter.base, part) != getattr(base, part):
+    found = match(adapter.base, base)
+    if found is Match.DIFFERENT:
+        # Its digests were over all files of those names, whether they were loaded or not.
+        as_it_was = "" if adapter.base.tensors else ", with every file as it was for version 0.1.0"
+        raise AdapterError(
+            f"{where}: made for the base {adapter.base.name!r}, whose "
+            f"{differing(adapter.base, base)} differ from {base.name!r}; use that base{as_it_was}"
+        )
+    if found is Match.UNPROVED and not vouched:
+        if not adapter.base.name:
+            raise AdapterError(f"{where}: does not say which base model it is for; {NAME_IT}")
+        raise AdapterError(
+            f"{where}: names the base {full_name(adapter.base)}, and nothing proves that "
+            f"{full_name(base)} is that one; if it is, {NAME_IT}"
+        )
+
+
+def same_base(first: BaseIdentity, second: BaseIdentity) -> bool:
+    """Say whether two identities may be taken for one base model: proved, or named alike."""
+    return match(first, second) in (Match.PROVED, Match.NAMED, Match.NAMELESS)
+
+
+def check_one_base(adapters: Mapping[str, _Made]) -> None:
+    """Refuse adapters, by name, that cannot be taken for adapters of one base model.
+
+    One that only names its base goes with any that has that name, and so with all whose content is
+    equal to that one's.
+
+    Raises:
+        AdapterError: two contents differ; or nothing says that one base is another's.
+    """
+    for (one, first), (two, second) in combinations(adapters.items(), 2):
+        if match(first.base, second.base) is Match.DIFFERENT:
             raise AdapterError(
-                f"{where}: made for the base {adapter.base.name!r}, whose {part} differ from "
-                f"{base.name!r}; use that base"
+                f"{one} and {two} were made for different base models: {full_name(first.base)} and "
+                f"{full_name(second.base)}, whose {differing(first.base, second.base)} differ"
             )
+    (one, first), *rest = adapters.items()
+    linked = [first.base]
+    for base in linked:  # grows on the way
+        linked += [made.base for _, made in rest if same_base(base, made.base)]
+        rest = [(name, made) for name, made in rest if made.base not in linked]
+    for two, second in rest:
+        names = f"{full_name(first.base)} and {full_name(second.base)}"
+        raise AdapterError(
+            f"{one} and {two} may be adapters of different base models: {names}; nothing proves "
+            f"that these are one; if they are, {NAME_IT}"
+        )
+
+
+def full_name(base: BaseIdentity) -> str:
+    """Return how people know a base model: its name, quoted, and a revision where it has one."""
+    if not base.name:
+        return "no base"
+    return repr(base.name) + (f" at {base.revision}" if base.revision else "")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lori_core import mask_codec, projection
 from lori_core.adapter import Adapter, Module, ProjectionBlock, block_fingerprint, draw
+from lori_core.base_identity import BaseIdentity
 from lori_core.errors import AdapterError
 from lori_core.files import (
     checksum_fits,
@@ -28,7 +29,6 @@ from lori_core.files import (
     write_text,
 )
 from lori_core.mask import Mask
-from lori_core.models import BaseIdentity
 from lori_core.tensor_file import Renamed, Spec, TensorFile, write
 
 FORMAT = "lori-adapter/2"
@@ -166,7 +166,7 @@ def _read_2(folder: Path, said: dict[str, Any]) -> Adapter:
     shapes = {name: (module.d_out, module.rank) for name, module in modules.items()}
     blocks = tuple(ProjectionBlock(**block) for block in said["projection"]["blocks"])
     adapter = Adapter(
-        base=BaseIdentity(**said["base"]),
+        base=BaseIdentity.of(said["base"], str(folder / JSON_FILE)),
         modules=modules,
         blocks=blocks,
         mask=_mask(file, shapes, said["mask"]) if said["mask"] else None,
@@ -214,7 +214,7 @@ def _read_1(folder: Path, said: dict[str, Any]) -> Adapter:
     if blocks:
         blocks = _first_fingerprint(folder, blocks, modules, said["projection"]["sha256"])
     return Adapter(
-        base=BaseIdentity(**said["base"]),
+        base=BaseIdentity.of(said["base"], str(folder / JSON_FILE)),
         modules=modules,
         blocks=blocks,
         mask=mask,

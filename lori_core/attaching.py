@@ -51,16 +51,32 @@ def attach(
 
 def _targets(model: nn.Module, modules: Mapping[str, Module]) -> list[str]:
     """Return the names PEFT shall match: last parts, or whole names where those match too much."""
+    check_modules(model, modules)
     last = sorted({last_name(name) for name in modules})
+    there = peft_names.linear_features(model)
+    matched = sum(last_name(name) in last for name in there)
+    return last if matched == len(modules) else sorted(modules)
+
+
+def check_modules(model: nn.Module, modules: Mapping[str, Module], where: str = "") -> None:
+    """Refuse an adapter whose modules a base model lacks, or has in another size.
+
+    Args:
+        model: the base model; its shapes are enough.
+        modules: the adapter's.
+        where: what the adapter is called in the error.
+
+    Raises:
+        AdapterError: naming the first such module.
+    """
     there = peft_names.linear_features(model)
     for name, size in modules.items():
         if there.get(name) != (size.d_in, size.d_out):
             raise AdapterError(
-                f"module {name}: the adapter's is {size.d_in} to {size.d_out}, the model has "
-                f"{there.get(name, 'none of that name')}; it was made for another base"
+                f"{where and f'{where}: '}module {name}: the adapter's is {size.d_in} to "
+                f"{size.d_out}, the model has {there.get(name, 'none of that name')}; it was made "
+                "for another base"
             )
-    matched = sum(last_name(name) in last for name in there)
-    return last if matched == len(modules) else sorted(modules)
 
 
 def _compute_dtype(model: Any) -> torch.dtype:

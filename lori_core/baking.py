@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from torch.nn.functional import embedding_bag
 
 from lori_core import base_files
 from lori_core.errors import AdapterError, InputError
-from lori_core.files import replaced_folder
+from lori_core.files import replaced_folder, write_json
 from lori_core.tensor_file import DTYPES, TensorFile
 
 #: Numbers in a block: as float32 they stay in a core's share of the cache, and a product of this
@@ -118,6 +118,12 @@ def bake(
             blocks = _blocks(file, targets, update, fan_in_fan_out)
             _write_file(work / file.path.name, file, blocks, pool, scratch)
     return Baked(len(targets), sum(file.size for file in files))
+
+
+def record(folder: Path, said: Mapping[str, Any]) -> None:
+    """Leave in a baked model's folder what it was made of, and which files were written."""
+    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    write_json(folder / base_files.EXPORTED, {**said, "files": files})
 
 
 def _check_out(base: Path, out: Path) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lori_core.errors import AdapterError, ModelError
 from lori_core.files import read_json
-from lori_core.tensor_file import DTYPES, TensorFile
+
+if TYPE_CHECKING:
+    from lori_core.tensor_file import TensorFile
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+#: A key of `config.json` that names the file to begin with in the place of these two.
+_NAMED = "transformers_weights"
 _BAKEABLE = ("F32", "F16", "BF16")
 
 #: Weights in other forms, which would be the base's and not the baked ones, and pickles.
@@ -19,33 +24,63 @@ _NOT_COPIED = {
     *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot", ".gguf", ".onnx"),
     *(".onnx_data", ".npz", ".npy", ".pkl", ".pickle", ".joblib"),
 }
-#: What a cached model's files were; the copy's are others.
-_RECORD = "lori_model.json"
+#: Says what a baked model was made of, and which files were written.
+EXPORTED = "lori_export.json"
+#: What the files of a cached or a baked model were; the copy's are others.
+_RECORDS = ("lori_model.json", EXPORTED)
 
 
 def weight_files(base: Path) -> list[Path]:
     """Return the files that transformers would load: the one, or those in the index.
 
+    Links count as the files they lead to, as in the hub's cache.
+
     Raises:
-        ModelError: for a folder without weights, or with an index that is damaged.
+        ModelError: for a folder without weights, with an index that is damaged, or without a file
+            that it names.
     """
-    if (base / _WEIGHTS).is_file():
-        return [base / _WEIGHTS]
-    index = base / _INDEX
-    if not index.is_file():
-        raise ModelError(f"{base}: no weights here (neither {_WEIGHTS} nor {_INDEX})")
+    first = _first_file(base)
+    if first.suffix != ".json":
+        return [first]
+    index = read_json(first)
     try:
-        names = sorted({str(name) for name in read_json(index)["weight_map"].values()})
+        names = sorted({str(name) for name in index["weight_map"].values()})
     except (KeyError, TypeError, AttributeError):
-        raise ModelError(f"{index}: damaged: it has no weight_map") from None
+        raise ModelError(f"{first}: damaged: it has no weight_map") from None
     for name in names:
         if Path(name).name != name:
-            raise ModelError(f"{index}: {name!r} is not the name of a file beside it")
+            raise ModelError(f"{first}: {name!r} is not the name of a file beside it")
+        if not (base / name).is_file():
+            raise ModelError(f"{base / name}: cannot be read (no such file; {first.name} names it)")
+    if not names or not isinstance(index.get("metadata"), dict):
+        missing = "metadata" if names else "files"
+        raise ModelError(f"{first}: damaged: it has no {missing}, so transformers cannot load it")
     return [base / name for name in names]
+
+
+def _first_file(base: Path) -> Path:
+    """Return the weights or the index that transformers would open first."""
+    config = base / "config.json"
+    settings = read_json(config) if config.is_file() else None
+    named = settings.get(_NAMED) if isinstance(settings, dict) else None
+    if named is not None:
+        if not isinstance(named, str) or Path(named).name != named:
+            raise ModelError(f"{config}: {_NAMED}: {named!r} is not the name of a file beside it")
+        if not named.endswith((".safetensors", ".safetensors.index.json")):
+            raise ModelError(f"{config}: {_NAMED}: {named!r}; only safetensors are read")
+        if not (base / named).is_file():
+            raise ModelError(f"{base / named}: no such file ({_NAMED} in config.json names it)")
+        return base / named
+    for name in (_WEIGHTS, _INDEX):
+        if (base / name).is_file():
+            return base / name
+    raise ModelError(f"{base}: no weights here (neither {_WEIGHTS} nor {_INDEX})")
 
 
 def opened(path: Path) -> TensorFile:
     """Open a weight file; a damaged one is a `ModelError`."""
+    from lori_core.tensor_file import TensorFile
+
     try:
         return TensorFile(path)
     except AdapterError as error:
@@ -63,10 +98,10 @@ def other_files(base: Path) -> list[Path]:
 
 
 def _is_copied(base: Path, path: Path) -> bool:
-    if path.suffix in _NOT_COPIED or path.name == _RECORD:
+    if path.suffix in _NOT_COPIED or path.name in _RECORDS:
         return False
     if path.name.endswith(".index.json"):  # of weights: only the one that is used
-        return path == base / _INDEX and not (base / _WEIGHTS).is_file()
+        return path == _first_file(base)
     if path.is_symlink() and not path.exists():
         raise ModelError(f"{path}: a link to a file that is missing")
     return path.is_file()
@@ -114,6 +149,8 @@ def _check_tied(base: Path, modules: Iterable[str]) -> None:
 
 
 def _check_entry(file: TensorFile, name: str, shape: tuple[int, int]) -> None:
+    from lori_core.tensor_file import DTYPES
+
     entry = file.entries[name]
     if entry.dtype not in _BAKEABLE:
         raise ModelError(

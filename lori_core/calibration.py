@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lori_core import attaching, peft_names
-from lori_core.adapter import Adapter, ProjectionBlock
+from lori_core.adapter import Adapter, ProjectionBlock, check_base
 from lori_core.attaching import trained_values
 from lori_core.config import LoriSection, TrainingSection
 from lori_core.data.batching import collate
@@ -109,6 +109,7 @@ def gradient_importance(
     """
     if kind not in ("fisher", "snip"):
         raise InputError(unknown("importance", kind, IMPORTANCE))
+    check_base(calibrated, session.base, f"{task}: the calibrated adapter")
     section = session.params.phase(task, "calibration")
     rows, _ = training_rows(session, task, section)
     B = {name: calibrated.B(name) for name in calibrated.modules}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lori_core.adapter import Adapter
+from lori_core.adapter import Adapter, check_base
 from lori_core.errors import AdapterError
 from lori_core.mask import Mask, union
 from lori_core.session import Measure, Phase, Session, run_phase
@@ -26,8 +26,17 @@ def continue_training(
     trained (LoRI-D).
 
     Raises:
-        AdapterError: if mask and safety adapter have other modules, shapes or ranks.
+        AdapterError: for a safety adapter of another base, or if mask, safety adapter and base have
+            other modules, shapes or ranks.
     """
+    check_base(safety, session.base, f"continual.{task}: the safety adapter")
+    sizes = {name: (module.d_in, module.d_out) for name, module in safety.modules.items()}
+    for name in {**session.modules, **sizes}:
+        if sizes.get(name) != session.modules.get(name):
+            raise AdapterError(
+                f"continual.{task}: {name} is {sizes.get(name, 'missing')} in the safety adapter, "
+                f"{session.modules.get(name, 'no target')} in this run; train the former again"
+            )
     if mask is not None:
         mask.check_shapes(safety.shapes, f"continual.{task}")
     support = None

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -169,20 +169,41 @@ def put_back(paths: Iterable[Path]) -> Iterator[None]:
                 with replaced_file(path) as work:
                     work.write_bytes(content)
         for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # not there, or somebody else's files are in it
+                folder.rmdir()
+
+
+def beside(path: Path) -> tuple[Path, Path]:
+    """Return the names under which a folder is written, and kept while it is replaced."""
+    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
 
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it takes the place of `path`."""
-    work = path.with_name(f".{path.name}.new")
-    shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
+    """Yield a temporary folder beside `path`; on success it takes the place of `path`.
+
+    Raises:
+        InputError: `path` is a file or a link.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise InputError(f"{path}: is a file or a link; a folder shall stand there: move it away")
+    work, old = beside(path)
+    if old.exists() and not path.exists():  # of a process that was killed while it renamed
+        old.rename(path)
+    for left in (work, old):
+        shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
     work.mkdir(parents=True)
     try:
         yield work
         if path.exists():
-            shutil.rmtree(path)
-        work.replace(path)
+            path.rename(old)
+        try:
+            work.replace(path)
+        except BaseException:
+            if old.exists():
+                old.rename(path)
+            raise
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
+    shutil.rmtree(old, ignore_errors=True)

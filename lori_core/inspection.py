@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lori_core import adapter_file, mask_codec, mask_file, peft_file
+from lori_core import adapter_file, mask_codec, mask_file, peft_file, peft_names
 from lori_core.adapter import Adapter
+from lori_core.base_identity import BaseIdentity
 from lori_core.errors import AdapterError
 from lori_core.mask import Mask
 from lori_core.tensor_file import TensorFile
@@ -40,11 +41,10 @@ def _show_adapter(path: Path) -> None:
     modules = adapter.modules.values()
     targets = ", ".join(adapter.targets[:8]) + (" …" if len(adapter.targets) > 8 else "")
     keys = ", ".join(f"{b.key} (seed {b.seed}, rank {b.rank})" for b in adapter.blocks)
-    weights = f" (weights {adapter.base.weights[:12]})" if adapter.base.weights else ""
     values = "all of B" if adapter.mask is None else "B inside its mask"
     _print_all(
         {
-            "base": f"{adapter.base.name}{weights}",
+            "base": _base(adapter.base),
             "modules": f"{len(modules)} ({targets})",
             "rank": _mixed(module.rank for module in modules),
             "scaling": _mixed(f"{adapter.scaling(name):g}" for name in adapter.modules),
@@ -56,6 +56,13 @@ def _show_adapter(path: Path) -> None:
     _show_sizes(path, adapter)
     if adapter.mask is not None:
         _show_mask(adapter.mask)
+
+
+def _base(base: BaseIdentity) -> str:
+    """Return a base's name, and the beginning of its digest or that none is known."""
+    proof = base.tensors or base.weights
+    known = f"weights {proof[:12]}" if proof else "its content is not known"
+    return f"{base.name or 'not named'} ({known})"
 
 
 def _origin(info: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +85,8 @@ def _mixed(values: Iterable[object]) -> str:
 
 def _show_sizes(path: Path, adapter: Adapter) -> None:
     """Print bytes by part, beside the dense form and the least that is possible."""
-    file = TensorFile(next(path.glob("*.safetensors")))
+    ours = (path / adapter_file.JSON_FILE).is_file()
+    file = TensorFile(path / (adapter_file.TENSOR_FILE if ours else peft_names.WEIGHTS_FILE))
     parts: dict[str, int] = {"values of B": 0, "mask": 0, "A": 0}
     for name, entry in file.entries.items():
         kind = "mask" if name == "mask" else "A" if _is_a(name) else "values of B"

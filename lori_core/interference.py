@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lori_core.adapter import Adapter, same_base
+from lori_core.adapter import Adapter, check_one_base
 from lori_core.errors import AdapterError
 
 #: The probability with which Property 1's bound may fail, for one module.
@@ -126,10 +126,7 @@ def measure(adapters: Mapping[str, Adapter]) -> dict[str, dict[str, ModulePair]]
     """
     if len(adapters) < 2:
         raise AdapterError(f"{len(adapters)} adapter given; at least two can be compared")
-    for a, b in combinations(adapters, 2):
-        if not same_base(adapters[a].base, adapters[b].base):
-            names = f"{adapters[a].base.name!r} and {adapters[b].base.name!r}"
-            raise AdapterError(f"{a} and {b} were made for different base models: {names}")
+    check_one_base(adapters)
     found: dict[str, dict[str, ModulePair]] = {f"{a}+{b}": {} for a, b in combinations(adapters, 2)}
     every = dict.fromkeys(name for adapter in adapters.values() for name in adapter.modules)
     for module in every:

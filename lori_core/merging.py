@@ -14,12 +14,16 @@ import torch
 from torch import Tensor
 
 from lori_core import source_code
-from lori_core.adapter import Adapter, Module, OnDemand, packed, same_base
+from lori_core.adapter import Adapter, Module, OnDemand, check_one_base, packed
+from lori_core.base_identity import VOUCHED, BaseIdentity
 from lori_core.errors import AdapterError, InputError, unknown
 from lori_core.files import digest
 from lori_core.mask import Mask
 from lori_core.merge_methods import METHODS, Factors, Options, check_options
 from lori_core.stage_dependencies import MERGING
+
+#: In a merge's `info`: the parents whose base nothing proves.
+UNPROVED = "base_not_proved"
 
 
 def merge(
@@ -79,7 +83,7 @@ class _Merge:
         first = self.adapters[0]
         matched = sorted({target for adapter in self.adapters for target in adapter.targets})
         return Adapter(
-            base=next((a.base for a in self.adapters if a.base.weights), first.base),
+            base=_base(self.adapters),
             modules=self.modules,
             blocks=tuple(b for a in self.adapters for b in a.blocks) if self.keyed else (),
             mask=self.mask,
@@ -88,6 +92,7 @@ class _Merge:
             info={
                 "method": self.name,
                 "recipe": recipe(self.name, self.adapters, self.weights, self.options),
+                **_unproved(self.adapters),
             },
             fan_in_fan_out=first.fan_in_fan_out,
             matched_by=tuple(matched),
@@ -179,13 +184,26 @@ def recipe(
     return said | {"content_key": digest(said)}
 
 
+def _base(adapters: Sequence[Adapter]) -> BaseIdentity:
+    """Return the identity that says most about the adapters' base."""
+    bases = [adapter.base for adapter in adapters]
+    return max(bases, key=lambda base: (bool(base.tensors), base.known, bool(base.name)))
+
+
+def _unproved(adapters: Sequence[Adapter]) -> dict[str, list[int]]:
+    """Return which parents, counted from 1, are for this base by their word or a user's alone."""
+    numbers = [
+        number
+        for number, adapter in enumerate(adapters, start=1)
+        if not adapter.base.known or adapter.info.keys() & {VOUCHED, UNPROVED}
+    ]
+    return {UNPROVED: numbers} if numbers else {}
+
+
 def _check_alike(adapters: Sequence[Adapter]) -> None:
+    check_one_base({f"adapter {number}": a for number, a in enumerate(adapters, start=1)})
     first = adapters[0]
     for adapter in adapters[1:]:
-        if not same_base(adapter.base, first.base):
-            raise AdapterError(
-                f"adapters of different base models: {first.base.name!r} and {adapter.base.name!r}"
-            )
         if adapter.fan_in_fan_out != first.fan_in_fan_out:
             raise AdapterError("adapters of different base models: only one has fan_in_fan_out")
     sizes: dict[str, tuple[int, int]] = {}

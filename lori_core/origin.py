@@ -101,7 +101,8 @@ def _tuned(said: Mapping[str, Any]) -> Origin:
 
 def _of_base(base: Mapping[str, Any]) -> dict[str, Any]:
     at = f" at {base['revision']}" if base.get("revision") else ""
-    return {"base": f"{base['name']}{at}", "base_weights": base["weights"]}
+    weights = base.get("tensors") or base["weights"]
+    return {"base": f"{base['name']}{at}", "base_weights": weights, "base_identity": dict(base)}
 
 
 def _trained(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lori_core import adapter_file, peft_names
 from lori_core.adapter import Adapter, Module, OnDemand, ProjectionBlock, draw, packed
+from lori_core.base_identity import BaseIdentity
 from lori_core.errors import AdapterError
 from lori_core.files import (
     canonical_json,
@@ -29,7 +30,6 @@ from lori_core.files import (
     write_text,
 )
 from lori_core.mask import Mask
-from lori_core.models import BaseIdentity
 from lori_core.tensor_file import Spec, TensorFile, write
 
 METADATA = "lori"
@@ -118,7 +118,7 @@ def _factors(adapter: Adapter, dtype: torch.dtype) -> Iterator[Tensor]:
 
 def _config(adapter: Adapter) -> dict[str, Any]:
     config = peft_names.lora_config(adapter.modules, adapter.targets, 0.0, adapter.use_rslora)
-    config.base_model_name_or_path = adapter.base.name
+    config.base_model_name_or_path = adapter.base.name or None
     config.revision = adapter.base.revision or None
     config.fan_in_fan_out = adapter.fan_in_fan_out
     config.inference_mode = True
@@ -189,7 +189,7 @@ def import_peft(folder: Path) -> Adapter:
     origin = json.loads(file.metadata.get(METADATA, "{}"))
     dtype = _widest(file)
     plain = Adapter(
-        base=BaseIdentity(**origin["base"]) if origin else _named_base(config),
+        base=BaseIdentity.of(origin["base"], str(file.path)) if origin else _named_base(config),
         modules=modules,
         blocks=(),
         mask=None,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lori_core import attaching, models, peft_names, source_code
 from lori_core.adapter import Adapter, ProjectionBlock, draw, pack, uniform
+from lori_core.base_identity import BaseIdentity
 from lori_core.config import HOW, Params, TrainingSection
 from lori_core.data import limits
 from lori_core.data.example import Example
@@ -22,7 +23,6 @@ from lori_core.data.tokens import tokenised, tokenizer_identity
 from lori_core.errors import DataError
 from lori_core.files import digest, digest_each
 from lori_core.mask import Mask
-from lori_core.models import BaseIdentity
 from lori_core.stage_dependencies import SESSION
 from lori_core.tracking import RunTracker
 from lori_core.training import TrainingResult, train
@@ -108,7 +108,7 @@ def depends_on(
         code: the files of this package that decide it.
     """
     return {
-        "base": session.base.as_dict(),
+        "base": session.base.content(),
         "dtype": str(session.model.dtype).removeprefix("torch."),
         "quantization": session.params.model.quantization,
         "prompt": session.params.prompt.model_dump(),

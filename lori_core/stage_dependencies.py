@@ -48,11 +48,11 @@ CONFIG = (
 ADAPTERS = (
     "adapter.py",
     "adapter_file.py",
+    "base_files.py",
+    "base_identity.py",
     "files.py",
     "mask.py",
     "mask_codec.py",
-    "models.py",
-    "precision.py",
     "projection.py",
     "tensor_file.py",
 )
@@ -61,6 +61,8 @@ SESSION = (
     *CONFIG,
     "adapter.py",
     "attaching.py",
+    "base_files.py",
+    "base_identity.py",
     "data/batching.py",
     "data/chat.py",
     "data/example.py",
@@ -82,6 +84,7 @@ SESSION = (
     "projection.py",
     "session.py",
     "sparse.py",
+    "tensor_file.py",
     "training.py",
 )
 #: Saving what was trained.
@@ -100,13 +103,14 @@ CALIBRATION = (*SESSION, "calibration.py", "structure.py")
 MASKING = (*CALIBRATION, *ADAPTERS, "mask_file.py")
 MERGING = (
     "adapter.py",
+    "base_files.py",
+    "base_identity.py",
     "files.py",
     "mask.py",
     "merge_methods.py",
     "merging.py",
-    "models.py",
-    "precision.py",
     "projection.py",
+    "tensor_file.py",
 )
 SCORING = (*SESSION, *ADAPTERS, "data/answers.py", "evaluation", "peft_file.py", "tuned.py")
 
@@ -308,6 +312,14 @@ POINTS: dict[str, tuple[str, ...]] = {
     "score": (*_POINT, *SCORING, *MERGING, "experiments/scoring.py"),
     "map": (*_POINT, *CONFIG, *_MEASURING),
     "orthogonality": (*_POINT, *CONFIG, *_MEASURING),
-    "collect": (*_POINT, *CONFIG, "data/example.py", "data/pulled.py", "experiments/collecting.py"),
+    "collect": (
+        *_POINT,
+        *CONFIG,
+        "data/example.py",
+        "models.py",
+        "precision.py",
+        "data/pulled.py",
+        "experiments/collecting.py",
+    ),
     "report": ("data/answers.py", "data/example.py", "evaluation", "files.py", "report"),
 }

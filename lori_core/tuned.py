@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lori_core import adapter_file, peft_file, peft_names
 from lori_core.adapter import Adapter
+from lori_core.base_identity import BaseIdentity
 from lori_core.errors import AdapterError
 from lori_core.files import (
     checksum_fits,
@@ -27,7 +28,6 @@ from lori_core.files import (
     sha256_file,
     write_text,
 )
-from lori_core.models import BaseIdentity
 from lori_core.tensor_file import Spec, TensorFile, write
 
 FORMAT = "lori-tuned/1"
@@ -71,7 +71,7 @@ def save(tuned: Tuned, folder: Path) -> None:
             write_text(work / peft_names.CONFIG_FILE, json_text(tuned.config))
         content = {
             "format": FORMAT,
-            "base": asdict(tuned.base),
+            "base": tuned.base.as_dict(),
             "info": tuned.info,
             "peft_type": (tuned.config or {}).get("peft_type"),
             "sha256": sha256_file(file),
@@ -97,7 +97,7 @@ def load(folder: Path) -> Tuned:
         raise AdapterError(f"{weights}: missing, or not what was written; make it again")
     config = folder / peft_names.CONFIG_FILE
     return Tuned(
-        BaseIdentity(**content["base"]),
+        BaseIdentity.of(content["base"], str(path)),
         TensorFile(weights),
         read_json(config) if config.is_file() else None,
         content["info"],
@@ -168,8 +168,19 @@ def worn(model: Any, tuned: Tuned) -> Iterator[Any]:
 
 
 def _swapped(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put weights into a model, and return those that were there."""
+    """Put weights into a model, and return those that were there.
+
+    Raises:
+        AdapterError: the model has others, or of other shapes; then nothing is put in.
+    """
     before = {}
+    for name, parameter in model.named_parameters():
+        shape = tuple(tensors[name].shape) if name in tensors else "none of that name"
+        if shape != tuple(parameter.shape):
+            raise AdapterError(
+                f"weight {name}: the base's is {tuple(parameter.shape)}, what was trained has "
+                f"{shape}; it was made for another base"
+            )
     for name, parameter in model.named_parameters():
         before[name] = parameter.data
         parameter.data = tensors[name].to(parameter.device, parameter.dtype)
@@ -189,9 +200,13 @@ def wear(model: Any, tuned: Tuned) -> Any:
         warnings.filterwarnings("ignore", message="Specified to not (save|load) vera_A")
         # A configuration names the base as its run did; PEFT would have it be where it lies.
         warnings.filterwarnings("ignore", message="The PEFT config's `base_model_name_or_path`")
-        wrapped = get_peft_model(model, PeftConfig.from_peft_type(**(tuned.config or {})))
         tensors = {name: tuned.tensors[name] for name in tuned.tensors}
-        found = set_peft_model_state_dict(wrapped, tensors)
+        try:
+            wrapped = get_peft_model(model, PeftConfig.from_peft_type(**(tuned.config or {})))
+            found = set_peft_model_state_dict(wrapped, tensors)
+        except (ValueError, RuntimeError) as error:
+            *_, last = str(error).strip().splitlines() or [type(error).__name__]
+            raise AdapterError(f"it does not fit this base: {last.strip()[:300]}") from None
     if found.unexpected_keys:
         raise AdapterError(f"the base has no {found.unexpected_keys[0]}; it was made for another")
     return wrapped.eval()

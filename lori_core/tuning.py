@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lori_core import methods, peft_names
-from lori_core.adapter import Adapter, Module
+from lori_core.adapter import Adapter, Module, check_base
 from lori_core.config import HOW, TrainingSection
 from lori_core.errors import AdapterError
 from lori_core.files import digest
@@ -86,6 +86,7 @@ def tune(
         if parameter.requires_grad:  # trained in float32, computed with in the base's precision
             parameter.data = parameter.data.float()
     if tuning.start is not None:
+        check_base(tuning.start, session.base, f"{tuning.method}: the adapter to go on from")
         _begin_at(model, tuning.start, tuning.method)
     first = _factors(model) if tuning.method == "pissa" else {}
     if tuning.section.gradient_checkpointing:

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lori_core.adapter import Module, check_base, draw, pack, same_base
+from lori_core.adapter import Adapter, Module, check_base, check_one_base, draw, pack, same_base
+from lori_core.base_identity import BaseIdentity
 from lori_core.errors import AdapterError
-from lori_core.models import BaseIdentity
 from support import random_adapter, tiny
 
 
@@ -54,6 +54,39 @@ def test_a_base_known_by_name_only_is_compared_by_name() -> None:
     assert not same_base(known, BaseIdentity("llama", "", "c", "other"))
     assert same_base(known, BaseIdentity("llama", "", "", ""))
     assert not same_base(known, BaseIdentity("mistral", "", "", ""))
+
+
+def test_a_base_that_is_only_named_is_taken_by_its_name_or_at_somebodys_word() -> None:
+    adapter = random_adapter("llama")
+    here = adapter.base
+
+    def naming(name: str) -> Adapter:
+        return replace(adapter, base=BaseIdentity(name, "", "", ""))
+
+    check_base(naming("random:llama"), here, "here")
+    with pytest.raises(AdapterError, match="here: names the base 'x/y', and nothing proves"):
+        check_base(naming("x/y"), here, "here")
+    with pytest.raises(AdapterError, match=r"here: does not say which base .* with --base"):
+        check_base(naming(""), here, "here")
+    check_base(naming("x/y"), here, "here", vouched=True)
+    with pytest.raises(AdapterError, match="whose config differ"):
+        check_base(adapter, tiny("mistral")[2], "here", vouched=True)
+
+
+def test_adapters_of_one_base_are_linked_by_content_or_name() -> None:
+    known = random_adapter("llama")
+    moved = replace(known, base=replace(known.base, name="/moved"))
+
+    def naming(name: str) -> Adapter:
+        return replace(known, base=BaseIdentity(name, "", "", ""))
+
+    check_one_base({"a": known, "b": moved, "c": naming("/moved"), "d": naming("random:llama")})
+    check_one_base({"a": naming(""), "b": naming("")})
+    for other in ("x/y", ""):
+        with pytest.raises(AdapterError, match="a and c may be adapters of different base models"):
+            check_one_base({"a": known, "b": moved, "c": naming(other)})
+    with pytest.raises(AdapterError, match="b and c were made for different base models"):
+        check_one_base({"a": naming("x/y"), "b": known, "c": random_adapter("mistral")})
 
 
 def test_the_largest_rank_and_the_targets_are_told() -> None:

@@ -85,6 +85,39 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_folder_does_not_take_the_place_of_a_file_or_a_link(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    for name in ("file", "link"):
+        with (
+            pytest.raises(InputError, match="is a file or a link"),
+            replaced_folder(tmp_path / name),
+        ):
+            pass
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder", "link"}
+
+
+def test_a_folder_comes_back_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "one").write_text("1")
+
+    def refuse(*_: object) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="no"), replaced_folder(tmp_path / "out"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    monkeypatch.undo()
+    (tmp_path / "out").rename(tmp_path / ".out.old")  # killed between two renames
+    with pytest.raises(ValueError, match="stop"), replaced_folder(tmp_path / "out"):
+        raise ValueError("stop")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["one"]
+
+
 def test_what_a_killed_process_left_is_gone_after_the_next_write(tmp_path: Path) -> None:
     (tmp_path / ".out.new").mkdir()
     (tmp_path / ".out.new" / "half").write_text("x")
@@ -117,3 +150,7 @@ def test_files_are_put_back_as_they_were(tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert there.read_bytes() == b"\xff before"
     assert list(tmp_path.iterdir()) == [there]
+    with put_back((absent,)):
+        write_text(absent, "made")
+        write_text(tmp_path / "folder" / "other", "somebody else's")
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["other"]

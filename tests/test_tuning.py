@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from lori_core import config, methods, params_file, peft_names, tuned, tuning
+from lori_core import calibration, config, methods, params_file, peft_names, tuned, tuning
 from lori_core.adapter import Adapter
 from lori_core.config import Params
+from lori_core.continual import continue_training
 from lori_core.data import sources
 from lori_core.data.batching import collate
 from lori_core.errors import AdapterError, ConfigError
@@ -22,7 +23,7 @@ from lori_core.session import Session, open_session, training_rows
 from lori_core.stages import running
 from lori_core.tracking import NullTracker
 from lori_core.tuned import Tuned
-from support import refused
+from support import random_adapter, refused, tiny
 
 ROOT = Path(__file__).parent.parent
 OTHERS = [name for name in methods.METHODS if name not in methods.LORI]
@@ -169,6 +170,45 @@ def test_damaged_weights_are_refused(workspace: Params, tmp_path: Path) -> None:
     file.write_bytes(bytes(data))
     with pytest.raises(AdapterError, match=r"not what was written; make it again"):
         tuned.open_model(tmp_path / "ia3")
+
+
+def test_what_does_not_fit_the_base_is_refused_in_one_line() -> None:
+    model, _, base = tiny("llama")
+    whole = {name: weight.detach() for name, weight in model.named_parameters()}
+    first, *_ = whole
+    config = {"peft_type": "IA3", "target_modules": ["k_proj"], "feedforward_modules": []}
+    key = "base_model.model.model.layers.0.self_attn.k_proj.ia3_l"
+    for tensors, settings, message in (
+        ({n: t for n, t in whole.items() if n != first}, None, f"weight {first}: the base's is"),
+        (whole | {first: torch.zeros(2, 2)}, None, r"trained has \(2, 2\)"),
+        ({key: torch.zeros(3, 1)}, config, "it does not fit this base: .*size mismatch"),
+        ({}, config | {"target_modules": ["nothing"]}, "it does not fit this base: "),
+    ):
+        with (
+            pytest.raises(AdapterError, match=message) as caught,
+            tuned.worn(tiny("llama")[0], Tuned(base, tensors, settings)),
+        ):
+            pass
+        assert len(str(caught.value).splitlines()) == 1
+    assert all(torch.equal(w, whole[n]) for n, w in model.named_parameters())
+
+
+def test_nothing_goes_on_from_an_adapter_of_another_base(workspace: Params) -> None:
+    other = random_adapter("mistral")
+    with pytest.raises(AdapterError, match="lora: the adapter to go on from: made for the base"):
+        tune(workspace, "lora", start=other)
+    session = open_session(workspace)
+    with pytest.raises(AdapterError, match=r"continual\.math: the safety adapter: made for the"):
+        continue_training(session, other, "math", None, "continual@math", NullTracker())
+    (name, *_) = session.modules
+    fewer = random_adapter(rank=workspace.lori.rank)
+    fewer = dataclasses.replace(
+        fewer, modules={n: m for n, m in fewer.modules.items() if n != name}
+    )
+    with pytest.raises(AdapterError, match=rf"{name} is missing in the safety adapter"):
+        continue_training(session, fewer, "math", None, "continual@math", NullTracker())
+    with pytest.raises(AdapterError, match="math: the calibrated adapter: made for the base"):
+        calibration.gradient_importance("fisher", other, session, "math")
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "lori-d"])

@@ -16,6 +16,7 @@ from flows.lineage.ancestry import Lineage, Node, read_data
 from flows.lineage.why import Named
 from flows.versioning.objects import Objects
 from flows.versioning.snapshot import leaves
+from lori_core.base_identity import BaseIdentity, Match, differing, match
 from lori_core.errors import InputError
 
 #: Rows of data named one by one; more are counted.
@@ -156,12 +157,21 @@ class _Walk:
         asked = [params.get("model.dtype") for params in (first, second)]
         if all(computed) and computed[0] != computed[1] and asked[0] == asked[1]:
             self._add("precision", "computed in", *computed)
-        bases = [
-            node.origin.facts.get("base_weights") if node.origin else None for node in (one, two)
-        ]
-        if all(bases) and bases[0] != bases[1]:
-            names = [node.origin.facts["base"] if node.origin else "" for node in (one, two)]
-            self._add("base", names[0], bases[0], bases[1])
+        self._base(one, two)
+
+    def _base(self, one: Node, two: Node) -> None:
+        """Compare the base models by their content, whatever they are called."""
+        left, right = (
+            BaseIdentity.of(node.origin.facts["base_identity"], node.name)
+            if node.origin and "base_identity" in node.origin.facts
+            else None
+            for node in (one, two)
+        )
+        if left and right and match(left, right) is Match.DIFFERENT:
+            what = differing(left, right)
+            parts = ("settings", "config") if what == "config" else ("tensors", "weights")
+            digests = [getattr(b, parts[0]) or getattr(b, parts[1]) for b in (left, right)]
+            self._add("base", f"{left.name}, {what}", *digests)
 
     def _data(self, one: Node, two: Node) -> None:
         """Compare data by file and by row; sources where only these differ."""

@@ -115,11 +115,11 @@ def lineage_of(named: Named, *, remote: bool = True) -> Lineage:
     return lineage
 
 
-def restore(word: str, out: Path, workspace: Path) -> tuple[str, int]:
+def restore(word: str, out: Path, workspace: Path, *, force: bool = False) -> tuple[str, int]:
     """Write the recorded bytes of an artifact, a mask or data to `out`; return name and size.
 
     Raises:
-        InputError: nothing has that name, or `out` exists.
+        InputError: nothing has that name, or `out` exists and `force` is not given.
         LoriError: the bytes are gone.
     """
     named = resolve(word, workspace)
@@ -130,4 +130,4 @@ def restore(word: str, out: Path, workspace: Path) -> tuple[str, int]:
     md5 = lineage.nodes[named.path].entry.md5
     if not md5:
         raise InputError(f"{named.path}: {named.state.label} has no such file of data")
-    return named.path, objects.restore(md5, out, named.path)
+    return named.path, objects.restore(md5, out, named.path, force=force)

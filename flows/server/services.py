@@ -38,7 +38,8 @@ def up(workspace: Path) -> None:
     """Start everything, wait until it is healthy, deploy, and say what to type next.
 
     Raises:
-        InputError: a port is taken, or not a port; or the services are up already.
+        InputError: a port is taken, or not a port; the services are up already; or there is a
+            `prefect.toml` of the user's.
         LoriError: a service did not come up; all of them are stopped again.
     """
     ports = {
@@ -48,6 +49,12 @@ def up(workspace: Path) -> None:
     if _alive(_read(workspace)):
         raise InputError("the services are up already; `make down` stops them")
     down(workspace)
+    settings = workspace / "prefect.toml"
+    if settings.exists():
+        raise InputError(
+            f"{settings}: `make up` did not write it and would replace it; move it away, or set "
+            "its keys as Prefect's environment variables"
+        )
     for variable, port in (
         ("LORI_PREFECT_PORT", ports["prefect"]),
         ("LORI_MLFLOW_PORT", ports["mlflow"]),

@@ -34,16 +34,18 @@ def card(workspace: Path, params: Params, lineage: Lineage, node: Node) -> str:
     """
     licences = sorted(set(_sources(lineage)))
     own = node.origin.facts if node.origin else {}
+    # The adapter's own: params.yaml may name another by now.
+    base = own.get("base_identity", {}).get("name") or params.model.name_or_path
     lines = [
         "---",
-        f"base_model: {params.model.name_or_path}",
+        f"base_model: {base}",
         "library_name: peft",
         f"tags: [{'lora, lori, sparse' if _is_lori(node) else own.get('method')}]",
         "---",
         "",
         f"# {node.name}",
         "",
-        f"{_what(node)} for `{own.get('base', params.model.name_or_path)}`.",
+        f"{_what(node)} for `{own.get('base', base)}`.",
         "",
         f"Content key `{node.key}`; DVC `{node.entry.md5}`.",
         "",
@@ -75,7 +77,7 @@ def card(workspace: Path, params: Params, lineage: Lineage, node: Node) -> str:
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM",
         "",
-        f'base = AutoModelForCausalLM.from_pretrained("{params.model.name_or_path}")',
+        f'base = AutoModelForCausalLM.from_pretrained("{base}")',
         'model = PeftModel.from_pretrained(base, "THIS FOLDER")',
         "```",
         "",

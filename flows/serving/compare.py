@@ -16,6 +16,7 @@ from flows.tracking import registry as reg
 from flows.tracking import rows as rows_files
 from flows.tracking.rows import Shipment, new_rows_file
 from flows.versioning.objects import Objects
+from lori_core import output_folder
 from lori_core.errors import InputError
 from lori_core.report import side_by_side
 from lori_core.tracking import where
@@ -23,14 +24,17 @@ from lori_core.tracking import where
 FOLDER = Path("compare")
 
 
-def compare(words: Sequence[str], workspace: Path, out: Path) -> dict[str, Any]:
+def compare(
+    words: Sequence[str], workspace: Path, out: Path, *, force: bool = False
+) -> dict[str, Any]:
     """Compare models and write the page, the table and the numbers; MLflow gets them, too.
 
     Args:
         words: artifacts as `lori why` takes them, or folders of verdicts (`<task>.jsonl`) that
             `lori evaluate` left; the first is what the others are compared with.
         workspace: where paths begin.
-        out: a folder.
+        out: a folder; see `output_folder.claim`.
+        force: whether whatever is in it is replaced.
 
     Raises:
         InputError: fewer than two, or one that was not evaluated.
@@ -40,6 +44,8 @@ def compare(words: Sequence[str], workspace: Path, out: Path) -> dict[str, Any]:
         raise InputError("compare: name at least two models; the first is what others are held to")
     if len(set(words)) < len(words):
         raise InputError("compare: a model is named twice; each can only be held to others")
+    inputs = [workspace / word for word in words if (workspace / word).exists()]
+    output_folder.check(out, output_folder.COMPARISON, inputs, force=force)
     with reg.scratch() as folder:
         models, about = {}, []
         for number, word in enumerate(words):
@@ -47,7 +53,8 @@ def compare(words: Sequence[str], workspace: Path, out: Path) -> dict[str, Any]:
             models[word.removeprefix("artifacts/")] = files
             about.append(line)
         built = side_by_side.build(models)
-        side_by_side.write(built, out, about)
+        with output_folder.claim(out, output_folder.COMPARISON, inputs, force=force) as work:
+            side_by_side.write(built, work, about)
     _record(built, workspace, out)
     return built
 

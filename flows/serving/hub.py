@@ -10,17 +10,22 @@ from pathlib import Path
 from flows.lineage.why import lineage_of, resolve
 from flows.serving import card
 from flows.tracking import registry as reg
+from lori_core import output_folder
 from lori_core.config import Params
 from lori_core.errors import InputError, LoriError
 
 
-def prepare(word: str, workspace: Path, params: Params, folder: Path) -> str:
+def prepare(
+    word: str, workspace: Path, params: Params, folder: Path, *, force: bool = False
+) -> str:
     """Write what is sent: PEFT's files and `README.md`; return the artifact's name.
+
+    The folder is replaced as `output_folder.claim` says, with `force` whatever is in it.
 
     Raises:
         InputError: the word names no adapter of the workspace as it stands.
     """
-    from flows.serving.packaging import check_adapter
+    from flows.serving.packaging import check_adapter, check_model
     from lori_core import tuned
 
     named = resolve(word, workspace)
@@ -29,8 +34,12 @@ def prepare(word: str, workspace: Path, params: Params, folder: Path) -> str:
     lineage = lineage_of(named, remote=False)
     node = lineage.nodes[named.path]
     check_adapter(node, "be sent")
-    tuned.export(tuned.open_model(workspace / node.name), folder)
-    (folder / "README.md").write_text(card.card(workspace, params, lineage, node), "utf-8")
+    model = tuned.open_model(workspace / node.name)
+    check_model(model, params, node)
+    inputs = [workspace / node.name]
+    with output_folder.claim(folder, output_folder.TO_PUSH, inputs, force=force) as work:
+        tuned.export(model, work)
+        (work / "README.md").write_text(card.card(workspace, params, lineage, node), "utf-8")
     return node.name
 
 

@@ -10,7 +10,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.environment import quiet_environment
 from flows.lineage.ancestry import Lineage, Node
@@ -18,6 +18,10 @@ from flows.tracking.registry import EVALUATION, KEY, MD5, PATH
 from flows.versioning import snapshot
 from lori_core.config import Params
 from lori_core.errors import InputError
+
+if TYPE_CHECKING:
+    from lori_core.adapter import Adapter
+    from lori_core.tuned import Tuned
 
 CODE = Path(__file__).parent / "serving_model.py"
 #: The stock PEFT folder inside the artifact.
@@ -36,13 +40,15 @@ def package(node: Node, workspace: Path, params: Params, folder: Path, card: str
         card: the model card, Markdown.
 
     Raises:
-        InputError: it is no adapter.
+        InputError: it is no adapter, or one of another base than the run's.
     """
     from lori_core import tuned
 
     check_adapter(node, "be registered")
     peft = folder.with_name(f"{folder.name}-peft") / "adapter"
-    tuned.export(tuned.open_model(workspace / node.name), peft)
+    model = tuned.open_model(workspace / node.name)
+    check_model(model, params, node)
+    tuned.export(model, peft)
     with warnings.catch_warnings():
         # MLflow warns about type hints of its own classes when it is imported.
         warnings.simplefilter("ignore", UserWarning)
@@ -71,6 +77,22 @@ def check_adapter(node: Node, do: str) -> None:
         )
     if node.kind not in ("adapter", "merged adapter"):
         raise InputError(f"{node.name}: is a {node.kind}; only adapters can {do}")
+
+
+def check_model(model: Adapter | Tuned, params: Params, node: Node) -> None:
+    """Refuse an adapter of another base than params.yaml names: it would be served on that one.
+
+    Raises:
+        InputError: naming both.
+    """
+    from lori_core.adapter import full_name
+    from lori_core.base_choice import stands_for
+
+    if not stands_for(params.model, model.base):
+        raise InputError(
+            f"{node.name}: made for the base {full_name(model.base)}, but params.yaml has "
+            f"model.name_or_path {params.model.name_or_path!r}; put that model back, or run again"
+        )
 
 
 def _save(folder: Path, peft: Path, params: Params) -> None:

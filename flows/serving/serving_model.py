@@ -24,6 +24,7 @@ class LoriModel(PythonModel):
     def load_context(self, context: Any) -> None:
         """Bring in the base, put the adapter on it."""
         from lori_core import attaching, models, tuned
+        from lori_core.adapter import check_base
         from lori_core.config import ModelSection, PromptSection
         from lori_core.data.prompts import check_template
 
@@ -31,6 +32,7 @@ class LoriModel(PythonModel):
         self.prompt = PromptSection.model_validate(context.model_config["prompt"])
         folder = models.prepare(section)
         adapter = tuned.open_model(Path(context.artifacts["adapter"]))
+        check_base(adapter, models.identity(section, folder), "the registered adapter")
         self.tokenizer = models.load_tokenizer(folder)
         check_template(self.prompt, self.tokenizer)
         base = models.load(section, folder)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.environment import quiet_environment
+from lori_core import output_folder
 from lori_core.errors import InputError, LoriError
-from lori_core.files import replaced_file, replaced_folder
+from lori_core.files import replaced_file
 
 CHUNK = 1 << 20
 
@@ -107,24 +108,28 @@ class Objects:
             said[md5] = "cache" if not away else "remote" if away <= remote else "gone"
         return said
 
-    def restore(self, md5: str, out: Path, what: str) -> int:
-        """Write the bytes of a hash to a file or folder that is not there yet; return how many.
+    def restore(self, md5: str, out: Path, what: str, *, force: bool = False) -> int:
+        """Write the bytes of a hash to a file or folder; return how many.
 
         Each file's MD5 is checked on the way.
 
         Raises:
-            InputError: `out` exists.
+            InputError: `out` exists and `force` is not given, or may not be replaced at all.
             LoriError: something of it is neither in the cache nor in the remote, or damaged there.
         """
-        if out.exists():
-            raise InputError(f"{out}: exists already; name a path that is not there yet")
+        if not force and (out.exists() or out.is_symlink()):
+            raise InputError(
+                f"{out}: exists already; name a path that is not there yet, or use --force"
+            )
         listed = self.files(md5)
         if listed is None:
             raise LoriError(self._gone(what, md5))
         if "" in listed:
+            if out.is_symlink() or out.is_dir():
+                raise InputError(f"{out}: is a link or a folder; {what} is a file")
             with replaced_file(out) as work:
                 return self._copy(md5, work, what)
-        with replaced_folder(out) as work:
+        with output_folder.claim(out, output_folder.RESTORED, force=force) as work:
             return sum(self._copy(part, work / name, what) for name, part in listed.items())
 
     def _copy(self, md5: str, target: Path, what: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ def add(commands: Any) -> None:
         "-o", "--out", type=Path, help="a folder for interference.json and its picture"
     )
     interference.add_argument("--modules", action="store_true", help="print every module, too")
+    add_base(interference)
+    add_force(interference)
     interference.set_defaults(function=_interference)
 
 
@@ -62,6 +65,7 @@ def _add_export(commands: Any) -> None:
         choices=["vllm"],
         help="with --to peft: pad the rank to one that this server can load",
     )
+    add_force(export)
     export.set_defaults(function=_export)
 
 
@@ -83,7 +87,29 @@ def _add_merge(commands: Any) -> None:
         "--majority-sign", default="total", help="ties methods: total (the default) or frequency"
     )
     merge.add_argument("--seed", type=int, default=0, help="dare methods: what is dropped")
+    add_base(merge)
+    add_force(merge)
     merge.set_defaults(function=_merge)
+
+
+def add_base(parser: Any) -> None:
+    """Add the option that names the base model of adapters that do not prove theirs."""
+    parser.add_argument(
+        "--base",
+        metavar="BASE",
+        help="the base model, for adapters that only name theirs or name none: a folder, pypi:…, "
+        "or OWNER/NAME@COMMIT; one that is proved to be for another is refused all the same",
+    )
+
+
+def add_force(parser: Any) -> None:
+    """Add the option that lets a command replace a folder that it did not write."""
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace the output folder whatever is in it; without this only an earlier output of "
+        "this command is replaced",
+    )
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -94,43 +120,48 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from lori_core import peft_file
+    from lori_core import output_folder, peft_file
 
     adapter = peft_file.open_adapter(args.adapter)
     if args.to == "merged":
         if args.serving:
             raise InputError("--serving: only with --to peft; a merged model needs no adapter")
         return _bake(adapter, args)
-    if args.base:
+    if args.base is not None:
         raise InputError("--base: only with --to merged")
-    peft_file.export_peft(adapter, args.out, serving=args.serving)
+    with output_folder.claim(
+        args.out, output_folder.PEFT, [args.adapter], force=args.force
+    ) as folder:
+        peft_file.export_peft(adapter, folder, serving=args.serving)
     print(f"{args.out}: a stock PEFT adapter; load it with PeftModel.from_pretrained")
     return 0
 
 
 def _bake(adapter: Adapter, args: argparse.Namespace) -> int:
-    from lori_core import baking, models
-    from lori_core.adapter import check_base
-    from lori_core.config import ModelSection
+    from lori_core import baking, base_choice, output_folder
 
-    section = ModelSection(
-        name_or_path=args.base or adapter.base.name, revision=adapter.base.revision or None
-    )
-    folder = models.prepare(section)
-    check_base(adapter, models.identity(section, folder), str(args.adapter))
-    baked = baking.bake(
-        folder,
-        args.out,
-        {name: (module.d_in, module.d_out) for name, module in adapter.modules.items()},
-        lambda name: baking.Update(adapter.A(name), adapter.B(name), adapter.scaling(name)),
-        fan_in_fan_out=adapter.fan_in_fan_out,
-    )
-    print(f"{args.out}: {section.name_or_path} with the adapter in {baked.tensors} matrices")
+    name = str(args.adapter)
+    kind = output_folder.BAKED
+    output_folder.check(args.out, kind, [args.adapter], force=args.force)
+    base = base_choice.chosen(args.base, {name: adapter})
+    adapter = base.of({name: adapter})[name]
+    inputs = [args.adapter, base.folder]
+    with output_folder.claim(args.out, kind, inputs, force=args.force) as folder:
+        baked = baking.bake(
+            base.folder,
+            folder,
+            {name: (module.d_in, module.d_out) for name, module in adapter.modules.items()},
+            lambda name: baking.Update(adapter.A(name), adapter.B(name), adapter.scaling(name)),
+            fan_in_fan_out=adapter.fan_in_fan_out,
+        )
+        made_of = {name: value for name, value in adapter.info.items() if name != "depends"}
+        baking.record(folder, {"adapter": made_of, "base": base.identity.as_dict()})
+    print(f"{args.out}: {base.section.name_or_path} with the adapter in {baked.tensors} matrices")
     return 0
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from lori_core import adapter_file, peft_file
+    from lori_core import adapter_file, output_folder, peft_file
     from lori_core.merge_methods import Options
     from lori_core.merging import merge
 
@@ -139,11 +170,40 @@ def _merge(args: argparse.Namespace) -> int:
         density=args.density, rank=args.rank, majority_sign=args.majority_sign, seed=args.seed
     )
     # Keys are only carried along: whoever draws A from the result verifies them.
-    parents = [peft_file.open_adapter(p, verify_projection=False) for p in args.adapters]
+    opened = [peft_file.open_adapter(p, verify_projection=False) for p in args.adapters]
+    named: dict[str, Adapter] = {}
+    for path, adapter in zip(args.adapters, opened, strict=True):
+        named[f"{path}" if f"{path}" not in named else f"{path} ({len(named) + 1})"] = adapter
+    parents = list(_of_one_base(named, args.base).values())
     merged = merge(args.method, parents, weights, options)
-    adapter_file.save(merged, args.out)
+    with output_folder.claim(
+        args.out, output_folder.MERGED, args.adapters, force=args.force
+    ) as folder:
+        adapter_file.save(merged, folder)
     print(f"{args.out}: {args.method} of {len(parents)} adapters, rank {merged.rank}")
     return 0
+
+
+def _of_one_base(adapters: dict[str, Adapter], word: str | None) -> dict[str, Adapter]:
+    """Return adapters that are for one base model, as far as anything says so.
+
+    Raises:
+        AdapterError: they are, or may be, for several; or they do not fit the one of `--base`.
+    """
+    from lori_core import base_choice
+    from lori_core.adapter import check_one_base
+
+    if word is not None:
+        base = base_choice.chosen(word, adapters)
+        return base.of(adapters)
+    check_one_base(adapters)
+    if not any(adapter.base.known or adapter.base.name for adapter in adapters.values()):
+        print(
+            f"lori: {', '.join(adapters)}: no base model is named, so nothing proves that these "
+            "are for one; --base names it",
+            file=sys.stderr,
+        )
+    return adapters
 
 
 def _weights(text: str, count: int) -> list[float]:
@@ -157,17 +217,23 @@ def _weights(text: str, count: int) -> list[float]:
 
 
 def _interference(args: argparse.Namespace) -> int:
-    from lori_core import peft_file
+    from lori_core import output_folder, peft_file
     from lori_core.report import interference_table
 
     names = names_of(args.adapters)
     adapters = {
         name: peft_file.open_adapter(path) for name, path in zip(names, args.adapters, strict=True)
     }
+    if len(adapters) > 1:
+        adapters = _of_one_base(adapters, args.base)
+    kind = output_folder.INTERFERENCE
+    if args.out:
+        output_folder.check(args.out, kind, args.adapters, force=args.force)
     result = interference_table.measure(adapters)
     print(interference_table.text(result, every_module=args.modules))
     if args.out:
-        interference_table.write(result, list(adapters), args.out)
+        with output_folder.claim(args.out, kind, args.adapters, force=args.force) as folder:
+            interference_table.write(result, list(adapters), folder)
         print(f"{args.out}: interference.json, interference.png")
     return 0
 

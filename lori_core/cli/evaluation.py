@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lori_core.cli.adapters import names_of
+from lori_core.cli.adapters import add_base, add_force, names_of
 from lori_core.errors import InputError
 
 if TYPE_CHECKING:
     from lori_core.adapter import Adapter
+    from lori_core.base_choice import Base
     from lori_core.config import Params
     from lori_core.data.example import Example
+    from lori_core.tracking import RunTracker
 
 
 def add(commands: Any) -> None:
@@ -21,8 +24,8 @@ def add(commands: Any) -> None:
         "evaluate",
         help="score adapters and their base model on test sets",
         description="Loads the base once, then scores it and each adapter on the same examples. "
-        "Model, prompt and limits are those of params.yaml where there is one; the model is the "
-        "adapters' own otherwise.",
+        "Prompt and limits are those of params.yaml where there is one. The model is that of "
+        "--base, else the adapters' own, loaded as params.yaml says where it has the same.",
         epilog="examples: lori evaluate artifacts/math/adapter --tasks math,nlu   |   "
         "lori evaluate a b --tasks gsm8k-files,humaneval --limit 200 --samples 20   |   "
         "lori evaluate a --harness lm-eval --tasks arc_easy --limit 100",
@@ -53,6 +56,8 @@ def add(commands: Any) -> None:
     evaluate.add_argument(
         "-o", "--out", type=Path, default=Path("evaluation"), help="default: ./evaluation"
     )
+    add_base(evaluate)
+    add_force(evaluate)
     evaluate.set_defaults(function=_evaluate)
     sources = commands.add_parser("sources", help="list the data sets that have a name")
     sources.set_defaults(function=_sources)
@@ -69,10 +74,9 @@ def _sources(_: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from lori_core import params_file, peft_file
-    from lori_core.adapter import check_base
-    from lori_core.evaluation.comparison import evaluate_all, flat
-    from lori_core.session import open_session
+    from lori_core import output_folder, params_file, peft_file
+    from lori_core.data import pulled
+    from lori_core.evaluation.comparison import flat
     from lori_core.tracking import NullTracker, stage_tracker
 
     adapters = {
@@ -85,16 +89,17 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise InputError("--no-base, and no adapter: there is nothing to evaluate")
     if args.average and len(adapters) < 2:
         raise InputError("--average: at least two adapters are needed, runs with other seeds")
-    params = _params(args, list(adapters.values()))
+    kind, inputs = output_folder.EVALUATION, list(args.adapters)
+    inputs += [pulled.DATA] if pulled.DATA.is_dir() else []
+    # Its files, for the results may well lie beside them.
+    inputs += Path(args.include_path).glob("*.yaml") if args.include_path else []
+    output_folder.check(args.out, kind, inputs, force=args.force)
+    params, base = _params(args, adapters)
+    adapters = base.of(adapters)
     sets = {} if args.harness else _sets(args, params)
-    session = open_session(params, training=False)
-    for name, adapter in adapters.items():
-        check_base(adapter, session.base, name)
-    rows: dict[str, Adapter | None] = {} if args.no_base else {"base": None}
     tracker = stage_tracker("evaluate") if params_file.PARAMS.is_file() else NullTracker()
-    tracker.start("evaluate")
-    tracker.params({"evaluation": params.evaluation.model_dump(), "adapters": list(adapters)})
-    results = evaluate_all(session, rows | adapters, sets, args.out, print, average=args.average)
+    with output_folder.claim(args.out, kind, [*inputs, base.folder], force=args.force) as folder:
+        results = _score(args, params, adapters, sets, tracker, folder)
     tracker.metrics(flat(results))
     tracker.artifact(args.out / "results.json")
     tracker.end()
@@ -104,9 +109,30 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _params(args: argparse.Namespace, adapters: list[Adapter]) -> Params:
-    """Return params.yaml, or the least there must be, with the command's changes."""
-    from lori_core import config, params_file
+def _score(
+    args: argparse.Namespace,
+    params: Params,
+    adapters: dict[str, Adapter],
+    sets: dict[str, list[Example]],
+    tracker: RunTracker,
+    folder: Path,
+) -> dict[str, Any]:
+    from lori_core.attaching import check_modules
+    from lori_core.evaluation.comparison import evaluate_all
+    from lori_core.session import open_session
+
+    session = open_session(params, training=False)
+    for name, adapter in adapters.items():
+        check_modules(session.model, adapter.modules, name)
+    rows: dict[str, Adapter | None] = {} if args.no_base else {"base": None}
+    tracker.start("evaluate")
+    tracker.params({"evaluation": params.evaluation.model_dump(), "adapters": list(adapters)})
+    return evaluate_all(session, rows | adapters, sets, folder, print, average=args.average)
+
+
+def _params(args: argparse.Namespace, adapters: dict[str, Adapter]) -> tuple[Params, Base]:
+    """Return params.yaml, or the least there must be, with the command's changes; and the base."""
+    from lori_core import base_choice, config, params_file
 
     values: dict[str, Any] = {
         "lori": {},
@@ -115,11 +141,20 @@ def _params(args: argparse.Namespace, adapters: list[Adapter]) -> Params:
     }
     if params_file.PARAMS.is_file():
         values = params_file.load().model_dump()
-    if adapters and ("model" not in values or adapters[0].base.name != _model_name(values)):
-        base = adapters[0].base
-        values["model"] = {"name_or_path": base.name, "revision": base.revision or None}
-    if "model" not in values:
+    own = config.ModelSection.model_validate(values["model"]) if "model" in values else None
+    if adapters or args.base is not None:
+        base = base_choice.chosen(args.base, adapters, own)
+        if own is not None and base.section != own:
+            print(
+                f"lori: params.yaml has another base model ({own.name_or_path}): its dtype and "
+                f"quantization are not used for {base.section.name_or_path}",
+                file=sys.stderr,
+            )
+    elif own is not None:
+        base = base_choice.at_hand(own)
+    else:
         raise InputError("no adapter and no params.yaml here: which model shall be evaluated?")
+    values["model"] = base.section.model_dump()
     changes = {
         "protocols": args.protocols.split(",") if args.protocols else None,
         "likelihood": args.likelihood or None,
@@ -130,11 +165,7 @@ def _params(args: argparse.Namespace, adapters: list[Adapter]) -> Params:
     }
     section = values.setdefault("evaluation", {})
     section.update({key: value for key, value in changes.items() if value is not None})
-    return config.parse(values, "lori evaluate")
-
-
-def _model_name(values: dict[str, Any]) -> str:
-    return str(values["model"]["name_or_path"])
+    return config.parse(values, "lori evaluate"), base
 
 
 def _harness(args: argparse.Namespace) -> dict[str, Any]:

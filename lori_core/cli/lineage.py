@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from lori_core.cli.adapters import add_force
 from lori_core.errors import LoriError
 
 NAMES = (
@@ -49,6 +50,7 @@ def add(commands: Any) -> None:
     )
     compare.add_argument("names", nargs="+", metavar="X", help="or a folder with <task>.jsonl")
     compare.add_argument("-o", "--out", type=Path, default=Path("compare"), help="default: compare")
+    add_force(compare)
     compare.set_defaults(function=_compare)
     restore = commands.add_parser(
         "restore",
@@ -57,6 +59,7 @@ def add(commands: Any) -> None:
     )
     restore.add_argument("name", metavar="X")
     restore.add_argument("out", type=Path, metavar="OUT", help="a path that is not there yet")
+    add_force(restore)
     restore.set_defaults(function=_restore)
 
 
@@ -98,7 +101,7 @@ def _compare(args: argparse.Namespace) -> int:
     from flows.serving.compare import compare
     from lori_core.report import side_by_side
 
-    print("\n".join(side_by_side.text(compare(args.names, Path(), args.out))))
+    print("\n".join(side_by_side.text(compare(args.names, Path(), args.out, force=args.force))))
     print(f"{args.out}: index.html, compare.md, compare.json; lori track sends them to MLflow")
     return 0
 
@@ -106,6 +109,6 @@ def _compare(args: argparse.Namespace) -> int:
 def _restore(args: argparse.Namespace) -> int:
     from flows.lineage import why
 
-    name, size = why.restore(args.name, args.out, Path())
+    name, size = why.restore(args.name, args.out, Path(), force=args.force)
     print(f"{args.out}: {name}, {size:,} bytes, each file's MD5 checked")
     return 0

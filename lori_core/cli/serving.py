@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from lori_core.cli.adapters import add_force
 from lori_core.errors import LoriError
 
 
@@ -51,6 +52,7 @@ def _add_push(commands: Any) -> None:
     push.add_argument("repository", metavar="OWNER/NAME")
     push.add_argument("--public", action="store_true", help="for all to see; private without it")
     push.add_argument("--dry-run", type=Path, metavar="OUT", help="write the folder, send nothing")
+    add_force(push)
     push.set_defaults(function=_push)
 
 
@@ -60,7 +62,7 @@ def _push(args: argparse.Namespace) -> int:
 
     params = params_file.load()
     if args.dry_run:
-        hub.prepare(args.name, Path(), params, args.dry_run)
+        hub.prepare(args.name, Path(), params, args.dry_run, force=args.force)
         print(f"{args.dry_run}: what would be sent to {args.repository}; nothing was")
         return 0
     print(hub.push(args.name, args.repository, Path(), params, private=not args.public))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lori_core.config import Params, Sizes, SourceSection
-from lori_core.data import catalogue, formats, readers
+from lori_core.data import catalogue, formats, ownership, readers
 from lori_core.data.example import SPLITS, Example
 from lori_core.data.pulled import DATA
 from lori_core.data.store import TaskExamples, scratch
@@ -181,7 +180,11 @@ def pull(params: Params, folder: Path = DATA) -> list[str]:
     Everything is read, onto disk, before anything is written: memory does not grow with the rows.
 
     Returns:
-        One line for each task that was written, saying how much.
+        One line for each task that was written, saying how much, and for each that was removed.
+
+    Raises:
+        ConfigError: a source lies in the folder of a task.
+        DataError: a file would be replaced that no pull wrote; or a source cannot be read.
     """
     manifest_path = folder / MANIFEST
     before = read_json(manifest_path) if manifest_path.is_file() else {"tasks": {}}
@@ -192,16 +195,21 @@ def pull(params: Params, folder: Path = DATA) -> list[str]:
         if source["kind"] == "hub"
     }
     said, manifest = [], {}
+    folders = [folder / name for name in {**before["tasks"], **params.tasks}]
+    for name in params.tasks:
+        for where, source in _listed(params, name):
+            ownership.check_apart(where, source, folders)
     with scratch() as database:
         tasks = {name: _read_task(params, name, pinned, database) for name in params.tasks}
+        for name, task in tasks.items():
+            for split, count in task.counts.items() if name not in before["tasks"] else ():
+                path = folder / name / f"{split}.jsonl"
+                ownership.check_free(path, task.examples.lines(split, count))
         for name, task in tasks.items():
             manifest[name], changed = _write(task, folder / name)
             if changed:
                 said.append(f"{name}: {task.line()}")
-    for stale in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if stale.name not in tasks:
-            shutil.rmtree(stale)
-            said.append(f"{stale.name}: removed, no longer a task")
+    said += ownership.remove_former(folder, before["tasks"], tasks)
     if not manifest_path.is_file() or read_json(manifest_path) != {"tasks": manifest}:
         write_json(manifest_path, {"tasks": manifest})
     return said

@@ -6,8 +6,9 @@ from statistics import fmean
 
 import torch
 
-from lori_core import interference, models
+from lori_core import interference
 from lori_core.adapter import Adapter, ProjectionBlock, last_name, pack, uniform
+from lori_core.base_identity import BaseIdentity
 from lori_core.experiments.points import Orthogonality, SparsityMap
 from lori_core.experiments.results import Row, adapter_of
 from lori_core.mask import magnitude, scope_of
@@ -72,7 +73,7 @@ def _drawn(d_in: int, rank: int, seed: int) -> list[interference.ModulePair]:
         B = {n: torch.randn(DRAWN_OUTPUTS, rank, generator=generator) for n in names}
         block = ProjectionBlock(seed, key, rank)
         values = pack(modules, B, None, torch.float32)
-        base = models.BaseIdentity("drawn", "", "", "")
+        base = BaseIdentity("drawn", "", "", "")
         sides.append(Adapter(base, modules, (block,), None, values))
     first, second = sides
     return [interference.module_pair(first, second, name) for name in names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from lori_core.errors import InputError
 from lori_core.experiments.points import (
     FOLDER,
     METRICS,
@@ -32,7 +33,14 @@ HEADER = """\
 
 
 def write(points: Points) -> None:
-    """Write the points and the stages that run them."""
+    """Write the points and the stages that run them.
+
+    Raises:
+        InputError: `experiments/dvc.yaml` is there and was not written here.
+    """
+    title, _, _ = HEADER.partition("\n")
+    if DVC.is_file() and not DVC.read_text(encoding="utf-8").startswith(title):
+        raise InputError(f"{DVC}: lori experiment did not write it and would replace it: move it")
     points.save()
     stages = {name: _stage(name, point) for name, point in points.by_name.items()}
     collected = [n for n, p in points.by_name.items() if isinstance(p, Collect)]

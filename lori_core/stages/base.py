@@ -25,8 +25,7 @@ def open_base(params: Params, *, training: bool = True) -> Session:
 
     session = open_session(params, training=training)
     recorded = Path(BASE_FILE)
-    found = {"config": session.base.config, "weights": session.base.weights}
-    if recorded.is_file() and not found.items() <= read_json(recorded).items():
+    if recorded.is_file() and not session.base.content().items() <= read_json(recorded).items():
         raise ModelError(
             f"model.name_or_path: {params.model.name_or_path}: the model there is not the one that "
             f"{recorded} records; run lori pull, so that what depends on it runs again"

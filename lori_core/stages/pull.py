@@ -33,8 +33,7 @@ def pull(params: Params, base: Path) -> list[str]:
     said = sources.pull(params)
     identity = models.identity(params.model, base)
     _write(Path(TASKS_FILE), list(params.tasks))
-    content = {"config": identity.config, "weights": identity.weights}
-    _write(Path(BASE_FILE), content | {"tokenizer": _tokenizer_digest(base)})
+    _write(Path(BASE_FILE), identity.content() | {"tokenizer": _tokenizer_digest(base)})
     return said
 
 

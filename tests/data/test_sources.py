@@ -157,6 +157,70 @@ def test_a_task_that_is_gone_takes_its_data_along(tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "old").exists()
 
 
+def test_what_no_pull_wrote_stays_in_the_data_folder(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write(tmp_path / "in" / "train.jsonl", [example(i) for i in range(5)])
+    source = local(tmp_path / "in")
+    sources.pull(params(source), data)
+    (data / "task").rename(data / "former")  # as if its name had been another
+    manifest = json.loads((data / "manifest.json").read_text())
+    manifest["tasks"]["former"] = manifest["tasks"].pop("task")
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    for name in ("former/notes.txt", "own/train.jsonl", "former/extra/a.jsonl"):
+        write(data / name, ["mine"])
+    (data / "former" / "test.jsonl").write_text("changed by hand")
+    (data / "linked").symlink_to(tmp_path / "in")
+    said = sources.pull(params(source), data)
+    assert said[-1] == "former: no longer a task; files that lori pull did not write stay"
+    assert sorted(p.relative_to(data).as_posix() for p in data.rglob("*.*")) == [
+        "former/extra/a.jsonl",
+        "former/notes.txt",
+        "former/test.jsonl",
+        "manifest.json",
+        "own/train.jsonl",
+        "task/test.jsonl",
+        "task/train.jsonl",
+        "task/validation.jsonl",
+    ]
+    assert (tmp_path / "in" / "train.jsonl").is_file()
+    assert sources.pull(params(source), data) == []
+
+
+def test_a_file_that_no_pull_wrote_is_not_replaced(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write(tmp_path / "in" / "train.jsonl", [example(i) for i in range(5)])
+    write(data / "task" / "test.jsonl", ["mine"])
+    with pytest.raises(DataError, match=r"task/test\.jsonl: lori pull did not write it"):
+        sources.pull(params(local(tmp_path / "in")), data)
+    assert [path.name for path in data.rglob("*.*")] == ["test.jsonl"]
+    (data / "task" / "test.jsonl").unlink()
+    sources.pull(params(local(tmp_path / "in")), data)
+    (data / "manifest.json").unlink()  # a pull that was killed before it wrote this
+    assert sources.pull(params(local(tmp_path / "in")), data) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "files"),
+    [
+        ("data/task", {}),
+        ("data/task/train.jsonl", {}),
+        ("data", {"train": "task/train.jsonl"}),
+        ("data/former/..", {"test": ["x.jsonl", "former/train.jsonl"]}),
+    ],
+)
+def test_a_source_that_pull_would_write_over_is_refused(
+    tmp_path: Path, path: str, files: dict[str, Any]
+) -> None:
+    data = tmp_path / "data"
+    for name in ("task", "former"):
+        write(data / name / "train.jsonl", [example(i) for i in range(5)])
+    write(data / "manifest.json", [])
+    (data / "manifest.json").write_text('{"tasks": {"former": {"sources": [], "splits": {}}}}')
+    with pytest.raises(ConfigError, match=r"tasks\.task\.source\.path: .* which lori pull writes"):
+        sources.pull(params(local(tmp_path / path, files=files)), data)
+    assert len(list(data.rglob("*.*"))) == 3
+
+
 def test_fields_are_mapped_and_templates_filled(tmp_path: Path) -> None:
     record = {"q": "Two and two?", "context": "Sums.", "a": "4", "gold": "4"}
     (tmp_path / "set.json").write_text(json.dumps([record, record | {"q": "One and one?"}]))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lori_core import config, params_file
-from lori_core.errors import ConfigError
+from lori_core.errors import ConfigError, InputError
 from lori_core.experiments import catalogue, points, stages
 from lori_core.experiments.points import Collect, Points, Score, Train
 from lori_core.methods import METHODS
@@ -126,6 +126,11 @@ def test_the_stages_are_those_of_the_points(
     assert written["importance"]["metrics"] == [
         {"metrics/experiments/importance.json": {"cache": False}}
     ]
+    stages.write(found)
+    stages.DVC.write_text("stages: {}\n")
+    with pytest.raises(InputError, match="lori experiment did not write it"):
+        stages.write(found)
+    assert stages.DVC.read_text() == "stages: {}\n"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from flows.serving import gate
 from flows.tracking.registry import CHAMPION, PREVIOUS, OvertakenError, Registry, Version
 from lori_core import params_file
 from lori_core.cli import main
-from lori_core.errors import InputError, LoriError
+from lori_core.errors import AdapterError, InputError, LoriError
 from support import refused
 
 MERGED = "artifacts/merged/concat"
@@ -285,6 +286,14 @@ def test_models_of_two_workspaces_side_by_side(
     assert "75 [59-87]; Δ +25.0 [+12.5, +40.0]*" in shown
     assert "safety, refusals (40)" in shown
     assert "content key" in (folder / "compare/index.html").read_text()
+    argv = ["compare", MERGED, str(tmp_path / "other" / MERGED)]
+    assert main(argv) == 0
+    (folder / "compare/notes.txt").write_text("mine")
+    assert "compare: exists and is not an empty folder" in refused(capsys, *argv)
+    assert "holds the input" in refused(capsys, *argv, "-o", "artifacts", "--force")
+    assert main([*argv, "--force"]) == 0
+    assert not (folder / "compare/notes.txt").exists()
+    capsys.readouterr()
     assert "a model is named twice" in refused(capsys, "compare", MERGED, MERGED)
     assert "name at least two" in refused(capsys, "compare", MERGED)
     assert "was not evaluated" in refused(capsys, "compare", MERGED, "artifacts/math/adapter")
@@ -301,8 +310,35 @@ def test_what_would_be_sent_to_a_hub_is_a_peft_folder_with_its_card(
         "adapter_model.safetensors",
     }
     assert "nothing was" in capsys.readouterr().out
+    argv = ["push", MERGED, "me/adapter", "--dry-run"]
+    assert main([*argv, "out"]) == 0
+    (folder / "out/notes.txt").write_text("mine")
+    capsys.readouterr()
+    assert "holds notes.txt" in refused(capsys, *argv, "out")
+    assert "is, or lies in, the input" in refused(capsys, *argv, MERGED, "--force")
     line = refused(capsys, "push", "data/math/train.jsonl", "me/adapter", "--dry-run", "other")
     assert "only adapters can be sent" in line
+
+
+def test_an_adapter_of_another_base_is_neither_sent_nor_served(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(folder)
+    path = folder / "params.yaml"
+    path.write_text(path.read_text().replace("random:llama", "random:mistral"))
+    for argv in (["push", MERGED, "me/x", "--dry-run", "out"], ["register", MERGED]):
+        line = refused(capsys, *argv)
+        assert "made for the base 'random:llama', but params.yaml has model.name_or_path" in line
+    assert main(["card", MERGED]) == 0
+    assert "base_model: random:llama\n" in capsys.readouterr().out
+    from flows.serving.serving_model import LoriModel
+
+    context: Any = SimpleNamespace(
+        model_config={"model": {"name_or_path": "random:mistral"}, "prompt": {}},
+        artifacts={"adapter": str(folder / MERGED)},
+    )
+    with pytest.raises(AdapterError, match="the registered adapter: made for the base"):
+        LoriModel().load_context(context)
 
 
 def test_pushing_needs_a_token(

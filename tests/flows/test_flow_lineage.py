@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made import Made
@@ -15,9 +17,10 @@ from flows.lineage import text as lineage_text
 from flows.lineage.difference import diff
 from flows.lineage.verification import differing_bytes, verify
 from flows.versioning.objects import Objects, files_below
+from lori_core.adapter import Adapter
 from lori_core.cli import main
 from lori_core.errors import InputError, LoriError
-from support import refused
+from support import random_adapter, refused
 
 MERGED = "artifacts/merged/concat"
 
@@ -261,6 +264,46 @@ def test_what_is_gone_or_damaged_is_not_restored(workspace: Path, tmp_path: Path
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match="exists already"):
         why.restore(MERGED, tmp_path / "out", Path())
+
+
+def test_restore_replaces_only_by_force(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask, out, file = "artifacts/math/mask.safetensors", tmp_path / "out", tmp_path / "file"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    file.write_text("mine")
+    for name, place in ((MERGED, out), (mask, file)):
+        assert "exists already" in refused(capsys, "restore", name, str(place))
+    assert "is no folder" in refused(capsys, "restore", MERGED, str(file), "--force")
+    assert "is a link or a folder" in refused(capsys, "restore", mask, str(out), "--force")
+    (tmp_path / "link").symlink_to(out)
+    for name in (MERGED, mask):
+        for more in ([], ["--force"]):
+            assert "link" in refused(capsys, "restore", name, str(tmp_path / "link"), *more)
+    assert (out / "notes.txt").read_text() == file.read_text() == "mine"
+    assert main(["restore", MERGED, str(out), "--force"]) == 0
+    assert main(["restore", mask, str(file), "--force"]) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["adapter.json", "adapter.safetensors"]
+    assert file.read_bytes() == (workspace / mask).read_bytes()
+
+
+def test_bases_are_compared_by_content(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for change in ({"name": "/moved"}, {"settings": "another"}):
+        (key,) = change
+
+        def rebased(change: dict[str, str] = change, **options: Any) -> Adapter:
+            adapter = random_adapter(**options)
+            return replace(adapter, base=replace(adapter.base, **change))
+
+        monkeypatch.setattr("made.random_adapter", rebased)
+        Made(tmp_path / key)
+        other = why.resolve(str(tmp_path / key / MERGED), Path())
+        found = [(d.kind, d.name, d.second) for d in diff(why.resolve(MERGED, Path()), other)]
+        bases = [("base", "random:llama, config", "another")] if key == "settings" else []
+        assert [item for item in found if item[0] == "base"] == bases
 
 
 def test_the_smallest_difference_is_one_rate_and_one_row(workspace: Path, tmp_path: Path) -> None:

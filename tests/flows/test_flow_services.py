@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.server import services
+from lori_core.errors import InputError
 from lori_core.files import write_json
 
 
@@ -82,6 +83,9 @@ def _is_zombie(pid: int) -> bool:
 def test_a_settings_file_of_someone_else_stays(workspace: Path) -> None:
     (workspace / "prefect.toml").write_text("[api]\n")
     services.down(workspace)
+    assert (workspace / "prefect.toml").read_text() == "[api]\n"
+    with pytest.raises(InputError, match=r"prefect\.toml: `make up` did not write it"):
+        services.up(workspace)
     assert (workspace / "prefect.toml").read_text() == "[api]\n"
 
 

@@ -17,6 +17,9 @@ HOW = (
     "that by held-out losses, which vary less, where both were measured."
 )
 
+#: How the document begins.
+TITLE = "# The paper's experiments, run here"
+
 
 def part(built: Mapping[str, Any], level: int = 1, pictures: str = "") -> str:
     """Return an experiment's part.
@@ -46,7 +49,7 @@ def part(built: Mapping[str, Any], level: int = 1, pictures: str = "") -> str:
 
 def evidence(built: Mapping[str, Any], pictures: str = "") -> str:
     """Return all experiments' parts, the verdicts first."""
-    lines = ["# The paper's experiments, run here", "", built["summary"], ""]
+    lines = [TITLE, "", built["summary"], ""]
     lines += tables.markdown(
         ["claim", "verdict", "by held-out losses"],
         [

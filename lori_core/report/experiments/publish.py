@@ -14,7 +14,9 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lori_core.files import replaced_folder, write_text
+from lori_core import output_folder
+from lori_core.errors import InputError
+from lori_core.files import write_text
 from lori_core.report.experiments import markdown, page
 
 METRICS, LOCK = Path("metrics/experiments"), Path("experiments/dvc.lock")
@@ -38,12 +40,31 @@ def document(metrics: Path, pictures: Path) -> str:
 
 
 def publish(workspace: Path, docs: Path) -> None:
-    """Write a workspace's experiments as `docs/evidence.md`, the record in `docs/evidence`."""
-    with replaced_folder(docs / RECORD) as work:
+    """Write a workspace's experiments as `docs/evidence.md`, the record in `docs/evidence`.
+
+    Raises:
+        InputError: something stands in either's place that this did not write.
+    """
+    path = docs / NAME
+    if path.exists() and not path.read_text(encoding="utf-8").startswith(markdown.TITLE):
+        raise InputError(f"{path}: another document than this one; move it away")
+    kind = output_folder.Kind("publish", lambda folder: _written(folder, path), "move it away")
+    inputs = [workspace / METRICS, workspace / LOCK]
+    with output_folder.claim(docs / RECORD, kind, inputs) as work:
         text = document(workspace / METRICS, work)
         shutil.copytree(workspace / METRICS, work / "metrics")
         shutil.copy(workspace / LOCK, work)
-    write_text(docs / NAME, text)
+    write_text(path, text)
+
+
+def _written(folder: Path, document: Path) -> set[str]:
+    """Return the files of a record: the pictures that its document shows, the rows, the lock."""
+    if not document.is_file():
+        return set()
+    text = document.read_text(encoding="utf-8")
+    pictures = {path.name for path in folder.glob("*.png") if f"{RECORD}/{path.name}" in text}
+    rows = {f"metrics/{path.name}" for path in folder.glob("metrics/*.json")}
+    return {LOCK.name, *pictures, *rows}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lori_core.errors import InputError
 from lori_core.report.experiments import catalogue, publish
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -26,6 +27,16 @@ def test_the_document_stands_beside_its_record(drawn: Path, tmp_path: Path) -> N
     names = {path.stem for path in (docs / "evidence" / "metrics").iterdir()}
     assert names == set(catalogue.SPECS)
     assert (docs / "evidence" / "dvc.lock").read_text() == "schema: '2.0'\n"
+    own = docs / "evidence" / "own.png"
+    own.write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"it holds own\.png; move it away"):
+        publish.publish(tmp_path, docs)
+    own.unlink()
+    publish.publish(tmp_path, docs)
+    (docs / "evidence.md").write_text("# Mine\n")
+    with pytest.raises(InputError, match=r"evidence\.md: another document"):
+        publish.publish(tmp_path, docs)
+    assert (docs / "evidence.md").read_text() == "# Mine\n"
 
 
 def test_what_is_published_here_is_what_its_rows_say(tmp_path: Path) -> None:
