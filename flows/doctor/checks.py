@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.environment import quiet_environment
+from flows.versioning import git
 from flows.versioning.dvc_repo import dead_locks, read_rwlock, rwlock_file
 from lori_core.errors import LoriError
 
@@ -221,8 +222,8 @@ def _dvc_locks(workspace: Path) -> Iterator[tuple[str, str]]:
 
 
 def _git_locks(workspace: Path) -> Iterator[tuple[str, str]]:
-    path = workspace / ".git" / "index.lock"
-    if path.exists() and time.time() - path.stat().st_mtime > CLOCK_SECONDS:
+    path = git.index_lock(workspace)
+    if path is not None and path.exists() and time.time() - path.stat().st_mtime > CLOCK_SECONDS:
         yield f"{path} is left of a git command", f"delete {path} if no git runs"
 
 
