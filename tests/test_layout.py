@@ -46,7 +46,7 @@ ROWS = [
 FLOWS = [
     ["environment", "extras", "lock"],
     ["versioning"],
-    ["tracking"],
+    ["machine", "tracking"],
     ["lineage"],
     ["serving"],
     ["server"],

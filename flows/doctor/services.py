@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -12,6 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flows.doctor.checks import CLOCK_SECONDS, Finding
+from flows.versioning.workspace import check
+from lori_core.errors import LoriError
 
 TIMEOUT_SECONDS = 5.0
 
@@ -124,21 +127,16 @@ def ray(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
 
 def remotes(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
     """Each DVC remote can be listed with the credentials there are."""
-    from dvc.config import ConfigError
-    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    try:
+    with contextlib.suppress(LoriError):  # said by `workspace`
+        check(workspace)
         with Repo(str(workspace)) as repo:
             names = list(repo.config.get("remote", {}))
             if not names:
                 yield Finding("dvc remote", True, "none: artifacts stay on this machine")
             for name in names:
                 yield listed(repo, name)
-    except (DvcException, ConfigError) as error:
-        yield Finding(
-            "dvc", False, " ".join(str(error).split()), "run this in the project's folder"
-        )
 
 
 def listed(repo: Any, name: str) -> Finding:

@@ -133,7 +133,7 @@ def _made(made: Mapping[str, Any]) -> str:
 
 def _commit(made: Mapping[str, Any]) -> str:
     if "commit" in made:
-        return made["commit"][:10] + (" with changes" if made.get("changed") else "")
+        return f"{made['commit'][:10]}{' with changes' if made.get('changed') else ''}"
     if "no_commit" in made:
         return f"no commit ({made['no_commit']})"
     if "git" in made:

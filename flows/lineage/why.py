@@ -42,6 +42,9 @@ def resolve(word: str, workspace: Path) -> Named:
         return _at_commit(word, workspace, here) or _by_name(word, workspace, here)
     except GitError as failure:
         # A name that needs no git has its meaning whatever is wrong with git.
+        path, _, _ = word.rpartition("@")
+        if path and _on_disk(path, workspace, here):
+            raise
         try:
             return _as_it_stands(word, workspace, here)
         except InputError as error:

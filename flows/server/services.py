@@ -14,23 +14,25 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from flows.environment import child_environment
-from flows.server.local_api import healthy
+from flows import machine
+from flows.environment import child_environment, prefect_home
+from flows.server.local_api import unhealthy, wait_until_healthy
 from lori_core.errors import InputError, LoriError
 from lori_core.files import write_json, write_text
 
 HOST = "127.0.0.1"
 POOL = "lori"
 DEPLOYMENT = "lori/full-pipeline"
-START_SECONDS = 120.0
 GRACE_SECONDS = 10.0
 #: Without this MLflow keeps seven processes for jobs that nothing here submits.
 LEAN = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+#: Prefect's own servers.
+CLOUD = "prefect.cloud"
 MARK = "# Written by `make up`, removed by `make down`."
 
 
@@ -45,6 +47,11 @@ def up(workspace: Path) -> None:
         "prefect": _port("LORI_PREFECT_PORT", 4200),
         "mlflow": _port("LORI_MLFLOW_PORT", 5000),
     }
+    if ports["prefect"] == ports["mlflow"]:
+        raise InputError(
+            f"LORI_PREFECT_PORT and LORI_MLFLOW_PORT are both {ports['mlflow']}; set one to another"
+        )
+    machine.check_for_services(workspace)
     if _alive(_read(workspace)):
         raise InputError("the services are up already; `make down` stops them")
     down(workspace)
@@ -91,6 +98,29 @@ def prefect_url(workspace: Path) -> str | None:
     return f"http://{HOST}:{state['ports']['prefect']}/api"
 
 
+def running_api(workspace: Path) -> str | None:
+    """Return the API of the Prefect server that a run uses; `None` where it brings its own.
+
+    Raises:
+        InputError: a server is named, or was started here, and does not answer.
+    """
+    named = os.environ.get("PREFECT_API_URL")
+    if named and (urlsplit(named).hostname or "").endswith(CLOUD):
+        return named  # its health is asked in another way
+    url = named or prefect_url(workspace)
+    reason = unhealthy(f"{url}/health") if url else ""
+    if not reason:
+        return url
+    if named:
+        raise InputError(
+            f"PREFECT_API_URL: no Prefect server answers at {url} ({reason}); start it, or unset "
+            "the variable: a run then brings its own"
+        )
+    raise InputError(
+        f"the Prefect server of `make up` does not answer at {url} ({reason}); make down; make up"
+    )
+
+
 def restart(workspace: Path, name: str) -> None:
     """Start one service again that ended by itself; what still runs is stopped first.
 
@@ -125,12 +155,12 @@ def _start_all(workspace: Path, ports: Mapping[str, int]) -> None:
     _start(workspace, state, "prefect", server, own)
     prepare(database)
     _start(workspace, state, "mlflow", _mlflow_command(workspace, database, ports["mlflow"]), LEAN)
-    _wait(workspace, state, "prefect", f"{api}/health")
+    _wait(state, "prefect", f"{api}/health")
     write_text(workspace / "prefect.toml", f'{MARK}\n[api]\nurl = "{api}"\n')
     _tool(workspace, own, prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite")
     _tool(workspace, own, prefect, "--no-prompt", "deploy", "--all")
     _tool(workspace, own, sys.executable, "-m", "flows.server.automations")
-    _wait(workspace, state, "mlflow", f"http://{HOST}:{ports['mlflow']}/health")
+    _wait(state, "mlflow", f"http://{HOST}:{ports['mlflow']}/health")
     worker = [prefect, "worker", "start", "--pool", POOL, "--name", f"lori-{os.getpid()}"]
     tracking = f"http://{HOST}:{ports['mlflow']}"
     quick = {"MLFLOW_TRACKING_URI": tracking, "PREFECT_WORKER_QUERY_SECONDS": "2"}
@@ -164,7 +194,7 @@ def _start(
         process = subprocess.Popen(
             list(command),
             cwd=workspace,
-            env={**child_environment(), **variables},
+            env={**child_environment(**prefect_home(workspace)), **variables},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -181,15 +211,9 @@ def _start(
     write_json(_state_file(workspace), state)
 
 
-def _wait(workspace: Path, state: Mapping[str, Any], name: str, url: str) -> None:
-    limit = time.monotonic() + START_SECONDS
+def _wait(state: Mapping[str, Any], name: str, url: str) -> None:
     entry = state["processes"][name]
-    while not healthy(url):
-        if _process(entry) is None:
-            raise LoriError(f"{name} ended while it started; its log is {entry['log']}")
-        if time.monotonic() > limit:
-            raise LoriError(f"{name} did not answer at {url}; its log is {entry['log']}")
-        time.sleep(0.3)
+    wait_until_healthy(url, name, Path(entry["log"]), lambda: _process(entry) is not None)
 
 
 def _tool(workspace: Path, variables: Mapping[str, str], *arguments: str) -> None:
@@ -197,7 +221,7 @@ def _tool(workspace: Path, variables: Mapping[str, str], *arguments: str) -> Non
     result = subprocess.run(
         list(arguments),
         cwd=workspace,
-        env={**child_environment(), **variables},
+        env={**child_environment(**prefect_home(workspace)), **variables},
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,

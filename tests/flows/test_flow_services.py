@@ -55,6 +55,14 @@ def test_a_busy_port(
     assert not (workspace / "prefect.toml").exists()
 
 
+def test_two_services_on_one_port(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LORI_MLFLOW_PORT", "4200")
+    assert services.main(["up"]) == 2
+    assert "LORI_PREFECT_PORT and LORI_MLFLOW_PORT are both 4200" in capsys.readouterr().err
+
+
 def test_down_ends_children_and_removes_what_up_wrote(workspace: Path) -> None:
     script = "sleep 1000 & echo $!; wait"
     with subprocess.Popen(
