@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.versioning import workspace as versioned
+from lori_core.cache import cache_folder
 from lori_core.errors import InputError
-from lori_core.models import cache_folder
 
 #: Below this no run begins; below ten times this a real base model does not fit.
 DISK_BYTES = 2**30
@@ -53,6 +53,8 @@ def check_for_services(workspace: Path) -> None:
 
 def disk(workspace: Path, params: Mapping[str, Any]) -> str:
     """The workspace can be written, and has room."""
+    if "?" in str(workspace):
+        raise InputError(f"{workspace}: '?' ends a path in SQLite's addresses; rename the folder")
     for path in (workspace, *(workspace / name for name in WRITTEN)):
         if path.exists() and not os.access(path, os.W_OK):
             raise InputError(

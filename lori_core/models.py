@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lori_core import precision
-from lori_core.errors import ConfigError, InputError, ModelError, unknown
+from lori_core.cache import cache_folder
+from lori_core.errors import ConfigError, ModelError, unknown
 from lori_core.files import read_json, replaced_folder, sha256_file, write_json
 
 if TYPE_CHECKING:
@@ -48,29 +48,6 @@ class BaseIdentity:
     def as_dict(self) -> dict[str, str]:
         """Return the identity as plain JSON."""
         return asdict(self)
-
-
-def cache_folder() -> Path:
-    """Return where converted models are kept: `$LORI_CACHE`, else the user's cache folder.
-
-    Raises:
-        InputError: it cannot be made there, or not be written to.
-    """
-    named = os.environ.get("LORI_CACHE")
-    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    # Unlike pathlib's, these functions do not raise where there is no home, or no permission.
-    folder, home = (Path(os.path.expanduser(name)) for name in (named or f"{shared}/lori", "~"))  # noqa: PTH111
-    there = next(p for p in (folder, *folder.absolute().parents) if os.path.exists(p))  # noqa: PTH110
-    if not named and shared.startswith("~") and not home.is_dir():
-        why = f"there is no home folder {home}"
-    elif not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
-        why = f"{there} cannot be written"
-    else:
-        return folder
-    raise InputError(
-        f"{folder}: models cannot be kept there: {why}; set LORI_CACHE to a folder that can be "
-        "written"
-    )
 
 
 def leave_out_unused(section: ModelSection) -> None:

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors"],
     [
+        "cache",
         "files",
         "process",
         "progress",

@@ -32,16 +32,9 @@ def prefect(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
     if url is None:
         yield Finding("prefect", True, "no server is named: each run brings its own")
         return
-    secret = os.environ.get("PREFECT_API_AUTH_STRING")
-    key = os.environ.get("PREFECT_API_KEY")
-    import base64
+    from flows.server.services import credentials
 
-    headers = {}
-    if secret:
-        headers["Authorization"] = f"Basic {base64.b64encode(secret.encode()).decode()}"
-    elif key:
-        headers["Authorization"] = f"Bearer {key}"
-    yield _asked("prefect", f"{url}/admin/version", headers,
+    yield _asked("prefect", f"{url}/admin/version", credentials(),
                  "set PREFECT_API_URL, and PREFECT_API_AUTH_STRING as user:password")  # fmt: skip
 
 

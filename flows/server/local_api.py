@@ -109,6 +109,7 @@ def wait_until_healthy(
     log: Path | None = None,
     alive: Callable[[], bool] = lambda: True,
     seconds: float = START_SECONDS,
+    answers: Callable[[str], bool] = healthy,
 ) -> None:
     """Wait until a server that was started answers.
 
@@ -118,12 +119,13 @@ def wait_until_healthy(
         log: where it writes, if that is known.
         alive: whether its process is still there.
         seconds: how long to wait.
+        answers: asks it.
 
     Raises:
         LoriError: it ended, with the last words of its log; or it did not answer in time.
     """
     limit = time.monotonic() + seconds
-    while not healthy(url):
+    while not answers(url):
         if not alive():
             said = f": {last_words(log)} ({log})" if log else ""
             raise LoriError(f"{name} ended while it started{said}")

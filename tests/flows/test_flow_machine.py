@@ -55,6 +55,14 @@ def test_a_workspace_of_another_user_is_refused(
     assert line(machine.disk, workspace).startswith(f"{path}: cannot be written by user ")
 
 
+def test_a_path_that_no_database_can_have_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "what?"
+    folder.mkdir()
+    assert line(machine.disk, folder) == (
+        f"{folder}: '?' ends a path in SQLite's addresses; rename the folder"
+    )
+
+
 def test_temporary_files_have_no_other_place_than_the_one_named(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

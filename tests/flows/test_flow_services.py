@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.server import services
+from flows.server.processes import family
 from lori_core.files import write_json
 
 
@@ -98,7 +99,7 @@ def test_another_process_with_the_same_number_is_left_alone(workspace: Path) -> 
     write_json(workspace / ".lori/services.json", {"processes": {"prefect": entry}})
     assert services.status(workspace) == {"prefect": False}
     # Nothing of this session was started by `up`, though the numbers agree.
-    assert os.getpid() not in [process.pid for process in services._family({"processes": {}})]
+    assert os.getpid() not in [process.pid for process in family({"processes": {}})]
 
 
 def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
