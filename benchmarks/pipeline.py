@@ -206,12 +206,13 @@ def _flow(place: Path, **variables: str) -> dict[str, Any]:
 
 def _flow_here(place: Path) -> None:
     """Run the flow where a server answers already, and print what it took."""
-    from flows.server.local_api import start_local_api, wait_until_healthy
+    from flows.server.local_api import start_local_api
     from flows.tracking.mlflow_store import prepare
     from lori_core import params_file
 
     os.chdir(place)
-    os.environ["PREFECT_API_URL"] = url = start_local_api()
+    api = start_local_api(place)
+    os.environ["PREFECT_API_URL"] = api.url
     import flows.pipeline as module
     from flows.execution import slots
     from flows.execution import tasks as stage_tasks
@@ -220,7 +221,7 @@ def _flow_here(place: Path) -> None:
         stage_tasks.PULL = ("platform",)
         params_file.apply = lambda *_: []  # its params.yaml is none of ours
     prepare(f"sqlite:///{place}/mlflow.db")
-    wait_until_healthy(f"{url}/health")
+    api.wait()
     held: list[tuple[float, float]] = []
     real = slots.Slots.hold
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import pwd
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,10 +49,100 @@ CONSOLE = {
 }
 
 
+#: Where no home folder is known; what is kept below it is refused with a message.
+NO_HOME = "/nonexistent"
+
+#: This machine, as its services are addressed.
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+#: Folders that libraries would make in the home folder.
+HOME_FOLDERS = {
+    "MPLCONFIGDIR": "matplotlib",
+    "TRITON_HOME": "triton",
+    "VLLM_CACHE_ROOT": "vllm",
+}
+
+
 def quiet_environment() -> None:
-    """Turn telemetry off and patience down, unless the user has set a variable already."""
+    """Turn telemetry off and patience down, unless the user has set a variable already.
+
+    Also keep requests to this machine away from proxies, and libraries out of a home folder that
+    they cannot use.
+    """
     for name, value in {**TELEMETRY, **PATIENCE, **SIGNS_OF_LIFE}.items():
         os.environ.setdefault(name, value)
+    os.environ.update(loopback_without_proxy(os.environ))
+    os.environ.update(caches_without_home(os.environ))
+
+
+def loopback_without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `no_proxy` with this machine in it, where a proxy is named; else nothing.
+
+    The user's entries stay, written so that all libraries take them: httpx fails on brackets and
+    on networks of IPv6, and no library in Python honours the latter.
+    """
+    proxies = [
+        name for name, value in environment.items()
+        if value and name.lower().endswith("_proxy") and name.lower() != "no_proxy"
+    ]  # fmt: skip
+    if not proxies:
+        return {}
+    said = f"{environment.get('no_proxy', '')},{environment.get('NO_PROXY', '')}"
+    entries = [re.sub(r"^\[(.*)\](:\d+)?$", r"\1", entry) for entry in re.split(r"[,\s]+", said)]
+    kept = [entry for entry in entries if entry and not _is_ipv6_network(entry)]
+    value = "*" if "*" in kept else ",".join(dict.fromkeys([*kept, *LOOPBACK]))
+    return {"no_proxy": value, "NO_PROXY": value}
+
+
+def _is_ipv6_network(entry: str) -> bool:
+    try:
+        return "/" in entry and ipaddress.ip_network(entry, strict=False).version == 6
+    except ValueError:
+        return False
+
+
+def caches_without_home(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return variables that make a home folder unnecessary, where there is none to write to.
+
+    Caches then go below `LORI_CACHE`, else `XDG_CACHE_HOME`. A home folder that can be read is
+    still read.
+    """
+    changes: dict[str, str] = {}
+    user = _user()
+    if user is None and not {"LOGNAME", "USER", "LNAME", "USERNAME"} & environment.keys():
+        changes["USER"] = str(os.getuid())  # a container's user may have no name
+    home = environment.get("HOME") or (user.pw_dir if user else "")
+    cache = environment.get("LORI_CACHE") or environment.get("XDG_CACHE_HOME")
+    if not home or not Path(home).is_dir():
+        if cache or not home:  # Prefect and MLflow ask for it when they are imported
+            changes["HOME"] = str(Path(cache).absolute() / "home") if cache else NO_HOME
+    elif cache and not os.access(home, os.W_OK):
+        for name, folder in HOME_FOLDERS.items():
+            if name not in environment:
+                changes[name] = str(Path(cache).absolute() / folder)
+    return changes
+
+
+def _user() -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwuid(os.getuid())
+    except KeyError:
+        return None
+
+
+def prefect_home(workspace: Path) -> dict[str, str]:
+    """Return variables that keep Prefect's database and files in a workspace.
+
+    None where the user has named a place. The user's profiles, with their keys to servers, are
+    still read.
+    """
+    if os.environ.get("PREFECT_HOME"):
+        return {}
+    profiles = Path("~/.prefect/profiles.toml").expanduser()
+    found = {"PREFECT_HOME": str(workspace.resolve() / ".lori" / "prefect")}
+    if profiles.is_file() and "PREFECT_PROFILES_PATH" not in os.environ:
+        found["PREFECT_PROFILES_PATH"] = str(profiles)
+    return found
 
 
 def console_environment() -> None:

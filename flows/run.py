@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.environment import console_environment, quiet_environment
+from flows.environment import console_environment, prefect_home, quiet_environment
 from flows.lock import pipeline_runs
-from flows.server.local_api import healthy, start_local_api, wait_until_healthy
+from flows.server.local_api import start_local_api
+from flows.server.services import running_api
 from flows.versioning import graph
 
 
@@ -33,24 +34,26 @@ def nothing_to_do(workspace: Path, pipeline: str = graph.PIPELINE) -> str | None
 def run_in_process(workspace: Path, experiments: list[str] | None = None) -> int:
     """Run the flow here and return its exit code: 0 done, 1 failed or stopped, 2 bad input.
 
-    Uses the Prefect server of `make up` or of `PREFECT_API_URL` if it answers, else one of its own
-    that ends with this process.
+    Uses the Prefect server of `PREFECT_API_URL`, else that of `make up`, else one of its own that
+    ends with this process.
 
     Raises:
+        InputError: the server that is named does not answer.
         LoriError: the API did not start.
     """
     quiet_environment()
     console_environment()
     with _working_folder(workspace):
-        running = _running_api()
-        url = running or start_local_api()
+        running = running_api(workspace)
+        own = None if running else start_local_api(workspace)
         # Before Prefect is imported: it reads its settings once.
-        os.environ["PREFECT_API_URL"] = url
+        os.environ["PREFECT_API_URL"] = own.url if own else str(running)
+        os.environ.update(prefect_home(workspace))
         from flows.pipeline import failure_of, pipeline
 
-        if running is None:
+        if own is not None:
             logging.getLogger("prefect.flow_runs").addFilter(_is_no_link)
-        wait_until_healthy(f"{url}/health")
+            own.wait()
         try:
             state = pipeline(experiments=experiments, return_state=True)
         except KeyboardInterrupt:
@@ -76,10 +79,3 @@ def _working_folder(folder: Path) -> Iterator[None]:
 def _is_no_link(record: logging.LogRecord) -> bool:
     """Drop Prefect's link to a UI: our own API has none, and it is gone after the run."""
     return not record.getMessage().startswith("View at ")
-
-
-def _running_api() -> str | None:
-    from flows.server.services import prefect_url
-
-    url = os.environ.get("PREFECT_API_URL") or prefect_url(Path.cwd())
-    return url if url and healthy(f"{url}/health") else None

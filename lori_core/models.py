@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lori_core import base_files, base_identity, precision
 from lori_core.base_identity import BaseIdentity as BaseIdentity
+from lori_core.cache import cache_folder
 from lori_core.errors import ConfigError, ModelError, unknown
 from lori_core.files import read_json, replaced_folder, sha256_file, write_json
 
@@ -29,13 +29,6 @@ PYPI_MODELS = {
 RANDOM_MODELS = ("gpt2", "llama", "mistral")
 
 RECORD = "lori_model.json"
-
-
-def cache_folder() -> Path:
-    """Return where converted models are kept: `$LORI_CACHE`, else the user's cache folder."""
-    named = os.environ.get("LORI_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(named) if named else Path(home) / "lori"
 
 
 def leave_out_unused(section: ModelSection) -> None:

@@ -13,6 +13,7 @@ from typing import Literal
 #: Modules that no result depends on: messages, refusals, progress bars, reports of a run.
 NEUTRAL = (
     "__init__.py",
+    "cache.py",
     "config/__init__.py",
     "config/experiments.py",
     "config/operations.py",

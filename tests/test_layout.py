@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors"],
     [
+        "cache",
         "files",
         "process",
         "progress",
@@ -47,7 +48,7 @@ ROWS = [
 FLOWS = [
     ["environment", "extras", "lock"],
     ["versioning"],
-    ["tracking"],
+    ["machine", "tracking"],
     ["lineage"],
     ["serving"],
     ["server"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -13,12 +12,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from flows import machine
 from flows.environment import quiet_environment
+from flows.versioning import git
 from flows.versioning.dvc_repo import dead_locks, read_rwlock, rwlock_file
 from lori_core.errors import LoriError
 
-#: Below this no run begins; below ten times this a real base model does not fit.
-DISK_BYTES = 2**30
 #: Between two clocks; beyond it tokens expire early and shared files come from the future.
 CLOCK_SECONDS = 60.0
 #: The packages whose versions decide whether anything works.
@@ -49,7 +48,7 @@ def examine(workspace: Path) -> Iterator[Finding]:
     quiet_environment()
     params: Mapping[str, Any] = {}
     checks: list[Check] = [
-        python, versions, settings, engine, gpus, disk,
+        python, versions, settings, engine, gpus, needs, repository,
         services.prefect, services.mlflow, services.remotes, services.ray, services.clock,
         locks,
     ]  # fmt: skip
@@ -181,17 +180,27 @@ def nvidia_smi() -> list[str] | None:
     return done.stdout.strip().splitlines() if done.returncode == 0 else None
 
 
-def disk(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
-    """Room in the workspace and in the cache of models."""
-    from lori_core.models import cache_folder
+def needs(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """What a run refuses to begin without."""
+    for name, look in machine.LOOKS.items():
+        try:
+            yield Finding(name, True, look(workspace, params))
+        except LoriError as error:
+            yield Finding(name, False, str(error))
 
-    for name, folder in {"disk": workspace, "model cache": cache_folder()}.items():
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        free = shutil.disk_usage(there).free
-        writable = os.access(there, os.W_OK)
-        text = f"{free / 1e9:.0f} GB free at {folder}" + ("" if writable else ", not writable")
-        todo = "free some space, or move the folder (LORI_CACHE; dvc cache dir)"
-        yield Finding(name, free >= DISK_BYTES and writable, text, todo)
+
+def repository(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """The commit that a run records."""
+    try:
+        found = git.head(workspace)
+    except LoriError as error:
+        yield Finding("git", False, str(error))
+        return
+    if found is None or found.commit is None:
+        yield Finding("git", True, "no commit yet" if found else "no repository")
+    else:
+        changed = " with changes" if found.changed else ""
+        yield Finding("git", True, f"commit {found.commit[:10]}{changed}")
 
 
 def locks(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
@@ -221,8 +230,8 @@ def _dvc_locks(workspace: Path) -> Iterator[tuple[str, str]]:
 
 
 def _git_locks(workspace: Path) -> Iterator[tuple[str, str]]:
-    path = workspace / ".git" / "index.lock"
-    if path.exists() and time.time() - path.stat().st_mtime > CLOCK_SECONDS:
+    path = git.index_lock(workspace)
+    if path is not None and path.exists() and time.time() - path.stat().st_mtime > CLOCK_SECONDS:
         yield f"{path} is left of a git command", f"delete {path} if no git runs"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -12,6 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flows.doctor.checks import CLOCK_SECONDS, Finding
+from flows.versioning.workspace import check
+from lori_core.errors import LoriError
 
 TIMEOUT_SECONDS = 5.0
 
@@ -29,16 +32,9 @@ def prefect(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
     if url is None:
         yield Finding("prefect", True, "no server is named: each run brings its own")
         return
-    secret = os.environ.get("PREFECT_API_AUTH_STRING")
-    key = os.environ.get("PREFECT_API_KEY")
-    import base64
+    from flows.server.services import credentials
 
-    headers = {}
-    if secret:
-        headers["Authorization"] = f"Basic {base64.b64encode(secret.encode()).decode()}"
-    elif key:
-        headers["Authorization"] = f"Bearer {key}"
-    yield _asked("prefect", f"{url}/admin/version", headers,
+    yield _asked("prefect", f"{url}/admin/version", credentials(),
                  "set PREFECT_API_URL, and PREFECT_API_AUTH_STRING as user:password")  # fmt: skip
 
 
@@ -124,21 +120,16 @@ def ray(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
 
 def remotes(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
     """Each DVC remote can be listed with the credentials there are."""
-    from dvc.config import ConfigError
-    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    try:
+    with contextlib.suppress(LoriError):  # said by `workspace`
+        check(workspace)
         with Repo(str(workspace)) as repo:
             names = list(repo.config.get("remote", {}))
             if not names:
                 yield Finding("dvc remote", True, "none: artifacts stay on this machine")
             for name in names:
                 yield listed(repo, name)
-    except (DvcException, ConfigError) as error:
-        yield Finding(
-            "dvc", False, " ".join(str(error).split()), "run this in the project's folder"
-        )
 
 
 def listed(repo: Any, name: str) -> Finding:

@@ -26,9 +26,9 @@ from flows.execution.exchange import Bundle
 from flows.execution.slots import allowed_gpus, check_room
 from flows.execution.stage_run import Finished, PipelineRun, Place, StageFailed
 from flows.versioning import graph
+from lori_core.cache import cache_folder
 from lori_core.errors import InputError
 from lori_core.files import digest, write_text
-from lori_core.models import cache_folder
 
 #: A cluster of one machine without GPUs lets one stage that would need one run at a time.
 TURN = "lori_turn"

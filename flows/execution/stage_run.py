@@ -6,7 +6,6 @@ import collections
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -24,7 +23,7 @@ from flows.tracking.mlflow_store import store_of
 from flows.tracking.rows import PIPELINE, Shipment, new_rows_file
 from flows.tracking.sending import HASHES_TAG, read_params
 from flows.tracking.shipping import BackgroundShipping
-from flows.versioning import snapshot
+from flows.versioning import git, snapshot
 from flows.versioning.graph import PIPELINE as PIPELINE_FILE
 from flows.versioning.graph import REPORTS, hashes_text, output_hashes, recorded
 from flows.versioning.storage import Pushing
@@ -77,7 +76,7 @@ class PipelineRun:
         self.stop = threading.Event()
         self.slots = Slots(allowed_gpus(self.execution.get("gpus", "auto")), self.stop)
         self.rows = new_rows_file(workspace, PIPELINE)
-        self.tags = {"prefect.flow_run_id": flow_run_id, **git_tags(workspace)}
+        self.tags = {"prefect.flow_run_id": flow_run_id, **git.tags(workspace, warn)}
         self.pushing = Pushing(workspace, self.params.get("storage") or {}, warn)
         self.shipping = BackgroundShipping(
             workspace, store_of(workspace, self.params), warn, self.rows
@@ -271,22 +270,3 @@ def read_summary(report: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return summary if isinstance(summary, dict) else {}
-
-
-def git_tags(workspace: Path) -> dict[str, str]:
-    """Return the commit and whether the tree differs from it; empty outside a git repository."""
-    commit = _git(workspace, "rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    changed = bool(_git(workspace, "status", "--porcelain", "--untracked-files=no"))
-    return {"mlflow.source.git.commit": commit, "git.changed": str(changed).lower()}
-
-
-def _git(workspace: Path, *arguments: str) -> str | None:
-    try:
-        result = subprocess.run(
-            ["git", *arguments], cwd=workspace, capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return None
-    return result.stdout.strip() if result.returncode == 0 else None

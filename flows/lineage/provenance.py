@@ -10,6 +10,7 @@ from typing import Any
 
 from flows.tracking.rows import Row, Shipment, parse, stage_of
 from flows.tracking.sending import HASHES_TAG
+from flows.versioning import git
 from flows.versioning.snapshot import StageEntry
 from lori_core.tracking import ROWS_FOLDER
 
@@ -22,7 +23,8 @@ def runs(workspace: Path) -> dict[str, dict[str, Any]]:
     """Return what is known of the run behind each output, by `path=hash`.
 
     A run says `stage`, `time`, `host`, `user`, `python`, packages, `commit`, `changed` (whether the
-    tree differed from it), `seconds`, `run` (MLflow's id) as far as it is known. The newest wins.
+    tree differed from it), `seconds`, `run` (MLflow's id) as far as it is known; instead of a
+    commit, why there is `no_commit`, or how `git` failed. The newest wins.
     """
     found: dict[str, dict[str, Any]] = {}
     for rows in sorted((workspace / ROWS_FOLDER).rglob("*.jsonl"), key=lambda p: p.name):
@@ -58,8 +60,7 @@ def _run(path: Path, first: Row, last: list[Row], stage: str) -> dict[str, Any]:
         "stage": stage,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", moment),
         **(first.get("where") or {}),
-        "commit": shipment.tags.get("mlflow.source.git.commit"),
-        "changed": shipment.tags.get("git.changed") == "true",
+        **git.of_tags(shipment.tags),
         "seconds": round(ended[-1] - float(first["time"]), 1) if ended else None,
         "run": shipment.run_id,
     }

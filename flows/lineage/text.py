@@ -125,12 +125,20 @@ def _score(score: Mapping[str, Any]) -> str:
 
 
 def _made(made: Mapping[str, Any]) -> str:
-    commit = str(made.get("commit") or "no commit")[:10]
-    changed = " with changes" if made.get("changed") else ""
     who = f"{made.get('user', '?')}@{made.get('host', '?')}"
     tools = f", Python {made['python']}, torch {made.get('torch')}" if "python" in made else ""
     run = f", MLflow run {made['run'][:8]}" if made.get("run") else ""
-    return f"made {made['time']} by {who} at {commit}{changed}{tools}{run}"
+    return f"made {made['time']} by {who} at {_commit(made)}{tools}{run}"
+
+
+def _commit(made: Mapping[str, Any]) -> str:
+    if "commit" in made:
+        return f"{made['commit'][:10]}{' with changes' if made.get('changed') else ''}"
+    if "no_commit" in made:
+        return f"no commit ({made['no_commit']})"
+    if "git" in made:
+        return f"an unknown commit ({made['git']})"
+    return "a commit that was not recorded"
 
 
 def _summary(lineage: Lineage, problems: Sequence[Problem]) -> Iterator[str]:

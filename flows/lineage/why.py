@@ -7,7 +7,8 @@ from pathlib import Path
 
 from flows.lineage import provenance
 from flows.lineage.ancestry import Lineage, find, primary
-from flows.versioning import snapshot
+from flows.versioning import git, snapshot
+from flows.versioning.git import GitError
 from flows.versioning.objects import Objects
 from flows.versioning.snapshot import Snapshot
 from lori_core.errors import InputError
@@ -29,33 +30,65 @@ def resolve(word: str, workspace: Path) -> Named:
     model (`models:/NAME/VERSION`, `models:/NAME@ALIAS`, or its name).
 
     Raises:
-        InputError: nothing has that name; the nearest names are given.
+        InputError: nothing has that name; the nearest names are given. Where git fails, what it
+            says: the name may have been a commit's.
     """
     if word.startswith("models:/") or _is_run(word):
         from flows.lineage.mlflow_names import of_model, of_run
 
         return of_model(word, workspace) if word.startswith("models:/") else of_run(word, workspace)
+    here = _here(workspace)
+    try:
+        return _at_commit(word, workspace, here) or _by_name(word, workspace, here)
+    except GitError as failure:
+        # A name that needs no git has its meaning whatever is wrong with git.
+        path, _, _ = word.rpartition("@")
+        if path and _on_disk(path, workspace, here):
+            raise
+        try:
+            return _as_it_stands(word, workspace, here)
+        except InputError as error:
+            raise InputError(f"{error}; if a commit was meant: {failure}") from None
+
+
+def _at_commit(word: str, workspace: Path, here: Snapshot | None) -> Named | None:
+    """Return what `PATH@REVISION` names; None where the word is not of that form."""
     path, _, revision = word.rpartition("@")
-    if path and revision and not Path(word).exists():
-        state = snapshot.of_commit(workspace, revision)
-        if state is not None:
-            return Named(state, find(state, _inside(path, workspace)))
+    if not path or not revision or Path(word).exists():
+        return None
+    state = snapshot.of_commit(workspace, revision)
+    if state is not None:
+        return Named(state, find(state, _inside(path, workspace)))
+    if _on_disk(path, workspace, here) and not _on_disk(word, workspace, here):
+        more = "; this clone is shallow: git fetch --unshallow" if git.is_shallow(workspace) else ""
+        raise InputError(f"{word}: git knows no commit {revision!r} here{more}")
+    return None
+
+
+def _by_name(word: str, workspace: Path, here: Snapshot | None) -> Named:
+    found = _on_disk(word, workspace, here)
+    if found is not None:
+        return found
+    state = _whole(word, workspace)
+    if state is not None:
+        return Named(state, None)
+    return _as_it_stands(word, workspace, here)
+
+
+def _on_disk(word: str, workspace: Path, here: Snapshot | None) -> Named | None:
+    try:
+        return _as_it_stands(word, workspace, here)
+    except InputError:
+        return None
+
+
+def _as_it_stands(word: str, workspace: Path, here: Snapshot | None) -> Named:
+    """Return what a word names in another workspace or in this one, no commit of it."""
     other = _other_workspace(word, workspace)
     if other is not None:
         return other
-    here = _here(workspace)
-    try:
-        if here is not None:
-            return Named(here, find(here, _inside(word, workspace)))
-    except InputError:
-        state = _whole(word, workspace)
-        if state is None:
-            raise
-        return Named(state, None)
-    state = _whole(word, workspace)
-    if state is None:
-        snapshot.of_workspace(workspace)  # says that nothing has run
-    return Named(state or snapshot.of_workspace(workspace), None)
+    here = here or snapshot.of_workspace(workspace)  # says that nothing has run
+    return Named(here, find(here, _inside(word, workspace)))
 
 
 def _is_run(word: str) -> bool:

@@ -7,34 +7,68 @@ the next run may wait on it.
 from __future__ import annotations
 
 import atexit
+import re
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
-from flows.environment import child_environment
+from flows.environment import child_environment, prefect_home
 from lori_core.errors import LoriError
 
 START_SECONDS = 120.0
+#: How long a server that is there may take to answer.
+ANSWER_SECONDS = 10.0
+#: Of a log that says why a process ended.
+TAIL_BYTES = 1 << 16
 
 
-def start_local_api() -> str:
-    """Start the API and return its URL at once; `wait_until_healthy` says when it answers.
+@dataclass(frozen=True)
+class LocalApi:
+    """An API that was started: its address, its process, and where that one logs."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait(self) -> None:
+        """Wait until it answers.
+
+        Raises:
+            LoriError: it ended, or does not answer.
+        """
+        wait_until_healthy(
+            f"{self.url}/health",
+            "Prefect's API",
+            self.log,
+            lambda: self.process.poll() is None,
+        )
+
+
+def start_local_api(workspace: Path) -> LocalApi:
+    """Start the API, and return at once; `LocalApi.wait` says when it answers.
 
     It stops when this process ends, after Prefect's own threads have sent their last logs to it.
     """
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lori_core.process", "flows.server.local_api", str(port)],
-        env=dict(child_environment()),
-        stdin=subprocess.DEVNULL,
-        # Ctrl-C is for the flow, which still has to report its end here.
-        start_new_session=True,
-    )
+    log = workspace / ".lori" / "logs" / "api.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lori_core.process", "flows.server.local_api", str(port)],
+            cwd=workspace,
+            env=dict(child_environment(**prefect_home(workspace))),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C is for the flow, which still has to report its end here.
+            start_new_session=True,
+        )
     atexit.register(_stop, process)
-    return f"http://127.0.0.1:{port}/api"
+    return LocalApi(f"http://127.0.0.1:{port}/api", process, log)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -55,24 +89,60 @@ def free_port() -> int:
 
 def healthy(url: str, timeout: float = 2.0) -> bool:
     """Return whether an HTTP address answers with success."""
+    return not unhealthy(url, timeout)
+
+
+def unhealthy(url: str, timeout: float = ANSWER_SECONDS) -> str:
+    """Return why an HTTP address does not answer with success; empty where it does."""
+    import httpx
+
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as answer:  # noqa: S310 - http, our own
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+        answer = httpx.get(url, timeout=timeout)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return "" if answer.status_code == httpx.codes.OK else f"it answers {answer.status_code}"
 
 
-def wait_until_healthy(url: str, seconds: float = START_SECONDS) -> None:
-    """Wait until an address answers.
+def wait_until_healthy(
+    url: str,
+    name: str = "the server",
+    log: Path | None = None,
+    alive: Callable[[], bool] = lambda: True,
+    seconds: float = START_SECONDS,
+    answers: Callable[[str], bool] = healthy,
+) -> None:
+    """Wait until a server that was started answers.
+
+    Args:
+        url: what to ask.
+        name: what to call it in messages.
+        log: where it writes, if that is known.
+        alive: whether its process is still there.
+        seconds: how long to wait.
+        answers: asks it.
 
     Raises:
-        LoriError: it did not within `seconds`.
+        LoriError: it ended, with the last words of its log; or it did not answer in time.
     """
     limit = time.monotonic() + seconds
-    while not healthy(url):
+    while not answers(url):
+        if not alive():
+            said = f": {last_words(log)} ({log})" if log else ""
+            raise LoriError(f"{name} ended while it started{said}")
         if time.monotonic() > limit:
-            raise LoriError(f"{url}: no answer within {seconds:.0f} s")
+            said = f"; its log is {log}" if log else ""
+            raise LoriError(f"{name} did not answer at {url} in {seconds:.0f} s{said}")
         time.sleep(0.2)
+
+
+def last_words(log: Path) -> str:
+    """Return the last line of a log that names an error, else its last line."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
+    said = [line for line in lines if line]
+    errors = [line for line in said if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (errors or said or ["it said nothing"])[-1][:300]
 
 
 def main(arguments: list[str]) -> None:

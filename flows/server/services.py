@@ -8,29 +8,32 @@ is.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from flows.environment import child_environment
-from flows.server.local_api import healthy
+from flows import machine
+from flows.environment import child_environment, loopback_without_proxy, prefect_home
+from flows.server.local_api import healthy, unhealthy, wait_until_healthy
+from flows.server.processes import end, family, process_of
 from lori_core.errors import InputError, LoriError
 from lori_core.files import write_json, write_text
 
 HOST = "127.0.0.1"
 POOL = "lori"
 DEPLOYMENT = "lori/full-pipeline"
-START_SECONDS = 120.0
-GRACE_SECONDS = 10.0
 #: Without this MLflow keeps seven processes for jobs that nothing here submits.
 LEAN = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+#: Prefect's own servers.
+CLOUD = "prefect.cloud"
 MARK = "# Written by `make up`, removed by `make down`."
 
 
@@ -46,7 +49,12 @@ def up(workspace: Path) -> None:
         "prefect": _port("LORI_PREFECT_PORT", 4200),
         "mlflow": _port("LORI_MLFLOW_PORT", 5000),
     }
-    if _alive(_read(workspace)):
+    if ports["prefect"] == ports["mlflow"]:
+        raise InputError(
+            f"LORI_PREFECT_PORT and LORI_MLFLOW_PORT are both {ports['mlflow']}; set one to another"
+        )
+    machine.check_for_services(workspace)
+    if any(status(workspace).values()):
         raise InputError("the services are up already; `make down` stops them")
     down(workspace)
     settings = workspace / "prefect.toml"
@@ -60,11 +68,15 @@ def up(workspace: Path) -> None:
         ("LORI_MLFLOW_PORT", ports["mlflow"]),
     ):
         _check_free(variable, port)
+    past = loopback_without_proxy(os.environ).get("no_proxy")
+    by_itself = past is None or past == os.environ.get("no_proxy")
     try:
         _start_all(workspace, ports)
     except BaseException:
         down(workspace)
         raise
+    if not by_itself:
+        print(f"proxy    first type: export no_proxy={past}")
     print(
         f"Prefect  http://{HOST}:{ports['prefect']}\n"
         f"MLflow   http://{HOST}:{ports['mlflow']}\n"
@@ -76,7 +88,7 @@ def up(workspace: Path) -> None:
 def down(workspace: Path) -> int:
     """Stop everything that `up` started, children and grandchildren; return how many ended."""
     state = _read(workspace)
-    ended = _end(_family(state))
+    ended = end(family(state))
     _state_file(workspace).unlink(missing_ok=True)
     settings = workspace / "prefect.toml"
     if settings.exists() and settings.read_text(encoding="utf-8").startswith(MARK):
@@ -87,15 +99,46 @@ def down(workspace: Path) -> int:
 def status(workspace: Path) -> dict[str, bool]:
     """Return each service and whether it is alive; empty if none was started."""
     processes = _read(workspace).get("processes", {})
-    return {name: _process(entry) is not None for name, entry in processes.items()}
+    return {name: process_of(entry) is not None for name, entry in processes.items()}
 
 
 def prefect_url(workspace: Path) -> str | None:
     """Return the API of the Prefect server that `up` started, if its process is alive."""
     state = _read(workspace)
-    if _process(state.get("processes", {}).get("prefect")) is None:
+    if process_of(state.get("processes", {}).get("prefect")) is None:
         return None
     return f"http://{HOST}:{state['ports']['prefect']}/api"
+
+
+def running_api(workspace: Path) -> str | None:
+    """Return the API of the Prefect server that a run uses; `None` where it brings its own.
+
+    Raises:
+        InputError: a server is named, or was started here, and does not answer.
+    """
+    named = os.environ.get("PREFECT_API_URL")
+    if named and (urlsplit(named).hostname or "").endswith(CLOUD):
+        return named  # its health is asked in another way
+    url = named or prefect_url(workspace)
+    reason = unhealthy(f"{url}/health") if url else ""
+    if not reason:
+        return url
+    if named:
+        raise InputError(
+            f"PREFECT_API_URL: no Prefect server answers at {url} ({reason}); start it, or unset "
+            "the variable: a run then brings its own"
+        )
+    raise InputError(
+        f"the Prefect server of `make up` does not answer at {url} ({reason}); make down; make up"
+    )
+
+
+def credentials() -> dict[str, str]:
+    """Return the headers by which a Prefect server knows its user, if any are needed."""
+    secret, key = os.environ.get("PREFECT_API_AUTH_STRING"), os.environ.get("PREFECT_API_KEY")
+    if secret:
+        return {"Authorization": f"Basic {base64.b64encode(secret.encode()).decode()}"}
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def restart(workspace: Path, name: str) -> None:
@@ -109,9 +152,9 @@ def restart(workspace: Path, name: str) -> None:
     if entry is None:
         known = ", ".join(state.get("processes", {})) or "none: make up"
         raise InputError(f"no service {name!r} was started here (there are: {known})")
-    process = _process(entry)
+    process = process_of(entry)
     if process is not None:
-        _end([process])
+        end([process])
     # What it has started may still be at work, and `down` must find it.
     state.setdefault("former", []).append({"pid": entry["pid"], "created": entry["created"]})
     _start(workspace, state, name, entry["command"], entry["variables"])
@@ -132,16 +175,19 @@ def _start_all(workspace: Path, ports: Mapping[str, int]) -> None:
     _start(workspace, state, "prefect", server, own)
     prepare(database)
     _start(workspace, state, "mlflow", _mlflow_command(workspace, database, ports["mlflow"]), LEAN)
-    _wait(workspace, state, "prefect", f"{api}/health")
+    _wait(state, "prefect", f"{api}/health")
     write_text(workspace / "prefect.toml", f'{MARK}\n[api]\nurl = "{api}"\n')
     _tool(workspace, own, prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite")
     _tool(workspace, own, prefect, "--no-prompt", "deploy", "--all")
     _tool(workspace, own, sys.executable, "-m", "flows.server.automations")
-    _wait(workspace, state, "mlflow", f"http://{HOST}:{ports['mlflow']}/health")
+    _wait(state, "mlflow", f"http://{HOST}:{ports['mlflow']}/health")
     worker = [prefect, "worker", "start", "--pool", POOL, "--name", f"lori-{os.getpid()}"]
     tracking = f"http://{HOST}:{ports['mlflow']}"
     quick = {"MLFLOW_TRACKING_URI": tracking, "PREFECT_WORKER_QUERY_SECONDS": "2"}
     _start(workspace, state, "worker", worker, {**own, **quick})
+    _wait(
+        state, "worker", f"{api}/work_pools/{POOL}/workers/filter", partial(_is_online, worker[-1])
+    )
 
 
 def _mlflow_command(workspace: Path, database: str, port: int) -> Sequence[str]:
@@ -171,7 +217,7 @@ def _start(
         process = subprocess.Popen(
             list(command),
             cwd=workspace,
-            env={**child_environment(), **variables},
+            env={**child_environment(**prefect_home(workspace)), **variables},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -188,15 +234,23 @@ def _start(
     write_json(_state_file(workspace), state)
 
 
-def _wait(workspace: Path, state: Mapping[str, Any], name: str, url: str) -> None:
-    limit = time.monotonic() + START_SECONDS
+def _wait(
+    state: Mapping[str, Any], name: str, url: str, answers: Callable[[str], bool] = healthy
+) -> None:
     entry = state["processes"][name]
-    while not healthy(url):
-        if _process(entry) is None:
-            raise LoriError(f"{name} ended while it started; its log is {entry['log']}")
-        if time.monotonic() > limit:
-            raise LoriError(f"{name} did not answer at {url}; its log is {entry['log']}")
-        time.sleep(0.3)
+    there = partial(process_of, entry)
+    wait_until_healthy(url, name, Path(entry["log"]), lambda: there() is not None, answers=answers)
+
+
+def _is_online(worker: str, url: str) -> bool:
+    """Return whether the server, asked at `url`, has heard of a worker by its name."""
+    import httpx
+
+    try:
+        answer = httpx.post(url, json={}, headers=credentials(), timeout=2.0)
+    except httpx.HTTPError:
+        return False
+    return answer.is_success and worker in {known["name"] for known in answer.json()}
 
 
 def _tool(workspace: Path, variables: Mapping[str, str], *arguments: str) -> None:
@@ -204,7 +258,7 @@ def _tool(workspace: Path, variables: Mapping[str, str], *arguments: str) -> Non
     result = subprocess.run(
         list(arguments),
         cwd=workspace,
-        env={**child_environment(), **variables},
+        env={**child_environment(**prefect_home(workspace)), **variables},
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -243,64 +297,6 @@ def _read(workspace: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}
-
-
-def _process(entry: Mapping[str, Any] | None) -> Any:
-    """Return the process if it is still the one that was started, not another with its number."""
-    import psutil
-
-    if entry is None:
-        return None
-    try:
-        process = psutil.Process(entry["pid"])
-        same = abs(process.create_time() - entry["created"]) < 1
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
-
-
-def _alive(state: Mapping[str, Any]) -> bool:
-    return any(_process(entry) for entry in state.get("processes", {}).values())
-
-
-def _family(state: Mapping[str, Any]) -> list[Any]:
-    """Return what was started and all that came from it, also what lost its parent on the way."""
-    import psutil
-
-    entries = [*state.get("processes", {}).values(), *state.get("former", [])]
-    sessions = {entry["pid"] for entry in entries}
-    started = [process for process in map(_process, entries) if process is not None]
-    family = {process.pid: process for process in started}
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) in sessions and process.create_time() >= min(
-                entry["created"] for entry in entries
-            ):
-                family[process.pid] = process
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    for process in list(family.values()):
-        try:
-            family.update({child.pid: child for child in process.children(recursive=True)})
-        except psutil.NoSuchProcess:
-            continue
-    return list(family.values())
-
-
-def _end(processes: list[Any]) -> int:
-    """SIGTERM, and after ten seconds SIGKILL."""
-    import psutil
-
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for process in processes:
-            try:
-                process.send_signal(number)
-            except psutil.NoSuchProcess:
-                continue
-        _, left = psutil.wait_procs(processes, timeout=GRACE_SECONDS)
-        if not left:
-            break
-    return len(processes)
 
 
 def main(arguments: Sequence[str]) -> int:

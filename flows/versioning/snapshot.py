@@ -7,13 +7,13 @@ with their hashes.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from flows.versioning import git
 from lori_core.errors import InputError
 
 LOCK = "dvc.lock"
@@ -176,14 +176,18 @@ def of_workspace(workspace: Path) -> Snapshot:
 
 
 def of_commit(workspace: Path, revision: str) -> Snapshot | None:
-    """Return the state of a commit; None where git knows no such commit."""
-    commit = git(workspace, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    """Return the state of a commit; None where git knows no such commit.
+
+    Raises:
+        GitError: git cannot say it.
+        InputError: the commit has no `dvc.lock`.
+    """
+    commit = git.commit(workspace, revision)
     if commit is None:
         return None
-    sha = commit.decode().strip()
 
     def read(name: str) -> bytes | None:
-        return git(workspace, "show", f"{sha}:./{name}")
+        return git.show(workspace, commit, name)
 
     if read(LOCK) is None:
         raise InputError(f"{revision}: that commit has no {LOCK}; commit it after a run")
@@ -212,17 +216,6 @@ def keep(workspace: Path, name: str) -> Path | None:
             if (workspace / kept).is_file():
                 (work / kept).write_bytes((workspace / kept).read_bytes())
     return folder
-
-
-def git(workspace: Path, *arguments: str) -> bytes | None:
-    """Return what a git command prints; None if it fails or there is no git."""
-    try:
-        result = subprocess.run(
-            ["git", *arguments], cwd=workspace, capture_output=True, check=False
-        )
-    except OSError:
-        return None
-    return result.stdout if result.returncode == 0 else None
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

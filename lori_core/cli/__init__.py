@@ -9,14 +9,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from flows.environment import quiet_environment
 from lori_core import __version__
 from lori_core.cli import adapters, evaluation, experiments, lineage, pipeline, serving
 from lori_core.errors import LoriError
 
 _QUIET = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "true",
-    "HF_UPDATE_DOWNLOAD_COUNTS": "0",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -40,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
+    quiet_environment()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     # Libraries announce changes of libraries to whoever writes code, not to who runs this command.

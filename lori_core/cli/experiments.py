@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lori_core.cli.pipeline import add_changes, check_changes, pull, tracked
+from lori_core.cli.pipeline import add_changes, check_changes, check_machine, pull, tracked
 
 
 def add(commands: Any) -> None:
@@ -52,6 +52,8 @@ def _experiment(args: argparse.Namespace) -> int:
     from lori_core.files import put_back
 
     workspace = Path.cwd()
+    if not args.plan:
+        check_machine(args, server=not args.here)
     with pipeline_lock(workspace, print):
         if args.plan:
             with put_back((params_file.PARAMS, stages.DVC, POINTS)):

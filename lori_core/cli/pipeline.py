@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
     plan.add_argument("--json", action="store_true", help="for machines")
     plan.set_defaults(function=_plan)
     bring = commands.add_parser("pull", help="bring in data and base model; pin the data with DVC")
-    bring.set_defaults(function=pull)
+    bring.set_defaults(function=_pull)
     stage = commands.add_parser(
         "stage",
         help="run one stage here and now (what dvc.yaml calls)",
@@ -92,6 +92,7 @@ def _run(args: argparse.Namespace) -> int:
     from lori_core import params_file
 
     workspace = Path.cwd()
+    check_machine(args, server=True)
     with pipeline_lock(workspace, print):
         check_changes(args)
         for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
@@ -128,7 +129,6 @@ def _prepare(params: Params) -> Path:
     from lori_core.data import limits, sources
 
     sources.check(params)
-    _check_disk()
     folder = models.prepare(params.model)
     limits.check_once(params, folder)
     return folder
@@ -143,16 +143,19 @@ def _pull_data() -> None:
         print(line)
 
 
-def _check_disk() -> None:
-    import shutil
+def check_machine(args: argparse.Namespace, *, server: bool) -> None:
+    """Refuse parameters, a folder, a machine or a server with which a run would fail.
 
-    from lori_core.errors import InputError
+    Nothing is written.
+    """
+    from flows import machine
+    from flows.server.services import running_api
+    from lori_core import params_file
 
-    free = shutil.disk_usage(".").free
-    if free < 2**30:
-        raise InputError(
-            f"{Path.cwd()}: {free / 2**20:.0f} MiB free; a run needs 1 GiB (free some space)"
-        )
+    params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
+    machine.check(Path.cwd(), params.model_dump())
+    if server:
+        running_api(Path.cwd())
 
 
 def pull(args: argparse.Namespace) -> int:
@@ -161,11 +164,19 @@ def pull(args: argparse.Namespace) -> int:
 
     for line in params_file.apply(params_file.PARAMS, None, []):
         print(line)
-    _pull_data()
     from flows.versioning.data import pin
 
+    _pull_data()
     pin(Path.cwd())
     return 0
+
+
+def _pull(args: argparse.Namespace) -> int:
+    from flows import machine
+    from lori_core import params_file
+
+    machine.check(Path.cwd(), params_file.load().model_dump())
+    return pull(args)
 
 
 def _plan(args: argparse.Namespace) -> int:

@@ -24,12 +24,13 @@ from ray_cluster import cluster, environment
 def main(home: Path, folders: list[Path]) -> None:
     env = environment(home)
     os.environ.update(env)
-    from flows.server.local_api import start_local_api, wait_until_healthy
+    from flows.server.local_api import start_local_api
 
     # Before Prefect is imported: it reads its settings once.
-    os.environ["PREFECT_API_URL"] = start_local_api()
+    api = start_local_api(home)
+    os.environ["PREFECT_API_URL"] = api.url
     with cluster(env) as nodes:
-        wait_until_healthy(f"{os.environ['PREFECT_API_URL']}/health")
+        api.wait()
         import flows.pipeline as module
         from flows.execution import tasks as stage_tasks
         from flows.run import run_in_process

@@ -344,6 +344,34 @@ def test_a_difference_is_found_between_commits(
     before = why.lineage_of(why.resolve(f"{MERGED}@HEAD~1", Path()))
     assert before.nodes[MERGED].presence == "cache"
     assert not before.nodes[MERGED].here
+    assert refused(capsys, "why", f"{MERGED}@HEAD~9") == (
+        f"lori: {MERGED}@HEAD~9: git knows no commit 'HEAD~9' here"
+    )
+
+
+def test_git_that_fails_is_named_where_a_commit_may_be_meant_and_nowhere_else(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workspace / ".git").mkdir()
+    damaged = f"{workspace}: git fails: not a git repository (or any of the parent directories)"
+    assert refused(capsys, "why", f"{MERGED}@HEAD").startswith(f"lori: {damaged}")
+    line = refused(capsys, "why", "merge@concta")
+    assert line.startswith("lori: merge@concta: here has no such artifact; did you mean 'merge@")
+    assert f"; if a commit was meant: {damaged}" in line
+    assert main(["why", MERGED, "--no-remote"]) == 0
+    assert main(["why", "merge@concat", "--no-remote"]) == 0
+
+
+def test_why_no_commit_is_known_is_said(workspace: Path) -> None:
+    made = {"time": "T", "user": "u", "host": "h"}
+    said = {
+        "no commit (no commit yet)": {"no_commit": "no commit yet"},
+        "an unknown commit (git refuses)": {"git": "git refuses"},
+        "a commit that was not recorded": {},
+        "c0ffee with changes": {"commit": "c0ffee", "changed": True},
+    }
+    for text, facts in said.items():
+        assert lineage_text._made(made | facts) == f"made T by u@h at {text}"
 
 
 def test_a_machine_without_the_precision_asked_for_is_no_damage_but_a_difference(

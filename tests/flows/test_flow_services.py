@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.server import services
+from flows.server.processes import family
 from lori_core.errors import InputError
 from lori_core.files import write_json
 
@@ -56,6 +57,14 @@ def test_a_busy_port(
     assert not (workspace / "prefect.toml").exists()
 
 
+def test_two_services_on_one_port(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LORI_MLFLOW_PORT", "4200")
+    assert services.main(["up"]) == 2
+    assert "LORI_PREFECT_PORT and LORI_MLFLOW_PORT are both 4200" in capsys.readouterr().err
+
+
 def test_down_ends_children_and_removes_what_up_wrote(workspace: Path) -> None:
     script = "sleep 1000 & echo $!; wait"
     with subprocess.Popen(
@@ -94,7 +103,7 @@ def test_another_process_with_the_same_number_is_left_alone(workspace: Path) -> 
     write_json(workspace / ".lori/services.json", {"processes": {"prefect": entry}})
     assert services.status(workspace) == {"prefect": False}
     # Nothing of this session was started by `up`, though the numbers agree.
-    assert os.getpid() not in [process.pid for process in services._family({"processes": {}})]
+    assert os.getpid() not in [process.pid for process in family({"processes": {}})]
 
 
 def test_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,99 @@
+"""A server that is started answers, or its end is noticed at once and told in a line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.server import services
+from flows.server.local_api import free_port, last_words, start_local_api, wait_until_healthy
+from lori_core.errors import InputError, LoriError
+from lori_core.files import write_json
+
+
+def nowhere() -> str:
+    return f"http://127.0.0.1:{free_port()}/health"
+
+
+def test_a_process_that_ends_is_not_waited_for(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    script = "import sys; print('Traceback'); print('a.BadError: no'); print('Exiting.')"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen([sys.executable, "-c", script], stdout=output) as process,
+        pytest.raises(LoriError) as caught,
+    ):
+        wait_until_healthy(nowhere(), "it", log, lambda: process.wait() is None)
+    assert str(caught.value) == f"it ended while it started: a.BadError: no ({log})"
+
+
+def test_a_process_that_does_not_answer_is_waited_for_so_long(tmp_path: Path) -> None:
+    url = nowhere()
+    with pytest.raises(LoriError) as caught:
+        wait_until_healthy(url, "it", tmp_path / "log", seconds=0)
+    assert str(caught.value) == f"it did not answer at {url} in 0 s; its log is {tmp_path}/log"
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("", "it said nothing"),
+        ("one\ntwo\n\n", "two"),
+        ("x.y.SomeError: first\nValueError: last\nmore\n", "ValueError: last"),
+        ("\udce9 not a word\n", "\ufffd not a word"),
+    ],
+)
+def test_the_last_words_of_a_log(log: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(log.encode("utf-8", "surrogateescape"))
+    assert last_words(path) == said
+
+
+def test_prefects_api_without_a_place_for_its_database_says_so(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(toy / "toy.py" / "prefect"))
+    api = start_local_api(toy)
+    api.process.wait()
+    with pytest.raises(LoriError) as caught:
+        api.wait()
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("Prefect's API ended while it started: sqlalchemy.exc.Operational")
+    assert "unable to open database file" in line
+    assert line.endswith(f" ({toy}/.lori/logs/api.log)")
+
+
+def test_a_server_that_is_named_and_dead_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    assert services.running_api(tmp_path) is None
+    url = f"http://127.0.0.1:{free_port()}/api"
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    with pytest.raises(InputError) as caught:
+        services.running_api(tmp_path)
+    assert str(caught.value) == (
+        f"PREFECT_API_URL: no Prefect server answers at {url} ([Errno 111] Connection refused); "
+        "start it, or unset the variable: a run then brings its own"
+    )
+
+
+def test_a_server_of_make_up_that_does_not_answer_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psutil
+
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    port = free_port()
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as process:
+        entry = {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
+        state = {"ports": {"prefect": port, "mlflow": 0}, "processes": {"prefect": entry}}
+        write_json(tmp_path / ".lori/services.json", state)
+        with pytest.raises(InputError, match="`make up` does not answer at http"):
+            services.running_api(tmp_path)
+        assert process.stdin is not None
+        process.stdin.close()
+    assert services.running_api(tmp_path) is None
