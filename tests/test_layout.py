@@ -24,7 +24,7 @@ ROWS = [
     ["projection"],
     ["mask"],
     ["base_files", "mask_file", "structure", "sparse", "peft_names", "models"],
-    ["adapter", "baking"],
+    ["adapter", "baking", "peft_config"],
     ["adapter_file", "attaching"],
     ["peft_file", "methods"],
     ["plain_attention", "tuned"],
