@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.lineage.why import lineage_of, resolve
 from flows.serving import card
+from flows.serving.evidence import artifact_here, check_settings, verified
 from flows.tracking import registry as reg
 from lori_core.config import Params
 from lori_core.errors import InputError, LoriError
@@ -19,18 +19,17 @@ def prepare(word: str, workspace: Path, params: Params, folder: Path) -> str:
 
     Raises:
         InputError: the word names no adapter of the workspace as it stands.
+        DataError: it is not what was made.
     """
     from flows.serving.packaging import check_adapter
     from lori_core import tuned
 
-    named = resolve(word, workspace)
-    if named.path is None or not named.state.here:
-        raise InputError(f"{word}: only an adapter of the workspace as it stands can be sent")
-    lineage = lineage_of(named, remote=False)
-    node = lineage.nodes[named.path]
+    named = artifact_here(word, workspace, "be sent")
+    lineage, node = verified(named, "be sent")
     check_adapter(node, "be sent")
+    check_settings(lineage, params, "be sent")
     tuned.export(tuned.open_model(workspace / node.name), folder)
-    (folder / "README.md").write_text(card.card(workspace, params, lineage, node), "utf-8")
+    (folder / "README.md").write_text(card.card(params, lineage, node), "utf-8")
     return node.name
 
 
