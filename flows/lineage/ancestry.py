@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flows.lineage.measured import measuring
-from flows.lineage.pinned import DATA_FOLDER, Pinned
+from flows.lineage.pinned import Pinned
 from flows.lineage.problem import Problem
-from flows.versioning.lock_file import MEND_LOCK, MEND_PIN, Entry, StageEntry
+from flows.versioning.lock_file import MEND_LOCK, MEND_PIN, PINNED, Entry, StageEntry
 from flows.versioning.objects import Objects
 from flows.versioning.snapshot import DATA, LOCK, Snapshot
 from lori_core import origin
@@ -233,7 +233,7 @@ def find(snapshot: Snapshot, name: str) -> str:
             return str(wanted)
     if name in snapshot.stages:
         return primary(snapshot.stages[name])
-    if data is None and wanted.parts[:1] == (DATA_FOLDER,):
+    if data is None and wanted.parts[:1] == (PINNED,):
         raise InputError(f"{DATA}: missing: nothing says which data is meant; {MEND_PIN}")
     if snapshot.here and (snapshot.workspace / wanted).exists():
         raise InputError(

@@ -108,7 +108,9 @@ def _output_reading(lineage: Lineage, node: Node, dep: Entry, hashes: Hashes) ->
         yield Problem(LOCK, f"{text}, but stage {before} made {made.md5}; {MEND}")
     else:
         text = f"was made from {path} as {dep.md5}, which stage {before} has made anew since"
-        yield Problem(node.name, f"{text} ({made.md5}); lori run brings it up to date", stale=True)
+        yield Problem(
+            node.name, f"{text} ({made.md5}): lori run brings it up to date, or {MEND}", stale=True
+        )
 
 
 def _folder_reading(lineage: Lineage, node: Node, dep: Entry) -> Iterator[Problem]:

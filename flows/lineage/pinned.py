@@ -10,14 +10,12 @@ from typing import Any
 
 from flows.lineage.differing import bytes_text, restorable
 from flows.lineage.problem import Problem
-from flows.versioning.lock_file import MEND_PIN
+from flows.versioning.lock_file import MEND_PIN, PINNED
 from flows.versioning.objects import Objects, files_below, folder_md5, md5_of, md5_of_bytes
 from flows.versioning.snapshot import DATA, Snapshot
 from lori_core.files import sha256_file
 
 MANIFEST = "manifest.json"
-#: Where data lies if nothing says otherwise.
-DATA_FOLDER = "data"
 
 
 class Pinned:
@@ -27,7 +25,7 @@ class Pinned:
         self.snapshot = snapshot
         self.objects = objects
         pin = snapshot.data
-        self.folder = pin.path if pin else DATA_FOLDER
+        self.folder = PINNED
         self.md5 = pin.md5 if pin else ""
         self._hashes: dict[str, str] = {}
 

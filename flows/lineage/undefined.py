@@ -20,9 +20,12 @@ NAMED = 4
 def definition_problems(lineage: Lineage, nodes: Mapping[str, Node]) -> Iterator[Problem]:
     """Find stages that are not recorded though all they make is here, and records that lack parts.
 
+    A stage that is not of the lineage may be behind a change of `dvc.yaml`: only what DVC never
+    leaves out is asked of it.
+
     Args:
         lineage: of the workspace as it stands.
-        nodes: those whose stages are compared with their definition.
+        nodes: those of it.
     """
     if not lineage.snapshot.here:
         return
@@ -31,10 +34,10 @@ def definition_problems(lineage: Lineage, nodes: Mapping[str, Node]) -> Iterator
         return
     try:
         file = PipelineFile(lineage.objects.repo, lineage.snapshot.workspace)
-        stages = {node.stage.name: node.stage for node in nodes.values() if node.stage}
-        for name, stage in stages.items():
+        own = {node.stage.name for node in nodes.values() if node.stage}
+        for name, stage in lineage.snapshot.stages.items():
             if name in file.names:
-                yield from _lacking(stage, file.stage(name))
+                yield from _lacking(stage, file.stage(name), all_of_it=name in own)
         for name in sorted(file.names - lineage.snapshot.stages.keys()):
             yield from _unrecorded(lineage, name, file.stage(name))
     except InputError as error:
@@ -42,10 +45,10 @@ def definition_problems(lineage: Lineage, nodes: Mapping[str, Node]) -> Iterator
         yield Problem(name, f"{text}; so {LOCK} cannot be compared with it")
 
 
-def _lacking(stage: StageEntry, defined: Defined) -> Iterator[Problem]:
+def _lacking(stage: StageEntry, defined: Defined, *, all_of_it: bool) -> Iterator[Problem]:
     outs = defined.outs - set(map(plain, stage.outs))
-    params = defined.params - stage.params.keys()
-    deps = defined.deps - set(map(plain, stage.deps))
+    params = defined.params - stage.params.keys() if all_of_it or not stage.params else set()
+    deps = defined.deps - set(map(plain, stage.deps)) if all_of_it or not stage.deps else set()
     missing = sorted(outs) + sorted(params) + sorted(deps)
     if missing:
         yield Problem(

@@ -58,9 +58,20 @@ def verified(named: Named, do: str, also: Iterable[str] = ()) -> tuple[Lineage, 
     lineage = lineage_of(named, remote=False)
     node = lineage.nodes[str(named.path)]
     refuse(verify(lineage, also), f"{node.name} cannot {do}: not what was made")
-    if not node.here:
-        raise DataError(f"{node.name}: is not here, so it cannot {do}; dvc checkout, or lori run")
+    _check_here(lineage, node, do)
     return lineage, node
+
+
+def _check_here(lineage: Lineage, node: Node, do: str) -> None:
+    """Refuse an artifact that is not here, or of which something measured is not."""
+    state = lineage.snapshot
+    measures = measured.measuring(state, node.name, node.entry.md5)
+    for name in (node.name, *(out for stage in measures for out in stage.outs)):
+        if not (state.workspace / name).exists():
+            raise DataError(
+                f"{name}: is not here, so {node.name} cannot {do}; dvc checkout, git checkout -- "
+                f"{name}, or lori run"
+            )
 
 
 def check_settings(lineage: Lineage, params: Params, do: str) -> None:

@@ -21,6 +21,8 @@ MEND_LOCK = (
     "restore it, as in git checkout -- dvc.lock, or from the last run's folder in .lori/snapshots"
 )
 MEND_PIN = "restore it, as in git checkout -- data.dvc, or pin the data anew with lori pull"
+#: The folder that `data.dvc` pins.
+PINNED = "data"
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,12 @@ def read_pin(content: bytes, where: str) -> Entry:
     """
     said = _parsed(content, where, MEND_PIN)
     try:
-        return _Pin.model_validate(said).outs[0].entry()
+        entry = _Pin.model_validate(said).outs[0].entry()
     except ValidationError as error:
         raise _damaged(where, first_error(error, _Pin), MEND_PIN) from None
+    if entry.path != PINNED:
+        raise _damaged(where, f"pins {entry.path!r}, not {PINNED!r}", MEND_PIN)
+    return entry
 
 
 def _damaged(where: str, what: str, mend: str) -> InputError:
