@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from flows.lineage.ancestry import Lineage, Node
 from flows.lineage.differing import bytes_text, differing_bytes, restorable
@@ -22,9 +23,9 @@ from flows.lineage.measured import again
 from flows.lineage.problem import MEND, Problem
 from flows.lineage.undefined import definition_problems
 from flows.versioning.objects import files_below, md5_of
-from flows.versioning.snapshot import LOCK
+from flows.versioning.snapshot import LOCK, of_workspace
 from lori_core import origin
-from lori_core.errors import AdapterError
+from lori_core.errors import AdapterError, DataError
 from lori_core.files import sha256_file
 
 __all__ = ["Problem", "differing_bytes", "verify"]
@@ -57,6 +58,21 @@ def verify(lineage: Lineage, also: Iterable[str] = ()) -> list[Problem]:
     found |= dict.fromkeys(definition_problems(whole, nodes))
     names = {problem.name for problem in found}
     return [*found, *(doubt for doubt in lineage.doubts if doubt.name not in names)]
+
+
+def check_output(workspace: Path, name: str) -> None:
+    """Refuse one output that is not what `dvc.lock` records; one without a record is believed.
+
+    Raises:
+        DataError: naming it.
+    """
+    entry = of_workspace(workspace).out(name) if (workspace / LOCK).is_file() else None
+    files = files_below(workspace / name) if entry else {}
+    if entry and files and whole_md5(entry, {n: md5_of(p) for n, p in files.items()}) != entry.md5:
+        raise DataError(
+            f"{name}: is not what {LOCK} records ({entry.md5}): lori why {name} says what changed, "
+            "lori run makes it again"
+        )
 
 
 def _hash_all(lineage: Lineage, nodes: Mapping[str, Node]) -> dict[str, dict[str, str]]:

@@ -187,11 +187,18 @@ def folder_md5(files: Mapping[str, str]) -> str:
 
 
 def files_below(path: Path) -> dict[str, Path]:
-    """Return the files of a folder by their path in it; of a file itself under ''."""
+    """Return the files of a folder by their path in it; of a file itself under ''.
+
+    What a killed process was writing when it died is no part of it: `.dvcignore` names that, too.
+    """
     if path.is_file():
         return {"": path}
-    found = (item for item in sorted(path.rglob("*")) if item.is_file())
-    return {item.relative_to(path).as_posix(): item for item in found}
+    inside = {item.relative_to(path): item for item in sorted(path.rglob("*")) if item.is_file()}
+    return {
+        place.as_posix(): item
+        for place, item in inside.items()
+        if not any(part.startswith(".") and part.endswith(".new") for part in place.parts)
+    }
 
 
 def _listing(content: bytes, md5: str) -> dict[str, str]:

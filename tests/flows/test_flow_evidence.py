@@ -6,6 +6,7 @@ import json
 import random
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -575,6 +576,43 @@ def test_an_artifact_that_a_cut_lock_does_not_record_is_said_to_be_here(
     write_lock(workspace, lock)
     line = refused(capsys, "why", MERGED)
     assert "artifacts/merged/concat: is here, but dvc.lock records no stage that made it" in line
+
+
+def test_an_edited_report_is_not_printed(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = workspace / "report/index.html"
+    summary.write_text(summary.read_text().replace("page", "pags"))
+    assert "report: is not what dvc.lock records" in refused(capsys, "report")
+
+
+def test_what_a_killed_process_left_half_written_is_no_damage(workspace: Path) -> None:
+    for folder in ("data/math", MERGED, "artifacts/evaluations/merged/concat/concat"):
+        (workspace / folder / ".math.jsonl.new").write_text("{")
+    assert told(".") == ""
+
+
+def test_a_state_in_git_is_compared_too(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.email=a@example.org", "-c", "user.name=A"]
+        subprocess.run(["git", *who, *arguments], cwd=workspace, check=True, capture_output=True)
+
+    (workspace / ".gitignore").write_text("/data\n/artifacts\n/mlflow.db\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "whole")
+    assert main(["card", f"{MERGED}@HEAD"]) == 0
+    page = capsys.readouterr().out
+    assert "| math | share with the right final number | 75.0 |" in page
+    assert "- math: +0.500 nats an example" in page
+    path = workspace / "metrics/evaluate/merged/concat.json"
+    path.write_text(path.read_text().replace("0.75", "0.99"))
+    git("commit", "-qam", "edited")
+    assert path.relative_to(workspace).as_posix() in refused(capsys, "card", f"{MERGED}@HEAD")
+    assert main(["why", f"{MERGED}@HEAD"]) == 1
+    assert "99" not in "".join(re.findall("scores.*", capsys.readouterr().out))
 
 
 def test_what_is_missing_from_the_evidence_is_said(workspace: Path) -> None:
