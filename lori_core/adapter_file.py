@@ -119,7 +119,11 @@ def load(folder: Path, *, verify_projection: bool = True) -> Adapter:
     if reader is None:
         known = ", ".join(READERS)
         raise AdapterError(f"{folder / JSON_FILE}: format is not known here (known: {known})")
-    adapter = reader(folder, said)
+    try:
+        adapter = reader(folder, said)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        path = folder / JSON_FILE
+        raise AdapterError(f"{path}: damaged ({error}); restore it, or train again") from None
     if verify_projection:
         check_projection(adapter, folder)
     return adapter

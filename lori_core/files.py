@@ -46,6 +46,35 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+#: Stands in a file for its own SHA-256 while that is computed.
+NO_DIGITS = "0" * 64
+#: A file's seal lies within this many bytes of its beginning.
+_SEAL_WITHIN = 1 << 20
+
+
+def seal(path: Path) -> None:
+    """Write a file's SHA-256 over the first 64 zeros in it, with which it was computed."""
+    digits = _blank_sha256(path, NO_DIGITS)
+    with path.open("r+b") as file:
+        place = file.read(_SEAL_WITHIN).index(NO_DIGITS.encode())
+        file.seek(place)
+        file.write(digits.encode())
+
+
+def is_sealed(path: Path, digits: str) -> bool:
+    """Say whether a file is what was sealed: `digits` is its SHA-256, taken with them as zeros."""
+    return len(digits) == len(NO_DIGITS) and _blank_sha256(path, digits) == digits
+
+
+def _blank_sha256(path: Path, digits: str) -> str:
+    with path.open("rb") as file:
+        head = file.read(_SEAL_WITHIN)
+        sha = hashlib.sha256(head.replace(digits.encode(), NO_DIGITS.encode(), 1))
+        while chunk := file.read(_SEAL_WITHIN):
+            sha.update(chunk)
+    return sha.hexdigest()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` beside `path`, then rename it into place."""
     with replaced_file(path) as work:

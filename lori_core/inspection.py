@@ -11,8 +11,13 @@ from lori_core import adapter_file, mask_codec, mask_file, peft_file, peft_names
 from lori_core.adapter import Adapter
 from lori_core.base_identity import BaseIdentity
 from lori_core.errors import AdapterError
+from lori_core.files import read_json
 from lori_core.mask import Mask
 from lori_core.tensor_file import TensorFile
+
+#: Version 1 of adapters has no checksum of `adapter.json`, version 1 of masks none at all.
+_TENSORS_ONLY = "its tensors verified; what is said of them cannot be, in version 1"
+_UNSEALED = "not verified: version 1 holds no checksum"
 
 
 def show(path: Path) -> None:
@@ -25,7 +30,8 @@ def show(path: Path) -> None:
         _show_adapter(path)
     elif path.suffix == ".safetensors":
         mask, facts = mask_file.load(path)
-        print(f"mask {path}: verified")
+        sealed = "sha256" in TensorFile(path).metadata
+        print(f"mask {path}: {'verified' if sealed else _UNSEALED}")
         _print_all(facts)
         limit = mask_codec.entropy_bytes(mask.total, mask.count)
         print(f"  size         {path.stat().st_size:,} bytes (entropy limit {limit:,.0f})")
@@ -36,8 +42,7 @@ def show(path: Path) -> None:
 
 def _show_adapter(path: Path) -> None:
     adapter = peft_file.open_adapter(path)
-    ours = (path / adapter_file.JSON_FILE).is_file()
-    print(f"adapter {path}: {'verified' if ours else 'a PEFT folder'}")
+    print(f"adapter {path}: {_state(path, adapter)}")
     modules = adapter.modules.values()
     targets = ", ".join(adapter.targets[:8]) + (" …" if len(adapter.targets) > 8 else "")
     keys = ", ".join(f"{b.key} (seed {b.seed}, rank {b.rank})" for b in adapter.blocks)
@@ -63,6 +68,16 @@ def _base(base: BaseIdentity) -> str:
     proof = base.tensors or base.weights
     known = f"weights {proof[:12]}" if proof else "its content is not known"
     return f"{base.name or 'not named'} ({known})"
+
+
+def _state(path: Path, adapter: Adapter) -> str:
+    """Say how far a folder that could be read was compared with what was written."""
+    said = path / adapter_file.JSON_FILE
+    if said.is_file():
+        return "verified" if "checksum" in read_json(said) else _TENSORS_ONLY
+    if "changed_from" in adapter.info:
+        return "a PEFT folder, changed since it was exported"
+    return "a PEFT folder"
 
 
 def _origin(info: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ that no bit of it can change unseen. Version 1 had none; it is read for ever.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,30 +14,27 @@ from typing import Any
 import torch
 
 from lori_core.errors import AdapterError
-from lori_core.files import replaced_file
+from lori_core.files import NO_DIGITS, is_sealed, replaced_file, seal
 from lori_core.mask import Mask
 from lori_core.tensor_file import Spec, TensorFile, write
 
 FORMAT = "lori-mask/2"
 _FIRST = "lori-mask/1"
-_NO_DIGITS = "0" * 64
 
 
 def save(mask: Mask, facts: dict[str, Any], path: Path) -> None:
     """Write a mask atomically; `facts` say sparsity, scope, score, threshold, count, origin."""
     metadata = {
         "format": FORMAT,
-        "sha256": _NO_DIGITS,
+        "sha256": NO_DIGITS,
         "shapes": json.dumps([[name, *shape] for name, shape in mask.shapes.items()]),
         "facts": json.dumps(facts),
     }
     bits = torch.from_numpy(mask.bits)
     with replaced_file(path) as work:
         write(work, {"mask": Spec(bits.dtype, tuple(bits.shape))}, [bits], metadata)
-        blank = work.read_bytes()
-        digits = hashlib.sha256(blank).hexdigest()
         # Of the metadata only the format's name stands before it: the first zeros are the place.
-        work.write_bytes(blank.replace(_NO_DIGITS.encode(), digits.encode(), 1))
+        seal(work)
 
 
 def load(path: Path) -> tuple[Mask, dict[str, Any]]:
@@ -78,8 +74,7 @@ def _read(file: TensorFile) -> tuple[Mask, dict[str, Any]]:
 
 
 def _check_digits(path: Path, digits: str) -> None:
-    blank = path.read_bytes().replace(digits.encode(), _NO_DIGITS.encode(), 1)
-    if hashlib.sha256(blank).hexdigest() != digits:
+    if not is_sealed(path, digits):
         raise AdapterError(
             f"{path}: damaged or edited (its SHA-256 does not fit); restore it, or take it anew"
         )

@@ -7,6 +7,7 @@ base identity, keys of A, origin. So a folder that was written here comes back a
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,55 +17,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lori_core import adapter_file, peft_names
+from lori_core import adapter_file, peft_config, peft_names
 from lori_core.adapter import Adapter, Module, OnDemand, ProjectionBlock, draw, packed
 from lori_core.base_identity import BaseIdentity
 from lori_core.errors import AdapterError
 from lori_core.files import (
+    NO_DIGITS,
     canonical_json,
     digest,
+    is_sealed,
     json_text,
-    read_json,
     replaced_folder,
+    seal,
     sha256_file,
     write_text,
 )
 from lori_core.mask import Mask
-from lori_core.tensor_file import Spec, TensorFile, write
+from lori_core.tensor_file import DTYPE_NAMES, Spec, TensorFile, write
 
 METADATA = "lori"
 #: The largest ranks that vLLM's LoRA kernels are built for (`--max-lora-rank`).
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+#: The metadata that holds the SHA-256 of the whole file, with these digits as zeros.
+SEAL = "lori_sha256"
 
-#: Options that say how an adapter was trained, or that are read below.
-_HARMLESS = {
-    "alpha_pattern",
-    "auto_mapping",
-    "base_model_name_or_path",
-    "ensure_weight_tying",
-    "eva_config",
-    "exclude_modules",
-    "fan_in_fan_out",
-    "inference_mode",
-    "init_lora_weights",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_alpha",
-    "lora_dropout",
-    "megatron_core",
-    "peft_type",
-    "peft_version",
-    "qalora_group_size",
-    "r",
-    "rank_pattern",
-    "revision",
-    "runtime_config",
-    "target_modules",
-    "task_type",
-    "use_rslora",
-}
-#: Initialisations that leave the base's weights alone; the others subtract something from them.
-_PLAIN_INIT = (True, False, None, "gaussian", "orthogonal", "eva")
+_log = logging.getLogger(__name__)
 
 
 def open_adapter(folder: Path, *, verify_projection: bool = True) -> Adapter:
@@ -103,10 +80,11 @@ def export_peft(adapter: Adapter, folder: Path, *, serving: str | None = None) -
     for name, size in adapter.modules.items():
         specs[peft_names.weight_key(name, "A")] = Spec(dtype, (size.rank, size.d_in))
         specs[peft_names.weight_key(name, "B")] = Spec(dtype, (size.d_out, size.rank))
-    metadata = {"format": "pt", METADATA: canonical_json(_origin(adapter))}
+    metadata = {"format": "pt", SEAL: NO_DIGITS, METADATA: canonical_json(_origin(adapter))}
     with replaced_folder(folder) as work:
         file = work / peft_names.WEIGHTS_FILE
         write(file, specs, _factors(adapter, dtype), metadata)
+        seal(file)
         write_text(work / peft_names.CONFIG_FILE, json_text(_config(adapter)))
 
 
@@ -127,6 +105,7 @@ def _config(adapter: Adapter) -> dict[str, Any]:
 
 def _origin(adapter: Adapter) -> dict[str, Any]:
     return {
+        "config": peft_config.decisive_digest(_config(adapter)),
         "base": adapter.base.as_dict(),
         "blocks": [asdict(block) for block in adapter.blocks],
         "dtype": str(adapter.dtype).removeprefix("torch."),
@@ -182,32 +161,81 @@ def import_peft(folder: Path) -> Adapter:
         AdapterError: for anything but plain LoRA on linear maps, naming it: what has no place in
             `scaling · B @ A` is never dropped in silence.
     """
-    config = _checked_config(folder)
+    config = peft_config.read(folder)
     file = TensorFile(_weights(folder))
     keys = _module_keys(file)
     modules = {name: _module(file, name, pair, config) for name, pair in keys.items()}
-    origin = json.loads(file.metadata.get(METADATA, "{}"))
+    origin = _recorded(file)
     dtype = _widest(file)
     plain = Adapter(
-        base=BaseIdentity.of(origin["base"], str(file.path)) if origin else _named_base(config),
+        base=origin.base if origin else _named_base(config),
         modules=modules,
         blocks=(),
         mask=None,
         values=OnDemand(modules, lambda name: file[keys[name].B].to(dtype).reshape(-1)),
         stored=OnDemand(modules, lambda name: file[keys[name].A].to(dtype)),
         dtype=dtype,
-        info=origin["info"] if origin else _foreign(folder, config, file),
+        info=_info(folder, config, file, origin),
         fan_in_fan_out=bool(config.get("fan_in_fan_out")),
         use_rslora=bool(config.get("use_rslora")),
         matched_by=_matched_by(config, modules),
     )
-    return _keyed(_masked(plain), origin)
+    return _masked(plain) if origin is None else _keyed(_masked(plain), origin)
 
 
-def _foreign(folder: Path, config: Mapping[str, Any], file: TensorFile) -> dict[str, Any]:
-    """Return what is known of an adapter from elsewhere; its content key is over its content."""
+class _Recorded(NamedTuple):
+    """What an export says of itself: claims, until its digests fit."""
+
+    base: BaseIdentity
+    blocks: tuple[ProjectionBlock, ...]
+    dtype: torch.dtype
+    info: dict[str, Any]
+    key: str
+    config: str
+    seal: str
+
+
+def _recorded(file: TensorFile) -> _Recorded | None:
+    """Return what stands in an export's metadata; None for a folder from elsewhere."""
+    if METADATA not in file.metadata:
+        return None
+    try:
+        said = json.loads(file.metadata[METADATA])
+        info = dict(said["info"])
+        return _Recorded(
+            base=BaseIdentity.of(said["base"], str(file.path)),
+            blocks=tuple(ProjectionBlock(**block) for block in said["blocks"]),
+            dtype=DTYPE_NAMES[said["dtype"]],
+            info=info,
+            key=str(info.get("content_key") or info.get("recipe", {}).get("content_key")),
+            config=str(said.get("config", "")),
+            seal=file.metadata.get(SEAL, ""),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise AdapterError(
+            f"{file.path}: damaged: its metadata {METADATA!r} is not readable; export it again"
+        ) from None
+
+
+def _info(
+    folder: Path, config: Mapping[str, Any], file: TensorFile, origin: _Recorded | None
+) -> dict[str, Any]:
+    """Return where an adapter came from: what its export recorded, if it is still that."""
     content = {"config": config, "weights": sha256_file(file.path)}
-    return {"task": folder.name, "content_key": digest(content)}
+    own = {"task": folder.name, "content_key": digest(content)}
+    if origin is None:
+        return own
+    sealed = bool(origin.seal and origin.config)
+    decisive = peft_config.decisive_digest(config)
+    if sealed and decisive == origin.config and is_sealed(file.path, origin.seal):
+        return origin.info
+    why = (
+        f"its weights or settings were changed after it was exported as {origin.key!r}"
+        if sealed
+        else f"it holds no digest of what was exported as {origin.key!r}, by an earlier version"
+    )
+    _log.warning("%s: %s: that content key is dropped, its own content's digest taken", folder, why)
+    return own | {"changed_from" if sealed else "unverified_from": origin.key}
 
 
 def _weights(folder: Path) -> Path:
@@ -220,30 +248,6 @@ def _weights(folder: Path) -> Path:
             "the adapter as safetensors (PEFT: save_pretrained(..., safe_serialization=True))"
         )
     raise AdapterError(f"{folder}: {peft_names.WEIGHTS_FILE} is missing")
-
-
-def _checked_config(folder: Path) -> dict[str, Any]:
-    """Refuse by name every option that changes what is computed beyond scaling · B @ A."""
-    path = folder / peft_names.CONFIG_FILE
-    config = read_json(path)
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        kind = config.get("peft_type") if isinstance(config, dict) else None
-        raise AdapterError(f"{path}: peft_type is {kind!r}; only LORA can be used")
-    if config.get("bias", "none") != "none":
-        raise AdapterError(f"{path}: bias is {config['bias']!r}: trained biases have no low rank")
-    init = config.get("init_lora_weights", True)
-    if init not in _PLAIN_INIT and not str(init).startswith("orthogonal"):
-        raise AdapterError(
-            f"{path}: init_lora_weights is {init!r}: it changed the base's weights; save the "
-            "adapter with path_initial_model_for_weight_conversion first"
-        )
-    for option, value in config.items():
-        if value and option not in _HARMLESS and option != "bias":
-            raise AdapterError(
-                f"{path}: {option} is set ({str(value)[:60]}): that is no plain low-rank update "
-                "and cannot be used here"
-            )
-    return config
 
 
 def _module_keys(file: TensorFile) -> dict[str, _Keys]:
@@ -310,15 +314,14 @@ def _masked(adapter: Adapter) -> Adapter:
     return replace(adapter, mask=mask, values=values)
 
 
-def _keyed(adapter: Adapter, origin: Mapping[str, Any]) -> Adapter:
+def _keyed(adapter: Adapter, origin: _Recorded) -> Adapter:
     """Draw A from the keys that the folder names, if that gives the A that it holds."""
-    blocks = tuple(ProjectionBlock(**block) for block in origin.get("blocks", []))
+    blocks, dtype = origin.blocks, origin.dtype
     if not blocks or sum(block.rank for block in blocks) != adapter.rank:
         return adapter
     for name, size in adapter.modules.items():
         if not np.array_equal(draw(blocks, name, size.d_in).numpy(), adapter.A(name).numpy()):
             return adapter
-    dtype = getattr(torch, origin["dtype"])
     values = {name: adapter.values[name] for name in adapter.modules}
     if any(not torch.equal(v.to(dtype).to(v.dtype), v) for v in values.values()):
         dtype = adapter.dtype  # somebody changed B

@@ -91,6 +91,7 @@ SESSION = (
 #: Saving what was trained.
 SAVING = (
     *ADAPTERS,
+    "peft_config.py",
     "peft_file.py",
     "stages/adapter_facts.py",
     "stages/results.py",
@@ -98,7 +99,15 @@ SAVING = (
     "tuned.py",
 )
 #: Training by a method of PEFT.
-TUNING = (*SESSION, *ADAPTERS, "methods.py", "peft_file.py", "tuned.py", "tuning.py")
+TUNING = (
+    *SESSION,
+    *ADAPTERS,
+    "methods.py",
+    "peft_config.py",
+    "peft_file.py",
+    "tuned.py",
+    "tuning.py",
+)
 #: Calibration, and what is taken from it.
 CALIBRATION = (*SESSION, "calibration.py", "structure.py")
 MASKING = (*CALIBRATION, *ADAPTERS, "mask_file.py")
@@ -113,7 +122,15 @@ MERGING = (
     "projection.py",
     "tensor_file.py",
 )
-SCORING = (*SESSION, *ADAPTERS, "data/answers.py", "evaluation", "peft_file.py", "tuned.py")
+SCORING = (
+    *SESSION,
+    *ADAPTERS,
+    "data/answers.py",
+    "evaluation",
+    "peft_config.py",
+    "peft_file.py",
+    "tuned.py",
+)
 
 TRAINING_PARAMS = (
     "lori.lora_alpha",
@@ -203,6 +220,7 @@ STAGES: dict[str, Stage] = {
             *CONFIG,
             *ADAPTERS,
             *MERGING,
+            "peft_config.py",
             "peft_file.py",
             "peft_names.py",
             "stages/adapter_facts.py",
@@ -294,6 +312,7 @@ _POINT = (
     *ADAPTERS,
     "experiments/points.py",
     "experiments/results.py",
+    "peft_config.py",
     "peft_file.py",
     "peft_names.py",
     "tuned.py",

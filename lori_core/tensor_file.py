@@ -8,6 +8,7 @@ through bounded memory.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import weakref
@@ -34,6 +35,8 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+#: PyTorch's own names, as metadata and `adapter.json` hold them.
+DTYPE_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in _NAMES}
 _LONGEST_HEADER = 100_000_000  # the format's own limit, bytes
 
 
@@ -88,6 +91,8 @@ class TensorFile(Mapping[str, Tensor]):
         try:
             said: dict[str, Any] = json.loads(os.pread(self._file, length, 8))
             metadata = said.pop("__metadata__", {})
+            if not all(isinstance(value, str) for value in metadata.values()):
+                raise TypeError("metadata are texts by name")
             entries = {name: _entry(item, 8 + length) for name, item in said.items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise AdapterError(f"{self.path}: damaged: its header is not readable") from None
@@ -107,9 +112,10 @@ class TensorFile(Mapping[str, Tensor]):
         entry = self.entries[name]
         if entry.dtype not in DTYPES:
             raise AdapterError(f"{self.path}: {name}: dtype {entry.dtype} cannot be used here")
-        tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
-        if tensor.nbytes != entry.stop - entry.start:
+        dtype = DTYPES[entry.dtype]
+        if math.prod(entry.shape) * dtype.itemsize != entry.stop - entry.start:
             raise AdapterError(f"{self.path}: damaged: {name} has another size than its shape")
+        tensor = torch.empty(entry.shape, dtype=dtype)
         self.read_into(entry.start, _bytes_of(tensor))
         return tensor
 
@@ -160,9 +166,10 @@ class Renamed(Mapping[str, Tensor]):
 
 def _entry(item: Mapping[str, Any], data: int) -> Entry:
     start, stop = item["data_offsets"]
-    return Entry(
-        str(item["dtype"]), tuple(int(n) for n in item["shape"]), data + start, data + stop
-    )
+    shape = tuple(item["shape"])
+    if not all(type(number) is int and number >= 0 for number in (*shape, start, stop)):
+        raise ValueError("sizes and places are whole numbers")
+    return Entry(str(item["dtype"]), shape, data + start, data + stop)
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -32,6 +32,7 @@ from lori_core.tensor_file import Spec, TensorFile, write
 
 FORMAT = "lori-tuned/1"
 JSON_FILE = "tuned.json"
+_NEEDED = {"format", "base", "info", "peft_type", "sha256"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def save(tuned: Tuned, folder: Path) -> None:
             "base": tuned.base.as_dict(),
             "info": tuned.info,
             "peft_type": (tuned.config or {}).get("peft_type"),
+            "config": None if tuned.config is None else digest(tuned.config),
             "sha256": sha256_file(file),
         }
         write_text(work / JSON_FILE, json_text(content | {"checksum": digest(content)}))
@@ -85,23 +87,30 @@ def load(folder: Path) -> Tuned:
     Raises:
         AdapterError: for another format, or anything that is not what was written.
     """
-    path = folder / JSON_FILE
+    content = _checked(folder / JSON_FILE)
+    weights = folder / peft_names.WEIGHTS_FILE
+    if not weights.is_file() or sha256_file(weights) != content["sha256"]:
+        raise AdapterError(f"{weights}: missing, or not what was written; make it again")
+    path = folder / peft_names.CONFIG_FILE
+    config = read_json(path) if path.is_file() else None
+    written = None if config is None else digest(config)
+    if content.get("config", written) != written:
+        raise AdapterError(f"{path}: missing, or not what was written; make it again")
+    tensors = TensorFile(weights)
+    base = BaseIdentity.of(content["base"], str(folder / JSON_FILE))
+    return Tuned(base, tensors, config, content["info"])
+
+
+def _checked(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise AdapterError(f"{path}: format {found!r}; only {FORMAT!r} can be read")
-    if "checksum" in content and not checksum_fits(content):
+    # The first version had neither checksum nor config; a name that was edited is no missing one.
+    known = _NEEDED <= content.keys() <= _NEEDED | {"checksum", "config"}
+    if not known or ("checksum" in content and not checksum_fits(content)):
         raise AdapterError(f"{path}: damaged or edited (its checksum does not fit)")
-    weights = folder / peft_names.WEIGHTS_FILE
-    if not weights.is_file() or sha256_file(weights) != content["sha256"]:
-        raise AdapterError(f"{weights}: missing, or not what was written; make it again")
-    config = folder / peft_names.CONFIG_FILE
-    return Tuned(
-        BaseIdentity.of(content["base"], str(path)),
-        TensorFile(weights),
-        read_json(config) if config.is_file() else None,
-        content["info"],
-    )
+    return content
 
 
 def open_model(folder: Path) -> Adapter | Tuned:

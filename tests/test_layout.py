@@ -26,7 +26,7 @@ ROWS = [
     ["projection", "base_files"],
     ["mask", "base_identity", "output_folder"],
     ["mask_file", "structure", "sparse", "peft_names", "models"],
-    ["adapter", "baking"],
+    ["adapter", "baking", "peft_config"],
     ["adapter_file", "attaching"],
     ["peft_file", "methods", "base_choice"],
     ["plain_attention", "tuned"],

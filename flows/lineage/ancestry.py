@@ -6,15 +6,17 @@ artifact says of itself (`lori_core.origin`) is put beside what DVC recorded.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from flows.lineage.measured import measuring
+from flows.lineage.pinned import Pinned
+from flows.lineage.problem import Problem
+from flows.versioning.lock_file import MEND_LOCK, MEND_PIN, PINNED, Entry, StageEntry
 from flows.versioning.objects import Objects
-from flows.versioning.snapshot import Entry, Snapshot, StageEntry
+from flows.versioning.snapshot import DATA, LOCK, Snapshot
 from lori_core import origin
 from lori_core.errors import AdapterError, InputError, nearest
 from lori_core.origin import Origin
@@ -64,11 +66,20 @@ class Node:
 class Lineage:
     """The nodes that artifacts were made from, themselves first."""
 
-    def __init__(self, snapshot: Snapshot, objects: Objects, targets: Sequence[str]) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        objects: Objects,
+        targets: Sequence[str],
+        pinned: Pinned | None = None,
+    ) -> None:
         self.snapshot = snapshot
         self.objects = objects
         self.targets = tuple(targets)
+        self.pinned = pinned or Pinned(snapshot, objects)
         self.nodes: dict[str, Node] = {}
+        #: What was found not to fit while reading; `verify` finds it, too, and more.
+        self.doubts: list[Problem] = []
         self._made: dict[str, Node] = {}
         for target in targets:
             self._add(target)
@@ -85,12 +96,15 @@ class Lineage:
     def _node(self, name: str) -> Node:
         stage = self.snapshot.makers.get(name)
         node = self._bare(name) if stage else self._data(name)
-        node.here = self.snapshot.here and (self.snapshot.workspace / name).exists()
+        node.here = self._is_here(name)
         if stage:
             for dep in stage.deps.values():
                 self._take(node, dep)
             self._keep_parents(node)
         return node
+
+    def _is_here(self, name: str) -> bool:
+        return self.snapshot.here and (self.snapshot.workspace / name).exists()
 
     def _bare(self, name: str) -> Node:
         """Return an output's node without its inputs, made once."""
@@ -101,9 +115,30 @@ class Lineage:
             self._made[name] = Node(name, _kind(name, own), entry, stage, own)
         return self._made[name]
 
+    def with_measured(self, also: Iterable[str] = ()) -> Lineage:
+        """Return the lineage with what was measured of its nodes, and what that was made from."""
+        measured = [
+            primary(stage)
+            for node in self.nodes.values()
+            if node.stage
+            for stage in measuring(self.snapshot, node.name, node.entry.md5)
+        ]
+        targets = dict.fromkeys([*self.targets, *also, *measured])
+        return Lineage(self.snapshot, self.objects, list(targets), self.pinned)
+
+    def with_siblings(self) -> dict[str, Node]:
+        """Return the nodes, and what their stages made beside them, like metrics."""
+        found = dict(self.nodes)
+        for node in self.nodes.values():
+            for name in node.stage.outs if node.stage else ():
+                if name not in found:
+                    found[name] = self._bare(name)
+                    found[name].here = self._is_here(name)
+        return found
+
     def _take(self, node: Node, dep: Entry) -> None:
         """Sort one dependency of a stage: outputs and data are inputs, the rest is code."""
-        if self._is_data(dep.path):
+        if self.pinned.holds(dep.path):
             node.inputs.append(dep.path)
             return
         found = [primary(self.snapshot.makers[path]) for path in self._outs_of(dep.path)]
@@ -116,11 +151,6 @@ class Lineage:
         """Yield the outputs that a dependency is, or that lie in the folder it is."""
         inside = path.rstrip("/") + "/"
         return (out for out in self.snapshot.makers if out == path or out.startswith(inside))
-
-    def _is_data(self, path: str) -> bool:
-        data = self.snapshot.data
-        folder = data.path if data else "data"
-        return path == folder or path.startswith(f"{folder}/")
 
     def _keep_parents(self, node: Node) -> None:
         """Of the outputs a merge's stage watches, keep those that its recipe names."""
@@ -141,17 +171,12 @@ class Lineage:
         for stage in self.snapshot.stages.values():
             if name in stage.deps:
                 return stage.deps[name]
-        data = self.snapshot.data
-        if data is not None and data.path == name:
-            return data
-        listed = self.objects.tree(data.md5) if data else None
-        inside = name.removeprefix(f"{data.path}/") if data else name
-        return Entry(name, (listed or {}).get(inside, ""))
+        return Entry(name, self.pinned.hash_below(name) or "")
 
     def _sources(self, name: str) -> dict[str, Any]:
         """Return sources with revision and licence, and counts, as the manifest has them."""
         parts = PurePosixPath(name).parts
-        tasks = self.manifest.get("tasks", {})
+        tasks = self.pinned.manifest.get("tasks", {})
         if len(parts) < 2:
             return {"tasks": sorted(tasks)}
         found = tasks.get(parts[1])
@@ -164,28 +189,18 @@ class Lineage:
         ]
         return {"rows": rows, "sources": [source_text(source) for source in used]}
 
-    @cached_property
-    def manifest(self) -> dict[str, Any]:
-        """`data/manifest.json` of this state; empty where it is gone."""
-        content = read_data(self.snapshot, self.objects, "manifest.json")
-        try:
-            said = json.loads(content) if content else {}
-        except ValueError:
-            return {}
-        return said if isinstance(said, dict) else {}
-
     def mark(self) -> None:
         """Find out for each node where its bytes are."""
         said = self.objects.presence(n.entry.md5 for n in self.nodes.values() if n.entry.md5)
         for node in self.nodes.values():
             node.presence = said.get(node.entry.md5, "gone")
-            if node.kind == "data" and node.presence == "gone" and self._in_pinned(node):
+            if node.presence == "gone" and self._in_pinned(node):
                 node.presence = "cache"
 
     def _in_pinned(self, node: Node) -> bool:
         """A folder of data that a stage recorded may be there file by file, under `data.dvc`."""
-        data = self.snapshot.data
-        return data is not None and data.md5 == node.entry.md5 and bool(self.objects.tree(data.md5))
+        pinned = self.pinned
+        return node.name == pinned.folder and pinned.md5 == node.entry.md5 and bool(pinned.listing)
 
 
 def source_text(source: dict[str, Any]) -> str:
@@ -218,22 +233,17 @@ def find(snapshot: Snapshot, name: str) -> str:
             return str(wanted)
     if name in snapshot.stages:
         return primary(snapshot.stages[name])
+    if data is None and wanted.parts[:1] == (PINNED,):
+        raise InputError(f"{DATA}: missing: nothing says which data is meant; {MEND_PIN}")
+    if snapshot.here and (snapshot.workspace / wanted).exists():
+        raise InputError(
+            f"{name}: is here, but {LOCK} records no stage that made it: the stage has not ended "
+            f"(lori run), it is none of the pipeline's, or {LOCK} is not whole; {MEND_LOCK}"
+        )
     raise InputError(
         f"{name}: {snapshot.label} has no such artifact{nearest(name, [*known, *snapshot.stages])}"
         f" (dvc.lock knows {len(known)}; lori plan lists the stages)"
     )
-
-
-def read_data(snapshot: Snapshot, objects: Objects, inside: str) -> bytes | None:
-    """Return a file of `data/` of this state, by what `data.dvc` pins; None where it is gone."""
-    data = snapshot.data
-    if data is None:
-        return None
-    path = snapshot.workspace / data.path / inside
-    if snapshot.here and path.is_file():
-        return path.read_bytes()
-    md5 = (objects.tree(data.md5) or {}).get(inside)
-    return objects.content(md5) if md5 else None
 
 
 def read_origin(snapshot: Snapshot, objects: Objects, entry: Entry) -> Origin | None:

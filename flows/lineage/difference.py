@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flows.lineage.ancestry import Lineage, Node, read_data
+from flows.lineage.ancestry import Lineage, Node, primary
+from flows.lineage.problem import refuse
+from flows.lineage.verification import verify
 from flows.lineage.why import Named
 from flows.versioning.objects import Objects
 from flows.versioning.snapshot import leaves
@@ -54,6 +56,7 @@ def diff(first: Named, second: Named) -> list[Difference]:
 
     Raises:
         InputError: one names an artifact, the other a whole state.
+        DataError: one of them is not what was made any more, naming what.
     """
     if first.path is None and second.path is None:
         return _Walk(first, second).of_states()
@@ -73,9 +76,10 @@ class _Walk:
         self.seen: set[tuple[str, str]] = set()
 
     def of_states(self) -> list[Difference]:
-        from flows.lineage.ancestry import primary
-
-        names = [{primary(stage) for stage in side.state.stages.values()} for side in self.sides]
+        names = [
+            {primary(stage) for stage in side.state.stages.values() if stage.outs}
+            for side in self.sides
+        ]
         shared = sorted(names[0] & names[1])
         self._load([shared, shared])
         for name in shared:
@@ -104,6 +108,10 @@ class _Walk:
             Lineage(side.state, objects, names)
             for side, objects, names in zip(self.sides, self.objects, targets, strict=True)
         ]
+        for lineage in self.lineages:
+            if lineage.snapshot.here:
+                damaged = [problem for problem in verify(lineage) if not problem.stale]
+                refuse(damaged, f"{lineage.snapshot.label}: not what was made, so not compared")
 
     def _add(self, kind: str, name: str, first: Any, second: Any) -> None:
         self.named += 1
@@ -188,16 +196,9 @@ class _Walk:
 
     def _files(self, side: int, node: Node) -> dict[str, str]:
         """Return the file hashes of a node of data by the file's path in the workspace."""
-        data = self.sides[side].state.data
         listed = self.objects[side].files(node.entry.md5)
         if listed is None:
-            pinned = self.objects[side].tree(data.md5) if data else None
-            inside = f"{node.name}/".removeprefix(f"{data.path}/" if data else "")
-            listed = {
-                path.removeprefix(inside): md5
-                for path, md5 in (pinned or {}).items()
-                if path.startswith(inside)
-            }
+            listed = self.lineages[side].pinned.below(node.name) or {}
         return {f"{node.name}/{n}".rstrip("/"): md5 for n, md5 in listed.items()}
 
     def _rows(self, name: str, first: str | None, second: str | None) -> None:
@@ -222,11 +223,10 @@ class _Walk:
         """Return the lines of a file of data, each with its place; None where they are gone."""
         if md5 is None:
             return {}
-        state = self.sides[side].state
-        folder = f"{state.data.path}/" if state.data else ""
         content = self.objects[side].content(md5)
-        if content is None and state.here:
-            content = read_data(state, self.objects[side], name.removeprefix(folder))
+        pinned = self.lineages[side].pinned
+        if content is None and (pinned.listing or {}).get(pinned.inside(name)) == md5:
+            content = pinned.read(pinned.inside(name))
         if content is None:
             return None
         lines = content.decode("utf-8", "replace").splitlines()
@@ -248,7 +248,7 @@ _SOURCE_KEYS = ("kind", "name", "config", "revision", "path", "license", "limit"
 def _source_facts(lineage: Lineage) -> dict[str, str]:
     return {
         f"tasks.{task}.source[{index}].{key}": json.dumps(source[key], sort_keys=True)
-        for task, entry in lineage.manifest.get("tasks", {}).items()
+        for task, entry in lineage.pinned.manifest.get("tasks", {}).items()
         for index, source in enumerate(entry["sources"])
         for key in _SOURCE_KEYS
         if key in source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from flows.lineage.ancestry import find, primary
 from flows.lineage.why import Named
 from flows.tracking import registry as reg
 from flows.tracking.registry import Registry, clear_errors
+from flows.tracking.sending import HASHES_TAG
 from flows.versioning import snapshot
 from flows.versioning.snapshot import SNAPSHOTS, Snapshot
 from lori_core.errors import InputError
@@ -35,6 +37,7 @@ def of_model(word: str, workspace: Path) -> Named:
         folder.mkdir(parents=True, exist_ok=True)
         registry.download(version, "snapshot", folder)
     state = _state(str(version), folder / "snapshot", workspace)
+    _check(state, folder, {path: version.tags.get(reg.MD5, "")}, str(version))
     return Named(state, find(state, path))
 
 
@@ -66,6 +69,9 @@ def of_run(run_id: str, workspace: Path) -> Named:
                 tracking_uri=registry.store.uri,
             )
     state = _state(f"run {run_id[:8]}", folder / "snapshot", workspace)
+    if parent != run_id:
+        outs = (out.rpartition("=") for out in run.data.tags.get(HASHES_TAG, "").split())
+        _check(state, folder, {path: md5 for path, _, md5 in outs}, state.label)
     stage = state.stages.get(run.data.tags.get("dvc.stage", ""))
     return Named(state, primary(stage) if stage else None)
 
@@ -75,6 +81,21 @@ def _check_kept(client: Any, run_id: str) -> None:
         raise InputError(
             f"{run_id}: this run left no state (dvc.lock); name the artifact's path, at a commit"
         )
+
+
+def _check(state: Snapshot, folder: Path, outs: Mapping[str, str], who: str) -> None:
+    """Compare a kept state with what MLflow itself holds of it.
+
+    Raises:
+        InputError: its `dvc.lock` is another.
+    """
+    for path, md5 in outs.items():
+        recorded = state.out(path)
+        if md5 and (recorded is None or recorded.md5 != md5):
+            raise InputError(
+                f"{folder / 'snapshot' / snapshot.LOCK}: does not record {path} as {who} has it "
+                f"({md5}); delete {folder}, then it is brought from MLflow again"
+            )
 
 
 def _state(label: str, folder: Path, workspace: Path) -> Snapshot:

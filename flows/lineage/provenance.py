@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from flows.tracking.rows import Row, Shipment, parse, stage_of
 from flows.tracking.sending import HASHES_TAG
 from flows.versioning import git
-from flows.versioning.snapshot import StageEntry
 from lori_core.tracking import ROWS_FOLDER
 
 #: Enough of a rows file's beginning and end to hold its first and last rows.
@@ -65,34 +62,3 @@ def _run(path: Path, first: Row, last: list[Row], stage: str) -> dict[str, Any]:
         "run": shipment.run_id,
     }
     return {name: value for name, value in run.items() if value is not None}
-
-
-def scores(
-    read: Callable[[str], bytes | None], stages: Mapping[str, StageEntry], path: str, md5: str
-) -> dict[str, Any]:
-    """Return score, interval and n by task of the evaluation that read exactly these bytes.
-
-    Args:
-        read: a state's small files by name.
-        stages: its stages by name.
-        path: the artifact.
-        md5: its hash.
-    """
-    for stage in stages.values():
-        dep = stage.deps.get(path)
-        if not stage.name.startswith("evaluate_") or dep is None or dep.md5 != md5:
-            continue
-        metrics = next((out for out in stage.outs if out.startswith("metrics/")), None)
-        content = read(metrics) if metrics else None
-        if content:
-            return _scores(json.loads(content), path)
-    return {}
-
-
-def _scores(said: dict[str, Any], path: str) -> dict[str, Any]:
-    """Return the row of an evaluation that is about this artifact."""
-    row = next(iter(said))
-    if len(said) > 1:
-        row = "lori-d" if path.endswith("/calibrated") else "lori-s"
-    kept = ("metric", "score", "low", "high", "n", "over_refusal")
-    return {task: {name: result.get(name) for name in kept} for task, result in said[row].items()}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flows.lineage.ancestry import Lineage, Node
-from flows.lineage.verification import Problem
+from flows.lineage.problem import Problem
 from flows.versioning.snapshot import leaves
 
 #: Of a stage's parameters, those whose change people look for first.

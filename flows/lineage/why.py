@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.lineage import provenance
+from flows.lineage import measured, provenance
 from flows.lineage.ancestry import Lineage, find, primary
 from flows.versioning import git, snapshot
 from flows.versioning.git import GitError
@@ -130,10 +130,13 @@ def _whole(word: str, workspace: Path) -> Snapshot | None:
 
 
 def lineage_of(named: Named, *, remote: bool = True) -> Lineage:
-    """Return the lineage of what was named, with every node marked and its makers put in."""
+    """Return the lineage of what was named, with every node marked, its makers and scores put in.
+
+    Scores are only those that `dvc.lock` still stands for; where they are not, that is a doubt.
+    """
     state = named.state
     objects = Objects(state.workspace, remote=remote)
-    targets = [named.path] if named.path else [primary(s) for s in state.stages.values()]
+    targets = [named.path] if named.path else [primary(s) for s in state.stages.values() if s.outs]
     lineage = Lineage(state, objects, targets)
     lineage.mark()
     made = provenance.runs(state.workspace)
@@ -142,9 +145,11 @@ def lineage_of(named: Named, *, remote: bool = True) -> Lineage:
         if run:
             node.facts["made"] = run
         if node.stage is not None:
-            found = provenance.scores(state.read, state.stages, node.name, node.entry.md5)
+            found, doubt = measured.scores(state, node.name, node.entry.md5)
             if found:
                 node.facts["scores"] = found
+            if doubt:
+                lineage.doubts.append(doubt)
     return lineage
 
 

@@ -6,10 +6,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.lineage import measured
 from flows.lineage import text as lineage_text
 from flows.lineage.ancestry import Lineage, Node
-from lori_core.config import Params
-from lori_core.files import read_json
+from flows.lineage.problem import refuse
+from flows.lineage.why import lineage_of, resolve
+from flows.serving.evidence import check_settings, verified
+from flows.serving.packaging import check_adapter
+from flows.versioning.snapshot import PARAMS, Snapshot
+from lori_core import params_file
+from lori_core.config import Params, parse
+from lori_core.errors import ConfigError, InputError
 from lori_core.methods import LORI, METHODS
 
 PAPER = "LoRI ([arXiv:2504.07448](https://arxiv.org/abs/2504.07448))"
@@ -23,11 +30,47 @@ METRICS = {
 }
 
 
-def card(workspace: Path, params: Params, lineage: Lineage, node: Node) -> str:
+def of_word(word: str, workspace: Path) -> str:
+    """Return the card of what a word names, in the workspace as it stands or in another state.
+
+    Raises:
+        InputError: it names no adapter.
+        DataError: its files, or what was measured of it, are not what was made.
+    """
+    named = resolve(word, workspace)
+    if named.path is None:
+        raise InputError(f"{word}: names a whole state; name one adapter of it")
+    state = named.state
+    if state.here:
+        lineage, node = verified(named, "have a card")
+        params = params_file.load(state.workspace / PARAMS)
+    else:
+        lineage = lineage_of(named, remote=False)
+        refuse(lineage.doubts, f"{named.path} cannot have a card: not what was made")
+        node = lineage.nodes[named.path]
+        params = _params_of(state)
+    check_adapter(node, "have a card")
+    check_settings(lineage, params, "have a card")
+    return card(params, lineage, node)
+
+
+def _params_of(state: Snapshot) -> Params:
+    import yaml
+
+    where = f"{state.label}: {PARAMS}"
+    try:
+        values = yaml.safe_load(state.read(PARAMS) or b"")
+    except yaml.YAMLError:
+        raise ConfigError(f"{where}: not valid YAML") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: is not there, so the base is not known")
+    return parse(values, where)
+
+
+def card(params: Params, lineage: Lineage, node: Node) -> str:
     """Return the card of an adapter: what it is, from what, how good, how safe, how to load it.
 
     Args:
-        workspace: where its metrics are.
         params: of the run.
         lineage: of the adapter, with scores.
         node: the adapter itself.
@@ -59,11 +102,11 @@ def card(workspace: Path, params: Params, lineage: Lineage, node: Node) -> str:
         "",
         "## Safety",
         "",
-        *_safety(workspace, node),
+        *_safety(node),
         "",
         "## Interference",
         "",
-        *_interference(workspace, node),
+        *_interference(lineage, node),
         "",
         "## How it was made",
         "",
@@ -131,7 +174,7 @@ def _scores(node: Node) -> Iterator[str]:
         yield f"| {task} | {metric} | {100 * score['score']:.1f} | {ends} | {score['n']} |"
 
 
-def _safety(workspace: Path, node: Node) -> Iterator[str]:
+def _safety(node: Node) -> Iterator[str]:
     found: Mapping[str, Any] = node.facts.get("scores", {})
     said = False
     for task, score in found.items():
@@ -147,16 +190,19 @@ def _safety(workspace: Path, node: Node) -> Iterator[str]:
         yield "Its refusals were not measured; do not serve it to people unmeasured."
 
 
-def _interference(workspace: Path, node: Node) -> Iterator[str]:
+def _interference(lineage: Lineage, node: Node) -> Iterator[str]:
     """Say what a merge costs each of its tasks, and how much its parents share."""
-    path = workspace / "metrics" / "excess" / f"{Path(node.name).name}.json"
     if node.kind != "merged adapter":
         yield "Not a merge: nothing interferes."
         return
-    if not path.is_file():
+    state = lineage.snapshot
+    stages = measured.measuring(state, node.name, node.entry.md5)
+    stage = next((s for s in stages if s.name.partition("@")[0] == measured.EXCESS), None)
+    said = measured.read_metrics(state, stage) if stage else None
+    if said is None:
         yield "What merging costs each task was not measured."
         return
-    for task, row in read_json(path)["excess"].items():
+    for task, row in said["excess"].items():
         if row.get("excess") is not None:
             yield (
                 f"- {task}: {row['excess']:+.3f} nats an example over its adapter alone "

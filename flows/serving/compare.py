@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from flows.lineage.ancestry import Lineage
+from flows.lineage.problem import refuse
+from flows.lineage.verification import verify
 from flows.lineage.why import Named, lineage_of, resolve
-from flows.serving.gate import files_by_task
+from flows.serving.evidence import files_by_task
 from flows.serving.packaging import tags_of
 from flows.tracking import registry as reg
 from flows.tracking import rows as rows_files
 from flows.tracking.rows import Shipment, new_rows_file
 from flows.versioning.objects import Objects
+from flows.versioning.snapshot import LOCK, of_workspace
 from lori_core import output_folder
 from lori_core.errors import InputError
 from lori_core.report import side_by_side
@@ -38,7 +41,7 @@ def compare(
 
     Raises:
         InputError: fewer than two, or one that was not evaluated.
-        DataError: two share no item of a task.
+        DataError: two share no item of a task, or one's files are not what was made.
     """
     if len(words) < 2:
         raise InputError("compare: name at least two models; the first is what others are held to")
@@ -63,15 +66,34 @@ def _verdicts(word: str, workspace: Path, scratch: Path) -> tuple[dict[str, Path
     """Return the verdicts by task, and a line on where the model comes from."""
     folder = workspace / word
     if folder.is_dir() and any(folder.glob("*.jsonl")):
+        _check_folder(folder, workspace)
         files = {path.stem: path for path in folder.glob("*.jsonl") if "." not in path.stem}
         return files, f"{word}: verdicts of lori evaluate"
     named = resolve(word, workspace)
     if named.path is None:
         raise InputError(f"{word}: names a whole state; name one model of it")
     lineage = lineage_of(named, remote=False)
+    if named.state.here:
+        _refuse_damaged(lineage)
     node = lineage.nodes[named.path]
     line = f"{word}: {node.kind}, content key {node.key[:12]}, {named.state.label}"
     return _restored(named, lineage, scratch), line
+
+
+def _check_folder(folder: Path, workspace: Path) -> None:
+    """Compare verdicts that a stage left with what was recorded; others have no record."""
+    if not (workspace / LOCK).is_file() or not folder.resolve().is_relative_to(workspace.resolve()):
+        return
+    state = of_workspace(workspace)
+    inside = folder.resolve().relative_to(workspace.resolve())
+    outs = [str(path) for path in (inside, *inside.parents) if str(path) in state.makers]
+    if outs:
+        _refuse_damaged(Lineage(state, Objects(workspace, remote=False), outs))
+
+
+def _refuse_damaged(lineage: Lineage) -> None:
+    damaged = [problem for problem in verify(lineage) if not problem.stale]
+    refuse(damaged, f"{lineage.targets[0]} cannot be compared: not what was made")
 
 
 def _restored(named: Named, lineage: Lineage, scratch: Path) -> dict[str, Path]:

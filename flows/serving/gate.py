@@ -15,17 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.lineage.ancestry import Lineage, Node
-from flows.lineage.why import Named, lineage_of, resolve
+from flows.lineage.ancestry import Lineage, Node, primary
+from flows.lineage.why import Named
+from flows.serving.evidence import (
+    artifact_here,
+    before_of,
+    champion_files,
+    check_settings,
+    gather,
+    verified,
+)
 from flows.tracking import registry as reg
 from flows.tracking import rows as rows_files
 from flows.tracking.registry import OvertakenError, Registry, Version
 from flows.tracking.rows import Shipment, new_rows_file
-from flows.versioning.objects import Objects
 from lori_core import gate as rules
 from lori_core.config import Params, parse
-from lori_core.errors import InputError, LoriError
-from lori_core.files import read_json, write_json, write_text
+from lori_core.errors import InputError
+from lori_core.files import write_json, write_text
 from lori_core.gate import Scored
 from lori_core.tracking import where
 
@@ -102,22 +109,24 @@ def run_gate(
 
     Raises:
         InputError: there is no such artifact, it was not evaluated, or a rule is about nothing.
+        DataError: a file that the verdict would stand on is not what was made, or was measured of
+            something else; then there is no verdict.
         LoriError: the registry refuses; then nothing is promoted.
     """
-    from flows.serving.packaging import check_adapter
+    from flows.serving.packaging import check_adapter, tags_of
 
     params = params if isinstance(params, Params) else parse(params, "params.yaml")
     named = _candidate(workspace, params, candidate)
-    lineage = lineage_of(named, remote=False)
-    node = lineage.nodes[str(named.path)]
+    lineage, node = _verified(named, params)
     check_adapter(node, "be served")
+    evidence = gather(lineage, node, params)
     registry = Registry(workspace)
     for attempt in range(ATTEMPTS):
         champion = registry.at(params.gate.model, reg.CHAMPION)
-        if champion is not None and champion.tags.get(reg.KEY) == (node.key or node.entry.md5):
+        if champion is not None and champion.holds(tags_of(node, lineage)):
             verdict = rules.Verdict(True, node.name, str(champion), ())
             return Outcome(verdict, champion, champion, promoted=False)
-        verdict = _judge(workspace, params, lineage, node, registry, champion)
+        verdict = _judge(workspace, params, evidence, registry, champion)
         try:
             outcome = _act(workspace, params, lineage, node, registry, champion, verdict)
             break
@@ -144,97 +153,31 @@ def _candidate(workspace: Path, params: Params, candidate: str | None) -> Named:
         if not params.merge:
             raise InputError("gate.candidate: name the artifact to judge; there is no merge here")
         word = f"artifacts/merged/{next(iter(params.merge))}"
-    named = resolve(word, workspace)
-    if named.path is None or not named.state.here:
-        raise InputError(f"{word}: the gate judges an artifact of the workspace as it stands")
-    return named
+    return artifact_here(word, workspace, "be judged")
+
+
+def _verified(named: Named, params: Params) -> tuple[Lineage, Node]:
+    """Return the candidate, all that its verdict stands on compared with what was recorded."""
+    first = before_of(named.state, params)
+    also = [primary(first)] if first else []
+    lineage, node = verified(named, "be judged", also)
+    check_settings(lineage, params, "be served")
+    return lineage, node
 
 
 def _judge(
     workspace: Path,
     params: Params,
-    lineage: Lineage,
-    node: Node,
+    evidence: tuple[Scored, Scored | None],
     registry: Registry,
     champion: Version | None,
 ) -> rules.Verdict:
-    files = verdict_files(lineage, node, workspace)
-    ours = Scored(node.name, files, _facts(workspace, node))
-    before = _before(workspace, params)
+    ours, before = evidence
     if champion is None:
         return rules.judge(ours, None, before, params.gate)
     with reg.scratch() as folder:
-        theirs = Scored(str(champion), _champion_files(champion, registry, workspace, folder))
-        return rules.judge(ours, theirs, before, params.gate)
-
-
-def verdict_files(lineage: Lineage, node: Node, workspace: Path) -> dict[str, Path]:
-    """Return the verdicts on each task that the evaluation of an artifact left.
-
-    Raises:
-        InputError: it was not evaluated, or something else was evaluated in its place.
-    """
-    from flows.serving.packaging import tags_of
-
-    said = tags_of(node, lineage).get(reg.EVALUATION)
-    if said is None:
-        raise InputError(f"{node.name}: was not evaluated as it is now; lori run evaluates it")
-    return files_by_task(workspace / said.partition("=")[0], node.name)
-
-
-def files_by_task(folder: Path, path: str) -> dict[str, Path]:
-    """Return `<task>.jsonl` by task of an evaluation's row about an artifact.
-
-    Raises:
-        InputError: there are none.
-    """
-    rows = sorted(item for item in folder.iterdir() if item.is_dir()) if folder.is_dir() else []
-    if len(rows) > 1:
-        wanted = "lori-d" if path.endswith("/calibrated") else "lori-s"
-        rows = [row for row in rows if row.name == wanted]
-    found = sorted(rows[0].glob("*.jsonl")) if rows else []
-    # `math.paper.jsonl` is the same task by another protocol.
-    files = {item.stem: item for item in found if "." not in item.stem}
-    if not files:
-        raise InputError(f"{folder}: no verdicts here; lori run evaluates again")
-    return files
-
-
-def _facts(workspace: Path, node: Node) -> dict[str, float]:
-    root = workspace / node.name
-    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-    facts = {"size_mb": size / 1e6}
-    measured = workspace / "metrics" / "excess" / f"{Path(node.name).name}.json"
-    if node.kind == "merged adapter" and measured.is_file():
-        for task, row in read_json(measured)["excess"].items():
-            if row.get("excess") is not None:
-                facts[f"excess.{task}"] = float(row["excess"])
-    return facts
-
-
-def _before(workspace: Path, params: Params) -> Scored | None:
-    """Return the adapter trained on safety alone: what the forgetting budget is counted from."""
-    task = params.continual.safety_task
-    path = workspace / "artifacts/evaluations/adapters" / str(task) / "lori-s" / f"{task}.jsonl"
-    return Scored(f"{task} alone", {str(task): path}) if task and path.is_file() else None
-
-
-def _champion_files(
-    champion: Version, registry: Registry, workspace: Path, folder: Path
-) -> dict[str, Path]:
-    """Bring the champion's verdicts here: from DVC's cache or remote, else from its gate's run."""
-    said = champion.tags.get(reg.EVALUATION, "")
-    path, _, md5 = said.partition("=")
-    try:
-        Objects(workspace).restore(md5, folder / "evaluation", f"the verdicts of {champion}")
-    except LoriError as error:
-        found = registry.verdicts(champion, folder)
-        if found is None:
-            raise LoriError(
-                f"{champion}: its verdicts are gone ({error}); evaluate it again, or lori rollback"
-            ) from None
-        return files_by_task(found, champion.tags.get(reg.PATH, path))
-    return files_by_task(folder / "evaluation", champion.tags.get(reg.PATH, path))
+        files = champion_files(champion, registry, workspace, folder)
+        return rules.judge(ours, Scored(str(champion), files), before, params.gate)
 
 
 def _act(
@@ -256,22 +199,17 @@ def _act(
 def register(
     workspace: Path, params: Params, lineage: Lineage, node: Node, registry: Registry, name: str
 ) -> Version:
-    """Register an adapter under a name; what has the same content key there is not sent again."""
+    """Register a verified adapter under a name; what is the same there is not sent again."""
+    from flows.serving.card import card
     from flows.serving.packaging import package, tags_of
 
     made = node.facts.get("made") or {}
-    page = _card(workspace, params, lineage, node)
+    page = card(params, lineage, node)
     about = page[page.index("\n# ") : page.index("\n## How it was made")].strip()
     with reg.scratch() as folder:
         package(node, workspace, params, folder / "model", page)
         version_tags, run = tags_of(node, lineage), made.get("run")
         return registry.add(name, folder / "model", version_tags, run, about[:DESCRIPTION])
-
-
-def _card(workspace: Path, params: Params, lineage: Lineage, node: Node) -> str:
-    from flows.serving.card import card
-
-    return card(workspace, params, lineage, node)
 
 
 def _record(workspace: Path, outcome: Outcome, node: Node, lineage: Lineage) -> None:

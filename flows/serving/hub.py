@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.lineage.why import lineage_of, resolve
 from flows.serving import card
+from flows.serving.evidence import artifact_here, check_settings, verified
 from flows.tracking import registry as reg
 from lori_core import output_folder
 from lori_core.config import Params
@@ -24,22 +24,21 @@ def prepare(
 
     Raises:
         InputError: the word names no adapter of the workspace as it stands.
+        DataError: it is not what was made.
     """
     from flows.serving.packaging import check_adapter, check_model
     from lori_core import tuned
 
-    named = resolve(word, workspace)
-    if named.path is None or not named.state.here:
-        raise InputError(f"{word}: only an adapter of the workspace as it stands can be sent")
-    lineage = lineage_of(named, remote=False)
-    node = lineage.nodes[named.path]
+    named = artifact_here(word, workspace, "be sent")
+    lineage, node = verified(named, "be sent")
     check_adapter(node, "be sent")
+    check_settings(lineage, params, "be sent")
     model = tuned.open_model(workspace / node.name)
     check_model(model, params, node)
     inputs = [workspace / node.name]
     with output_folder.claim(folder, output_folder.TO_PUSH, inputs, force=force) as work:
         tuned.export(model, work)
-        (work / "README.md").write_text(card.card(workspace, params, lineage, node), "utf-8")
+        (work / "README.md").write_text(card.card(params, lineage, node), "utf-8")
     return node.name
 
 

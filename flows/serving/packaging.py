@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.environment import quiet_environment
 from flows.lineage.ancestry import Lineage, Node
+from flows.lineage.measured import evaluation, rows_of
 from flows.tracking.registry import EVALUATION, KEY, MD5, PATH
 from flows.versioning import snapshot
 from lori_core.config import Params
@@ -137,10 +138,8 @@ def tags_of(node: Node, lineage: Lineage) -> dict[str, str]:
     made: Mapping[str, Any] = node.facts.get("made") or {}
     if made.get("commit"):
         tags["git.commit"] = str(made["commit"])
-    for stage in lineage.snapshot.stages.values():
-        dep = stage.deps.get(node.name)
-        if stage.name.startswith("evaluate_") and dep is not None and dep.md5 == node.entry.md5:
-            path = next((out for out in stage.outs if out.startswith("artifacts/")), None)
-            if path:
-                tags[EVALUATION] = f"{path}={stage.outs[path].md5}"
+    stage = evaluation(lineage.snapshot, node.name, node.entry.md5)
+    rows = rows_of(stage)
+    if stage and rows:
+        tags[EVALUATION] = f"{rows}={stage.outs[rows].md5}"
     return tags

@@ -18,6 +18,7 @@ from typing import Any
 from flows.environment import quiet_environment
 from flows.tracking.claims import claimed
 from flows.tracking.mlflow_store import Store, prepare, store_of
+from flows.versioning.objects import files_below, folder_md5, md5_of
 from lori_core.errors import InputError, LoriError, nearest
 
 CHAMPION, PREVIOUS = "champion", "previous"
@@ -39,6 +40,10 @@ class Version:
     tags: Mapping[str, str]
     source: str
     run_id: str | None
+
+    def holds(self, tags: Mapping[str, str]) -> bool:
+        """Whether it is the artifact of some tags: the same content key, and the same bytes."""
+        return bool(tags.get(KEY)) and all(self.tags.get(n) == tags.get(n) for n in (KEY, MD5))
 
     def __str__(self) -> str:
         """Return `name version 3`."""
@@ -112,14 +117,14 @@ class Registry:
     ) -> Version:
         """Register a folder that `flows.serving.packaging` wrote; return the version, complete.
 
-        Only the folder's own bytes move. A version that has the same content key and is complete
-        is returned as it is: nothing is registered twice.
+        Only the folder's own bytes move. A version of the same content key and bytes that is
+        complete is returned as it is: nothing is registered twice.
 
         Raises:
             LoriError: the registry refuses, saying why.
         """
         with clear_errors(self.store.uri):
-            known = self._same(name, tags.get(KEY, ""))
+            known = self._same(name, tags)
             if known is not None:
                 return known
             self._make_model(name)
@@ -139,12 +144,12 @@ class Registry:
             self.client.set_model_version_tag(name, made.version, COMPLETE, "true")
             return _version(self.client.get_model_version(name, made.version))
 
-    def _same(self, name: str, key: str) -> Version | None:
-        if not key:
-            return None
+    def _same(self, name: str, tags: Mapping[str, str]) -> Version | None:
+        key = tags.get(KEY, "")
         found = self.client.search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
-        whole = [version for version in found if version.tags.get(COMPLETE) == "true"]
-        return _version(max(whole, key=lambda v: int(v.version))) if whole else None
+        versions = [_version(version) for version in found]
+        whole = [v for v in versions if v.tags.get(COMPLETE) == "true" and v.holds(tags)]
+        return max(whole, key=lambda v: int(v.number)) if whole else None
 
     def _make_model(self, name: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -229,8 +234,17 @@ class Registry:
             )
         return Path(found)
 
-    def verdicts(self, version: Version, target: Path) -> Path | None:
-        """Bring the verdicts here that the gate's run on a version kept; None if there are none."""
+    def verdicts(self, version: Version, target: Path, md5: str) -> Path | None:
+        """Bring the verdicts here that the gate's runs on a version kept.
+
+        Args:
+            version: what was judged.
+            target: a folder for them.
+            md5: DVC's hash of them; other verdicts, or edited ones, are passed over.
+
+        Returns:
+            Their folder; None if there are none.
+        """
         from mlflow.artifacts import download_artifacts
 
         key = version.tags.get(KEY, "")
@@ -240,9 +254,13 @@ class Registry:
                 if any(f.path == "evaluation" for f in self.client.list_artifacts(run.info.run_id)):
                     uri = f"runs:/{run.info.run_id}/evaluation"
                     found = download_artifacts(
-                        artifact_uri=uri, dst_path=str(target), tracking_uri=self.store.uri
+                        artifact_uri=uri,
+                        dst_path=str(target / run.info.run_id),
+                        tracking_uri=self.store.uri,
                     )
-                    return Path(found)
+                    files = files_below(Path(found))
+                    if folder_md5({name: md5_of(path) for name, path in files.items()}) == md5:
+                        return Path(found)
         return None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from flows.environment import quiet_environment
 from flows.versioning.dvc_repo import opened, parameters_read_once
+from flows.versioning.lock_file import StageEntry, read_lock
 from lori_core.errors import InputError, LoriError
 from lori_core.phases import processes
 
@@ -132,13 +133,14 @@ def output_hashes(workspace: Path, stage: str) -> dict[str, str]:
 
 
 def recorded(workspace: Path, pipeline: str = PIPELINE) -> dict[str, dict[str, str]]:
-    """Return path → content hash of every stage's outputs, by the stage's name in its file."""
-    entries = _lock((workspace / pipeline).with_suffix(".lock")).get("stages") or {}
+    """Return path → content hash of every stage's outputs, by the stage's name in its file.
+
+    Raises:
+        InputError: the lock file is damaged.
+    """
+    stages = _lock((workspace / pipeline).with_suffix(".lock"))
     return {
-        name: {
-            out["path"]: out.get("md5") or out.get("etag") or "" for out in entry.get("outs") or ()
-        }
-        for name, entry in entries.items()
+        name: {path: out.md5 for path, out in stage.outs.items()} for name, stage in stages.items()
     }
 
 
@@ -310,17 +312,14 @@ def _with_descendants(order: list[Stage], direct: Mapping[str, list[str]]) -> di
     return result
 
 
-def _lock(path: Path, attempts: int = 5) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
+def _lock(path: Path, attempts: int = 5) -> dict[str, StageEntry]:
     # DVC rewrites the file in place when a stage beside ours ends: a torn read is read again.
     for attempt in range(attempts):
         try:
-            return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
+            return read_lock(path.read_bytes(), str(path))
         except FileNotFoundError:
             return {}
-        except YAMLError:
+        except InputError:
             if attempt == attempts - 1:
                 raise
             time.sleep(0.1)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flows.environment import quiet_environment
@@ -30,7 +29,8 @@ class Objects:
         self._trees: dict[str, dict[str, str] | None] = {}
 
     @cached_property
-    def _repo(self) -> Any:
+    def repo(self) -> Any:
+        """The workspace's DVC repository."""
         quiet_environment()
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
@@ -42,15 +42,15 @@ class Objects:
 
     @cached_property
     def _cache(self) -> Path:
-        return Path(self._repo.cache.local.path)
+        return Path(self.repo.cache.local.path)
 
     @cached_property
     def _remote(self) -> Any:
         """The default remote's object database; None where there is none."""
-        if not self._use_remote or not self._repo.config["core"].get("remote"):
+        if not self._use_remote or not self.repo.config["core"].get("remote"):
             return None
         try:
-            return self._repo.cloud.get_remote_odb()
+            return self.repo.cloud.get_remote_odb()
         except Exception as error:  # whatever a storage's client raises
             self.remote_failure = _first_line(error)
             return None
@@ -72,9 +72,18 @@ class Objects:
             return set()
 
     def tree(self, md5: str) -> dict[str, str] | None:
-        """Return file -> hash of a folder's hash (`….dir`); None where its listing is gone."""
+        """Return file -> hash of a folder's hash (`….dir`); None where its listing is gone.
+
+        Raises:
+            LoriError: the listing in the cache is damaged, and the remote has no other.
+        """
         if md5 not in self._trees:
             content = self.content(md5)
+            if content is None and self.cached(md5):
+                raise LoriError(
+                    f"{self.cached(md5)}: damaged: this listing in DVC's cache is not what its "
+                    "name says; delete it, then dvc fetch, or lori run makes it again"
+                )
             self._trees[md5] = None if content is None else _listing(content, md5)
         return self._trees[md5]
 
@@ -83,18 +92,16 @@ class Objects:
         return self.tree(md5) if md5.endswith(".dir") else {"": md5}
 
     def content(self, md5: str) -> bytes | None:
-        """Return the bytes of a hash from cache or remote; None where they are gone."""
-        path = self.cached(md5)
-        if path is not None:
-            return path.read_bytes()
-        if self._remote is None:
-            return None
-        try:
-            with self._remote.fs.open(self._remote.oid_to_path(md5), "rb") as file:
-                content: bytes = file.read()
+        """Return the bytes of a hash from cache or remote; None where no copy has that hash."""
+        for source in self._sources(md5):
+            try:
+                with source as reader:
+                    content: bytes = reader.read()
+            except Exception:  # noqa: S112 - the storage's client's own kinds of error
+                continue
+            if md5_of_bytes(content) == md5.removesuffix(".dir"):
                 return content
-        except Exception:  # gone, or the storage's client's own kinds of error
-            return None
+        return None
 
     def presence(self, hashes: Iterable[str]) -> dict[str, str]:
         """Return for each hash, with all files of a folder, `cache`, `remote` or `gone`."""
@@ -111,7 +118,7 @@ class Objects:
     def restore(self, md5: str, out: Path, what: str, *, force: bool = False) -> int:
         """Write the bytes of a hash to a file or folder; return how many.
 
-        Each file's MD5 is checked on the way.
+        The MD5 of a folder's listing and of each file is checked on the way.
 
         Raises:
             InputError: `out` exists and `force` is not given, or may not be replaced at all.
@@ -167,6 +174,11 @@ class Objects:
         )
 
 
+def md5_of_bytes(content: bytes) -> str:
+    """Return the MD5 (hex) of some bytes, as DVC names them."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
 def md5_of(path: Path) -> str:
     """Return the MD5 (hex) of a file, as DVC names it."""
     with path.open("rb") as handle:
@@ -176,31 +188,35 @@ def md5_of(path: Path) -> str:
 def folder_md5(files: Mapping[str, str]) -> str:
     """Return DVC's hash of a folder from file -> hash."""
     listed = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]
-    text = json.dumps(listed, sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+    return md5_of_bytes(json.dumps(listed, sort_keys=True).encode()) + ".dir"
 
 
 def files_below(path: Path) -> dict[str, Path]:
-    """Return the files of a folder by their path in it; of a file itself under ''."""
+    """Return the files of a folder by their path in it; of a file itself under ''.
+
+    What a killed process was writing when it died is no part of it: `.dvcignore` names that, too.
+    """
     if path.is_file():
         return {"": path}
-    found = (item for item in sorted(path.rglob("*")) if item.is_file())
-    return {item.relative_to(path).as_posix(): item for item in found}
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copy one file, beside and renamed."""
-    with replaced_file(target) as work:
-        shutil.copyfile(source, work)
+    inside = {item.relative_to(path): item for item in sorted(path.rglob("*")) if item.is_file()}
+    return {
+        place.as_posix(): item
+        for place, item in inside.items()
+        if not any(part.startswith(".") and part.endswith(".new") for part in place.parts)
+    }
 
 
 def _listing(content: bytes, md5: str) -> dict[str, str]:
+    """Return file -> hash as a folder's listing has them; each lies inside the folder."""
     try:
-        return {item["relpath"]: item["md5"] for item in json.loads(content)}
+        found = {str(item["relpath"]): str(item["md5"]) for item in json.loads(content)}
     except (ValueError, KeyError, TypeError):
-        raise LoriError(
-            f"the cache's listing {md5} is damaged; delete it, then dvc fetch"
-        ) from None
+        found = {"/": ""}
+    for name in found:
+        path = PurePosixPath(name)
+        if path.is_absolute() or not path.parts or ".." in path.parts:
+            raise LoriError(f"{md5}: no listing of a folder that DVC wrote (it names {name!r})")
+    return found
 
 
 def _first_line(error: BaseException) -> str:

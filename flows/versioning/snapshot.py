@@ -8,12 +8,12 @@ with their hashes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from flows.versioning import git
+from flows.versioning.lock_file import Entry, StageEntry, read_lock, read_pin
 from lori_core.errors import InputError
 
 LOCK = "dvc.lock"
@@ -22,32 +22,6 @@ PARAMS = "params.yaml"
 #: What a pipeline keeps of a state.
 KEPT = (LOCK, DATA, PARAMS)
 SNAPSHOTS = Path(".lori/snapshots")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A dependency or output of a stage: a path and what it held."""
-
-    path: str
-    md5: str
-    size: int | None = None
-    files: int | None = None
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether the hash stands for a listing of files."""
-        return self.md5.endswith(".dir")
-
-
-@dataclass(frozen=True)
-class StageEntry:
-    """A stage as `dvc.lock` recorded it."""
-
-    name: str
-    command: str
-    deps: Mapping[str, Entry]
-    params: Mapping[str, Any]
-    outs: Mapping[str, Entry]
 
 
 class Snapshot:
@@ -73,17 +47,10 @@ class Snapshot:
         """The stages of `dvc.lock` by name.
 
         Raises:
-            InputError: it is no lock file, naming the line.
+            InputError: it is damaged, naming the line or the stage.
         """
-        said = self._yaml(LOCK)
-        found = said.get("stages") or {}
-        try:
-            return {str(name): _stage(str(name), entry) for name, entry in found.items()}
-        except (AttributeError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{self.label}: {LOCK}: damaged: a stage lacks what DVC writes ({error}); restore "
-                f"it, as in git checkout -- {LOCK}"
-            ) from None
+        content = self.read(LOCK)
+        return {} if content is None else read_lock(content, f"{self.label}: {LOCK}")
 
     @cached_property
     def makers(self) -> dict[str, StageEntry]:
@@ -92,71 +59,18 @@ class Snapshot:
 
     @cached_property
     def data(self) -> Entry | None:
-        """What `data.dvc` pins; None where there is none."""
-        outs = self._yaml(DATA).get("outs") or []
-        return _entry(outs[0]) if outs else None
+        """What `data.dvc` pins; None where there is none.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        content = self.read(DATA)
+        return None if content is None else read_pin(content, f"{self.label}: {DATA}")
 
     def out(self, path: str) -> Entry | None:
         """Return the output of exactly this path."""
         stage = self.makers.get(path)
         return stage.outs[path] if stage else None
-
-    def _yaml(self, name: str) -> dict[str, Any]:
-        content = self.read(name)
-        return {} if content is None else parse_yaml(content, f"{self.label}: {name}")
-
-
-def parse_yaml(content: bytes, where: str) -> dict[str, Any]:
-    """Parse YAML that DVC wrote, by libyaml where it is there: a hundred stages are 6,000 lines.
-
-    Raises:
-        InputError: it is not YAML, naming the line.
-    """
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        return _numbers(yaml.load(content, Loader=loader)) or {}  # noqa: S506 - a safe loader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{where}{line}: damaged: not YAML; restore it from git") from None
-
-
-def _numbers(value: Any) -> Any:
-    """Read `1e-05` as the number it is in the YAML that DVC writes."""
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    if isinstance(value, str) and value[:1] in "-+.0123456789" and "e" in value.lower():
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _stage(name: str, said: Mapping[str, Any]) -> StageEntry:
-    params: dict[str, Any] = {}
-    for values in (said.get("params") or {}).values():
-        params |= values
-    return StageEntry(
-        name=name,
-        command=str(said["cmd"]),
-        deps={entry["path"]: _entry(entry) for entry in said.get("deps") or ()},
-        params=params,
-        outs={entry["path"]: _entry(entry) for entry in said.get("outs") or ()},
-    )
-
-
-def _entry(said: Mapping[str, Any]) -> Entry:
-    return Entry(
-        path=str(said["path"]),
-        md5=str(said.get("md5") or said.get("etag") or ""),
-        size=said.get("size"),
-        files=said.get("nfiles"),
-    )
 
 
 def of_workspace(workspace: Path) -> Snapshot:

@@ -247,8 +247,10 @@ def tracked(stage: str) -> Iterator[RunTracker]:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from flows.lineage.verification import check_output
     from lori_core.report import summary
 
+    check_output(Path(), "report")
     summary.show(Path("report"))
     return 0
 

@@ -92,14 +92,16 @@ def _rollback(args: argparse.Namespace) -> int:
 
 
 def _register(args: argparse.Namespace) -> int:
-    from flows.lineage import why
     from flows.serving import gate
+    from flows.serving.evidence import artifact_here, check_settings, verified
+    from flows.serving.packaging import check_adapter
     from flows.tracking.registry import Registry
     from lori_core import params_file
 
     params = params_file.load()
-    lineage = why.lineage_of(why.resolve(args.name, Path()), remote=False)
-    node = lineage.nodes[lineage.targets[0]]
+    lineage, node = verified(artifact_here(args.name, Path(), "be registered"), "be registered")
+    check_adapter(node, "be registered")
+    check_settings(lineage, params, "be registered")
     name = args.model or f"{params.gate.model}-{node.name.removeprefix('artifacts/')}"
     version = gate.register(Path(), params, lineage, node, Registry(Path()), name.replace("/", "-"))
     print(
@@ -110,13 +112,7 @@ def _register(args: argparse.Namespace) -> int:
 
 
 def _card(args: argparse.Namespace) -> int:
-    from flows.lineage import why
-    from flows.serving import card
-    from flows.serving.packaging import check_adapter
-    from lori_core import params_file
+    from flows.serving.card import of_word
 
-    lineage = why.lineage_of(why.resolve(args.name, Path()), remote=False)
-    node = lineage.nodes[lineage.targets[0]]
-    check_adapter(node, "have a card")
-    print(card.card(Path(), params_file.load(), lineage, node), end="")
+    print(of_word(args.name, Path()), end="")
     return 0

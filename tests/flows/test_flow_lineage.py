@@ -64,6 +64,13 @@ def replaced(path: Path, before: str, after: str, count: int = 1) -> None:
     path.write_text(text.replace(before, after, count))
 
 
+def pin(workspace: Path) -> None:
+    """Bring `data.dvc` to what lies in `data/`, as `lori pull` does."""
+    made = Made.__new__(Made)
+    made.folder = workspace
+    made._write("data.dvc", {"outs": [made._recorded("data")]})
+
+
 def with_remote(workspace: Path, remote: Path) -> None:
     shutil.copytree(workspace / ".dvc/cache/files", remote / "files")
     (workspace / ".dvc/config").write_text(
@@ -395,6 +402,7 @@ def test_a_source_of_test_items_alone_is_not_named_as_training_data(workspace: P
         source = {"kind": "bundled", "name": split, "license": "MIT", "gives": gives}
         manifest["tasks"]["math"]["sources"].append(source)
     path.write_text(json.dumps(manifest))
+    pin(workspace)
     lineage = why.lineage_of(why.resolve(MERGED, Path()))
     found = lineage.nodes["data/math/train.jsonl"].facts["sources"]
     assert [text.split()[1] for text in found] == ["org/math", "train"]
