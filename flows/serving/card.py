@@ -156,7 +156,6 @@ def _interference(workspace: Path, node: Node) -> Iterator[str]:
         return
     for task, row in read_json(path)["excess"].items():
         if row.get("excess") is not None:
-            yield (
-                f"- {task}: {row['excess']:+.3f} nats an example over its adapter alone "
-                f"[{row['low']:+.3f}, {row['high']:+.3f}]"
-            )
+            ends = (row["low"], row["high"])
+            interval = "" if None in ends else " [{:+.3f}, {:+.3f}]".format(*ends)
+            yield f"- {task}: {row['excess']:+.3f} nats an example over its adapter alone{interval}"
