@@ -3,7 +3,7 @@
 A machine's speed drifts by more between two runs than the two differ. So here both models lie in
 one process and take each micro-batch in turn, forward and backward, the first one changing; after
 four of them both step: clipping and AdamW, as the engine sets it. A step's ratio is the dense one's
-seconds over the sparse one's; printed are their mean and its bootstrapped 95 % interval.
+seconds over the sparse one's; printed are their mean and its 95 % interval (Student's).
 
     LORI_DATASETS=DIR python -m benchmarks.training_pair [--data nlu] [--steps 15]
 """

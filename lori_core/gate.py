@@ -1,13 +1,15 @@
 """The gate: whether a model may be served, by the rules of `params.yaml`, on the same items.
 
-A task's rule asks for more than no proof of harm: the lower end of the interval of the difference
-to the champion has to lie above the margin (a test of non-inferiority). With δ the mean difference
-over the items, candidate less champion, and α = 1 - confidence, the rule holds where the α-quantile
-of δ's bootstrap over the items is at least -margin. Too few items to tell is a refusal, too.
+A task's rule asks for more than no proof of harm: it is a test of non-inferiority. With δ the mean
+difference over the items, candidate less champion, the rule holds where δ's lower limit of
+one-sided confidence c (`bounded_mean.interval`) is at least -margin, so that a candidate that is
+worse by the margin passes in at most 1 - c of all test sets. Too few items to tell is a refusal,
+too. All rules have to hold: several tasks make the error no larger.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,10 +17,11 @@ from typing import Any
 
 from lori_core.config import GateSection
 from lori_core.errors import ConfigError, unknown
+from lori_core.evaluation.bounded_mean import items_needed
 from lori_core.evaluation.scorers import REFUSED
 from lori_core.evaluation.statistics import interval
 from lori_core.files import read_jsonl
-from lori_core.report.comparison import Rows, compare, flipped, spoken
+from lori_core.report.comparison import Comparison, Rows, compare, flipped, spoken
 
 #: Flipped examples a refusal shows.
 EXAMPLES = 5
@@ -170,24 +173,42 @@ def _paired(
     """Test that a task's score did not fall by more than the margin."""
     # One side of an interval with confidence 2c - 1 has confidence c.
     found = compare(ours, theirs, rows, 2 * section.confidence - 1, shared=True)
-    enough = found.n >= section.least_items
-    passed = enough and found.low >= -margin
-    said = (
+    passed = found.n >= section.least_items and found.low >= -margin
+    text = (
         f"{task}: {_points(found.difference)} to the champion on {found.n} items; with "
-        f"{100 * section.confidence:g} % confidence not below {_points(found.low)} "
-        f"(allowed {_points(-margin)}; p {found.p:.3f})"
+        f"{100 * section.confidence:g} % confidence not below {_floor(found.low)} points "
+        f"(allowed {0 - 100 * margin:+g}; p {found.p:.3f})"
     )
-    if not enough:
-        said += f"; fewer than gate.least_items ({section.least_items}): too few to tell"
-    elif not passed and found.high >= -margin:
-        said += "; it may be no worse, but these items cannot tell: more of them, or a wider margin"
-    elif not passed:
-        said += "; it is worse"
+    if not passed:
+        text = "; ".join([text, *_why_not(found, margin, section)])
     pairs = [] if passed else list(flipped(ours, theirs, rows))[:EXAMPLES]
-    numbers = {"low": found.low, "high": found.high, "p": found.p, "n": float(found.n)}
-    return Finding(
-        rule, passed, found.difference, -margin, said, numbers, [_example(*p) for p in pairs]
-    )
+    kept = ("low", "high", "p", "n", "lost", "gained")
+    numbers = {name: float(getattr(found, name)) for name in kept}
+    examples = [_example(*pair) for pair in pairs]
+    return Finding(rule, passed, found.difference, -margin, text, numbers, examples)
+
+
+def _why_not(found: Comparison, margin: float, section: GateSection) -> Iterator[str]:
+    """Say why a task's rule does not hold: the items do not tell, or the candidate is worse."""
+    if found.n < section.least_items:
+        yield f"fewer than gate.least_items ({section.least_items}): too few to tell"
+    if found.low >= -margin:
+        return
+    needed = items_needed(margin, section.confidence)
+    if found.high < -margin:
+        yield "it is worse"
+    elif needed is None:
+        yield (
+            "a margin of 0 passes only what is shown to be better: no number of items can show "
+            "that nothing is lost"
+        )
+    elif found.n < needed:
+        yield (
+            f"{found.n} items cannot show that no more than {_share(margin)} points are lost at "
+            f"{100 * section.confidence:g} %; at least {needed} are needed"
+        )
+    else:
+        yield "it may be no worse, but these items cannot tell: more of them, or a wider margin"
 
 
 def _bounds(candidate: Scored, before: Scored | None, section: GateSection) -> Iterator[Finding]:
@@ -273,6 +294,17 @@ def _cut(value: Any) -> str:
 
 def _points(share: float) -> str:
     return f"{100 * share:+.1f} points"
+
+
+def _floor(share: float) -> str:
+    """Return points to two places, rounded down: what is below the margin is shown below it."""
+    return f"{math.floor(1e4 * share) / 100:+.2f}"
+
+
+def _share(margin: float) -> str:
+    """Return a margin in points, to one place or to as many as it has."""
+    points = f"{100 * margin:g}"
+    return points if "." in points or "e" in points else f"{points}.0"
 
 
 def _ends(numbers: Mapping[str, float]) -> str:

@@ -190,7 +190,7 @@ def drop_at_random(tensor: Tensor, options: Options, stream: str) -> Tensor:
 
     Which entries stay is reproducible in any language: the first 16 bytes of SHA-256 over the
     UTF-8 text `lori-drop/1\\n{seed}\\n{stream}`, read as two little-endian 64-bit words, are the
-    key of Philox4x64-10, whose counter starts at 0. Each 64-bit output gives two words, its low
+    key of Philox4x64-10, whose first counter is 1. Each 64-bit output gives two words, its low
     32 bits first; an entry, row by row, stays where its word is below density · 2³². The stream is
     `{index}\\n{side}\\n{module}`: the adapter's place, `A`, `B` or `delta`, the module's name.
     """

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
+import documented
 import pytest
 import torch
 from hypothesis import given, settings
@@ -408,6 +410,15 @@ def test_drops_are_a_function_of_seed_adapter_side_and_module() -> None:
     others = [dropped(seed=4), dropped(index=1), dropped(side="B"), dropped(module="n")]
     assert not any(torch.equal(first, other) for other in others)
     assert torch.equal(first, dropped())
+
+
+def test_drops_are_the_documented_ones() -> None:
+    """By whole numbers alone, as the docstring says."""
+    digest = hashlib.sha256(b"lori-drop/1\n3\n0\nA\nm").digest()
+    key = (int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little"))
+    halves = [h for word in islice(documented.philox(*key), 8) for h in (word % 2**32, word >> 32)]
+    dropped = merge_methods.drop_at_random(torch.ones(3, 5), Options(0.3, seed=3), "0\nA\nm")
+    assert (dropped.reshape(-1) != 0).tolist() == [half < 0.3 * 2**32 for half in halves[:15]]
 
 
 def test_drops_keep_the_share_and_the_mean() -> None:

@@ -204,7 +204,6 @@ def _interference(lineage: Lineage, node: Node) -> Iterator[str]:
         return
     for task, row in said["excess"].items():
         if row.get("excess") is not None:
-            yield (
-                f"- {task}: {row['excess']:+.3f} nats an example over its adapter alone "
-                f"[{row['low']:+.3f}, {row['high']:+.3f}]"
-            )
+            ends = (row["low"], row["high"])
+            interval = "" if None in ends else " [{:+.3f}, {:+.3f}]".format(*ends)
+            yield f"- {task}: {row['excess']:+.3f} nats an example over its adapter alone{interval}"

@@ -68,11 +68,12 @@ class GateSection(Strict):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """With which a task is not worse than the champion by more than its margin."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """How much of its score a task may lose to the champion; 0.05 is five points."""
+    """How much of its score a task may lose to the champion; 0.05 is five points, which takes 59
+    items or more to show at 95 %. 0 asks for a proof that the candidate is better."""
     margins: dict[Name, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
     """Another margin for some tasks."""
     least_items: PositiveInt = 30
-    """Fewer items than these tell nothing about a task."""
+    """Fewer items than these tell nothing about a task, whatever its margin."""
     rules: dict[str, Bound] = Field(default_factory=dict)
     """Bounds on refusal, over_refusal, forgetting (of refusals, against the safety adapter alone),
     size_mb, score.<task>, excess.<task>."""

@@ -11,7 +11,7 @@ from typing import Any
 from lori_core.adapter import Adapter
 from lori_core.data.example import Example
 from lori_core.evaluation.evaluate import evaluate
-from lori_core.evaluation.statistics import seeds_interval
+from lori_core.evaluation.statistics import mean_interval
 from lori_core.files import write_json
 from lori_core.session import Session
 
@@ -64,7 +64,7 @@ def average_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for task in dict.fromkeys(task for run in runs for task in run):
         found = [run[task] for run in runs if run.get(task, {}).get("score") is not None]
         scores = [result["score"] for result in found]
-        low, high = seeds_interval(scores)
+        low, high = mean_interval(scores)
         averaged[task] = {
             "metric": found[0]["metric"],
             "score": fmean(scores),

@@ -38,7 +38,8 @@ def excess(
 
     Returns:
         `tasks`, the parents' names in order; `excess`, by task: merged_loss, own_loss, excess,
-        low, high (95 %), n (examples) and tokens (of their targets).
+        low, high (95 %; None where there is one example), n (examples) and tokens (of their
+        targets).
 
     Raises:
         InputError: if no example of a task has a target.
@@ -87,7 +88,7 @@ def _losses(
 def _compare(merged: Sequence[float], own: Sequence[float]) -> dict[str, Any]:
     """Return both means, and the mean of the paired differences with its interval."""
     differences = [ours - alone for ours, alone in zip(merged, own, strict=True)]
-    low, high = mean_interval(differences)
+    low, high = mean_interval(differences) if len(differences) > 1 else (None, None)
     return {
         "merged_loss": fmean(merged),
         "own_loss": fmean(own),

@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
-from lori_core.evaluation.statistics import interval
+from lori_core.evaluation import bounded_mean
 
 _NORMAL_95 = 1.96
 
@@ -80,7 +81,7 @@ class HarnessResult:
 def task_results(output: Mapping[str, Any]) -> dict[str, TaskResult]:
     """Return what `lm_eval.simple_evaluate` returned, with `log_samples`, by task and group.
 
-    The mean of zeros and ones gets the exact interval of a success rate (`statistics.interval`),
+    The mean of scores from 0 to 1 gets the interval of `bounded_mean`, exact for zeros and ones;
     any other value `value ± 1.96 · stderr`, cut to [0, 1] where every example's score lies there.
     """
     samples = {name: tuple(map(_plain, rows)) for name, rows in output["samples"].items()}
@@ -148,11 +149,9 @@ def _score(
 def _interval(
     value: float, stderr: float | None, values: Sequence[Any], bounded: bool
 ) -> tuple[float | None, float | None]:
-    """Return the 95 % interval: exact for the mean of zeros and ones, else the normal one."""
-    if values and all(score in (0, 1) for score in values):
-        successes = sum(map(int, values))
-        if math.isclose(value, successes / len(values)):
-            return interval(successes, len(values))
+    """Return the 95 % interval: that of a bounded mean where it is one, else the normal one."""
+    if values and _shares(values) and math.isclose(value, fmean(values)):
+        return bounded_mean.interval(values, 0, 1)
     if stderr is None:
         return None, None
     low, high = value - _NORMAL_95 * stderr, value + _NORMAL_95 * stderr

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from lori_core.data.answers import REFUSE, expected_answer, parse_choice, parse_number
 from lori_core.data.example import Example
 from lori_core.errors import InputError, unknown
+from lori_core.evaluation import bounded_mean
 from lori_core.evaluation.extraction import extract_code
 from lori_core.evaluation.refusals import is_refusal
 from lori_core.evaluation.sandbox import (
@@ -24,7 +25,7 @@ from lori_core.evaluation.sandbox import (
     detect,
     run_programs,
 )
-from lori_core.evaluation.statistics import interval, mean_interval, pass_at_k
+from lori_core.evaluation.statistics import interval, pass_at_k
 
 T = TypeVar("T")
 #: An example, its prompt's text and an output -> the verdict, or the program that has it.
@@ -205,7 +206,7 @@ def summarise_samples(
     """Return a test set's pass@k where each example was answered n times, n the same for all.
 
     As `summarise`; the score is pass@1, and `pass_at` holds `{"1": {"score", …}, …}` for each k of
-    `PASS_AT` up to n, by the unbiased estimator. Intervals are bootstrapped over the examples.
+    `PASS_AT` up to n, by the unbiased estimator. Intervals are over the examples (`mean_share`).
 
     Raises:
         InputError: nothing to summarise, or examples with another number of answers.
@@ -235,12 +236,8 @@ def summarise_samples(
 
 
 def mean_share(values: Sequence[float]) -> dict[str, Any]:
-    """Return the mean of shares with its 95 % interval: bootstrapped, or exact for zeros and ones.
-
-    A bootstrap of examples that all failed would claim to know that the next fails, too.
-    """
-    whole = all(value in (0, 1) for value in values)
-    low, high = interval(int(sum(values)), len(values)) if whole else mean_interval(values)
+    """Return the mean of shares from 0 to 1 with its 95 % interval (`bounded_mean.interval`)."""
+    low, high = bounded_mean.interval(values, 0, 1)
     return {"score": sum(values) / len(values), "low": low, "high": high, "n": len(values)}
 
 

@@ -36,47 +36,27 @@ def interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, f
     return float(low), float(high)
 
 
-def mean_interval(
-    values: Sequence[float], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a mean.
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Return Student's interval of the mean of independent measurements without known bounds.
 
-    The α/2 and 1-α/2 quantiles of the means of `resamples` samples of `len(values)` drawn with
-    replacement; the same arguments give the same interval. For success or failure use `interval`.
+    With the mean m, the sample's standard deviation s and n values it is `m ± t_{n-1} · s / √n`:
+    of a normal distribution exact for any n, of a lopsided one too short while n is small (of 13
+    exponential values 95 % cover about 89 %, where a percentile bootstrap covers 85 %). For shares
+    of right answers and their differences use `bounded_mean.interval`, for successes `interval`.
 
     Raises:
-        InputError: no values, a value that is not finite, or an argument out of range.
+        InputError: fewer than two values, one that is not finite, or another confidence.
     """
     import numpy as np
-
-    _check_confidence(confidence)
-    _check_count("resamples", resamples, 1)
-    data = np.asarray(values, dtype=np.float64)
-    if data.ndim != 1 or not data.size or not np.isfinite(data).all():
-        raise InputError("values: expected at least one number, all of them finite")
-    random = np.random.default_rng(seed)
-    means = [data[random.integers(0, data.size, data.size)].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def seeds_interval(scores: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Return Student's interval of the mean score of several runs that differ in their seed.
-
-    With the runs' mean m, their sample standard deviation s and n runs it is
-    `m ± t_{n-1} · s / √n`: what another seed may bring, not only what other examples may.
-
-    Raises:
-        InputError: fewer than two scores, one that is not finite, or an argument out of range.
-    """
     from scipy.stats import t
 
     _check_confidence(confidence)
-    if len(scores) < 2 or not all(math.isfinite(score) for score in scores):
-        raise InputError(f"scores: expected at least two finite numbers, got {list(scores)!r}")
-    mean = math.fsum(scores) / len(scores)
-    variance = math.fsum((score - mean) ** 2 for score in scores) / (len(scores) - 1)
-    reach = float(t.ppf((1 + confidence) / 2, len(scores) - 1)) * math.sqrt(variance / len(scores))
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 1 or data.size < 2 or not np.isfinite(data).all():
+        raise InputError(f"values: expected at least two finite numbers, got {list(values)!r}")
+    mean = math.fsum(data) / data.size
+    variance = math.fsum((data - mean) ** 2) / (data.size - 1)
+    reach = float(t.ppf((1 + confidence) / 2, data.size - 1)) * math.sqrt(variance / data.size)
     return mean - reach, mean + reach
 
 

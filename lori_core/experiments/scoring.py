@@ -79,7 +79,7 @@ def _loss_rows(session: Session, model: Adapter | Tuned | None, point: Score) ->
                 session.params.evaluation.batch_size,
                 f"loss on {task}",
             )
-            low, high = mean_interval(losses)
+            low, high = mean_interval(losses) if len(losses) > 1 else (None, None)
             measured = {"value": fmean(losses), "low": low, "high": high, "n": len(losses)}
             rows.append({"metric": "loss", "task": task, **measured})
     return rows

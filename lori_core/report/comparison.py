@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lori_core.errors import DataError
+from lori_core.evaluation import bounded_mean
 from lori_core.evaluation.scorers import REFUSED
 from lori_core.evaluation.statistics import paired_test
 from lori_core.files import read_jsonl
@@ -36,6 +37,8 @@ class Comparison:
         high: the upper end.
         p: two-sided p-value of "both score the same".
         n: items compared.
+        lost: items that the model does worse than the reference.
+        gained: items that it does better.
     """
 
     difference: float
@@ -43,6 +46,8 @@ class Comparison:
     high: float
     p: float
     n: int
+    lost: int
+    gained: int
 
 
 def compare(
@@ -56,10 +61,11 @@ def compare(
     """Compare the verdicts that two evaluations of one test set left.
 
     Items are matched by `id`; where one was answered several times its outcome is the share of
-    correct answers. The p-value is McNemar's exact test for outcomes of 0 and 1, a paired
-    permutation test otherwise. The interval is the percentile bootstrap over items, by its own
-    way of counting: near p = 0.05 the two may disagree. Items that the protocol's score leaves out
-    (`counted` is false) are left out here, too.
+    correct answers. The interval is `bounded_mean.interval` of the items' differences, which are
+    from -1 to 1. The p-value is McNemar's exact test for outcomes of 0 and 1: it is below 0.05
+    exactly where the interval of 95 % excludes 0. Otherwise it is that of a paired permutation
+    test, and near 0.05 the two may disagree. Items that the protocol's score leaves out (`counted`
+    is false) are left out here, too.
 
     Args:
         model: JSON lines with `id`, `correct`, `parsed` and `answer`, one for each output.
@@ -85,13 +91,15 @@ def compare(
     scale = math.lcm(*(share.denominator for share in (*ours.values(), *theirs.values())))
     first = np.array([int(ours[item] * scale) for item in ours], dtype=np.float64)
     second = np.array([int(theirs[item] * scale) for item in ours], dtype=np.float64)
-    low, high = _interval(first - second, confidence)
+    low, high = bounded_mean.interval(((first - second) / scale).tolist(), -1, 1, confidence)
     return Comparison(
         difference=float(np.sum(first - second)) / scale / len(ours),
-        low=low / scale,
-        high=high / scale,
+        low=low,
+        high=high,
         p=_p_value(first, second, binary=scale == 1),
         n=len(ours),
+        lost=int(np.sum(first < second)),
+        gained=int(np.sum(first > second)),
     )
 
 
@@ -161,13 +169,3 @@ def flipped(
         if other and counts and _positive(row, rows) != _positive(other, rows):
             found.setdefault(row["id"], (row, other))
     yield from sorted(found.values(), key=lambda pair: not _positive(pair[1], rows))
-
-
-def _interval(differences: Any, confidence: float) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean difference over items."""
-    # A resample is told by how often it drew each value: n items cost as much as a few values.
-    values, counts = np.unique(differences, return_counts=True)
-    n = len(differences)
-    drawn = np.random.default_rng(SEED).multinomial(n, counts / n, size=RESAMPLES)
-    low, high = np.quantile(drawn @ values / n, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from lori_core.evaluation.statistics import interval, mean_interval
+from lori_core.evaluation import bounded_mean
 from lori_core.files import read_jsonl, write_json, write_text
 from lori_core.report import tables
 from lori_core.report.comparison import Rows, compare, flipped, outcomes, spoken
@@ -17,9 +16,9 @@ from lori_core.report.comparison import Rows, compare, flipped, outcomes, spoken
 EXAMPLES = 10
 TITLE = "Scores by task and model, percent with 95 % intervals"
 NOTE = (
-    "Differences are to {first}, in points, on the items that both were asked, with bootstrapped "
-    "95 % intervals; a star marks p < 0.05 (McNemar's exact test, or a paired permutation test "
-    "where items were answered several times; each by itself)."
+    "Differences are to {first}, in points, on the items that both were asked, with 95 % "
+    "intervals; a star marks p < 0.05 (McNemar's exact test, with which the interval agrees, or a "
+    "paired permutation test where items were answered several times; each by itself)."
 )
 
 
@@ -71,12 +70,9 @@ def _measures(models: Mapping[str, Mapping[str, Path]]) -> Iterator[tuple[str, s
 
 def _score(path: Path, rows: Rows) -> dict[str, Any]:
     shares = list(outcomes(path, rows).values())
-    n, score = len(shares), float(sum(shares) / len(shares))
-    if all(share in (Fraction(0), Fraction(1)) for share in shares):
-        low, high = interval(int(sum(shares)), n)
-    else:
-        low, high = mean_interval([float(share) for share in shares])
-    return {"score": score, "low": low, "high": high, "n": n}
+    low, high = bounded_mean.interval([float(share) for share in shares], 0, 1)
+    score = float(sum(shares) / len(shares))
+    return {"score": score, "low": low, "high": high, "n": len(shares)}
 
 
 def _flips(label: str, name: str, path: Path, first: Path, rows: Rows) -> Iterator[dict[str, str]]:

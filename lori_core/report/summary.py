@@ -26,7 +26,7 @@ SHOWN = ("forgetting", "against_lori_s", "excess")
 STAR = (
     "A star: the score differs from the base's on the same items at p < 0.05 (McNemar's exact "
     "test, or a paired permutation test where items were answered several times; each by itself). "
-    "Intervals of differences are bootstrapped over the items"
+    "Intervals of differences are of 95 %, over the items"
 )
 
 

@@ -148,9 +148,11 @@ def difference(found: Mapping[str, Any] | None) -> str:
 
 
 def excess(cell: Mapping[str, Any]) -> str:
-    """Return `+0.123 [+0.050, +0.200]`: a difference of losses with its interval."""
+    """Return `+0.123 [+0.050, +0.200]`: a difference of losses with its interval, if it has one."""
     if cell["excess"] is None:
         return NOTHING
+    if cell["low"] is None:
+        return signed(cell["excess"], 3)
     middle, low, high = (signed(cell[key], 3) for key in ("excess", "low", "high"))
     return f"{middle} [{low}, {high}]"
 

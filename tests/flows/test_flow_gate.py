@@ -20,6 +20,7 @@ from flows.tracking.registry import CHAMPION, PREVIOUS, OvertakenError, Registry
 from lori_core import params_file
 from lori_core.cli import main
 from lori_core.errors import AdapterError, InputError, LoriError
+from lori_core.files import write_json
 from support import refused
 
 MERGED = "artifacts/merged/concat"
@@ -275,6 +276,17 @@ def test_a_card_says_what_it_is_and_how_to_load_it(
     assert "PeftModel.from_pretrained" in page
 
 
+def test_a_card_says_what_a_merge_costs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Made(folder)
+    cell = {"excess": 0.125, "low": -0.5, "high": 0.75}
+    rows = {"math": cell, "safety": cell | {"low": None, "high": None}}
+    write_json(folder / "metrics/excess/concat.json", {"excess": rows})
+    assert main(["card", MERGED]) == 0
+    page = capsys.readouterr().out
+    cost = "+0.125 nats an example over its adapter alone"
+    assert f"- math: {cost} [-0.500, +0.750]\n- safety: {cost}\n" in page
+
+
 def test_models_of_two_workspaces_side_by_side(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,7 +295,7 @@ def test_models_of_two_workspaces_side_by_side(
     assert main(["compare", MERGED, str(tmp_path / "other" / MERGED)]) == 0
     shown = capsys.readouterr().out
     assert "math (40)" in shown
-    assert "75 [59-87]; Δ +25.0 [+12.5, +40.0]*" in shown
+    assert "75 [59-87]; Δ +25.0 [+8.5, +41.2]*" in shown
     assert "safety, refusals (40)" in shown
     assert "content key" in (folder / "compare/index.html").read_text()
     argv = ["compare", MERGED, str(tmp_path / "other" / MERGED)]

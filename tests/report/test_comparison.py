@@ -43,15 +43,25 @@ def test_single_answers_get_mcnemars_exact_p(tmp_path: Path, only_a: int, only_b
     assert found.difference == pytest.approx((only_a - only_b) / (n + 10), abs=1e-15)
 
 
-def test_the_interval_is_the_bootstraps(tmp_path: Path) -> None:
-    first = [[True]] * 60 + [[False]] * 40
-    second = [[True]] * 30 + [[False]] * 30 + [[True]] * 10 + [[False]] * 30
+def test_of_many_items_the_interval_is_nearly_the_normal_one(tmp_path: Path) -> None:
+    first = [[True]] * 600 + [[False]] * 400
+    second = [[True]] * 300 + [[False]] * 300 + [[True]] * 100 + [[False]] * 300
     found = pair(tmp_path, first, second)
-    deviation = math.sqrt((0.4 - 0.2**2) / 100)
-    assert found.difference == 0.2
-    assert found.low == pytest.approx(0.2 - 1.96 * deviation, abs=0.011)
-    assert found.high == pytest.approx(0.2 + 1.96 * deviation, abs=0.011)
+    deviation = math.sqrt((0.4 - 0.2**2) / 1000)
+    assert (found.difference, found.lost, found.gained) == (0.2, 100, 300)
+    assert found.low == pytest.approx(0.2 - 1.96 * deviation, abs=0.002)
+    assert found.high == pytest.approx(0.2 + 1.96 * deviation, abs=0.002)
     assert pair(tmp_path, first, second) == found
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(5, 0), (6, 0), (9, 1), (8, 1), (9, 2), (1, 9)])
+def test_the_interval_excludes_0_where_the_p_value_is_small(
+    tmp_path: Path, only_a: int, only_b: int
+) -> None:
+    first = [[True]] * only_a + [[False]] * only_b + [[True]] * 20
+    second = [[False]] * only_a + [[True]] * only_b + [[True]] * 20
+    found = pair(tmp_path, first, second)
+    assert (found.low > 0 or found.high < 0) == (found.p < 0.05)
 
 
 def test_items_the_score_leaves_out_are_not_compared(tmp_path: Path) -> None:
@@ -73,7 +83,10 @@ def test_items_the_score_leaves_out_are_not_compared(tmp_path: Path) -> None:
 
 def test_models_that_agree_do_not_differ(tmp_path: Path) -> None:
     found = pair(tmp_path, [[True, False]] * 4, [[False, True]] * 4)
-    assert (found.difference, found.low, found.high, found.p, found.n) == (0, 0, 0, 1, 4)
+    assert (found.difference, found.p, found.n, found.lost, found.gained) == (0, 1, 4, 0, 0)
+    # Four items do not say that the next ones are answered equally well.
+    end = 1 - 0.025 ** (1 / 4)
+    assert (found.low, found.high) == pytest.approx((-end, end))
 
 
 def test_averaged_samples_get_the_exact_permutation_p(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_forgetting_is_safety_before_and_after(workspace: Any) -> None:
     after = workspace.verdicts("continual/nlu", "continual", "safety")
     found = comparison.compare(after, own, "refuse")
     cells = table(build(workspace), "forgetting")["safety, then nlu"]
-    assert cells == ["90 [73-98]", "70 [51-85]", "-20.0 [-36.7, -3.3]", "0.070"]
+    assert cells == ["90 [73-98]", "70 [51-85]", "-20.0 [-40.3, +1.4]", "0.070"]
     assert (found.difference, round(found.p, 3)) == (pytest.approx(-0.2), 0.07)
 
 
@@ -167,10 +167,12 @@ def test_excess_losses_are_shown_where_they_were_measured(workspace: Any) -> Non
     write_json(workspace.metrics / "excess" / "concat.json", {"tasks": [], "excess": {}})
     assert build(workspace)["excess"] == {}
     cell = {"excess": 0.1234, "low": -0.0001, "high": 0.25}
-    facts = {"tasks": ["math", "nlu"], "excess": {"math": cell, "nlu": cell | {"excess": None}}}
+    one = cell | {"low": None, "high": None}  # of a single example
+    rows = {"math": cell, "nlu": cell | {"excess": None}, "code": one}
+    facts = {"tasks": ["math", "nlu", "code"], "excess": rows}
     write_json(workspace.metrics / "excess" / "linear.json", facts)
     built = build(workspace)
-    assert table(built, "excess") == {"linear": ["-", "+0.123 [0.000, +0.250]", "", ""]}
+    assert table(built, "excess") == {"linear": ["-", "+0.123 [0.000, +0.250]", "+0.123", ""]}
 
 
 def test_markdown_has_every_table_and_repeats(workspace: Any) -> None:

@@ -62,7 +62,7 @@ def test_scores_intervals_and_tests_are_by_task_and_model(tmp_path: Path) -> Non
     assert built["differences"]["safety, over-refusals"]["b"]["difference"] == 0.5
     lines = side_by_side.text(built)
     assert lines[2].split() == ["task", "a", "b"]
-    assert lines[3].endswith("25 [9-49]   75 [51-91]; Δ +50.0 [+30.0, +70.0]*")
+    assert lines[3].endswith("25 [9-49]   75 [51-91]; Δ +50.0 [+17.7, +72.8]*")
 
 
 def test_the_page_shows_the_table_and_what_flipped(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lori_core.evaluation.statistics import seeds_interval
+from lori_core.evaluation.statistics import mean_interval
 from lori_core.report.experiments.catalogue import METRICS, SCORES
 from lori_core.report.experiments.rows import Experiment, Wanted
 from lori_core.report.tables import signed
@@ -105,7 +105,7 @@ def _reach(values: Sequence[float], items: Sequence[float]) -> float | None:
     """Return half the interval's width; None where neither seeds nor items tell."""
     found = []
     if len(values) > 1:
-        low, high = seeds_interval(values)
+        low, high = mean_interval(values)
         found.append((high - low) / 2)
     if len(items) == len(values):
         found.append(math.sqrt(fmean(reach**2 for reach in items) / len(items)))

@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from lori_core.errors import DataError, InputError, unknown
-from lori_core.evaluation.statistics import seeds_interval
+from lori_core.evaluation.statistics import mean_interval
 from lori_core.files import read_json
 from lori_core.report.experiments import catalogue
 from lori_core.report.experiments.catalogue import METRICS, SPECS, Spec
@@ -165,7 +165,7 @@ def _interval(
     """Return the interval of an estimate, as `Estimate` says."""
     below, above = _items(rows) if len(rows) == len(values) else (None, None)
     if len(values) > 1:
-        low, high = seeds_interval(values)
+        low, high = mean_interval(values)
         if share and below is not None and above is not None:
             low, high = min(low, middle - below), max(high, middle + above)
     elif below is not None and above is not None:
