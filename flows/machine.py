@@ -17,11 +17,8 @@ from lori_core.errors import InputError
 DISK_BYTES = 2**30
 #: What goes through files that are deleted at once.
 TEMPORARY_BYTES = 64 * 2**20
-#: What a run writes of a workspace, where it is there already.
-WRITTEN = (
-    ".lori", ".dvc", ".dvc/tmp", ".dvc/cache", "data", "artifacts", "metrics", "report",
-    "mlruns", "mlflow.db",
-)  # fmt: skip
+#: What a run writes to, besides the workspace itself, where it is there already.
+WRITTEN = (".lori", ".dvc", ".dvc/tmp", ".dvc/cache", "artifacts", "metrics", "report")
 
 #: Looks at one thing; returns what it saw, and raises `InputError` with what to do.
 Look = Callable[[Path, Mapping[str, Any]], str]

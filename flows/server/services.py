@@ -68,15 +68,14 @@ def up(workspace: Path) -> None:
         ("LORI_MLFLOW_PORT", ports["mlflow"]),
     ):
         _check_free(variable, port)
-    past = loopback_without_proxy(os.environ).get("no_proxy")
-    by_itself = past is None or past == os.environ.get("no_proxy")
+    typed, needed = os.environ.get("no_proxy"), loopback_without_proxy(os.environ).get("no_proxy")
     try:
         _start_all(workspace, ports)
     except BaseException:
         down(workspace)
         raise
-    if not by_itself:
-        print(f"proxy    first type: export no_proxy={past}")
+    if needed not in (None, typed):
+        print(f"proxy    for commands that you type: export no_proxy={needed}")
     print(
         f"Prefect  http://{HOST}:{ports['prefect']}\n"
         f"MLflow   http://{HOST}:{ports['mlflow']}\n"
