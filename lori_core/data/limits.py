@@ -47,7 +47,9 @@ def check_once(params: Params, folder: Path) -> None:
     write_text(CHECKED, key)
 
 
-def check(params: Params, folder: Path, tokenizer: Any, *, training: bool = True) -> None:
+def check(
+    params: Params, folder: Path, tokenizer: Any, *, training: bool = True, scoring: bool = True
+) -> None:
     """Refuse a run that its base model or tokenizer cannot do.
 
     Args:
@@ -55,6 +57,7 @@ def check(params: Params, folder: Path, tokenizer: Any, *, training: bool = True
         folder: the base model's, prepared.
         tokenizer: the base model's.
         training: whether something is to be trained.
+        scoring: whether outputs are to be generated.
 
     Raises:
         ConfigError: for a length that the model has no positions for, or that the prompt's template
@@ -71,14 +74,16 @@ def check(params: Params, folder: Path, tokenizer: Any, *, training: bool = True
         )
     check_template(params.prompt, tokenizer)
     rows = _training_lengths(params) if training else {}
-    _check_room(params, rows, template_length(params.prompt, tokenizer))
+    prompts = {"evaluation.max_prompt_length": params.evaluation.max_prompt_length}
+    lengths = rows | (prompts if scoring else {})
+    _check_room(lengths, template_length(params.prompt, tokenizer))
     most = positions(config)
     if most is None:
         return
     for key, tokens in rows.items():
         if tokens > most:
             raise ConfigError(f"{key}: {tokens}, but {_reach(config, most)}; set {most} or less")
-    for asked, tokens, instead in _evaluation_lengths(params.evaluation):
+    for asked, tokens, instead in _evaluation_lengths(params.evaluation) if scoring else ():
         if tokens > most:
             raise ConfigError(f"{asked}, but {_reach(config, most)}; {instead}")
 
@@ -153,12 +158,9 @@ def _evaluation_lengths(section: EvaluationSection) -> Iterator[tuple[str, int, 
         yield words, PAPER_TOKENS, "leave it out"
 
 
-def _check_room(params: Params, rows: Mapping[str, int], template: int) -> None:
+def _check_room(lengths: Mapping[str, int], template: int) -> None:
     """Refuse lengths that the prompt's template alone fills."""
-    for key, tokens in {
-        **rows,
-        "evaluation.max_prompt_length": params.evaluation.max_prompt_length,
-    }.items():
+    for key, tokens in lengths.items():
         if tokens <= template:
             raise ConfigError(
                 f"{key}: {tokens}, but the prompt's template alone takes {template} tokens; set "

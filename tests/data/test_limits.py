@@ -122,6 +122,12 @@ def test_a_prompt_and_what_is_written_after_it_need_positions_together(
     )
 
 
+def test_what_is_not_scored_needs_no_positions(base: Base) -> None:
+    params = run(base(), evaluation={"max_prompt_length": 2000})
+    passes(params, scoring=False)
+    assert open_session(params, scoring=False).params is params
+
+
 def test_the_paper_s_prompts_need_1024_positions(base: Base) -> None:
     few = {"max_prompt_length": 100, "protocols": ["fixed", "paper"]}
     passes(run(base(), evaluation=few))
