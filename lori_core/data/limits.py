@@ -62,8 +62,8 @@ def check(
     Raises:
         ConfigError: for a length that the model has no positions for, or that the prompt's template
             leaves no room in; for a template that cannot write the prompts.
-        ModelError: for a tokenizer that has no end-of-sequence token, or more tokens than the model
-            embeds.
+        ModelError: for a tokenizer that is missing, has no end-of-sequence token, or has more
+            tokens than the model embeds.
     """
     config, name = models.configuration(folder), params.model.name_or_path
     _check_vocabulary(config, tokenizer, name)
@@ -93,6 +93,12 @@ def _check_vocabulary(config: Any, tokenizer: Any, name: str) -> None:
     # A token that was only to fill batches is never needed: another one does that.
     filler = str(tokenizer.init_kwargs.get("pad_token"))
     vocabulary = tokenizer.get_vocab()
+    if not vocabulary.keys() - set(tokenizer.all_special_tokens):
+        # What transformers makes of a folder that has no tokenizer.
+        raise ModelError(
+            f"model.name_or_path: {name}: its tokenizer has no tokens but special ones; put the "
+            "model's tokenizer.json, or the files it is made of, into its folder"
+        )
     over = [token for token, at in vocabulary.items() if at >= embedded and token != filler]
     if over:
         worst = max(over, key=vocabulary.__getitem__)

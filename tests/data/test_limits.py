@@ -177,6 +177,25 @@ def added(folder: Path, token: str, **special: str) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_a_folder_without_a_tokenizer_is_refused(architecture: str, base: Base) -> None:
+    folder = base(architecture)
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(
+        ModelError, match="(its tokenizer has no tokens but special ones|no tokenizer can be)"
+    ):
+        open_session(run(folder))
+
+
+@pytest.mark.parametrize("content", ["{broken", "{}", "[]", ""])
+def test_a_damaged_tokenizer_is_named(content: str, base: Base) -> None:
+    folder = base()
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(ModelError, match=r"base-\d+: no tokenizer can be loaded: \w+\("):
+        open_session(run(folder))
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_a_tokenizer_larger_than_the_model_is_refused(training: bool, base: Base) -> None:
     folder = added(base(), "<new>")
