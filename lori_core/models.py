@@ -344,8 +344,7 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # a damaged file makes it raise whatever comes
         raise ModelError(f"{folder}: no tokenizer can be loaded: {error!r:.200}") from error
-    there = (folder / "config.json").is_file()
-    embedded = configuration(folder).get_text_config().vocab_size if there else None
-    if tokenizer.pad_token is None or (embedded and tokenizer.pad_token_id >= embedded):
+    config = configuration(folder).get_text_config() if (folder / "config.json").is_file() else None
+    if tokenizer.pad_token is None or (config and tokenizer.pad_token_id >= config.vocab_size):
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
