@@ -1,5 +1,6 @@
 """What is refused of a run before it begins: lengths, tokenizers, templates."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -8,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, OPTConfig, OPTForCausalLM
+from tokenizers_like import gemma
+from transformers import AutoConfig, AutoModelForCausalLM, OPTConfig, OPTForCausalLM
 
-from lori_core import config, cost, models
+from lori_core import config, cost, models, params_file
 from lori_core.config import Params
-from lori_core.data import limits
+from lori_core.data import limits, sources
 from lori_core.errors import ConfigError, LoriError, ModelError
-from lori_core.session import open_session
+from lori_core.session import open_session, training_rows
 from support import refused, tiny
 
 ROOT = Path(__file__).parents[2]
@@ -300,6 +302,34 @@ def test_what_was_found_good_is_not_checked_again(
         with pytest.raises(ConfigError, match="max_length"):
             limits.check_once(run(folder, training={"max_length": 5000}), folder)
     assert len(calls) == 5
+
+
+@pytest.fixture
+def gemma_base(tmp_path: Path) -> Path:
+    """Return a base whose chat template refuses a system turn, and whose tokenizer appends EOS."""
+    found = copy.deepcopy(tiny("llama")[0].config)
+    found.vocab_size, found.eos_token_id = 512, 1
+    AutoModelForCausalLM.from_config(found).save_pretrained(tmp_path / "gemma")
+    gemma(back="<eos>").save_pretrained(tmp_path / "gemma")
+    return tmp_path / "gemma"
+
+
+def test_the_shipped_settings_fit_a_base_without_system_turns(
+    gemma_base: Path, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [f"model.name_or_path={gemma_base}", "training.max_length=1000"]
+    params_file.apply(workspace / "params.yaml", None, settings)
+    params = params_file.load()
+    assert params.prompt.model_dump() == {"template": "auto", "system": ""}
+    limits.check_once(params, gemma_base)
+    sources.pull(params)
+    rows, _ = training_rows(open_session(params), "math", params.phase("math", "training"))
+    for row in rows:
+        assert (row.prompt[0], row.prompt.count(2), row.prompt.count(1)) == (2, 1, 0)
+        assert (row.target[-1], row.target.count(1)) == (1, 1)
+    line = refused(capsys, "run", "--set", "prompt.system=Be brief.")
+    assert line.startswith("lori: prompt.system: 'Be brief.', but the chat template of the model's")
+    assert "refuses a system turn (System role not supported); set it to null" in line
 
 
 def test_a_plan_of_what_the_model_cannot_do_is_refused(base: Base, tmp_path: Path) -> None:
