@@ -16,6 +16,7 @@ from lori_core import config, cost, models, params_file
 from lori_core.config import Params
 from lori_core.data import limits, sources
 from lori_core.errors import ConfigError, LoriError, ModelError
+from lori_core.evaluation import paper
 from lori_core.session import open_session, training_rows
 from support import refused, tiny
 
@@ -110,6 +111,8 @@ def test_a_row_that_the_model_has_no_positions_for_is_refused(
 def test_an_override_within_the_positions_hides_what_nothing_uses(base: Base) -> None:
     task = TASK | {"calibration": {"max_length": 512}, "training": {"max_length": 1024}}
     passes(run(base(), training={"max_length": 4096}, tasks={"math": task}))
+    task = TASK | {"method": "lora", "training": {"max_length": 1024}}  # it calibrates nothing
+    passes(run(base(), training={"max_length": 4096}, tasks={"math": task}))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -131,6 +134,7 @@ def test_what_is_not_scored_needs_no_positions(base: Base) -> None:
 
 
 def test_the_paper_s_prompts_need_1024_positions(base: Base) -> None:
+    assert limits.PAPER_TOKENS == paper.MAX_LENGTH + paper.MAX_NEW_TOKENS
     few = {"max_prompt_length": 100, "protocols": ["fixed", "paper"]}
     passes(run(base(), evaluation=few))
     evaluation = few | {"max_new_tokens": {"code": 100}}
@@ -216,6 +220,12 @@ def test_a_padding_token_that_the_model_does_not_embed_is_not_used(base: Base) -
     limits.check_ids(259, session.model, "tasks.math")
     with pytest.raises(LoriError, match=r"^tasks.math: a text has a token of id 260, but the mod"):
         limits.check_ids(260, session.model, "tasks.math")
+
+
+@pytest.mark.parametrize("role", ["eos_token", "bos_token", "unk_token"])
+def test_a_padding_token_with_another_role_has_to_be_embedded(role: str, base: Base) -> None:
+    folder = added(base(), "<fill>", pad_token="<fill>", **{role: "<fill>"})
+    assert "up to '<fill>' with id 260" in said(run(folder), ModelError)
 
 
 def test_a_system_turn_without_a_place_is_refused(base: Base) -> None:
