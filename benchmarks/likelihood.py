@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lori_core import models
 from lori_core.config import ModelSection, PromptSection
 from lori_core.data.example import Example
-from lori_core.data.prompts import encode_prompt
+from lori_core.data.prompts import encode_prompt, text_ids
 from lori_core.evaluation.likelihood import continuations_of, score
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ def each(model: Any, tokenizer: Any, examples: list[Example]) -> list[dict[str, 
     for row, example in enumerate(examples):
         prompt, _ = encode_prompt(example.prompt, PROMPT, tokenizer, MAX_PROMPT_LENGTH)
         for option, text in continuations_of(example).items():
-            target = tokenizer(text, add_special_tokens=False)["input_ids"]
+            target = text_ids(text, tokenizer)
             jobs.append((row, option, prompt + target, target))
     jobs.sort(key=lambda job: len(job[2]))
     sums: list[dict[str, float]] = [{} for _ in examples]

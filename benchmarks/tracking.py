@@ -28,6 +28,7 @@ DELAY = 1.0
 EXAMPLES = 400
 PARAMS = {
     "model": {"name_or_path": "random:llama", "dtype": "float32"},
+    "prompt": {"template": "plain"},
     "lori": {"rank": 8, "lora_alpha": 16, "sparsity": 0.9},
     "training": {"learning_rate": 1e-3, "batch_size": 1, "epochs": 1, "max_length": 128},
     "tasks": {

@@ -309,13 +309,18 @@ def _quantization(kind: str, dtype: Any) -> Any:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load a tokenizer; padding uses a token the model has, so no embedding is ever resized."""
+    """Load a tokenizer; padding uses a token the model has, so no embedding is ever resized.
+
+    Raises:
+        ModelError: where it cannot be loaded.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    config = folder / "config.json"
-    embedded = configuration(folder).get_text_config().vocab_size if config.is_file() else None
-    pad = tokenizer.pad_token_id
-    if pad is None or (embedded is not None and pad >= embedded):
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # a damaged file makes it raise whatever comes
+        raise ModelError(f"{folder}: no tokenizer can be loaded: {error!r:.200}") from error
+    config = configuration(folder).get_text_config() if (folder / "config.json").is_file() else None
+    if tokenizer.pad_token is None or (config and tokenizer.pad_token_id >= config.vocab_size):
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

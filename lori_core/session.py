@@ -45,12 +45,13 @@ class Session:
     """Whether the base keeps its weights as [d_in, d_out]."""
 
 
-def open_session(params: Params, *, training: bool = True) -> Session:
+def open_session(params: Params, *, training: bool = True, scoring: bool = True) -> Session:
     """Load the base model of a run.
 
     Args:
         params: the run.
         training: whether adapters will be trained: then all target modules must be there.
+        scoring: whether `params.evaluation` counts.
 
     Raises:
         ModelError, ConfigError: if it cannot be used or cannot do what is asked of it
@@ -58,7 +59,7 @@ def open_session(params: Params, *, training: bool = True) -> Session:
     """
     folder = models.prepare(params.model)
     tokenizer = models.load_tokenizer(folder)
-    limits.check(params, folder, tokenizer, training=training)
+    limits.check(params, folder, tokenizer, training=training, scoring=scoring)
     identity = models.identity(params.model, folder)
     model = models.load(params.model, folder)
     targets = params.lori.target_modules if training else ()

@@ -21,6 +21,8 @@ from lori_core.files import digest, sha256_file, write_text
 
 #: The digest of what was found good the last time.
 CHECKED = Path(".lori/checked")
+#: The kinds of files in a model's folder that say how it reads.
+_SMALL = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 #: Tokens of a prompt and of what is written after it under the protocol `paper`.
 PAPER_TOKENS = 512 + 512
 #: Rotary scalings whose factor `max_position_embeddings` has in it.
@@ -32,11 +34,11 @@ def check_once(params: Params, folder: Path) -> None:
 
     Importing what reads a tokenizer takes seconds, which a run with nothing to do need not wait.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix != ".safetensors")
+    files = sorted(path for path in folder.iterdir() if path.suffix in _SMALL)
     key = digest(
         [
             params.model_dump(mode="json"),
-            {path.name: sha256_file(path) for path in files if path.is_file()},
+            {path.name: sha256_file(path) for path in files},
             [version(library) for library in ("transformers", "tokenizers")],
             source_code.digests(("data/chat.py", "data/limits.py", "data/prompts.py")),
         ]
@@ -47,7 +49,9 @@ def check_once(params: Params, folder: Path) -> None:
     write_text(CHECKED, key)
 
 
-def check(params: Params, folder: Path, tokenizer: Any, *, training: bool = True) -> None:
+def check(
+    params: Params, folder: Path, tokenizer: Any, *, training: bool = True, scoring: bool = True
+) -> None:
     """Refuse a run that its base model or tokenizer cannot do.
 
     Args:
@@ -55,12 +59,13 @@ def check(params: Params, folder: Path, tokenizer: Any, *, training: bool = True
         folder: the base model's, prepared.
         tokenizer: the base model's.
         training: whether something is to be trained.
+        scoring: whether outputs are to be generated.
 
     Raises:
         ConfigError: for a length that the model has no positions for, or that the prompt's template
             leaves no room in; for a template that cannot write the prompts.
-        ModelError: for a tokenizer that has no end-of-sequence token, or more tokens than the model
-            embeds.
+        ModelError: for a tokenizer that is missing, has no end-of-sequence token, or has more
+            tokens than the model embeds.
     """
     config, name = models.configuration(folder), params.model.name_or_path
     _check_vocabulary(config, tokenizer, name)
@@ -71,24 +76,33 @@ def check(params: Params, folder: Path, tokenizer: Any, *, training: bool = True
         )
     check_template(params.prompt, tokenizer)
     rows = _training_lengths(params) if training else {}
-    _check_room(params, rows, template_length(params.prompt, tokenizer))
+    prompts = {"evaluation.max_prompt_length": params.evaluation.max_prompt_length}
+    lengths = rows | (prompts if scoring else {})
+    _check_room(lengths, template_length(params.prompt, tokenizer))
     most = positions(config)
     if most is None:
         return
     for key, tokens in rows.items():
         if tokens > most:
             raise ConfigError(f"{key}: {tokens}, but {_reach(config, most)}; set {most} or less")
-    for asked, tokens, instead in _evaluation_lengths(params.evaluation):
+    for asked, tokens, instead in _evaluation_lengths(params.evaluation) if scoring else ():
         if tokens > most:
             raise ConfigError(f"{asked}, but {_reach(config, most)}; {instead}")
 
 
 def _check_vocabulary(config: Any, tokenizer: Any, name: str) -> None:
     embedded = config.get_text_config().vocab_size
-    # A token that was only to fill batches is never needed: another one does that.
-    filler = str(tokenizer.init_kwargs.get("pad_token"))
     vocabulary = tokenizer.get_vocab()
-    over = [token for token, at in vocabulary.items() if at >= embedded and token != filler]
+    if not vocabulary.keys() - set(tokenizer.all_special_tokens):
+        # What transformers makes of a folder that has no tokenizer.
+        raise ModelError(
+            f"model.name_or_path: {name}: its tokenizer has no tokens but special ones; put the "
+            "model's tokenizer.json, or the files it is made of, into its folder"
+        )
+    over = {token for token, at in vocabulary.items() if at >= embedded}
+    filler = str(tokenizer.init_kwargs.get("pad_token"))
+    if filler not in tokenizer.special_tokens_map.values():
+        over.discard(filler)  # it was to fill batches alone, and `load_tokenizer` took another
     if over:
         worst = max(over, key=vocabulary.__getitem__)
         raise ModelError(
@@ -130,8 +144,10 @@ def _training_lengths(params: Params) -> dict[str, int]:
     """Return every `max_length` that is trained with, by the key that says so."""
     values, found = params.model_dump(), {}
     for task in params.tasks:
-        wanted: tuple[phases.Phase, ...] = ("calibration", "training", "continual")
-        for phase in wanted if task in params.continual.tasks else wanted[:2]:
+        wanted: list[phases.Phase] = ["training"]
+        wanted += ["calibration"] if params.tasks[task].method_name == "lori-s" else []
+        wanted += ["continual"] if task in params.continual.tasks else []
+        for phase in wanted:
             sections = ["training", *phases.layers(task, phase)]
             said = [where for where in sections if "max_length" in _at(values, where)]
             found[f"{said[-1]}.max_length"] = params.phase(task, phase).max_length
@@ -153,12 +169,9 @@ def _evaluation_lengths(section: EvaluationSection) -> Iterator[tuple[str, int, 
         yield words, PAPER_TOKENS, "leave it out"
 
 
-def _check_room(params: Params, rows: Mapping[str, int], template: int) -> None:
+def _check_room(lengths: Mapping[str, int], template: int) -> None:
     """Refuse lengths that the prompt's template alone fills."""
-    for key, tokens in {
-        **rows,
-        "evaluation.max_prompt_length": params.evaluation.max_prompt_length,
-    }.items():
+    for key, tokens in lengths.items():
         if tokens <= template:
             raise ConfigError(
                 f"{key}: {tokens}, but the prompt's template alone takes {template} tokens; set "

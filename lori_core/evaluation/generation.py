@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from lori_core.data.limits import check_ids
+from lori_core.errors import DataError
 from lori_core.evaluation.decoding import model_end_ids, plain, until_end
 from lori_core.progress import bar
 
@@ -81,13 +82,14 @@ def generate(
         `samples` outputs for each request.
 
     Raises:
-        DataError: for a prompt with a token that the model does not embed.
+        DataError: for a prompt without tokens, or with one that the model does not embed.
     """
     # Where nothing may be written, nothing is.
     results = [[Output("", 0)] * (0 if r.limit else r.samples) for r in requests]
     rows = [row for row, r in enumerate(requests) if r.limit for _ in range(r.samples)]
     groups = [(requests[index].limit, requests[index].sampling) for index in rows]
     lengths = [len(requests[index].prompt) for index in rows]
+    check_prompts(requests, what)
     check_ids(max((max(r.prompt, default=0) for r in requests), default=0), model, what)
     pad, ends = tokenizer.pad_token_id or 0, model_end_ids(tokenizer, model)
     with (
@@ -103,6 +105,19 @@ def generate(
                 results[index].append(output(tokenizer, ids))
             progress.update(len(batch))
     return results
+
+
+def check_prompts(requests: Sequence[Request], what: str) -> None:
+    """Refuse a prompt without tokens: what followed would be that of the batch it is in.
+
+    Raises:
+        DataError: naming `what` it was written for.
+    """
+    if any(request.limit and not request.prompt for request in requests):
+        raise DataError(
+            f"{what}: a prompt has no tokens, so nothing can follow; leave empty prompts out, or "
+            "set prompt.template to alpaca"
+        )
 
 
 def output(tokenizer: Any, ids: list[int]) -> Output:

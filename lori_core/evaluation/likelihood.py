@@ -220,6 +220,8 @@ def _float32_logits(model: Any) -> Iterator[None]:
 
 def _tokenize(example: Example, tokenizer: Any, section: PromptSection, length: int) -> _Question:
     prompt, cut = encode_prompt(example.prompt, section, tokenizer, length)
+    if not prompt:
+        raise DataError(f"example {example.id}: its prompt has no tokens; leave the example out")
     ids = {option: text_ids(text, tokenizer) for option, text in continuations_of(example).items()}
     columns = zip(*(tokens[:-1] for tokens in ids.values()), strict=False)
     shared = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]

@@ -78,7 +78,7 @@ def _prepare_fixed(examples: Sequence[Example], params: Params, tokenizer: Any) 
         ids, cut = encode_prompt(
             example.prompt, params.prompt, tokenizer, section.max_prompt_length
         )
-        text = tokenizer.decode(ids) if cut else render(example.prompt, params.prompt, tokenizer)
+        text = _read(ids, tokenizer) if cut else render(example.prompt, params.prompt, tokenizer)
         limit = getattr(section.max_new_tokens, example.scorer)
         found.append(Prepared(example, text, cut, _request(example, ids, limit, section)))
     return found
@@ -88,10 +88,16 @@ def _prepare_paper(examples: Sequence[Example], params: Params, tokenizer: Any) 
     found = []
     for example in examples:
         ids, cut = paper.encode_paper_prompt(example, tokenizer)
-        text = tokenizer.decode(ids) if cut else paper.paper_prompt(example)
+        text = _read(ids, tokenizer) if cut else paper.paper_prompt(example)
         limit = paper.new_tokens(example, len(ids))
         found.append(Prepared(example, text, cut, _request(example, ids, limit, params.evaluation)))
     return found
+
+
+def _read(ids: list[int], tokenizer: Any) -> str:
+    """Return the text of a cut prompt, as the model reads it."""
+    text: str = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    return text
 
 
 def _request(example: Example, ids: list[int], limit: int, section: EvaluationSection) -> Request:

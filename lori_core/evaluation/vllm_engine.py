@@ -26,7 +26,7 @@ from lori_core.adapter import Adapter
 from lori_core.config import Params
 from lori_core.errors import AdapterError, ConfigError
 from lori_core.evaluation.decoding import folder_end_ids, until_end
-from lori_core.evaluation.generation import Output, Request, output
+from lori_core.evaluation.generation import Output, Request, check_prompts, output
 from lori_core.peft_file import VLLM_RANKS, export_peft
 from lori_core.progress import bar
 
@@ -106,7 +106,9 @@ class Engine:
 
         Raises:
             AdapterError: if the adapter's rank is larger than vLLM, or this engine, can serve.
+            DataError: for a prompt without tokens.
         """
+        check_prompts(requests, what)
         # Where nothing may be written, nothing is.
         results = [[Output("", 0)] * request.samples for request in requests]
         rows = [row for row, request in enumerate(requests) if request.limit]

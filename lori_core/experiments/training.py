@@ -40,7 +40,7 @@ def train(point: Train, name: str, work: Path, tracker: RunTracker) -> Row:
         if chosen == best:  # the same run, down to the seed
             shutil.copytree(folder_of(_name_of_best(point.tries)) / MODEL, work / MODEL)
             return facts_of(_name_of_best(point.tries)) | _tried(point.tries)
-    session = open_session(params_of(chosen))
+    session = open_session(params_of(chosen), scoring=False)
     validation = _Validation(chosen, session)
     trained, result = _trained(session, chosen, name, tracker, validation)
     tuned.save_model(trained, work / MODEL)

@@ -1,5 +1,6 @@
 """What is refused of a run before it begins: lengths, tokenizers, templates."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -8,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, OPTConfig, OPTForCausalLM
+from tokenizers_like import gemma
+from transformers import AutoConfig, AutoModelForCausalLM, OPTConfig, OPTForCausalLM
 
-from lori_core import config, cost, models
+from lori_core import config, cost, models, params_file
 from lori_core.config import Params
-from lori_core.data import limits
+from lori_core.data import limits, sources
 from lori_core.errors import ConfigError, LoriError, ModelError
-from lori_core.session import open_session
+from lori_core.evaluation import paper
+from lori_core.session import open_session, training_rows
 from support import refused, tiny
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +111,8 @@ def test_a_row_that_the_model_has_no_positions_for_is_refused(
 def test_an_override_within_the_positions_hides_what_nothing_uses(base: Base) -> None:
     task = TASK | {"calibration": {"max_length": 512}, "training": {"max_length": 1024}}
     passes(run(base(), training={"max_length": 4096}, tasks={"math": task}))
+    task = TASK | {"method": "lora", "training": {"max_length": 1024}}  # it calibrates nothing
+    passes(run(base(), training={"max_length": 4096}, tasks={"math": task}))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -122,7 +127,14 @@ def test_a_prompt_and_what_is_written_after_it_need_positions_together(
     )
 
 
+def test_what_is_not_scored_needs_no_positions(base: Base) -> None:
+    params = run(base(), evaluation={"max_prompt_length": 2000})
+    passes(params, scoring=False)
+    assert open_session(params, scoring=False).params is params
+
+
 def test_the_paper_s_prompts_need_1024_positions(base: Base) -> None:
+    assert limits.PAPER_TOKENS == paper.MAX_LENGTH + paper.MAX_NEW_TOKENS
     few = {"max_prompt_length": 100, "protocols": ["fixed", "paper"]}
     passes(run(base(), evaluation=few))
     evaluation = few | {"max_new_tokens": {"code": 100}}
@@ -171,6 +183,25 @@ def added(folder: Path, token: str, **special: str) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_a_folder_without_a_tokenizer_is_refused(architecture: str, base: Base) -> None:
+    folder = base(architecture)
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(
+        ModelError, match=r"(its tokenizer has no tokens but special|no tokenizer can be) "
+    ):
+        open_session(run(folder))
+
+
+@pytest.mark.parametrize("content", ["{broken", "{}", "[]", ""])
+def test_a_damaged_tokenizer_is_named(content: str, base: Base) -> None:
+    folder = base()
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(ModelError, match=r"base-\d+: no tokenizer can be loaded: \w+\("):
+        open_session(run(folder))
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_a_tokenizer_larger_than_the_model_is_refused(training: bool, base: Base) -> None:
     folder = added(base(), "<new>")
@@ -189,6 +220,12 @@ def test_a_padding_token_that_the_model_does_not_embed_is_not_used(base: Base) -
     limits.check_ids(259, session.model, "tasks.math")
     with pytest.raises(LoriError, match=r"^tasks.math: a text has a token of id 260, but the mod"):
         limits.check_ids(260, session.model, "tasks.math")
+
+
+@pytest.mark.parametrize("role", ["eos_token", "bos_token", "unk_token"])
+def test_a_padding_token_with_another_role_has_to_be_embedded(role: str, base: Base) -> None:
+    folder = added(base(), "<fill>", pad_token="<fill>", **{role: "<fill>"})
+    assert "up to '<fill>' with id 260" in said(run(folder), ModelError)
 
 
 def test_a_system_turn_without_a_place_is_refused(base: Base) -> None:
@@ -275,6 +312,34 @@ def test_what_was_found_good_is_not_checked_again(
         with pytest.raises(ConfigError, match="max_length"):
             limits.check_once(run(folder, training={"max_length": 5000}), folder)
     assert len(calls) == 5
+
+
+@pytest.fixture
+def gemma_base(tmp_path: Path) -> Path:
+    """Return a base whose chat template refuses a system turn, and whose tokenizer appends EOS."""
+    found = copy.deepcopy(tiny("llama")[0].config)
+    found.vocab_size, found.eos_token_id = 512, 1
+    AutoModelForCausalLM.from_config(found).save_pretrained(tmp_path / "gemma")
+    gemma(back="<eos>").save_pretrained(tmp_path / "gemma")
+    return tmp_path / "gemma"
+
+
+def test_the_shipped_settings_fit_a_base_without_system_turns(
+    gemma_base: Path, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [f"model.name_or_path={gemma_base}", "training.max_length=1000"]
+    params_file.apply(workspace / "params.yaml", None, settings)
+    params = params_file.load()
+    assert params.prompt.model_dump() == {"template": "auto", "system": ""}
+    limits.check_once(params, gemma_base)
+    sources.pull(params)
+    rows, _ = training_rows(open_session(params), "math", params.phase("math", "training"))
+    for row in rows:
+        assert (row.prompt[0], row.prompt.count(2), row.prompt.count(1)) == (2, 1, 0)
+        assert (row.target[-1], row.target.count(1)) == (1, 1)
+    line = refused(capsys, "run", "--set", "prompt.system=Be brief.")
+    assert line.startswith("lori: prompt.system: 'Be brief.', but the chat template of the model's")
+    assert "refuses a system turn (System role not supported); set it to null" in line
 
 
 def test_a_plan_of_what_the_model_cannot_do_is_refused(base: Base, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from lori_core.config import PromptSection
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode, encode_prompt, render
 from lori_core.errors import ConfigError
+from lori_core.evaluation.likelihood import _tokenize
 from lori_core.evaluation.paper import encode_paper_prompt, paper_prompt
 
 PLAIN, ALPACA, CHAT = (PromptSection(template=name) for name in ("plain", "alpaca", "chat"))
@@ -191,6 +192,17 @@ def test_a_dummy_prefix_begins_the_target_and_is_gone_when_decoded(tokenizer: An
     row = encode(Example("so:", "and"), PLAIN, tokenizer, WIDE)
     assert tokenizer.convert_ids_to_tokens(row.target[:-1])[0].startswith("▁")
     assert tokenizer.decode(row.target[:-1]) == "and"
+
+
+@pytest.mark.parametrize("name", LIKE)
+def test_an_option_is_scored_by_the_tokens_it_is_trained_by(name: str, appends: bool) -> None:
+    tokenizer = made(name, appends)
+    prompt = "Is it? Answer format: true/false"
+    example = Example(prompt, "the answer is false", "choice", "false")
+    for section in (PLAIN, ALPACA, *([CHAT] if name in WITH_CHAT else [])):
+        question = _tokenize(example, tokenizer, section, WIDE)
+        row = encode(example, section, tokenizer, WIDE)
+        assert question.shared + question.own["false"] == row.prompt + row.target[:-1]
 
 
 @pytest.mark.parametrize("name", LIKE)

@@ -6,10 +6,11 @@ import torch
 from transformers import TopPLogitsWarper
 
 from lori_core import models, params_file, peft_names
-from lori_core.errors import AdapterError
+from lori_core.errors import AdapterError, DataError
 from lori_core.evaluation.evaluate import wearing
 from lori_core.evaluation.generation import (
     GREEDY,
+    Output,
     Request,
     Sampling,
     TopP,
@@ -98,6 +99,18 @@ def test_a_temperature_comes_before_the_nucleus() -> None:
 def test_nothing_to_continue_is_no_error() -> None:
     model, folder, _ = tiny("llama")
     assert generate(model, models.load_tokenizer(folder), [], 4, "test") == []
+
+
+def test_what_cannot_be_read_is_refused() -> None:
+    model, folder, _ = tiny("llama")
+    tokenizer = models.load_tokenizer(folder)
+    for prompt, message in (
+        ([], "math: a prompt has no tokens, so nothing can follow"),
+        ([1, 260], "math: a text has a token of id 260, but the model embeds 260 tokens"),
+    ):
+        with pytest.raises(DataError, match=message):
+            generate(model, tokenizer, [Request([1], 4), Request(prompt, 4)], 4, "math")
+    assert generate(model, tokenizer, [Request([], 0)], 4, "math") == [[Output("", 0)]]
 
 
 def test_batches_hold_like_lengths_of_one_group() -> None:

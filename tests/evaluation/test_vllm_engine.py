@@ -18,7 +18,7 @@ import torch
 
 from lori_core import config, models, peft_file
 from lori_core.adapter import Module
-from lori_core.errors import AdapterError, ConfigError
+from lori_core.errors import AdapterError, ConfigError, DataError
 from lori_core.evaluation import vllm_engine
 from lori_core.evaluation.generation import Output, Request, Sampling, generate
 from lori_core.evaluation.vllm_engine import Engine
@@ -206,6 +206,12 @@ def test_nothing_is_written_where_nothing_may_be(engine: Engine, tokenizer: Any)
     assert engine.generate(tokenizer, [], None, "test") == []
     assert engine.generate(tokenizer, requests[::2], None, "test") == outputs[::2]
     assert len(model(engine).calls) == 1
+
+
+def test_a_prompt_without_tokens_is_refused(engine: Engine, tokenizer: Any) -> None:
+    with pytest.raises(DataError, match="a prompt has no tokens"):
+        engine.generate(tokenizer, [Request([1], 5), Request([], 5)], None, "test")
+    assert model(engine).calls == []
 
 
 def test_adapters_are_exported_once_and_swapped(engine: Engine, tokenizer: Any) -> None:
