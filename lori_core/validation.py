@@ -15,9 +15,11 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
 class Strict(BaseModel):
-    """A section: unknown keys are errors, values do not change after reading."""
+    """A section: unknown keys are errors, numbers finite; values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 def first_error(error: ValidationError, root: type[BaseModel], prefix: str = "") -> str:

@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors"],
+    ["files", "finite"],
     [
-        "files",
         "process",
         "progress",
         "source_code",
