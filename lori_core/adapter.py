@@ -93,6 +93,15 @@ class Adapter:
     use_rslora: bool = False
     matched_by: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse a rank or lora_alpha that gives no finite scaling."""
+        for name, module in self.modules.items():
+            if module.rank < 1 or not math.isfinite(self.scaling(name)):
+                raise AdapterError(
+                    f"module {name}: lora_alpha {module.lora_alpha} at rank {module.rank} is no "
+                    "finite scaling"
+                )
+
     @property
     def shapes(self) -> Shapes:
         """The shapes of B, (d_out, rank), by module."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lori_core import peft_names
+from lori_core import finite, peft_names
 from lori_core.adapter import Adapter, Module, last_name
 from lori_core.errors import AdapterError
 from lori_core.sparse import pack, packed_values
@@ -32,7 +32,8 @@ def attach(
         dropout: on the adapter's input, while training.
 
     Raises:
-        AdapterError: if the model lacks a module, or has it in another size.
+        AdapterError: if the model lacks a module, or has it in another size, or if a value of A
+            is too large for its precision.
     """
     from peft import get_peft_model
 
@@ -43,8 +44,8 @@ def attach(
     dtype = _compute_dtype(wrapped)
     for name, layer in peft_names.lora_layers(wrapped).items():
         down, up = layer.lora_A[peft_names.ADAPTER], layer.lora_B[peft_names.ADAPTER]
-        place = down.weight.device
-        down.weight = nn.Parameter(A(name).to(place, dtype), requires_grad=False)
+        values = _rounded(A(name), down.weight, dtype, f"A of {name}")
+        down.weight = nn.Parameter(values, requires_grad=False)
         up.weight = nn.Parameter(torch.zeros_like(up.weight, dtype=dtype), requires_grad=False)
     return wrapped
 
@@ -69,12 +70,28 @@ def _compute_dtype(model: Any) -> torch.dtype:
 
 
 def wear(model: nn.Module, adapter: Adapter) -> Any:
-    """Wrap a base model in a PEFT model that wears an adapter; `.unload()` takes it off again."""
+    """Wrap a base model in a PEFT model that wears an adapter; `.unload()` takes it off again.
+
+    Raises:
+        AdapterError: as `attach`, or if a value is too large for the model's precision.
+    """
     wrapped = attach(model, adapter.modules, adapter.A, use_rslora=adapter.use_rslora)
     for name, layer in peft_names.lora_layers(wrapped).items():
         up = layer.lora_B[peft_names.ADAPTER]
-        up.weight.data = adapter.B(name).to(up.weight.device, up.weight.dtype)
+        up.weight.data = _rounded(adapter.B(name), up.weight, up.weight.dtype, f"B of {name}")
     return wrapped
+
+
+def _rounded(values: Tensor, like: Tensor, dtype: torch.dtype, what: str) -> Tensor:
+    """Return values in a dtype, where another tensor is; refuse those too large for it."""
+    values = values.to(like.device, dtype)
+    found = finite.fault(values)
+    if found is not None:
+        raise AdapterError(
+            f"{what} would hold {found} in {str(dtype).removeprefix('torch.')}, the model's "
+            "precision; use model.dtype float32"
+        )
+    return values
 
 
 def make_trainable(

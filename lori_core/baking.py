@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from lori_core import base_files
-from lori_core.errors import AdapterError, InputError
+from lori_core import base_files, finite
+from lori_core.errors import AdapterError, InputError, ModelError
 from lori_core.files import replaced_folder
-from lori_core.tensor_file import DTYPES, TensorFile
+from lori_core.tensor_file import DTYPES, Entry, TensorFile
 
 #: Numbers in a block: as float32 they stay in a core's share of the cache, and a product of this
 #: size is nearly as fast as a larger one.
@@ -63,6 +63,7 @@ class Baked(NamedTuple):
 class _Sum(NamedTuple):
     """What is added to a block of rows: scaling·left@right."""
 
+    name: str  # of the stored weight
     dtype: torch.dtype  # of the stored weight
     left: Tensor  # [rows, r]
     right: Tensor  # [r, columns]
@@ -101,8 +102,10 @@ def bake(
 
     Raises:
         InputError: for an `out` that is not free.
-        ModelError: for a base that is incomplete, damaged or quantised.
-        AdapterError: for a module that the base lacks, or that has another shape there.
+        ModelError: for a base that is incomplete, damaged or quantised, or holds NaN or infinity
+            where the adapter is added.
+        AdapterError: for a module that the base lacks, or that has another shape there, and for a
+            sum that is too large for the base's dtype.
     """
     _check_out(base, out)
     files = [base_files.opened(path) for path in base_files.weight_files(base)]
@@ -139,7 +142,7 @@ def _blocks(
         if name not in targets or entry.start == entry.stop:
             continue
         yield from _runs(position, entry.start)
-        whole = _sum(targets[name], DTYPES[entry.dtype], update, entry.shape, fan_in_fan_out)
+        whole = _sum(name, targets[name], entry, update, fan_in_fan_out)
         rows, columns = entry.shape
         step = max(1, _NUMBERS // columns)
         width = columns * whole.dtype.itemsize
@@ -156,20 +159,20 @@ def _runs(start: int, stop: int) -> Iterator[_Block]:
 
 
 def _sum(
+    name: str,
     module: str,
-    dtype: torch.dtype,
+    entry: Entry,
     update: Callable[[str], Update],
-    shape: tuple[int, ...],
     fan_in_fan_out: bool,
 ) -> _Sum:
     A, B, scaling = update(module)
     left, right = (A.T, B.T) if fan_in_fan_out else (B, A)
-    if (left.shape[0], right.shape[1]) != shape or left.shape[1] != right.shape[0]:
+    if (left.shape[0], right.shape[1]) != entry.shape or left.shape[1] != right.shape[0]:
         raise AdapterError(
             f"{module}: A is {list(A.shape)} and B is {list(B.shape)}; they do not make "
-            f"{list(shape)}"
+            f"{list(entry.shape)}"
         )
-    return _Sum(dtype, left, right, scaling)
+    return _Sum(name, DTYPES[entry.dtype], left, right, scaling)
 
 
 @contextmanager
@@ -246,7 +249,26 @@ def _pass_on(file: TensorFile, output: _Output, block: _Block, scratch: _Scratch
         values = stored.view(added.dtype).view(-1, added.right.shape[1])
         weight = weight.view(values.shape).copy_(values)
         values.copy_(_add(weight, added))
+        if finite.fault(values) is not None:
+            raise _not_finite(file, block, added)
     output.write(data, block.start)
+
+
+def _not_finite(file: TensorFile, block: _Block, added: _Sum) -> InputError:
+    """Return whose fault it is that a sum is not finite: the base's, or the adapter's."""
+    stored = torch.empty(block.stop - block.start, dtype=torch.uint8)
+    file.read_into(block.start, stored.numpy().data)
+    found = finite.fault(stored.view(added.dtype))
+    if found is not None:
+        return ModelError(
+            f"{file.path}: {added.name} holds {found}: weights must be finite numbers; bring the "
+            "base model anew"
+        )
+    dtype = str(added.dtype).removeprefix("torch.")
+    return AdapterError(
+        f"{added.name} would hold infinity in {dtype}, the base's precision, with the adapter in "
+        "it; bake into the base in a wider one"
+    )
 
 
 def _add(weight: Tensor, added: _Sum) -> Tensor:

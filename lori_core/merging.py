@@ -6,6 +6,7 @@ is what makes it, one module in memory at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,6 +48,9 @@ def merge(
     check_options(method, options)
     if len(weights) != len(adapters) or not adapters:
         raise InputError(f"{len(weights)} weights for {len(adapters)} adapters; give one each")
+    for weight in weights:
+        if not math.isfinite(weight):
+            raise InputError(f"weight {weight} is not a finite number")
     _check_alike(adapters)
     return _Merge(method, adapters, weights, options).adapter()
 

@@ -185,6 +185,7 @@ def import_peft(folder: Path) -> Adapter:
     config = _checked_config(folder)
     file = TensorFile(_weights(folder))
     keys = _module_keys(file)
+    file.check_finite()
     modules = {name: _module(file, name, pair, config) for name, pair in keys.items()}
     origin = json.loads(file.metadata.get(METADATA, "{}"))
     dtype = _widest(file)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lori_core import attaching, models, peft_names, source_code
+from lori_core import attaching, finite, models, peft_names, source_code
 from lori_core.adapter import Adapter, ProjectionBlock, draw, pack, uniform
 from lori_core.config import HOW, Params, TrainingSection
 from lori_core.data.example import Example
@@ -150,7 +150,7 @@ def run_phase(
 
     Raises:
         DataError: if the task has no training examples with a target.
-        DivergedError: at a loss that is not finite.
+        DivergedError: at a loss or gradient that is not finite, or values that end so.
     """
     rows, data = training_rows(session, phase.task, phase.section)
     depends = depends_on(session, _facts(phase), data)
@@ -182,6 +182,7 @@ def run_phase(
         measure(model.eval())
     B = attaching.trained_B(model, positions, phase.start)
     dtype = getattr(torch, lori.values_dtype)
+    finite.check_trained(((f"B of {name}", b.to(dtype)) for name, b in B.items()), phase.stage)
     adapter = Adapter(
         base=session.base,
         modules=modules,

@@ -95,10 +95,11 @@ def load(folder: Path) -> Tuned:
     weights = folder / peft_names.WEIGHTS_FILE
     if not weights.is_file() or sha256_file(weights) != content["sha256"]:
         raise AdapterError(f"{weights}: missing, or not what was written; make it again")
-    config = folder / peft_names.CONFIG_FILE
+    config, file = folder / peft_names.CONFIG_FILE, TensorFile(weights)
+    file.check_finite()
     return Tuned(
         BaseIdentity(**content["base"]),
-        TensorFile(weights),
+        file,
         read_json(config) if config.is_file() else None,
         content["info"],
     )

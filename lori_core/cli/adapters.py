@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +151,9 @@ def _weights(text: str, count: int) -> list[float]:
     try:
         weights = [float(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"--weights: {text!r}; expected numbers, as in 0.4,0.4,0.2") from None
+        weights = [math.nan]
+    if not all(map(math.isfinite, weights)):
+        raise InputError(f"--weights: {text!r}; expected numbers, as in 0.4,0.4,0.2")
     if len(weights) not in (1, count):
         raise InputError(f"--weights: {len(weights)} weights for {count} adapters; give one or all")
     return weights * count if len(weights) == 1 else weights
