@@ -30,7 +30,9 @@ def first_error(error: ValidationError, root: type[BaseModel], prefix: str = "")
         text = str(first["ctx"]["error"])
         return text if not path else f"{'.'.join(path)}: {text}"
     # A union repeats the error for each member and adds the member's name: keep the real keys.
-    shown = ".".join([prefix] * bool(prefix) + [part for part in path if part.islower()])
+    shown = ".".join(
+        [prefix] * bool(prefix) + [part for part in path if part.islower() and part != "float"]
+    )
     if first["type"] == "extra_forbidden":
         known = _known_keys(root, path[:-1])
         return f"{shown}: unknown key{nearest(path[-1], known)} (allowed: {', '.join(known)})"
