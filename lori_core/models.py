@@ -272,12 +272,18 @@ def load(section: ModelSection, folder: Path) -> Any:
         options = {"dtype": getattr(torch, section.dtype)}
         options["quantization_config"] = _quantization(section.quantization, options["dtype"])
         options["device_map"] = {"": device()}
+    options |= {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
-        )
-    except (OSError, ValueError, KeyError) as error:
+        found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{folder}: cannot be loaded: {_first_line(error)}") from None
+    model: Any = found[0]
+    missing = sorted(found[1]["missing_keys"])
+    if missing:  # transformers would go on with random values there
+        raise ModelError(
+            f"{folder}: its weight files lack {missing[0]} ({len(missing)} of the tensors of a "
+            f"{type(model).__name__}); bring the model anew"
+        )
     model.requires_grad_(False)
     model.config.use_cache = False
     for module in model.modules() if section.quantization else ():
@@ -289,16 +295,20 @@ def load(section: ModelSection, folder: Path) -> Any:
 
 
 def outline(folder: Path) -> Any:
-    """Return the model on the meta device: its modules and shapes, without values or memory."""
+    """Return the model on the meta device: its modules and shapes, without values or memory.
+
+    Raises:
+        ModelError: for a config that is missing, damaged, or of no causal language model.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"{folder}: cannot be read: {_first_line(error)}") from None
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def device() -> str:
