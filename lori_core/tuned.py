@@ -170,8 +170,11 @@ def worn(model: Any, tuned: Tuned) -> Iterator[Any]:
 
 def _swapped(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Put weights into a model, and return those that were there."""
-    before = {}
-    for name, parameter in model.named_parameters():
+    parameters, before = dict(model.named_parameters()), {}
+    for name in sorted(parameters.keys() ^ tensors.keys()):
+        lacks = "base" if name in tensors else "adapter"
+        raise AdapterError(f"the {lacks} has no {name}; all weights were trained on another base")
+    for name, parameter in parameters.items():
         before[name] = parameter.data
         parameter.data = tensors[name].to(parameter.device, parameter.dtype)
     return before

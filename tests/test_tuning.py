@@ -272,3 +272,20 @@ def test_values_that_end_as_no_numbers_are_not_kept(
             calibration.dense(opened, "math", section, "train@math", NullTracker())
         else:
             tune(workspace, method, max_steps=1)
+
+
+def test_all_weights_of_another_base_are_not_put_into_a_model(workspace: Params) -> None:
+    session = open_session(workspace)
+    weights = {name: p.detach().clone() for name, p in session.model.named_parameters()}
+    (first, *_) = weights
+    odd = {"other.weight": weights[first]}
+    lacking = {name: weight for name, weight in weights.items() if name != first}
+    for tensors, message in (
+        (weights | odd, r"the base has no other\.weight"),
+        (lacking, rf"the adapter has no {first}"),
+    ):
+        with (
+            pytest.raises(AdapterError, match=message),
+            tuned.worn(session.model, Tuned(session.base, tensors, None)),
+        ):
+            pass
