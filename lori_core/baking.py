@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from lori_core import base_files, finite
+from lori_core.base_files import Target
 from lori_core.errors import AdapterError, InputError, ModelError
 from lori_core.files import replaced_folder
 from lori_core.tensor_file import DTYPES, Entry, TensorFile
@@ -83,8 +84,6 @@ def bake(
     out: Path,
     modules: Mapping[str, tuple[int, int]],
     update: Callable[[str], Update],
-    *,
-    fan_in_fan_out: bool = False,
 ) -> Baked:
     """Write a model folder that is a base model with an adapter added to its weights.
 
@@ -98,7 +97,6 @@ def bake(
         modules: (d_in, d_out) by module, named as in the transformers model.
         update: returns a module's update. Called from this thread, once for each module, in the
             order of the files; a few results are held at a time.
-        fan_in_fan_out: the base keeps these weights as [d_in, d_out], as GPT-2's `Conv1D` does.
 
     Raises:
         InputError: for an `out` that is not free.
@@ -109,7 +107,7 @@ def bake(
     """
     _check_out(base, out)
     files = [base_files.opened(path) for path in base_files.weight_files(base)]
-    targets = base_files.targets(base, files, modules, fan_in_fan_out)
+    targets = base_files.targets(base, files, modules)
     others = base_files.other_files(base)
     with replaced_folder(out) as work, _one_thread_each(), ThreadPoolExecutor(_THREADS) as pool:
         for path in others:
@@ -118,7 +116,7 @@ def bake(
             shutil.copyfile(path, copy)
         scratch = _Scratch()
         for file in files:
-            blocks = _blocks(file, targets, update, fan_in_fan_out)
+            blocks = _blocks(file, targets, update)
             _write_file(work / file.path.name, file, blocks, pool, scratch)
     return Baked(len(targets), sum(file.size for file in files))
 
@@ -132,9 +130,8 @@ def _check_out(base: Path, out: Path) -> None:
 
 def _blocks(
     file: TensorFile,
-    targets: Mapping[str, str],
+    targets: Mapping[str, Target],
     update: Callable[[str], Update],
-    fan_in_fan_out: bool,
 ) -> Iterator[_Block]:
     """Yield blocks that cover a file from its first byte to its last."""
     position = 0
@@ -142,7 +139,7 @@ def _blocks(
         if name not in targets or entry.start == entry.stop:
             continue
         yield from _runs(position, entry.start)
-        whole = _sum(name, targets[name], entry, update, fan_in_fan_out)
+        whole = _sum(name, targets[name], entry, update)
         rows, columns = entry.shape
         step = max(1, _NUMBERS // columns)
         width = columns * whole.dtype.itemsize
@@ -158,18 +155,12 @@ def _runs(start: int, stop: int) -> Iterator[_Block]:
         yield _Block(position, min(stop, position + _RUN), None)
 
 
-def _sum(
-    name: str,
-    module: str,
-    entry: Entry,
-    update: Callable[[str], Update],
-    fan_in_fan_out: bool,
-) -> _Sum:
-    A, B, scaling = update(module)
-    left, right = (A.T, B.T) if fan_in_fan_out else (B, A)
+def _sum(name: str, target: Target, entry: Entry, update: Callable[[str], Update]) -> _Sum:
+    A, B, scaling = update(target.module)
+    left, right = (A.T, B.T) if target.transposed else (B, A)
     if (left.shape[0], right.shape[1]) != entry.shape or left.shape[1] != right.shape[0]:
         raise AdapterError(
-            f"{module}: A is {list(A.shape)} and B is {list(B.shape)}; they do not make "
+            f"{target.module}: A is {list(A.shape)} and B is {list(B.shape)}; they do not make "
             f"{list(entry.shape)}"
         )
     return _Sum(name, DTYPES[entry.dtype], left, right, scaling)

@@ -92,7 +92,7 @@ class _Merge:
                 "method": self.name,
                 "recipe": recipe(self.name, self.adapters, self.weights, self.options),
             },
-            fan_in_fan_out=first.fan_in_fan_out,
+            fan_in_fan_out=any(adapter.fan_in_fan_out for adapter in self.adapters),
             matched_by=tuple(matched),
         )
 
@@ -189,8 +189,6 @@ def _check_alike(adapters: Sequence[Adapter]) -> None:
             raise AdapterError(
                 f"adapters of different base models: {first.base.name!r} and {adapter.base.name!r}"
             )
-        if adapter.fan_in_fan_out != first.fan_in_fan_out:
-            raise AdapterError("adapters of different base models: only one has fan_in_fan_out")
     sizes: dict[str, tuple[int, int]] = {}
     for adapter in adapters:
         for name, module in adapter.modules.items():

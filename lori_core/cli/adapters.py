@@ -124,7 +124,6 @@ def _bake(adapter: Adapter, args: argparse.Namespace) -> int:
         args.out,
         {name: (module.d_in, module.d_out) for name, module in adapter.modules.items()},
         lambda name: baking.Update(adapter.A(name), adapter.B(name), adapter.scaling(name)),
-        fan_in_fan_out=adapter.fan_in_fan_out,
     )
     print(f"{args.out}: {section.name_or_path} with the adapter in {baked.tensors} matrices")
     return 0
