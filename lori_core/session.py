@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lori_core import attaching, finite, models, peft_names, source_code
-from lori_core.adapter import Adapter, ProjectionBlock, draw, pack, uniform
+from lori_core.adapter import Adapter, ProjectionBlock, draw, last_name, pack, uniform
 from lori_core.config import HOW, Params, TrainingSection
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded
@@ -41,6 +42,15 @@ class Session:
     """How many parameters the base model has."""
     fan_in_fan_out: bool
     """Whether the base keeps its weights as [d_in, d_out]."""
+    matched_by: tuple[str, ...] = ()
+    """The names by which PEFT finds the modules, where the last parts mean others, too."""
+    left_out: Mapping[str, list[str]] = field(default_factory=dict)
+    """Parts of the base that have modules of the targets' names but get no adapter, by the reason.
+    """
+
+    def said(self) -> dict[str, Any]:
+        """Return what an adapter remembers of the session besides its base and modules."""
+        return {"left_out": dict(self.left_out)} if self.left_out else {}
 
 
 def open_session(params: Params, *, training: bool = True) -> Session:
@@ -58,9 +68,22 @@ def open_session(params: Params, *, training: bool = True) -> Session:
     model = models.load(params.model, folder)
     targets = params.lori.target_modules if training else ()
     modules = peft_names.target_shapes(model, targets)
-    tokenizer = models.load_tokenizer(folder)
-    turned = peft_names.fan_in_fan_out(model, modules)
-    return Session(params, identity, model, tokenizer, modules, model.num_parameters(), turned)
+    left_out = peft_names.left_out(model, targets)
+    for why, parts in left_out.items():
+        said = f"lori.target_modules: no adapter in {', '.join(parts)}: {why}"
+        print(said, file=sys.stderr, flush=True)
+    matched = peft_names.targets_of(model, modules)
+    return Session(
+        params,
+        identity,
+        model,
+        models.load_tokenizer(folder),
+        modules,
+        model.num_parameters(),
+        peft_names.fan_in_fan_out(model, modules),
+        matched_by=() if set(matched) == set(map(last_name, modules)) else tuple(matched),
+        left_out=left_out,
+    )
 
 
 @dataclass(frozen=True)
@@ -197,8 +220,10 @@ def run_phase(
             "content_key": key,
             "parents": list(phase.parents),
             "depends": depends,
+            **session.said(),
         },
         fan_in_fan_out=session.fan_in_fan_out,
+        matched_by=session.matched_by,
     )
     return adapter, result
 

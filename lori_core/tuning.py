@@ -120,6 +120,7 @@ def tune(
         "content_key": key,
         "parents": facts["parents"],
         "depends": depends,
+        **session.said(),
     }
     finite.check_trained(trainable(model).items(), tuning.stage)
     if METHODS[tuning.method].result == "low-rank":
@@ -254,6 +255,7 @@ def _adapter(
         stored={name: A for name, (A, _) in factors.items()},
         info=info,
         fan_in_fan_out=session.fan_in_fan_out,
+        matched_by=session.matched_by,
     )
 
 

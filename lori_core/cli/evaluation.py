@@ -69,7 +69,7 @@ def _sources(_: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from lori_core import params_file, peft_file
+    from lori_core import attaching, params_file, peft_file
     from lori_core.adapter import check_base
     from lori_core.evaluation.comparison import evaluate_all, flat
     from lori_core.session import open_session
@@ -90,6 +90,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     session = open_session(params, training=False)
     for name, adapter in adapters.items():
         check_base(adapter, session.base, name)
+        attaching.check(session.model, adapter)
     rows: dict[str, Adapter | None] = {} if args.no_base else {"base": None}
     tracker = stage_tracker("evaluate") if params_file.PARAMS.is_file() else NullTracker()
     tracker.start("evaluate")
