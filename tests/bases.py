@@ -71,6 +71,19 @@ def _pictured(kind: str, text: str, vision: str, **more: Any) -> Any:
     )
 
 
+def _gemma4() -> Any:
+    text = {"head_dim": 8, "global_head_dim": 8, "hidden_size_per_layer_input": 4}
+    text |= {"vocab_size_per_layer_input": 260, "num_kv_shared_layers": 0}
+    kinds = ["sliding_attention", "full_attention"]
+    return AutoConfig.for_model(
+        "gemma4",
+        text_config=_WORDS
+        | _LAYERS
+        | text
+        | {"layer_types": kinds, "final_logit_softcapping": 1.0},
+    )
+
+
 def _mllama() -> Any:
     crossing = {"model_type": "mllama_text_model", "cross_attention_layers": [1]}
     vision = {
@@ -110,6 +123,7 @@ BASES: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
         ),
         SEVEN,
     ),
+    "gemma4": (_gemma4, SEVEN),
     "mllama": (_mllama, SEVEN),
     "mixtral": (lambda: _text("mixtral", num_local_experts=4), ATTENTION),
     "qwen2_moe": (lambda: _text("qwen2_moe", shared_expert_intermediate_size=24, **_SPARSE), SEVEN),

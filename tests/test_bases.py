@@ -18,12 +18,25 @@ from torch import nn
 from transformers import AutoModelForCausalLM, conversion_mapping
 from transformers.core_model_loading import Transpose, WeightConverter
 
-from lori_core import attaching, baking, calibration, models, peft_file, peft_names
+from lori_core import (
+    attaching,
+    baking,
+    calibration,
+    models,
+    packed,
+    peft_file,
+    peft_names,
+    training,
+)
 from lori_core.adapter import Adapter, ProjectionBlock, uniform
 from lori_core.config import ModelSection, parse
 from lori_core.cost import bases as cost_bases
 from lori_core.data import sources
+from lori_core.data.batching import collate
+from lori_core.data.packing import pack_batch
+from lori_core.data.prompts import Encoded
 from lori_core.errors import AdapterError, ConfigError, ModelError
+from lori_core.loss import changes_logits, sequence_loss
 from lori_core.merging import merge
 from lori_core.session import open_session
 from lori_core.tracking import NullTracker
@@ -113,6 +126,25 @@ def test_every_way_of_using_an_adapter_gives_pefts_numbers(
     merged = logits(theirs.merge_and_unload())
     torch.testing.assert_close(logits(baked), merged, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(merged, worn, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", CAUSAL)
+def test_the_loss_that_is_trained_on_is_the_models_own(kind: str, bases: Path) -> None:
+    """Also where its logits are changed by a setting in a part of its configuration (Gemma 4)."""
+    folder = base_folder(kind, bases)
+    base = loaded(folder)
+    model = attaching.wear(base, adapter_on(folder, loaded(folder), BASES[kind][1])).eval()
+    random = torch.Generator().manual_seed(2)
+    ids = torch.randint(5, 250, (3, 9), generator=random).tolist()
+    rows = [Encoded(row[:4], row[4:], False) for row in ids]
+    with torch.no_grad():
+        own = model(input_ids=torch.tensor(ids)).logits[:, 3:-1].flatten(0, 1)
+        expected = nn.functional.cross_entropy(own, torch.tensor(ids)[:, 4:].flatten())
+        packs = not changes_logits(base) and packed.suits(base) is None
+        with training.computing(model, base, packs=packs):
+            batch = pack_batch(rows) if packs else collate(rows, 259)
+            found = sequence_loss(model, batch) / (3 * 5)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_only_the_language_model_of_a_model_of_pictures_is_adapted(bases: Path) -> None:
