@@ -135,6 +135,8 @@ def _in_a_process(way: str, work: Path) -> Run:
 
 def _baking(work: Path) -> Callable[[], object]:
     """Return what is to be timed, with everything imported."""
+    from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401 - imports it
+
     adapter = adapter_file.load(work / "adapter", verify_projection=False)
     modules = {name: (module.d_in, module.d_out) for name, module in adapter.modules.items()}
 

@@ -77,7 +77,8 @@ class Adapter:
         stored: A, [rank, d_in], by module, where it is not drawn from keys.
         dtype: what `values` and `stored` are kept in.
         info: method, task, content key, recipe: where it came from.
-        fan_in_fan_out: whether the base keeps its weights as [d_in, d_out] (GPT-2).
+        fan_in_fan_out: what PEFT's configuration says of it; how the base keeps its weights, its
+            layers tell (GPT-2's are [d_in, d_out]).
         use_rslora: whether the scaling is lora_alpha / √rank instead of lora_alpha / rank.
         matched_by: the names by which PEFT finds the modules; their last parts where empty.
     """
@@ -93,6 +94,15 @@ class Adapter:
     fan_in_fan_out: bool = False
     use_rslora: bool = False
     matched_by: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a rank or lora_alpha that gives no finite scaling."""
+        for name, module in self.modules.items():
+            if module.rank < 1 or not math.isfinite(self.scaling(name)):
+                raise AdapterError(
+                    f"module {name}: lora_alpha {module.lora_alpha} at rank {module.rank} is no "
+                    "finite scaling"
+                )
 
     @property
     def shapes(self) -> Shapes:

@@ -29,7 +29,7 @@ from lori_core.files import (
     write_text,
 )
 from lori_core.mask import Mask
-from lori_core.tensor_file import Renamed, Spec, TensorFile, write
+from lori_core.tensor_file import Renamed, Spec, TensorFile, check_finite, write
 
 FORMAT = "lori-adapter/2"
 JSON_FILE = "adapter.json"
@@ -102,7 +102,7 @@ def _content(adapter: Adapter, sha256: str) -> dict[str, Any]:
 
 
 def load(folder: Path, *, verify_projection: bool = True) -> Adapter:
-    """Read an adapter's folder and verify it: bytes, format, generator, and A itself.
+    """Read an adapter's folder and verify it: bytes, format, generator, finite values, A itself.
 
     Args:
         folder: a compact adapter of any version.
@@ -124,6 +124,10 @@ def load(folder: Path, *, verify_projection: bool = True) -> Adapter:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         path = folder / JSON_FILE
         raise AdapterError(f"{path}: damaged ({error}); restore it, or train again") from None
+    for name in adapter.modules:
+        check_finite(adapter.values[name], f"{folder / TENSOR_FILE}: B of {name}")
+        if adapter.stored is not None:
+            check_finite(adapter.stored[name], f"{folder / TENSOR_FILE}: A of {name}")
     if verify_projection:
         check_projection(adapter, folder)
     return adapter

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lori_core import peft_names
+from lori_core import finite, peft_names
 from lori_core.adapter import Adapter, Module, last_name
 from lori_core.errors import AdapterError
+from lori_core.fused_experts import taken_for_experts
 from lori_core.sparse import pack, packed_values
+from lori_core.weight_names import WeightNames
 
 
 def attach(
@@ -32,51 +34,36 @@ def attach(
         dropout: on the adapter's input, while training.
 
     Raises:
-        AdapterError: if the model lacks a module, or has it in another size.
+        AdapterError: if the model lacks a module, or has it in another size, if PEFT cannot adapt
+            it, or if a value of A is too large for the model's precision.
     """
-    from peft import get_peft_model
-
-    targets = _targets(model, modules)
-    config = peft_names.lora_config(modules, targets, dropout, use_rslora)
-    config.fan_in_fan_out = peft_names.fan_in_fan_out(model, modules)
-    wrapped = get_peft_model(model, config, autocast_adapter_dtype=False)
+    _check_there(model, modules)
+    config = peft_names.lora_config(modules, list(modules), dropout, use_rslora)
+    wrapped = peft_names.injected(model, config, modules, autocast_adapter_dtype=False)
     dtype = _compute_dtype(wrapped)
     for name, layer in peft_names.lora_layers(wrapped).items():
         down, up = layer.lora_A[peft_names.ADAPTER], layer.lora_B[peft_names.ADAPTER]
-        place = down.weight.device
-        down.weight = nn.Parameter(A(name).to(place, dtype), requires_grad=False)
+        values = _rounded(A(name), down.weight, dtype, f"A of {name}")
+        down.weight = nn.Parameter(values, requires_grad=False)
         up.weight = nn.Parameter(torch.zeros_like(up.weight, dtype=dtype), requires_grad=False)
     return wrapped
 
 
-def _targets(model: nn.Module, modules: Mapping[str, Module]) -> list[str]:
-    """Return the names PEFT shall match: last parts, or whole names where those match too much."""
-    check_modules(model, modules)
-    last = sorted({last_name(name) for name in modules})
-    there = peft_names.linear_features(model)
-    matched = sum(last_name(name) in last for name in there)
-    return last if matched == len(modules) else sorted(modules)
-
-
-def check_modules(model: nn.Module, modules: Mapping[str, Module], where: str = "") -> None:
-    """Refuse an adapter whose modules a base model lacks, or has in another size.
-
-    Args:
-        model: the base model; its shapes are enough.
-        modules: the adapter's.
-        where: what the adapter is called in the error.
-
-    Raises:
-        AdapterError: naming the first such module.
-    """
+def _check_there(model: Any, modules: Mapping[str, Module]) -> None:
     there = peft_names.linear_features(model)
     for name, size in modules.items():
         if there.get(name) != (size.d_in, size.d_out):
             raise AdapterError(
-                f"{where and f'{where}: '}module {name}: the adapter's is {size.d_in} to "
-                f"{size.d_out}, the model has {there.get(name, 'none of that name')}; it was made "
-                "for another base"
+                f"module {name}: the adapter's is {size.d_in} to {size.d_out}, the model has "
+                f"{there.get(name, 'none of that name')}; it was made for another base"
             )
+    taken = taken_for_experts(model, {last_name(name) for name in modules})
+    if taken:
+        raise AdapterError(
+            f"{', '.join(taken)}: PEFT takes modules of this name in the model "
+            f"({model.config.model_type}) for its experts; bake the adapter (lori export --to "
+            "merged) and use the result"
+        )
 
 
 def _compute_dtype(model: Any) -> torch.dtype:
@@ -85,12 +72,78 @@ def _compute_dtype(model: Any) -> torch.dtype:
 
 
 def wear(model: nn.Module, adapter: Adapter) -> Any:
-    """Wrap a base model in a PEFT model that wears an adapter; `.unload()` takes it off again."""
-    wrapped = attach(model, adapter.modules, adapter.A, use_rslora=adapter.use_rslora)
+    """Wrap a base model in a PEFT model that wears an adapter; `.unload()` takes it off again.
+
+    Raises:
+        AdapterError: as `attach`, or if a value is too large for the model's precision.
+    """
+    own = check(model, adapter)
+    modules = {name: adapter.modules[its] for name, its in own.items()}
+    wrapped = attach(model, modules, lambda n: adapter.A(own[n]), use_rslora=adapter.use_rslora)
     for name, layer in peft_names.lora_layers(wrapped).items():
         up = layer.lora_B[peft_names.ADAPTER]
-        up.weight.data = adapter.B(name).to(up.weight.device, up.weight.dtype)
+        values = adapter.B(own[name])
+        up.weight.data = _rounded(values, up.weight, up.weight.dtype, f"B of {name}")
     return wrapped
+
+
+def check(model: Any, adapter: Adapter, where: str = "") -> dict[str, str]:
+    """See that a base model can wear an adapter, and change nothing.
+
+    Args:
+        model: the base model; its shapes are enough.
+        adapter: what it would wear.
+        where: what the adapter is called in the error.
+
+    Returns:
+        The adapter's names of its modules, by the model's own.
+
+    Raises:
+        AdapterError: if the model lacks a module, or has it in another size, or not by itself.
+    """
+    try:
+        own = _own_names(model, adapter.modules)
+        _check_there(model, {name: adapter.modules[its] for name, its in own.items()})
+    except AdapterError as error:
+        raise AdapterError(f"{where}: {error}" if where else str(error)) from None
+    return own
+
+
+def _own_names(model: Any, modules: Mapping[str, Module]) -> dict[str, str]:
+    """Return an adapter's names of modules by the model's own.
+
+    They differ where another release of transformers named the modules, or another class of model
+    was adapted, as the language model of a model of pictures and text.
+    """
+    there = peft_names.linear_features(model)
+    if all(name in there for name in modules):
+        return {name: name for name in modules}
+    names, found = WeightNames(model), dict[str, str]()
+    for name in modules:
+        place = names.module(name)
+        if place is not None and place.operations:
+            raise AdapterError(
+                f"module {name}: the model keeps it in {place.parameter} together with others, "
+                "where it cannot be put on; bake the adapter (lori export --to merged) and use "
+                "the result"
+            )
+        own = name if place is None else place.parameter.removesuffix(".weight")
+        if own in found:
+            raise AdapterError(f"modules {found[own]} and {name} are both {own} in the model")
+        found[own] = name
+    return found
+
+
+def _rounded(values: Tensor, like: Tensor, dtype: torch.dtype, what: str) -> Tensor:
+    """Return values in a dtype, where another tensor is; refuse those too large for it."""
+    values = values.to(like.device, dtype)
+    found = finite.fault(values)
+    if found is not None:
+        raise AdapterError(
+            f"{what} would hold {found} in {str(dtype).removeprefix('torch.')}, the model's "
+            "precision; use model.dtype float32"
+        )
+    return values
 
 
 def make_trainable(

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from lori_core import base_files
-from lori_core.errors import AdapterError, InputError
+from lori_core import base_files, base_tensors, finite
+from lori_core.base_tensors import Target
+from lori_core.errors import AdapterError, InputError, ModelError
 from lori_core.files import replaced_folder, write_json
-from lori_core.tensor_file import DTYPES, TensorFile
+from lori_core.tensor_file import DTYPES, Entry, TensorFile
 
 #: Numbers in a block: as float32 they stay in a core's share of the cache, and a product of this
 #: size is nearly as fast as a larger one.
@@ -63,6 +64,7 @@ class Baked(NamedTuple):
 class _Sum(NamedTuple):
     """What is added to a block of rows: scaling·left@right."""
 
+    name: str  # of the stored weight
     dtype: torch.dtype  # of the stored weight
     left: Tensor  # [rows, r]
     right: Tensor  # [r, columns]
@@ -82,8 +84,6 @@ def bake(
     out: Path,
     modules: Mapping[str, tuple[int, int]],
     update: Callable[[str], Update],
-    *,
-    fan_in_fan_out: bool = False,
 ) -> Baked:
     """Write a model folder that is a base model with an adapter added to its weights.
 
@@ -97,16 +97,17 @@ def bake(
         modules: (d_in, d_out) by module, named as in the transformers model.
         update: returns a module's update. Called from this thread, once for each module, in the
             order of the files; a few results are held at a time.
-        fan_in_fan_out: the base keeps these weights as [d_in, d_out], as GPT-2's `Conv1D` does.
 
     Raises:
         InputError: for an `out` that is not free.
-        ModelError: for a base that is incomplete, damaged or quantised.
-        AdapterError: for a module that the base lacks, or that has another shape there.
+        ModelError: for a base that is incomplete, damaged or quantised, or holds NaN or infinity
+            where the adapter is added.
+        AdapterError: for a module that the base lacks, or that has another shape there, and for a
+            sum that is too large for the base's dtype.
     """
     _check_out(base, out)
     files = [base_files.opened(path) for path in base_files.weight_files(base)]
-    targets = base_files.targets(base, files, modules, fan_in_fan_out)
+    targets = base_tensors.targets(base, files, modules)
     others = base_files.other_files(base)
     with replaced_folder(out) as work, _one_thread_each(), ThreadPoolExecutor(_THREADS) as pool:
         for path in others:
@@ -115,7 +116,7 @@ def bake(
             shutil.copyfile(path, copy)
         scratch = _Scratch()
         for file in files:
-            blocks = _blocks(file, targets, update, fan_in_fan_out)
+            blocks = _blocks(file, targets, update)
             _write_file(work / file.path.name, file, blocks, pool, scratch)
     return Baked(len(targets), sum(file.size for file in files))
 
@@ -135,9 +136,8 @@ def _check_out(base: Path, out: Path) -> None:
 
 def _blocks(
     file: TensorFile,
-    targets: Mapping[str, str],
+    targets: Mapping[str, Target],
     update: Callable[[str], Update],
-    fan_in_fan_out: bool,
 ) -> Iterator[_Block]:
     """Yield blocks that cover a file from its first byte to its last."""
     position = 0
@@ -145,7 +145,7 @@ def _blocks(
         if name not in targets or entry.start == entry.stop:
             continue
         yield from _runs(position, entry.start)
-        whole = _sum(targets[name], DTYPES[entry.dtype], update, entry.shape, fan_in_fan_out)
+        whole = _sum(name, targets[name], entry, update)
         rows, columns = entry.shape
         step = max(1, _NUMBERS // columns)
         width = columns * whole.dtype.itemsize
@@ -161,21 +161,15 @@ def _runs(start: int, stop: int) -> Iterator[_Block]:
         yield _Block(position, min(stop, position + _RUN), None)
 
 
-def _sum(
-    module: str,
-    dtype: torch.dtype,
-    update: Callable[[str], Update],
-    shape: tuple[int, ...],
-    fan_in_fan_out: bool,
-) -> _Sum:
-    A, B, scaling = update(module)
-    left, right = (A.T, B.T) if fan_in_fan_out else (B, A)
-    if (left.shape[0], right.shape[1]) != shape or left.shape[1] != right.shape[0]:
+def _sum(name: str, target: Target, entry: Entry, update: Callable[[str], Update]) -> _Sum:
+    A, B, scaling = update(target.module)
+    left, right = (A.T, B.T) if target.transposed else (B, A)
+    if (left.shape[0], right.shape[1]) != entry.shape or left.shape[1] != right.shape[0]:
         raise AdapterError(
-            f"{module}: A is {list(A.shape)} and B is {list(B.shape)}; they do not make "
-            f"{list(shape)}"
+            f"{target.module}: A is {list(A.shape)} and B is {list(B.shape)}; they do not make "
+            f"{list(entry.shape)}"
         )
-    return _Sum(dtype, left, right, scaling)
+    return _Sum(name, DTYPES[entry.dtype], left, right, scaling)
 
 
 @contextmanager
@@ -252,7 +246,26 @@ def _pass_on(file: TensorFile, output: _Output, block: _Block, scratch: _Scratch
         values = stored.view(added.dtype).view(-1, added.right.shape[1])
         weight = weight.view(values.shape).copy_(values)
         values.copy_(_add(weight, added))
+        if finite.fault(values) is not None:
+            raise _not_finite(file, block, added)
     output.write(data, block.start)
+
+
+def _not_finite(file: TensorFile, block: _Block, added: _Sum) -> InputError:
+    """Return whose fault it is that a sum is not finite: the base's, or the adapter's."""
+    stored = torch.empty(block.stop - block.start, dtype=torch.uint8)
+    file.read_into(block.start, stored.numpy().data)
+    found = finite.fault(stored.view(added.dtype))
+    if found is not None:
+        return ModelError(
+            f"{file.path}: {added.name} holds {found}: weights must be finite numbers; bring the "
+            "base model anew"
+        )
+    dtype = str(added.dtype).removeprefix("torch.")
+    return AdapterError(
+        f"{added.name} would hold infinity in {dtype}, the base's precision, with the adapter in "
+        "it; bake into the base in a wider one"
+    )
 
 
 def _add(weight: Tensor, added: _Sum) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lori_core import attaching, models, peft_names
+from lori_core import attaching, models
 from lori_core.adapter import NAME_IT, Adapter, check_base
 from lori_core.base_identity import HUB_ID, VOUCHED, BaseIdentity, Match, match, same_name
 from lori_core.config import ModelSection
@@ -47,9 +47,7 @@ class Base:
     def _fitted(self, adapter: Adapter, name: str, outline: Any) -> Adapter:
         if adapter.base.known:
             return adapter
-        attaching.check_modules(outline, adapter.modules, name)
-        turned = peft_names.fan_in_fan_out(outline, adapter.modules)
-        adapter = replace(adapter, fan_in_fan_out=turned)
+        attaching.check(outline, adapter, name)
         if not self.vouched:
             return adapter
         return replace(adapter, base=self.identity, info=adapter.info | {VOUCHED: True})

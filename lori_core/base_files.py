@@ -1,9 +1,8 @@
-"""The files of a base model's folder: its weights, and which tensor is which module's."""
+"""The files of a base model's folder: those of its weights, and the others."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,6 @@ _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 #: A key of `config.json` that names the file to begin with in the place of these two.
 _NAMED = "transformers_weights"
-_BAKEABLE = ("F32", "F16", "BF16")
 
 #: Weights in other forms, which would be the base's and not the baked ones, and pickles.
 _NOT_COPIED = {
@@ -105,97 +103,3 @@ def _is_copied(base: Path, path: Path) -> bool:
     if path.is_symlink() and not path.exists():
         raise ModelError(f"{path}: a link to a file that is missing")
     return path.is_file()
-
-
-def targets(
-    base: Path,
-    files: Sequence[TensorFile],
-    modules: Mapping[str, tuple[int, int]],
-    fan_in_fan_out: bool,
-) -> dict[str, str]:
-    """Return the tensors that are to be changed, each with its module, all of them checked.
-
-    Raises:
-        AdapterError: for a module that the base lacks, or that has another shape there.
-        ModelError: for weights that are damaged or quantised.
-    """
-    _check_tied(base, modules)
-    places = {name: file for file in files for name in file}
-    by_suffix = _by_suffix(places)
-    found: dict[str, str] = {}
-    for module, (d_in, d_out) in modules.items():
-        name = _tensor_of(module, by_suffix, base)
-        if name in found:
-            raise AdapterError(
-                f"{base}: modules {found[name]} and {module} share the weight {name}"
-            )
-        shape = (d_in, d_out) if fan_in_fan_out else (d_out, d_in)
-        _check_entry(places[name], name, shape)
-        found[name] = module
-    return found
-
-
-def _check_tied(base: Path, modules: Iterable[str]) -> None:
-    """Refuse the output layer of a model whose embedding is the same weight."""
-    config = base / "config.json"
-    if not config.is_file() or not read_json(config).get("tie_word_embeddings"):
-        return
-    for module in modules:
-        if module.rsplit(".", 1)[-1] == "lm_head":
-            raise AdapterError(
-                f"{config}: tie_word_embeddings: {module} shares its weight with the embedding, "
-                "which baking would change too; use the adapter without baking it"
-            )
-
-
-def _check_entry(file: TensorFile, name: str, shape: tuple[int, int]) -> None:
-    from lori_core.tensor_file import DTYPES
-
-    entry = file.entries[name]
-    if entry.dtype not in _BAKEABLE:
-        raise ModelError(
-            f"{file.path}: {name}: stored as {entry.dtype}; a weight must be one of "
-            f"{', '.join(_BAKEABLE)}: use the model that is not quantised"
-        )
-    if entry.shape != shape:
-        raise AdapterError(
-            f"{file.path}: {name}: {list(entry.shape)} in the base, {list(shape)} in the adapter"
-        )
-    if entry.stop - entry.start != shape[0] * shape[1] * DTYPES[entry.dtype].itemsize:
-        raise ModelError(f"{file.path}: damaged: {name} has another size than its shape")
-
-
-def _tensor_of(module: str, by_suffix: Mapping[str, Sequence[str]], base: Path) -> str:
-    """Return the name of a module's weight in the files.
-
-    Checkpoints of a bare model lack the first part of the name (`transformer.` in GPT-2's), those
-    of a larger one have more.
-    """
-    weight = f"{module}.weight"
-    longer = by_suffix.get(weight, [])
-    if weight in longer:
-        return weight
-    shorter = [part for part in _suffixes(weight) if part in by_suffix.get(part, [])]
-    found = [*longer, *shorter]
-    if not found:
-        raise AdapterError(
-            f"{base}: no tensor {weight} in the weight files: the adapter is for another model, "
-            "or the module shares another's weight"
-        )
-    if len(found) > 1:
-        raise AdapterError(f"{base}: {weight} may be any of {', '.join(found)}")
-    return found[0]
-
-
-def _by_suffix(names: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name in names:
-        for suffix in _suffixes(name):
-            found.setdefault(suffix, []).append(name)
-    return found
-
-
-def _suffixes(name: str) -> list[str]:
-    """Return `a.b.weight` and `b.weight` for `a.b.weight`."""
-    parts = name.split(".")
-    return [".".join(parts[start:]) for start in range(len(parts) - 1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 import sys
@@ -12,12 +13,55 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lori_core.errors import DataError, InputError
+from lori_core.errors import DataError, InputError, LoriError
+
+
+def dumps(value: Any, **options: Any) -> str:
+    """Return `json.dumps` of a value; NaN and infinity, which JSON does not have, are refused.
+
+    Raises:
+        LoriError: naming the place of the number.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:
+        for place, number in _not_finite(value, ""):
+            raise LoriError(
+                f"{place or 'the value'} is {number}, which cannot be written as JSON: it must be "
+                "a finite number"
+            ) from None
+        raise
+
+
+def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    """Yield the places, as `metrics.loss`, of numbers that are not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _not_finite(inner, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _not_finite(inner, f"{place}[{number}]")
+
+
+def loads(text: str | bytes) -> Any:
+    """Read JSON; NaN, Infinity and numbers too large for a float are a `ValueError`."""
+    return json.loads(text, parse_constant=_refused, parse_float=_number)
+
+
+def _refused(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON's")
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refused(text)
 
 
 def canonical_json(value: Any) -> str:
     """Return JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def digest(value: Any) -> str:
@@ -97,7 +141,7 @@ def replaced_file(path: Path) -> Iterator[Path]:
 
 def json_text(value: Any) -> str:
     """Return indented JSON with sorted keys and a line's end."""
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -108,7 +152,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; a missing or malformed one is an `InputError` naming file and line."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
@@ -148,7 +192,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 def json_line(value: Any) -> str:
     """Return a value as one line of a JSON-lines file."""
-    return json.dumps(value, ensure_ascii=False) + "\n"
+    return dumps(value, ensure_ascii=False) + "\n"
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:

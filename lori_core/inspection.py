@@ -83,7 +83,10 @@ def _state(path: Path, adapter: Adapter) -> str:
 def _origin(info: dict[str, Any]) -> dict[str, Any]:
     """Return where an adapter came from; of a merge, a line for each parent."""
     recipe = info.get("recipe", {})
-    said = {key: value for key, value in info.items() if key not in ("recipe", "depends")}
+    hidden = ("recipe", "depends", "left_out")
+    said = {key: value for key, value in info.items() if key not in hidden}
+    left_out = [f"{', '.join(p)} ({why})" for why, p in info.get("left_out", {}).items()]
+    said |= {"left out": "; ".join(left_out)} if left_out else {}
     said |= {key: value for key, value in recipe.items() if key not in ("parents", "code")}
     for number, parent in enumerate(recipe.get("parents", []), start=1):
         key = str(parent["content_key"])[:16]

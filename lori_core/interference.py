@@ -16,6 +16,8 @@ from lori_core.errors import AdapterError
 
 #: The probability with which Property 1's bound may fail, for one module.
 DELTA = 0.05
+#: Where ‖ΔW‖² is a smaller share of what its terms come to, they cancel: float64 knows no more.
+_NOTHING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class ModulePair:
 
     Attributes:
         inner: ⟨ΔW_s, ΔW_t⟩_F = scaling_s·scaling_t·Σ (B_sᵀB_t) ⊙ (A_s A_tᵀ).
-        cosine: the inner product over both norms; 0 where one ΔW is 0.
+        cosine: the inner product over both norms, in [-1, 1]; 0 where one ΔW is 0.
         bound: what Property 1 allows |inner| to be, with probability 1 - δ; None where one of the
             A is not drawn from a key, so that nothing is promised.
         entries: how many entries B has here; 0 where the masks cannot be compared.
@@ -42,9 +44,9 @@ class ModulePair:
     collisions: int = 0
 
     @property
-    def expected(self) -> float:
-        """How many entries two independent masks of these sizes would both keep."""
-        return self.kept[0] * self.kept[1] / self.entries if self.entries else math.nan
+    def expected(self) -> float | None:
+        """How many entries two independent masks would both keep; None without such masks."""
+        return self.kept[0] * self.kept[1] / self.entries if self.entries else None
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,13 @@ class _Side:
     @classmethod
     def of(cls, adapter: Adapter, module: str) -> _Side:
         A, B = adapter.A(module).double(), adapter.B(module).double()
-        square = float(((B.T @ B) * (A @ A.T)).sum())
+        terms = (B.T @ B) * (A @ A.T)
+        square = float(terms.sum())
+        if square <= _NOTHING * float(terms.abs().sum()):
+            square = 0.0
         kept = None if adapter.mask is None else adapter.mask.of(module)
         scaling = adapter.scaling(module)
-        norm = abs(scaling) * math.sqrt(max(0.0, square))
+        norm = abs(scaling) * math.sqrt(square)
         return cls(A, B, scaling, norm, bool(adapter.blocks), kept)
 
 
@@ -75,14 +80,15 @@ def module_pair(first: Adapter, second: Adapter, module: str) -> ModulePair:
 
 def _pair(s: _Side, t: _Side) -> ModulePair:
     scaling = s.scaling * t.scaling
-    inner = scaling * float(((s.B.T @ t.B) * (s.A @ t.A.T)).sum())
     norms = s.norm * t.norm
+    inner = scaling * float(((s.B.T @ t.B) * (s.A @ t.A.T)).sum()) if norms else 0.0
     bound = None
     if s.keyed and t.keyed:
         pairs = s.A.shape[0] * t.A.shape[0]
         gram = math.sqrt(pairs) * math.sqrt(2 * math.log(2 * pairs / DELTA) / s.A.shape[1])
         bound = abs(scaling) * float(s.B.norm()) * float(t.B.norm()) * gram
-    facts = (inner, inner / norms if norms else 0.0, bound)
+    cosine = max(-1.0, min(1.0, inner / norms)) if norms else 0.0
+    facts = (inner, cosine, bound)
     if s.kept is None or t.kept is None or s.kept.size != t.kept.size:
         return ModulePair(*facts)
     both = s.kept & t.kept

@@ -55,8 +55,8 @@ def _chunk_losses(model: Any, inputs: Mapping[str, Any], reduction: Reduction) -
         if changes_logits(base):
             logits: Tensor = model(input_ids=ids, use_cache=False).logits[:, :-1][wanted]
             return [_nll(logits, targets, reduction)]
-        backbone = getattr(base, base.base_model_prefix)
-        hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][wanted]
+        states = packed.backbone(base)(input_ids=ids, use_cache=False).last_hidden_state
+        hidden = states[:, :-1][wanted]
     head = base.get_output_embeddings()
     if type(head) is nn.Linear and not any(p.requires_grad for p in head.parameters()):
         losses: Tensor = _FrozenHead.apply(head, hidden, targets)
@@ -115,7 +115,8 @@ def _softmax(logits: Tensor, targets: Tensor, losses: Tensor) -> Tensor:
 
 def changes_logits(base: Any) -> bool:
     """Say whether a model's config has it change logits after `lm_head`."""
-    return any(getattr(base.config, name, None) for name in _LOGIT_CHANGES)
+    config = base.config.get_text_config()
+    return any(getattr(config, name, None) for name in _LOGIT_CHANGES)
 
 
 def _chunk_loss(head: nn.Module, states: Tensor, targets: Tensor, reduction: Reduction) -> Tensor:

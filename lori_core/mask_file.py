@@ -7,14 +7,13 @@ that no bit of it can change unseen. Version 1 had none; it is read for ever.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lori_core.errors import AdapterError
-from lori_core.files import NO_DIGITS, is_sealed, replaced_file, seal
+from lori_core.files import NO_DIGITS, dumps, is_sealed, loads, replaced_file, seal
 from lori_core.mask import Mask
 from lori_core.tensor_file import Spec, TensorFile, write
 
@@ -27,8 +26,8 @@ def save(mask: Mask, facts: dict[str, Any], path: Path) -> None:
     metadata = {
         "format": FORMAT,
         "sha256": NO_DIGITS,
-        "shapes": json.dumps([[name, *shape] for name, shape in mask.shapes.items()]),
-        "facts": json.dumps(facts),
+        "shapes": dumps([[name, *shape] for name, shape in mask.shapes.items()]),
+        "facts": dumps(facts),
     }
     bits = torch.from_numpy(mask.bits)
     with replaced_file(path) as work:
@@ -59,9 +58,9 @@ def _read(file: TensorFile) -> tuple[Mask, dict[str, Any]]:
         raise AdapterError(f"{file.path}: format {said.get('format')!r} is no mask's ({known})")
     if said["format"] != _FIRST or "sha256" in said:
         _check_digits(file.path, said["sha256"])
-    modules = json.loads(said["shapes"])
+    modules = loads(said["shapes"])
     shapes = {name: (int(rows), int(columns)) for name, rows, columns in modules}
-    facts: dict[str, Any] = json.loads(said["facts"])
+    facts: dict[str, Any] = loads(said["facts"])
     size = -(-sum(rows * columns for rows, columns in shapes.values()) // 8)
     if file.spec("mask") != Spec(torch.uint8, (size,)):
         raise AdapterError(f"{file.path}: damaged: the mask is not of {size} bytes")

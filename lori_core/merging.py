@@ -6,6 +6,7 @@ is what makes it, one module in memory at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +53,9 @@ def merge(
     check_options(method, options)
     if len(weights) != len(adapters) or not adapters:
         raise InputError(f"{len(weights)} weights for {len(adapters)} adapters; give one each")
+    for weight in weights:
+        if not math.isfinite(weight):
+            raise InputError(f"weight {weight} is not a finite number")
     _check_alike(adapters)
     return _Merge(method, adapters, weights, options).adapter()
 
@@ -80,7 +84,6 @@ class _Merge:
         self._last: tuple[str, Tensor, Tensor] | None = None
 
     def adapter(self) -> Adapter:
-        first = self.adapters[0]
         matched = sorted({target for adapter in self.adapters for target in adapter.targets})
         return Adapter(
             base=_base(self.adapters),
@@ -94,7 +97,7 @@ class _Merge:
                 "recipe": recipe(self.name, self.adapters, self.weights, self.options),
                 **_unproved(self.adapters),
             },
-            fan_in_fan_out=first.fan_in_fan_out,
+            fan_in_fan_out=any(adapter.fan_in_fan_out for adapter in self.adapters),
             matched_by=tuple(matched),
         )
 
@@ -202,10 +205,6 @@ def _unproved(adapters: Sequence[Adapter]) -> dict[str, list[int]]:
 
 def _check_alike(adapters: Sequence[Adapter]) -> None:
     check_one_base({f"adapter {number}": a for number, a in enumerate(adapters, start=1)})
-    first = adapters[0]
-    for adapter in adapters[1:]:
-        if adapter.fan_in_fan_out != first.fan_in_fan_out:
-            raise AdapterError("adapters of different base models: only one has fan_in_fan_out")
     sizes: dict[str, tuple[int, int]] = {}
     for adapter in adapters:
         for name, module in adapter.modules.items():

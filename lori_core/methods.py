@@ -124,7 +124,8 @@ def _vera(lori: LoriSection, options: VeraOptions) -> Any:
 def _ia3(lori: LoriSection, options: Ia3Options) -> Any:
     from peft import IA3Config
 
-    wanted = [name for name in options.feedforward_modules if name in lori.target_modules]
+    inner = options.feedforward_modules
+    wanted = [target for target in lori.target_modules if target.rsplit(".", 1)[-1] in inner]
     return IA3Config(feedforward_modules=wanted, **_common(lori))
 
 
@@ -254,9 +255,8 @@ def build(name: str, model: nn.Module, lori: LoriSection, chosen: Strict) -> Any
 
     Raises:
         ConfigError: for a target module that the base does not have.
+        AdapterError: for one that PEFT cannot adapt.
     """
-    from peft import get_peft_model
-
     from lori_core import peft_names
 
     method = METHODS[name]
@@ -269,9 +269,7 @@ def build(name: str, model: nn.Module, lori: LoriSection, chosen: Strict) -> Any
         # VeRA's projections are drawn again from their seed, so a file need not hold them.
         warnings.filterwarnings("ignore", message="Specified to not save vera_A")
         config = method.config(lori, chosen)
-    if hasattr(config, "fan_in_fan_out"):
-        config.fan_in_fan_out = peft_names.fan_in_fan_out(model, modules)
-    wrapped: Any = get_peft_model(model, config)
+    wrapped = peft_names.injected(model, config, modules)
     for parameter, values in wrapped.named_parameters():
         if any(part in parameter.split(".") for part in method.frozen):
             values.requires_grad_(False)

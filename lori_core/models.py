@@ -237,16 +237,12 @@ def load(section: ModelSection, folder: Path) -> Any:
         options = {"dtype": getattr(torch, section.dtype)}
         options["quantization_config"] = _quantization(section.quantization, options["dtype"])
         options["device_map"] = {"": device()}
+    options |= {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
-            folder,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
+            folder, output_loading_info=True, **options
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{folder}: cannot be loaded: {_first_line(error)}") from None
     missing = sorted(found["missing_keys"])
     if missing:
@@ -275,12 +271,19 @@ def configuration(folder: Path) -> Any:
 
 
 def outline(folder: Path) -> Any:
-    """Return the model on the meta device: its modules and shapes, without values or memory."""
+    """Return the model on the meta device: its modules and shapes, without values or memory.
+
+    Raises:
+        ModelError: for a config that is missing, damaged, or of no causal language model.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(configuration(folder), trust_remote_code=False)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(configuration(folder), trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{folder}: cannot be read: {_first_line(error)}") from None
 
 
 def device() -> str:

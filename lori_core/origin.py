@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lori_core.errors import AdapterError
-from lori_core.files import checksum_fits, digest
+from lori_core.files import checksum_fits, digest, loads
 
 Kind = Literal["adapter", "merged adapter", "full model", "mask"]
 #: The most bytes of a safetensors header that are read; the longest mask's is a few kilobytes.
@@ -135,7 +135,7 @@ def of_mask(content: bytes, where: str) -> Origin:
         raise AdapterError(f"{where}: not a safetensors file, or damaged at bytes 0-7")
     header = _json(content[8 : 8 + length], where)
     try:
-        facts = json.loads(header["__metadata__"]["facts"])
+        facts = loads(header["__metadata__"]["facts"])
         calibration = str(facts["calibration"])
     except (KeyError, TypeError, ValueError):
         raise AdapterError(f"{where}: damaged: its metadata is not readable") from None
@@ -165,7 +165,7 @@ def mask_fits(content: bytes) -> bool:
 
 def _json(content: bytes, where: str) -> dict[str, Any]:
     try:
-        said = json.loads(content)
+        said = loads(content)
     except ValueError:
         raise AdapterError(f"{where}: damaged: its JSON is not readable") from None
     if not isinstance(said, dict):

@@ -182,10 +182,16 @@ def attending(base: Any) -> Iterator[None]:
         base.set_attn_implementation(before)
 
 
+def backbone(base: Any) -> Any:
+    """Return the part of a causal language model that gives hidden states."""
+    # Some language models of larger ones keep the larger one's prefix.
+    own = getattr(base, base.base_model_prefix, None)
+    return base.model if own is None else own
+
+
 def hidden_states(base: Any, inputs: Mapping[str, Any]) -> Tensor:
     """Return the last hidden state of each node of a packed batch, [T, features]."""
-    backbone = getattr(base, base.base_model_prefix)
-    states: Tensor = backbone(
+    states: Tensor = backbone(base)(
         input_ids=inputs["input_ids"],
         position_ids=inputs["position_ids"],
         use_cache=False,
@@ -214,7 +220,7 @@ def suits(base: Any) -> str | None:
     base.eval()
     try:
         plain = [
-            getattr(base, base.base_model_prefix)(
+            backbone(base)(
                 input_ids=torch.tensor([item.prompt + item.target], device=device), use_cache=False
             ).last_hidden_state[0]
             for item in _TRIAL

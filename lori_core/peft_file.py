@@ -164,6 +164,7 @@ def import_peft(folder: Path) -> Adapter:
     config = peft_config.read(folder)
     file = TensorFile(_weights(folder))
     keys = _module_keys(file)
+    file.check_finite()
     modules = {name: _module(file, name, pair, config) for name, pair in keys.items()}
     origin = _recorded(file)
     dtype = _widest(file)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lori_core import attaching, models, peft_names, source_code
-from lori_core.adapter import Adapter, ProjectionBlock, draw, pack, uniform
+from lori_core import attaching, finite, models, peft_names, source_code
+from lori_core.adapter import Adapter, ProjectionBlock, draw, last_name, pack, uniform
 from lori_core.base_identity import BaseIdentity
 from lori_core.config import HOW, Params, TrainingSection
 from lori_core.data import limits
@@ -43,6 +44,15 @@ class Session:
     """How many parameters the base model has."""
     fan_in_fan_out: bool
     """Whether the base keeps its weights as [d_in, d_out]."""
+    matched_by: tuple[str, ...] = ()
+    """The names by which PEFT finds the modules, where the last parts mean others, too."""
+    left_out: Mapping[str, list[str]] = field(default_factory=dict)
+    """Parts of the base that have modules of the targets' names but get no adapter, by the reason.
+    """
+
+    def said(self) -> dict[str, Any]:
+        """Return what an adapter remembers of the session besides its base and modules."""
+        return {"left_out": dict(self.left_out)} if self.left_out else {}
 
 
 def open_session(params: Params, *, training: bool = True, scoring: bool = True) -> Session:
@@ -64,8 +74,22 @@ def open_session(params: Params, *, training: bool = True, scoring: bool = True)
     model = models.load(params.model, folder)
     targets = params.lori.target_modules if training else ()
     modules = peft_names.target_shapes(model, targets)
-    turned = peft_names.fan_in_fan_out(model, modules)
-    return Session(params, identity, model, tokenizer, modules, model.num_parameters(), turned)
+    left_out = peft_names.left_out(model, targets)
+    for why, parts in left_out.items():
+        said = f"lori.target_modules: no adapter in {', '.join(parts)}: {why}"
+        print(said, file=sys.stderr, flush=True)
+    matched = peft_names.targets_of(model, modules)
+    return Session(
+        params,
+        identity,
+        model,
+        tokenizer,
+        modules,
+        model.num_parameters(),
+        peft_names.fan_in_fan_out(model, modules),
+        matched_by=() if set(matched) == set(map(last_name, modules)) else tuple(matched),
+        left_out=left_out,
+    )
 
 
 @dataclass(frozen=True)
@@ -164,7 +188,7 @@ def run_phase(
 
     Raises:
         DataError: if the task has no training examples with a target.
-        DivergedError: at a loss that is not finite.
+        DivergedError: at a loss or gradient that is not finite, or values that end so.
     """
     rows, data = training_rows(session, phase.task, phase.section)
     depends = depends_on(session, _facts(phase), data, phase.code)
@@ -196,6 +220,7 @@ def run_phase(
         measure(model.eval())
     B = attaching.trained_B(model, positions, phase.start)
     dtype = getattr(torch, lori.values_dtype)
+    finite.check_trained(((f"B of {name}", b.to(dtype)) for name, b in B.items()), phase.stage)
     adapter = Adapter(
         base=session.base,
         modules=modules,
@@ -210,8 +235,10 @@ def run_phase(
             "content_key": key,
             "parents": list(phase.parents),
             "depends": depends,
+            **session.said(),
         },
         fan_in_fan_out=session.fan_in_fan_out,
+        matched_by=session.matched_by,
     )
     return adapter, result
 

@@ -22,6 +22,7 @@ NEUTRAL = (
     "errors.py",
     "evaluation/__init__.py",
     "experiments/__init__.py",
+    "finite.py",
     "process.py",
     "progress.py",
     "report/__init__.py",
@@ -44,6 +45,14 @@ CONFIG = (
     "files.py",
     "phases.py",
     "validation.py",
+)
+#: The modules of a base model that are adapted, and their names.
+MODULES = (
+    "fused_experts.py",
+    "linear_maps.py",
+    "peft_names.py",
+    "text_part.py",
+    "weight_names.py",
 )
 #: Adapters in memory and on disk.
 ADAPTERS = (
@@ -78,7 +87,7 @@ SESSION = (
     "models.py",
     "packed.py",
     "parallel.py",
-    "peft_names.py",
+    *MODULES,
     "plain_attention.py",
     "pointwise.py",
     "precision.py",
@@ -222,7 +231,7 @@ STAGES: dict[str, Stage] = {
             *MERGING,
             "peft_config.py",
             "peft_file.py",
-            "peft_names.py",
+            *MODULES,
             "stages/adapter_facts.py",
             "stages/merge.py",
             "stages/results.py",
@@ -238,7 +247,7 @@ STAGES: dict[str, Stage] = {
             *ADAPTERS,
             "interference.py",
             "methods.py",
-            "peft_names.py",
+            *MODULES,
             "stages/interference.py",
             "stages/results.py",
         ),
@@ -305,41 +314,3 @@ STAGES: dict[str, Stage] = {
 def keys(stage: str, item: str | None) -> list[str]:
     """Return the keys of `params.yaml` that a stage depends on, for one of its items."""
     return [key.format(item=item) for key in STAGES[stage].params]
-
-
-#: What the points of the experiments depend on besides their settings, by kind.
-_POINT = (
-    *ADAPTERS,
-    "experiments/points.py",
-    "experiments/results.py",
-    "peft_config.py",
-    "peft_file.py",
-    "peft_names.py",
-    "tuned.py",
-)
-_MEASURING = ("experiments/measuring.py", "interference.py", "structure.py")
-POINTS: dict[str, tuple[str, ...]] = {
-    "train": (
-        *_POINT,
-        *CALIBRATION,
-        *TUNING,
-        "continual.py",
-        "evaluation/decoding.py",
-        "evaluation/generation.py",
-        "evaluation/held_out.py",
-        "experiments/training.py",
-    ),
-    "score": (*_POINT, *SCORING, *MERGING, "experiments/scoring.py"),
-    "map": (*_POINT, *CONFIG, *_MEASURING),
-    "orthogonality": (*_POINT, *CONFIG, *_MEASURING),
-    "collect": (
-        *_POINT,
-        *CONFIG,
-        "data/example.py",
-        "models.py",
-        "precision.py",
-        "data/pulled.py",
-        "experiments/collecting.py",
-    ),
-    "report": ("data/answers.py", "data/example.py", "evaluation", "files.py", "report"),
-}

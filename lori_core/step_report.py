@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 from transformers import TrainerCallback
 
+from lori_core.errors import DivergedError
 from lori_core.memory import memory_gb
 from lori_core.progress import bar
 from lori_core.tracking import RunTracker
@@ -42,6 +44,12 @@ class StepReport(TrainerCallback):
         }
         if "grad_norm" in logs:
             row["grad_norm"] = float(logs["grad_norm"])
+            if not math.isfinite(row["grad_norm"]):  # before this step's checkpoint is written
+                raise DivergedError(
+                    f"training step {state.global_step}: the gradient's norm is "
+                    f"{row['grad_norm']}; lower training.learning_rate (the last good checkpoint "
+                    "is kept)"
+                )
         self.tracker.metrics(row, step=state.global_step)
         self.progress.set_postfix(loss=f"{logs['loss']:.3g}", refresh=False)
         self.progress.update(state.global_step - self.progress.n)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lori_core import finite
 from lori_core.errors import AdapterError
 
 DTYPES = {
@@ -135,6 +136,15 @@ class TensorFile(Mapping[str, Tensor]):
                 raise AdapterError(f"{self.path}: cut off while it was being read")
             done += count
 
+    def check_finite(self) -> None:
+        """Read each tensor once, one in memory at a time, and refuse NaN and infinity.
+
+        Raises:
+            AdapterError: naming the file and the tensor.
+        """
+        for name in self:
+            check_finite(self[name], f"{self.path}: {name}")
+
     def __iter__(self) -> Iterator[str]:
         """Iterate over the tensors' names, in the header's order."""
         return iter(self.entries)
@@ -162,6 +172,20 @@ class Renamed(Mapping[str, Tensor]):
     def __len__(self) -> int:
         """Return the number of names."""
         return len(self.keys_in_file)
+
+
+def check_finite(tensor: Tensor, where: str) -> None:
+    """Refuse a stored tensor that holds NaN or infinity.
+
+    Raises:
+        AdapterError: beginning with `where`.
+    """
+    found = finite.fault(tensor)
+    if found is not None:
+        raise AdapterError(
+            f"{where} holds {found}: weights must be finite numbers; restore the file, or train "
+            "it again"
+        )
 
 
 def _entry(item: Mapping[str, Any], data: int) -> Entry:
@@ -195,6 +219,7 @@ def write(
         metadata: free text by name.
 
     Raises:
+        AdapterError: for a tensor that holds NaN or infinity.
         ValueError: if a tensor is not what its spec said.
     """
     if sys.byteorder != "little":
@@ -206,6 +231,12 @@ def write(
         for (name, spec), tensor in zip(specs.items(), tensors, strict=True):
             if tensor.dtype != spec.dtype or tuple(tensor.shape) != spec.shape:
                 raise ValueError(f"{name}: {tensor.dtype} {tuple(tensor.shape)}, not {spec}")
+            found = finite.fault(tensor)
+            if found is not None:
+                raise AdapterError(
+                    f"{name} would hold {found} in {str(spec.dtype).removeprefix('torch.')}; use "
+                    "smaller weights, or a wider precision"
+                )
             file.write(_bytes_of(tensor.detach().cpu().contiguous()))
 
 

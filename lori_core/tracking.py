@@ -6,12 +6,13 @@ A row is `{"type": …, "time": unix seconds, …}`; the first is `start`, the l
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+from lori_core.files import dumps
 
 #: The environment variable that says where a stage writes its rows (a file).
 ROWS_VARIABLE = "LORI_ROWS"
@@ -95,7 +96,7 @@ class FileTracker:
     def _write(self, kind: str, **fields: Any) -> None:
         row = {"type": kind, "time": time.time(), **fields}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, default=str) + "\n")
+            file.write(dumps(row, default=str) + "\n")
 
     def start(self, stage: str) -> None:
         self._write("start", stage=stage, pid=os.getpid(), where=where())

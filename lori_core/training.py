@@ -299,7 +299,7 @@ def train(
         recipe: what the method does in a way of its own.
 
     Raises:
-        DivergedError: at a loss that is not finite; the last good checkpoint stays.
+        DivergedError: at a loss or gradient that is not finite; the last good checkpoint stays.
     """
     logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
     counted_rows = counts(rows)

@@ -97,6 +97,7 @@ def load(folder: Path) -> Tuned:
     if content.get("config", written) != written:
         raise AdapterError(f"{path}: missing, or not what was written; make it again")
     tensors = TensorFile(weights)
+    tensors.check_finite()
     base = BaseIdentity.of(content["base"], str(folder / JSON_FILE))
     return Tuned(base, tensors, config, content["info"])
 
@@ -182,15 +183,18 @@ def _swapped(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         AdapterError: the model has others, or of other shapes; then nothing is put in.
     """
-    before = {}
-    for name, parameter in model.named_parameters():
-        shape = tuple(tensors[name].shape) if name in tensors else "none of that name"
+    parameters, before = dict(model.named_parameters()), {}
+    for name in sorted(parameters.keys() ^ tensors.keys()):
+        lacks = "base" if name in tensors else "adapter"
+        raise AdapterError(f"the {lacks} has no {name}; all weights were trained on another base")
+    for name, parameter in parameters.items():
+        shape = tuple(tensors[name].shape)
         if shape != tuple(parameter.shape):
             raise AdapterError(
                 f"weight {name}: the base's is {tuple(parameter.shape)}, what was trained has "
                 f"{shape}; it was made for another base"
             )
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters.items():
         before[name] = parameter.data
         parameter.data = tensors[name].to(parameter.device, parameter.dtype)
     return before

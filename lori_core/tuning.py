@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lori_core import methods, peft_names
+from lori_core import finite, methods, peft_names
 from lori_core.adapter import Adapter, Module, check_base
 from lori_core.config import HOW, TrainingSection
 from lori_core.errors import AdapterError
@@ -27,7 +27,7 @@ from lori_core.session import (
 )
 from lori_core.stage_dependencies import TUNING
 from lori_core.tracking import RunTracker
-from lori_core.training import Recipe, TrainingResult, train
+from lori_core.training import Recipe, TrainingResult, train, trainable
 from lori_core.tuned import Tuned
 
 #: A and B, float32, by module.
@@ -70,7 +70,7 @@ def tune(
         ConfigError: for options that the method does not have.
         AdapterError: for a start that the method cannot go on from.
         DataError: if the task has no training examples with a target.
-        DivergedError: at a loss that is not finite.
+        DivergedError: at a loss or gradient that is not finite, or values that end so.
     """
     lori = session.params.lori
     chosen = methods.options(tuning.method, tuning.options, f"tasks.{tuning.task}.method")
@@ -122,7 +122,9 @@ def tune(
         "content_key": key,
         "parents": facts["parents"],
         "depends": depends,
+        **session.said(),
     }
+    finite.check_trained(trainable(model).items(), tuning.stage)
     if METHODS[tuning.method].result == "low-rank":
         return _adapter(session, model, tuning.method, first, info), result
     return _tuned(session, model, tuning.method, compute, info), result
@@ -255,6 +257,7 @@ def _adapter(
         stored={name: A for name, (A, _) in factors.items()},
         info=info,
         fan_in_fan_out=session.fan_in_fan_out,
+        matched_by=session.matched_by,
     )
 
 

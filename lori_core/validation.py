@@ -37,9 +37,11 @@ ItemName = Annotated[str, AfterValidator(_item_name)]
 
 
 class Strict(BaseModel):
-    """A section: unknown keys are errors, values do not change after reading."""
+    """A section: unknown keys are errors, numbers finite; values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 def first_error(error: ValidationError, root: type[BaseModel], prefix: str = "") -> str:
@@ -51,7 +53,9 @@ def first_error(error: ValidationError, root: type[BaseModel], prefix: str = "")
         where = ".".join(part for part in path if part != "[key]")
         return f"{where}: {text}" if where else text
     # A union repeats the error for each member and adds the member's name: keep the real keys.
-    shown = ".".join([prefix] * bool(prefix) + [part for part in path if part.islower()])
+    shown = ".".join(
+        [prefix] * bool(prefix) + [part for part in path if part.islower() and part != "float"]
+    )
     if first["type"] == "extra_forbidden":
         known = _known_keys(root, path[:-1])
         return f"{shown}: unknown key{nearest(path[-1], known)} (allowed: {', '.join(known)})"

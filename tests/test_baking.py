@@ -94,7 +94,7 @@ def test_a_baked_model_computes_what_the_adapted_one_does(
     turned = peft_names.fan_in_fan_out(model, modules)
     updates = updates_of(modules, density)
     before = logits(model)
-    done = bake(folder, tmp_path / "out", modules, updates.__getitem__, fan_in_fan_out=turned)
+    done = bake(folder, tmp_path / "out", modules, updates.__getitem__)
     assert done == Baked(len(modules), (folder / "model.safetensors").stat().st_size)
     expected = logits(adapted(model, updates, turned))
     found = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32))
@@ -243,18 +243,23 @@ def renamed(path: Path, rename: Mapping[str, str]) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize("rename", [{"model.": ""}, {"model.": "language_model.model."}])
-def test_names_with_another_beginning_are_found(
-    rename: dict[str, str], base: Path, modules: Modules, tmp_path: Path
+def test_the_weights_of_a_bare_model_are_found(
+    base: Path, modules: Modules, tmp_path: Path
 ) -> None:
-    renamed(base / "model.safetensors", rename)
+    renamed(base / "model.safetensors", {"model.": ""})
     updates = updates_of(modules)
     bake(base, tmp_path / "out", modules, updates.__getitem__)
     before = load_file(base / "model.safetensors")
     after = load_file(tmp_path / "out" / "model.safetensors")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    new = rename["model."]
-    assert changed == {f"{new}{name.removeprefix('model.')}.weight" for name in modules}
+    assert changed == {f"{name.removeprefix('model.')}.weight" for name in modules}
+
+
+def test_weights_under_names_that_transformers_would_not_read_are_refused(
+    base: Path, modules: Modules
+) -> None:
+    renamed(base / "model.safetensors", {"model.": "language_model.model."})
+    refused(AdapterError, r"no tensor model\.layers\.0\.mlp\.up_proj\.weight", base, modules)
 
 
 def test_each_update_is_asked_for_once_in_this_thread(
@@ -381,16 +386,15 @@ def test_modules_that_do_not_fit_are_refused(base: Path, modules: Modules) -> No
         base,
         {up: (65, 128)},
     )
-    same = {up: (64, 128), f"other.{up}": (64, 128)}
-    refused(AdapterError, f"{up} and other.{up} share the weight {up}.weight", base, same)
-    two = {**load_file(base / "model.safetensors"), "vision.a.weight": torch.zeros(1, 1)}
-    save_file(two | {"text.a.weight": torch.zeros(1, 1)}, base / "model.safetensors")
-    refused(
-        AdapterError,
-        r"a\.weight may be any of \w+\.a\.weight, \w+\.a\.weight",
-        base,
-        {"a": (1, 1)},
-    )
+    bare = up.removeprefix("model.")
+    same = {up: (64, 128), bare: (64, 128)}
+    refused(AdapterError, f"{up} and {bare} share the weight {up}.weight", base, same)
+    other = {f"other.{up}": (64, 128)}
+    refused(AdapterError, rf"no tensor other\.{up}\.weight .* that a LlamaForCausalLM", base, other)
+    refused(AdapterError, "embed_tokens is no linear map in the base", base, EMBEDDING)
+    two = load_file(base / "model.safetensors")
+    save_file(two | {f"{bare}.weight": two[f"{up}.weight"].clone()}, base / "model.safetensors")
+    refused(AdapterError, rf"up_proj\.weight may be any of {bare}\.weight, {up}", base, modules)
 
 
 def test_a_weight_that_the_embedding_shares_is_refused(base: Path) -> None:
@@ -399,6 +403,8 @@ def test_a_weight_that_the_embedding_shares_is_refused(base: Path) -> None:
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
     refused(AdapterError, r"no tensor lm_head\.weight", base, head)
+    (base / "config.json").write_text(json.dumps({**config, "model_type": "unheard-of"}))
+    refused(ModelError, "base: cannot be read: .*unheard-of", base, head)
 
 
 def test_quantised_and_damaged_bases_are_refused(base: Path, modules: Modules) -> None:
@@ -421,6 +427,7 @@ def test_quantised_and_damaged_bases_are_refused(base: Path, modules: Modules) -
     refused(ModelError, "no weights here", base, modules)
 
 
+EMBEDDING = {"model.embed_tokens": (64, 260)}
 MLP = [f"model.layers.{n}.mlp.{name}" for n in range(2) for name in ("gate_proj", "up_proj")]
 
 

@@ -1,9 +1,10 @@
+import math
 import re
 from pathlib import Path
 
 import pytest
 
-from lori_core.errors import DataError, InputError
+from lori_core.errors import DataError, InputError, LoriError
 from lori_core.files import (
     canonical_json,
     digest,
@@ -17,6 +18,7 @@ from lori_core.files import (
     write_jsonl,
     write_text,
 )
+from lori_core.tracking import FileTracker
 
 
 def test_equal_values_have_equal_digests() -> None:
@@ -154,3 +156,34 @@ def test_files_are_put_back_as_they_were(tmp_path: Path) -> None:
         write_text(absent, "made")
         write_text(tmp_path / "folder" / "other", "somebody else's")
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"metrics": {"loss": [1.0, math.nan]}}, r"metrics\.loss\[1\] is nan, which cannot be"),
+        ({"scores": ({"a": -math.inf},)}, r"scores\[0\]\.a is -inf"),
+        (math.inf, r"(the value|values\.x) is inf"),
+    ],
+)
+def test_json_is_never_written_with_what_json_does_not_have(
+    tmp_path: Path, value: object, message: str
+) -> None:
+    write_json(tmp_path / "x.json", {"a": 1})
+    for write in (
+        lambda: write_json(tmp_path / "x.json", value),
+        lambda: write_jsonl(tmp_path / "x.jsonl", [1, value]),
+        lambda: digest(value),
+        lambda: FileTracker(tmp_path / "rows").tags({"x": value}),  # type: ignore[dict-item]
+    ):
+        with pytest.raises(LoriError, match=message):
+            write()
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_json_with_what_json_does_not_have_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(f'{{"a": {text}}}')
+    with pytest.raises(InputError, match=rf"x\.json: not valid JSON \({text} is no number"):
+        read_json(tmp_path / "x.json")

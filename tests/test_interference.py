@@ -105,3 +105,29 @@ def test_one_update_that_is_nothing_has_no_cosine() -> None:
     )
     (name, *_) = math.modules
     assert module_pair(math, nothing, name).cosine == 0.0
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-15, 1e15])
+def test_factors_whose_product_cancels_have_no_cosine(scale: float) -> None:
+    """A and B are not zero, but B @ A is, up to the rounding of floats."""
+    math = random_adapter(sparsity=None)
+    A = {name: math.A(name)[:1] for name in math.modules}
+    B = {name: scale * math.B(name)[:, :1] for name in math.modules}
+    cancelled = replace(
+        math,
+        blocks=(),
+        stored={n: torch.cat([A[n], A[n] / 3, A[n], A[n] / 3]) for n in A},
+        values={n: torch.cat([B[n], 3 * B[n], -B[n], -3 * B[n]], dim=1).reshape(-1) for n in B},
+    )
+    for name in math.modules:
+        for other in (math, cancelled):
+            found = module_pair(cancelled, other, name)
+            assert (found.inner, found.cosine) == (0.0, 0.0)
+        assert module_pair(math, math, name).cosine == pytest.approx(1.0)
+
+
+def test_no_mask_is_null_in_json(tmp_path: Path) -> None:
+    adapters = {name: random_adapter(key=name, sparsity=None) for name in ("math", "code")}
+    interference_table.write(interference_table.measure(adapters), list(adapters), tmp_path)
+    modules = json.loads((tmp_path / "interference.json").read_text())["modules"]["math+code"]
+    assert {module["expected"] for module in modules.values()} == {None}

@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors"],
+    ["files", "finite"],
     [
         "cache",
-        "files",
         "process",
         "progress",
         "source_code",
@@ -23,11 +23,11 @@ ROWS = [
     ],
     ["parallel"],
     ["config", "origin", "tensor_file", "mask_codec"],
-    ["projection", "base_files"],
-    ["mask", "base_identity", "output_folder"],
+    ["projection", "base_files", "linear_maps", "text_part", "weight_names"],
+    ["mask", "base_identity", "output_folder", "fused_experts"],
     ["mask_file", "structure", "sparse", "peft_names", "models"],
-    ["adapter", "baking", "peft_config"],
-    ["adapter_file", "attaching"],
+    ["adapter", "base_tensors", "peft_config"],
+    ["adapter_file", "attaching", "baking"],
     ["peft_file", "methods", "base_choice"],
     ["plain_attention", "tuned"],
     ["data"],

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lori_core import mask_file
-from lori_core.errors import AdapterError
+from lori_core.errors import AdapterError, LoriError
 from lori_core.mask import Mask, top
 
 SHAPES = {"layers.0.q_proj": (5, 3), "layers.0.é": (4, 3)}
@@ -141,4 +141,16 @@ def test_what_is_no_mask_is_refused(tmp_path: Path) -> None:
         mask_file.load(path)
     path.write_text("not one")
     with pytest.raises(AdapterError, match="not a safetensors file"):
+        mask_file.load(path)
+
+
+def test_a_threshold_that_is_no_number_is_neither_written_nor_read(
+    path: Path, tmp_path: Path
+) -> None:
+    mask, facts = mask_file.load(path)
+    with pytest.raises(LoriError, match="threshold is nan, which cannot be written"):
+        mask_file.save(mask, facts | {"threshold": float("nan")}, tmp_path / "x.safetensors")
+    assert not (tmp_path / "x.safetensors").exists()
+    save_version_1(path, mask, facts=json.dumps(facts | {"threshold": float("nan")}))
+    with pytest.raises(AdapterError, match="damaged: its metadata is not readable"):
         mask_file.load(path)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lori_core import models, peft_names
 from lori_core.config import ModelSection
@@ -61,6 +62,27 @@ def test_padding_uses_a_token_that_exists() -> None:
     model, folder, _ = tiny("gpt2")
     tokenizer = models.load_tokenizer(folder)
     assert 0 <= tokenizer.pad_token_id < model.get_input_embeddings().num_embeddings
+
+
+def test_weights_that_are_not_there_are_not_made_up(tmp_path: Path) -> None:
+    """Under other names transformers would not find them, and draw random ones."""
+    weights = tmp_path / "model.safetensors"
+    tiny("llama")[0].save_pretrained(tmp_path)
+    tensors = load_file(weights)
+    up = "model.layers.1.mlp.up_proj.weight"
+    chosen = section(str(tmp_path), dtype="float32")
+    save_file({name: t for name, t in tensors.items() if name != up}, weights, {"format": "pt"})
+    with pytest.raises(ModelError, match=rf"weight files lack {up} \(1 of the tensors of a Llama"):
+        models.load(chosen, tmp_path)
+    other = {f"language_model.{name}": t for name, t in tensors.items()}
+    save_file(other, weights, {"format": "pt"})
+    with pytest.raises(ModelError, match=r"weight files lack lm_head\.weight \(\d\d of"):
+        models.load(chosen, tmp_path)
+    save_file(tensors | {up: tensors[up][1:].clone()}, weights, {"format": "pt"})
+    with pytest.raises(ModelError, match="cannot be loaded: "):
+        models.load(chosen, tmp_path)
+    save_file(tensors, weights, {"format": "pt"})
+    models.load(chosen, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from imports import closure, file_of
 from ruamel.yaml import YAML
 
 from lori_core import stage_dependencies as table
+from lori_core.experiments import code
 from lori_core.stages.running import STAGES
 
 ROOT = Path(__file__).parent.parent
@@ -18,12 +19,12 @@ DEFINED: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 #: The module that a stage's function, a point of the experiments or a content key starts from.
 CODE: dict[str, tuple[str, Iterable[str]]] = {
     **{name: (STAGES[name].__module__, stage.code) for name, stage in table.STAGES.items()},
-    "point train": ("lori_core.experiments.training", table.POINTS["train"]),
-    "point score": ("lori_core.experiments.scoring", table.POINTS["score"]),
-    "point map": ("lori_core.experiments.measuring", table.POINTS["map"]),
-    "point orthogonality": ("lori_core.experiments.measuring", table.POINTS["orthogonality"]),
-    "point collect": ("lori_core.experiments.collecting", table.POINTS["collect"]),
-    "point report": ("lori_core.report.experiments.page", table.POINTS["report"]),
+    "point train": ("lori_core.experiments.training", code.POINTS["train"]),
+    "point score": ("lori_core.experiments.scoring", code.POINTS["score"]),
+    "point map": ("lori_core.experiments.measuring", code.POINTS["map"]),
+    "point orthogonality": ("lori_core.experiments.measuring", code.POINTS["orthogonality"]),
+    "point collect": ("lori_core.experiments.collecting", code.POINTS["collect"]),
+    "point report": ("lori_core.report.experiments.page", code.POINTS["report"]),
     "key of a phase": ("lori_core.session", table.SESSION),
     "key of a tuned model": ("lori_core.tuning", table.TUNING),
     "key of a merge": ("lori_core.merging", table.MERGING),
@@ -37,16 +38,16 @@ def covers(code: Iterable[str], file: str) -> bool:
 
 @pytest.mark.parametrize("what", CODE)
 def test_all_that_a_stage_imports_is_in_its_code(what: str) -> None:
-    module, code = CODE[what]
+    module, listed = CODE[what]
     used = {file_of(name) for name in closure(module)} - set(table.NEUTRAL)
-    assert {file for file in used if not covers(code, file)} == set()
+    assert {file for file in used if not covers(listed, file)} == set()
 
 
 @pytest.mark.parametrize("what", [name for name in CODE if not name.startswith("key of")])
 def test_a_stage_names_no_code_that_it_does_not_import(what: str) -> None:
-    module, code = CODE[what]
+    module, listed = CODE[what]
     used = {file_of(name) for name in closure(module)}
-    assert {entry for entry in code if not any(covers([entry], file) for file in used)} == set()
+    assert {entry for entry in listed if not any(covers([entry], file) for file in used)} == set()
 
 
 def test_every_neutral_module_is_there() -> None:
@@ -70,8 +71,8 @@ def as_in_dvc(name: str, text: str) -> str:
 @pytest.mark.parametrize("name", table.STAGES)
 def test_dvc_yaml_lists_the_tables_inputs_code_and_parameters(name: str) -> None:
     stage = table.STAGES[name]
-    code = [f"lori_core/{entry}" for entry in sorted(set(stage.code))]
-    expected = [as_in_dvc(name, path) for path in stage.inputs] + code
+    files = [f"lori_core/{entry}" for entry in sorted(set(stage.code))]
+    expected = [as_in_dvc(name, path) for path in stage.inputs] + files
     assert definition(name)["deps"] == expected
     params = sorted(as_in_dvc(name, key) for key in set(stage.params))
     assert sorted(definition(name).get("params", [])) == params

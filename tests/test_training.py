@@ -228,3 +228,26 @@ def test_each_step_is_reported(tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == [1, 2, 3]
     names = {"loss", "grad_norm", "learning_rate", "tokens_per_second", "memory_gb"}
     assert set(lines[0]["values"]) == names
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_stops_the_run_before_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    model, _, _ = trainable()
+    original = training.clip_gradients
+    calls = []
+
+    def breaks(parameters: Any, section: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            parameters[0].grad[0] = value
+        return original(parameters, section)
+
+    monkeypatch.setattr(training, "clip_gradients", breaks)
+    section = TrainingSection(batch_size=2, save_steps=1)
+    with pytest.raises(DivergedError, match=r"training step 3: the gradient's norm is (nan|inf);"):
+        run(model, tmp_path, section)
+    found = training.last_checkpoint(tmp_path)
+    assert found is not None
+    assert found.name == "checkpoint-2"

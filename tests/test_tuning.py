@@ -16,7 +16,7 @@ from lori_core.config import Params
 from lori_core.continual import continue_training
 from lori_core.data import sources
 from lori_core.data.batching import collate
-from lori_core.errors import AdapterError, ConfigError
+from lori_core.errors import AdapterError, ConfigError, DivergedError
 from lori_core.evaluation.evaluate import wearing
 from lori_core.loss import example_losses
 from lori_core.session import Session, open_session, training_rows
@@ -287,3 +287,45 @@ def test_weights_of_a_quantised_base_cannot_be_trained() -> None:
     values["merge"] = {}
     with pytest.raises(ConfigError, match=r"only an adapter can be trained on a quantised base"):
         methods.check(config.parse(values, "params.yaml"))
+
+
+@pytest.mark.parametrize("method", ["lori-d", "lora", "ia3", "full"])
+def test_values_that_end_as_no_numbers_are_not_kept(
+    workspace: Params, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """The last step's update is seen by no loss: only the values themselves show it."""
+    from lori_core import calibration, session, training
+
+    original = training.train
+
+    def ends_badly(model: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(model, *args, **kwargs)
+        next(iter(training.trainable(model).values())).data.view(-1)[3] = float("inf")
+        return result
+
+    for module in (session, tuning):
+        monkeypatch.setattr(module, "train", ends_badly)
+    with pytest.raises(DivergedError, match=r"train@math: .* holds infinity after the last step"):
+        if method == "lori-d":
+            opened = open_session(workspace)
+            section = workspace.phase("math", "training").model_copy(update={"max_steps": 1})
+            calibration.dense(opened, "math", section, "train@math", NullTracker())
+        else:
+            tune(workspace, method, max_steps=1)
+
+
+def test_all_weights_of_another_base_are_not_put_into_a_model(workspace: Params) -> None:
+    session = open_session(workspace)
+    weights = {name: p.detach().clone() for name, p in session.model.named_parameters()}
+    (first, *_) = weights
+    odd = {"other.weight": weights[first]}
+    lacking = {name: weight for name, weight in weights.items() if name != first}
+    for tensors, message in (
+        (weights | odd, r"the base has no other\.weight"),
+        (lacking, rf"the adapter has no {first}"),
+    ):
+        with (
+            pytest.raises(AdapterError, match=message),
+            tuned.worn(session.model, Tuned(session.base, tensors, None)),
+        ):
+            pass

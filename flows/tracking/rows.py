@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lori_core.files import write_json
+from lori_core.files import dumps, write_json
 from lori_core.tracking import ROWS_FOLDER
 
 #: The name under which the flow reports on the whole pipeline, as a stage reports on itself.
@@ -40,7 +40,7 @@ def append(path: Path, kind: str, /, **fields: Any) -> None:
     """Add one row to a rows file, as a stage's tracker does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"type": kind, "time": time.time(), **fields}, default=str) + "\n")
+        file.write(dumps({"type": kind, "time": time.time(), **fields}, default=str) + "\n")
 
 
 def read_from(path: Path, offset: int, limit: int = 4 << 20) -> tuple[list[Row], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,7 +153,6 @@ def _bake(adapter: Adapter, args: argparse.Namespace) -> int:
             folder,
             {name: (module.d_in, module.d_out) for name, module in adapter.modules.items()},
             lambda name: baking.Update(adapter.A(name), adapter.B(name), adapter.scaling(name)),
-            fan_in_fan_out=adapter.fan_in_fan_out,
         )
         made_of = {name: value for name, value in adapter.info.items() if name != "depends"}
         baking.record(folder, {"adapter": made_of, "base": base.identity.as_dict()})
@@ -210,7 +210,9 @@ def _weights(text: str, count: int) -> list[float]:
     try:
         weights = [float(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"--weights: {text!r}; expected numbers, as in 0.4,0.4,0.2") from None
+        weights = [math.nan]
+    if not all(map(math.isfinite, weights)):
+        raise InputError(f"--weights: {text!r}; expected numbers, as in 0.4,0.4,0.2")
     if len(weights) not in (1, count):
         raise InputError(f"--weights: {len(weights)} weights for {count} adapters; give one or all")
     return weights * count if len(weights) == 1 else weights

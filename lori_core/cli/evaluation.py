@@ -117,13 +117,13 @@ def _score(
     tracker: RunTracker,
     folder: Path,
 ) -> dict[str, Any]:
-    from lori_core.attaching import check_modules
+    from lori_core.attaching import check
     from lori_core.evaluation.comparison import evaluate_all
     from lori_core.session import open_session
 
     session = open_session(params, training=False)
     for name, adapter in adapters.items():
-        check_modules(session.model, adapter.modules, name)
+        check(session.model, adapter, name)
     rows: dict[str, Adapter | None] = {} if args.no_base else {"base": None}
     tracker.start("evaluate")
     tracker.params({"evaluation": params.evaluation.model_dump(), "adapters": list(adapters)})

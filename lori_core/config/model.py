@@ -51,7 +51,7 @@ class LoriSection(Strict):
     target_modules: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
     )
-    """The last part of the names of the linear modules that get an adapter."""
+    """The last part, or parts, of the names of the linear modules that get an adapter."""
     seed: Annotated[int, Field(ge=0)] = 42
     """Draws every A together with the task's `projection_key`; also seeds training."""
     values_dtype: Literal["float32", "bfloat16"] = "float32"

@@ -81,7 +81,7 @@ def outline(section: ModelSection) -> Any:
 
 def base_of(params: Params, model: Any) -> Base:
     """Return the shapes of a base on the meta device."""
-    config = model.config
+    config = model.config.get_text_config()
     heads = config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
     shapes = peft_names.target_shapes(model, params.lori.target_modules)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
+from lori_core.errors import LoriError
 from lori_core.evaluation import bounded_mean
 
 _NORMAL_95 = 1.96
@@ -113,7 +114,8 @@ def task_results(output: Mapping[str, Any]) -> dict[str, TaskResult]:
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a sample as plain JSON; NumPy's numbers become Python's."""
     text = json.dumps(row, default=lambda value: getattr(value, "tolist", value.__str__)())
-    plain: dict[str, Any] = json.loads(text)
+    # JSON has no NaN: a score that is none is null.
+    plain: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
     return plain
 
 
@@ -141,6 +143,13 @@ def _score(
     metric, cut = key
     value, stderr = float(row[f"{metric},{cut}"]), row.get(f"{metric}_stderr,{cut}")
     stderr = None if stderr in (None, "N/A") else float(stderr)
+    if not math.isfinite(value):
+        raise LoriError(
+            f"lm-eval: {metric} is {value}: the model's outputs are no finite numbers; use "
+            "model.dtype float32"
+        )
+    if stderr is not None and not math.isfinite(stderr):
+        stderr = None
     low, high = _interval(value, stderr, values, bounded)
     n = len(values) or int(row["sample_len"])
     return Score(metric, cut, value, stderr, low, high, n, higher.get(metric))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from lori_core.errors import InputError
+from lori_core.experiments import code
 from lori_core.experiments.points import (
     FOLDER,
     METRICS,
@@ -20,7 +21,6 @@ from lori_core.experiments.points import (
 from lori_core.files import read_json, write_text
 from lori_core.report.experiments import plots
 from lori_core.stage_dependencies import BASE_FILE
-from lori_core.stage_dependencies import POINTS as POINTS_CODE
 from lori_core.tracking import RunTracker
 
 DVC = FOLDER / "dvc.yaml"
@@ -124,7 +124,7 @@ def _stage(name: str, point: Point) -> dict[str, Any]:
 
 
 def _code(kind: str) -> list[str]:
-    return [f"lori_core/{name}" for name in sorted(set(POINTS_CODE[kind]))]
+    return [f"lori_core/{name}" for name in sorted(set(code.POINTS[kind]))]
 
 
 def _data(point: Point) -> list[str]:

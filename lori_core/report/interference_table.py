@@ -81,7 +81,7 @@ def _table(
 
 
 def _cell(form: str, value: Any) -> str:
-    return "-" if value is None or value != value else form.format(value)
+    return "-" if value is None else form.format(value)
 
 
 def write(result: Mapping[str, Any], names: Sequence[str], folder: Path) -> None:

@@ -1,0 +1,50 @@
+"""The code that each kind of point depends on, as files and folders of this package."""
+
+from __future__ import annotations
+
+from lori_core.stage_dependencies import (
+    ADAPTERS,
+    CALIBRATION,
+    CONFIG,
+    MERGING,
+    MODULES,
+    SCORING,
+    TUNING,
+)
+
+#: What the points of the experiments depend on besides their settings, by kind.
+_POINT = (
+    *ADAPTERS,
+    "experiments/points.py",
+    "experiments/results.py",
+    "peft_config.py",
+    "peft_file.py",
+    *MODULES,
+    "tuned.py",
+)
+_MEASURING = ("experiments/measuring.py", "interference.py", "structure.py")
+POINTS: dict[str, tuple[str, ...]] = {
+    "train": (
+        *_POINT,
+        *CALIBRATION,
+        *TUNING,
+        "continual.py",
+        "evaluation/decoding.py",
+        "evaluation/generation.py",
+        "evaluation/held_out.py",
+        "experiments/training.py",
+    ),
+    "score": (*_POINT, *SCORING, *MERGING, "experiments/scoring.py"),
+    "map": (*_POINT, *CONFIG, *_MEASURING),
+    "orthogonality": (*_POINT, *CONFIG, *_MEASURING),
+    "collect": (
+        *_POINT,
+        *CONFIG,
+        "data/example.py",
+        "models.py",
+        "precision.py",
+        "data/pulled.py",
+        "experiments/collecting.py",
+    ),
+    "report": ("data/answers.py", "data/example.py", "evaluation", "files.py", "report"),
+}
