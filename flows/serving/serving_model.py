@@ -25,11 +25,17 @@ class LoriModel(PythonModel):
         """Bring in the base, put the adapter on it."""
         from lori_core import attaching, models, tuned
         from lori_core.config import ModelSection, PromptSection
+        from lori_core.errors import AdapterError
 
         section = ModelSection.model_validate(context.model_config["model"])
         self.prompt = PromptSection.model_validate(context.model_config["prompt"])
         folder = models.prepare(section)
         adapter = tuned.open_model(Path(context.artifacts["adapter"]))
+        if "changed_from" in adapter.info:
+            raise AdapterError(
+                f"{context.artifacts['adapter']}: not what was registered, and so not what was "
+                "judged; register the model again"
+            )
         self.tokenizer = models.load_tokenizer(folder)
         base = models.load(section, folder)
         if isinstance(adapter, tuned.Tuned):
