@@ -47,7 +47,12 @@ def as_text(lineage: Lineage, problems: Sequence[Problem]) -> list[str]:
     """Return the tree's lines; what was shown above is only named again."""
     lines: list[str] = []
     shown: set[str] = set()
-    bad = {problem.name.split("/adapter.")[0] for problem in problems}
+    named = [problem.name for problem in problems]
+    bad = {
+        node
+        for node in lineage.nodes
+        if any(name == node or name.startswith(f"{node}/") for name in named)
+    }
     for target in lineage.targets:
         if target not in shown:
             lines += _tree(lineage, target, shown, bad)

@@ -13,6 +13,8 @@ from lori_core.errors import InputError
 
 #: What `dvc metrics` shows; that of experiments is recorded in their own lock file.
 METRICS, EXPERIMENTS = "metrics", "metrics/experiments"
+#: Where inputs lie that are no code.
+MADE = ("data", "artifacts/", "metrics")
 #: Things that a message names one by one.
 NAMED = 4
 
@@ -56,7 +58,7 @@ def _lacking(stage: StageEntry, defined: Defined, *, all_of_it: bool) -> Iterato
             f"stage {stage.name}: nothing is recorded of {_named(missing)}, which {FILE} names: "
             f"lori run records it, or {MEND_LOCK}",
             # A later version of this project may name more code.
-            stale=not outs and not params and all(dep.endswith(".py") for dep in deps),
+            stale=not outs and not params and not any(dep.startswith(MADE) for dep in deps),
         )
 
 

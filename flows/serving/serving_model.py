@@ -27,11 +27,17 @@ class LoriModel(PythonModel):
         from lori_core.adapter import check_base
         from lori_core.config import ModelSection, PromptSection
         from lori_core.data.prompts import check_template
+        from lori_core.errors import AdapterError
 
         section = ModelSection.model_validate(context.model_config["model"])
         self.prompt = PromptSection.model_validate(context.model_config["prompt"])
         folder = models.prepare(section)
         adapter = tuned.open_model(Path(context.artifacts["adapter"]))
+        if "changed_from" in adapter.info:
+            raise AdapterError(
+                f"{context.artifacts['adapter']}: not what was registered, and so not what was "
+                "judged; register the model again"
+            )
         check_base(adapter, models.identity(section, folder), "the registered adapter")
         self.tokenizer = models.load_tokenizer(folder)
         check_template(self.prompt, self.tokenizer)

@@ -148,6 +148,26 @@ def folder(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
     return workspace
 
 
+@pytest.fixture(scope="session")
+def measured_template(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
+    from measured import Measured
+
+    folder = tmp_path_factory.mktemp("measured") / "workspace"
+    Measured(folder)
+    shutil.copy(empty_database, folder / "mlflow.db")
+    return folder
+
+
+@pytest.fixture
+def measured(measured_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished workspace of the test's own, with all that a gate can judge by; the current."""
+    folder = tmp_path / "workspace"
+    shutil.copytree(measured_template, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return folder
+
+
 @pytest.fixture
 def tracked(toy: Path, empty_database: Path) -> Path:
     """The toy workspace with an MLflow database that is ready."""
