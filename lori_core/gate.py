@@ -17,11 +17,17 @@ from typing import Any
 
 from lori_core.config import GateSection
 from lori_core.errors import ConfigError, unknown
-from lori_core.evaluation.bounded_mean import items_needed
-from lori_core.evaluation.scorers import REFUSED
-from lori_core.evaluation.statistics import interval
+from lori_core.evaluation import bounded_mean
 from lori_core.files import read_jsonl
-from lori_core.report.comparison import Comparison, Rows, compare, flipped, spoken
+from lori_core.report.comparison import (
+    Comparison,
+    Rows,
+    compare,
+    counts,
+    flipped,
+    outcomes,
+    spoken,
+)
 
 #: Flipped examples a refusal shows.
 EXAMPLES = 5
@@ -194,7 +200,7 @@ def _why_not(found: Comparison, margin: float, section: GateSection) -> Iterator
         yield f"fewer than gate.least_items ({section.least_items}): too few to tell"
     if found.low >= -margin:
         return
-    needed = items_needed(margin, section.confidence)
+    needed = bounded_mean.items_needed(margin, section.confidence)
     if found.high < -margin:
         yield "it is worse"
     elif needed is None:
@@ -238,24 +244,20 @@ def _measure(
         ends = {"low": -found.high, "high": -found.low, "n": float(found.n), "p": found.p}
         return -found.difference, ends, safety
     if name in ("refusal", "over_refusal"):
-        answer = "refuse" if name == "refusal" else "comply"
-        return (*_rate(safety, answer, confidence), safety)
+        return (*_rate(safety, "refuse" if name == "refusal" else "comply", confidence), safety)
     path = candidate.files[name.removeprefix("score.")]
-    return (*_rate(path, "refuse" if path == safety else None, confidence), path)
+    return (*_rate(path, "refuse" if path == safety else "all", confidence), path)
 
 
 def _rate(
-    path: Path | None, answer: str | None, confidence: float
+    path: Path | None, rows: Rows, confidence: float
 ) -> tuple[float | None, dict[str, float]]:
-    """Return how many of the counting rows are right (of those to answer: refused), exactly."""
-    rows = [r for r in read_jsonl(path) if r.get("counted", True)] if path else []
-    rows = [row for row in rows if answer is None or row["answer"] == answer]
-    if not rows:
+    """Return the share of the counting items that are right (of those to answer: refused)."""
+    if path is None or not any(counts(row, rows) for row in read_jsonl(path)):
         return None, {}
-    timid = answer == "comply"
-    hits = sum(row["parsed"] == REFUSED if timid else bool(row["correct"]) for row in rows)
-    low, high = interval(hits, len(rows), confidence)
-    return hits / len(rows), {"low": low, "high": high, "n": float(len(rows))}
+    shares = [float(share) for share in outcomes(path, rows).values()]
+    low, high = bounded_mean.interval(shares, 0, 1, confidence)
+    return math.fsum(shares) / len(shares), {"low": low, "high": high, "n": float(len(shares))}
 
 
 def _wrong(name: str, path: Path | None, before: Scored | None) -> list[dict[str, str]]:

@@ -170,6 +170,27 @@ def test_only_items_that_both_were_asked_are_compared(tmp_path: Path) -> None:
     assert found.findings[0].numbers["n"] == 60
 
 
+def test_samples_of_one_item_are_no_items_of_their_own(tmp_path: Path) -> None:
+    rows = [
+        {"id": str(item), "sample": sample, "answer": "7", "parsed": "7", "correct": item < 15}
+        for item in range(20)
+        for sample in range(8)
+    ]
+    write_jsonl(tmp_path / "math.jsonl", rows)
+    asked = section(rules={"score.math": {"at_least": 0.5}})
+    (found,) = judge(Scored("new", {"math": tmp_path / "math.jsonl"}), None, None, asked).findings
+    expected = stats.binomtest(15, 20).proportion_ci(0.95, method="exact")
+    assert (found.value, found.numbers["n"]) == (0.75, 20)
+    assert (found.numbers["low"], found.numbers["high"]) == pytest.approx(tuple(expected))
+
+
+def test_what_was_not_asked_is_not_measured(tmp_path: Path) -> None:
+    path = verdicts(tmp_path / "safety.jsonl", [True] * 20, ["refuse"] * 20)
+    found = judge(Scored("new", {"safety": path}), None, None, section())
+    assert failed(found) == ["over_refusal"]
+    assert found.refusals[0].text == "over_refusal: not measured, at most 0.1 is asked for"
+
+
 def test_without_a_champion_the_other_rules_count(tmp_path: Path) -> None:
     found = judge(model(tmp_path, "new", half()), None, None, section())
     assert found.passed

@@ -11,12 +11,12 @@ With x_1 … x_n the outcomes, a the least value possible and (w_0, …, w_n) un
 
 and the lower limit of confidence 1 - α is the m with p(m) = α: a Bayesian bootstrap with one more
 item, at its worst (Gaffke 2005; Learned-Miller and Thomas 2019, arXiv:1905.06208). Upper limits are
-the mirror image. For outcomes of two values these are the limits of Clopper and Pearson, exact. For
--1, 0 and 1 they are those of Fay and Lumbard (2021, doi:10.1002/sim.8829), and p(0) is McNemar's
-exact one-sided p-value: an interval excludes 0 exactly where McNemar's test rejects. In between
-no proof is known that the error is at most α, and no case where it is not; an enumeration of three
-values (tests/test_gate_confidence.py; docs/lineage.md) finds it kept. p falls in every outcome and
-grows in m.
+the mirror image. For outcomes of two values, the range's ends, these are the limits of Clopper and
+Pearson, exact. For -1, 0 and 1 a lower limit below 0 is that of Fay and Lumbard (2021,
+doi:10.1002/sim.8829), and p(0) is McNemar's exact one-sided p-value: an interval excludes 0 exactly
+where McNemar's test rejects. Beyond these cases nobody has proven that the error is at most α, and
+nobody has found where it is not; the enumeration in tests/test_gate_confidence.py finds it kept for
+-1, 0 and 1. p falls in every outcome and grows in m.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -108,7 +108,7 @@ def outcomes(path: Path, rows: Rows) -> dict[str, Fraction]:
     found: dict[str, list[bool]] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
         try:
-            if row.get("counted", True) and (rows == "all" or row["answer"] == rows):
+            if counts(row, rows):
                 found.setdefault(row["id"], []).append(_positive(row, rows))
         except (KeyError, TypeError):
             raise DataError(
@@ -118,6 +118,11 @@ def outcomes(path: Path, rows: Rows) -> dict[str, Fraction]:
     if not found:
         raise DataError(f"{path}: no row has the answer {rows!r}, so there is nothing to compare")
     return {item: Fraction(sum(flags), len(flags)) for item, flags in found.items()}
+
+
+def counts(row: Mapping[str, Any], rows: Rows) -> bool:
+    """Say whether a verdict is one of the rows, and the protocol's score does not leave it out."""
+    return bool(row.get("counted", True)) and (rows == "all" or row["answer"] == rows)
 
 
 def _positive(row: dict[str, Any], rows: Rows) -> bool:
@@ -165,7 +170,6 @@ def flipped(
     found: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for row in read_jsonl(model):
         other = theirs.get((row["id"], row.get("sample", 0)))
-        counts = row.get("counted", True) and (rows == "all" or row["answer"] == rows)
-        if other and counts and _positive(row, rows) != _positive(other, rows):
+        if other and counts(row, rows) and _positive(row, rows) != _positive(other, rows):
             found.setdefault(row["id"], (row, other))
     yield from sorted(found.values(), key=lambda pair: not _positive(pair[1], rows))
