@@ -253,7 +253,8 @@ def _part(collator: Any, group: parallel.Group, rows: Sequence[Encoded]) -> dict
 def draws_dropout(model: Any) -> bool:
     """Say whether training draws dropout: then equal beginnings of examples are not equal."""
     rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
-    return any(rates) or bool(getattr(model.config, "attention_dropout", 0))
+    config = model.config.get_text_config()
+    return any(rates) or bool(getattr(config, "attention_dropout", 0))
 
 
 @contextmanager

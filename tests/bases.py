@@ -80,7 +80,7 @@ def _gemma4() -> Any:
         text_config=_WORDS
         | _LAYERS
         | text
-        | {"layer_types": kinds, "final_logit_softcapping": 1.0},
+        | {"layer_types": kinds, "final_logit_softcapping": 0.1},
     )
 
 

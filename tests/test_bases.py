@@ -128,6 +128,13 @@ def test_every_way_of_using_an_adapter_gives_pefts_numbers(
     torch.testing.assert_close(merged, worn, rtol=1e-4, atol=1e-5)
 
 
+def test_attention_dropout_is_seen_in_the_language_models_part_of_a_config(bases: Path) -> None:
+    model = loaded(base_folder("gemma3", bases))
+    assert not training.draws_dropout(model)
+    model.config.text_config.attention_dropout = 0.1
+    assert training.draws_dropout(model)
+
+
 @pytest.mark.parametrize("kind", CAUSAL)
 def test_the_loss_that_is_trained_on_is_the_models_own(kind: str, bases: Path) -> None:
     """Also where its logits are changed by a setting in a part of its configuration (Gemma 4)."""
