@@ -49,7 +49,7 @@ def loads(text: str | bytes) -> Any:
 
 
 def _refused(text: str) -> float:
-    raise ValueError(f"{text} is no number of JSON's")
+    raise ValueError(f"{text} is no number in JSON; null stands for a missing one")
 
 
 def _number(text: str) -> float:
@@ -164,13 +164,15 @@ def each_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
                 place += len(line)
                 if text.strip():
                     found = True
-                    yield number, json.loads(text)
+                    yield number, json.loads(text, parse_constant=_refused)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {place + error.start})") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{number}: not valid JSON ({error.msg})") from None
+    except ValueError as error:
+        raise DataError(f"{path}:{number}: not valid JSON ({error})") from None
     if not found:
         raise DataError(f"{path}: the file is empty; at least one line of JSON is needed")
 
