@@ -51,7 +51,7 @@ def loads(text: str | bytes) -> Any:
 
 
 def _refused(text: str) -> float:
-    raise ValueError(f"{text} is no number of JSON's")
+    raise ValueError(f"{text} is no number in JSON; null stands for a missing one")
 
 
 def _number(text: str) -> float:
@@ -166,6 +166,8 @@ def _fault(error: Exception, text: str) -> tuple[int, str]:
     """Return the line at which a text could not be read as JSON, and why."""
     if isinstance(error, json.JSONDecodeError):
         return error.lineno, f"not valid JSON ({error.msg})"
+    if isinstance(error, NoNumberError):
+        return text.count("\n", 0, text.find(error.text)) + 1, f"not valid JSON ({error})"
     most = sys.get_int_max_str_digits()
     number = rf"(?<![\d.])\d{{{most + 1},}}(?![\d.eE])"
     tokens = re.compile(rf'"(?:[^"\\]++|\\.)*+"|[\[{{]|[\]}}]|{number}', re.S)
@@ -216,7 +218,7 @@ def each_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
                 place += len(line)
                 if text.strip():
                     found = True
-                    yield number, json.loads(text)
+                    yield number, json.loads(text, parse_constant=_refused)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:

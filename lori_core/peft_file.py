@@ -281,6 +281,8 @@ def _module(file: TensorFile, name: str, keys: _Keys, config: Mapping[str, Any])
         )
     alphas = config.get("alpha_pattern") or {}
     alpha = peft_names.pattern_value(alphas, name, config.get("lora_alpha"))
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+        raise AdapterError(f"{file.path}: {name}: lora_alpha is {alpha!r}, a number is needed")
     return Module(down.shape[1], up.shape[0], int(rank), float(alpha))
 
 

@@ -185,5 +185,11 @@ def test_json_is_never_written_with_what_json_does_not_have(
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_json_with_what_json_does_not_have_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(f'{{"a": {text}}}')
-    with pytest.raises(InputError, match=rf"x\.json: not valid JSON \({text} is no number"):
+    with pytest.raises(InputError, match=rf"x\.json:1: not valid JSON \({text} is no number"):
         read_json(tmp_path / "x.json")
+
+
+def test_rows_with_what_json_does_not_have_are_named_with_their_line(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n{"a": NaN}\n')
+    with pytest.raises(DataError, match=r"x\.jsonl:2: not valid JSON \(NaN is no number"):
+        read_jsonl(tmp_path / "x.jsonl")

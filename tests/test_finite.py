@@ -199,6 +199,10 @@ def test_a_scaling_that_is_no_number_is_refused(tmp_path: Path, alpha: float) ->
     path.write_text(json.dumps(said | {"lora_alpha": "ALPHA"}).replace('"ALPHA"', "1e999"))
     with pytest.raises(InputError, match=r"adapter_config\.json:.*1e999 is no number"):
         peft_file.import_peft(tmp_path / "p")
+    for wrong in ("16", True, None):
+        path.write_text(json.dumps(said | {"lora_alpha": wrong}))
+        with pytest.raises(AdapterError, match=rf"lora_alpha is {wrong!r}, a number is needed"):
+            peft_file.import_peft(tmp_path / "p")
 
 
 def large(modules: dict[str, tuple[int, int]], value: float) -> Callable[[str], Update]:
