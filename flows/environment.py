@@ -113,9 +113,12 @@ def caches_without_home(environment: Mapping[str, str]) -> dict[str, str]:
         changes["USER"] = str(os.getuid())  # a container's user may have no name
     home = environment.get("HOME") or (user.pw_dir if user else "")
     cache = environment.get("LORI_CACHE") or environment.get("XDG_CACHE_HOME")
-    if not home or not Path(home).is_dir():
-        if cache or not home:  # Prefect and MLflow ask for it when they are imported
-            changes["HOME"] = str(Path(cache).absolute() / "home") if cache else NO_HOME
+    there = bool(home) and os.path.isdir(home)  # noqa: PTH112 - never raises
+    if not there or not os.access(home, os.R_OK | os.X_OK):
+        if cache:
+            changes["HOME"] = str(Path(cache).absolute() / "home")
+        elif there or not home:  # libraries fail on these when they are imported
+            changes["HOME"] = NO_HOME
     elif cache and not os.access(home, os.W_OK):
         for name, folder in HOME_FOLDERS.items():
             if name not in environment:
@@ -138,10 +141,10 @@ def prefect_home(workspace: Path) -> dict[str, str]:
     """
     if os.environ.get("PREFECT_HOME"):
         return {}
-    profiles = Path("~/.prefect/profiles.toml").expanduser()
+    profiles = os.path.expanduser("~/.prefect/profiles.toml")  # noqa: PTH111 - never raises
     found = {"PREFECT_HOME": str(workspace.resolve() / ".lori" / "prefect")}
-    if profiles.is_file() and "PREFECT_PROFILES_PATH" not in os.environ:
-        found["PREFECT_PROFILES_PATH"] = str(profiles)
+    if os.access(profiles, os.R_OK) and "PREFECT_PROFILES_PATH" not in os.environ:
+        found["PREFECT_PROFILES_PATH"] = profiles
     return found
 
 

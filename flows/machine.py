@@ -53,7 +53,7 @@ def disk(workspace: Path, params: Mapping[str, Any]) -> str:
     if "?" in str(workspace):
         raise InputError(f"{workspace}: '?' ends a path in SQLite's addresses; rename the folder")
     for path in (workspace, *(workspace / name for name in WRITTEN)):
-        if path.exists() and not os.access(path, os.W_OK):
+        if os.path.lexists(path) and not os.access(path, os.W_OK):
             raise InputError(
                 f"{path}: cannot be written by user {os.getuid()}; give this user the workspace "
                 "(chown), or work in a clone of your own"
@@ -141,7 +141,8 @@ LOOKS: dict[str, Look] = {
 
 def _existing(folder: Path) -> Path:
     """Return the folder, or the nearest one above it that is there."""
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    folders = (folder, *folder.absolute().parents)
+    return next(path for path in folders if os.path.exists(path))  # noqa: PTH110 - never raises
 
 
 def _room(folder: Path, needed: int, todo: str) -> str:

@@ -95,6 +95,17 @@ def test_a_model_that_cannot_be_used_is_named(
     assert not (workspace / "artifacts").exists()
 
 
+def test_a_command_reaches_this_machine_past_a_proxy(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "a.org")
+    assert main(["profiles"]) == 0
+    for name in ("no_proxy", "NO_PROXY"):
+        assert os.environ[name] == "a.org,localhost,127.0.0.1,::1"
+
+
 def test_a_full_disk_is_said_before_anything_is_written(
     workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

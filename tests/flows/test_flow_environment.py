@@ -106,10 +106,17 @@ def test_caches_need_no_home_where_their_place_is_named(tmp_path: Path) -> None:
     assert caches_without_home({"HOME": absent, "XDG_CACHE_HOME": "/x"}) == {"HOME": "/x/home"}
 
 
+def test_a_home_of_another_user_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    here = {"HOME": str(tmp_path)}
+    assert caches_without_home(here) == {"HOME": environment.NO_HOME}
+    assert caches_without_home(here | {"LORI_CACHE": "/c"}) == {"HOME": "/c/home"}
+
+
 def test_a_home_that_can_only_be_read_is_still_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)  # root may write
     said = {"HOME": str(tmp_path), "LORI_CACHE": "/c", "TRITON_HOME": "/t"}
     assert caches_without_home({"HOME": str(tmp_path)}) == {}
     assert caches_without_home(said) == {
