@@ -27,12 +27,29 @@ TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
+class Log:
+    """What a process writes: a file, and the byte in it where that process began."""
+
+    path: Path
+    start: int = 0
+
+    def last_words(self) -> str:
+        """Return the last line that names an error, else the last line."""
+        with self.path.open("rb") as file:
+            file.seek(max(self.start, self.path.stat().st_size - TAIL_BYTES))
+            lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
+        said = [line for line in lines if line]
+        errors = [line for line in said if re.match(r"[\w.]*(Error|Exception)\b", line)]
+        return (errors or said or ["it said nothing"])[-1][:300]
+
+
+@dataclass(frozen=True)
 class LocalApi:
-    """An API that was started: its address, its process, and where that one logs."""
+    """An API that was started: its address, its process, and what that one writes."""
 
     url: str
     process: subprocess.Popen[bytes]
-    log: Path
+    log: Log
 
     def wait(self) -> None:
         """Wait until it answers.
@@ -68,7 +85,7 @@ def start_local_api(workspace: Path) -> LocalApi:
             start_new_session=True,
         )
     atexit.register(_stop, process)
-    return LocalApi(f"http://127.0.0.1:{port}/api", process, log)
+    return LocalApi(f"http://127.0.0.1:{port}/api", process, Log(log))
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -106,7 +123,7 @@ def unhealthy(url: str, timeout: float = ANSWER_SECONDS) -> str:
 def wait_until_healthy(
     url: str,
     name: str = "the server",
-    log: Path | None = None,
+    log: Log | None = None,
     alive: Callable[[], bool] = lambda: True,
     seconds: float = START_SECONDS,
     answers: Callable[[str], bool] = healthy,
@@ -127,22 +144,12 @@ def wait_until_healthy(
     limit = time.monotonic() + seconds
     while not answers(url):
         if not alive():
-            said = f": {last_words(log)} ({log})" if log else ""
+            said = f": {log.last_words()} ({log.path})" if log else ""
             raise LoriError(f"{name} ended while it started{said}")
         if time.monotonic() > limit:
-            said = f"; its log is {log}" if log else ""
+            said = f"; its log is {log.path}" if log else ""
             raise LoriError(f"{name} did not answer at {url} in {seconds:.0f} s{said}")
         time.sleep(0.2)
-
-
-def last_words(log: Path) -> str:
-    """Return the last line of a log that names an error, else its last line."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-        lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
-    said = [line for line in lines if line]
-    errors = [line for line in said if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    return (errors or said or ["it said nothing"])[-1][:300]
 
 
 def main(arguments: list[str]) -> None:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from flows import machine
 from flows.environment import child_environment, loopback_without_proxy, prefect_home
-from flows.server.local_api import healthy, unhealthy, wait_until_healthy
+from flows.server.local_api import Log, healthy, unhealthy, wait_until_healthy
 from flows.server.processes import end, family, process_of
 from lori_core.errors import InputError, LoriError
 from lori_core.files import write_json, write_text
@@ -184,9 +184,8 @@ def _start_all(workspace: Path, ports: Mapping[str, int]) -> None:
     tracking = f"http://{HOST}:{ports['mlflow']}"
     quick = {"MLFLOW_TRACKING_URI": tracking, "PREFECT_WORKER_QUERY_SECONDS": "2"}
     _start(workspace, state, "worker", worker, {**own, **quick})
-    _wait(
-        state, "worker", f"{api}/work_pools/{POOL}/workers/filter", partial(_is_online, worker[-1])
-    )
+    workers = f"{api}/work_pools/{POOL}/workers/filter"
+    _wait(state, "worker", workers, partial(_is_online, worker[-1]))
 
 
 def _mlflow_command(workspace: Path, database: str, port: int) -> Sequence[str]:
@@ -213,6 +212,7 @@ def _start(
     log = workspace / ".lori" / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
+        start = output.tell()
         process = subprocess.Popen(
             list(command),
             cwd=workspace,
@@ -227,6 +227,7 @@ def _start(
         "pid": process.pid,
         "created": created,
         "log": str(log),
+        "log_start": start,
         "command": list(command),
         "variables": dict(variables),
     }
@@ -237,8 +238,8 @@ def _wait(
     state: Mapping[str, Any], name: str, url: str, answers: Callable[[str], bool] = healthy
 ) -> None:
     entry = state["processes"][name]
-    there = partial(process_of, entry)
-    wait_until_healthy(url, name, Path(entry["log"]), lambda: there() is not None, answers=answers)
+    log = Log(Path(entry["log"]), entry["log_start"])
+    wait_until_healthy(url, name, log, lambda: process_of(entry) is not None, answers=answers)
 
 
 def _is_online(worker: str, url: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.server import services
-from flows.server.local_api import free_port, last_words, start_local_api, wait_until_healthy
+from flows.server.local_api import Log, free_port, start_local_api, wait_until_healthy
 from lori_core.errors import InputError, LoriError
 from lori_core.files import write_json
 
@@ -26,14 +26,14 @@ def test_a_process_that_ends_is_not_waited_for(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", script], stdout=output) as process,
         pytest.raises(LoriError) as caught,
     ):
-        wait_until_healthy(nowhere(), "it", log, lambda: process.wait() is None)
+        wait_until_healthy(nowhere(), "it", Log(log), lambda: process.wait() is None)
     assert str(caught.value) == f"it ended while it started: a.BadError: no ({log})"
 
 
 def test_a_process_that_does_not_answer_is_waited_for_so_long(tmp_path: Path) -> None:
     url = nowhere()
     with pytest.raises(LoriError) as caught:
-        wait_until_healthy(url, "it", tmp_path / "log", seconds=0)
+        wait_until_healthy(url, "it", Log(tmp_path / "log"), seconds=0)
     assert str(caught.value) == f"it did not answer at {url} in 0 s; its log is {tmp_path}/log"
 
 
@@ -49,7 +49,10 @@ def test_a_process_that_does_not_answer_is_waited_for_so_long(tmp_path: Path) ->
 def test_the_last_words_of_a_log(log: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(log.encode("utf-8", "surrogateescape"))
-    assert last_words(path) == said
+    assert Log(path).last_words() == said
+    former = b"FormerError: of another process\n"
+    path.write_bytes(former + path.read_bytes())
+    assert Log(path, len(former)).last_words() == said
 
 
 def test_prefects_api_without_a_place_for_its_database_says_so(

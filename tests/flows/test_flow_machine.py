@@ -136,8 +136,7 @@ def no_home(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.delenv("LORI_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(workspace / "absent"))
-    place = f"{workspace}/absent/.cache/lori"
-    return f"{place}: models cannot be kept there: no home folder can be used"
+    return f"{workspace}/absent/.cache/lori: models cannot be kept there: no home folder can be"
 
 
 def dead_server(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> str:
