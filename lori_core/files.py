@@ -45,13 +45,21 @@ def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
             yield from _not_finite(inner, f"{place}[{number}]")
 
 
+class NoNumberError(ValueError):
+    """NaN, infinity, or a number that is too large for a float, where JSON has a number."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{text} is no number in JSON; null stands for a missing one")
+        self.text = text
+
+
 def loads(text: str | bytes) -> Any:
-    """Read JSON; NaN, Infinity and numbers too large for a float are a `ValueError`."""
+    """Read JSON; NaN, Infinity and numbers too large for a float are a `NoNumberError`."""
     return json.loads(text, parse_constant=_refused, parse_float=_number)
 
 
 def _refused(text: str) -> float:
-    raise ValueError(f"{text} is no number in JSON; null stands for a missing one")
+    raise NoNumberError(text)
 
 
 def _number(text: str) -> float:
@@ -218,7 +226,7 @@ def each_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
                 place += len(line)
                 if text.strip():
                     found = True
-                    yield number, json.loads(text, parse_constant=_refused)
+                    yield number, loads(text)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:

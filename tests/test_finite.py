@@ -148,7 +148,8 @@ def test_a_merge_that_overflows_is_refused_and_leaves_what_was_there(
         adapter_file.save(random_adapter(key=key), workspace / key)
     adapter_file.save(random_adapter(key="math"), workspace / "x")
     before = {path.name: path.read_bytes() for path in (workspace / "x").iterdir()}
-    line = refused(capsys, "merge", "math", "code", "--weights", "1e38", "-o", "x")
+    weights = ("--weights", "1e38", "--force")
+    line = refused(capsys, "merge", "math", "code", *weights, "-o", "x")
     assert "B.model.layers.0.self_attn.q_proj would hold infinity" in line
     assert {path.name: path.read_bytes() for path in (workspace / "x").iterdir()} == before
     assert sorted(path.name for path in workspace.iterdir()) == ["code", "math", "x"]

@@ -174,7 +174,7 @@ def pull(folder: Path, text: str, name: str = "train.jsonl", **fields: str) -> c
     ("row", "fault"),
     [
         ('{"q": "x\\ud83d", "a": "b"}', "field 'q' for 'prompt': character 2 is half a surrogate"),
-        ('{"q": "x", "a": NaN}', "field 'a' for 'target' is nan, which is no number"),
+        ('{"q": "x", "a": NaN}', r"not valid JSON \(NaN is no number in JSON"),
         ("[" * 100_000, "lists and objects are nested 100000 deep"),
         ('{"q": ' + "1" * 6_000 + ', "a": "b"}', "an integer of more than 4300 digits"),
         ('{"q": ' + "[" * 500 + "]" * 500 + ', "a": "b"}', "field 'q' for 'prompt' is a list of 1"),
@@ -219,6 +219,8 @@ def test_the_command_refuses_such_a_file_in_one_line(
         "source: {kind: local, path: train.jsonl, fields: {prompt: q, target: a}}",
     )
     (tmp_path / "params.yaml").write_text(text)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
     said = refused(capsys, "pull")
     assert said.startswith("lori: train.jsonl:1: field 'q' for 'prompt': character 2 is half a")
     assert not (tmp_path / "data").exists()
