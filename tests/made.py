@@ -80,10 +80,11 @@ class Made:
         }
         values = {
             "model": {"name_or_path": "random:llama", "dtype": self.dtype},
-            "lori": {"rank": 4, "lora_alpha": 8},
+            "lori": {"rank": 4, "lora_alpha": 8, "sparsity": 0.9, "mask_scope": "model"},
             "training": dict(TRAINING),
             "tasks": tasks,
-            "merge": {"concat": {"method": "concat", "weights": 0.5}},
+            "merge": {"concat": {"method": "concat", "adapters": [], "weights": 0.5}},
+            "evaluation": {"batch_size": 8},
             "gate": {"least_items": 10, "margin": 0.1},
         }
         self._write("params.yaml", values)
@@ -174,7 +175,7 @@ class Made:
         path = f"artifacts/{task}/calibrated"
         self._adapter(task, "calibrate", TRAINING["learning_rate"], [], path)
         params = {"training": dict(TRAINING), f"tasks.{task}.calibration": {}}
-        params["model"] = {"dtype": self.dtype}
+        params["model"] = {"name_or_path": "random:llama", "dtype": self.dtype}
         train = f"data/{task}/train.jsonl"
         self._stage(f"calibrate@{task}", [train], [path], params, ["training.py"])
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from flows.lineage.ancestry import Lineage, Node
+from flows.lineage.current import current_problems
 from flows.lineage.differing import bytes_text, differing_bytes, restorable
 from flows.lineage.lock_checks import (
     lock_problems,
@@ -31,7 +32,7 @@ from lori_core.files import sha256_file
 __all__ = ["Problem", "differing_bytes", "verify"]
 
 
-def verify(lineage: Lineage, also: Iterable[str] = ()) -> list[Problem]:
+def verify(lineage: Lineage, also: Iterable[str] = (), *, settings: bool = True) -> list[Problem]:
     """Return what does not fit in a lineage of the workspace as it stands; empty if all does.
 
     Looked at are its nodes, what their stages made beside them, and what was measured of them, with
@@ -41,6 +42,7 @@ def verify(lineage: Lineage, also: Iterable[str] = ()) -> list[Problem]:
     Args:
         lineage: of a state whose files are here.
         also: outputs that are to be looked at, too, with what they were made from.
+        settings: whether recorded parameters are compared with `params.yaml`, too.
     """
     whole = lineage.with_measured(also)
     nodes = whole.with_siblings()
@@ -56,6 +58,7 @@ def verify(lineage: Lineage, also: Iterable[str] = ()) -> list[Problem]:
         if node.name in whole.nodes:  # once for each stage
             found |= dict.fromkeys(reading_problems(whole, node, hashes, found))
     found |= dict.fromkeys(definition_problems(whole, nodes))
+    found |= dict.fromkeys(current_problems(whole, nodes, found, settings=settings))
     names = {problem.name for problem in found}
     return [*found, *(doubt for doubt in lineage.doubts if doubt.name not in names)]
 

@@ -57,7 +57,7 @@ def verified(named: Named, do: str, also: Iterable[str] = ()) -> tuple[Lineage, 
     """
     lineage = lineage_of(named, remote=False)
     node = lineage.nodes[str(named.path)]
-    refuse(verify(lineage, also), f"{node.name} cannot {do}: not what was made")
+    refuse(verify(lineage, also, settings=False), f"{node.name} cannot {do}: not what was made")
     _check_here(lineage, node, do)
     return lineage, node
 
@@ -82,12 +82,23 @@ def check_settings(lineage: Lineage, params: Params, do: str) -> None:
     """
     now = dict(leaves({name: getattr(params, name).model_dump() for name in SERVED}))
     for node in lineage.nodes.values():
-        for name, made in leaves({n: v for n, v in node.params.items() if n in SERVED}):
+        for name, made in leaves(_with_defaults(params, node.params)):
             if name in now and now[name] != made:
                 raise InputError(
                     f"params.yaml: {name} is {now[name]!r}, but {node.name} was made with "
                     f"{made!r}: what was measured is not what would {do}; put it back, or lori run"
                 )
+
+
+def _with_defaults(params: Params, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recorded sections of base and prompt, with what was left out at its default."""
+    found = {}
+    for name in SERVED:
+        if name in recorded:
+            fields = type(getattr(params, name)).model_fields
+            found[name] = {n: f.get_default() for n, f in fields.items() if not f.is_required()}
+            found[name] |= recorded[name] or {}
+    return found
 
 
 def before_of(state: Snapshot, params: Params) -> StageEntry | None:

@@ -264,3 +264,28 @@ def test_what_is_missing_from_the_evidence_is_said(measured: Path) -> None:
     shutil.rmtree(measured / "artifacts/evaluations/merged")
     with pytest.raises(DataError, match="artifacts/evaluations/merged/concat: is not here"):
         judge()
+
+
+def test_a_setting_that_was_left_out_is_compared_at_its_default(
+    measured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recorded is `model` without a quantization; params.yaml names one now."""
+    path = measured / "params.yaml"
+    path.write_text(path.read_text().replace("model:\n", "model:\n  quantization: 8bit\n"))
+    assert "params.yaml: model.quantization is '8bit'" in refused(capsys, "gate")
+    assert untouched()
+
+
+def test_recorded_settings_and_code_that_are_not_those_here_are_told(
+    measured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (measured / "lori_core").mkdir()
+    (measured / "lori_core" / "gate.py").write_text("# another one\n")
+    path = measured / "params.yaml"
+    path.write_text(path.read_text().replace("batch_size: 8", "batch_size: 9"))
+    assert main(["why", MERGED]) == 1
+    told = capsys.readouterr().err
+    assert "params: evaluation is recorded as {'batch_size': 8}" in told
+    assert "deps: lori_core/gate.py is recorded as" in told
+    assert "dvc.lock: stage evaluate_" in refused(capsys, "gate")
+    assert untouched()

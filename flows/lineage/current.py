@@ -1,0 +1,73 @@
+"""Whether what `dvc.lock` records of a stage is what is here: its parameters, and its code."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from flows.lineage.ancestry import Lineage, Node
+from flows.lineage.problem import MEND, Problem
+from flows.versioning.objects import files_below, folder_md5, md5_of
+from flows.versioning.snapshot import LOCK, PARAMS
+
+#: What DVC leaves out of a folder's hash (`.dvcignore`).
+_LEFT_OUT = "__pycache__"
+
+
+def current_problems(
+    lineage: Lineage, nodes: Mapping[str, Node], found: Collection[Problem], *, settings: bool
+) -> Iterator[Problem]:
+    """Find recorded parameters and code that differ from `params.yaml` and the files here.
+
+    Either they changed since, or the record was edited. Stages of which something else does not fit
+    are left out: that is said already.
+    """
+    if not lineage.snapshot.here:
+        return
+    workspace = lineage.snapshot.workspace
+    content = lineage.snapshot.read(PARAMS) if settings else None
+    values = YAML(typ="safe").load(content) if content else {}
+    md5 = cache(lambda path: _md5(workspace / path))
+    stages = {node.stage.name: node for node in nodes.values() if node.stage}
+    for name, node in stages.items():
+        if any(f"stage {name}:" in problem.text for problem in found):
+            continue
+        for text in (*_parameters(node, values), *_code(node, md5)):
+            end = f"lori run makes it again, or {MEND}"
+            yield Problem(LOCK, f"stage {name}: {text}: {end}", stale=True)
+
+
+def _parameters(node: Node, values: Mapping[str, Any]) -> Iterator[str]:
+    for key, recorded in node.params.items():
+        now = _at(values, key)
+        if now is not _ABSENT and now != recorded:
+            yield f"params: {key} is recorded as {recorded!r}, in {PARAMS} it is {now!r}"
+
+
+_ABSENT = object()
+
+
+def _at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part, _ABSENT) if isinstance(values, Mapping) else _ABSENT
+    return values
+
+
+def _code(node: Node, md5: Any) -> Iterator[str]:
+    for path, recorded in node.code.items():
+        now = md5(path)
+        if now is not None and now != recorded:
+            yield f"deps: {path} is recorded as {recorded}, but is {now} here"
+
+
+def _md5(path: Path) -> str | None:
+    """Return the hash that DVC gives a file or folder of code; None where there is none."""
+    if not path.exists():
+        return None
+    files = {name: file for name, file in files_below(path).items() if _LEFT_OUT not in name}
+    hashes = {name: md5_of(file) for name, file in files.items() if file.suffix != ".pyc"}
+    return hashes[""] if path.is_file() else folder_md5(hashes)
