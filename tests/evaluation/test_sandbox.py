@@ -206,7 +206,7 @@ CHEATS = {
         class Any:
             def __eq__(self, other): return True
         def square(n): return Any()
-        """, "failed", "type Any cannot leave",
+        """, "unsupported", "type Any",
     ),
     "equals-everything-and-is-a-number": (
         """
@@ -589,14 +589,14 @@ def test_tests_without_check_are_an_error_of_theirs() -> None:
         (["/no/such/program"], "error", "cannot start"),
         (["sh", "-c", "echo broken >&2; exit 3"], "error", "no verdict: broken"),
         (["true"], "error", "it said nothing"),
-        (["yes"], "error", "no verdict: y"),
-        (["sleep", "60"], "timeout", "no verdict within 0.4 s"),
+        (["sh", "-c", "yes"], "error", "no verdict: y"),
+        (["sh", "-c", "sleep 60"], "timeout", "no verdict within 0.4 s"),
     ],
 )
 def test_a_sandbox_that_gives_no_verdict(
     command: list[str], status: str, detail: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox, "_command", lambda _: command)
+    monkeypatch.setattr(sandbox, "_command", lambda *_: command)
     monkeypatch.setattr(sandbox, "GRACE_SECONDS", 0.0)
     outcome = run_program(squares(""), SHORT, Isolation.bubblewrap)
     assert outcome.status == status
