@@ -123,7 +123,8 @@ def load(source: str, entry_point: str) -> Callable[..., Any]:
     """Run the candidate's source as a module and return the function under test."""
     module = types.ModuleType("candidate")
     sys.modules["candidate"] = module  # dataclasses look their module up
-    exec(compile(source, "<candidate>", "exec"), module.__dict__)  # noqa: S102
+    code = compile(source, "<candidate>", "exec", dont_inherit=True)
+    exec(code, module.__dict__)  # noqa: S102
     if not callable(module.__dict__.get(entry_point)):
         raise NameError(f"the program does not define {entry_point!r}")
     return module.__dict__[entry_point]  # type: ignore[no-any-return]

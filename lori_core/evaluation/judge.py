@@ -162,7 +162,8 @@ def verdict(request: dict[str, Any], candidate: Candidate) -> tuple[str, str]:
     """Return status and detail: `passed` only where `check(candidate)` came back by itself."""
     namespace: dict[str, Any] = {"__name__": "tests", request["entry_point"]: candidate}
     try:
-        exec(compile(request["tests"], TESTS, "exec"), namespace)  # noqa: S102
+        code = compile(request["tests"], TESTS, "exec", dont_inherit=True)
+        exec(code, namespace)  # noqa: S102
         check = namespace["check"]
     except Exception as error:
         return "error", f"the tests cannot be used: {describe(error, request['tests'])}"

@@ -59,7 +59,8 @@ VERDICT_BYTES = 64 << 10
 GRACE_SECONDS = 5.0
 REFUSAL = (
     "generated code is not run without isolation, and this machine offers none: "
-    "apt-get install bubblewrap (or allow user namespaces); "
+    "apt-get install bubblewrap (or allow user namespaces); both need a kernel with seccomp, on "
+    "x86_64 or aarch64; "
     "evaluation.unsafe_code = true runs it without"
 )
 
@@ -201,6 +202,7 @@ def _command(isolation: Isolation, verdicts: int) -> list[str]:
     return [*_sandbox(isolation), str(verdicts)]
 
 
+@functools.cache
 def _filter(isolation: Isolation) -> str:
     """Return the filter of system calls in hexadecimal digits; without isolation, if there is one.
 

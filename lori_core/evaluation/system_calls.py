@@ -1,9 +1,10 @@
 """The system calls that a judged program may make, as a seccomp filter for x86_64 and aarch64.
 
-What Python programs need is allowed and everything else ends with EPERM, so that whatever Linux
-adds later is shut off as well. Not allowed, among much else: ptrace and access to another process's
-memory, limits or priority; new namespaces and mounts; shared memory, semaphores and messages (they
-outlive a process, and no limit counts them); keyrings, io_uring, bpf, perf, userfaultfd, kexec.
+What Python programs need is allowed and everything else ends with EPERM. Calls that are younger
+than the table end with ENOSYS, on which C libraries do without. Not allowed, among much else:
+ptrace and access to another process's memory, limits or priority; new namespaces and mounts; shared
+memory, semaphores and messages (they outlive a process, and no limit counts them); keyrings,
+io_uring, bpf, perf, userfaultfd, kexec.
 
 A filter is a program in the kernel's classic BPF. `program` assembles it from the table.
 """
@@ -75,13 +76,16 @@ Instruction = tuple[int, int, int, int]
 """Its code, how many to skip if the condition holds, and if not, and its operand."""
 
 
+#: Numbers that both machines share: clone3, and the first call that the table knows nothing of.
+CLONE3, FIRST_UNKNOWN = 435, 451
+
+
 @dataclass(frozen=True)
 class Machine:
-    """An architecture: its AUDIT_ARCH number, its column of the table and clone3's number."""
+    """An architecture: its AUDIT_ARCH number and its column of the table."""
 
     audit: int
     column: int
-    clone3: int = 435
 
 
 MACHINES = {"x86_64": Machine(0xC000_003E, 0), "aarch64": Machine(0xC000_00B7, 1)}
@@ -113,8 +117,9 @@ def assemble(machine: Machine) -> list[Instruction]:
     for name, number in numbers(machine).items():
         rule = _rule(name)
         steps += [(EQUAL, 0, len(rule), number), *rule]
-    # The C library falls back to clone, whose flags can be seen.
-    steps += [(EQUAL, 0, 1, machine.clone3), (RETURN, 0, 0, UNKNOWN)]
+    # Without clone3 the C library takes clone, whose flags can be seen.
+    steps += [(EQUAL, 0, 1, CLONE3), (RETURN, 0, 0, UNKNOWN)]
+    steps += [(AT_LEAST, 0, 1, FIRST_UNKNOWN), (RETURN, 0, 0, UNKNOWN)]
     return [*steps, (RETURN, 0, 0, DENY)]
 
 

@@ -25,7 +25,7 @@ FUTURES = {
 
 def square_of(source: str, number: int) -> Any:
     namespace: dict[str, Any] = {"__name__": "candidate"}
-    exec(compile(source, "<candidate>", "exec", dont_inherit=True), namespace)
+    exec(compile(source, "<candidate>", "exec", dont_inherit=True), namespace)  # noqa: S102
     return namespace["square"](number)
 
 
@@ -39,5 +39,5 @@ def test_a_future_import_behind_a_prompt_with_imports(where: str) -> None:
 def test_a_future_import_in_a_wrong_place_stays_wrong() -> None:
     check = {"prompt": PROMPT, "entry_point": "square", "tests": SQUARES}
     answer = "import re\nfrom __future__ import annotations\ndef square(n): return n * n\n"
-    with pytest.raises(NameError):
+    with pytest.raises(KeyError):
         square_of(extract_code(answer, check).candidate, 3)

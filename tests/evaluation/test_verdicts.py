@@ -336,6 +336,12 @@ def test_what_cannot_cross_is_a_verdict_of_its_own(what: str) -> None:
     assert detail in outcome.detail
 
 
+def test_annotations_are_evaluated_as_python_does() -> None:
+    outcome = judge("def square(n: Absent): return n * n")
+    assert outcome.status == "failed"
+    assert outcome.detail.startswith("NameError: name 'Absent' is not defined")
+
+
 def test_what_a_program_may_start_and_open() -> None:
     source = """
     import asyncio, os, socket, sqlite3, subprocess, sys, tempfile, threading
