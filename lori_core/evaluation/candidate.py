@@ -112,8 +112,6 @@ def attempt(action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return the message `action` made, or one of what it raised."""
     try:
         return action()
-    except UnsupportedError:
-        raise
     except BaseException as error:
         names = [kind.__name__ for kind in type(error).__mro__]
         return {"raised": names, "message": text_of(error)}
@@ -136,11 +134,21 @@ def answer(function: Callable[..., Any], call: dict[str, Any]) -> dict[str, Any]
     graph.load(enumerate(call["objects"]))
     args = [graph.decode(form) for form in call["args"]]
     kwargs = {name: graph.decode(form) for name, form in call["kwargs"].items()}
+    returned = []
+
+    def run() -> dict[str, Any]:
+        returned.append(function(*args, **kwargs))
+        return {}
+
+    reply = attempt(run)
     try:
-        reply = attempt(lambda: {"value": graph.encode(function(*args, **kwargs))})
+        if returned:
+            reply["value"] = graph.encode(returned[0])
         contents = graph.contents()
     except UnsupportedError as error:
         return {"unsupported": str(error)}
+    except RecursionError:
+        return {"unsupported": "nested too deep"}
     before = [json.dumps(content) for content in call["objects"]]
     changed = [
         (number, content)

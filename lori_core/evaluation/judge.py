@@ -72,7 +72,9 @@ class Candidate:
                 "objects": graph.contents(),
             }
         except UnsupportedError as error:
-            raise self._end("unsupported", f"a test passes a value of type {error}") from None
+            raise self._end("unsupported", f"a test passes a value {error}") from None
+        except RecursionError:
+            raise self._end("unsupported", "a test passes a value nested too deep") from None
         reply = self._ask(call)
         self.flattened = self.flattened or graph.flattened or str(reply.get("flattened", ""))
         try:
@@ -88,7 +90,7 @@ class Candidate:
         """Send a message and return the reply: a value, or what was raised."""
         reply = {} if self.gone else self._exchange(message)
         if "unsupported" in reply:
-            self._end("unsupported", f"the program has a value of type {reply['unsupported']}")
+            self._end("unsupported", f"the program has a value {reply['unsupported']}")
         if "broken" in reply:
             self._end("error", str(reply["broken"]))
         if self.gone is not None:

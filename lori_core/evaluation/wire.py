@@ -25,8 +25,12 @@ IMMUTABLE: dict[type, tuple[str, Callable[[Graph, Any], Any]]] = {
 }
 
 
+#: What JSON has itself.
+AS_THEY_ARE = {type(None), bool, float, str}
+
+
 class UnsupportedError(Exception):
-    """A value of a kind that cannot cross."""
+    """A value of a kind that cannot cross; says which."""
 
 
 class Graph:
@@ -47,7 +51,7 @@ class Graph:
         Raises:
             UnsupportedError: it is, or holds, what cannot cross.
         """
-        if value is None or isinstance(value, bool):
+        if type(value) in AS_THEY_ARE:
             return value
         if isinstance(value, int):  # JSON's decimal digits are limited to 4300 by Python
             plain = int(self._plain(value, int))
@@ -96,12 +100,12 @@ class Graph:
         return number
 
     def _contents(self, value: Any) -> list[Any]:
-        name = next(name for name, kind in MUTABLE.items() if isinstance(value, kind))
-        if name == "dict":
-            return [name, [[self.encode(key), self.encode(item)] for key, item in value.items()]]
-        if name == "bytearray":
-            return [name, value.hex()]
-        return [name, [self.encode(item) for item in value]]
+        if isinstance(value, dict):
+            pairs = [[self.encode(key), self.encode(item)] for key, item in value.items()]
+            return ["dict", pairs]
+        if isinstance(value, bytearray):
+            return ["bytearray", value.hex()]
+        return ["list" if isinstance(value, list) else "set", [self.encode(item) for item in value]]
 
     def _fill(self, value: Any, kind: type[Any], forms: Any) -> None:
         if not isinstance(value, kind):
@@ -129,7 +133,7 @@ class Graph:
                 if name == "Decimal":
                     return {name: str(value)}
                 return {name: [self.encode(n) for n in (value.numerator, value.denominator)]}
-        raise UnsupportedError(type(value).__name__)
+        raise UnsupportedError(f"of type {type(value).__name__}")
 
 
 def _decimal(_: Graph, text: str) -> Any:
