@@ -199,7 +199,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limits["memory_bytes"],) * 2)
     link = Link(connection, time.monotonic() + limits["wall_seconds"])
     status, detail = verdict(request, Candidate(process, link, limits))
-    said = json.dumps([status, detail[:DETAIL_CHARACTERS]])
+    said = json.dumps([status, " ".join(detail.split())[:DETAIL_CHARACTERS]])
     signature = hmac.new(key, said.encode(), "sha256").hexdigest()
     os.write(verdicts, f"{signature} {said}\n".encode())
     os._exit(0)

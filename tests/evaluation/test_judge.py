@@ -33,6 +33,11 @@ def test_a_message_that_cannot_be_printed_is_a_wrong_answer() -> None:
         assert "a message that cannot be shown: ValueError" in outcome.detail
 
 
+def test_a_detail_is_one_line() -> None:
+    outcome = judge("def square(n): raise ValueError('a\\n\\nb')")
+    assert outcome.detail == "ValueError: a b at `assert candidate(2) == 4`"
+
+
 def test_an_exception_without_a_text_is_still_that_exception() -> None:
     source = """
     class Mine(KeyError):

@@ -119,6 +119,17 @@ def test_a_machine_without_a_table_has_no_isolation(monkeypatch: pytest.MonkeyPa
     assert run_program(program, isolation=Isolation.none, unsafe=True).status == "passed"
 
 
+def test_nothing_runs_where_the_kernel_takes_no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "_filter", lambda _: "ff" * 8)
+    program = Program("def one(): return 1", "def check(f): assert f() == 1", "one")
+    for isolation in (*ISOLATIONS, Isolation.none):
+        outcome = run_program(program, isolation=isolation, unsafe=True)
+        assert outcome.status == "error"
+        assert outcome.detail == (
+            "the kernel takes no filter of system calls (seccomp): Invalid argument"
+        )
+
+
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_the_kernel_enforces_it(isolation: Isolation) -> None:
     column = MACHINES[platform.machine()].column
