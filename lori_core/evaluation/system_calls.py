@@ -41,7 +41,7 @@ sendmsg 46 211, recvmsg 47 212, sendmmsg 307 269, recvmmsg 299 243, mmap 9 222, 
 mremap 25 216, mprotect 10 226, madvise 28 233, msync 26 227, mincore 27 232, brk 12 214,
 pkey_mprotect 329 288, pkey_alloc 330 289, pkey_free 331 290, clone 56 220, fork 57 -, vfork 58 -,
 execve 59 221, execveat 322 281, exit 60 93, exit_group 231 94, wait4 61 260, waitid 247 95,
-kill 62 129, tkill 200 130, tgkill 234 131, pidfd_open 434 434, pidfd_send_signal 424 424,
+kill 62 129, tkill 200 130, tgkill 234 131, pidfd_open 434 434,
 getpid 39 172, getppid 110 173, gettid 186 178, getpgid 121 155, getpgrp 111 -, setpgid 109 154,
 getsid 124 156, setsid 112 157, getuid 102 174, geteuid 107 175, getgid 104 176, getegid 108 177,
 getresuid 118 148, getresgid 120 150, getgroups 115 158, capget 125 90, prctl 157 167,
@@ -64,12 +64,16 @@ FAMILIES = (1, 2, 10)
 NEW_NAMESPACES = 0x7E02_0000
 #: ioctl: put input into a terminal (TIOCSTI, TIOCLINUX).
 TERMINAL_INPUT = (0x5412, 0x541C)
+#: Whom no signal may reach: the caller's process group (0), in which the judge is, and process 1.
+JUDGE = (0, 1)
+#: fcntl: have the kernel send signals to another process (F_SETOWN, F_SETSIG, F_SETOWN_EX).
+SIGNALS_FROM_FILES = (8, 10, 15)
 
 # Instructions of classic BPF: load a word, jump if equal, if not less, if any bit is set; return.
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, FAIL = 0x7FFF_0000, 0x0005_0000
 DENY, UNKNOWN = FAIL | errno.EPERM, FAIL | 38  # ENOSYS, by Linux's number
-# Where struct seccomp_data holds the call, the architecture and the lower half of an argument.
+# Where struct seccomp_data holds the call's number and the architecture; arguments begin at 16.
 NUMBER, ARCHITECTURE = 0, 4
 
 Instruction = tuple[int, int, int, int]
@@ -131,6 +135,10 @@ def _rule(name: str) -> list[Instruction]:
         return _one_of(0, (0,), ALLOW, DENY)  # the caller's own limits
     if name == "ioctl":
         return _one_of(1, TERMINAL_INPUT, DENY, ALLOW)
+    if name in ("kill", "tkill", "tgkill", "pidfd_open"):
+        return _one_of(0, JUDGE, DENY, ALLOW)
+    if name == "fcntl":
+        return _one_of(1, SIGNALS_FROM_FILES, DENY, ALLOW)
     if name == "clone":
         return [
             _argument(0),

@@ -230,7 +230,11 @@ CHEATS = {
         import os, signal
         def square(n):
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGSTOP, signal.SIGKILL):
-                os.kill(os.getppid(), number)
+                for kill, target in ((os.kill, os.getppid()), (os.kill, 0), (os.killpg, 0)):
+                    try:
+                        kill(target, number)
+                    except PermissionError:
+                        pass
             return 0
         """, "failed", "AssertionError",
     ),

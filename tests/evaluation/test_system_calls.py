@@ -18,7 +18,9 @@ machines = pytest.mark.parametrize("machine", MACHINES)
 DANGEROUS = {
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
     "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "kcmp": (312, 272),
-    "shmget": (29, 194), "shmat": (30, 196), "semget": (64, 190), "msgget": (68, 186),
+    "pidfd_send_signal": (424, 424), "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240), "shmget": (29, 194),
+    "shmat": (30, 196), "semget": (64, 190), "msgget": (68, 186),
     "mq_open": (240, 180), "memfd_create": (319, 279), "memfd_secret": (447, 447),
     "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
     "io_uring_setup": (425, 425), "io_setup": (206, 0), "bpf": (321, 280),
@@ -60,7 +62,8 @@ def decide(machine: str, number: int, *arguments: int, audit: int | None = None)
 def test_what_python_needs_is_allowed(machine: str) -> None:
     table = system_calls.numbers(MACHINES[machine])
     assert len(set(table.values())) == len(table)
-    arguments = {"socket": (1,), "socketpair": (1,), "clone": (17,), "prlimit64": (0,)}
+    others = dict.fromkeys(("kill", "tkill", "tgkill", "pidfd_open"), (2,))
+    arguments = others | {"socket": (1,), "socketpair": (1,), "clone": (17,), "prlimit64": (0,)}
     for name, number in table.items():
         assert decide(machine, number, *arguments.get(name, ())) == ALLOW, name
     assert {"read", "openat", "execve", "mmap", "futex", "wait4", "getrandom"} <= set(table)
@@ -98,6 +101,10 @@ def test_arguments_decide_on_some_calls(machine: str) -> None:
     for flag in (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
         assert decide(machine, table["clone"], 17 | flag) == DENY
     assert decide(machine, table["clone"], 0x3D0F00) == ALLOW  # a thread
+    for name in ("kill", "tkill", "tgkill", "pidfd_open"):
+        assert [decide(machine, table[name], pid) for pid in (0, 1)] == [DENY] * 2
+        assert decide(machine, table[name], 0xFFFF_FFFF) == ALLOW  # all others: not process 1
+    assert [decide(machine, table["fcntl"], 0, command) for command in (8, 10, 15)] == [DENY] * 3
     assert decide(machine, 435) == UNKNOWN  # clone3
     assert decide(machine, 450) == DENY
     assert [decide(machine, number) for number in (451, 9999, 0xFFFF_FFFF)] == [UNKNOWN] * 3

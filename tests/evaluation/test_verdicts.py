@@ -147,6 +147,36 @@ HOSTILE = {
                 pass
         """, SQUARES, "error",
     ),
+    "interrupts-the-tests": (
+        """
+        import fcntl, os, signal, socket
+        def square(n):
+            reached = []
+            mine, other = socket.socketpair()
+            for attempt in (
+                lambda: os.kill(1, signal.SIGUSR1),
+                lambda: os.kill(0, signal.SIGUSR1),
+                lambda: signal.pidfd_send_signal(os.pidfd_open(1), signal.SIGUSR1),
+                lambda: signal.pidfd_send_signal(os.open("/proc/1", 0), signal.SIGUSR1),
+                lambda: fcntl.fcntl(mine, fcntl.F_SETOWN, 1),
+                lambda: fcntl.fcntl(mine, fcntl.F_SETSIG, signal.SIGUSR1),
+            ):
+                try:
+                    attempt()
+                    reached.append(attempt)
+                except OSError:
+                    pass
+            return len(reached) or "none"
+        """,
+        """
+        import signal
+        def check(candidate):
+            calls = []
+            signal.signal(signal.SIGUSR1, lambda *_: calls.append(1))
+            seen = candidate(2)
+            assert seen != "none" or calls, "nothing was reached"
+        """, "failed",
+    ),
     "loses-its-filter": (
         """
         import ctypes
