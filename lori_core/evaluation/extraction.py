@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping
 
 from lori_core.data.answers import check_program, definition, python_fault
@@ -51,12 +53,36 @@ def _fenced(output: str) -> str:
 
 def _definitions(before: str, code: str) -> Iterator[str]:
     """The code whole; without prose before it; without prose after it, too."""
-    yield f"{before}\n{code}"
+    yield _behind(before, code)
     first = _CODE_LINE.search(code)
     code = code[first.start() :] if first else code
-    yield f"{before}\n{code}"
+    yield _behind(before, code)
     for cut in reversed([found.start() for found in _TOP_LEVEL.finditer(code)][1:]):
-        yield f"{before}\n{code[:cut]}"
+        yield _behind(before, code[:cut])
+
+
+def _behind(before: str, code: str) -> str:
+    """Return a source of both; the code's `from __future__` imports must stand before all else."""
+    lines = code.split("\n")
+    cut = _last_future_line(code)
+    return "\n".join([*lines[:cut], before, *lines[cut:]])
+
+
+def _last_future_line(code: str) -> int:
+    """Return the number of the last line of `from __future__` imports; 0 if it is not Python."""
+    if "__future__" not in code or python_fault(code):
+        return 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in `python_fault`
+        statements = ast.parse(code).body
+    return max(
+        (
+            node.end_lineno or 0
+            for node in statements
+            if isinstance(node, ast.ImportFrom) and node.module == "__future__"
+        ),
+        default=0,
+    )
 
 
 def _continuations(prompt: str, code: str) -> Iterator[str]:

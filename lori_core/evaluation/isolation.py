@@ -156,7 +156,8 @@ def _namespaces(interpreter: Interpreter) -> list[str]:
     mounts += [(device, Path(device), "none", "bind") for device in DEVICES]
     mounts += [("none", path, "tmpfs", "ro,size=4k") for path in interpreter.packages()]
     mounts += [("none", Path("/tmp"), "tmpfs", f"mode=1777,nosuid,nodev,size={TMP_BYTES}")]  # noqa: S108
-    mounts += [("none", Path("/proc"), "proc", "nosuid,nodev,noexec")]
+    # Here the program has the user id that owns the judge's files in /proc, so these are hidden.
+    mounts += [("none", Path("/proc"), "proc", "nosuid,nodev,noexec,hidepid=2")]
     files = [Path(device) for device in DEVICES] + [path for _, path in shown if path.is_file()]
     folders = {path.parent if path in files else path for _, path, _, _ in mounts}
     script = SET_UP.format(

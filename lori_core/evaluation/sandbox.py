@@ -1,7 +1,10 @@
 """Running a generated program against its tests, so that it can neither do harm nor cheat.
 
 A program gets an interpreter and nothing of the host's (`isolation` says how), limits on all it can
-use up, and a judge (`judge`) that holds the tests in another process and asks it for answers.
+use up, the system calls that Python needs (`system_calls`), and a judge (`judge`) that holds the
+tests in another process and asks it for answers. The verdict comes through a pipe that only the
+judge has, signed with a key that only the judge is given; whatever else arrives, or nothing, is an
+error. What is printed has another pipe, and counts for nothing.
 
 What is left to trust: the kernel (a hole in its namespaces is a way out), and the tests, which run
 in the judge. Memory is limited for each process, so a program may use `processes` times as much;
@@ -12,22 +15,29 @@ and write all the user can, and by leaving its session outlive its time.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
+import hmac
 import json
+import marshal
 import os
+import platform
+import secrets
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from lori_core.evaluation import isolation as ways
+from lori_core.evaluation import system_calls
 from lori_core.evaluation.isolation import Isolation
 
 __all__ = [
@@ -41,13 +51,16 @@ __all__ = [
     "works",
 ]
 
-Status = Literal["passed", "failed", "timeout", "error", "refused"]
+Status = Literal["passed", "failed", "timeout", "unsupported", "error", "refused"]
 
+#: A verdict's length at most, in bytes.
+VERDICT_BYTES = 64 << 10
 #: Time to start and end a sandbox, on top of the program's own.
 GRACE_SECONDS = 5.0
 REFUSAL = (
     "generated code is not run without isolation, and this machine offers none: "
-    "apt-get install bubblewrap (or allow user namespaces); "
+    "apt-get install bubblewrap (or allow user namespaces); both need a kernel with seccomp, on "
+    "x86_64 or aarch64; "
     "evaluation.unsafe_code = true runs it without"
 )
 
@@ -79,7 +92,7 @@ class Limits:
     """Processes and threads together, three of which are the sandbox's own."""
     file_bytes: int = 1 << 20
     output_bytes: int = 64 << 10
-    """What is read from the sandbox at most."""
+    """What a sandbox that gives no verdict may print at most; what tests print is thrown away."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,9 @@ class Outcome:
 
     Attributes:
         status: `passed`; `failed`, a test or the program did; `timeout`, wall or processor time;
-            `error`, the sandbox or the tests are broken; `refused`, there is no isolation.
+            `unsupported`, a value cannot go between the tests and the program, so neither right
+            nor wrong; `error`, the sandbox or the tests are broken; `refused`, there is no
+            isolation. All but the first count as not passed.
         detail: one line for people; empty when passed.
         seconds: wall time, the sandbox's own included.
     """
@@ -158,56 +173,127 @@ def run_programs(
         return [future.result() for future in futures]
 
 
+#: What runs in the sandbox: the judge, behind the modules of ours that it imports.
+PARTS = ("wire", "candidate", "judge")
+#: Runs them, compiled: the sandbox's interpreter is ours, and each program costs milliseconds.
+BOOT = """
+import binascii, marshal, sys, types
+*parts, judge = marshal.loads(binascii.a2b_base64({code!r}))
+for part in parts:
+    sys.modules[part.co_filename] = module = types.ModuleType(part.co_filename)
+    exec(part, module.__dict__)
+exec(judge)
+"""
+
+
 @functools.cache
-def _command(isolation: Isolation) -> list[str]:
-    judge = Path(__file__).with_name("judge.py").read_text(encoding="utf-8")
-    return ways.command(isolation, judge)
+def _sandbox(isolation: Isolation) -> list[str]:
+    parts = [
+        compile(
+            Path(__file__).with_name(f"{name}.py").read_bytes(), f"{__package__}.{name}", "exec"
+        )
+        for name in PARTS
+    ]
+    code = base64.b64encode(marshal.dumps(parts)).decode()
+    return ways.command(isolation, BOOT.format(code=code))
+
+
+def _command(isolation: Isolation, verdicts: int) -> list[str]:
+    return [*_sandbox(isolation), str(verdicts)]
+
+
+@functools.cache
+def _filter(isolation: Isolation) -> str:
+    """Return the filter of system calls in hexadecimal digits; without isolation, if there is one.
+
+    Raises:
+        OSError: there is none for this machine.
+    """
+    machine = platform.machine()
+    if sys.platform.startswith("linux") and machine in system_calls.MACHINES:
+        return system_calls.program(machine).hex()
+    if isolation is Isolation.none:
+        return ""
+    raise OSError(
+        f"no filter of system calls for {machine!r}, only for {', '.join(system_calls.MACHINES)}"
+    )
 
 
 def _run(program: Program, limits: Limits, isolation: Isolation) -> Outcome:
     started = time.monotonic()
     deadline = started + limits.wall_seconds + GRACE_SECONDS
-    # In a file without a name: never on a command line, and no writer that could block.
-    with tempfile.TemporaryFile() as request:
-        request.write(json.dumps({**asdict(program), "limits": asdict(limits)}).encode())
-        request.seek(0)
-        try:
-            process = subprocess.Popen(
-                _command(isolation),
-                stdin=request,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=ways.ENVIRONMENT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return Outcome("error", f"the sandbox cannot start: {error}", 0.0)
-    with process:
-        try:
-            output = _read(process, deadline, limits.output_bytes)
-        finally:
-            _kill(process)
+    key = secrets.token_bytes(32)
+    verdicts, theirs = os.pipe()
+    try:
+        with _start(program, limits, isolation, key, theirs) as process:
+            os.close(theirs)
+            theirs = -1
+            try:
+                line, printed = _read(process, verdicts, deadline, limits.output_bytes)
+            finally:
+                _kill(process)
+    except OSError as error:
+        return Outcome("error", f"the sandbox cannot start: {error}", 0.0)
+    finally:
+        os.close(verdicts)
+        if theirs >= 0:
+            os.close(theirs)
     seconds = time.monotonic() - started
-    if output is None:
+    if line is None:
         return Outcome("timeout", f"no verdict within {limits.wall_seconds:g} s", seconds)
-    return _outcome(output, seconds)
+    return _outcome(line, key, printed, seconds)
 
 
-def _read(process: subprocess.Popen[bytes], deadline: float, most: int) -> bytes | None:
-    """Read the output to its end, or to `most` bytes; None when `deadline` came first."""
+def _start(
+    program: Program, limits: Limits, isolation: Isolation, key: bytes, verdicts: int
+) -> subprocess.Popen[bytes]:
+    request = {**asdict(program), "limits": asdict(limits), "key": key.hex()}
+    request["filter"] = _filter(isolation)
+    # In a file without a name: never on a command line, and no writer that could block.
+    with tempfile.TemporaryFile() as file:
+        file.write(json.dumps(request).encode())
+        file.seek(0)
+        return subprocess.Popen(
+            _command(isolation, verdicts),
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(verdicts,),
+            env=ways.ENVIRONMENT,
+            start_new_session=True,
+        )
+
+
+def _read(
+    process: subprocess.Popen[bytes], verdicts: int, deadline: float, most: int
+) -> tuple[bytes | None, bytes]:
+    """Return the first line of the pipe for verdicts, and what was printed until it came.
+
+    The line is empty where the pipe closes without one, and where more than `most` bytes are
+    printed; it is None when `deadline` came first.
+    """
     assert process.stdout is not None  # noqa: S101 (it is a pipe)
-    descriptor = process.stdout.fileno()
+    texts = {verdicts: b"", process.stdout.fileno(): b""}
+    (_, output) = texts
     poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    output = b""
-    while len(output) < most:
-        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            return None
-        part = os.read(descriptor, most - len(output))
-        if not part:
+    for descriptor in texts:
+        poll.register(descriptor, select.POLLIN)
+    opened = set(texts)
+    while opened:
+        ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        if not ready:
+            return None, texts[output]
+        for descriptor, _ in ready:
+            part = os.read(descriptor, 1 << 16)
+            texts[descriptor] += part
+            if not part:
+                poll.unregister(descriptor)
+                opened.remove(descriptor)
+        if b"\n" in texts[verdicts]:
+            return texts[verdicts].partition(b"\n")[0], texts[output]
+        if len(texts[output]) > most or len(texts[verdicts]) > VERDICT_BYTES:
             break
-        output += part
-    return output
+    return b"", texts[output]
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -217,12 +303,15 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _outcome(output: bytes, seconds: float) -> Outcome:
-    """Read the judge's verdict: the last line that was written."""
-    lines = output.decode(errors="replace").strip().splitlines()
-    try:
-        verdict = json.loads(lines[-1])
-        return Outcome(cast(Status, verdict["status"]), str(verdict["detail"]), seconds)
-    except (IndexError, ValueError, TypeError, KeyError):
-        said = " ".join(lines[-3:])[:500] or "it said nothing"
-        return Outcome("error", f"the sandbox gave no verdict: {said}", seconds)
+def _outcome(line: bytes, key: bytes, printed: bytes, seconds: float) -> Outcome:
+    """Read a verdict: `[status, detail]` in JSON, behind its signature."""
+    signature, _, said = line.partition(b" ")
+    if hmac.compare_digest(signature, hmac.new(key, said, "sha256").hexdigest().encode()):
+        status, detail = json.loads(said)
+        if status in get_args(Status):
+            return Outcome(cast(Status, status), str(detail), seconds)
+    if line:
+        return Outcome("error", "the sandbox's verdict is not the judge's own", seconds)
+    lines = printed.decode(errors="replace").strip().splitlines()
+    text = " ".join(lines[-3:])[:500] or "it said nothing"
+    return Outcome("error", f"the sandbox gave no verdict: {text}", seconds)

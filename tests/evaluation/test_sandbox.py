@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import sys
 import textwrap
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from lori_core.evaluation import isolation as ways
 from lori_core.evaluation import sandbox
 from lori_core.evaluation.extraction import extract_code
 from lori_core.evaluation.sandbox import (
@@ -30,9 +28,12 @@ SHORT = Limits(wall_seconds=0.4)
 SQUARES = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-3) == 9\n"
 REPOSITORY = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(
-    not ISOLATIONS, reason="this machine can isolate nothing: apt-get install bubblewrap"
-)
+pytestmark = [
+    pytest.mark.usefixtures("nothing_survives"),
+    pytest.mark.skipif(
+        not ISOLATIONS, reason="this machine can isolate nothing: apt-get install bubblewrap"
+    ),
+]
 isolated = pytest.mark.parametrize("isolation", ISOLATIONS)
 
 
@@ -45,26 +46,6 @@ def probe(body: str, expectation: str) -> Program:
     source = "import os, sys\ndef look():\n" + textwrap.indent(textwrap.dedent(body), "    ")
     tests = f"def check(candidate):\n    seen = candidate()\n    assert {expectation}, seen\n"
     return Program(source, tests, "look")
-
-
-@pytest.fixture(autouse=True)
-def nothing_survives(monkeypatch: pytest.MonkeyPatch):
-    """After each test, wait for the end of every process of its sandboxes; none may go on."""
-    mark = uuid.uuid4().hex
-    monkeypatch.setitem(ways.ENVIRONMENT, "LORI_TEST_MARK", mark)
-    yield
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() not in (folder / "environ").read_bytes():
-                continue
-            descriptor = os.pidfd_open(int(folder.name))
-        except OSError:  # it is another user's, or gone already
-            continue
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        ended = poll.poll(5000)
-        os.close(descriptor)
-        assert ended, f"process {folder.name} outlived its sandbox"
 
 
 # ------------------------------------------------------------------ honest programs
@@ -206,7 +187,7 @@ CHEATS = {
         class Any:
             def __eq__(self, other): return True
         def square(n): return Any()
-        """, "failed", "type Any cannot leave",
+        """, "unsupported", "type Any",
     ),
     "equals-everything-and-is-a-number": (
         """
@@ -249,7 +230,11 @@ CHEATS = {
         import os, signal
         def square(n):
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGSTOP, signal.SIGKILL):
-                os.kill(os.getppid(), number)
+                for kill, target in ((os.kill, os.getppid()), (os.kill, 0), (os.killpg, 0)):
+                    try:
+                        kill(target, number)
+                    except PermissionError:
+                        pass
             return 0
         """, "failed", "AssertionError",
     ),
@@ -376,6 +361,7 @@ try:
 except Exception as error:
     return type(error).__name__
 """
+SHUT = "seen in ('PermissionError', 'FileNotFoundError')"
 INTERPRETER = Path(sys.base_prefix).resolve()
 
 PROBES = {
@@ -414,13 +400,26 @@ PROBES = {
     ),
     "no-other-processes": (
         "return [os.getppid(), sorted(int(p) for p in os.listdir('/proc') if p.isdigit())]",
-        "seen[0] == 1 and seen[1][0] == 1 and len(seen[1]) == 2",
+        "seen[0] == 1 and len(set(seen[1]) - {1}) == 1",
     ),
-    "judge's-memory": (TRY.format(action="open('/proc/1/mem', 'rb')"), "seen == 'PermissionError'"),
+    "judge's-memory": (TRY.format(action="open('/proc/1/mem', 'rb')"), SHUT),
     "judge's-environment": (
-        TRY.format(action="open('/proc/1/environ', 'rb').read()"), "seen == 'PermissionError'",
+        TRY.format(action="open('/proc/1/environ', 'rb').read()"), SHUT,
     ),
-    "judge's-files": (TRY.format(action="open('/proc/1/fd/0')"), "seen == 'PermissionError'"),
+    "judge's-files": (TRY.format(action="open('/proc/1/fd/0')"), SHUT),
+    "judge's-settings": (
+        """
+        written = []
+        for name in os.listdir("/proc/1") if os.path.exists("/proc/1") else []:
+            try:
+                os.write(os.open(f"/proc/1/{name}", os.O_WRONLY), b"0")
+                written.append(name)
+            except OSError:
+                pass
+        return written
+        """,
+        "seen == []",
+    ),
     "no-input": (TRY.format(action="input()"), "seen == 'EOFError'"),
     "no-descriptor-but-the-link's": (
         "return [os.readlink(f'/proc/self/fd/{fd}') for fd in range(16)"
@@ -589,14 +588,14 @@ def test_tests_without_check_are_an_error_of_theirs() -> None:
         (["/no/such/program"], "error", "cannot start"),
         (["sh", "-c", "echo broken >&2; exit 3"], "error", "no verdict: broken"),
         (["true"], "error", "it said nothing"),
-        (["yes"], "error", "no verdict: y"),
-        (["sleep", "60"], "timeout", "no verdict within 0.4 s"),
+        (["sh", "-c", "yes"], "error", "no verdict: y"),
+        (["sh", "-c", "sleep 60"], "timeout", "no verdict within 0.4 s"),
     ],
 )
 def test_a_sandbox_that_gives_no_verdict(
     command: list[str], status: str, detail: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox, "_command", lambda _: command)
+    monkeypatch.setattr(sandbox, "_command", lambda *_: command)
     monkeypatch.setattr(sandbox, "GRACE_SECONDS", 0.0)
     outcome = run_program(squares(""), SHORT, Isolation.bubblewrap)
     assert outcome.status == status
