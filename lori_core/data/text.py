@@ -6,8 +6,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from textwrap import shorten
 from typing import Any
+from unicodedata import category, decomposition, normalize
 
 from lori_core.config.templates import Field, read_template
 from lori_core.errors import DataError
@@ -18,6 +20,9 @@ _USUAL = ("content", "value", "text")
 _INDEX = re.compile(r"[0-9]{1,9}")
 #: A key that a template can name.
 _KEY = re.compile(r"[^.\[\]{}]+")
+#: What the decomposition of a raised or lowered character, or a fraction, begins with.
+_PLACED = ("<super>", "<sub>", "<fraction>")
+_INVISIBLE = frozenset(map(chr, [0x34F, 0x115F, 0x1160, 0x3164, 0xFFA0, *range(0xFE00, 0xFE10)]))
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -38,7 +43,7 @@ def fill(template: str, record: Mapping[str, Any], what: str, where: str) -> str
     """
     parts = read_template(template)
     filled = {part: _filled(part, record, what, where) for part in parts if isinstance(part, Field)}
-    if filled and not any(text.strip() for text in filled.values()):
+    if filled and not any(visible(text) for text in filled.values()):
         return ""
     return "".join(part if isinstance(part, str) else filled[part] for part in parts).strip()
 
@@ -91,6 +96,31 @@ def storable(text: str, what: str, where: str) -> str:
             f"(\\u{ord(half[0]):04x}), which is no text; remove it or write the whole pair"
         )
     return text
+
+
+def visible(text: str) -> str:
+    """Return a text without what shows nothing (zero-width characters) and space at its ends."""
+    if text.isascii():
+        return text.strip()
+    return "".join(c for c in text if not _shows_nothing(c)).strip()
+
+
+def seen(text: str) -> str:
+    """Return a text in a form that is the same for all texts that look the same but for case.
+
+    Raised and lowered characters and fractions stay what they are: 5² is not 52.
+    """
+    if text.isascii():
+        return text.casefold()
+    kept = {ord(c): f"\0{ord(c)}\0" for c in set(text) if decomposition(c).startswith(_PLACED)}
+    plain = normalize("NFKC", visible(text).translate(kept))
+    return normalize("NFKC", plain.casefold())
+
+
+@lru_cache(maxsize=4096)
+def _shows_nothing(character: str) -> bool:
+    # The others are selectors of a variant, and fillers.
+    return category(character) == "Cf" or character in _INVISIBLE
 
 
 def names_in(record: Mapping[Any, Any]) -> str:
