@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import lru_cache
-from unicodedata import category
+from unicodedata import category, normalize
 
 from lori_core.data.example import Example
 from lori_core.errors import DataError, shown
@@ -28,6 +28,20 @@ _NUMBER = re.compile(
     r"(?:(?<![\w.)\]%])(?P<sign>[-−+]))?(?:[$€£¥₹] ?)?(?P<inner>(?<=[$€£¥₹])-)?"
     r"(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)"
     r"(?P<exponent>[eE][-+]?[0-9]{1,3}(?!\w))?"
+)
+
+#: What may stand beside a number without a part in it. A minus or a stroke is judged by its place.
+_PUNCTUATION = frozenset("\0\1\t\n\r.,;:=%()[]{}'\"’“”?!&°#\\-/")
+#: What makes another number of one; an unsigned number is written as \0 there, a signed one as \1.
+_CHANGES = re.compile(
+    r"[A-Za-z\u00aa-\u058f_#][\0\1]|[\0\1][A-Za-z\u00aa-\u058f_!]"  # x3, #3; 3x, 5k, 5!
+    r"|[负負][\0\1]|[\0\1][十百千万萬億亿兆半]"
+    r"|\(\s*\0\s*\)"  # in accounts a negative number
+    r"|(?<![^\W\d_])[-/]|[-/](?![^\W\d_])"  # well-known, km/h are words
+    r"|\\(?!boxed\b|[$%])"
+    r"|\b(?:minus|negative|dozens?|tenths?|half|halves"
+    r"|(?:hundred|thousand|million|billion|trillion)(?:s|ths?)?)\b",
+    re.I,
 )
 
 
@@ -84,11 +98,30 @@ def _expected_number(example: Example, where: str) -> str:
     text = example.answer
     marker = next(reversed(list(_MARKER.finditer(text))), None)
     marked = list(_NUMBER.finditer(text, marker.end())) if marker else []
+    start = marker.end() if marker and marked else 0
     found = {_plain(match) for match in marked or _NUMBER.finditer(text)}
     foreign = any(category(c) in ("Nd", "No") for c in text if not c.isascii())  # ½, ², ٣
-    if len(found) == 1 and not foreign:
+    if len(found) == 1 and not foreign and _says_no_more(text[start:]):
         return found.pop()
     raise _refused(example, where, "one number, as 1234, -0.5 or $1,234.50")
+
+
+def _says_no_more(text: str) -> bool:
+    """Say whether what stands around the numbers of a text leaves their value as it is.
+
+    Such are words, as units, and punctuation. A sign or an operator that is not read, a letter
+    right at a number (3x, 5k) and a word as "minus" or "million" make another number of it.
+    """
+    rest = _NUMBER.sub(lambda found: "\1" if found["sign"] or found["inner"] else "\0", text)
+    rest = normalize("NFKC", rest)
+    between = re.split(r"[\0\1]", rest)[1:-1]
+    repeats = all("=" in gap or re.search(r"[^\W\d_]{2}", gap) for gap in between)
+    return repeats and not _CHANGES.search(rest) and all(map(_harmless, rest))
+
+
+def _harmless(character: str) -> bool:
+    kind = category(character)
+    return kind[0] in "LMZ" or kind == "Sc" or character in _PUNCTUATION
 
 
 def _expected_refusal(example: Example, where: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -9,6 +10,15 @@ from lori_core.errors import ConfigError
 
 _PROBE = "What is 17 + 25?"
 _INSTEAD = "correct it (chat_template in the model's folder), or set alpaca or plain"
+#: The day that every chat is written on, so that a prompt has the same tokens on all days. It is
+#: the one that the templates of Llama 3 take where nothing else is given.
+_TODAY = datetime(2024, 7, 26)
+DATE = _TODAY.strftime("%d %b %Y")
+_CLOCK = "strftime_now"
+#: `%-d` is `%d` without the zero in front.
+_DIRECTIVES = [f"%{minus}{letter}" for minus in ("", "-") for letter in "aAbBcdDeFgGhHIjklmM"] + [
+    f"%{minus}{letter}" for minus in ("", "-") for letter in "npPrRStTuUVwWxXyYzZf%"
+]
 
 
 def render_chat(prompt: str, system: str | None, tokenizer: Any) -> str:
@@ -67,6 +77,19 @@ def _no_system(system: str, why: str) -> ConfigError:
     )
 
 
+def on_one_day(template: str) -> str:
+    """Return a chat template whose `strftime_now` is always 26 July 2024, at midnight.
+
+    One that does not ask for the date is returned as it is.
+    """
+    if _CLOCK not in template:
+        return template
+    steps = "".join(f"|replace({at!r}, {_TODAY.strftime(at)!r})" for at in _DIRECTIVES)
+    # A macro hides the function of the same name. The last line break is trimmed: the template
+    # begins a line, as it does alone.
+    return f"{{% macro {_CLOCK}(format) %}}{{{{ format{steps} }}}}{{% endmacro %}}\n{template}"
+
+
 @lru_cache(maxsize=8)
 def _empty_system_fits(tokenizer: Any, _template: str) -> bool:
     """Say whether the template takes an empty system turn."""
@@ -80,7 +103,14 @@ def _empty_system_fits(tokenizer: Any, _template: str) -> bool:
 
 def _applied(turns: list[dict[str, str]], tokenizer: Any) -> str:
     try:
-        text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        template = on_one_day(tokenizer.get_chat_template())
+        text: str = tokenizer.apply_chat_template(
+            turns,
+            chat_template=template,
+            date_string=DATE,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
     except Exception as error:  # a template is a program: whatever it raises, it is at fault
         raise ConfigError(
             "prompt.template: the chat template of the model's tokenizer fails "

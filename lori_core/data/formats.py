@@ -13,7 +13,7 @@ from lori_core.data.answers import expected_answer
 from lori_core.data.benchmarks import BENCHMARKS
 from lori_core.data.benchmarks import convert as convert_benchmark
 from lori_core.data.example import Example
-from lori_core.data.text import fill, storable
+from lori_core.data.text import fill, storable, visible
 from lori_core.errors import ConfigError, DataError, unknown
 
 _OWN_FIELDS = {"prompt": "{prompt}", "target": "{target}"}
@@ -79,7 +79,7 @@ def convert(record: Any, source: SourceSection, where: str) -> Example:
     if source.format != "instructions" and not isinstance(record, Mapping):
         raise DataError(f"{where}: expected a JSON object, got {type(record).__name__}")
     values = FORMATS[source.format](record, source, where)
-    if not values["prompt"]:
+    if not visible(values["prompt"]):
         raise DataError(f"{where}: the prompt is empty")
     values["prompt"] = _SPACES.sub("\n", values["prompt"])
     values.setdefault("answer", source.answer or "")

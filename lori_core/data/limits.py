@@ -25,8 +25,20 @@ CHECKED = Path(".lori/checked")
 _SMALL = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 #: Tokens of a prompt and of what is written after it under the protocol `paper`.
 PAPER_TOKENS = 512 + 512
-#: Rotary scalings whose factor `max_position_embeddings` has in it.
-_COUNTED_IN = ("default", "llama3", "longrope", "su", "mrope")
+#: Rotary scalings that transformers computes from `max_position_embeddings` as the length before.
+_BEFORE_SCALING = ("dynamic", "yarn")
+#: Rotary scalings of other kinds, whose factor counts where the length before is given.
+_SCALED = ("linear", "proportional")
+#: Kinds of models whose learned positions begin behind the one of the padding token.
+BEHIND_PADDING = (
+    "camembert",
+    "data2vec-text",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+)
 
 
 def check_once(params: Params, folder: Path) -> None:
@@ -182,14 +194,18 @@ def _check_room(lengths: Mapping[str, int], template: int) -> None:
 def positions(config: Any) -> int | None:
     """Return how many tokens a model can read and write together; None where there is no limit.
 
-    Positions that are learned, or kept in a table, end there. Rotary positions go on, but the model
-    has not seen them: the limit is what it was trained for, times the factor of a scaling that
-    `max_position_embeddings` does not count in yet (linear, dynamic, yarn).
+    Positions that are learned, or kept in a table, end there; those of RoBERTa's kind begin behind
+    the padding token. Rotary positions go on, but the model has not seen them: the limit is
+    `max_position_embeddings`, or where that is more, the length before a scaling times its factor.
+    Transformers takes `max_position_embeddings` for that length with dynamic and yarn; with linear
+    it may count the factor already (Gemma 3), so `original_max_position_embeddings` must say it.
     """
     config = config.get_text_config()
     most = getattr(config, _positions_key(config), None)
     if not isinstance(most, int) or most <= 0 or getattr(config, "alibi", False):
         return None
+    if config.model_type in BEHIND_PADDING:
+        return most - (config.pad_token_id or 0) - 1
     rope = getattr(config, "rope_parameters", None) or {}
     # Some models give each type of layer its own.
     each = [part for part in rope.values() if isinstance(part, Mapping)] or [rope]
@@ -197,10 +213,10 @@ def positions(config: Any) -> int | None:
 
 
 def _scaled(most: int, rope: Mapping[str, Any]) -> int:
-    if rope.get("rope_type", "default") in _COUNTED_IN:
-        return most
-    trained = rope.get("original_max_position_embeddings") or most
-    return int(trained * (rope.get("factor") or 1))
+    kind, before = rope.get("rope_type"), rope.get("original_max_position_embeddings")
+    if kind in _BEFORE_SCALING or (kind in _SCALED and before):
+        return int((before or most) * (rope.get("factor") or 1))
+    return most
 
 
 def _positions_key(config: Any) -> str:
@@ -218,4 +234,5 @@ def _reach(config: Any, most: int) -> str:
             f"the model was trained for {most} positions ({key} in its config.json), and what it "
             "makes of later ones means nothing (rope_scaling, where it has one, is counted in)"
         )
-    return f"the model has {most} positions ({key} in its config.json)"
+    behind = ", less those of padding" if config.model_type in BEHIND_PADDING else ""
+    return f"the model has {most} positions ({key} in its config.json{behind})"

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from lori_core.data.answers import expected_answer
 from lori_core.data.example import Example, Split
+from lori_core.data.text import seen
 from lori_core.errors import LoriError
 from lori_core.files import canonical_json, json_line
 
@@ -101,13 +103,16 @@ def position(identity: str, seed: int) -> bytes:
 
 
 def _same(prompt: str) -> bytes:
-    """Return what makes two prompts one: the text without case and spacing, digested."""
-    return _digest(" ".join(prompt.casefold().split()))
+    """Return what makes two prompts one: what is to be seen of them, without case and spacing."""
+    return _digest(" ".join(seen(prompt).split()))
 
 
 def _gold(example: Example) -> bytes:
     """Return what an example's outputs are judged by, digested; one for all that are not judged."""
-    judged = [example.scorer, example.answer, example.check] if example.scorer != "none" else []
+    judged: list[Any] = []
+    if example.scorer != "none":
+        answer = expected_answer(example, f"example {example.id}")
+        judged = [example.scorer, answer, example.check]
     return _digest(canonical_json(judged))
 
 
@@ -173,9 +178,9 @@ class TaskExamples:
     def drop_duplicates(self) -> dict[str, int]:
         """Keep one of the examples of a split that are equal in prompt, target and answer.
 
-        Prompts are compared without case and spacing, targets to the letter; answers (with their
-        scorer and tests) count outside the training split, where outputs are judged. The first
-        wins: of a carved split in the shuffled order, else as added.
+        Prompts are compared as they look, without case and spacing, targets to the letter; answers
+        count as they judge outputs (with their scorer and tests), and only outside the training
+        split. The first wins: of a carved split in the shuffled order, else as added.
 
         Returns:
             How many examples were dropped, by split.

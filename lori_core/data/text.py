@@ -6,8 +6,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from textwrap import shorten
 from typing import Any
+from unicodedata import category, decomposition, normalize
 
 from lori_core.config.templates import Field, read_template
 from lori_core.errors import DataError
@@ -16,6 +18,11 @@ from lori_core.errors import DataError
 _USUAL = ("content", "value", "text")
 #: An index has no more digits than a list has items.
 _INDEX = re.compile(r"[0-9]{1,9}")
+#: A key that a template can name.
+_KEY = re.compile(r"[^.\[\]{}]+")
+#: What the decomposition of a raised or lowered character, or a fraction, begins with.
+_PLACED = ("<super>", "<sub>", "<fraction>")
+_INVISIBLE = frozenset(map(chr, [0x34F, 0x115F, 0x1160, 0x3164, 0xFFA0, *range(0xFE00, 0xFE10)]))
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -36,7 +43,7 @@ def fill(template: str, record: Mapping[str, Any], what: str, where: str) -> str
     """
     parts = read_template(template)
     filled = {part: _filled(part, record, what, where) for part in parts if isinstance(part, Field)}
-    if filled and not any(text.strip() for text in filled.values()):
+    if filled and not any(visible(text) for text in filled.values()):
         return ""
     return "".join(part if isinstance(part, str) else filled[part] for part in parts).strip()
 
@@ -56,7 +63,7 @@ def text_of(value: Any, what: str, where: str, name: str = "") -> str:
     if isinstance(value, str):
         return storable(value, what, where)
     if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if not _finite(value):
             raise DataError(f"{where}: {what} is {value}, which is no number; leave the record out")
         # Of the plain type, as types made from it may write themselves in other ways.
         plain = next(kind for kind in (int, float, Decimal) if isinstance(value, kind))
@@ -64,6 +71,13 @@ def text_of(value: Any, what: str, where: str, name: str = "") -> str:
     raise DataError(
         f"{where}: {what} is {_kind(value)}, not text or a number; {_hint(value, name)}"
     )
+
+
+def _finite(value: int | float | Decimal) -> bool:
+    """Say whether a number is finite; an integer or a decimal may be beyond every float."""
+    if isinstance(value, Decimal):
+        return value.is_finite()
+    return isinstance(value, int) or math.isfinite(value)
 
 
 def storable(text: str, what: str, where: str) -> str:
@@ -84,9 +98,40 @@ def storable(text: str, what: str, where: str) -> str:
     return text
 
 
+def visible(text: str) -> str:
+    """Return a text without what shows nothing (zero-width characters) and space at its ends."""
+    if text.isascii():
+        return text.strip()
+    return "".join(c for c in text if not _shows_nothing(c)).strip()
+
+
+def seen(text: str) -> str:
+    """Return a text in a form that is the same for all texts that look the same but for case.
+
+    Raised and lowered characters and fractions stay what they are: 5² is not 52.
+    """
+    if text.isascii():
+        return text.casefold()
+    kept = {ord(c): f"\0{ord(c)}\0" for c in set(text) if decomposition(c).startswith(_PLACED)}
+    plain = normalize("NFKC", visible(text).translate(kept))
+    return normalize("NFKC", plain.casefold())
+
+
+@lru_cache(maxsize=4096)
+def _shows_nothing(character: str) -> bool:
+    # The others are selectors of a variant, and fillers.
+    return category(character) == "Cf" or character in _INVISIBLE
+
+
 def names_in(record: Mapping[Any, Any]) -> str:
     """Return the names of a record's fields for an error: one line, cut where it is long."""
-    return shorten(", ".join(map(str, record)), 300, placeholder=" …") or "nothing"
+    names = ", ".join(_on_a_line(str(name)) for name in record)
+    return shorten(names, 300, placeholder=" …") or "nothing"
+
+
+def _on_a_line(name: str) -> str:
+    """Return a key as an error shows it: what cannot be printed is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _filled(field: Field, record: Mapping[str, Any], what: str, where: str) -> str:
@@ -108,6 +153,7 @@ def _filled(field: Field, record: Mapping[str, Any], what: str, where: str) -> s
 def _there(value: Any, path: Sequence[str]) -> str:
     """Say what a record has where a field was looked for."""
     name = path[0] + "".join(f"[{step}]" for step in path[1:]) if path else "the record"
+    name = _on_a_line(name)
     if isinstance(value, Mapping):
         return f"{name} has: {names_in(value)}"
     return f"{name} is {_kind(value)}"
@@ -134,7 +180,9 @@ def _hint(value: Any, name: str) -> str:
         elif isinstance(value, Mapping) and value:
             texts = [key for key, held in value.items() if isinstance(held, str)]
             key = next((key for key in (*_USUAL, *texts) if key in value), next(iter(value)))
+            if not _KEY.fullmatch(str(key)):
+                break
             path, value = f"{path}[{key}]", value[key]
     if path != name and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        return f"a template can name one part of it, as {{{path}}}"
+        return f"a template can name one part of it, as {{{_on_a_line(path)}}}"
     return "write it as text in the file, or leave the record out"

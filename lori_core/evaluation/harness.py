@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lori_core.data.chat import on_one_day
 from lori_core.data.prompts import added_ids
 from lori_core.errors import DataError, InputError
 from lori_core.evaluation.generation import contiguous_head
@@ -58,7 +59,8 @@ def run(
         limit: only the first examples of each task; None for all.
         batch_size: requests computed at once.
         seed: draws the few-shot examples, and what is generated where a task samples.
-        apply_chat_template: render prompts with the tokenizer's chat template.
+        apply_chat_template: render prompts with the tokenizer's chat template, on the one day that
+            `data.chat.on_one_day` gives it.
 
     Raises:
         InputError: lm-eval is not installed; an argument is out of range; a task is unknown, cannot
@@ -75,6 +77,8 @@ def run(
         manager = _task_manager(names, folder if include_path else None)
         loaded = _load(manager, names)
         reader = _appending_nothing(tokenizer)
+        if apply_chat_template:
+            reader = _on_one_day(reader)
         wrapped = HFLM(pretrained=model, tokenizer=reader, batch_size=batch_size)
         notes.seen.clear()
         with contiguous_head(model), _plainly(", ".join(names)):
@@ -114,6 +118,16 @@ def _appending_nothing(tokenizer: Any) -> Any:
     other.backend_tokenizer.post_processor = TemplateProcessing(
         single=single, pair=f"{single} $B", special_tokens=list(zip(names, front, strict=True))
     )
+    return other
+
+
+def _on_one_day(tokenizer: Any) -> Any:
+    """Return the tokenizer, or a copy of it whose chat template does not read the clock."""
+    template = tokenizer.get_chat_template()
+    if on_one_day(template) == template:
+        return tokenizer
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = on_one_day(template)
     return other
 
 

@@ -45,6 +45,17 @@ def example(scorer: Any, answer: str = "", **check: str) -> Example:
         ("number", "5.0 = 5", "5"),
         ("number", "3 + 4 = 7\nThe final answer is: 7", "7"),
         ("number", "1.0", "1"),
+        ("number", "-1.50\u00a0€", "-1.5"),
+        ("number", "5 km/h", "5"),
+        ("number", "x = -5", "-5"),
+        ("number", "5個", "5"),
+        ("number", "The answer is 5.", "5"),
+        ("number", "The answer is (-5).", "-5"),
+        ("number", "\\boxed{5}", "5"),
+        ("number", "$5$", "5"),
+        ("number", "£-5", "-5"),
+        ("number", "5 apples = 5 pieces of well-known fruit", "5"),
+        ("number", "20–22 are too many.\nThe final answer is: 7", "7"),
         ("refusal", "refuse", "refuse"),
         ("refusal", "comply", "comply"),
         ("code", "", ""),
@@ -75,6 +86,19 @@ REFUSED = [
         for text in ("", "many", "1/2", "3½", "5²", "10-12", "1 000", "1.234,56", "2026-01-02")
     ),
     ("number", "١٢", NUMBERS),
+    *(("number", f"{minus}5", NUMBERS) for minus in "–—‐‑‒﹣－⁻˗➖"),
+    *(("number", text, NUMBERS) for text in ("- 5", "--5", "minus 5", "negative 5", "-\u200b5")),
+    *(("number", text, NUMBERS) for text in ("(5)", "( $5 )", "（5）", "the sum is (5).")),
+    *(("number", f"{sign}5", NUMBERS) for sign in "√≤≥<>~≈±∓×÷¬^*/\\∛#@"),
+    *(("number", text, NUMBERS) for text in ("3x", "x3", "5k", "$5M", "5th", "5km", "5!", "5+")),
+    *(
+        ("number", text, NUMBERS)
+        for text in ("5 million", "5 and a half", "5 hundred", "\\sqrt{4}")
+    ),
+    *(("number", text, NUMBERS) for text in ("1,1", "5 5", "2-2", "10–10", "2/2", "3*3", "2^2")),
+    *(("number", text, NUMBERS) for text in ("5:5", "5; 5", "5, 5", "2 x 2", "5−", "5-", "|5|")),
+    ("number", "The final answer is: –3", NUMBERS),
+    ("number", "5万", NUMBERS),
     ("number", "The final answer is: 3 or 4", NUMBERS),
     *(("refusal", text, "comply, refuse") for text in ("", "Refuse", "yes", "refuse it")),
 ]

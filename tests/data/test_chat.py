@@ -1,12 +1,14 @@
 """Chat templates that refuse, fail, or leave out what they are given."""
 
+import datetime
 from typing import Any
 
 import pytest
-from tokenizers_like import GEMMA, LIKE, QWEN, gemma, llama2, llama3, mistral, qwen
+from tokenizers_like import GEMMA, LIKE, NEWLINE, QWEN, gemma, llama2, llama3, mistral, qwen
+from transformers.utils import chat_template_utils
 
 from lori_core.config import PromptSection
-from lori_core.data.chat import render_chat
+from lori_core.data.chat import on_one_day, render_chat
 from lori_core.data.prompts import check_template, encode_prompt, render
 from lori_core.errors import ConfigError
 
@@ -17,6 +19,26 @@ NO_EMPTY = (
 )
 USER_ONLY = "{% for m in messages if m['role'] == 'user' %}<{{ m['content'] }}>{% endfor %}"
 PARTS = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}"
+
+LLAMA32 = """{{- bos_token }}
+{%- if not date_string is defined %}
+    {%- if strftime_now is defined %}
+        {%- set date_string = strftime_now("%d %b %Y") %}
+    {%- else %}
+        {%- set date_string = "26 Jul 2024" %}
+    {%- endif %}
+{%- endif %}
+{{- "Today Date: " + date_string + "\n\n" }}
+{%- for message in messages %}
+    {{- message['role'] + ": " + message['content'] | trim + "\n" }}
+{%- endfor %}
+"""
+ASKS_ALWAYS = (
+    "{% macro day() %}{{ strftime_now(format='%Y-%m-%d') }}{% endmacro %}"
+    "{% for m in messages %}{% set now = strftime_now('%A, %-d %B %y, %H:%M') %}"
+    "{{ day() }} ({{ now }}): {{ m['content'] }}{% endfor %}"
+)
+DAY = "\nx07/26/24%Hi"
 
 
 def section(system: str | None = None, template: str = "auto") -> PromptSection:
@@ -122,3 +144,46 @@ def test_a_changed_template_is_asked_anew() -> None:
     assert render("Hi", section(""), tokenizer).startswith("<|im_start|>system\n<|im_end|>")
     tokenizer.chat_template = GEMMA
     assert render("Hi", section(""), tokenizer) == render("Hi", section(None), tokenizer)
+
+
+class Later(datetime.datetime):
+    """A clock of another day."""
+
+    @classmethod
+    def now(cls, tz: datetime.tzinfo | None = None) -> "Later":
+        return cls(2031, 1, 2, 3, 4, 5, tzinfo=tz)
+
+
+@pytest.mark.parametrize(
+    ("template", "written"),
+    [
+        (LLAMA32, "<s>Today Date: 26 Jul 2024\n\nuser: Hi\n"),
+        (ASKS_ALWAYS, "2024-07-26 (Friday, 26 July 24, 00:00): Hi"),
+        ("\n  {% if true %}x{% endif %}{{ strftime_now('%D%%') }}{{ messages[0].content }}", DAY),
+        ("  {% if true %}x{% endif %} {{ strftime_now('') }}{{ messages[0].content }}\n", "x Hi"),
+    ],
+    ids=["llama 3.2", "asks always", "line break first", "space first"],
+)
+def test_a_prompt_is_the_same_on_every_day(
+    template: str, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = llama2(template=template)
+    monkeypatch.setattr(chat_template_utils, "datetime", Later)
+    text = render_chat("Hi", None, tokenizer)
+    assert text == written
+
+
+def test_a_template_that_takes_the_date_gets_one() -> None:
+    turns = [{"role": "user", "content": "Hi"}]
+    tokenizer = llama2(template=LLAMA32)
+    expected = tokenizer.apply_chat_template(
+        turns, date_string="26 Jul 2024", tokenize=False, add_generation_prompt=True
+    )
+    assert render_chat("Hi", None, tokenizer) == expected
+    tokenizer = qwen(template="{{ date_string }}: {{ messages[0].content }}")
+    assert render_chat("Hi", None, tokenizer) == "26 Jul 2024: Hi"
+
+
+def test_a_template_that_does_not_ask_for_the_date_is_left_alone() -> None:
+    for template in (QWEN, GEMMA, NEWLINE):
+        assert on_one_day(template) == template

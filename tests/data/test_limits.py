@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 import torch
 from tokenizers_like import gemma
-from transformers import AutoConfig, AutoModelForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from lori_core import config, cost, models, params_file
 from lori_core.config import Params
@@ -241,6 +246,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
+LINEAR = {"rope_type": "linear", "factor": 4.0}
 LONG = {"rope_type": "longrope", "short_factor": [1.0] * 48, "long_factor": [2.0] * 48}
 
 
@@ -259,13 +265,19 @@ LONG = {"rope_type": "longrope", "short_factor": [1.0] * 48, "long_factor": [2.0
         ("falcon", {}, 2048),
         ("xlnet", {}, None),
         ("llama", {"max_position_embeddings": 8192}, 8192),
-        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0}}, 8192),
+        ("llama", {"rope_parameters": LINEAR}, 2048),
+        ("llama", {"rope_parameters": LINEAR | {"original_max_position_embeddings": 2048}}, 8192),
+        ("llama", {"rope_parameters": LINEAR | {"original_max_position_embeddings": 512}}, 2048),
+        ("llama", {"rope_parameters": {"rope_type": "proportional", "factor": 4.0}}, 2048),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.5}}, 5120),
         ("llama", {"max_position_embeddings": 131072, "rope_parameters": LLAMA3}, 131072),
         ("qwen2", {"max_position_embeddings": 32768, "rope_parameters": YARN}, 131072),
         ("qwen2", {"max_position_embeddings": 131072, "rope_parameters": YARN}, 131072),
         ("phi3", {"max_position_embeddings": 131072, "rope_parameters": LONG}, 131072),
         ("gemma3_text", {"max_position_embeddings": 32768}, 32768),
+        ("roberta", {"max_position_embeddings": 514}, 512),
+        ("camembert", {"max_position_embeddings": 514, "pad_token_id": 0}, 513),
+        ("bert", {"max_position_embeddings": 512}, 512),
     ],
 )
 def test_how_far_a_model_reaches(
@@ -290,6 +302,33 @@ def test_positions_with_an_offset_end_where_the_configuration_says() -> None:
     model(torch.ones(1, most, dtype=torch.long))
     with pytest.raises(IndexError):
         model(torch.ones(1, most + 1, dtype=torch.long))
+
+
+def test_layers_with_a_linear_scaling_reach_as_far_as_is_published() -> None:
+    rope = {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    assert limits.positions(AutoConfig.for_model("gemma3_text", rope_parameters=rope)) == 131072
+
+
+@pytest.mark.parametrize("architecture", limits.BEHIND_PADDING)
+def test_positions_behind_the_padding_are_those_that_are_left(architecture: str) -> None:
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    values: dict[str, Any] = small | {"num_hidden_layers": 1, "vocab_size": 50, "is_decoder": True}
+    values |= (
+        {"languages": ["en_XX"], "default_language": "en_XX"} if architecture == "xmod" else {}
+    )
+    for padding, reached in ((1, 10), (0, 11)):
+        found = AutoConfig.for_model(
+            architecture, max_position_embeddings=12, pad_token_id=padding, **values
+        )
+        most = limits.positions(found)
+        assert most == reached
+        model = AutoModelForCausalLM.from_config(found).eval()
+        model(torch.full((1, most), 7))
+        with pytest.raises((IndexError, RuntimeError)):
+            model(torch.full((1, most + 1), 7))
 
 
 def test_what_was_found_good_is_not_checked_again(

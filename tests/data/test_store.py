@@ -158,3 +158,61 @@ def test_a_full_disk_is_one_line() -> None:
     with pytest.raises(LoriError, match=r"disk is full \(SQLITE_TMPDIR names"), scratch() as store:
         store.execute("PRAGMA max_page_count = 9")
         TaskExamples(store, SEED).add(rows, {})
+
+
+def kept(*rows: tuple[Any, Example]) -> tuple[list[str], int]:
+    """Return the prompts that are left of a task's examples, and how many contradict others."""
+    with scratch() as database:
+        task = TaskExamples(database, SEED)
+        task.add(rows, {})
+        task.drop_leaks()
+        task.drop_duplicates()
+        lines = [line for split in SPLITS for line in task.lines(split, 99)]
+        return sorted(json.loads(line)["prompt"] for line in lines), task.contradictions()
+
+
+def number(answer: str) -> Example:
+    return Example("What is 2 - 1?", "One.", "number", answer)
+
+
+def test_answers_that_judge_alike_make_one_item() -> None:
+    same = [("test", number(answer)) for answer in ("1", "1.0", "$1", "1.00 = 1")]
+    assert kept(*same) == (["What is 2 - 1?"], 0)
+    choices = [("test", Example("Which?", "x", "choice", text)) for text in ("true", "True.")]
+    assert kept(*choices) == (["Which?"], 0)
+    assert kept(("test", number("1")), ("test", number("2"))) == (["What is 2 - 1?"] * 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("fine \u00e9", "\ufb01ne e\u0301"),
+        ("fine", "f\u200bi\u2060ne\ufeff"),
+        ("fine day", "fi\u00adne\u00a0day"),
+        ("a \u200b b", "a b"),
+        ("Straße", "STRASSE"),
+        ("\uff21\uff22 １", "ab 1"),
+        ("heart \u2764", "heart \u2764\ufe0f"),
+        ("\uac00", "\u1100\u1161"),
+    ],
+)
+def test_prompts_that_look_alike_are_one(one: str, other: str) -> None:
+    rows = [("test", Example(one, "x")), ("train", Example(other, "x"))]
+    assert kept(*rows) == ([one], 0)
+    assert kept(*rows[::-1]) == ([one], 0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("5² = ?", "52 = ?"), ("a₁", "a1"), ("3½", "31⁄2"), ("x − 1", "x 1")]
+)
+def test_prompts_that_say_another_number_are_two(one: str, other: str) -> None:
+    rows = [("test", Example(one, "x")), ("train", Example(other, "x"))]
+    assert kept(*rows) == (sorted([one, other]), 0)
+
+
+@pytest.mark.parametrize("prompt", ["\u200b", " \ufeff\u2060 \u200d", "\u00ad", "\ufe0f"])
+def test_a_prompt_of_nothing_visible_is_empty(prompt: str, tmp_path: Path) -> None:
+    write(tmp_path / "set", {"train": [Example("q", "a"), Example(prompt, "a")]})
+    source = [{"kind": "local", "path": str(tmp_path / "set")}]
+    with pytest.raises(DataError, match=r"train.jsonl:2: the prompt is empty"):
+        sources.pull(params(task=(source, {})), tmp_path / "data")

@@ -222,6 +222,17 @@ def test_the_chat_template_is_applied_when_asked(
     assert sample["arguments"][1] == ["[user] Question: Which comes first?\nAnswer:[answer] ", "a"]
 
 
+def test_a_chat_template_does_not_read_the_clock(
+    base: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "{{ strftime_now('%Y-%m-%d') }} {% for m in messages %}{{ m.role }}{% endfor %}:"
+    monkeypatch.setattr(base[1], "chat_template", template)
+    result = harness.run(*base, ["letters"], include_path=TASKS, limit=1, apply_chat_template=True)
+    (sample,) = result.tasks["letters"].samples
+    assert sample["arguments"][1] == ["2024-07-26 user:", "a"]
+    assert base[1].chat_template == template
+
+
 def test_a_group_is_summed_up_beside_its_tasks(base: tuple[Any, Any], tmp_path: Path) -> None:
     with_task(tmp_path, "left")
     with_task(tmp_path, "right")
