@@ -97,11 +97,12 @@ class Adapter:
 
     def __post_init__(self) -> None:
         """Refuse a rank or lora_alpha that gives no finite scaling."""
+        most = torch.finfo(torch.float32).max  # updates are computed in float32
         for name, module in self.modules.items():
-            if module.rank < 1 or not math.isfinite(self.scaling(name)):
+            if module.rank < 1 or not abs(self.scaling(name)) <= most:
                 raise AdapterError(
                     f"module {name}: lora_alpha {module.lora_alpha} at rank {module.rank} is no "
-                    "finite scaling"
+                    "finite scaling in float32"
                 )
 
     @property

@@ -29,7 +29,7 @@ from lori_core.files import (
     write_text,
 )
 from lori_core.mask import Mask
-from lori_core.tensor_file import Renamed, Spec, TensorFile, check_finite, write
+from lori_core.tensor_file import DTYPE_NAMES, Renamed, Spec, TensorFile, check_finite, write
 
 FORMAT = "lori-adapter/2"
 JSON_FILE = "adapter.json"
@@ -120,8 +120,9 @@ def load(folder: Path, *, verify_projection: bool = True) -> Adapter:
         known = ", ".join(READERS)
         raise AdapterError(f"{folder / JSON_FILE}: format is not known here (known: {known})")
     try:
+        _check_types(said, folder / JSON_FILE)
         adapter = reader(folder, said)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         path = folder / JSON_FILE
         raise AdapterError(f"{path}: damaged ({error}); restore it, or train again") from None
     for name in adapter.modules:
@@ -131,6 +132,44 @@ def load(folder: Path, *, verify_projection: bool = True) -> Adapter:
     if verify_projection:
         check_projection(adapter, folder)
     return adapter
+
+
+def _check_types(said: Mapping[str, Any], path: Path) -> None:
+    """Refuse values of other types than are written, in every version."""
+    targets = said.get("matched_by", [])
+    fits = {
+        "info": isinstance(said["info"], dict),
+        "matched_by": isinstance(targets, list) and all(isinstance(name, str) for name in targets),
+        "modules": _are_modules(said["modules"]),
+        "mask": isinstance(said.get("mask"), dict | None),
+        "dtype": said.get("dtype", "float32") in DTYPE_NAMES,
+        "projection": all(map(_is_block, said["projection"]["blocks"])),
+    }
+    fits |= {
+        name: isinstance(said.get(name, False), bool) for name in ("use_rslora", "fan_in_fan_out")
+    }
+    for name, fit in fits.items():
+        if not fit:
+            raise AdapterError(
+                f"{path}: damaged: {name} is {str(said.get(name))[:60]!r}, which is not what is "
+                "written there; restore it, or train again"
+            )
+
+
+def _are_modules(said: Any) -> bool:
+    """Say whether modules are listed once each, with sizes above 0 (and a lora_alpha)."""
+    names = [name for name, *_ in said]
+    return (
+        0 < len(names) == len(set(names))
+        and all(isinstance(name, str) for name in names)
+        and all(type(size) is int and size > 0 for _, *sizes in said for size in sizes[:3])
+        and all(type(alpha) in (int, float) for _, *sizes in said for alpha in sizes[3:])
+    )
+
+
+def _is_block(said: Any) -> bool:
+    types = {"seed": int, "key": str, "rank": int, "sha256": str}
+    return all(type(value) is types.get(name) for name, value in said.items())
 
 
 def check_projection(adapter: Adapter, where: Path) -> None:
@@ -180,15 +219,22 @@ def _read_2(folder: Path, said: dict[str, Any]) -> Adapter:
         mask=_mask(file, shapes, said["mask"]) if said["mask"] else None,
         values=Renamed(file, {name: f"B.{name}" for name in modules}),
         stored=None if blocks else Renamed(file, {name: f"A.{name}" for name in modules}),
-        dtype=getattr(torch, said["dtype"]),
+        dtype=DTYPE_NAMES[said["dtype"]],
         info=said["info"],
         fan_in_fan_out=said["fan_in_fan_out"],
         use_rslora=said["use_rslora"],
         matched_by=tuple(said["matched_by"]),
     )
-    for name, spec in _specs(adapter).items():
+    specs = _specs(adapter)
+    for name, spec in specs.items():
         if file.spec(name) != spec:
             raise AdapterError(f"{file.path}: {name} is {file.spec(name)}, expected {spec}")
+    unused = sorted(set(file) - set(specs) - ({"mask"} if adapter.mask else set()))
+    if unused:
+        raise AdapterError(
+            f"{path}: damaged: no module or mask of it uses {unused[0]} in {file.path.name}; "
+            "restore it, or train again"
+        )
     return adapter
 
 

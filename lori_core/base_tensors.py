@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +41,8 @@ def targets(
     Raises:
         AdapterError: for a module that the base lacks, or that has another shape there, or that is
             not a tensor of its own.
-        ModelError: for weights that are damaged or quantised, or a model that is not known.
+        ModelError: for weights that are incomplete, damaged or quantised, or a model that is not
+            known.
     """
     places = {name: file for file in files for name in file}
     checkpoint = _checkpoint(base, places, modules)
@@ -54,15 +56,22 @@ def targets(
         shape = (d_in, d_out) if transposed else (d_out, d_in)
         _check_entry(places[name], name, shape)
         found[name] = Target(module, transposed)
+    missing = checkpoint.missing()
+    if missing:
+        raise ModelError(
+            f"{base}: its weights lack {missing[0]} ({len(missing)} tensors in all), which "
+            "transformers would draw at random; get the whole model"
+        )
     return found
 
 
 def _checkpoint(
     base: Path, stored: Collection[str], modules: Mapping[str, tuple[int, int]]
 ) -> _Checkpoint:
-    """Return the base as the class of model that has the adapter's modules."""
+    """Return the base as the class of model that has the adapter's modules, a whole one if any."""
     known = [_Checkpoint(base, model, stored) for model in _outlines(base)]
-    return next((one for one in known if all(map(one.has, modules))), known[0])
+    fitting = [one for one in known if all(map(one.has, modules))]
+    return next((one for one in fitting if not one.missing()), (fitting or known)[0])
 
 
 def _outlines(base: Path) -> list[Any]:
@@ -108,6 +117,20 @@ class _Checkpoint:
     def has(self, module: str) -> bool:
         """Say whether the model has a place for a module's weight."""
         return self.names.module(module) is not None
+
+    def missing(self) -> list[str]:
+        """Return what the model has and the files do not give, as transformers would see it.
+
+        Of tied parameters one is enough, and buffers that are computed need not be stored.
+        """
+        given = {place.parameter for place in self.sources}
+        given |= {name for one in given for name in self.shared.get(one, ())}
+        ignored = [re.compile(rule) for rule in self.model._keys_to_ignore_on_load_missing or ()]
+        return sorted(
+            name
+            for name in self.model.state_dict()
+            if name not in given and not any(rule.search(name) for rule in ignored)
+        )
 
     def tensor_of(self, module: str) -> tuple[str, bool]:
         """Return the name of a module's weight in the files, and whether it is transposed."""

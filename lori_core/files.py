@@ -135,10 +135,16 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
-    """Yield the name of a file beside `path`; on success what was written there takes its place."""
+    """Yield the name of a file beside `path`; on success what was written there takes its place.
+
+    Raises:
+        InputError: something that is no file has the name beside it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # One name for each path: what a killed process left is written over by the next.
-    work = path.with_name(f".{path.name}.new")
+    work, _ = beside(path)
+    if work.is_symlink() or (work.exists() and not work.is_file()):
+        raise InputError(f"{work}: is no file; one is written there first: move it away")
     try:
         yield work
         work.replace(path)
@@ -257,8 +263,11 @@ def put_back(paths: Iterable[Path]) -> Iterator[None]:
 
 
 def beside(path: Path) -> tuple[Path, Path]:
-    """Return the names under which a folder is written, and kept while it is replaced."""
-    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+    """Return the names under which a file or folder is written, and kept while it is replaced.
+
+    Nobody else gives such names, so what stands there was left by a process that was killed.
+    """
+    return path.with_name(f".{path.name}.lori.new"), path.with_name(f".{path.name}.lori.old")
 
 
 @contextmanager
@@ -266,11 +275,14 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it takes the place of `path`.
 
     Raises:
-        InputError: `path` is a file or a link.
+        InputError: `path`, or what has one of the names beside it, is a file or a link.
     """
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise InputError(f"{path}: is a file or a link; a folder shall stand there: move it away")
     work, old = beside(path)
+    for place in (path, work, old):
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            raise InputError(
+                f"{place}: is a file or a link; a folder shall stand there: move it away"
+            )
     if old.exists() and not path.exists():  # of a process that was killed while it renamed
         old.rename(path)
     for left in (work, old):

@@ -1,4 +1,4 @@
-"""Where a command may write a folder: nothing but its own earlier output is ever deleted.
+"""Where a command may write a folder or file: nothing but its own earlier output is ever deleted.
 
 A folder is written when it is missing, empty, or holds exactly what the same command wrote before.
 `--force` lets a command replace any other folder, but never one of its inputs, nor what a shell, a
@@ -17,7 +17,7 @@ from typing import Any
 
 from lori_core import base_files
 from lori_core.errors import AdapterError, InputError
-from lori_core.files import beside, replaced_folder
+from lori_core.files import beside, replaced_file, replaced_folder
 
 #: What marks a repository or a workspace.
 _REPOSITORIES = (".git", ".dvc")
@@ -66,7 +66,9 @@ def check(path: Path, kind: Kind, inputs: Iterable[Path] = (), *, force: bool = 
     place = _place(path)
     for given in inputs:
         _check_input(path, place, given)
-    _check_way(path, place)
+    _check_way(path, place, "folder")
+    for left in filter(Path.is_dir, beside(place) if place.name else ()):  # will be deleted
+        _check_within(left, left)
     if not place.exists():
         return
     _check_standing(path, place)
@@ -79,6 +81,36 @@ def check(path: Path, kind: Kind, inputs: Iterable[Path] = (), *, force: bool = 
             f"holds {foreign}; {kind.way_out}"
         )
     _check_within(path, place)
+
+
+@contextmanager
+def claim_file(path: Path, inputs: Iterable[Path] = (), *, force: bool = False) -> Iterator[Path]:
+    """Yield the name of a file to write; on success it takes the place of `path`.
+
+    Args:
+        path: the file that the user named.
+        inputs: the files and folders that the command reads.
+        force: whether a file that is there is replaced.
+
+    Raises:
+        InputError: `path` may not be written, saying why. It is looked at before and after.
+    """
+    inputs, place = list(inputs), _place(path)
+    _check_file(path, place, inputs, force=force)
+    with replaced_file(place) as work:
+        yield work
+        _check_file(path, place, inputs, force=force)
+
+
+def _check_file(path: Path, place: Path, inputs: Iterable[Path], *, force: bool) -> None:
+    for given in inputs:
+        _check_input(path, place, given)
+    _check_way(path, place, "file")
+    if place.is_dir():
+        raise InputError(f"{path}: is a folder; name a file to write")
+    _check_standing(path, place)
+    if place.exists() and not force:
+        raise InputError(f"{path}: exists already; name another file, or use --force")
 
 
 def _place(path: Path) -> Path:
@@ -104,16 +136,24 @@ def _same(first: Path, second: Path) -> bool:
     return first == second or (first.exists() and second.exists() and first.samefile(second))
 
 
-def _check_way(path: Path, place: Path) -> None:
+def _check_way(path: Path, place: Path, kind: str) -> None:
+    """Refuse what lies in a repository's own files, a link, and what has no folder to lie in.
+
+    Args:
+        path: as the user named it.
+        place: where that is.
+        kind: `folder` or `file`: what is to be written.
+    """
     inside = next((part for part in place.parts if part in _REPOSITORIES), None)
     if inside:
-        raise InputError(f"{path}: lies in {inside}, which is git's or DVC's; name another folder")
+        raise InputError(f"{path}: lies in {inside}, which is git's or DVC's; name another {kind}")
     if place.is_symlink():
-        raise InputError(f"{path}: is a link to {place.readlink()}; name the folder itself")
-    above = next(folder for folder in (place, *place.parents) if folder.exists())
+        raise InputError(f"{path}: is a link to {place.readlink()}; name the {kind} itself")
+    folders = (place, *place.parents) if kind == "folder" else place.parents
+    above = next(folder for folder in folders if folder.exists())
     if not above.is_dir():
         where = "is" if above == place else f"{above} is"
-        raise InputError(f"{path}: {where} no folder; name a folder to write")
+        raise InputError(f"{path}: {where} no folder; name a {kind} to write")
     if not os.access(place.parent if above == place else above, os.W_OK | os.X_OK):
         raise InputError(f"{path}: nothing can be written there (no permission)")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def read(folder: Path) -> dict[str, Any]:
                 "and cannot be used here"
             )
     _check_types(config, path)
+    _check_patterns(config, path)
     return config
 
 
@@ -100,12 +102,24 @@ def _check_types(config: Mapping[str, Any], path: Path) -> None:
                 )
 
 
+def _check_patterns(config: Mapping[str, Any], path: Path) -> None:
+    for option in ("rank_pattern", "alpha_pattern"):
+        for pattern in config.get(option) or {}:
+            try:
+                re.compile(rf"(.*\.)?({pattern})$")
+            except (re.error, OverflowError, RecursionError) as error:
+                raise AdapterError(
+                    f"{path}: {option}: {pattern[:60]!r} is no regular expression ({error}); "
+                    "write a module's name, or a pattern for names"
+                ) from None
+
+
 def _is_rank(value: Any) -> bool:
     return type(value) is int and value > 0
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _is_flag(value: Any) -> bool:

@@ -141,6 +141,21 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         ({"mask": said["mask"] | {"coding": "other/1"}}, "mask coding 'other/1' is not known"),
         ({"mask": said["mask"] | {"count": 5}}, r"entries kept, 5 expected"),
         ({"modules": said["modules"][:-1]}, "adapter.safetensors: "),
+        ({"modules": []}, "adapter.json: damaged: modules is '\\[\\]'"),
+        ({"modules": [*said["modules"], said["modules"][0]]}, "damaged: modules is "),
+        ({"modules": [[*said["modules"][0][:4], "8"]]}, "damaged: modules is "),
+        ({"modules": [[*sizes[:4], 10**400] for sizes in said["modules"]]}, "damaged "),
+        ({"info": None}, "adapter.json: damaged: info is 'None'"),
+        ({"info": []}, r"damaged: info is '\[\]'"),
+        ({"matched_by": [1]}, r"damaged: matched_by is '\[1\]'"),
+        ({"fan_in_fan_out": "no"}, "damaged: fan_in_fan_out is 'no'"),
+        ({"use_rslora": 1}, "damaged: use_rslora is '1'"),
+        ({"dtype": "nn"}, "damaged: dtype is 'nn'"),
+        ({"mask": [1]}, "damaged: mask is "),
+        (
+            {"projection": said["projection"] | {"blocks": [block | {"seed": "1"}]}},
+            "damaged: projection is ",
+        ),
         ({"dtype": "bfloat16"}, r"B\..*expected"),
         ({"sha256": "0" * 64}, "damaged or missing .*restore it, or train again"),
     ]
@@ -152,6 +167,24 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     adapter_file.load(folder)
     with pytest.raises(AdapterError, match="no adapter here"):
         adapter_file.load(tmp_path)
+
+
+def test_a_tensor_that_nothing_uses_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    adapter_file.save(random_adapter(sparsity=None), folder)
+    said = json.loads((folder / adapter_file.JSON_FILE).read_text())
+    edited(folder, modules=said["modules"][:-1], projection=said["projection"] | {"blocks": []})
+    with pytest.raises(AdapterError):
+        adapter_file.load(folder, verify_projection=False)
+    edited(folder, modules=said["modules"][:-1], projection=said["projection"])
+    with pytest.raises(AdapterError, match=r"damaged: no module or mask of it uses B\."):
+        adapter_file.load(folder, verify_projection=False)
+
+
+@pytest.mark.parametrize("alpha", [1e308, -1e40, float("nan")])
+def test_a_scaling_that_float32_does_not_hold_is_refused(alpha: float) -> None:
+    with pytest.raises(AdapterError, match=r"module model\.\S+: lora_alpha \S+ at rank 4 is no"):
+        random_adapter(alpha=alpha)
 
 
 def test_a_projection_can_be_left_for_later(tmp_path: Path) -> None:

@@ -427,6 +427,45 @@ def test_quantised_and_damaged_bases_are_refused(base: Path, modules: Modules) -
     refused(ModelError, "no weights here", base, modules)
 
 
+def without(base: Path, name: str) -> None:
+    tensors = load_file(base / "model.safetensors")
+    del tensors[name]
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.norm.weight",
+        "model.embed_tokens.weight",
+        "model.layers.1.input_layernorm.weight",
+        "model.layers.1.mlp.down_proj.weight",
+    ],
+)
+def test_a_base_without_one_of_its_tensors_is_refused(
+    base: Path, modules: Modules, name: str
+) -> None:
+    without(base, name)
+    refused(ModelError, r"base: its weights lack \S+ \(", base, modules)
+
+
+def test_a_base_without_its_own_head_is_refused(base: Path, modules: Modules) -> None:
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    refused(ModelError, r"base: its weights lack lm_head\.weight \(1 tensors", base, modules)
+
+
+def test_a_shard_that_no_index_names_is_missing(tmp_path: Path) -> None:
+    base, every = saved(tmp_path / "base", torch.float32, max_shard_size="100KB")
+    index = base / "model.safetensors.index.json"
+    said = json.loads(index.read_text())
+    gone = said["weight_map"].pop("model.norm.weight")
+    kept = {name: file for name, file in said["weight_map"].items() if file != gone}
+    index.write_text(json.dumps({**said, "weight_map": kept}))
+    modules = {name: size for name, size in every.items() if f"{name}.weight" in kept}
+    refused(ModelError, r"base: its weights lack model\.\S+ \(", base, modules)
+
+
 EMBEDDING = {"model.embed_tokens": (64, 260)}
 MLP = [f"model.layers.{n}.mlp.{name}" for n in range(2) for name in ("gate_proj", "up_proj")]
 

@@ -104,6 +104,21 @@ def test_what_is_proved_to_be_for_another_base_is_refused_all_the_same(
     assert not Path("x").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["merge", "ours", "null"], ["interference", "ours", "null"], ["interference", "null"]],
+)
+def test_the_base_that_is_read_is_never_written(
+    here: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(Path("base").iterdir())
+    for out in ("base", "base/out"):
+        for more in ([], ["--force"]):
+            found = refused(capsys, *command, "--base", "base", "-o", out, *more)
+            assert f"{out}: is, or lies in, the input base; name another folder" in found
+            assert sorted(Path("base").iterdir()) == before
+
+
 @pytest.mark.parametrize("command", ["merge", "interference"])
 def test_adapters_are_combined_where_something_says_they_are_of_one_base(
     here: Path, command: str, capsys: pytest.CaptureFixture[str]

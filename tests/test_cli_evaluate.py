@@ -71,6 +71,30 @@ def test_what_cannot_be_evaluated_is_refused(
     assert not (folder / "evaluation").exists()
 
 
+def test_the_data_that_is_read_is_never_written(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORI_DATASETS", str(folder / "sets"))
+    row = json.dumps({"question": "1 + 1?", "answer": "#### 2"}) + "\n"
+    for file in ("sets/gsm8k/test.jsonl", "elsewhere/test.jsonl", "tasks/deep/own.yaml"):
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).write_text(row)
+    before = sorted(folder.rglob("*"))
+    for out, data in (("sets/gsm8k", "gsm8k"), ("sets/gsm8k/out", "gsm8k"), ("sets", "gsm8k")):
+        argv = ["ours", "--tasks", "bundled-nlu,gsm8k-files", "--limit", "1", "-o", out]
+        for more in ([], ["--force"]):
+            found = refused(capsys, "evaluate", *argv, *more)
+            assert f"the input {folder / 'sets' / data}; name another folder" in found
+    argv = ["ours", "--tasks", "own", "--harness", "lm-eval", "--include-path", "tasks"]
+    found = refused(capsys, "evaluate", *argv, "-o", "tasks/deep", "--force")
+    assert "tasks/deep: holds the input tasks/deep/own.yaml" in found
+    (folder / "sets/gsm8k/test.jsonl").unlink()
+    (folder / "sets/gsm8k/test.jsonl").symlink_to(folder / "elsewhere/test.jsonl")
+    argv = ["ours", "--tasks", "gsm8k-files", "--limit", "1", "-o", "elsewhere", "--force"]
+    assert "elsewhere: holds the input" in refused(capsys, "evaluate", *argv)
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_adapters_of_two_bases_are_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

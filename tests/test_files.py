@@ -114,21 +114,68 @@ def test_a_folder_comes_back_where_the_new_one_cannot_take_its_place(
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     monkeypatch.undo()
-    (tmp_path / "out").rename(tmp_path / ".out.old")  # killed between two renames
+    (tmp_path / "out").rename(tmp_path / ".out.lori.old")  # killed between two renames
     with pytest.raises(ValueError, match="stop"), replaced_folder(tmp_path / "out"):
         raise ValueError("stop")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["one"]
 
 
 def test_what_a_killed_process_left_is_gone_after_the_next_write(tmp_path: Path) -> None:
-    (tmp_path / ".out.new").mkdir()
-    (tmp_path / ".out.new" / "half").write_text("x")
-    (tmp_path / ".x.json.new").write_text("{")
+    (tmp_path / ".out.lori.new").mkdir()
+    (tmp_path / ".out.lori.new" / "half").write_text("x")
+    (tmp_path / ".x.json.lori.new").write_text("{")
     with replaced_folder(tmp_path / "out") as work:
         (work / "one").write_text("1")
     write_json(tmp_path / "x.json", {})
     assert {path.name for path in tmp_path.iterdir()} == {"out", "x.json"}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["one"]
+
+
+def test_what_others_keep_beside_an_output_stays(tmp_path: Path) -> None:
+    kept = [".out.new/precious.txt", ".out.old/precious.txt", ".x.json.new", ".x.json.old"]
+    for name in kept:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    for _ in range(2):
+        with replaced_folder(tmp_path / "out") as work:
+            (work / "one").write_text("1")
+        write_json(tmp_path / "x.json", {})
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")} == {
+        *(name.split("/")[0] for name in kept),
+        *kept,
+        "x.json",
+    }
+    assert {(tmp_path / name).read_text() for name in kept} == {"mine"}
+
+
+@pytest.mark.parametrize("end", ["new", "old"])
+@pytest.mark.parametrize("link", [False, True])
+def test_what_is_no_folder_beside_an_output_is_refused(
+    tmp_path: Path, end: str, link: bool
+) -> None:
+    place = tmp_path / f".out.lori.{end}"
+    if link:
+        (tmp_path / "mine").mkdir()
+        place.symlink_to("mine")
+    else:
+        place.write_text("mine")
+    with (
+        pytest.raises(InputError, match=rf"\.out\.lori\.{end}: is a file or a link"),
+        replaced_folder(tmp_path / "out"),
+    ):
+        pass
+    assert place.is_symlink() == link
+    assert place.exists()
+
+
+def test_what_is_no_file_beside_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / ".x.json.lori.new").symlink_to("mine")
+    (tmp_path / ".y.json.lori.new").mkdir()
+    for name in ("x.json", "y.json"):
+        with pytest.raises(InputError, match=rf"\.{name}\.lori\.new: is no file"):
+            write_json(tmp_path / name, {})
+    assert (tmp_path / "mine").read_text() == "mine"
 
 
 def test_broken_files_are_named_with_their_line(tmp_path: Path) -> None:

@@ -148,9 +148,19 @@ def test_a_repository_is_not_deleted_even_by_force(here: Path, mark: str) -> Non
 
 
 def test_what_the_folder_is_written_under_is_no_input(here: Path) -> None:
-    put(Path(".new.new/adapter.json"))
-    with pytest.raises(InputError, match=r"is, or lies in, the input \.new\.new"):
-        check(Path("new"), ONE, [Path(".new.new")])
+    put(Path(".new.lori.new/adapter.json"))
+    with pytest.raises(InputError, match=r"is, or lies in, the input \.new\.lori\.new"):
+        check(Path("new"), ONE, [Path(".new.lori.new")])
+
+
+@pytest.mark.parametrize("end", ["new", "old"])
+def test_a_repository_beside_an_output_is_not_deleted(here: Path, end: str) -> None:
+    put(Path(f".out.lori.{end}/project/.git/HEAD.x"))
+    before = files(here)
+    for force in (False, True):
+        with pytest.raises(InputError, match=rf"\.lori\.{end}: holds project/\.git; delete it"):
+            write(Path("out"), force=force)
+    assert files(here) == before
 
 
 def test_a_failure_leaves_the_folder_as_it_was(here: Path) -> None:

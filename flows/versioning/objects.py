@@ -13,7 +13,6 @@ from typing import Any
 from flows.environment import quiet_environment
 from lori_core import output_folder
 from lori_core.errors import InputError, LoriError
-from lori_core.files import replaced_file
 
 CHUNK = 1 << 20
 
@@ -132,12 +131,18 @@ class Objects:
         if listed is None:
             raise LoriError(self._gone(what, md5))
         if "" in listed:
-            if out.is_symlink() or out.is_dir():
-                raise InputError(f"{out}: is a link or a folder; {what} is a file")
-            with replaced_file(out) as work:
+            with output_folder.claim_file(out, self._folders(), force=force) as work:
                 return self._copy(md5, work, what)
-        with output_folder.claim(out, output_folder.RESTORED, force=force) as work:
+        kind = output_folder.RESTORED
+        with output_folder.claim(out, kind, self._folders(), force=force) as work:
             return sum(self._copy(part, work / name, what) for name, part in listed.items())
+
+    def _folders(self) -> list[Path]:
+        """Return the folders on this machine that bytes are read from."""
+        found = [self._cache]
+        if self._remote is not None and self._remote.fs.protocol == "local":
+            found.append(Path(self._remote.path))
+        return found
 
     def _copy(self, md5: str, target: Path, what: str) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -174,18 +174,21 @@ def _merge(args: argparse.Namespace) -> int:
     named: dict[str, Adapter] = {}
     for path, adapter in zip(args.adapters, opened, strict=True):
         named[f"{path}" if f"{path}" not in named else f"{path} ({len(named) + 1})"] = adapter
-    parents = list(_of_one_base(named, args.base).values())
+    named, read = _of_one_base(named, args.base)
+    parents, inputs = list(named.values()), [*args.adapters, *read]
     merged = merge(args.method, parents, weights, options)
-    with output_folder.claim(
-        args.out, output_folder.MERGED, args.adapters, force=args.force
-    ) as folder:
+    with output_folder.claim(args.out, output_folder.MERGED, inputs, force=args.force) as folder:
         adapter_file.save(merged, folder)
     print(f"{args.out}: {args.method} of {len(parents)} adapters, rank {merged.rank}")
     return 0
 
 
-def _of_one_base(adapters: dict[str, Adapter], word: str | None) -> dict[str, Adapter]:
+def _of_one_base(
+    adapters: dict[str, Adapter], word: str | None
+) -> tuple[dict[str, Adapter], list[Path]]:
     """Return adapters that are for one base model, as far as anything says so.
+
+    Also the folders that were read for it: that of `--base`.
 
     Raises:
         AdapterError: they are, or may be, for several; or they do not fit the one of `--base`.
@@ -195,7 +198,7 @@ def _of_one_base(adapters: dict[str, Adapter], word: str | None) -> dict[str, Ad
 
     if word is not None:
         base = base_choice.chosen(word, adapters)
-        return base.of(adapters)
+        return base.of(adapters), [base.folder]
     check_one_base(adapters)
     if not any(adapter.base.known or adapter.base.name for adapter in adapters.values()):
         print(
@@ -203,7 +206,7 @@ def _of_one_base(adapters: dict[str, Adapter], word: str | None) -> dict[str, Ad
             "are for one; --base names it",
             file=sys.stderr,
         )
-    return adapters
+    return adapters, []
 
 
 def _weights(text: str, count: int) -> list[float]:
@@ -226,15 +229,17 @@ def _interference(args: argparse.Namespace) -> int:
     adapters = {
         name: peft_file.open_adapter(path) for name, path in zip(names, args.adapters, strict=True)
     }
-    if len(adapters) > 1:
-        adapters = _of_one_base(adapters, args.base)
+    inputs = list(args.adapters)
+    if len(adapters) > 1 or args.base is not None:
+        adapters, read = _of_one_base(adapters, args.base)
+        inputs += read
     kind = output_folder.INTERFERENCE
     if args.out:
-        output_folder.check(args.out, kind, args.adapters, force=args.force)
+        output_folder.check(args.out, kind, inputs, force=args.force)
     result = interference_table.measure(adapters)
     print(interference_table.text(result, every_module=args.modules))
     if args.out:
-        with output_folder.claim(args.out, kind, args.adapters, force=args.force) as folder:
+        with output_folder.claim(args.out, kind, inputs, force=args.force) as folder:
             interference_table.write(result, list(adapters), folder)
         print(f"{args.out}: interference.json, interference.png")
     return 0

@@ -75,7 +75,6 @@ def _sources(_: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from lori_core import output_folder, params_file, peft_file
-    from lori_core.data import pulled
     from lori_core.evaluation.comparison import flat
     from lori_core.tracking import NullTracker, stage_tracker
 
@@ -89,10 +88,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise InputError("--no-base, and no adapter: there is nothing to evaluate")
     if args.average and len(adapters) < 2:
         raise InputError("--average: at least two adapters are needed, runs with other seeds")
-    kind, inputs = output_folder.EVALUATION, list(args.adapters)
-    inputs += [pulled.DATA] if pulled.DATA.is_dir() else []
-    # Its files, for the results may well lie beside them.
-    inputs += Path(args.include_path).glob("*.yaml") if args.include_path else []
+    kind, inputs = output_folder.EVALUATION, [*args.adapters, *_data_read(args)]
     output_folder.check(args.out, kind, inputs, force=args.force)
     params, base = _params(args, adapters)
     adapters = base.of(adapters)
@@ -107,6 +103,20 @@ def _evaluate(args: argparse.Namespace) -> int:
     if params_file.PARAMS.is_file():
         print("lori track sends the scores to MLflow")
     return 0
+
+
+def _data_read(args: argparse.Namespace) -> list[Path]:
+    """Return the files and folders that the tasks are read from."""
+    from lori_core.data import catalogue, ownership, pulled
+
+    found = [pulled.DATA] if pulled.DATA.is_dir() else []
+    if args.include_path:
+        # The tasks' files and not their folder, for the results may well lie beside them.
+        found += (path for path in Path(args.include_path).rglob("*.yaml") if path.is_file())
+    if args.harness:
+        return found
+    named = (catalogue.CATALOGUE.get(name) for name in args.tasks.split(","))
+    return [*found, *(path for source in named if source for path in ownership.paths_of(source))]
 
 
 def _score(

@@ -26,18 +26,22 @@ def check_apart(where: str, source: SourceSection, folders: Iterable[Path]) -> N
     Raises:
         ConfigError: naming the file.
     """
-    if not source.path:
-        return
-    root = Path(os.path.expandvars(source.path)).expanduser()
-    lists = ([named] if isinstance(named, str) else named for named in source.files.values())
-    paths = [root, *(root / name for names in lists for name in names)]
     for folder in folders:
-        for path in paths:
+        for path in paths_of(source):
             if path.resolve().is_relative_to(folder.resolve()):
                 raise ConfigError(
                     f"{where}.path: {path}: lies in {folder}, which lori pull writes; move it out "
                     "of there"
                 )
+
+
+def paths_of(source: SourceSection) -> list[Path]:
+    """Return the folder (or file) of a local source, then the files it names; none of another."""
+    if not source.path:
+        return []
+    root = Path(os.path.expandvars(source.path)).expanduser()
+    lists = ([named] if isinstance(named, str) else named for named in source.files.values())
+    return [root, *(root / name for names in lists for name in names)]
 
 
 def check_free(path: Path, lines: Iterable[str]) -> None:

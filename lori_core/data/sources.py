@@ -16,6 +16,7 @@ from lori_core.data.pulled import DATA
 from lori_core.data.store import TaskExamples, scratch
 from lori_core.errors import ConfigError, DataError, unknown
 from lori_core.files import (
+    beside,
     digest,
     read_json,
     sha256_file,
@@ -228,7 +229,7 @@ def _write(task: _Task, folder: Path) -> tuple[dict[str, Any], bool]:
 
 def _write_if_changed(path: Path, lines: Iterable[str]) -> bool:
     """Write lines unless the file already holds them: an unchanged file keeps its time."""
-    temporary = path.with_suffix(".new")
+    temporary, _ = beside(path)
     write_lines(temporary, lines)
     if path.is_file() and sha256_file(path) == sha256_file(temporary):
         temporary.unlink()

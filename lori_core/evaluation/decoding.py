@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lori_core import models
+from lori_core.errors import ModelError
 
 
 def end_ids(tokenizer: Any, *configs: Any) -> list[int]:
@@ -24,11 +25,29 @@ def end_ids(tokenizer: Any, *configs: Any) -> list[int]:
         tokenizer: the model's.
         configs: the model's configuration and generation configuration: a chat model names its end
             of a turn there, beside the tokenizer's end of a text.
+
+    Raises:
+        ModelError: for an `eos_token_id` that is no token id and no list of them.
     """
     found: set[int] = set()
-    for said in (tokenizer.eos_token_id, *(getattr(c, "eos_token_id", None) for c in configs)):
-        found |= {said} if isinstance(said, int) else set(said or ())
+    for config in (tokenizer, *configs):
+        said = getattr(config, "eos_token_id", None)
+        ids = said if isinstance(said, list | tuple) else () if said is None else (said,)
+        if not all(type(one) is int and one >= 0 for one in ids):
+            raise ModelError(
+                f"{_file_of(config)}: eos_token_id is {str(said)[:60]!r}, not a token id or a list "
+                "of them; take the file anew from where the base model came"
+            )
+        found |= set(ids)
     return sorted(found)
+
+
+def _file_of(config: Any) -> str:
+    """Return which file of a model's folder a configuration or tokenizer was read from."""
+    kind = type(config).__name__
+    if kind.endswith("GenerationConfig"):
+        return "generation_config.json"
+    return "config.json" if kind.endswith("Config") else "tokenizer_config.json"
 
 
 def model_end_ids(tokenizer: Any, model: Any) -> list[int]:

@@ -10,6 +10,7 @@ from tokenizers_like import gemma
 from transformers import GenerationConfig
 
 from lori_core import attaching, models
+from lori_core.errors import ModelError
 from lori_core.evaluation import decoding
 from lori_core.evaluation.generation import Request, Sampling, generate, output
 from support import random_adapter, tiny
@@ -143,6 +144,18 @@ def test_ends_are_named_once_in_order() -> None:
     assert decoding.end_ids(tokenizer, *configs, SimpleNamespace()) == [1, 5, 7]
     assert decoding.until_end([3, 4, 7, 1], [1, 5, 7]) == [3, 4]
     assert decoding.until_end((3, 4), []) == [3, 4]
+
+
+@pytest.mark.parametrize("value", [[None], "5", [[5]], True, [True], 1.5, {"a": 1}, -1])
+def test_an_end_that_is_no_token_is_refused(value: object) -> None:
+    for config, file in (
+        (GenerationConfig(), "generation_config.json"),
+        (SimpleNamespace(), "tokenizer_config.json"),
+    ):
+        config.eos_token_id = value
+        with pytest.raises(ModelError, match=f"^{file}: eos_token_id is ") as caught:
+            decoding.end_ids(SimpleNamespace(eos_token_id=1), config)
+        assert len(str(caught.value).splitlines()) == 1
 
 
 def test_an_output_is_read_as_it_was_written(base: tuple[Any, Any]) -> None:

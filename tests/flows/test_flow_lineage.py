@@ -283,7 +283,7 @@ def test_restore_replaces_only_by_force(
     for name, place in ((MERGED, out), (mask, file)):
         assert "exists already" in refused(capsys, "restore", name, str(place))
     assert "is no folder" in refused(capsys, "restore", MERGED, str(file), "--force")
-    assert "is a link or a folder" in refused(capsys, "restore", mask, str(out), "--force")
+    assert "is a folder; name a file" in refused(capsys, "restore", mask, str(out), "--force")
     (tmp_path / "link").symlink_to(out)
     for name in (MERGED, mask):
         for more in ([], ["--force"]):
@@ -293,6 +293,35 @@ def test_restore_replaces_only_by_force(
     assert main(["restore", mask, str(file), "--force"]) == 0
     assert sorted(p.name for p in out.iterdir()) == ["adapter.json", "adapter.safetensors"]
     assert file.read_bytes() == (workspace / mask).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["data/math/train.jsonl", MERGED])
+def test_restore_writes_no_file_of_a_repository_or_of_what_it_reads(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    cache, remote = tmp_path / "cache", tmp_path / "remote"
+    with_remote(workspace, remote)
+    (workspace / ".dvc/cache").rename(cache)
+    with (workspace / ".dvc/config").open("a") as config:
+        config.write(f"[cache]\n    dir = {cache}\n")
+    (workspace / ".git").mkdir(exist_ok=True)
+    for file in (".git/HEAD.x", "plain"):
+        (workspace / file).write_text("kept")
+    before = {path for path in tmp_path.rglob("*") if "tmp" not in path.relative_to(tmp_path).parts}
+    for out, message in (
+        (".git/HEAD.x", "lies in .git, which is git's or DVC's"),
+        (".git/new/x", "lies in .git, which is git's or DVC's"),
+        (".dvc/config", "lies in .dvc, which is git's or DVC's"),
+        ("plain/x", "plain is no folder; name a"),
+        (f"{cache}/files/md5/x", f"lies in, the input {cache}/files/md5; name another folder"),
+        (f"{remote}/files", f"holds the input {remote}/files/md5; name another folder"),
+    ):
+        assert message in refused(capsys, "restore", name, out, "--force")
+        if not Path(out).exists():
+            assert message in refused(capsys, "restore", name, out)
+    after = {path for path in tmp_path.rglob("*") if "tmp" not in path.relative_to(tmp_path).parts}
+    assert after == before
+    assert (workspace / ".git/HEAD.x").read_text() == "kept"
 
 
 def test_bases_are_compared_by_content(
