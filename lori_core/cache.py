@@ -19,7 +19,8 @@ def cache_folder() -> Path:
     # Unlike pathlib's, these functions do not raise where there is no home, or no permission.
     folder, home = (Path(os.path.expanduser(name)) for name in (named or f"{shared}/lori", "~"))  # noqa: PTH111
     there = next(p for p in (folder, *folder.absolute().parents) if os.path.exists(p))  # noqa: PTH110
-    if not named and shared.startswith("~") and not os.path.isdir(home):  # noqa: PTH112
+    homeless = os.environ.get("HOME") == "" or not os.path.isdir(home)  # noqa: PTH112
+    if not named and shared.startswith("~") and homeless:
         why = "no home folder can be used (HOME)"
     elif not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
         why = f"{there} cannot be written"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -35,15 +36,35 @@ def _yaml() -> Any:
 
 
 def _read(path: Path) -> Any:
-    from ruamel.yaml.error import MarkedYAMLError
-
     try:
-        return _yaml().load(path.read_text(encoding="utf-8"))
+        values = _parsed(path.read_text(encoding="utf-8-sig"), str(path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file (run this in the project's folder)") from None
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}:{line}: not valid YAML ({error.problem})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    if not isinstance(values, Mapping):
+        found = "nothing" if values is None else f"a {type(values).__name__}"
+        raise ConfigError(f"{path}: expected a mapping of sections, found {found}")
+    return values
+
+
+def _parsed(text: str, where: str) -> Any:
+    """Return what YAML says, in one line why it says nothing."""
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return _yaml().load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        why = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{where}{line}: not valid YAML ({why})") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: lists and sections are nested too deep to be read") from None
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _plain(values: Any, where: str = "") -> Any:
@@ -186,22 +207,40 @@ def _override(values: Any, text: str) -> str:
     key, equals, written = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {text!r}: expected key=value, as in lori.rank=16")
-    value = _number(_yaml().load(written) if written else None)
+    value = _number(_parsed(written, f"--set {key}") if written else None)
     *folders, last = key.split(".")
     section = values
-    if folders and folders[0] in Params.model_fields and folders[0] not in values:
-        values[folders[0]] = {}  # a section that the file leaves at its defaults
+    if key.partition(".")[0] not in Params.model_fields:
+        raise ConfigError(f"--set {key}: {unknown('key', key.split('.')[0], Params.model_fields)}")
     for depth, part in enumerate(folders):
-        if not isinstance(section, Mapping) or part not in section:
-            known = list(section) if isinstance(section, Mapping) else []
-            where = ".".join(folders[: depth + 1])
-            raise ConfigError(f"--set {where}: {unknown('key', part, map(str, known))}")
-        section = section[part]
+        if not isinstance(section, Mapping):
+            break
+        if folders[0] in ("tasks", "merge") and depth == 1 and part not in section:
+            raise ConfigError(f"--set {key}: {unknown(folders[0].rstrip('s'), part, section)}")
+        # A section that the file leaves at its defaults is made; the schema says if there is one.
+        section = _own(section, part, values)
     if not isinstance(section, Mapping):
         raise ConfigError(f"--set {key}: {'.'.join(folders)} is a value, it has no keys")
     before = section.get(last)
     section[last] = value  # type: ignore[index]
     return f"{key}: {before!r} -> {value!r}"
+
+
+def _own(section: Any, part: str, values: Any) -> Any:
+    """Return a section's part to be changed, apart from the other places that share it (`*name`)."""
+    found = section.setdefault(part, {})
+    if isinstance(found, Mapping) and _uses(values, found) > 1:
+        found = section[part] = copy.deepcopy(found)
+        found.yaml_set_anchor(None)  # type: ignore[attr-defined]
+    return found
+
+
+def _uses(values: Any, wanted: Any) -> int:
+    """Count the places that hold one and the same object."""
+    inside = values.values() if isinstance(values, Mapping) else values
+    if not isinstance(values, (Mapping, list)):
+        return 0
+    return sum((1 if value is wanted else 0) + _uses(value, wanted) for value in inside)
 
 
 def _number(value: Any) -> Any:

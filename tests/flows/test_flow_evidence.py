@@ -285,7 +285,7 @@ def test_recorded_settings_and_code_that_are_not_those_here_are_told(
     path.write_text(path.read_text().replace("batch_size: 8", "batch_size: 9"))
     assert main(["why", MERGED]) == 1
     shown = "".join(capsys.readouterr())
-    assert "params: evaluation is recorded as {'batch_size': 8}" in told
+    assert "params: evaluation is recorded as {'batch_size': 8}" in shown
     assert "deps: lori_core/gate.py is recorded as" in shown
     assert "dvc.lock: stage evaluate_" in refused(capsys, "gate")
     assert untouched()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hub_server import hub
 from made import Made
+from measured import Measured
 
 from flows.lineage import why
 from flows.serving import gate
@@ -20,7 +21,6 @@ from flows.tracking.registry import CHAMPION, PREVIOUS, OvertakenError, Registry
 from lori_core import params_file
 from lori_core.cli import main
 from lori_core.errors import AdapterError, InputError, LoriError
-from lori_core.files import write_json
 from support import refused
 
 MERGED = "artifacts/merged/concat"
@@ -277,14 +277,11 @@ def test_a_card_says_what_it_is_and_how_to_load_it(
 
 
 def test_a_card_says_what_a_merge_costs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Made(folder)
-    cell = {"excess": 0.125, "low": -0.5, "high": 0.75}
-    rows = {"math": cell, "safety": cell | {"low": None, "high": None}}
-    write_json(folder / "metrics/excess/concat.json", {"excess": rows})
+    Measured(folder, excess=0.125)
     assert main(["card", MERGED]) == 0
     page = capsys.readouterr().out
     cost = "+0.125 nats an example over its adapter alone"
-    assert f"- math: {cost} [-0.500, +0.750]\n- safety: {cost}\n" in page
+    assert f"- math: {cost} [+0.000, +1.000]\n- safety: {cost}" in page
 
 
 def test_models_of_two_workspaces_side_by_side(
@@ -340,7 +337,7 @@ def test_an_adapter_of_another_base_is_neither_sent_nor_served(
     path.write_text(path.read_text().replace("random:llama", "random:mistral"))
     for argv in (["push", MERGED, "me/x", "--dry-run", "out"], ["register", MERGED]):
         line = refused(capsys, *argv)
-        assert "made for the base 'random:llama', but params.yaml has model.name_or_path" in line
+        assert "params.yaml: model.name_or_path is 'random:mistral', but artifacts/" in line
     assert main(["card", MERGED]) == 0
     assert "base_model: random:llama\n" in capsys.readouterr().out
     from flows.serving.serving_model import LoriModel
