@@ -35,7 +35,11 @@ def test_only_what_stages_made_is_deleted(tmp_path: Path, monkeypatch: pytest.Mo
     shutil.rmtree("artifacts/safety/adapter")
     Path("artifacts/safety/adapter").symlink_to(outside)
     unrecorded = ["artifacts/evaluations/base/half.jsonl", "report/index.html"]  # it was stopped
-    put(*map(Path, unrecorded), Path(".lori/rows/x.jsonl"), Path("artifacts/merged/.concat.new/x"))
+    put(
+        *map(Path, unrecorded),
+        Path(".lori/rows/x.jsonl"),
+        Path("artifacts/merged/.concat.lori.new/x"),
+    )
     Path("artifacts/merged/.gitignore").write_text("/concat\n")
     linked = "artifacts/safety/adapter"
     assert clean(Path()) == [own[0], linked, own[1]]
