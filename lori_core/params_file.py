@@ -89,7 +89,10 @@ def load(path: Path = PARAMS) -> Params:
 
 
 def _checked(values: Any, path: Path) -> Params:
-    params = parse(_plain(values, f"{path}: "), str(path))
+    try:
+        params = parse(_plain(values, f"{path}: "), str(path))
+    except RecursionError:
+        raise ConfigError(f"{path}: a list or section holds itself") from None
     methods.check(params)
     return params
 
@@ -210,8 +213,9 @@ def _override(values: Any, text: str) -> str:
     value = _number(_parsed(written, f"--set {key}") if written else None)
     *folders, last = key.split(".")
     section = values
-    if key.partition(".")[0] not in Params.model_fields:
-        raise ConfigError(f"--set {key}: {unknown('key', key.split('.')[0], Params.model_fields)}")
+    first = key.partition(".")[0]
+    if first not in Params.model_fields:
+        raise ConfigError(f"--set {first}: {unknown('key', first, Params.model_fields)}")
     for depth, part in enumerate(folders):
         if not isinstance(section, Mapping):
             break
@@ -227,7 +231,7 @@ def _override(values: Any, text: str) -> str:
 
 
 def _own(section: Any, part: str, values: Any) -> Any:
-    """Return a section's part to be changed, apart from the other places that share it (`*name`)."""
+    """Return a section's part to be changed, apart from other places that share it (`*name`)."""
     found = section.setdefault(part, {})
     if isinstance(found, Mapping) and _uses(values, found) > 1:
         found = section[part] = copy.deepcopy(found)

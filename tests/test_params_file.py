@@ -187,3 +187,51 @@ def test_a_merge_has_no_dot_in_its_name_either(tmp_path: Path) -> None:
     path.write_text(LEAST + "merge:\n  ties.7: {method: concat}\n")
     with pytest.raises(ConfigError, match=r"merge.ties.7: 'ties.7' cannot be a name"):
         params_file.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"model: \xe9\n", r"params.yaml: not UTF-8 text \(byte 7\)$"),
+        (b"", r"params.yaml: expected a mapping of sections, found nothing$"),
+        (b"- a\n", r"params.yaml: expected a mapping of sections, found a CommentedSeq$"),
+        (b"a: \x00\n", r"params.yaml: not valid YAML \("),
+        (b"a: " + b"[" * 3000, r"params.yaml.*(nested too deep|not valid YAML)"),
+        (b"a: *b\n", r"params.yaml:1: not valid YAML \("),
+    ],
+)
+def test_what_is_no_run_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    for act in (params_file.load, lambda p: params_file.changed(p, None, ["lori.rank=4"])):
+        with pytest.raises(ConfigError, match=message):
+            act(path)
+
+
+@pytest.mark.parametrize("value", ["[", "*a", "&a [*a]", "\x07"])
+def test_a_value_that_is_no_yaml_is_one_line(workspace: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"--set lori.rank|lori.rank|holds itself"):
+        params_file.changed(workspace / "params.yaml", None, [f"lori.rank={value}"])
+
+
+def test_a_nested_section_at_its_defaults_can_be_set(workspace: Path) -> None:
+    path = workspace / "params.yaml"
+    params_file.apply(path, None, ["gate.margins.math=0.2", "gate.rules.refusal.at_least=0.4"])
+    params = params_file.load(path)
+    assert params.gate.margins == {"math": 0.2}
+    assert params.gate.rules["refusal"].at_least == 0.4
+    with pytest.raises(ConfigError, match=r"task 'maths' is unknown; did you mean 'math'"):
+        params_file.apply(path, None, ["tasks.maths.training.epochs=2"])
+    with pytest.raises(ConfigError, match=r"gate.*margns: unknown key; did you mean 'margins'"):
+        params_file.apply(path, None, ["gate.margns.math=0.2"])
+
+
+def test_a_section_that_others_share_is_changed_alone(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    other = "  other:\n    source: bundled-nlu\n    calibration: {}\n    training: *shared\n"
+    text = LEAST.replace("    training: {", "    training: &shared {") + other
+    path.write_text(text)
+    params_file.apply(path, None, ["tasks.support.training.epochs=3"])
+    params = params_file.load(path)
+    assert params.tasks["support"].training == {"learning_rate": 5.0e-4, "epochs": 3}
+    assert params.tasks["other"].training == {"learning_rate": 5.0e-4}

@@ -14,6 +14,8 @@ from flows.lineage.problem import MEND, Problem
 from flows.versioning.objects import files_below, folder_md5, md5_of
 from flows.versioning.snapshot import LOCK, PARAMS
 
+#: Where the code lies that stages depend on.
+_CODE = "lori_core/"
 #: What DVC leaves out of a folder's hash (`.dvcignore`).
 _LEFT_OUT = "__pycache__"
 
@@ -58,10 +60,10 @@ def _at(values: Any, key: str) -> Any:
 
 
 def _code(node: Node, md5: Any) -> Iterator[str]:
-    for path, recorded in node.code.items():
-        now = md5(path)
-        if now is not None and now != recorded:
-            yield f"deps: {path} is recorded as {recorded}, but is {now} here"
+    for path, entry in node.stage.deps.items() if node.stage else ():
+        now = md5(path) if path.startswith(_CODE) else None
+        if now is not None and now != entry.md5:
+            yield f"deps: {path} is recorded as {entry.md5}, but is {now} here"
 
 
 def _md5(path: Path) -> str | None:
