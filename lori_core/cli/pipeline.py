@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -185,11 +186,18 @@ def _plan(args: argparse.Namespace) -> int:
     from flows.versioning import graph
     from lori_core import params_file
     from lori_core.errors import InputError
+    from lori_core.stages.pull import is_pulled
 
     if args.gpus is not None and args.gpus < 1:
         raise InputError(f"--gpus: {args.gpus}; allowed: 1 or more")
     params, text = params_file.changed(params_file.PARAMS, args.profile, args.set)
     planned = graph.plan(Path.cwd(), params=text)
+    if not is_pulled(params):
+        print(
+            "data/ was not pulled for these tasks, sizes, seed and base model: lori run pulls "
+            "first, and what then differs is run, too",
+            file=sys.stderr,
+        )
     if not planned.stale and not args.json:
         show_plan(planned)
         return 0
@@ -288,8 +296,6 @@ def _methods(_: argparse.Namespace) -> int:
 
 
 def _doctor(_: argparse.Namespace) -> int:
-    import sys
-
     from flows.doctor import checks as doctor
 
     return doctor.show(doctor.examine(Path.cwd()), colour=sys.stdout.isatty())

@@ -84,7 +84,9 @@ def items_needed(margin: float, confidence: float) -> int | None:
         return None
     level = 1 - confidence
     about = max(1, math.floor(math.log(level) / math.log1p(-margin)) - 1)
-    return next(n for n in range(about, about + 4) if (1 - margin) ** n <= level)
+    # A margin too small for the power in float64 leaves the estimate, which is right to an item.
+    near = range(about, about + 4)
+    return next((n for n in near if (1 - margin) ** n <= level), near[-1])
 
 
 def _counted(values: Sequence[float], least: float, most: float) -> tuple[Any, Any]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lori_core import base_files, base_identity
 from lori_core.config import Params
-from lori_core.files import digest, json_text, sha256_file, write_text
+from lori_core.files import digest, json_text, read_json, sha256_file, write_json, write_text
 from lori_core.models import RECORD
 from lori_core.stage_dependencies import BASE_FILE, TASKS_FILE
 
 _TEXTS = {".json", ".jinja", ".model", ".tiktoken", ".txt"}
+#: What the last pull was asked for: a digest, of this machine alone.
+ASKED = Path(".lori/pulled")
+#: The content of base models that were read whole, by their files' sizes and times.
+READ = Path(".lori/bases.json")
 
 
 def pull(params: Params, base: Path) -> list[str]:
@@ -32,9 +37,41 @@ def pull(params: Params, base: Path) -> list[str]:
 
     said = sources.pull(params)
     identity = models.identity(params.model, base)
+    content = {"content": _content(base), "tokenizer": _tokenizer_digest(base)}
     _write(Path(TASKS_FILE), list(params.tasks))
-    _write(Path(BASE_FILE), identity.content() | {"tokenizer": _tokenizer_digest(base)})
+    _write(Path(BASE_FILE), identity.content() | content)
+    write_text(ASKED, _asked(params))
     return said
+
+
+def is_pulled(params: Params) -> bool:
+    """Say whether the data here is what these parameters ask for, as far as the last pull knows."""
+    return ASKED.is_file() and ASKED.read_text(encoding="utf-8") == _asked(params)
+
+
+def _asked(params: Params) -> str:
+    """Return a digest of what decides which data and base model a pull brings."""
+    tasks = [
+        [name, task.model_dump(mode="json", include={"source", "sizes"})]
+        for name, task in params.tasks.items()
+    ]
+    return digest([tasks, params.lori.seed, params.model.model_dump(mode="json")])
+
+
+def _content(base: Path) -> str:
+    """Return the digest of all the base model's weights, read again only where a file changed.
+
+    The identity that adapters record samples each tensor, since every stage takes it. Here nothing
+    is left out, so that a base changed in place by a few bytes is another one for DVC.
+    """
+    files = {path.name: path.stat() for path in base_files.weight_files(base)}
+    stamps = [[n, s.st_size, s.st_mtime_ns, s.st_ino, s.st_dev] for n, s in sorted(files.items())]
+    key = digest([str(base.resolve()), stamps])
+    known = read_json(READ) if READ.is_file() else {}
+    if known.get("key") != key:
+        known = {"key": key, "content": base_identity.whole_content(base)}
+        write_json(READ, known)
+    return str(known["content"])
 
 
 def _tokenizer_digest(base: Path) -> str:
