@@ -185,6 +185,8 @@ def _paired(
         f"{100 * section.confidence:g} % confidence not below {_floor(found.low)} points "
         f"(allowed {0 - 100 * margin:+g}; p {found.p:.3f})"
     )
+    if found.left_out:
+        text += f"; {found.left_out} of its items were not asked of the champion and are left out"
     if not passed:
         text = "; ".join([text, *_why_not(found, margin, section)])
     pairs = [] if passed else list(flipped(ours, theirs, rows))[:EXAMPLES]

@@ -235,3 +235,13 @@ def test_a_rule_without_an_end_is_refused() -> None:
     values = {"rules": {"refusal": {}}}
     with pytest.raises(ValueError, match="needs at_least or at_most"):
         config.GateSection.model_validate(values)
+
+
+def test_items_that_the_champion_was_not_asked_are_counted(tmp_path: Path) -> None:
+    ours = model(tmp_path, "ours", [True] * 300)
+    theirs = model(tmp_path, "theirs", [True] * N)
+    found = judge(ours, theirs, None, section())
+    math, safety = (f for f in found.findings if f.rule.startswith("not_worse."))
+    assert "on 200 items" in math.text
+    assert "; 100 of its items were not asked of the champion and are left out" in math.text
+    assert "left out" not in safety.text

@@ -39,6 +39,7 @@ class Comparison:
         n: items compared.
         lost: items that the model does worse than the reference.
         gained: items that it does better.
+        left_out: items of the model that the reference was not asked.
     """
 
     difference: float
@@ -48,6 +49,7 @@ class Comparison:
     n: int
     lost: int
     gained: int
+    left_out: int = 0
 
 
 def compare(
@@ -78,7 +80,7 @@ def compare(
         DataError: the files hold other items, none that counts, or lines of another form.
     """
     ours, theirs = outcomes(model, rows), outcomes(reference, rows)
-    differing = len(ours.keys() ^ theirs.keys())
+    differing, left_out = len(ours.keys() ^ theirs.keys()), len(ours.keys() - theirs.keys())
     if shared and ours.keys() & theirs.keys():
         ours = {item: share for item, share in ours.items() if item in theirs}
         theirs = {item: share for item, share in theirs.items() if item in ours}
@@ -100,6 +102,7 @@ def compare(
         n=len(ours),
         lost=int(np.sum(first < second)),
         gained=int(np.sum(first > second)),
+        left_out=left_out,
     )
 
 
