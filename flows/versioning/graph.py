@@ -166,6 +166,11 @@ def _repository(workspace: Path, params: str | None = None) -> Iterator[Any]:
         raise LoriError(f"another DVC process is at work: {busy}") from error
     except DvcException as error:
         raise InputError(_one_line(error)) from error
+    except PermissionError as error:
+        raise InputError(
+            f"{error.filename}: cannot be written, which DVC needs even to look; work in a clone "
+            "of your own"
+        ) from None
 
 
 def _stand_in(repo: Any, path: str, text: str) -> None:

@@ -139,3 +139,16 @@ def test_the_cheap_part_imports_neither_prefect_nor_mlflow() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert result.stderr.strip() == "[]"
+
+
+def test_a_workspace_that_dvc_may_not_write_to_is_an_input_error(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dvc.repo import Repo
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", f"{toy}/.dvc/tmp/lock")
+
+    monkeypatch.setattr(Repo, "__init__", refuse)
+    with pytest.raises(InputError, match=r"\.dvc/tmp/lock: cannot be written, which DVC needs"):
+        graph.plan(toy)
