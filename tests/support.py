@@ -107,6 +107,12 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return lines[0]
 
 
+def dvc_workspace(folder: Path) -> None:
+    """Make a folder one in which DVC can work, without git."""
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+
+
 def smoke_params(**experiments: Any) -> Any:
     """Return the smoke profile's parameters with changes to its experiments."""
     from lori_core import config, params_file

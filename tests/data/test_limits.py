@@ -23,7 +23,7 @@ from lori_core.data import limits, sources
 from lori_core.errors import ConfigError, LoriError, ModelError
 from lori_core.evaluation import paper
 from lori_core.session import open_session, training_rows
-from support import refused, tiny
+from support import dvc_workspace, refused, tiny
 
 ROOT = Path(__file__).parents[2]
 Base = Callable[..., Path]
@@ -391,6 +391,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
     for name in ("dvc.yaml", "profiles/smoke.yaml"):
         shutil.copy(ROOT / name, tmp_path / name.replace("profiles/smoke", "params"))
+    dvc_workspace(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_STAGE", raising=False)
     return tmp_path

@@ -15,7 +15,7 @@ from lori_core.data import pulled, sources
 from lori_core.data.formats import convert, needs
 from lori_core.data.text import fill, text_of
 from lori_core.errors import DataError
-from support import refused
+from support import dvc_workspace, refused
 
 CHAT = {
     "messages": [
@@ -228,8 +228,7 @@ def test_the_command_refuses_such_a_file_in_one_line(
         "source: {kind: local, path: train.jsonl, fields: {prompt: q, target: a}}",
     )
     (tmp_path / "params.yaml").write_text(text)
-    (tmp_path / ".dvc").mkdir()
-    (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    dvc_workspace(tmp_path)
     said = refused(capsys, "pull")
     assert said.startswith("lori: train.jsonl:1: field 'q' for 'prompt': character 2 is half a")
     assert not (tmp_path / "data").exists()
