@@ -76,7 +76,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ("model.name_or_path", "no-such-folder", "'no-such-folder' is no folder, and no hub id"),
         ("model.name_or_path", "owner/name", "a hub model needs its commit"),
         ("model.name_or_path", "empty", "empty: no config.json in this model folder"),
-        ("model.name_or_path", "weightless", "weightless: no weights (*.safetensors)"),
+        ("model.name_or_path", "weightless", "weightless: no weights here (neither"),
         ("lori.target_modules", "[q_prj]", "'q_prj' matches no linear module of this model"),
     ],
 )

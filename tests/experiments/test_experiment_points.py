@@ -11,7 +11,7 @@ from lori_core.experiments import catalogue, points, stages
 from lori_core.experiments.points import Collect, Points, Score, Train
 from lori_core.methods import METHODS
 from lori_core.report.experiments.catalogue import SPECS
-from support import refused, smoke_params
+from support import dvc_workspace, refused, smoke_params
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -167,6 +167,7 @@ def test_an_experiment_that_does_not_exist_is_refused_by_the_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    dvc_workspace(tmp_path)
     (tmp_path / "params.yaml").write_bytes((ROOT / "profiles" / "smoke.yaml").read_bytes())
     said = refused(capsys, "experiment", "granularities")
     assert "experiment 'granularities' is unknown; did you mean 'granularity'?" in said
