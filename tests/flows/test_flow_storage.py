@@ -12,6 +12,7 @@ import pytest
 from stores import s3
 
 from flows.versioning import storage
+from flows.versioning.data import pin
 from flows.versioning.storage import Pushing, configure
 from lori_core.cli import main
 from lori_core.errors import ConfigError
@@ -122,6 +123,7 @@ def test_what_a_run_sent_to_s3_is_restored_in_a_clean_clone(
 ) -> None:
     clone, out = tmp_path / "clone", "out/prepare.json"
     reproduced(toy)
+    assert pin(toy)
     with s3(["bucket"]) as variables:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
@@ -129,7 +131,7 @@ def test_what_a_run_sent_to_s3_is_restored_in_a_clean_clone(
         pushing.start()
         assert pushing.finish(everything=True) == []
         (clone / ".dvc").mkdir(parents=True)
-        for name in ("dvc.lock", "dvc.yaml", "params.yaml", ".dvc/config"):
+        for name in ("data.dvc", "dvc.lock", "dvc.yaml", "params.yaml", ".dvc/config"):
             shutil.copy(toy / name, clone / name)
         monkeypatch.chdir(clone)
         assert main(["why", out]) == 0
