@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from flows.lineage.ancestry import Lineage, Node
 from flows.lineage.problem import MEND, Problem
+from flows.versioning.dvc_repo import ABSENT, value_at
 from flows.versioning.objects import files_below, folder_md5, md5_of
 from flows.versioning.snapshot import LOCK, PARAMS
 
@@ -45,18 +46,9 @@ def current_problems(
 
 def _parameters(node: Node, values: Mapping[str, Any]) -> Iterator[str]:
     for key, recorded in node.params.items():
-        now = _at(values, key)
-        if now is not _ABSENT and now != recorded:
+        now = value_at(values, key)
+        if now is not ABSENT and now != recorded:
             yield f"params: {key} is recorded as {recorded!r}, in {PARAMS} it is {now!r}"
-
-
-_ABSENT = object()
-
-
-def _at(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values.get(part, _ABSENT) if isinstance(values, Mapping) else _ABSENT
-    return values
 
 
 def _code(node: Node, md5: Any) -> Iterator[str]:

@@ -48,8 +48,8 @@ def parameters_read_once() -> Iterator[None]:
             return real(fs, path, keys, flatten)
         if path not in loaded:
             loaded[path] = param.load_path(path, fs)
-        found = {key: _at(loaded[path], key) for key in keys}
-        return {key: value for key, value in found.items() if value is not _ABSENT}
+        found = {key: value_at(loaded[path], key) for key in keys}
+        return {key: value for key, value in found.items() if value is not ABSENT}
 
     param.read_param_file = read
     try:
@@ -58,12 +58,14 @@ def parameters_read_once() -> Iterator[None]:
         param.read_param_file = real
 
 
-_ABSENT = object()
+#: Stands for a key that is not there.
+ABSENT = object()
 
 
-def _at(values: Any, key: str) -> Any:
+def value_at(values: Any, key: str) -> Any:
+    """Return the value of a dotted key in nested sections; `ABSENT` where there is none."""
     for part in key.split("."):
-        values = values.get(part, _ABSENT) if isinstance(values, Mapping) else _ABSENT
+        values = values.get(part, ABSENT) if isinstance(values, Mapping) else ABSENT
     return values
 
 
