@@ -6,7 +6,7 @@ compared with their hashes first; the measurements must have read exactly these 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from flows.versioning.objects import Objects
 from flows.versioning.snapshot import LOCK, Snapshot, leaves
 from lori_core.config import Params
 from lori_core.errors import DataError, InputError, LoriError
+from lori_core.files import loads
 from lori_core.gate import Scored
 
 #: Sections of `params.yaml` that go with a model to where it is served.
@@ -152,16 +153,45 @@ def files_by_task(folder: Path, path: str) -> dict[str, Path]:
 
 def _check_alike(first: StageEntry, second: StageEntry) -> None:
     """Refuse two evaluations by other settings: their difference would not be the models'."""
-    sides = [
-        dict(leaves({"evaluation": s.params.get("evaluation") or {}})) for s in (first, second)
-    ]
-    for name in sorted({*sides[0], *sides[1]}):
-        ours, theirs = sides[0].get(name), sides[1].get(name)
-        if ours != theirs:
-            raise DataError(
-                f"{LOCK}: {name} was {ours!r} in stage {first.name}, {theirs!r} in {second.name}: "
-                "they cannot be compared; lori run evaluates both alike"
-            )
+    for name, ours, theirs in _settings_that_differ(*(s.params for s in (first, second))):
+        raise DataError(
+            f"{LOCK}: {name} was {ours!r} in stage {first.name}, {theirs!r} in {second.name}: "
+            "they cannot be compared; lori run evaluates both alike"
+        )
+
+
+def check_champion(champion: Version, tags: Mapping[str, str]) -> None:
+    """Refuse a champion whose evaluation had other settings than the candidate's.
+
+    Args:
+        champion: what the candidate is compared with.
+        tags: the candidate's, as `flows.serving.packaging.tags_of` makes them.
+
+    Raises:
+        DataError: naming the first setting, and what to do.
+    """
+    if reg.SETTINGS not in champion.tags:
+        return  # registered before settings were recorded
+    sides = [{"evaluation": loads(side[reg.SETTINGS])} for side in (tags, champion.tags)]
+    for setting, ours, theirs in _settings_that_differ(*sides):
+        path, name = champion.tags[reg.PATH], champion.name
+        raise DataError(
+            f"{champion}: was evaluated with {setting} {theirs!r}, {tags[reg.PATH]} with {ours!r}: "
+            "they cannot be compared; put it back, or evaluate the champion alike: in a clone, "
+            f"lori restore models:/{name}/{champion.number}, lori run, lori register {path} --as "
+            f"{name}"
+        )
+
+
+def _settings_that_differ(
+    first: Mapping[str, Any], second: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    ours, theirs = (
+        dict(leaves({"evaluation": s.get("evaluation") or {}})) for s in (first, second)
+    )
+    for name in sorted({*ours, *theirs}):
+        if ours.get(name) != theirs.get(name):
+            yield name, ours.get(name), theirs.get(name)
 
 
 def _size(root: Path) -> dict[str, float]:

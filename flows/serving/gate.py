@@ -21,6 +21,7 @@ from flows.serving.evidence import (
     artifact_here,
     before_of,
     champion_files,
+    check_champion,
     check_settings,
     gather,
     verified,
@@ -123,9 +124,12 @@ def run_gate(
     registry = Registry(workspace)
     for attempt in range(ATTEMPTS):
         champion = registry.at(params.gate.model, reg.CHAMPION)
-        if champion is not None and champion.holds(tags_of(node, lineage)):
+        tags = tags_of(node, lineage)
+        if champion is not None and champion.holds(tags):
             verdict = rules.Verdict(True, node.name, str(champion), ())
             return Outcome(verdict, champion, champion, promoted=False)
+        if champion is not None:
+            check_champion(champion, tags)
         verdict = _judge(workspace, params, evidence, registry, champion)
         try:
             outcome = _act(workspace, params, lineage, node, registry, champion, verdict)

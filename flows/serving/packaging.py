@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from flows.environment import quiet_environment
 from flows.lineage.ancestry import Lineage, Node
 from flows.lineage.measured import evaluation, rows_of
-from flows.tracking.registry import EVALUATION, KEY, MD5, PATH
+from flows.tracking.registry import EVALUATION, KEY, MD5, PATH, SETTINGS
 from flows.versioning import snapshot
 from lori_core.config import Params
 from lori_core.errors import InputError
+from lori_core.files import canonical_json
 
 if TYPE_CHECKING:
     from lori_core.adapter import Adapter
@@ -142,4 +143,5 @@ def tags_of(node: Node, lineage: Lineage) -> dict[str, str]:
     rows = rows_of(stage)
     if stage and rows:
         tags[EVALUATION] = f"{rows}={stage.outs[rows].md5}"
+        tags[SETTINGS] = canonical_json(stage.params.get("evaluation") or {})
     return tags

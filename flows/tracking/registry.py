@@ -24,6 +24,8 @@ from lori_core.errors import InputError, LoriError, nearest
 CHAMPION, PREVIOUS = "champion", "previous"
 #: Tags of a version.
 PATH, MD5, KEY, EVALUATION = "lori.path", "lori.md5", "lori.content_key", "lori.evaluation"
+#: The settings of that evaluation, as JSON: they may be changed while the artifact stays the same.
+SETTINGS = "lori.evaluation_settings"
 BEFORE, COMPLETE, ROLLED_BACK = "lori.previous", "lori.complete", "lori.rolled_back"
 
 
@@ -126,7 +128,7 @@ class Registry:
         with clear_errors(self.store.uri):
             known = self._same(name, tags)
             if known is not None:
-                return known
+                return self._evaluated(known, tags)
             self._make_model(name)
             model = self.client.create_logged_model(
                 self._experiment(), name, run_id, dict(tags), None, "lori-adapter"
@@ -150,6 +152,14 @@ class Registry:
         versions = [_version(version) for version in found]
         whole = [v for v in versions if v.tags.get(COMPLETE) == "true" and v.holds(tags)]
         return max(whole, key=lambda v: int(v.number)) if whole else None
+
+    def _evaluated(self, version: Version, tags: Mapping[str, str]) -> Version:
+        """Return a version that points to the newest evaluation of its artifact."""
+        newer = {n: tags[n] for n in (EVALUATION, SETTINGS) if n in tags}
+        newer = {n: value for n, value in newer.items() if version.tags.get(n) != value}
+        for name, value in newer.items():
+            self._tag(version, name, value)
+        return self.version(version.name, version.number) if newer else version
 
     def _make_model(self, name: str) -> None:
         from mlflow.exceptions import MlflowException

@@ -146,6 +146,43 @@ def test_a_candidate_of_the_champions_key_with_other_bytes_is_judged(
     assert (folder / "dvc.lock").read_text() == lock
 
 
+def evaluated_with(folder: Path, **settings: int) -> None:
+    """Note other settings for the evaluation of the merged adapter, as a run with them would."""
+    lock = lock_of(folder)
+    lock["stages"]["evaluate_merged@concat"]["params"]["params.yaml"]["evaluation"] = settings
+    write_lock(folder, lock)
+
+
+def test_a_champion_that_was_evaluated_by_other_settings_is_not_compared(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(folder, right={"math": 30})
+    gate.run_gate(folder, params_file.load(), send=False)
+    Made(folder, rates={"math": 0.004}, right={"math": 31})
+    evaluated_with(folder, batch_size=8, limit=40)
+    assert refused(capsys, "gate") == (
+        "lori: lori version 1: was evaluated with evaluation.limit None, artifacts/merged/concat "
+        "with 40: they cannot be compared; put it back, or evaluate the champion alike: in a "
+        "clone, lori restore models:/lori/1, lori run, lori register artifacts/merged/concat --as "
+        "lori"
+    )
+    evaluated_with(folder, batch_size=8)
+    assert gate.run_gate(folder, params_file.load(), send=False).promoted
+
+
+def test_a_champion_that_is_evaluated_again_is_compared_by_the_new_settings(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(folder, right={"math": 30})
+    gate.run_gate(folder, params_file.load(), send=False)
+    evaluated_with(folder, batch_size=8, limit=40)
+    assert main(["register", MERGED, "--as", "lori"]) == 0
+    assert "lori version 1" in capsys.readouterr().out
+    Made(folder, rates={"math": 0.004}, right={"math": 31})
+    evaluated_with(folder, batch_size=8, limit=40)
+    assert gate.run_gate(folder, params_file.load(), send=False).promoted
+
+
 def test_a_registered_adapter_that_was_changed_is_not_served(folder: Path) -> None:
     import mlflow
 
