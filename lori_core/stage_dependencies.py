@@ -245,6 +245,7 @@ STAGES: dict[str, Stage] = {
         (
             *CONFIG,
             *ADAPTERS,
+            "evaluation/rows.py",
             "interference.py",
             "methods.py",
             *MODULES,

@@ -10,6 +10,7 @@ import pytest
 from lori_core import cost, params_file
 from lori_core.config import TrainingSection
 from lori_core.cost import Device, Model, Split, footprint
+from lori_core.data import sources
 from lori_core.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -18,7 +19,7 @@ MACHINE = Device("a test's", 406e9, 20e9, 24e9, "cpu")
 
 def model(profile: str, on: Device = MACHINE, *changes: str, **data: float) -> Model:
     values = {"examples": 100, "tokens": 200.0, "target": 60.0} | data
-    split = Split(**values, known=True)  # type: ignore[arg-type]
+    split = Split(**values, basis="pulled")  # type: ignore[arg-type]
     params, _ = params_file.changed(ROOT / "params.yaml", profile, changes)
     splits = {task: dict.fromkeys(("train", "validation", "test"), split) for task in params.tasks}
     return Model(params, splits, on)
@@ -90,7 +91,7 @@ def test_every_stage_of_the_pipeline_has_a_cost() -> None:
 )
 def test_the_largest_batch_is_of_the_longest_rows(batch: int, expected: float) -> None:
     lengths = (40.0, *[20.0] * 7, *[10.0] * 8)
-    split = Split(1600, 15.0, 4.0, known=True, lengths=lengths, shared=5)
+    split = Split(1600, 15.0, 4.0, basis="pulled", lengths=lengths, shared=5)
     assert split.largest(batch, 512) == pytest.approx(expected)
     assert split.largest(8, 30) == pytest.approx(8 * (30 - 5) + 5)
 
@@ -119,16 +120,59 @@ def test_layers_keep_what_the_formula_says(
     assert (two - one) / length == pytest.approx(counted, rel=0.02)
 
 
+def pulled(folder: Path, *settings: str) -> dict[str, Split]:
+    """Pull the smoke run's math with settings, and return what a look at it finds."""
+    params, _ = params_file.changed(ROOT / "profiles/smoke.yaml", None, list(settings))
+    only = params.model_copy(update={"tasks": {"math": params.tasks["math"]}})
+    sources.pull(only, folder)
+    return cost.look_at(only, folder)["math"]
+
+
 def test_data_that_is_here_is_counted(tmp_path: Path) -> None:
-    folder = tmp_path / "math"
-    folder.mkdir()
-    row = '{"prompt": "12345678", "target": "1234"}\n'
-    (folder / "train.jsonl").write_text(row * 300)
-    params, _ = params_file.changed(ROOT / "params.yaml", "llama3-8b-r32", [])
-    found = cost.look_at(params, tmp_path)
-    assert found["math"]["train"] == Split(300, 3.0, 1.0, True, lengths=(3.0,) * 200, shared=2)
-    assert found["math"]["validation"].examples == 300  # what `sizes` says
-    assert not found["nlu"]["train"].known
+    found = pulled(tmp_path)
+    assert {split.basis for split in found.values()} == {"pulled"}
+    lines = (tmp_path / "math/train.jsonl").read_text().splitlines()
+    assert found["train"].examples == len(lines)
+    assert len(found["train"].lengths) == min(200, len(lines))
+    assert found["train"].tokens == pytest.approx(sum(found["train"].lengths) / len(lines))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "tasks.math.sizes.train=9",
+        "lori.seed=7",
+        "tasks.math.source=gsm8k",
+        "tasks.math.source=[gsm8k]",
+    ],
+)
+def test_data_of_other_settings_is_not_counted(tmp_path: Path, setting: str) -> None:
+    pulled(tmp_path)
+    params, _ = params_file.changed(ROOT / "profiles/smoke.yaml", None, [setting])
+    found = cost.look_at(params, tmp_path)["math"]
+    assert "pulled" not in {split.basis for split in found.values()}
+    assert found["train"].examples == params.tasks["math"].sizes.train
+
+
+@pytest.mark.parametrize("profile", ["llama3-8b-r32", "mistral-7b-r64"])
+def test_a_run_costs_the_same_whatever_data_lies_there(tmp_path: Path, profile: str) -> None:
+    params, _ = params_file.changed(ROOT / "params.yaml", profile, [])
+    fresh = cost.look_at(params, tmp_path)
+    pulled(tmp_path)
+    assert cost.look_at(params, tmp_path) == fresh
+    assert [split.examples for split in fresh["nlu"].values()] == [167_920, 500, 2_000]
+
+
+def test_splits_that_a_set_lacks_are_carved_from_its_training_examples(tmp_path: Path) -> None:
+    """As `lori pull` does; the catalogue says how many there are."""
+    changes = ["tasks.math.source=gsm8k", "tasks.math.sizes={train: null, validation: 300}"]
+    params, _ = params_file.changed(ROOT / "profiles/smoke.yaml", None, changes)
+    found = cost.look_at(params, tmp_path)["math"]
+    assert {name: (split.examples, split.basis) for name, split in found.items()} == {
+        "train": (7_173, "published"),
+        "validation": (300, "published"),
+        "test": (1_319, "published"),
+    }
 
 
 def test_an_unknown_device_is_refused() -> None:

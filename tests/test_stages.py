@@ -120,7 +120,7 @@ def test_the_summary_has_every_model_and_the_page_every_picture(finished: Any) -
     for name in ("scores", "sparsity", "overlap", "interference", "excess"):
         assert f'src="{name}.png"' in page
         assert (folder / "report" / f"{name}.svg").stat().st_size > 1000
-    assert summary["interference"]["lori-s"]["math+safety"]["within_bound"] == 1.0
+    assert summary["interference"]["adapter"]["math+safety"]["within_bound"] == 1.0
     compared = {(c["model"], c["against"], c["task"]) for c in summary["comparisons"]}
     own = "LoRI-S, each on its own"
     assert {("safety, then math", against, "safety") for against in ("base", own)} <= compared
@@ -141,7 +141,7 @@ def test_metrics_hold_nothing_that_time_decides(finished: Any) -> None:
 
 def test_every_generation_is_kept(finished: Any) -> None:
     folder, _ = finished
-    path = folder / "artifacts" / "evaluations" / "adapters" / "math" / "lori-s" / "math.jsonl"
+    path = folder / "artifacts" / "evaluations" / "adapters" / "math" / "adapter" / "math.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(rows) == 12
     assert set(rows[0]) == {

@@ -10,6 +10,7 @@ from flows.lineage.problem import Problem
 from flows.versioning.lock_file import Entry, StageEntry
 from flows.versioning.objects import md5_of_bytes
 from flows.versioning.snapshot import LOCK, Snapshot
+from lori_core.evaluation.rows import row_of
 
 EVALUATE, EXCESS = "evaluate_", "excess"
 
@@ -75,9 +76,7 @@ def scores(snapshot: Snapshot, name: str, md5: str) -> tuple[dict[str, Any], Pro
             f"is not what {LOCK} records ({entry.md5}), so its scores are not told; {again(entry)}"
         )
         return {}, Problem(entry.path, text)
-    row = next(iter(said))
-    if len(said) > 1:
-        row = "lori-d" if name.endswith("/calibrated") else "lori-s"
+    row = row_of(name, said)
     kept = ("metric", "score", "low", "high", "n", "over_refusal")
     found = {task: {key: row.get(key) for key in kept} for task, row in said[row].items()}
     return found, None

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from lori_core.config import Params
     from lori_core.cost import Device, Estimate
 
+PULLED = "pulled"
+#: What the other values of `Split.basis` mean.
+BASES = {
+    "published": "those of the published sets",
+    "sizes": "the most that tasks.T.sizes allows",
+    "assumed": "a guess, for nothing says more",
+}
+
 
 @dataclass(frozen=True)
 class Line:
@@ -45,7 +53,15 @@ class Forecast:
     played: schedule.Schedule
     gpus: int
     device: Device
-    assumed: list[str]
+    sizes: dict[str, list[str]]
+    """By `Split.basis`, the splits whose number of examples is known by that."""
+
+    @property
+    def assumed(self) -> list[str]:
+        """The splits whose data is not here, so that their tokens are assumed."""
+        return [
+            split for basis, splits in self.sizes.items() if basis != PULLED for split in splits
+        ]
 
     @property
     def running(self) -> list[Line]:
@@ -73,6 +89,7 @@ class Forecast:
             "disk_bytes": 2 * written,
             "remote_bytes": written,
             "assumed": self.assumed,
+            "sizes": self.sizes,
         }
 
 
@@ -102,13 +119,11 @@ def forecast(
         lines.append(Line(stage.name, state, why or [], estimate, measured(workspace, stage.name)))
     seconds = {line.stage: line.estimate.seconds for line in lines if line.estimate}
     working = [stage for stage in plan.stages if stage.name in seconds]
-    assumed = [
-        f"{task}/{split}"
-        for task, each in splits.items()
-        for split, found in each.items()
-        if not found.known
-    ]
-    return Forecast(lines, schedule.play(working, seconds, gpus), gpus, device, assumed)
+    sizes: dict[str, list[str]] = {}
+    for task, each in splits.items():
+        for split, found in each.items():
+            sizes.setdefault(found.basis, []).append(f"{task}/{split}")
+    return Forecast(lines, schedule.play(working, seconds, gpus), gpus, device, sizes)
 
 
 def name_here() -> str:
@@ -172,7 +187,10 @@ def show(made: Forecast) -> Iterator[str]:
     yield f"disk: {_size(total['disk_bytes'])}; to a remote: {_size(total['remote_bytes'])}"
     yield f"critical path: {' > '.join(total['critical_path'])}"
     if made.assumed:
-        yield f"sizes assumed, not pulled yet: {', '.join(made.assumed)}"
+        yield "data not pulled by these settings: tokens are assumed, and numbers of examples are"
+        for basis, words in BASES.items():
+            if splits := made.sizes.get(basis):
+                yield f"  {words}: {', '.join(splits)}"
 
 
 def as_json(made: Forecast) -> str:

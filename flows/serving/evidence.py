@@ -22,6 +22,7 @@ from flows.versioning.objects import Objects
 from flows.versioning.snapshot import LOCK, Snapshot, leaves
 from lori_core.config import Params
 from lori_core.errors import DataError, InputError, LoriError
+from lori_core.evaluation.rows import row_of
 from lori_core.files import loads
 from lori_core.gate import Scored
 
@@ -139,11 +140,8 @@ def files_by_task(folder: Path, path: str) -> dict[str, Path]:
     Raises:
         DataError: there are none.
     """
-    rows = sorted(item for item in folder.iterdir() if item.is_dir()) if folder.is_dir() else []
-    if len(rows) > 1:
-        wanted = "lori-d" if path.endswith("/calibrated") else "lori-s"
-        rows = [row for row in rows if row.name == wanted]
-    found = sorted(rows[0].glob("*.jsonl")) if rows else []
+    rows = [item.name for item in folder.iterdir() if item.is_dir()] if folder.is_dir() else []
+    found = sorted((folder / row_of(path, rows)).glob("*.jsonl")) if rows else []
     # `math.paper.jsonl` is the same task by another protocol.
     files = {item.stem: item for item in found if "." not in item.stem}
     if not files:

@@ -7,20 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from lori_core import models
 from lori_core.config import Params
-from lori_core.data import limits
+from lori_core.data import catalogue, limits, sources
 from lori_core.data.batching import BUCKET
 from lori_core.data.example import Example
+from lori_core.data.example import Split as Named
 from lori_core.data.prompts import encode
 from lori_core.files import each_jsonl
 
-#: Where no data has been pulled yet: tokens of an example, and how many of them are its target.
+#: pulled: counted in this run's data. published: what the catalogue says of a set. sizes: the most
+#: that `tasks.T.sizes` allows. assumed: `EXAMPLES`.
+Basis = Literal["pulled", "published", "sizes", "assumed"]
+#: Where the run's data is not here: tokens of an example, and how many of them are its target.
 TOKENS, TARGET = 200.0, 60.0
-#: Where a split's size is not set and its data is not here.
-EXAMPLES = {"train": 10_000, "validation": 500, "test": 1_000}
+#: Where nothing says how many examples a split has.
+EXAMPLES: dict[Named, int] = {"train": 10_000, "validation": 500, "test": 1_000}
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,8 @@ class Split:
     examples: int
     tokens: float
     target: float
-    known: bool
-    """Whether the data was looked at, or assumed."""
+    basis: Basis
+    """Where the number of examples is from; their tokens are counted where it is `pulled`."""
     lengths: tuple[float, ...] = ()
     """Tokens of the examples that were looked at, the longest first."""
     shared: float = 0.0
@@ -52,9 +56,10 @@ Splits = Mapping[str, Mapping[str, Split]]
 
 
 def look_at(params: Params, folder: Path) -> dict[str, dict[str, Split]]:
-    """Return the splits of every task: from the pulled data where it is, else as assumed.
+    """Return the splits of every task: counted where the run's data is here, else as published.
 
-    Tokens are counted on the first 200 examples, as training encodes them where the base's
+    Data in `folder` that was pulled for another run (other sources, sizes or seed) is not looked
+    at. Tokens are counted on the first 200 examples, as training encodes them where the base's
     tokenizer is here, else as one for four characters.
 
     Raises:
@@ -62,16 +67,42 @@ def look_at(params: Params, folder: Path) -> dict[str, dict[str, Split]]:
     """
     encoder = _encoder(params)
     found: dict[str, dict[str, Split]] = {}
-    for task, section in params.tasks.items():
-        found[task] = {}
-        for split, assumed in EXAMPLES.items():
+    for task in params.tasks:
+        found[task] = _not_pulled(params, task)
+        for split in EXAMPLES if sources.is_pulled(params, task, folder) else ():
             path = folder / task / f"{split}.jsonl"
-            if path.is_file():
+            if path.is_file() and path.stat().st_size:
                 found[task][split] = _looked_at(path, encoder)
-            else:
-                size = getattr(section.sizes, split) or assumed
-                found[task][split] = Split(size, TOKENS, TARGET, known=False)
     return found
+
+
+def _not_pulled(params: Params, task: str) -> dict[str, Split]:
+    """Return a task's splits as a pull would write them, as far as the catalogue tells."""
+    sizes, counts = params.tasks[task].sizes, _published(params, task)
+    found: dict[str, Split] = {}
+    for split, assumed in EXAMPLES.items():
+        size, count = getattr(sizes, split), counts[split]
+        if count is not None:
+            number, basis = min(count, size or count), "published"
+        else:
+            number, basis = (size, "sizes") if size else (assumed, "assumed")
+        found[split] = Split(number, TOKENS, TARGET, cast("Basis", basis))
+    return found
+
+
+def _published(params: Params, task: str) -> dict[str, int | None]:
+    """Return how many examples a task's sources have by split, None where one does not say."""
+    counts: dict[str, int | None] = {}
+    for split in EXAMPLES:
+        each = [catalogue.published(s, split) for _, s in sources.listed(params, task)]
+        known = [count for count in each if count is not None]
+        counts[split] = sum(known) if len(known) == len(each) else None
+    train = counts["train"]
+    for split in ("test", "validation"):
+        if counts[split] == 0 and train is not None:
+            counts[split] = sources.carved(train, getattr(params.tasks[task].sizes, split))
+            train -= counts[split] or 0
+    return counts | {"train": train}
 
 
 #: Example -> its prompt and its target, as tokens.
@@ -89,7 +120,7 @@ def _looked_at(path: Path, encoder: Encoder, sample: int = 200) -> Split:
         examples,
         tokens=sum(lengths) / len(pairs),
         target=sum(len(t) for _, t in pairs) / len(pairs),
-        known=True,
+        basis="pulled",
         lengths=tuple(lengths),
         shared=_shared([list(p) for p, _ in pairs]),
     )

@@ -25,6 +25,8 @@ from lori_core.files import (
 )
 
 MANIFEST = "manifest.json"
+#: What a source is asked for by; a manifest notes more of it.
+_KEYS = SourceSection.model_fields.keys()
 #: Without a split of its own, a task gives this share of its training examples, at most so many.
 CARVED_SHARE, CARVED_MOST = 0.1, 500
 
@@ -35,11 +37,16 @@ def _carve(examples: TaskExamples, sizes: Sizes) -> None:
         there = examples.counts["train"]
         if examples.counts[split] or there < 2:
             continue
-        share = min(CARVED_MOST, max(1, int(there * CARVED_SHARE)))
-        examples.carve(split, min(getattr(sizes, split) or share, there // 2))
+        examples.carve(split, carved(there, getattr(sizes, split)))
 
 
-def _listed(params: Params, task: str) -> list[tuple[str, SourceSection]]:
+def carved(there: int, size: int | None) -> int:
+    """Return how many of `there` training examples become those of a split that has none."""
+    share = min(CARVED_MOST, max(1, int(there * CARVED_SHARE)))
+    return min(size or share, there // 2)
+
+
+def listed(params: Params, task: str) -> list[tuple[str, SourceSection]]:
     """Return a task's sources with the key each stands under.
 
     Raises:
@@ -60,7 +67,7 @@ def _listed(params: Params, task: str) -> list[tuple[str, SourceSection]]:
 def check(params: Params) -> None:
     """Refuse names of sources that do not exist, before anything is read or written."""
     for task in params.tasks:
-        _listed(params, task)
+        listed(params, task)
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ def _read_task(
     sizes = params.tasks[task].sizes
     examples = TaskExamples(database, params.lori.seed)
     entries = []
-    for where, source in _listed(params, task):
+    for where, source in listed(params, task):
         if source.kind == "hub" and not source.revision and source.name in pinned:
             source = source.model_copy(update={"revision": pinned[source.name]})
         pulled = readers.READERS[source.kind](source, sizes, params.lori.seed, where)
@@ -125,7 +132,28 @@ def _read_task(
         "contradictions": examples.contradictions(),
         "without_target": untaught,
     }
-    return _Task(examples, counts, {"sources": entries, **found})
+    return _Task(examples, counts, {"sources": entries, **_chosen_by(params, task), **found})
+
+
+def _chosen_by(params: Params, task: str) -> dict[str, Any]:
+    """Return what decides which examples of its sources a task gets."""
+    return {"sizes": params.tasks[task].sizes.model_dump(), "seed": params.lori.seed}
+
+
+def is_pulled(params: Params, task: str, folder: Path = DATA) -> bool:
+    """Say whether a task's data in `folder` is what a run asks for, by the manifest."""
+    path = folder / MANIFEST
+    entry = read_json(path).get("tasks", {}).get(task) if path.is_file() else None
+    if entry is None or any(entry.get(k) != v for k, v in _chosen_by(params, task).items()):
+        return False
+    asked = [
+        source.model_dump(mode="json", exclude_defaults=True) for _, source in listed(params, task)
+    ]
+    return len(asked) == len(entry["sources"]) and all(
+        {key: made.get(key) for key in _KEYS & made.keys() if key != "revision" or key in source}
+        == source
+        for source, made in zip(asked, entry["sources"], strict=True)
+    )
 
 
 def _counts(
@@ -198,7 +226,7 @@ def pull(params: Params, folder: Path = DATA) -> list[str]:
     said, manifest = [], {}
     folders = [folder / name for name in {**before["tasks"], **params.tasks}]
     for name in params.tasks:
-        for where, source in _listed(params, name):
+        for where, source in listed(params, name):
             ownership.check_apart(where, source, folders)
     with scratch() as database:
         tasks = {name: _read_task(params, name, pinned, database) for name in params.tasks}

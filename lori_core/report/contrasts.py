@@ -1,4 +1,4 @@
-"""Which models are compared with which: all with the base, what follows training with LoRI-S."""
+"""Which models are compared with which, on the same items: all with the base, some with another."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lori_core.evaluation.rows import ADAPTER
 from lori_core.report.comparison import Rows, compare
 
 #: Below this a difference is marked; each comparison is judged by itself.
@@ -18,7 +19,7 @@ def collect(rows: Sequence[Mapping[str, Any]], evaluations: Path) -> list[dict[s
     """Compare the models of a summary on the same items.
 
     Every model is compared with the base on each task both have a score for; merged and continual
-    adapters with the task's LoRI-S, too.
+    adapters with the task's own, too.
 
     Args:
         rows: `role`, `model`, and by task `scores` and `files`, the verdicts' paths.
@@ -35,7 +36,7 @@ def collect(rows: Sequence[Mapping[str, Any]], evaluations: Path) -> list[dict[s
     found: list[dict[str, Any]] = []
     for row in rows:
         references = ["base"] if row["role"] != "base" else []
-        references += ["lori-s"] if row["role"] in ("merge", "continual") else []
+        references += [ADAPTER] if row["role"] in ("merge", "continual") else []
         for role in references:
             found += _pair(row, by_role[role], evaluations)
     return found

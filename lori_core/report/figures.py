@@ -13,6 +13,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from lori_core.evaluation.rows import ADAPTER, CALIBRATED
 from lori_core.report.tables import excess as excess_text
 
 #: Okabe and Ito's colours, told apart by hatching too.
@@ -99,8 +100,8 @@ def overlap(summary: dict[str, Any]) -> Any:
     return _matrices(
         summary,
         [
-            ("lori-s", "mask_overlap", "measured", 100),
-            ("lori-s", "expected_overlap", "expected", 100),
+            (ADAPTER, "mask_overlap", "measured", 100),
+            (ADAPTER, "expected_overlap", "expected", 100),
         ],
         "Mask overlap, % of all entries of B",
         "{:.2f}",
@@ -111,7 +112,7 @@ def interference(summary: dict[str, Any]) -> Any:
     """Draw the mean |cosine| between the updates of each pair of adapters."""
     return _matrices(
         summary,
-        [("lori-d", "mean_abs_cosine", "LoRI-D", 1), ("lori-s", "mean_abs_cosine", "LoRI-S", 1)],
+        [(CALIBRATED, "mean_abs_cosine", "LoRI-D", 1), (ADAPTER, "mean_abs_cosine", "LoRI-S", 1)],
         "Interference: mean |cos(ΔW_s, ΔW_t)| over modules",
         "{:.4f}",
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from lori_core.config import Params
 from lori_core.errors import InputError
+from lori_core.evaluation.rows import ADAPTER, CALIBRATED, check
 from lori_core.files import read_json
 from lori_core.report import contrasts, tables
 from lori_core.report.experiments.catalogue import METHODS
@@ -22,7 +23,7 @@ METRICS = {
 #: Methods by the name people know them by; in a sentence the first is written out.
 NAMES = METHODS | {"full": "Full fine-tuning"}
 #: The tables that the terminal shows; all are on the page.
-SHOWN = ("forgetting", "against_lori_s", "excess")
+SHOWN = ("forgetting", "against_own", "excess")
 STAR = (
     "A star: the score differs from the base's on the same items at p < 0.05 (McNemar's exact "
     "test, or a paired permutation test where items were answered several times; each by itself). "
@@ -49,14 +50,14 @@ def build(params: Params, metrics: Path, evaluations: Path) -> dict[str, Any]:
         DataError: the models were not evaluated on the same items.
     """
     rows = _rows(params, metrics / "evaluate")
-    interference = read_json(metrics / "interference.json")
+    interference = _checked(metrics / "interference.json")
     summary: dict[str, Any] = {
         "tasks": list(params.tasks),
         "safety_task": params.continual.safety_task,
         "columns": ["model", *params.tasks, "over-refusal"],
         "rows": rows,
         "comparisons": contrasts.collect(rows, evaluations),
-        "metrics": _flat(rows, interference["lori-s"]),
+        "metrics": _flat(rows, interference[ADAPTER]),
         "adapters": _adapters(params, metrics),
         "interference": interference,
         "excess": _excess(params, metrics / "excess"),
@@ -74,10 +75,10 @@ def _rows(params: Params, folder: Path) -> list[dict[str, Any]]:
     base = read_json(folder / "base" / "base.json")["base"]
     rows = [_row("base", "base", base, "base/base")]
     name_of_own = own_name(params)
-    for role, model in (("lori-d", "LoRI-D"), ("lori-s", name_of_own)):
+    for role, model in ((CALIBRATED, "LoRI-D"), (ADAPTER, name_of_own)):
         own = _row(role, f"{model}, each on its own", {}, "")
         for task in params.tasks:
-            scores = read_json(folder / "adapters" / f"{task}.json").get(role, {})
+            scores = _checked(folder / "adapters" / f"{task}.json").get(role, {})
             found = _row(role, model, scores, f"adapters/{task}/{role}")
             own["scores"] |= found["scores"]
             own["files"] |= found["files"]
@@ -90,6 +91,12 @@ def _rows(params: Params, folder: Path) -> list[dict[str, Any]]:
         scores = read_json(folder / "continual" / f"{task}.json")["continual"]
         path = f"continual/{task}/continual"
         rows.append(_row("continual", f"safety, then {task}", scores, path))
+    return rows
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    rows: dict[str, Any] = read_json(path)
+    check(rows, path)
     return rows
 
 
@@ -129,9 +136,9 @@ def _excess(params: Params, folder: Path) -> dict[str, Any]:
 
 
 def _short_name(row: dict[str, Any]) -> str:
-    """Return `lori-s`, `merge-concat`, `continual-nlu`: a model's name in metrics."""
+    """Return `adapter`, `merge-concat`, `continual-nlu`: a model's name in metrics."""
     item = row["model"].rpartition(", ")[2].removeprefix("then ")
-    own = row["role"] in ("base", "lori-d", "lori-s")
+    own = row["role"] in ("base", CALIBRATED, ADAPTER)
     return str(row["role"]) if own else f"{row['role']}-{item}".replace(" ", "-")
 
 
@@ -149,7 +156,7 @@ def _flat(rows: list[dict[str, Any]], pairs: dict[str, dict[str, float]]) -> dic
 
 def _beats_base(rows: list[dict[str, Any]], params: Params) -> dict[str, bool]:
     """Whether the own adapter's interval lies wholly above the base model's, for each task."""
-    base, sparse = (next(r["scores"] for r in rows if r["role"] == n) for n in ("base", "lori-s"))
+    base, sparse = (next(r["scores"] for r in rows if r["role"] == n) for n in ("base", ADAPTER))
     return {
         task: bool(sparse[task]["low"] > base[task]["high"])
         for task in params.tasks
@@ -186,7 +193,7 @@ def facts(summary: dict[str, Any]) -> list[str]:
         f"{own} beats the base by more than both intervals on: {_named(summary['beats_base'])}",
         f"An adapter: {', '.join(sizes)}",
     ]
-    pairs = summary["interference"]["lori-s"]
+    pairs = summary["interference"][ADAPTER]
     if pairs:
         overlap = [p["mask_overlap"] for p in pairs.values() if "mask_overlap" in p]
         expected = [p["expected_overlap"] for p in pairs.values() if "expected_overlap" in p]

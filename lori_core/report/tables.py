@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lori_core.evaluation.rows import ADAPTER
 from lori_core.report import contrasts
 
 NOTHING = "-"
@@ -42,7 +43,7 @@ def build(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _forgetting(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return the safety score before and after each continual adapter's training."""
-    task, before = summary["safety_task"], _row(summary, "lori-s")
+    task, before = summary["safety_task"], _row(summary, ADAPTER)
     rows = []
     for row in summary["rows"]:
         if row["role"] != "continual" or task not in row["scores"]:
@@ -56,8 +57,8 @@ def _forgetting(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _against_own(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how far merged and continual adapters are from each task's LoRI-S."""
-    own, rows = _row(summary, "lori-s"), []
+    """Return how far merged and continual adapters are from each task's own adapter."""
+    own, rows = _row(summary, ADAPTER), []
     for row in summary["rows"]:
         found = [
             contrasts.find(summary["comparisons"], row["model"], own["model"], task)
@@ -67,7 +68,7 @@ def _against_own(summary: Mapping[str, Any]) -> dict[str, Any]:
             rows.append([row["model"], *(difference(f) + star(f) if f else "" for f in found)])
     name = own["model"].partition(",")[0]
     title = f"Difference from each task's own {name}, points (star: p < 0.05)"
-    return _table("against_lori_s", title, ["model", *summary["tasks"]], rows)
+    return _table("against_own", title, ["model", *summary["tasks"]], rows)
 
 
 def _excess(summary: Mapping[str, Any]) -> dict[str, Any]:

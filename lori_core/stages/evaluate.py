@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lori_core.config import Params
+from lori_core.evaluation.rows import ADAPTER, CALIBRATED
 from lori_core.files import write_json
 from lori_core.stages.base import open_base
 from lori_core.stages.results import (
     EVALUATIONS,
     METRICS,
-    OWN,
     adapter_path,
     calibrated_path,
     continual_path,
@@ -29,8 +29,8 @@ def evaluate_base(params: Params, tracker: RunTracker) -> None:
 
 def evaluate_adapters(params: Params, task: str, tracker: RunTracker) -> None:
     """Score a task's adapter on the task, and the LoRI-D adapter its mask came from."""
-    paths = {"lori-d": calibrated_path(task)} if uses_masks(params, task) else {}
-    paths[OWN] = adapter_path(task)
+    paths = {CALIBRATED: calibrated_path(task)} if uses_masks(params, task) else {}
+    paths[ADAPTER] = adapter_path(task)
     _evaluate(params, tracker, "adapters", task, {row: (p, [task]) for row, p in paths.items()})
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lori_core.config import Params
+from lori_core.evaluation.rows import ADAPTER, CALIBRATED
 from lori_core.stages.results import (
     METRICS,
-    OWN,
     adapter_path,
     calibrated_path,
     uses_masks,
@@ -15,7 +15,7 @@ from lori_core.tracking import RunTracker
 
 
 def interference(params: Params, tracker: RunTracker) -> None:
-    """Compare each pair of the tasks' adapters, and of LoRI-D ones."""
+    """Compare each pair of the tasks' adapters, and of the LoRI-D adapters of their masks."""
     from lori_core import adapter_file
     from lori_core import interference as measures
     from lori_core.methods import METHODS
@@ -24,6 +24,6 @@ def interference(params: Params, tracker: RunTracker) -> None:
     sparse = {task: adapter_file.load(adapter_path(task)) for task in low_rank}
     masked = [task for task in low_rank if uses_masks(params, task)]
     dense = {task: adapter_file.load(calibrated_path(task)) for task in masked}
-    sides = {OWN: sparse, "lori-d": dense}
+    sides = {ADAPTER: sparse, CALIBRATED: dense}
     facts = {n: measures.compare(side) if len(side) > 1 else {} for n, side in sides.items()}
     write_metrics(METRICS, "interference", facts, tracker)

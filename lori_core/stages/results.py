@@ -15,8 +15,6 @@ REPORT = Path("report")
 EVALUATIONS = ARTIFACTS / "evaluations"
 #: Stands in the place of what a task's method has no use for.
 UNUSED = "unused.json"
-#: The row of a task's own adapter in its scores, whatever its method.
-OWN = "lori-s"
 
 
 def calibrated_path(task: str) -> Path:

@@ -20,7 +20,7 @@ from lori_core.files import write_json, write_jsonl
 MERGED = "artifacts/merged/concat"
 EXCESS = "metrics/excess/concat.json"
 ROWS = "artifacts/evaluations/merged/concat/concat/math.jsonl"
-ALONE = "artifacts/evaluations/adapters/safety/lori-s/safety.jsonl"
+ALONE = "artifacts/evaluations/adapters/safety/adapter/safety.jsonl"
 RULES = {"excess.math": {"at_most": 0.1}, "forgetting": {"at_most": 0.3}}
 
 
@@ -60,7 +60,7 @@ class Measured(Made):
             "high": 1.0,
             "n": 40,
         }
-        write_json(self.folder / metrics, {"lori-s": {"safety": score}})
+        write_json(self.folder / metrics, {"adapter": {"safety": score}})
         deps = ["data/safety/test.jsonl", "artifacts/safety/adapter"]
         self._stage("evaluate_adapters@safety", deps, [folder, metrics], params, ["gate.py"])
         row = {"excess": self.excess, "low": 0.0, "high": 1.0}

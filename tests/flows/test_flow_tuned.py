@@ -66,7 +66,7 @@ class MadeByMethod(Made):
 
     def _evaluate(self) -> None:
         folder, right = "artifacts/evaluations/adapters/math", self.right["math"]
-        path = self.folder / folder / "lori-s/math.jsonl"
+        path = self.folder / folder / "adapter/math.jsonl"
         write_jsonl(path, [_verdict("math", n, n < right, safety=False) for n in range(40)])
         self._stage("evaluate_adapters@math", ["data", ADAPTER], [folder], {}, ["gate.py"])
 

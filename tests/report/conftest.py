@@ -19,7 +19,7 @@ from lori_core.files import write_json, write_jsonl
 ROOT = Path(__file__).parent.parent.parent
 TASKS = ("nlu", "math", "code", "safety")
 SCORERS = {"nlu": "choice", "math": "number", "code": "code", "safety": "refusal"}
-SKILL = {"base": 0.3, "lori-d": 0.85, "lori-s": 0.8, "merge": 0.6, "continual": 0.7}
+SKILL = {"base": 0.3, "lori-d": 0.85, "own": 0.8, "merge": 0.6, "continual": 0.7}
 N = 40
 
 
@@ -59,7 +59,7 @@ def _parsed(example: Example, correct: bool) -> str:
 
 
 def _drawn(role: str, task: str, seed: str) -> list[list[bool]]:
-    chance = random.Random(f"{role} {task} {seed}")
+    chance = random.Random(f"{role} {task} {seed}".replace("own", "lori-s"))
     samples = 10 if task == "code" else 1
     return [[chance.random() < SKILL[role] for _ in range(samples)] for _ in range(N)]
 
@@ -90,7 +90,7 @@ class Workspace:
     def _evaluations(self) -> None:
         self._score("base/base", {"base": ("base", TASKS)})
         for task in TASKS:
-            rows = {"lori-d": ("lori-d", (task,)), "lori-s": ("lori-s", (task,))}
+            rows = {"lori-d": ("lori-d", (task,)), "adapter": ("own", (task,))}
             self._score(f"adapters/{task}", rows)
         for name in self.params.merge:
             self._score(f"merged/{name}", {name: ("merge", TASKS)})
@@ -124,7 +124,7 @@ class Workspace:
             "expected_overlap": 0.01,
         }
         pairs = {f"{a}+{b}": pair for i, a in enumerate(TASKS) for b in TASKS[i + 1 :]}
-        write_json(self.metrics / "interference.json", {"lori-s": pairs, "lori-d": pairs})
+        write_json(self.metrics / "interference.json", {"adapter": pairs, "lori-d": pairs})
 
 
 @pytest.fixture(scope="session")

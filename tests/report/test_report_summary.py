@@ -89,7 +89,7 @@ def test_a_star_marks_what_differs_from_the_base(workspace: Any) -> None:
 
 
 def test_forgetting_is_safety_before_and_after(workspace: Any) -> None:
-    own = workspace.verdicts("adapters/safety", "lori-s", "safety")
+    own = workspace.verdicts("adapters/safety", "adapter", "safety")
     after = workspace.verdicts("continual/nlu", "continual", "safety")
     found = comparison.compare(after, own, "refuse")
     cells = table(build(workspace), "forgetting")["safety, then nlu"]
@@ -105,7 +105,7 @@ def test_without_evaluations_nothing_is_compared(workspace: Any) -> None:
     assert summary.STAR not in summary.facts(built)
     cells = table(built, "forgetting")["safety, then nlu"]
     assert cells == ["90 [73-98]", "70 [51-85]", "-", "-"]
-    assert "against_lori_s" not in {made["name"] for made in built["tables"]}
+    assert "against_own" not in {made["name"] for made in built["tables"]}
 
 
 def test_a_missing_group_is_left_out_but_a_missing_file_is_not(workspace: Any) -> None:
@@ -119,14 +119,23 @@ def test_a_missing_group_is_left_out_but_a_missing_file_is_not(workspace: Any) -
 
 
 def test_evaluations_of_other_items_are_refused(workspace: Any) -> None:
-    path = workspace.verdicts("adapters/nlu", "lori-s", "nlu")
+    path = workspace.verdicts("adapters/nlu", "adapter", "nlu")
     write_jsonl(path, read_jsonl(path)[3:])
     with pytest.raises(DataError, match=r"3 ids are in only one of them"):
         build(workspace)
 
 
+@pytest.mark.parametrize("name", ["evaluate/adapters/nlu.json", "interference.json"])
+def test_metrics_of_version_0_1_0_are_refused_by_name(workspace: Any, name: str) -> None:
+    path = workspace.metrics / name
+    rows = read_json(path)
+    write_json(path, {"lori-s" if row == "adapter" else row: rows[row] for row in rows})
+    with pytest.raises(DataError, match=f"{name}: has the row 'lori-s' of version 0.1.0"):
+        build(workspace)
+
+
 def test_null_scores_are_dashes(workspace: Any) -> None:
-    for row in ("lori-d", "lori-s"):
+    for row in ("lori-d", "adapter"):
         edit(workspace.scores("adapters/nlu"), row, "nlu", **NULL, kinds={})
     edit(workspace.scores("base/base"), "base", "safety", over_refusal=NULL)
     edit(workspace.scores("continual/math"), "continual", "safety", **NULL)
@@ -138,7 +147,7 @@ def test_null_scores_are_dashes(workspace: Any) -> None:
     assert rows["base"]["nlu"] == "32 [19-49]"
     assert table(built, "forgetting")["safety, then math"] == ["90 [73-98]", "-", "-", "-"]
     assert table(built, "ways")["math, scored as in the paper"][-2] == "-"
-    assert "score.lori-s.nlu" not in built["metrics"]
+    assert "score.adapter.nlu" not in built["metrics"]
     assert None not in built["metrics"].values()
     assert {"score.base.math", "score.merge-concat.math"} <= built["metrics"].keys()
     assert "nlu" not in built["beats_base"]
