@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.planning import schedule
+from flows.planning.reasons import in_short
 from flows.tracking.rows import read_from
 from flows.versioning import graph
+from lori_core.data.example import SPLITS
 from lori_core.tracking import ROWS_FOLDER
 
 if TYPE_CHECKING:
@@ -159,16 +161,17 @@ def measured(workspace: Path, stage: str) -> float | None:
 
 def show(made: Forecast) -> Iterator[str]:
     """Yield the lines that people read."""
+    yield f"{'':6} {'stage':28} {'time':>8} {'memory':>9}  why"
     for line in made.lines:
         estimate = line.estimate
         cost = ""
         if estimate is not None:
             cost = f"{_time(estimate.seconds):>8} {_size(estimate.memory):>9}"
         took = f" (took {_time(line.measured)})" if line.measured is not None else ""
-        why = "; ".join(line.why) if line.why else "unchanged"
+        why = in_short(line.why)
         if line.state == "cached":
             why = f"in the run cache ({why})"
-        yield f"{line.state:6} {line.stage:28} {cost:18} {why}{took}"
+        yield f"{line.state:6} {line.stage:28} {cost:18}  {why}{took}"
     total = made.totals()
     if not made.running:
         return
@@ -190,7 +193,15 @@ def show(made: Forecast) -> Iterator[str]:
         yield "data not pulled by these settings: tokens are assumed, and numbers of examples are"
         for basis, words in BASES.items():
             if splits := made.sizes.get(basis):
-                yield f"  {words}: {', '.join(splits)}"
+                yield f"  {words}: {', '.join(_by_task(splits))}"
+
+
+def _by_task(splits: list[str]) -> list[str]:
+    """Return the splits, and one word for a task all of whose splits are there."""
+    tasks = [name.partition("/")[0] for name in splits]
+    whole = {task for task in tasks if tasks.count(task) == len(SPLITS)}
+    named = (t if t in whole else name for t, name in zip(tasks, splits, strict=True))
+    return list(dict.fromkeys(named))
 
 
 def as_json(made: Forecast) -> str:

@@ -95,10 +95,10 @@ def _list() -> int:
 
 
 def _plan(workspace: Path) -> int:
+    from flows.planning import reasons
     from flows.versioning import graph
-    from lori_core.cli.pipeline import show_plan
 
-    show_plan(graph.plan(workspace, graph.EXPERIMENTS))
+    print("\n".join(reasons.show(graph.plan(workspace, graph.EXPERIMENTS))))
     return 0
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from lori_core.errors import LoriError
 
 if TYPE_CHECKING:
-    from flows.versioning.graph import Plan
     from lori_core.config import Params
     from lori_core.tracking import RunTracker
 
@@ -41,6 +40,7 @@ def add(commands: Any) -> None:
     plan.add_argument("--gpu", metavar="NAME", help="h100, a100-80gb, …, or cpu: this machine")
     plan.add_argument("--gpus", type=int, metavar="N", help="how many of them")
     plan.add_argument("--json", action="store_true", help="for machines")
+    plan.add_argument("--why", metavar="STAGE", help="only why this stage would run, all of it")
     plan.set_defaults(function=_plan)
     bring = commands.add_parser("pull", help="bring in data and base model; pin the data with DVC")
     bring.set_defaults(function=_pull)
@@ -182,7 +182,7 @@ def _pull(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
     from flows.execution import slots
-    from flows.planning import forecast
+    from flows.planning import forecast, reasons
     from flows.versioning import graph
     from lori_core import params_file
     from lori_core.errors import InputError
@@ -198,8 +198,11 @@ def _plan(args: argparse.Namespace) -> int:
             "first, and what then differs is run, too",
             file=sys.stderr,
         )
+    if args.why is not None:
+        print("\n".join(reasons.of_stage(planned, args.why)))
+        return 0
     if not planned.stale and not args.json:
-        show_plan(planned)
+        print("\n".join(reasons.show(planned)))
         return 0
     from lori_core import cost
 
@@ -208,13 +211,6 @@ def _plan(args: argparse.Namespace) -> int:
     made = forecast.forecast(Path.cwd(), params, device, args.gpus or max(1, len(here)), text=text)
     print(forecast.as_json(made) if args.json else "\n".join(forecast.show(made)))
     return 0
-
-
-def show_plan(planned: Plan) -> None:
-    """Print each stage, whether it would run, and why."""
-    for stage in planned.stages:
-        why = planned.stale.get(stage.name)
-        print(f"{'run ' if why else 'keep'}  {stage.name:28} {'; '.join(why or ['unchanged'])}")
 
 
 def _stage(args: argparse.Namespace) -> int:

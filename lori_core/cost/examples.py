@@ -99,9 +99,10 @@ def _published(params: Params, task: str) -> dict[str, int | None]:
         counts[split] = sum(known) if len(known) == len(each) else None
     train = counts["train"]
     for split in ("test", "validation"):
-        if counts[split] == 0 and train is not None:
-            counts[split] = sources.carved(train, getattr(params.tasks[task].sizes, split))
-            train -= counts[split] or 0
+        if counts[split] == 0:
+            size = getattr(params.tasks[task].sizes, split)
+            counts[split] = None if train is None else sources.carved(train, size)
+            train = None if train is None else train - (counts[split] or 0)
     return counts | {"train": train}
 
 

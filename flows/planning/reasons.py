@@ -1,0 +1,46 @@
+"""Why stages would run, in a few words or in full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from flows.versioning.graph import Plan
+from lori_core.errors import InputError, unknown
+
+#: How the reasons of `graph.plan` begin that are counted where there are several of one kind.
+KINDS = {
+    "parameter ": "{} parameters changed",
+    "input lori_core/": "{} files of code changed",
+    "input ": "{} inputs changed",
+    "output ": "{} outputs changed",
+    "after ": "after {} stages",
+}
+
+
+def in_short(reasons: Iterable[str]) -> str:
+    """Return the reasons of a stage on one short line; `unchanged` where there are none."""
+    groups: dict[str, list[str]] = {}
+    for reason in reasons:
+        kind = next((start for start in KINDS if reason.startswith(start)), reason)
+        groups.setdefault(kind, []).append(reason)
+    said = [each[0] if len(each) == 1 else KINDS[k].format(len(each)) for k, each in groups.items()]
+    return "; ".join(said) or "unchanged"
+
+
+def show(planned: Plan) -> Iterator[str]:
+    """Yield a line for each stage: whether it would run, and why."""
+    for stage in planned.stages:
+        why = planned.stale.get(stage.name, ())
+        yield f"{'run' if why else 'keep':6} {stage.name:28} {in_short(why)}"
+
+
+def of_stage(planned: Plan, name: str) -> Sequence[str]:
+    """Return all reasons of one stage.
+
+    Raises:
+        InputError: there is no such stage.
+    """
+    names = [stage.name for stage in planned.stages]
+    if name not in names:
+        raise InputError(f"--why: {unknown('stage', name, names)}")
+    return planned.stale.get(name) or ["unchanged"]
