@@ -7,10 +7,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from lori_core.errors import unknown
-from lori_core.validation import Name, PositiveFloat, PositiveInt, Strict
+from lori_core.validation import (
+    Count,
+    Density,
+    Name,
+    PositiveFloat,
+    Rank,
+    Seed,
+    Share,
+    Size,
+    Strict,
+    Text,
+)
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-Density = Annotated[float, Field(gt=0, le=1)]
 Scope = Literal["model", "module", "projection", "layer", "matrix"]
 #: In `learning_rates`, for the methods that are not named.
 DEFAULT = "default"
@@ -19,9 +28,9 @@ DEFAULT = "default"
 class ExperimentsSection(Strict):
     """The experiments' points; `lori experiment NAME` runs those of one (docs/experiments.md)."""
 
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 2, 3)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (1, 2, 3)
     """Each draws every A and the order of examples anew."""
-    methods: tuple[str, ...] = (
+    methods: tuple[Text, ...] = (
         "full", "lora", "dora", "vera", "ia3", "lora-fa", "adalora", "rslora", "pissa",
         "lora-plus", "lori-d", "lori-s",
     )  # fmt: skip
@@ -42,9 +51,9 @@ class ExperimentsSection(Strict):
     scored: tuple[Name, ...] | None = None
     """The tasks whose test outputs are generated and judged; null for all. Losses are measured on
     every task."""
-    merged_methods: tuple[str, ...] = ("lora", "lori-d", "lori-s")
+    merged_methods: tuple[Text, ...] = ("lora", "lori-d", "lori-s")
     """Whose adapters are merged, and learn on top of safety."""
-    merges: tuple[str, ...] = ("concat", "linear", "magnitude_prune", "ties", "dare_linear")
+    merges: tuple[Text, ...] = ("concat", "linear", "magnitude_prune", "ties", "dare_linear")
     densities: dict[str, Density] = Field(
         default_factory=lambda: {"magnitude_prune": 0.3, "ties": 0.7, "dare_linear": 0.7}
     )
@@ -60,7 +69,7 @@ class ExperimentsSection(Strict):
     safety_weights: tuple[PositiveFloat, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
     """The safety adapter's weights that `merge-weight-pareto` tries, the others' being `three`'s.
     """
-    calibration_steps: tuple[Annotated[int, Field(ge=0)], ...] = (0, 10, 30, 100)
+    calibration_steps: tuple[Count, ...] = (0, 10, 30, 100)
     """0 stands for a random mask."""
     scopes: tuple[Scope, ...] = ("model", "module", "projection", "layer", "matrix")
     importances: tuple[Literal["magnitude", "fisher", "snip", "random"], ...] = (
@@ -72,9 +81,9 @@ class ExperimentsSection(Strict):
     sparsities: tuple[Share, ...] = (0.5, 0.9, 0.99)
     sweep_learning_rates: tuple[PositiveFloat, ...] = (5e-5, 5e-4, 5e-3)
     """What `sparsity-by-learning-rate` crosses with `sparsities`."""
-    input_dimensions: tuple[PositiveInt, ...] = (64, 256, 1024, 4096)
+    input_dimensions: tuple[Size, ...] = (64, 256, 1024, 4096)
     """The d_in of the adapters that `property-1` draws."""
-    ranks: tuple[PositiveInt, ...] = (8, 32, 64)
+    ranks: tuple[Rank, ...] = (8, 32, 64)
 
     @model_validator(mode="after")
     def _same_number_of_tries(self) -> ExperimentsSection:
