@@ -24,7 +24,7 @@ def descriptor(path: Path, error: type[InputError] = InputError) -> int:
         InputError: of the type `error`, naming the path and what it is.
     """
     try:
-        _check_regular(path, os.stat(path).st_mode, error)
+        _check_regular(path, Path(path).stat().st_mode, error)
         # Not to wait for a pipe that has taken the file's place.
         opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as fault:

@@ -187,6 +187,8 @@ def check(params: Params) -> None:
                     f"low-rank update and cannot be merged (methods that can: {', '.join(fit)})"
                 )
     _check_continual(params)
+    for where, name in params.experiments.named_methods():
+        options(name, params.experiments.options.get(name, {}), where)
 
 
 def _check_foreign(params: Params, task: str) -> None:

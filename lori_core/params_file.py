@@ -88,6 +88,7 @@ def load(path: Path = PARAMS) -> Params:
 def _checked(values: Any, path: Path) -> Params:
     params = parse(_plain(values, f"{path}: "), str(path))
     methods.check(params)
+    sources.check(params)
     return params
 
 
@@ -185,8 +186,6 @@ def apply(params_path: Path, profile: str | None, overrides: Sequence[str]) -> l
     """
     values, said = _changed(params_path, profile, overrides)
     params = _checked(values, params_path)
-    if profile or overrides:
-        sources.check(params)
     added = _complete(values, params)
     if added:
         said.append(f"{params_path.name}: written in at their defaults: {', '.join(added)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -57,6 +57,9 @@ def _web_address(address: str) -> str:
     return address
 
 
+_T = TypeVar("_T")
+#: One or more.
+Some = Annotated[tuple[_T, ...], Field(min_length=1)]
 #: Where a server is asked over HTTP.
 WebAddress = Annotated[Text, AfterValidator(_web_address)]
 

@@ -8,6 +8,15 @@ from pydantic import Field, model_validator
 
 from lori_core.validation import Few, Name, Number, PositiveInt, Retries, Share, Strict, Text
 
+#: Databases and servers in which MLflow keeps runs.
+TrackingAddress = Annotated[
+    Text,
+    Field(pattern=r"^(databricks|(https?|sqlite|(postgresql|mysql|mssql)(\+\w+)?)://[^\s]+)$"),
+]
+RayAddress = Annotated[
+    Text, Field(pattern=r"^(auto|local|(ray://)?[A-Za-z0-9_.:\[\]-]+:[0-9]{1,5})$")
+]
+
 
 class ExecutionSection(Strict):
     """When and where stages run; no result depends on it."""
@@ -15,7 +24,7 @@ class ExecutionSection(Strict):
     engine: Literal["local", "ray"] = "local"
     """local: processes of this machine, one GPU each. ray: nodes of a Ray cluster, one GPU each
     (needs the extra `ray`)."""
-    ray_address: Text | None = None
+    ray_address: RayAddress | None = None
     """The cluster, as in ray://head:10001 or auto; without one, a cluster on this machine."""
     exchange: Literal["shared", "remote"] = "shared"
     """How Ray's nodes get each other's artifacts: through this folder, which all of them see at the
@@ -29,7 +38,7 @@ class ExecutionSection(Strict):
 class TrackingSection(Strict):
     """Where runs are recorded; no result depends on it."""
 
-    uri: Text | None = None
+    uri: TrackingAddress | None = None
     """An MLflow tracking server or database; a SQLite file in the workspace unless given."""
     experiment: Text = "lori"
 

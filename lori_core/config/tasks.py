@@ -25,6 +25,10 @@ from lori_core.validation import (
 FIELDS = ("prompt", "target", "answer", "kind", "template", "scorer")
 
 
+#: One or more names.
+Texts = Annotated[list[Text], Field(min_length=1)]
+
+
 class Sizes(Strict):
     """How many examples of each split to keep; null keeps all there are."""
 
@@ -45,9 +49,7 @@ class SourceSection(Strict):
     """hub: the commit, 40 hexadecimal digits."""
     path: Text | None = None
     """local: a folder, or one file, of JSON or JSONL."""
-    files: dict[Literal["train", "validation", "test"], Text | list[Text]] = Field(
-        default_factory=dict
-    )
+    files: dict[Literal["train", "validation", "test"], Text | Texts] = Field(default_factory=dict)
     """local: file names inside `path` for each split; hub: split names, or with `columns` CSV files
     of the repository (`*.csv`)."""
     columns: list[Text] = Field(default_factory=list)
@@ -99,7 +101,10 @@ def _form(value: Any) -> str:
 _Name = Annotated[str, Tag("NAME")]
 _Source = Annotated[SourceSection, Tag("SOURCE")]
 _Listed = Annotated[_Name | _Source, Discriminator(_form)]
-_Sources = Annotated[_Name | _Source | Annotated[list[_Listed], Tag("LIST")], Discriminator(_form)]
+_Sources = Annotated[
+    _Name | _Source | Annotated[list[_Listed], Tag("LIST"), Field(min_length=1)],
+    Discriminator(_form),
+]
 
 
 class MethodSection(BaseModel):
@@ -176,8 +181,13 @@ class MergeSection(Strict):
 
     @model_validator(mode="after")
     def _density_where_it_is_needed(self) -> MergeSection:
-        if self.density is None and self.method not in ("concat", "linear", "svd"):
-            raise ValueError(f"merge: the method {self.method} needs a density, as in density: 0.7")
+        prunes = self.method not in ("concat", "linear", "svd")
+        if self.density is None and prunes:
+            raise ValueError(f"the method {self.method} needs a density, as in density: 0.7")
+        for field, used in (("density", prunes), ("rank", "svd" in self.method)):
+            value = getattr(self, field)
+            if value is not None and not used:
+                raise ValueError(f"the method {self.method} has no {field}, got {value}; remove it")
         return self
 
 
