@@ -36,7 +36,9 @@ def add(commands: Any) -> None:
     point = commands.add_parser(
         "point", help="run one point here and now (what experiments/dvc.yaml calls)"
     )
-    point.add_argument("name", type=given.word, metavar="NAME", help="of experiments/points.json, or report")
+    point.add_argument(
+        "name", type=given.word, metavar="NAME", help="of experiments/points.json, or report"
+    )
     point.set_defaults(function=_point)
 
 
@@ -99,8 +101,7 @@ def _list() -> int:
 
 def _plan(workspace: Path) -> int:
     from flows.versioning import graph
-    from lori_core.cli import given
-from lori_core.cli.pipeline import show_plan
+    from lori_core.cli.pipeline import show_plan
 
     show_plan(graph.plan(workspace, graph.EXPERIMENTS))
     return 0

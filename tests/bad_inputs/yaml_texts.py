@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 from bad_inputs.cases import Content, fifo, folder, link, sparse
@@ -16,7 +17,7 @@ def _bomb(kind: str) -> str:
     opened, closed = ("[", "]") if kind == "list" else ("{", "}")
     names = "abcdefghi"
     lines = [f"a: &a {opened}{'x: 1' if kind == 'map' else 'x'}{closed}"]
-    for before, name in zip(names, names[1:], strict=False):
+    for before, name in pairwise(names):
         many = ", ".join(f"k{n}: *{before}" if kind == "map" else f"*{before}" for n in range(9))
         lines.append(f"{name}: &{name} {opened}{many}{closed}")
     return "\n".join(lines) + "\n"
