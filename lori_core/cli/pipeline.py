@@ -80,7 +80,9 @@ def add(commands: Any) -> None:
 
 def add_changes(parser: argparse.ArgumentParser) -> None:
     """Add the options that rewrite params.yaml."""
-    parser.add_argument("--profile", help="make params.yaml a copy of profiles/PROFILE.yaml")
+    parser.add_argument(
+        "--profile", type=given.word, help="make params.yaml a copy of profiles/PROFILE.yaml"
+    )
     parser.add_argument(
         "--set",
         action="append",
