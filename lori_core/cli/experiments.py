@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lori_core.cli import given
-from lori_core.cli.pipeline import add_changes, check_changes, check_machine, pull, tracked
+from lori_core.cli.pipeline import (
+    add_changes,
+    check_base,
+    check_changes,
+    check_machine,
+    pull,
+    tracked,
+)
 
 
 def add(commands: Any) -> None:
@@ -59,6 +66,7 @@ def _experiment(args: argparse.Namespace) -> int:
     catalogue.build(params, args.names)  # refuses names before anything is written
     if not args.plan:
         check_machine(args, server=not args.here)
+        check_base(args)
     with pipeline_lock(workspace, print):
         if args.plan:
             with put_back((params_file.PARAMS, stages.DVC, POINTS)):

@@ -99,6 +99,7 @@ def _run(args: argparse.Namespace) -> int:
 
     workspace = Path.cwd()
     check_machine(args, server=True)
+    check_base(args)  # before the lock: what is refused writes nothing, no lock either
     with pipeline_lock(workspace, print):
         check_changes(args)
         for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
@@ -119,10 +120,15 @@ def check_changes(args: argparse.Namespace) -> None:
     Raises:
         InputError: as `limits.check`; or the base model or a source cannot be had.
     """
+    if args.profile or args.set:
+        check_base(args)
+
+
+def check_base(args: argparse.Namespace) -> None:
+    """Bring in the base model, and refuse a run that it cannot do; errors as `check_changes`."""
     from lori_core import params_file
 
-    if args.profile or args.set:
-        _prepare(params_file.changed(params_file.PARAMS, args.profile, args.set)[0])
+    _prepare(params_file.changed(params_file.PARAMS, args.profile, args.set)[0])
 
 
 def _prepare(params: Params) -> Path:

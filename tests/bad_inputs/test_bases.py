@@ -24,16 +24,16 @@ NAMES = {
     "space": "' '",
     "dots": "..",
 }
+REVISIONS = {"branch": "main", "short": "abc123", "path": "../x", "digits": "'1'"}
 BASES = [
-    Case(f"{command}-base-{name}", [command, "--set", f"model.name_or_path={text}"])
-    for command in ("run", "experiment single-task --here".split()[0])
+    Case(f"run-base-{name}", ["run", "--set", f"model.name_or_path={text}"])
     for name, text in NAMES.items()
-    if command == "run"
-] + [
-    Case(f"revision-{name}", ["run", "--set", "model.name_or_path=owner/name"]
-         + ["--set", f"model.revision={text}"])
-    for name, text in {"branch": "main", "short": "abc123", "path": "../x", "digits": "'1'"}.items()
-]  # fmt: skip
+]
+OF_A_HUB = ("run", "--set", "model.name_or_path=owner/name", "--set")
+BASES += [
+    Case(f"run-revision-{name}", [*OF_A_HUB, f"model.revision={text}"])
+    for name, text in REVISIONS.items()
+]
 
 
 @each(BASES)
