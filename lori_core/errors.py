@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable
 
@@ -59,3 +60,15 @@ _SHORT.maxstring = _SHORT.maxother = 100
 def shown(value: object) -> str:
     """Return a value as an error message shows it: as Python writes it, cut where it is long."""
     return _SHORT.repr(value)
+
+
+#: What ends a line, moves the cursor or changes a terminal.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_LONGEST = 2000
+
+
+def one_line(said: object) -> str:
+    """Return text as one line that a terminal shows as it is, cut where it is very long."""
+    text = " ".join(line.strip() for line in str(said).split("\n") if line.strip())
+    text = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"

@@ -17,12 +17,14 @@ NEUTRAL = (
     "config/__init__.py",
     "config/experiments.py",
     "config/operations.py",
+    "config/references.py",
     "data/__init__.py",
     "data/limits.py",
     "errors.py",
     "evaluation/__init__.py",
     "experiments/__init__.py",
     "finite.py",
+    "input_files.py",
     "process.py",
     "progress.py",
     "report/__init__.py",
@@ -32,6 +34,7 @@ NEUTRAL = (
     "stages/__init__.py",
     "step_report.py",
     "tracking.py",
+    "yaml_input.py",
 )
 
 #: How `params.yaml` is read, and how files are.

@@ -209,10 +209,10 @@ def test_a_base_that_is_not_there_is_named_with_the_way_out(
 ) -> None:
     shutil.rmtree("base")
     found = refused(capsys, "export", "names-base", "x", "--to", "merged")
-    assert found.startswith(f"lori: the base model '{here}/base': ")
+    assert found.startswith(f"error: the base model '{here}/base': ")
     assert "name the base with --base, one of the hub as OWNER/NAME@COMMIT" in found
     found = refused(capsys, "export", "ours", "x", "--to", "merged", "--base", "no/where")
-    assert found.startswith("lori: --base: None; a hub model needs its commit")
+    assert found.startswith("error: --base: None; a hub model needs its commit")
 
 
 def params_of(adapter: str, name: str, base: str | None = None) -> Any:

@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors"],
+    ["input_files", "json_input", "yaml_input"],
     ["files", "finite"],
     [
         "cache",

@@ -8,11 +8,12 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from flows.environment import quiet_environment
 from lori_core import __version__
 from lori_core.cli import adapters, evaluation, experiments, lineage, pipeline, serving
-from lori_core.errors import LoriError
+from lori_core.errors import InputError, LoriError, one_line
 
 _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -21,8 +22,15 @@ _QUIET = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses a wrong command line in one line, as any other input."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message} ({self.prog} --help says what there is)")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lori",
         description="Train, merge and keep safe many sparse task adapters on one language model.",
         epilog="A first run: lori run. What a run does stands in params.yaml; whole other runs "
@@ -45,14 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore", FutureWarning)
     # On CPUs with bf16 it says, as soon as PEFT imports it, which faster kernels it would like.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    args = _parser().parse_args(argv)
+    args = argparse.Namespace(debug=False, command=None)
     try:
+        _parser().parse_args(argv, args)
         code: int = args.function(args)
         return code
     except LoriError as error:
         if args.debug:
             raise
-        print(f"lori: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # whoever read our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -63,5 +72,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug or args.command in ("stage", "point"):
             raise
-        print(f"lori: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
+        said = one_line(f"{type(error).__name__}: {error}")
+        print(f"error: {said} (--debug shows where)", file=sys.stderr)
         return 1

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lori_core.errors import LoriError
+from lori_core.cli import given
+from lori_core.errors import InputError, LoriError
 
 if TYPE_CHECKING:
     from lori_core.config import Params
@@ -38,7 +39,7 @@ def add(commands: Any) -> None:
     )
     add_changes(plan)
     plan.add_argument("--gpu", metavar="NAME", help="h100, a100-80gb, …, or cpu: this machine")
-    plan.add_argument("--gpus", type=int, metavar="N", help="how many of them")
+    plan.add_argument("--gpus", type=given.whole(1, 2**20), metavar="N", help="how many of them")
     plan.add_argument("--json", action="store_true", help="for machines")
     plan.add_argument("--why", metavar="STAGE", help="only why this stage would run, all of it")
     plan.set_defaults(function=_plan)
@@ -49,7 +50,9 @@ def add(commands: Any) -> None:
         help="run one stage here and now (what dvc.yaml calls)",
         description="Reads params.yaml and the stage's inputs, writes its outputs and metrics.",
     )
-    stage.add_argument("name", metavar="NAME", help="calibrate, mask, train, merge, …")
+    stage.add_argument(
+        "name", type=given.word, metavar="NAME", help="calibrate, mask, train, merge, …"
+    )
     stage.add_argument("item", metavar="ITEM", nargs="?", help="a task, or a merge's name")
     stage.set_defaults(function=_stage)
     report = commands.add_parser("report", help="print the last run's table and where to look next")
@@ -77,7 +80,9 @@ def add(commands: Any) -> None:
 
 def add_changes(parser: argparse.ArgumentParser) -> None:
     """Add the options that rewrite params.yaml."""
-    parser.add_argument("--profile", help="make params.yaml a copy of profiles/PROFILE.yaml")
+    parser.add_argument(
+        "--profile", type=given.word, help="make params.yaml a copy of profiles/PROFILE.yaml"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -94,6 +99,7 @@ def _run(args: argparse.Namespace) -> int:
 
     workspace = Path.cwd()
     check_machine(args, server=True)
+    check_base(args)  # before the lock: what is refused writes nothing, no lock either
     with pipeline_lock(workspace, print):
         check_changes(args)
         for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
@@ -114,10 +120,15 @@ def check_changes(args: argparse.Namespace) -> None:
     Raises:
         InputError: as `limits.check`; or the base model or a source cannot be had.
     """
+    if args.profile or args.set:
+        check_base(args)
+
+
+def check_base(args: argparse.Namespace) -> None:
+    """Bring in the base model, and refuse a run that it cannot do; errors as `check_changes`."""
     from lori_core import params_file
 
-    if args.profile or args.set:
-        _prepare(params_file.changed(params_file.PARAMS, args.profile, args.set)[0])
+    _prepare(params_file.changed(params_file.PARAMS, args.profile, args.set)[0])
 
 
 def _prepare(params: Params) -> Path:
@@ -185,11 +196,8 @@ def _plan(args: argparse.Namespace) -> int:
     from flows.planning import forecast, reasons
     from flows.versioning import graph
     from lori_core import params_file
-    from lori_core.errors import InputError
     from lori_core.stages.pull import is_pulled
 
-    if args.gpus is not None and args.gpus < 1:
-        raise InputError(f"--gpus: {args.gpus}; allowed: 1 or more")
     params, text = params_file.changed(params_file.PARAMS, args.profile, args.set)
     planned = graph.plan(Path.cwd(), params=text)
     if not is_pulled(params):
@@ -235,13 +243,19 @@ def _stage(args: argparse.Namespace) -> int:
 def tracked(stage: str) -> Iterator[RunTracker]:
     """Yield a stage's tracker, and report to it how the stage failed, if it does."""
     from lori_core import parallel
-    from lori_core.tracking import NullTracker, stage_tracker
+    from lori_core.tracking import ROWS_VARIABLE, NullTracker, stage_tracker
 
     # Of several processes that train together the first one alone reports.
     follows = os.environ.get(parallel.RANK, "0") != "0"
     tracker: RunTracker = NullTracker() if follows else stage_tracker(stage)
     try:
         yield tracker
+    except InputError as error:
+        if os.environ.get(ROWS_VARIABLE):
+            tracker.error(str(error), error.exit_code)
+        else:
+            tracker.forget()
+        raise
     except LoriError as error:
         tracker.error(str(error), error.exit_code)
         raise

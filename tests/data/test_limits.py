@@ -377,7 +377,7 @@ def test_the_shipped_settings_fit_a_base_without_system_turns(
         assert (row.prompt[0], row.prompt.count(2), row.prompt.count(1)) == (2, 1, 0)
         assert (row.target[-1], row.target.count(1)) == (1, 1)
     line = refused(capsys, "run", "--set", "prompt.system=Be brief.")
-    assert line.startswith("lori: prompt.system: 'Be brief.', but the chat template of the model's")
+    assert line.startswith("error: prompt.system: 'Be brief.', but the chat template of the")
     assert "refuses a system turn (System role not supported); set it to null" in line
 
 
@@ -398,7 +398,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 LENGTH = "evaluation.max_prompt_length"
-REFUSAL = f"lori: {LENGTH}: 2000 and max_new_tokens.choice: 8 are 2008 tokens, but the model"
+REFUSAL = f"error: {LENGTH}: 2000 and max_new_tokens.choice: 8 are 2008 tokens, but the model"
 
 
 @pytest.mark.parametrize(

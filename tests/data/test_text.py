@@ -230,5 +230,5 @@ def test_the_command_refuses_such_a_file_in_one_line(
     (tmp_path / "params.yaml").write_text(text)
     dvc_workspace(tmp_path)
     said = refused(capsys, "pull")
-    assert said.startswith("lori: train.jsonl:1: field 'q' for 'prompt': character 2 is half a")
+    assert said.startswith("error: train.jsonl:1: field 'q' for 'prompt': character 2 is half a")
     assert not (tmp_path / "data").exists()

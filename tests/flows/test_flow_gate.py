@@ -259,7 +259,7 @@ def test_a_registry_that_refuses_is_one_clear_line(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert main(["gate"]) == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("lori: MLflow at http://127.0.0.1:9 refuses: ")
+    assert line.startswith("error: MLflow at http://127.0.0.1:9 refuses: ")
 
 
 def test_a_card_says_what_it_is_and_how_to_load_it(
@@ -384,9 +384,9 @@ def test_a_hub_that_refuses_or_is_away_is_one_line_without_the_token(
         assert running.tokens == {"hf_secret"}
     assert main(["push", MERGED, "me/adapter"]) == 1
     away = capsys.readouterr()
-    assert refusal.err.startswith("lori: me/adapter: the hub refuses: ")
+    assert refusal.err.startswith("error: me/adapter: the hub refuses: ")
     assert away.err == (
-        f"lori: me/adapter: {running.url} cannot be reached ([Errno 111] Connection refused); "
+        f"error: me/adapter: {running.url} cannot be reached ([Errno 111] Connection refused); "
         "check the network, a proxy's settings, HF_ENDPOINT and HF_HUB_OFFLINE\n"
     )
     assert "hf_secret" not in refusal.err + refusal.out + away.err + away.out

@@ -381,7 +381,7 @@ def test_a_difference_is_found_between_commits(
     assert before.nodes[MERGED].presence == "cache"
     assert not before.nodes[MERGED].here
     assert refused(capsys, "why", f"{MERGED}@HEAD~9") == (
-        f"lori: {MERGED}@HEAD~9: git knows no commit 'HEAD~9' here"
+        f"error: {MERGED}@HEAD~9: git knows no commit 'HEAD~9' here"
     )
 
 
@@ -390,9 +390,9 @@ def test_git_that_fails_is_named_where_a_commit_may_be_meant_and_nowhere_else(
 ) -> None:
     (workspace / ".git").mkdir()
     damaged = f"{workspace}: git fails: not a git repository (or any of the parent directories)"
-    assert refused(capsys, "why", f"{MERGED}@HEAD").startswith(f"lori: {damaged}")
+    assert refused(capsys, "why", f"{MERGED}@HEAD").startswith(f"error: {damaged}")
     line = refused(capsys, "why", "merge@concta")
-    assert line.startswith("lori: merge@concta: here has no such artifact; did you mean 'merge@")
+    assert line.startswith("error: merge@concta: here has no such artifact; did you mean 'merge@")
     assert f"; if a commit was meant: {damaged}" in line
     assert main(["why", MERGED, "--no-remote"]) == 0
     assert main(["why", "merge@concat", "--no-remote"]) == 0

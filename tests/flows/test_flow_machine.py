@@ -157,7 +157,7 @@ def test_a_run_is_refused_before_anything_is_written(
     expected = fault(workspace, monkeypatch)  # type: ignore[operator]
     before = {path: path.read_bytes() for path in workspace.iterdir() if path.is_file()}
     said = refused(capsys, *command.split(), "--set", "lori.rank=4")
-    assert said.startswith(f"lori: {expected}")
+    assert said.startswith(f"error: {expected}")
     after = {path: path.read_bytes() for path in workspace.iterdir() if path.is_file()}
     assert after == before
     assert not (workspace / ".lori").exists()

@@ -1,0 +1,34 @@
+"""The commands, and a project in which they are run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bad_inputs.commands import Commands
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="session")
+def lori() -> Iterator[Commands]:
+    """What runs commands."""
+    with Commands() as commands:
+        yield commands
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with the smoke profile in a folder of its own, deep in one that is watched, too."""
+    folder = tmp_path / "outside" / "project"
+    (folder / "profiles").mkdir(parents=True)
+    smoke = ROOT / "profiles" / "smoke.yaml"
+    shutil.copy(smoke, folder / "params.yaml")
+    shutil.copy(smoke, folder / "profiles")
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    return folder
