@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from lori_core.errors import AdapterError
-from lori_core.files import NO_DIGITS, dumps, is_sealed, loads, replaced_file, seal
+from lori_core.files import NO_DIGITS, dumps, is_sealed, replaced_file, seal
+from lori_core.json_input import loads
 from lori_core.mask import Mask
 from lori_core.tensor_file import Spec, TensorFile, write
 

@@ -23,6 +23,8 @@ NEUTRAL = (
     "evaluation/__init__.py",
     "experiments/__init__.py",
     "finite.py",
+    "input_files.py",
+    "limited.py",
     "process.py",
     "progress.py",
     "report/__init__.py",
@@ -43,6 +45,7 @@ CONFIG = (
     "config/templates.py",
     "config/training.py",
     "files.py",
+    "json_input.py",
     "phases.py",
     "validation.py",
 )
@@ -50,6 +53,7 @@ CONFIG = (
 MODULES = (
     "fused_experts.py",
     "linear_maps.py",
+    "name_patterns.py",
     "peft_names.py",
     "text_part.py",
     "weight_names.py",
@@ -61,6 +65,7 @@ ADAPTERS = (
     "base_files.py",
     "base_identity.py",
     "files.py",
+    "json_input.py",
     "mask.py",
     "mask_codec.py",
     "projection.py",
@@ -102,6 +107,7 @@ SAVING = (
     *ADAPTERS,
     "peft_config.py",
     "peft_file.py",
+    "peft_modules.py",
     "stages/adapter_facts.py",
     "stages/results.py",
     "stages/saving.py",
@@ -114,6 +120,7 @@ TUNING = (
     "methods.py",
     "peft_config.py",
     "peft_file.py",
+    "peft_modules.py",
     "tuned.py",
     "tuning.py",
 )
@@ -125,6 +132,7 @@ MERGING = (
     "base_files.py",
     "base_identity.py",
     "files.py",
+    "json_input.py",
     "mask.py",
     "merge_methods.py",
     "merging.py",
@@ -138,6 +146,7 @@ SCORING = (
     "evaluation",
     "peft_config.py",
     "peft_file.py",
+    "peft_modules.py",
     "tuned.py",
 )
 
@@ -231,6 +240,8 @@ STAGES: dict[str, Stage] = {
             *MERGING,
             "peft_config.py",
             "peft_file.py",
+            "peft_modules.py",
+            "peft_modules.py",
             *MODULES,
             "stages/adapter_facts.py",
             "stages/merge.py",

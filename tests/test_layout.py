@@ -8,6 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors"],
+    ["input_files", "json_input", "limited"],
+    ["name_patterns"],
     ["files", "finite"],
     [
         "cache",
@@ -27,7 +29,7 @@ ROWS = [
     ["mask", "base_identity", "output_folder", "fused_experts"],
     ["mask_file", "structure", "sparse", "peft_names", "models"],
     ["adapter", "base_tensors", "peft_config"],
-    ["adapter_file", "attaching", "baking"],
+    ["adapter_file", "attaching", "baking", "peft_modules"],
     ["peft_file", "methods", "base_choice"],
     ["plain_attention", "tuned"],
     ["data"],
