@@ -87,8 +87,14 @@ def _outlines(base: Path) -> list[Any]:
         if saved is None:
             raise
     if saved is not None and saved not in map(type, found):
-        with torch.device("meta"):
-            found.append(saved._from_config(saved.config_class.from_pretrained(base)))
+        try:
+            with torch.device("meta"):
+                found.append(saved._from_config(saved.config_class.from_pretrained(base)))
+        except Exception as error:  # a wrong setting makes it raise whatever comes
+            raise ModelError(
+                f"{base / 'config.json'}: cannot be read as a {saved.__name__}: {error!r:.200}; "
+                "take the file anew from where the model came"
+            ) from error
     return found
 
 

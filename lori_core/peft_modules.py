@@ -87,12 +87,22 @@ def _named(path: Path, config: Mapping[str, Any], option: str, names: list[str])
 
 
 def _module(file: TensorFile, name: str, keys: Keys, rank: int, alpha: float) -> Module:
-    down, up = file.spec(keys.A), file.spec(keys.B)
-    if down is None or up is None or len(down.shape) != 2 or len(up.shape) != 2:
-        raise AdapterError(f"{file.path}: {name}: lora_A and lora_B must be matrices of numbers")
-    if not down.shape[0] == up.shape[1] == rank:
+    down, up = _matrix(file, keys.A), _matrix(file, keys.B)
+    if not down[0] == up[1] == rank:
         raise AdapterError(
-            f"{file.path}: {name}: lora_A is {down.shape}, lora_B is {up.shape}, but the "
-            f"configured rank is {rank}"
+            f"{file.path}: {name}: lora_A is {down}, lora_B is {up}, but the configured rank is "
+            f"{rank}"
         )
-    return Module(down.shape[1], up.shape[0], int(rank), float(alpha))
+    return Module(down[1], up[0], int(rank), float(alpha))
+
+
+def _matrix(file: TensorFile, key: str) -> tuple[int, ...]:
+    """Return the shape of a matrix of floating-point numbers."""
+    spec = file.spec(key)
+    if spec is None or not spec.dtype.is_floating_point or len(spec.shape) != 2:
+        entry = file.entries[key]
+        raise AdapterError(
+            f"{file.path}: {shown(key)} is {shown(entry.dtype)} {shown(list(entry.shape))}; lora_A "
+            "and lora_B must be matrices of F64, F32, F16 or BF16: save the adapter so"
+        )
+    return spec.shape

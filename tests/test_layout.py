@@ -26,7 +26,7 @@ ROWS = [
     ["parallel"],
     ["config", "origin", "tensor_file", "mask_codec"],
     ["projection", "base_files", "linear_maps", "text_part", "weight_names"],
-    ["mask", "base_identity", "output_folder", "fused_experts"],
+    ["mask", "base_identity", "output_folder", "fused_experts", "model_settings"],
     ["mask_file", "structure", "sparse", "peft_names", "models"],
     ["adapter", "base_tensors", "peft_config"],
     ["adapter_file", "attaching", "baking", "peft_modules"],
