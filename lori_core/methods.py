@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from lori_core.config import LoriSection, Params
 from lori_core.errors import ConfigError, unknown
-from lori_core.validation import PositiveFloat, PositiveInt, Strict, first_error
+from lori_core.validation import Number, PositiveFloat, PositiveInt, Strict, first_error
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +36,7 @@ class VeraOptions(Strict):
 
     projection_seed: Annotated[int, Field(ge=0)] = 0
     """Draws the one pair of projections that all modules share."""
-    d_initial: float = 0.1
+    d_initial: Number = 0.1
     """What the vector over the rank begins with."""
 
 
@@ -187,6 +187,8 @@ def check(params: Params) -> None:
                     f"low-rank update and cannot be merged (methods that can: {', '.join(fit)})"
                 )
     _check_continual(params)
+    for where, name in params.experiments.named_methods():
+        options(name, params.experiments.options.get(name, {}), where)
 
 
 def _check_foreign(params: Params, task: str) -> None:

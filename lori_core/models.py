@@ -325,12 +325,12 @@ def load_tokenizer(folder: Path) -> Any:
     """Load a tokenizer; padding uses a token the model has, so no embedding is ever resized.
 
     Raises:
-        ModelError: where it cannot be loaded.
+        ModelError: where it cannot be.
     """
     from transformers import AutoTokenizer
 
     try:
-        # Unless told so it asks on the terminal whether to run code that it finds there.
+        # Told nothing, it asks whether to run code that it finds there.
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )

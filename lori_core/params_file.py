@@ -9,15 +9,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lori_core import methods, stage_dependencies
+from lori_core import methods, stage_dependencies, yaml_input
 from lori_core.config import Params, parse
 from lori_core.data import sources
-from lori_core.errors import ConfigError, unknown
+from lori_core.errors import ConfigError, shown, unknown
 from lori_core.files import write_text
 from lori_core.validation import Strict
 
 PARAMS = Path("params.yaml")
 PROFILES = Path("profiles")
+#: The most characters of a dotted key.
+LONGEST_KEY = 500
 
 
 @cache
@@ -37,50 +39,45 @@ def _yaml() -> Any:
 
 def _read(path: Path) -> Any:
     try:
-        values = _parsed(path.read_text(encoding="utf-8-sig"), str(path))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file (run this in the project's folder)") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+        text = yaml_input.read_text(path)
+    except ConfigError as error:
+        here = "" if path.exists() or path.is_symlink() else " (run this in the project's folder)"
+        raise ConfigError(f"{error}{here}") from None
+    return _sections(_parsed(text, str(path)), str(path))
+
+
+def _sections(values: Any, where: str) -> Any:
     if not isinstance(values, Mapping):
-        found = "nothing" if values is None else f"a {type(values).__name__}"
-        raise ConfigError(f"{path}: expected a mapping of sections, found {found}")
+        found = "nothing" if values is None else f"a {_KINDS.get(type(values).__name__, 'value')}"
+        raise ConfigError(f"{where}: expected a mapping of sections, found {found}")
     return values
+
+
+_KINDS = {"CommentedSeq": "list", "list": "list"}
 
 
 def _parsed(text: str, where: str) -> Any:
-    """Return what YAML says, in one line why it says nothing."""
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        return _yaml().load(text)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        why = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{where}{line}: not valid YAML ({why})") from None
-    except RecursionError:
-        raise ConfigError(f"{where}: lists and sections are nested too deep to be read") from None
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from None
+    return yaml_input.load(text, where, _yaml().load)
 
 
 def _plain(values: Any, where: str = "") -> Any:
-    """Return ruamel's mappings and sequences as plain dicts and lists.
+    """Return ruamel's mappings and sequences as plain dicts and lists."""
+    return yaml_input.plain(values, where)
+
+
+def read_values(content: bytes, where: str) -> dict[str, Any]:
+    """Return what a `params.yaml` of any state says, as plain values that are not validated.
+
+    Args:
+        content: its bytes.
+        where: what messages call it.
 
     Raises:
-        ConfigError: for a key that YAML does not read as text (`2024`, `true`, `null`).
+        ConfigError: as `load`, of what is no YAML or no mapping.
     """
-    if isinstance(values, Mapping):
-        for key in values:
-            if not isinstance(key, str):
-                raise ConfigError(f"{where}{key!r}: a key must be text; put it in quotes")
-        return {str(key): _plain(value, f"{where}{key}.") for key, value in values.items()}
-    if isinstance(values, (list, tuple)):
-        return [_plain(value, where) for value in values]
-    return values
+    values = _parsed(yaml_input.decoded(content, where), where)
+    plain: dict[str, Any] = _plain(_sections(values, where), f"{where}: ")
+    return plain
 
 
 def load(path: Path = PARAMS) -> Params:
@@ -89,11 +86,9 @@ def load(path: Path = PARAMS) -> Params:
 
 
 def _checked(values: Any, path: Path) -> Params:
-    try:
-        params = parse(_plain(values, f"{path}: "), str(path))
-    except RecursionError:
-        raise ConfigError(f"{path}: a list or section holds itself") from None
+    params = parse(_plain(values, f"{path}: "), str(path))
     methods.check(params)
+    sources.check(params)
     return params
 
 
@@ -191,15 +186,13 @@ def apply(params_path: Path, profile: str | None, overrides: Sequence[str]) -> l
     """
     values, said = _changed(params_path, profile, overrides)
     params = _checked(values, params_path)
-    if profile or overrides:
-        sources.check(params)
     added = _complete(values, params)
     if added:
         said.append(f"{params_path.name}: written in at their defaults: {', '.join(added)}")
     if not said:
         return []
     text = _text(values)
-    if params_path.exists() and params_path.read_text(encoding="utf-8") == text:
+    if params_path.exists() and yaml_input.read_text(params_path) == text:
         return [f"{params_path.name}: unchanged"]
     write_text(params_path, text)
     return said
@@ -209,8 +202,14 @@ def _override(values: Any, text: str) -> str:
     """Set one `a.b.c=value` in place; the value is read as YAML."""
     key, equals, written = text.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {text!r}: expected key=value, as in lori.rank=16")
-    value = _number(_parsed(written, f"--set {key}") if written else None)
+        raise ConfigError(f"--set {shown(text)}: expected key=value, as in lori.rank=16")
+    if len(key) > LONGEST_KEY or not all(key.split(".")):
+        raise ConfigError(
+            f"--set {shown(text)}: expected names with dots between them before the =, as in "
+            "lori.rank=16"
+        )
+    value = _parsed(written, f"--set {key}")
+    _plain(value, f"--set {key}: ")
     *folders, last = key.split(".")
     section = values
     first = key.partition(".")[0]
@@ -245,13 +244,3 @@ def _uses(values: Any, wanted: Any) -> int:
     if not isinstance(values, (Mapping, list)):
         return 0
     return sum((1 if value is wanted else 0) + _uses(value, wanted) for value in inside)
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.2 reads `5e-4` as text; people mean a number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value

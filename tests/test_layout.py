@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors"],
-    ["input_files", "json_input", "limited"],
+    ["input_files", "json_input", "limited", "yaml_input"],
     ["name_patterns"],
     ["files", "finite"],
     [

@@ -6,23 +6,34 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lori_core.validation import PositiveInt, Strict
+from lori_core.validation import (
+    Density,
+    Few,
+    Flag,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    Size,
+    Strict,
+    Text,
+    WebAddress,
+)
 
 
 class NewTokens(Strict):
     """The most tokens to write for an example, by its scorer."""
 
-    choice: PositiveInt = 12
-    number: PositiveInt = 256
-    code: PositiveInt = 512
-    refusal: PositiveInt = 64
+    choice: Size = 12
+    number: Size = 256
+    code: Size = 512
+    refusal: Size = 64
 
 
 class HarnessSection(Strict):
     """Tasks of lm-evaluation-harness to run beside our own."""
 
-    tasks: tuple[str, ...] = ()
-    include_path: str | None = None
+    tasks: tuple[Text, ...] = ()
+    include_path: Text | None = None
     """A folder with own task files."""
     limit: PositiveInt | None = None
     """Only the first examples of each task."""
@@ -31,13 +42,13 @@ class HarnessSection(Strict):
 class JudgeSection(Strict):
     """A model that is asked whether an output refuses, beside the rule that decides."""
 
-    url: str | None = None
+    url: WebAddress | None = None
     """An OpenAI-compatible endpoint, as in http://127.0.0.1:8000/v1; nobody is asked without one.
     Its token is read from `LORI_JUDGE_TOKEN`."""
-    model: str = "judge"
-    timeout: Annotated[float, Field(gt=0)] = 60.0
+    model: Text = "judge"
+    timeout: Annotated[PositiveFloat, Field(le=86_400)] = 60.0
     """Seconds to wait for an answer."""
-    workers: PositiveInt = 8
+    workers: Few = 8
     """Questions asked at once."""
 
 
@@ -46,13 +57,13 @@ class EvaluationSection(Strict):
 
     protocols: Annotated[tuple[Literal["fixed", "paper"], ...], Field(min_length=1)] = ("fixed",)
     """How prompts are put and outputs judged; the first gives the scores in the tables."""
-    likelihood: bool = False
+    likelihood: Flag = False
     """Score multiple choice by log-likelihood, too."""
-    samples: PositiveInt = 1
+    samples: Few = 1
     """Outputs for each coding problem; more than one are sampled, for pass@k."""
-    temperature: Annotated[float, Field(gt=0)] = 0.2
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    seed: Annotated[int, Field(ge=0)] = 0
+    temperature: Annotated[PositiveFloat, Field(le=100)] = 0.2
+    top_p: Density = 0.95
+    seed: Seed = 0
     """Of what is sampled."""
     harness: HarnessSection = HarnessSection()
     judge: JudgeSection = JudgeSection()
@@ -60,9 +71,9 @@ class EvaluationSection(Strict):
     """What generates. vllm needs that package and a CUDA GPU; auto takes it where both are there
     and the base is neither quantised nor float32."""
 
-    batch_size: PositiveInt = 32
+    batch_size: Size = 32
     max_new_tokens: NewTokens = NewTokens()
-    max_prompt_length: PositiveInt = 512
+    max_prompt_length: Size = 512
     """Longer prompts lose their beginning, and are counted."""
-    unsafe_code: bool = False
+    unsafe_code: Flag = False
     """Run generated code even where it cannot be isolated."""

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from lori_core.errors import unknown
-from lori_core.validation import Name, PositiveFloat, PositiveInt, Strict
+from lori_core.validation import (
+    Count,
+    Density,
+    Name,
+    PositiveFloat,
+    Rank,
+    Seed,
+    Share,
+    Size,
+    Some,
+    Strict,
+    Text,
+)
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-Density = Annotated[float, Field(gt=0, le=1)]
 Scope = Literal["model", "module", "projection", "layer", "matrix"]
 #: In `learning_rates`, for the methods that are not named.
 DEFAULT = "default"
@@ -19,9 +30,9 @@ DEFAULT = "default"
 class ExperimentsSection(Strict):
     """The experiments' points; `lori experiment NAME` runs those of one (docs/experiments.md)."""
 
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 2, 3)
+    seeds: Some[Seed] = (1, 2, 3)
     """Each draws every A and the order of examples anew."""
-    methods: tuple[str, ...] = (
+    methods: Some[Text] = (
         "full", "lora", "dora", "vera", "ia3", "lora-fa", "adalora", "rslora", "pissa",
         "lora-plus", "lori-d", "lori-s",
     )  # fmt: skip
@@ -42,9 +53,15 @@ class ExperimentsSection(Strict):
     scored: tuple[Name, ...] | None = None
     """The tasks whose test outputs are generated and judged; null for all. Losses are measured on
     every task."""
-    merged_methods: tuple[str, ...] = ("lora", "lori-d", "lori-s")
+    merged_methods: Some[Text] = ("lora", "lori-d", "lori-s")
     """Whose adapters are merged, and learn on top of safety."""
-    merges: tuple[str, ...] = ("concat", "linear", "magnitude_prune", "ties", "dare_linear")
+    merges: Some[Text] = (
+        "concat",
+        "linear",
+        "magnitude_prune",
+        "ties",
+        "dare_linear",
+    )
     densities: dict[str, Density] = Field(
         default_factory=lambda: {"magnitude_prune": 0.3, "ties": 0.7, "dare_linear": 0.7}
     )
@@ -55,26 +72,42 @@ class ExperimentsSection(Strict):
     weights_of_three: dict[str, PositiveFloat] = Field(
         default_factory=lambda: {"lora": 0.5, "lori-d": 0.5, "lori-s": 0.4}
     )
-    merge_weights: tuple[PositiveFloat, ...] = (0.2, 0.3, 0.4)
+    merge_weights: Some[PositiveFloat] = (0.2, 0.3, 0.4)
     """The uniform weights that `merge-weights` tries."""
-    safety_weights: tuple[PositiveFloat, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    safety_weights: Some[PositiveFloat] = (
+        0.2,
+        0.4,
+        0.6,
+        0.8,
+        1.0,
+    )
     """The safety adapter's weights that `merge-weight-pareto` tries, the others' being `three`'s.
     """
-    calibration_steps: tuple[Annotated[int, Field(ge=0)], ...] = (0, 10, 30, 100)
+    calibration_steps: Some[Count] = (0, 10, 30, 100)
     """0 stands for a random mask."""
-    scopes: tuple[Scope, ...] = ("model", "module", "projection", "layer", "matrix")
-    importances: tuple[Literal["magnitude", "fisher", "snip", "random"], ...] = (
+    scopes: Some[Scope] = (
+        "model",
+        "module",
+        "projection",
+        "layer",
+        "matrix",
+    )
+    importances: Some[Literal["magnitude", "fisher", "snip", "random"]] = (
         "magnitude", "fisher", "snip", "random",
     )  # fmt: skip
-    structures: tuple[Literal["none", "row", "block", "group"], ...] = (
+    structures: Some[Literal["none", "row", "block", "group"]] = (
         "none", "row", "block", "group",
     )  # fmt: skip
-    sparsities: tuple[Share, ...] = (0.5, 0.9, 0.99)
-    sweep_learning_rates: tuple[PositiveFloat, ...] = (5e-5, 5e-4, 5e-3)
+    sparsities: Some[Share] = (0.5, 0.9, 0.99)
+    sweep_learning_rates: Some[PositiveFloat] = (
+        5e-5,
+        5e-4,
+        5e-3,
+    )
     """What `sparsity-by-learning-rate` crosses with `sparsities`."""
-    input_dimensions: tuple[PositiveInt, ...] = (64, 256, 1024, 4096)
+    input_dimensions: Some[Size] = (64, 256, 1024, 4096)
     """The d_in of the adapters that `property-1` draws."""
-    ranks: tuple[PositiveInt, ...] = (8, 32, 64)
+    ranks: Some[Rank] = (8, 32, 64)
 
     @model_validator(mode="after")
     def _same_number_of_tries(self) -> ExperimentsSection:
@@ -99,3 +132,11 @@ class ExperimentsSection(Strict):
                 if name not in weights:
                     raise ValueError(f"experiments.{field}: {unknown('method', name, weights)}")
         return self
+
+    def named_methods(self) -> Iterator[tuple[str, str]]:
+        """Yield the methods that the fields name, each with its field."""
+        weights = ("weights_of_four", "weights_of_three")
+        for field in ("options", "methods", "merged_methods", "learning_rates", *weights):
+            for name in getattr(self, field):
+                if name != DEFAULT:
+                    yield f"experiments.{field}", name

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from lori_core.validation import PositiveInt, Strict
+from lori_core.validation import Alpha, Rank, Seed, Share, Strict, Text
 
 
 class ModelSection(Strict):
     """The base model, which is never changed."""
 
-    name_or_path: str
+    name_or_path: Text
     """`pypi:PACKAGE`, `random:ARCHITECTURE`, a hub id (with `revision`), or a local folder."""
-    revision: str | None = None
+    revision: Text | None = None
     """The commit of a hub model: 40 hexadecimal digits."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """The precision of the frozen weights and of the computation; where the device has no
@@ -36,10 +36,10 @@ class PromptSection(Strict):
 class LoriSection(Strict):
     """The adapters (METHOD: section 2)."""
 
-    rank: PositiveInt = 32
-    lora_alpha: PositiveInt = 64
+    rank: Rank = 32
+    lora_alpha: Alpha = 64
     """ΔW is scaled by `lora_alpha / rank`."""
-    sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    sparsity: Share = 0.9
     """The share of B that is masked out, in [0, 1)."""
     mask_scope: Literal["model", "module", "projection", "layer", "matrix"] = "model"
     """Inside what the top `1 - sparsity` is taken."""
@@ -48,11 +48,11 @@ class LoriSection(Strict):
     structure: Literal["none", "row", "block", "group"] = "none"
     """What is kept or masked out as a whole: single entries, an output's row of B, blocks of 8 x 8,
     or groups of 4 along the rank."""
-    target_modules: tuple[str, ...] = Field(
+    target_modules: tuple[Text, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
     )
     """The last part, or parts, of the names of the linear modules that get an adapter."""
-    seed: Annotated[int, Field(ge=0)] = 42
+    seed: Seed = 42
     """Draws every A together with the task's `projection_key`; also seeds training."""
     values_dtype: Literal["float32", "bfloat16"] = "float32"
     """The precision in which B's values are stored; training keeps them in float32."""

@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lori_core.validation import Name, PositiveInt, Strict
+from lori_core.validation import Few, Name, Number, PositiveInt, Retries, Share, Strict, Text
+
+#: Databases and servers in which MLflow keeps runs.
+TrackingAddress = Annotated[
+    Text,
+    Field(pattern=r"^(databricks|(https?|sqlite|(postgresql|mysql|mssql)(\+\w+)?)://[^\s]+)$"),
+]
+RayAddress = Annotated[
+    Text, Field(pattern=r"^(auto|local|(ray://)?[A-Za-z0-9_.:\[\]-]+:[0-9]{1,5})$")
+]
 
 
 class ExecutionSection(Strict):
@@ -15,41 +24,41 @@ class ExecutionSection(Strict):
     engine: Literal["local", "ray"] = "local"
     """local: processes of this machine, one GPU each. ray: nodes of a Ray cluster, one GPU each
     (needs the extra `ray`)."""
-    ray_address: str | None = None
+    ray_address: RayAddress | None = None
     """The cluster, as in ray://head:10001 or auto; without one, a cluster on this machine."""
     exchange: Literal["shared", "remote"] = "shared"
     """How Ray's nodes get each other's artifacts: through this folder, which all of them see at the
     same path, or through the default DVC remote and its run cache."""
-    gpus: PositiveInt | Literal["auto"] = "auto"
+    gpus: Few | Literal["auto"] = "auto"
     """Stages that may hold a GPU at once."""
-    retries: Annotated[int, Field(ge=0)] = 1
+    retries: Retries = 1
     """How often a crashed stage is started again; bad input never is."""
 
 
 class TrackingSection(Strict):
     """Where runs are recorded; no result depends on it."""
 
-    uri: str | None = None
+    uri: TrackingAddress | None = None
     """An MLflow tracking server or database; a SQLite file in the workspace unless given."""
-    experiment: str = "lori"
+    experiment: Text = "lori"
 
 
 class StorageSection(Strict):
     """Where artifacts are kept besides this machine; no result depends on it."""
 
-    remote: str | None = None
+    remote: Text | None = None
     """A folder, or a URL: s3://bucket/path, gs://…, azure://…, ssh://… (each by its extra)."""
     push: Literal["never", "stage", "end"] = "end"
     """Send what a stage made when it ends, or all of it when the run ends."""
-    retries: Annotated[int, Field(ge=0)] = 3
+    retries: Retries = 3
     """How often a push that failed is tried again."""
 
 
 class Bound(Strict):
     """What a rule of the gate asks of one number; at least one end is given."""
 
-    at_least: float | None = None
-    at_most: float | None = None
+    at_least: Number | None = None
+    at_most: Number | None = None
 
     @model_validator(mode="after")
     def _one_end(self) -> Bound:
@@ -61,16 +70,16 @@ class Bound(Strict):
 class GateSection(Strict):
     """What a model must be before it is served (docs/lineage.md)."""
 
-    candidate: str | None = None
+    candidate: Text | None = None
     """The artifact to judge, as in artifacts/merged/concat; the first merge unless given."""
     model: Name = "lori"
     """The registered model whose alias `champion` moves to a candidate that passes."""
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    confidence: Annotated[Share, Field(gt=0.5)] = 0.95
     """With which a task is not worse than the champion by more than its margin."""
-    margin: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    margin: Share = 0.05
     """How much of its score a task may lose to the champion; 0.05 is five points, which takes 59
     items or more to show at 95 %. 0 asks for a proof that the candidate is better."""
-    margins: dict[Name, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
+    margins: dict[Name, Share] = Field(default_factory=dict)
     """Another margin for some tasks."""
     least_items: PositiveInt = 30
     """Fewer items than these tell nothing about a task, whatever its margin."""

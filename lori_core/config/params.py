@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from lori_core.config import references
 from lori_core.config.evaluation import EvaluationSection
 from lori_core.config.experiments import ExperimentsSection
 from lori_core.config.model import LoriSection, ModelSection, PromptSection
@@ -42,25 +43,21 @@ class Params(Strict):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Params:
+        references.check(self)
         self._check_keys()
         for name, task in self.tasks.items():
             for where, source in task.sources(f"tasks.{name}"):
                 if not isinstance(source, str):
                     source.check(where)
         for name, merge in self.merge.items():
-            self._check_tasks(f"merge.{name}.adapters", merge.adapters)
-            weights = merge.weights if isinstance(merge.weights, tuple) else ()
-            if weights and len(weights) != len(self.merged_tasks(name)):
+            weights = merge.weights
+            if isinstance(weights, tuple) and len(weights) != len(self.merged_tasks(name)):
                 raise ValueError(
                     f"merge.{name}.weights: {len(weights)} weights for "
                     f"{len(self.merged_tasks(name))} adapters (give one each, or one for all)"
                 )
-        self._check_tasks("continual.tasks", self.continual.tasks)
-        self._check_continual()
-        self._check_tasks("experiments.tasks", self.experiments.tasks)
-        self._check_tasks("experiments.compared_tasks", self.experiments.compared_tasks)
-        self._check_tasks("experiments.ablation_tasks", self.experiments.ablation_tasks)
-        self._check_tasks("experiments.three", self.experiments.three)
+        for name in self.continual.tasks:
+            self.phase(name, "continual")
         for name in self.tasks:
             self.phase(name, "calibration")
             self.phase(name, "training")
@@ -77,25 +74,6 @@ class Params(Strict):
                     "(give each its own)"
                 )
             owners[key] = name
-
-    def _check_tasks(self, where: str, names: Sequence[str]) -> None:
-        for name in names:
-            if name not in self.tasks:
-                raise ValueError(f"{where}: {unknown('task', name, self.tasks)}")
-        if len(set(names)) != len(names):
-            raise ValueError(f"{where}: a task is named twice: {', '.join(names)}")
-
-    def _check_continual(self) -> None:
-        safety = self.continual.safety_task
-        if not self.continual.tasks:
-            return
-        if safety is None:
-            raise ValueError("continual.safety_task: needed when continual.tasks is not empty")
-        self._check_tasks("continual.safety_task", [safety])
-        if safety in self.continual.tasks:
-            raise ValueError(f"continual.tasks: {safety!r} is the safety task itself")
-        for name in self.continual.tasks:
-            self.phase(name, "continual")
 
     def items_of(self, kind: Literal["task", "merge", "continual task", "none"]) -> list[str]:
         """Return what there is one stage of a kind for: all tasks, merges or continual tasks."""

@@ -9,10 +9,24 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 from lori_core.config.templates import read_template
 from lori_core.config.training import Override
 from lori_core.errors import unknown
-from lori_core.validation import Name, PositiveInt, Strict
+from lori_core.validation import (
+    Count,
+    Density,
+    Name,
+    Number,
+    PositiveInt,
+    Rank,
+    Seed,
+    Strict,
+    Text,
+)
 
 #: The fields of an example that `fields` of a source can fill.
 FIELDS = ("prompt", "target", "answer", "kind", "template", "scorer")
+
+
+#: One or more names.
+Texts = Annotated[list[Text], Field(min_length=1)]
 
 
 class Sizes(Strict):
@@ -27,36 +41,32 @@ class SourceSection(Strict):
     """Where examples come from, written out. A plain name stands for a ready-made definition."""
 
     kind: Literal["bundled", "hub", "local"]
-    name: str | None = None
+    name: Text | None = None
     """bundled: the set's name. hub: the data set's id."""
-    config: str | None = None
+    config: Text | None = None
     """hub: the configuration (subset)."""
-    revision: str | None = None
+    revision: Text | None = None
     """hub: the commit, 40 hexadecimal digits."""
-    path: str | None = None
+    path: Text | None = None
     """local: a folder, or one file, of JSON or JSONL."""
-    files: dict[Literal["train", "validation", "test"], str | list[str]] = Field(
-        default_factory=dict
-    )
+    files: dict[Literal["train", "validation", "test"], Text | Texts] = Field(default_factory=dict)
     """local: file names inside `path` for each split; hub: split names, or with `columns` CSV files
     of the repository (`*.csv`)."""
-    columns: list[str] = Field(default_factory=list)
+    columns: list[Text] = Field(default_factory=list)
     """hub: what the columns of CSV files without a header hold."""
     fields: dict[str, str] = Field(default_factory=dict)
     """prompt, target, answer, …: a field's name, or a template such as `{instruction}` (see
     `lori_core.config.templates`)."""
-    format: str = "fields"
+    format: Text = "fields"
     """A named conversion for sets that a mapping cannot express (see `lori_core.data.formats`)."""
     scorer: Literal["choice", "number", "code", "refusal", "none"] = "none"
     subset: str = ""
     """What `kind` the examples get."""
-    answer: str | None = None
+    answer: Text | None = None
     """The same gold answer for every example (`refuse`, `comply`)."""
-    limit: dict[Literal["train", "validation", "test"], Annotated[int, Field(ge=0)]] = Field(
-        default_factory=dict
-    )
+    limit: dict[Literal["train", "validation", "test"], Count] = Field(default_factory=dict)
     """The most examples to take from this source, for each split."""
-    license: str = "unknown"
+    license: Text = "unknown"
 
     def check(self, where: str) -> None:
         """Refuse templates that cannot be filled; `where` is the key the source stands under.
@@ -91,7 +101,10 @@ def _form(value: Any) -> str:
 _Name = Annotated[str, Tag("NAME")]
 _Source = Annotated[SourceSection, Tag("SOURCE")]
 _Listed = Annotated[_Name | _Source, Discriminator(_form)]
-_Sources = Annotated[_Name | _Source | Annotated[list[_Listed], Tag("LIST")], Discriminator(_form)]
+_Sources = Annotated[
+    _Name | _Source | Annotated[list[_Listed], Tag("LIST"), Field(min_length=1)],
+    Discriminator(_form),
+]
 
 
 class MethodSection(BaseModel):
@@ -155,21 +168,26 @@ class MergeSection(Strict):
     ]
     adapters: tuple[Name, ...] = ()
     """The tasks to merge; all of them when empty."""
-    weights: float | tuple[float, ...] = 1.0
+    weights: Number | tuple[Number, ...] = 1.0
     """One weight for all, or one each."""
-    density: Annotated[float, Field(gt=0, le=1)] | None = None
+    density: Density | None = None
     """The share of entries that magnitude_prune, ties and dare keep."""
     majority_sign: Literal["total", "frequency"] = "total"
     """ties: whether the larger sum or the larger count decides a sign."""
-    rank: PositiveInt | None = None
+    rank: Rank | None = None
     """svd: the rank of the result; the largest of the adapters' unless given."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """dare: which entries are dropped."""
 
     @model_validator(mode="after")
     def _density_where_it_is_needed(self) -> MergeSection:
-        if self.density is None and self.method not in ("concat", "linear", "svd"):
-            raise ValueError(f"merge: the method {self.method} needs a density, as in density: 0.7")
+        prunes = self.method not in ("concat", "linear", "svd")
+        if self.density is None and prunes:
+            raise ValueError(f"the method {self.method} needs a density, as in density: 0.7")
+        for field, used in (("density", prunes), ("rank", "svd" in self.method)):
+            value = getattr(self, field)
+            if value is not None and not used:
+                raise ValueError(f"the method {self.method} has no {field}, got {value}; remove it")
         return self
 
 

@@ -1,0 +1,120 @@
+"""What one section of `params.yaml` names in another: it must be there, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, get_args
+
+from lori_core.config.operations import Bound
+from lori_core.config.tasks import MergeSection
+from lori_core.errors import unknown
+
+if TYPE_CHECKING:
+    from lori_core.config.params import Params
+
+#: The merge methods there are.
+MERGE_METHODS: tuple[str, ...] = get_args(MergeSection.model_fields["method"].annotation)
+_TASKS_OF_EXPERIMENTS = ("tasks", "compared_tasks", "ablation_tasks", "three", "scored")
+
+
+def check(params: Params) -> None:
+    """Refuse names of tasks, merges, rules and methods of merging that do not exist.
+
+    Raises:
+        ValueError: with one line that begins with the key.
+    """
+    for name, merge in params.merge.items():
+        check_tasks(params, f"merge.{name}.adapters", merge.adapters)
+    check_tasks(params, "continual.tasks", params.continual.tasks)
+    _check_safety_task(params)
+    for field in _TASKS_OF_EXPERIMENTS:
+        names = getattr(params.experiments, field) or ()
+        check_tasks(params, f"experiments.{field}", names)
+    _check_merge_methods(params)
+    _check_gate(params)
+
+
+def check_tasks(params: Params, where: str, names: Sequence[str]) -> None:
+    """Refuse names of tasks that do not exist, or are there twice."""
+    for name in names:
+        if name not in params.tasks:
+            raise ValueError(f"{where}: {unknown('task', name, params.tasks)}")
+    if len(set(names)) != len(names):
+        raise ValueError(f"{where}: a task is named twice: {', '.join(names)}")
+
+
+def _check_safety_task(params: Params) -> None:
+    safety = params.continual.safety_task
+    if safety is not None:
+        check_tasks(params, "continual.safety_task", [safety])
+    if not params.continual.tasks:
+        return
+    if safety is None:
+        raise ValueError("continual.safety_task: needed when continual.tasks is not empty")
+    if safety in params.continual.tasks:
+        raise ValueError(f"continual.tasks: {safety!r} is the safety task itself")
+
+
+def _check_merge_methods(params: Params) -> None:
+    for field in ("merges", "densities"):
+        for name in getattr(params.experiments, field):
+            if name not in MERGE_METHODS:
+                where = f"experiments.{field}"
+                raise ValueError(f"{where}: {unknown('merge method', name, MERGE_METHODS)}")
+
+
+def _check_gate(params: Params) -> None:
+    gate = params.gate
+    for task in gate.margins:
+        check_tasks(params, "gate.margins", [task])
+    known = {name for name, *_ in _rules(params)}
+    for name in gate.rules:
+        if name == "forgetting" and name not in known:
+            raise ValueError(
+                "gate.rules.forgetting: is measured against the safety task's adapter alone; name "
+                "that task in continual.safety_task, or remove the rule"
+            )
+        if name not in known:
+            raise ValueError(f"gate.rules: {unknown('rule', name, known)}")
+    for name, least, most in _rules(params):
+        if name in gate.rules:
+            _check_bound(f"gate.rules.{name}", gate.rules[name], least, most)
+    if gate.candidate is not None:
+        artifacts = set(_artifacts(params))
+        if gate.candidate.removeprefix("./").rstrip("/") not in artifacts:
+            raise ValueError(f"gate.candidate: {unknown('artifact', gate.candidate, artifacts)}")
+
+
+def _rules(params: Params) -> Iterator[tuple[str, float, float]]:
+    """Yield what rules may be about, with the least and the most that each can be."""
+    yield "refusal", 0.0, 1.0
+    yield "over_refusal", 0.0, 1.0
+    if params.continual.safety_task is not None:
+        yield "forgetting", -1.0, 1.0
+    yield "size_mb", 0.0, 1e6
+    for task in params.tasks:
+        yield f"score.{task}", 0.0, 1.0
+        yield f"excess.{task}", -1e6, 1e6
+
+
+def _check_bound(where: str, bound: Bound, least: float, most: float) -> None:
+    for field in ("at_least", "at_most"):
+        value = getattr(bound, field)
+        if value is not None and not least <= value <= most:
+            raise ValueError(f"{where}.{field}: {value:g}; it is between {least:g} and {most:g}")
+    if None not in (bound.at_least, bound.at_most) and bound.at_least > bound.at_most:  # type: ignore[operator]
+        raise ValueError(
+            f"{where}: at_least {bound.at_least:g} and at_most {bound.at_most:g} leave nothing "
+            "between them; no model would pass"
+        )
+
+
+def _artifacts(params: Params) -> Iterator[str]:
+    """Yield what can be judged: adapters by path and by stage."""
+    for task in params.tasks:
+        yield from (f"artifacts/{task}/adapter", f"train@{task}")
+        yield from (f"artifacts/{task}/calibrated", f"calibrate@{task}")
+    for task in params.continual.tasks:
+        yield from (f"artifacts/continual/{task}/adapter", f"continual@{task}")
+    for merge in params.merge:
+        yield from (f"artifacts/merged/{merge}", f"merge@{merge}")
