@@ -336,9 +336,7 @@ def load_tokenizer(folder: Path) -> Any:
         )
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except (
-        BaseException
-    ) as error:  # a damaged file makes it raise whatever comes, Rust's panics too
+    except BaseException as error:  # from a damaged file even a panic in Rust may come
         code = " (its class is code in the folder, which is never run here)"
         said = code if "trust_remote_code" in str(error) else f": {error!r:.200}"
         raise ModelError(
