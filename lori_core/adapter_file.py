@@ -18,7 +18,15 @@ import torch
 from torch import Tensor
 
 from lori_core import mask_codec, projection
-from lori_core.adapter import Adapter, Module, ProjectionBlock, block_fingerprint, draw
+from lori_core.adapter import (
+    Adapter,
+    Module,
+    ProjectionBlock,
+    block_fingerprint,
+    draw,
+    is_block,
+    is_info,
+)
 from lori_core.base_identity import BaseIdentity
 from lori_core.errors import AdapterError, shown
 from lori_core.files import (
@@ -145,7 +153,7 @@ def _check_types(said: Mapping[str, Any], path: Path) -> None:
     """Refuse values of other types than are written, in every version."""
     targets = said.get("matched_by", [])
     fits = {
-        "info": isinstance(said["info"], dict),
+        "info": is_info(said["info"]),
         "matched_by": isinstance(targets, list) and all(isinstance(name, str) for name in targets),
         "modules": _are_modules(said["modules"]),
         "rank": "rank" not in said or _is_size(said["rank"]),
@@ -154,7 +162,7 @@ def _check_types(said: Mapping[str, Any], path: Path) -> None:
         "dtype": _is_dtype(said.get("dtype", "float32")),
         "base": isinstance(said["base"], dict),
         "sha256": isinstance(said["sha256"], str),
-        "projection": all(map(_is_block, said["projection"]["blocks"])),
+        "projection": all(map(is_block, said["projection"]["blocks"])),
     }
     fits |= {
         name: isinstance(said.get(name, False), bool) for name in ("use_rslora", "fan_in_fan_out")
@@ -188,11 +196,6 @@ def _is_alpha(value: Any) -> bool:
 
 def _is_dtype(value: Any) -> bool:
     return isinstance(value, str) and value in DTYPE_NAMES and DTYPE_NAMES[value].is_floating_point
-
-
-def _is_block(said: Any) -> bool:
-    types = {"seed": int, "key": str, "rank": int, "sha256": str}
-    return all(type(value) is types.get(name) for name, value in said.items())
 
 
 def _check_ranks(adapter: Adapter, path: Path) -> None:

@@ -25,7 +25,15 @@ _LAYERS = re.compile(r"(num_hidden_layers|n_layers?|num_layers)")
 _WIDTHS = ("hidden_size", "n_embd", "d_model")
 #: Sizes of matrices: each has as many rows as one of these, and as many columns as the model's
 #: width.
-_ROWS = ("vocab_size", "intermediate_size", "n_inner", "ffn_dim", "n_positions", *_WIDTHS)
+_ROWS = (
+    "vocab_size",
+    "head_dim",
+    "intermediate_size",
+    "n_inner",
+    "ffn_dim",
+    "n_positions",
+    *_WIDTHS,
+)
 #: No number in a configuration is larger, as a size; the longest texts have some million tokens.
 _LARGEST = 1 << 40
 #: A byte of weights may hold so many numbers, where they are quantised.

@@ -17,7 +17,16 @@ import torch
 from torch import Tensor
 
 from lori_core import adapter_file, peft_config, peft_modules, peft_names
-from lori_core.adapter import Adapter, Module, OnDemand, ProjectionBlock, draw, packed
+from lori_core.adapter import (
+    Adapter,
+    Module,
+    OnDemand,
+    ProjectionBlock,
+    draw,
+    is_block,
+    is_info,
+    packed,
+)
 from lori_core.base_identity import BaseIdentity
 from lori_core.errors import AdapterError
 from lori_core.files import (
@@ -195,11 +204,16 @@ def _recorded(file: TensorFile) -> _Recorded | None:
         return None
     try:
         said = loads(file.metadata[METADATA])
-        info = dict(said["info"])
+        info, blocks = said["info"], said["blocks"]
+        if not is_info(info) or not all(map(is_block, blocks)):
+            raise ValueError("info or blocks are not what is written there")
+        dtype = DTYPE_NAMES[said["dtype"]]
+        if not dtype.is_floating_point:
+            raise ValueError("adapters are of floating-point numbers")
         return _Recorded(
             base=BaseIdentity.of(said["base"], str(file.path)),
-            blocks=tuple(ProjectionBlock(**block) for block in said["blocks"]),
-            dtype=DTYPE_NAMES[said["dtype"]],
+            blocks=tuple(ProjectionBlock(**block) for block in blocks),
+            dtype=dtype,
             info=info,
             key=str(info.get("content_key") or info.get("recipe", {}).get("content_key")),
             config=str(said.get("config", "")),

@@ -85,7 +85,12 @@ class TensorFile(Mapping[str, Tensor]):
 
     def _header(self) -> tuple[dict[str, Entry], dict[str, str], int]:
         length = int.from_bytes(self._bytes(0, 8), "little")
-        if self.size < 8 or length > min(self.size - 8, _LONGEST_HEADER):
+        if _LONGEST_HEADER < length <= self.size - 8:
+            raise AdapterError(
+                f"{self.path}: its header has {length:,} bytes; at most {_LONGEST_HEADER:,} are "
+                "read here: split the tensors into several files"
+            )
+        if self.size < 8 or length > self.size - 8:
             raise AdapterError(
                 f"{self.path}: not a safetensors file, or cut off ({self.size:,} bytes); take the "
                 "file anew from where it came"
