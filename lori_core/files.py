@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lori_core import input_files, json_input
-from lori_core.errors import DataError, InputError, LoriError
+from lori_core.errors import DataError, InputError, LoriError, shown
 
 
 def dumps(value: Any, **options: Any) -> str:
@@ -158,6 +158,18 @@ def read_json(path: Path, most: int = input_files.WHOLE_FILE) -> Any:
     except json_input.JSONError as error:
         raise InputError(f"{path}:{error.line}: {error}") from None
     return value
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        InputError: as `read_json`, or for anything but an object.
+    """
+    said = read_json(path)
+    if not isinstance(said, dict):
+        raise InputError(f"{path}: holds {shown(said)}; a JSON object is expected")
+    return said
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

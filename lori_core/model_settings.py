@@ -63,7 +63,7 @@ def check(folder: Path) -> None:
     _check_weights(folder, said)
     for name in _OBJECTS:
         if (folder / name).exists() or (folder / name).is_symlink():
-            _object(folder / name)
+            _check_tokenizer_code(folder / name, _object(folder / name))
     for name in (*_TOKENIZER, _TEMPLATE):
         path = folder / name
         if not path.exists() and not path.is_symlink():
@@ -103,6 +103,24 @@ def _check_code(path: Path, said: Mapping[str, Any]) -> None:
         raise ModelError(
             f"{path}: auto_map is {shown(said['auto_map'])}: model_type {shown(kind)} is code in "
             "the model's folder, which is never run here; use a model that transformers has itself"
+        )
+
+
+def _check_tokenizer_code(path: Path, said: Mapping[str, Any]) -> None:
+    """Refuse a tokenizer whose class is code in the model's folder, of which transformers has none.
+
+    Another class in its place may make other tokens.
+    """
+    code = said.get("auto_map")
+    if not isinstance(code, Mapping) or "AutoTokenizer" not in code:
+        return
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    name = said.get("tokenizer_class")
+    if not isinstance(name, str) or tokenizer_class_from_name(name) is None:
+        raise ModelError(
+            f"{path}: auto_map is {shown(code)}: tokenizer_class {shown(name)} is code in the "
+            "model's folder, which is never run here; use a model whose tokenizer transformers has"
         )
 
 

@@ -6,7 +6,6 @@ method put there. METHOD, section 5.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import sys
@@ -29,7 +28,8 @@ from lori_core.data.batching import LengthBuckets, collate
 from lori_core.data.packing import pack_batch
 from lori_core.data.prompts import Encoded
 from lori_core.data.tokens import counts
-from lori_core.errors import DivergedError
+from lori_core.errors import DivergedError, InputError
+from lori_core.files import read_object
 from lori_core.loss import changes_logits, counted, sequence_loss
 from lori_core.memory import fitting
 from lori_core.step_report import StepReport
@@ -220,16 +220,18 @@ def _arguments(
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint that was written to its end."""
-    whole = []
+    whole: list[tuple[int, Path]] = []
     for path in folder.glob("checkpoint-*"):
         try:
             # The engine writes its state last: a checkpoint without it was interrupted.
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            shutil.rmtree(path, ignore_errors=True)
+            step = read_object(path / "trainer_state.json").get("global_step")
+        except InputError:
+            step = None
+        if type(step) is int and path.name == f"checkpoint-{step}":
+            whole.append((step, path))
         else:
-            whole.append(path)
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+            shutil.rmtree(path, ignore_errors=True)
+    return max(whole)[1] if whole else None
 
 
 def _collator(model: Any, base: Any, pad_token_id: int) -> partial[dict[str, Tensor]]:
