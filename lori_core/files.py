@@ -160,13 +160,13 @@ def read_json(path: Path, most: int = input_files.WHOLE_FILE) -> Any:
     return value
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, most: int = input_files.WHOLE_FILE) -> dict[str, Any]:
     """Read a JSON file that holds an object.
 
     Raises:
         InputError: as `read_json`, or for anything but an object.
     """
-    said = read_json(path)
+    said = read_json(path, most)
     if not isinstance(said, dict):
         raise InputError(f"{path}: holds {shown(said)}; a JSON object is expected")
     return said

@@ -17,6 +17,7 @@ NEUTRAL = (
     "config/__init__.py",
     "config/experiments.py",
     "config/operations.py",
+    "config/references.py",
     "data/__init__.py",
     "data/chat_limits.py",
     "data/limits.py",
@@ -36,6 +37,7 @@ NEUTRAL = (
     "stages/__init__.py",
     "step_report.py",
     "tracking.py",
+    "yaml_input.py",
 )
 
 #: How `params.yaml` is read, and how files are.

@@ -7,17 +7,23 @@ A row is `{"type": …, "time": unix seconds, …}`; the first is `start`, the l
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from lori_core.errors import InputError, shown
 from lori_core.files import dumps
 
 #: The environment variable that says where a stage writes its rows (a file).
 ROWS_VARIABLE = "LORI_ROWS"
 #: Where rows go otherwise, relative to the workspace: `.lori/rows/<stage>/<time>-<pid>.jsonl`.
 ROWS_FOLDER = Path(".lori/rows")
+
+
+_STAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,119}(@[A-Za-z0-9][A-Za-z0-9_.-]{0,119})?")
 
 
 class RunTracker(Protocol):
@@ -46,6 +52,9 @@ class RunTracker(Protocol):
 
     def error(self, message: str, exit_code: int) -> None:
         """Say that the stage failed; exit code 2 means that a retry is pointless."""
+
+    def forget(self) -> None:
+        """Take back what was reported: the stage was refused and has done nothing."""
 
 
 #: Whose versions a result may depend on.
@@ -84,17 +93,20 @@ class NullTracker:
     def artifact(self, path: Path) -> None: ...
     def end(self) -> None: ...
     def error(self, message: str, exit_code: int) -> None: ...
+    def forget(self) -> None: ...
 
 
 class FileTracker:
     """Appends rows to a JSON-lines file, each written whole."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        #: The folders that are made for the file, the innermost first.
+        self._made = [folder for folder in path.parents if not folder.exists()]
 
     def _write(self, kind: str, **fields: Any) -> None:
         row = {"type": kind, "time": time.time(), **fields}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(dumps(row, default=str) + "\n")
 
@@ -122,9 +134,20 @@ class FileTracker:
     def error(self, message: str, exit_code: int) -> None:
         self._write("error", message=message, exit_code=exit_code)
 
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # not there, or somebody else's files are in it
+            for folder in self._made:
+                folder.rmdir()
+
 
 def stage_tracker(stage: str) -> FileTracker:
     """Return the tracker of one stage's process: the file named by `LORI_ROWS`, or a new one."""
     named = os.environ.get(ROWS_VARIABLE)
+    if not _STAGE.fullmatch(stage):
+        raise InputError(
+            f"{shown(stage)} is no stage: its name, and a task's, merge's or point's, is made of "
+            "letters, digits, ., - and _"
+        )
     default = ROWS_FOLDER / stage / f"{int(time.time() * 1000)}-{os.getpid()}.jsonl"
     return FileTracker(Path(named) if named else default)

@@ -10,7 +10,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -220,18 +220,16 @@ def _arguments(
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint that was written to its end."""
-    whole: list[tuple[int, Path]] = []
+    whole: dict[int, Path] = {}
     for path in folder.glob("checkpoint-*"):
-        try:
-            # The engine writes its state last: a checkpoint without it was interrupted.
-            step = read_object(path / "trainer_state.json").get("global_step")
-        except InputError:
-            step = None
-        if type(step) is int and path.name == f"checkpoint-{step}":
-            whole.append((step, path))
-        else:
+        # The engine writes its state last: a checkpoint without it was interrupted.
+        with suppress(InputError):
+            step = read_object(path / "trainer_state.json", 1 << 30).get("global_step")
+            if type(step) is int and path.name == f"checkpoint-{step}":
+                whole[step] = path
+        if path not in whole.values():
             shutil.rmtree(path, ignore_errors=True)
-    return max(whole)[1] if whole else None
+    return whole[max(whole)] if whole else None
 
 
 def _collator(model: Any, base: Any, pad_token_id: int) -> partial[dict[str, Tensor]]:

@@ -7,13 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from flows.lineage.ancestry import Lineage, Node
 from flows.lineage.problem import MEND, Problem
 from flows.versioning.dvc_repo import ABSENT, value_at
 from flows.versioning.objects import files_below, folder_md5, md5_of
 from flows.versioning.snapshot import LOCK, PARAMS
+from lori_core import params_file
 
 #: Where the code lies that stages depend on.
 _CODE = "lori_core/"
@@ -33,7 +32,7 @@ def current_problems(
         return
     workspace = lineage.snapshot.workspace
     content = lineage.snapshot.read(PARAMS) if settings else None
-    values = YAML(typ="safe").load(content) if content else {}
+    values = params_file.read_values(content, PARAMS) if content else {}
     md5 = cache(lambda path: _md5(workspace / path))
     stages = {node.stage.name: node for node in nodes.values() if node.stage}
     for name, node in stages.items():

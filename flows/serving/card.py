@@ -55,16 +55,11 @@ def of_word(word: str, workspace: Path) -> str:
 
 
 def _params_of(state: Snapshot) -> Params:
-    import yaml
-
     where = f"{state.label}: {PARAMS}"
-    try:
-        values = yaml.safe_load(state.read(PARAMS) or b"")
-    except yaml.YAMLError:
-        raise ConfigError(f"{where}: not valid YAML") from None
-    if not isinstance(values, dict):
+    content = state.read(PARAMS)
+    if content is None:
         raise ConfigError(f"{where}: is not there, so the base is not known")
-    return parse(values, where)
+    return parse(params_file.read_values(content, where), where)
 
 
 def card(params: Params, lineage: Lineage, node: Node) -> str:

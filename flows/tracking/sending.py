@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from flows.environment import quiet_environment
 from flows.tracking.mlflow_store import Store, prepare, store_of
 from flows.tracking.rows import PIPELINE, Row, Shipment, read_from, rows_files, stage_of
+from flows.versioning import dvc_files
 from flows.versioning.graph import hashes_text, output_hashes
 
 METRICS_PER_BATCH = 1000
@@ -281,20 +282,13 @@ def read_params(workspace: Path) -> dict[str, Any]:
     """Return `params.yaml` as plain values, without validation; empty if it is not there.
 
     Raises:
-        InputError: it is not YAML.
+        InputError: it is not YAML, or no sections.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    from lori_core.errors import InputError
+    from lori_core import params_file
 
     path = workspace / "params.yaml"
-    try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        return {}
-    except YAMLError as error:
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    content = dvc_files.read(path)
+    return params_file.read_values(content, str(path)) if content else {}
 
 
 def _metrics(row: Row) -> list[Any]:

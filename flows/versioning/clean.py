@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flows.lock import pipeline_runs
+from flows.versioning import dvc_files
 from flows.versioning.dvc_repo import opened
 from lori_core.errors import InputError, LoriError
 from lori_core.files import beside
@@ -51,16 +52,17 @@ def _inside(name: str) -> bool:
 
 def _recorded(workspace: Path) -> Iterator[str]:
     """Yield the outputs of the stages that ran."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    import yaml
 
     for name in LOCKS:
         path = workspace / name
         try:
-            said = YAML(typ="safe").load(path) if path.is_file() else {}
+            content = dvc_files.read(path)
+            dvc_files.scan(content or b"", str(path))
+            said = yaml.safe_load(content) if content else {}
             stages = said.get("stages", {}).values()
             yield from [str(out["path"]) for stage in stages for out in stage.get("outs", ())]
-        except (YAMLError, AttributeError, TypeError, KeyError):
+        except (InputError, ValueError, yaml.YAMLError, AttributeError, TypeError, KeyError):
             print(f"{path}: cannot be read; what it lists is left", file=sys.stderr)
 
 

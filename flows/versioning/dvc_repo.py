@@ -18,13 +18,19 @@ from typing import IO, Any
 import psutil
 
 from flows.environment import quiet_environment
+from flows.versioning import dvc_files
 from lori_core.files import replaced_file
 
 
 @contextmanager
 def opened(workspace: Path) -> Iterator[Any]:
-    """Open a workspace's DVC repository; its lock is waited for wherever DVC takes it."""
+    """Open a workspace's DVC repository; its lock is waited for wherever DVC takes it.
+
+    Raises:
+        InputError: as `dvc_files.check`.
+    """
     quiet_environment()
+    dvc_files.check(workspace)
     from dvc.repo import Repo
 
     with Repo(str(workspace), _wait_for_lock=True) as repo:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from flows.versioning import dvc_files
 from lori_core.errors import InputError
 from lori_core.validation import first_error
 
@@ -51,7 +52,17 @@ class StageEntry:
     outs: Mapping[str, Entry]
 
 
+def _below(path: str) -> str:
+    if "://" not in path and ".." in path.split("/"):
+        raise ValueError(f"{path}: leads out of the folder")
+    return path
+
+
 Text = Annotated[str, Field(min_length=1)]
+#: Below the workspace, or an address: another place is none that a stage of ours writes or reads.
+RecordedPath = Annotated[
+    str, Field(pattern=r"^([a-z0-9]+://.+|[^/\x00-\x1f][^\x00-\x1f]*)$"), AfterValidator(_below)
+]
 Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
 Count = Annotated[int, Field(ge=0)]
 
@@ -61,7 +72,7 @@ class _Entry(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    path: Text
+    path: RecordedPath
     hash: Literal["md5"] | None = None
     md5: Md5 | None = None
     #: Of what lies in a cloud, in the place of an MD5.
@@ -187,6 +198,7 @@ def _parsed(content: bytes, where: str, mend: str) -> dict[str, Any]:
 
     if not content.strip():
         raise _damaged(where, "the file is empty", mend)
+    dvc_files.scan(content, where)
     try:
         said = yaml.load(content, Loader=_loader())  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:

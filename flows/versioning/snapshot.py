@@ -7,12 +7,13 @@ with their hashes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flows.versioning import git
+from flows.versioning import dvc_files, git
 from flows.versioning.lock_file import Entry, StageEntry, read_lock, read_pin
 from lori_core.errors import InputError
 
@@ -79,12 +80,11 @@ def of_workspace(workspace: Path) -> Snapshot:
     Raises:
         InputError: nothing has run there yet.
     """
-    if not (workspace / LOCK).is_file():
+    if not os.path.lexists(workspace / LOCK):
         raise InputError(f"{workspace / LOCK}: no such file: no stage has run here yet (lori run)")
 
     def read(name: str) -> bytes | None:
-        path = workspace / name
-        return path.read_bytes() if path.is_file() else None
+        return dvc_files.read(workspace / name)
 
     return Snapshot(str(workspace) if workspace != Path() else "here", read, workspace, here=True)
 
@@ -112,8 +112,7 @@ def of_folder(label: str, folder: Path, workspace: Path) -> Snapshot:
     """Return the state that a pipeline kept in a folder."""
 
     def read(name: str) -> bytes | None:
-        path = folder / name
-        return path.read_bytes() if path.is_file() else None
+        return dvc_files.read(folder / name)
 
     return Snapshot(label, read, workspace, here=False)
 

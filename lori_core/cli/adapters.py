@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lori_core.cli import given
 from lori_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ def add(commands: Any) -> None:
         help="say what an adapter or mask is",
         description="What it is, what it came from, its sizes, and where its mask keeps B.",
     )
-    inspect.add_argument("path", type=Path, metavar="PATH", help="an adapter's folder, or a mask")
+    inspect.add_argument(
+        "path", type=given.path, metavar="PATH", help="an adapter's folder, or a mask"
+    )
     inspect.set_defaults(function=_inspect)
     _add_export(commands)
     _add_merge(commands)
@@ -33,9 +36,9 @@ def add(commands: Any) -> None:
         "the share of common entries with opposite signs.",
         epilog="example: lori interference artifacts/math/adapter artifacts/code/adapter -o out",
     )
-    interference.add_argument("adapters", nargs="+", type=Path, metavar="ADAPTER")
+    interference.add_argument("adapters", nargs="+", type=given.path, metavar="ADAPTER")
     interference.add_argument(
-        "-o", "--out", type=Path, help="a folder for interference.json and its picture"
+        "-o", "--out", type=given.path, help="a folder for interference.json and its picture"
     )
     interference.add_argument("--modules", action="store_true", help="print every module, too")
     add_base(interference)
@@ -50,8 +53,8 @@ def _add_export(commands: Any) -> None:
         epilog="examples: lori export artifacts/merged/concat --to peft out   |   "
         "lori export artifacts/math/adapter --to merged out --base /models/llama",
     )
-    export.add_argument("adapter", type=Path, metavar="ADAPTER", help="an adapter's folder")
-    export.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
+    export.add_argument("adapter", type=given.path, metavar="ADAPTER", help="an adapter's folder")
+    export.add_argument("out", type=given.path, metavar="OUT", help="the folder to write")
     export.add_argument(
         "--to",
         choices=["peft", "merged"],
@@ -59,7 +62,9 @@ def _add_export(commands: Any) -> None:
         help="peft: a stock PEFT adapter; merged: the whole base model with the adapter in it",
     )
     export.add_argument(
-        "--base", help="with --to merged: the base model, if not the one the adapter names"
+        "--base",
+        type=given.word,
+        help="with --to merged: the base model, if not the one the adapter names",
     )
     export.add_argument(
         "--serving",
@@ -76,18 +81,24 @@ def _add_merge(commands: Any) -> None:
         help="merge adapters into one, without the base model",
         epilog="example: lori merge a b c --method ties --density 0.7 --weights 0.5,0.3,0.3 -o out",
     )
-    merge.add_argument("adapters", nargs="+", type=Path, metavar="ADAPTER")
-    merge.add_argument("-o", "--out", type=Path, required=True, help="the folder to write")
+    merge.add_argument("adapters", nargs="+", type=given.path, metavar="ADAPTER")
+    merge.add_argument("-o", "--out", type=given.path, required=True, help="the folder to write")
     merge.add_argument("--method", default="concat", help="concat (the default), linear, svd, …")
     merge.add_argument(
         "--weights", default="1", help="one for all, or one each, as in 0.4,0.4,-0.2 (default: 1)"
     )
-    merge.add_argument("--density", type=float, help="the share of entries that pruning keeps")
-    merge.add_argument("--rank", type=int, help="svd methods: the rank of the result")
+    merge.add_argument(
+        "--density", type=given.share, help="the share of entries that pruning keeps"
+    )
+    merge.add_argument(
+        "--rank", type=given.whole(1, 2**16), help="svd methods: the rank of the result"
+    )
     merge.add_argument(
         "--majority-sign", default="total", help="ties methods: total (the default) or frequency"
     )
-    merge.add_argument("--seed", type=int, default=0, help="dare methods: what is dropped")
+    merge.add_argument(
+        "--seed", type=given.whole(0, 2**32 - 1), default=0, help="dare methods: what is dropped"
+    )
     add_base(merge)
     add_force(merge)
     merge.set_defaults(function=_merge)
@@ -97,6 +108,7 @@ def add_base(parser: Any) -> None:
     """Add the option that names the base model of adapters that do not prove theirs."""
     parser.add_argument(
         "--base",
+        type=given.word,
         metavar="BASE",
         help="the base model, for adapters that only name theirs or name none: a folder, pypi:…, "
         "or OWNER/NAME@COMMIT; one that is proved to be for another is refused all the same",

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lori_core.cli import given
 from lori_core.cli.adapters import add_base, add_force, names_of
 from lori_core.errors import InputError
 
@@ -30,19 +31,24 @@ def add(commands: Any) -> None:
         "lori evaluate a b --tasks gsm8k-files,humaneval --limit 200 --samples 20   |   "
         "lori evaluate a --harness lm-eval --tasks arc_easy --limit 100",
     )
-    evaluate.add_argument("adapters", nargs="*", type=Path, metavar="ADAPTER")
+    evaluate.add_argument("adapters", nargs="*", type=given.path, metavar="ADAPTER")
     evaluate.add_argument(
         "--tasks",
         required=True,
+        type=given.words,
         help="tasks of params.yaml, or sources of `lori sources`, separated by commas",
     )
     evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"])
-    evaluate.add_argument("--limit", type=int, help="so many examples of each task")
+    evaluate.add_argument(
+        "--limit", type=given.whole(1, 2**31 - 1), help="so many examples of each task"
+    )
     evaluate.add_argument("--no-base", action="store_true", help="leave the base model out")
     evaluate.add_argument("--protocols", help="fixed, paper, or both separated by a comma")
     evaluate.add_argument("--likelihood", action="store_true", help="score choices by that, too")
-    evaluate.add_argument("--samples", type=int, help="outputs for each coding problem (pass@k)")
-    evaluate.add_argument("--batch-size", type=int)
+    evaluate.add_argument(
+        "--samples", type=given.whole(1, 4096), help="outputs for each coding problem (pass@k)"
+    )
+    evaluate.add_argument("--batch-size", type=given.whole(1, 2**20))
     evaluate.add_argument(
         "--average",
         action="store_true",
@@ -52,9 +58,11 @@ def add(commands: Any) -> None:
         "--unsafe-code", action="store_true", help="run code where it cannot be isolated"
     )
     evaluate.add_argument("--harness", choices=["lm-eval"], help="the tasks are that project's")
-    evaluate.add_argument("--include-path", help="a folder with task files for the harness")
     evaluate.add_argument(
-        "-o", "--out", type=Path, default=Path("evaluation"), help="default: ./evaluation"
+        "--include-path", type=given.path, help="a folder with task files for the harness"
+    )
+    evaluate.add_argument(
+        "-o", "--out", type=given.path, default=Path("evaluation"), help="default: ./evaluation"
     )
     add_base(evaluate)
     add_force(evaluate)
@@ -191,7 +199,7 @@ def _params(args: argparse.Namespace, adapters: dict[str, Adapter]) -> tuple[Par
 def _harness(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "tasks": args.tasks.split(","),
-        "include_path": args.include_path,
+        "include_path": str(args.include_path) if args.include_path else None,
         "limit": args.limit,
     }
 

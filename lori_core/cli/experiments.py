@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lori_core.cli import given
 from lori_core.cli.pipeline import add_changes, check_changes, check_machine, pull, tracked
 
 
@@ -35,7 +36,9 @@ def add(commands: Any) -> None:
     point = commands.add_parser(
         "point", help="run one point here and now (what experiments/dvc.yaml calls)"
     )
-    point.add_argument("name", metavar="NAME", help="of experiments/points.json, or report")
+    point.add_argument(
+        "name", type=given.word, metavar="NAME", help="of experiments/points.json, or report"
+    )
     point.set_defaults(function=_point)
 
 
@@ -47,11 +50,13 @@ def _experiment(args: argparse.Namespace) -> int:
     from flows.run import nothing_to_do, run_in_process
     from flows.versioning import graph
     from lori_core import params_file
-    from lori_core.experiments import stages
+    from lori_core.experiments import catalogue, stages
     from lori_core.experiments.points import POINTS
     from lori_core.files import put_back
 
     workspace = Path.cwd()
+    params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
+    catalogue.build(params, args.names)  # refuses names before anything is written
     if not args.plan:
         check_machine(args, server=not args.here)
     with pipeline_lock(workspace, print):

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from lori_core.cli import given
 from lori_core.cli.adapters import add_force
 from lori_core.errors import LoriError
 
@@ -27,7 +28,7 @@ def add(commands: Any) -> None:
         f"measured of it; dvc.lock against dvc.yaml. {NAMES}",
         epilog="exit code 1 where something is not what was made. Without X: everything",
     )
-    why.add_argument("name", nargs="?", metavar="X")
+    why.add_argument("name", nargs="?", metavar="X", type=given.word)
     why.add_argument("--json", action="store_true", help="for machines")
     why.add_argument("--no-remote", action="store_true", help="do not ask the remote")
     why.add_argument(
@@ -42,8 +43,8 @@ def add(commands: Any) -> None:
         description="Parameters, rows of data, sources, code, base model: only what differs, each "
         f"once. {NAMES}",
     )
-    diff.add_argument("first", metavar="X")
-    diff.add_argument("second", metavar="Y")
+    diff.add_argument("first", metavar="X", type=given.word)
+    diff.add_argument("second", metavar="Y", type=given.word)
     diff.add_argument("--json", action="store_true", help="for machines")
     diff.set_defaults(function=_diff)
     compare = commands.add_parser(
@@ -53,8 +54,12 @@ def add(commands: Any) -> None:
         f"asked; the first is what the others are held to. {NAMES}",
         epilog="example: lori compare artifacts/merged/linear artifacts/merged/concat",
     )
-    compare.add_argument("names", nargs="+", metavar="X", help="or a folder with <task>.jsonl")
-    compare.add_argument("-o", "--out", type=Path, default=Path("compare"), help="default: compare")
+    compare.add_argument(
+        "names", nargs="+", metavar="X", type=given.word, help="or a folder with <task>.jsonl"
+    )
+    compare.add_argument(
+        "-o", "--out", type=given.path, default=Path("compare"), help="default: compare"
+    )
     add_force(compare)
     compare.set_defaults(function=_compare)
     restore = commands.add_parser(
@@ -62,8 +67,8 @@ def add(commands: Any) -> None:
         help="write an artifact's exact bytes, from the cache or the remote",
         description=f"Every file's MD5 is checked. {NAMES}",
     )
-    restore.add_argument("name", metavar="X")
-    restore.add_argument("out", type=Path, metavar="OUT", help="a path that is not there yet")
+    restore.add_argument("name", metavar="X", type=given.word)
+    restore.add_argument("out", type=given.path, metavar="OUT", help="a path that is not there yet")
     add_force(restore)
     restore.set_defaults(function=_restore)
 

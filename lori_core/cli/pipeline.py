@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lori_core.errors import LoriError
+from lori_core.cli import given
+from lori_core.errors import InputError, LoriError
 
 if TYPE_CHECKING:
     from flows.versioning.graph import Plan
@@ -39,7 +40,7 @@ def add(commands: Any) -> None:
     )
     add_changes(plan)
     plan.add_argument("--gpu", metavar="NAME", help="h100, a100-80gb, …, or cpu: this machine")
-    plan.add_argument("--gpus", type=int, metavar="N", help="how many of them")
+    plan.add_argument("--gpus", type=given.whole(1, 2**20), metavar="N", help="how many of them")
     plan.add_argument("--json", action="store_true", help="for machines")
     plan.set_defaults(function=_plan)
     bring = commands.add_parser("pull", help="bring in data and base model; pin the data with DVC")
@@ -49,7 +50,9 @@ def add(commands: Any) -> None:
         help="run one stage here and now (what dvc.yaml calls)",
         description="Reads params.yaml and the stage's inputs, writes its outputs and metrics.",
     )
-    stage.add_argument("name", metavar="NAME", help="calibrate, mask, train, merge, …")
+    stage.add_argument(
+        "name", type=given.word, metavar="NAME", help="calibrate, mask, train, merge, …"
+    )
     stage.add_argument("item", metavar="ITEM", nargs="?", help="a task, or a merge's name")
     stage.set_defaults(function=_stage)
     report = commands.add_parser("report", help="print the last run's table and where to look next")
@@ -187,11 +190,8 @@ def _plan(args: argparse.Namespace) -> int:
     from flows.planning import forecast
     from flows.versioning import graph
     from lori_core import params_file
-    from lori_core.errors import InputError
     from lori_core.stages.pull import is_pulled
 
-    if args.gpus is not None and args.gpus < 1:
-        raise InputError(f"--gpus: {args.gpus}; allowed: 1 or more")
     params, text = params_file.changed(params_file.PARAMS, args.profile, args.set)
     planned = graph.plan(Path.cwd(), params=text)
     if not is_pulled(params):
@@ -241,13 +241,19 @@ def _stage(args: argparse.Namespace) -> int:
 def tracked(stage: str) -> Iterator[RunTracker]:
     """Yield a stage's tracker, and report to it how the stage failed, if it does."""
     from lori_core import parallel
-    from lori_core.tracking import NullTracker, stage_tracker
+    from lori_core.tracking import ROWS_VARIABLE, NullTracker, stage_tracker
 
     # Of several processes that train together the first one alone reports.
     follows = os.environ.get(parallel.RANK, "0") != "0"
     tracker: RunTracker = NullTracker() if follows else stage_tracker(stage)
     try:
         yield tracker
+    except InputError as error:
+        if os.environ.get(ROWS_VARIABLE):
+            tracker.error(str(error), error.exit_code)
+        else:
+            tracker.forget()
+        raise
     except LoriError as error:
         tracker.error(str(error), error.exit_code)
         raise

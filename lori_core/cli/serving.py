@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from lori_core.cli import given
 from lori_core.cli.adapters import add_force
 from lori_core.errors import LoriError
 
@@ -20,23 +21,31 @@ def add(commands: Any) -> None:
         "alias champion; the champion until then is kept as previous.",
         epilog="exit code 1 where it is refused; gate/verdict.md says why, with examples",
     )
-    gate.add_argument("name", nargs="?", metavar="X", help="default: gate.candidate, or a merge")
+    gate.add_argument(
+        "name", nargs="?", metavar="X", type=given.word, help="default: gate.candidate, or a merge"
+    )
     gate.set_defaults(function=_gate)
     rollback = commands.add_parser(
         "rollback", help="make the model before the champion champion again"
     )
-    rollback.add_argument("model", nargs="?", help="default: gate.model of params.yaml")
+    rollback.add_argument(
+        "model", nargs="?", type=given.word, help="default: gate.model of params.yaml"
+    )
     rollback.set_defaults(function=_rollback)
     register = commands.add_parser(
         "register",
         help="put an adapter into MLflow's registry, without making it champion",
         description="Only the adapter's own bytes move: a PEFT folder, how to serve it, its card.",
     )
-    register.add_argument("name", metavar="X", help="an adapter, as lori why takes it")
-    register.add_argument("--as", dest="model", metavar="MODEL", help="default: from its path")
+    register.add_argument(
+        "name", metavar="X", type=given.word, help="an adapter, as lori why takes it"
+    )
+    register.add_argument(
+        "--as", dest="model", type=given.word, metavar="MODEL", help="default: from its path"
+    )
     register.set_defaults(function=_register)
     card = commands.add_parser("card", help="print an adapter's model card")
-    card.add_argument("name", metavar="X", help="an adapter, as lori why takes it")
+    card.add_argument("name", metavar="X", type=given.word, help="an adapter, as lori why takes it")
     card.set_defaults(function=_card)
     _add_push(commands)
 
@@ -48,10 +57,12 @@ def _add_push(commands: Any) -> None:
         description="Nothing is sent but what is asked for here: a stock PEFT folder and its card. "
         "The token is yours, from HF_TOKEN or hf auth login.",
     )
-    push.add_argument("name", metavar="X", help="an adapter of this workspace")
-    push.add_argument("repository", metavar="OWNER/NAME")
+    push.add_argument("name", metavar="X", type=given.word, help="an adapter of this workspace")
+    push.add_argument("repository", type=given.repository, metavar="OWNER/NAME")
     push.add_argument("--public", action="store_true", help="for all to see; private without it")
-    push.add_argument("--dry-run", type=Path, metavar="OUT", help="write the folder, send nothing")
+    push.add_argument(
+        "--dry-run", type=given.path, metavar="OUT", help="write the folder, send nothing"
+    )
     add_force(push)
     push.set_defaults(function=_push)
 

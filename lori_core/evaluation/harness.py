@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lori_core import yaml_input
 from lori_core.data.chat import on_one_day
 from lori_core.data.prompts import added_ids
 from lori_core.errors import DataError, InputError
@@ -154,18 +155,12 @@ def _check(
 
 def _check_task_files(folder: Path) -> None:
     """Refuse a folder without task files, or with a broken one: the harness would skip it."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError
-
     files = sorted(folder.rglob("*.yaml"))
     if not files:
         raise InputError(f"include_path: {folder}: no such folder, or no task file (*.yaml) in it")
     for file in files:
-        try:
-            list(YAML(typ="safe", pure=True).parse(file.read_text(encoding="utf-8")))
-        except MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise InputError(f"{file}:{line}: not valid YAML ({error.problem})") from None
+        text = yaml_input.read_text(file, error=InputError)
+        yaml_input.load(text, str(file), lambda _: None, InputError, tags=("!function",))
 
 
 @cache

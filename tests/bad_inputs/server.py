@@ -18,7 +18,6 @@ import select
 import signal
 import sys
 import tempfile
-import time
 import traceback
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -58,17 +57,17 @@ def _import_what_is_slow() -> None:
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        before, started = _resident(), time.monotonic()
+        before = _resident()
         process = os.fork()
         if not process:
             _be_the_command(request, out, err)
-        code, peak = _wait(process, request["seconds"])
-        seconds = time.monotonic() - started
+        code, usage = _wait(process, request["seconds"])
         texts = []
         for stream in (out, err):
             stream.seek(0)
             texts.append(stream.read().decode(errors="backslashreplace"))
-    growth = max(0, peak - before)
+    growth = max(0, usage.ru_maxrss * 1024 - before)
+    seconds = usage.ru_utime + usage.ru_stime
     return {"code": code, "out": texts[0], "err": texts[1], "seconds": seconds, "growth": growth}
 
 
@@ -101,15 +100,15 @@ def _be_the_command(request: dict[str, Any], out: IO[bytes], err: IO[bytes]) -> 
         os._exit(code)
 
 
-def _wait(process: int, seconds: float) -> tuple[int | None, int]:
-    """Return a process's exit code, None where it was stopped, and its peak resident bytes."""
+def _wait(process: int, seconds: float) -> tuple[int | None, resource.struct_rusage]:
+    """Return a process's exit code, None where it was stopped, and what it used."""
     handle = os.pidfd_open(process)
     ended, _, _ = select.select([handle], [], [], seconds)
     os.close(handle)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process, signal.SIGKILL)  # and whatever it has started
     _, status, usage = os.wait4(process, 0)
-    return (os.waitstatus_to_exitcode(status) if ended else None), usage.ru_maxrss * 1024
+    return (os.waitstatus_to_exitcode(status) if ended else None), usage
 
 
 def _resident() -> int:

@@ -39,7 +39,8 @@ GOOD = {
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"code": None}, "killed after 10 s"),
+        ({"code": None}, "killed after 60 s"),
+        ({"seconds": 11.0}, "11.0 s"),
         ({"code": 1}, "exit code 1"),
         ({"err": "error: a\nb\n"}, "2 lines"),
         ({"err": ""}, "0 lines"),
