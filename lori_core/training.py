@@ -225,8 +225,7 @@ def last_checkpoint(folder: Path) -> Path | None:
         # The engine writes its state last: a checkpoint without it was interrupted.
         with suppress(InputError):
             step = read_object(path / "trainer_state.json", 1 << 30).get("global_step")
-            if type(step) is int and path.name == f"checkpoint-{step}":
-                whole[step] = path
+            whole |= {step: path} if path.name == f"checkpoint-{step!r}" else {}
         if path not in whole.values():
             shutil.rmtree(path, ignore_errors=True)
     return whole[max(whole)] if whole else None
