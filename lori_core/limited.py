@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 #: Seconds of processor time that a program may take.
-CPU_SECONDS = 2
+CPU_SECONDS = 1
 #: Seconds after which it is stopped, however little of them it had the processor: where the machine
 #: is that busy, the limit above comes late.
 SECONDS = 60
@@ -59,11 +59,11 @@ def run(program: str, given: Any, *, packages: bool = False) -> Any:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise BeyondLimitsError(f"it takes more than {SECONDS} seconds") from None
+        raise BeyondLimitsError(f"it takes more than {SECONDS} s") from None
     if done.returncode == 0:
         return json.loads(done.stdout)
     if done.returncode < 0:
-        raise BeyondLimitsError(f"it takes more than {CPU_SECONDS} seconds")
+        raise BeyondLimitsError(f"it takes more than {CPU_SECONDS} s of processor time")
     if b"MemoryError" in done.stderr or b"RecursionError" in done.stderr:
         raise BeyondLimitsError(f"it takes more than {MEMORY >> 20} MB of memory")
     raise RuntimeError(done.stderr.decode(errors="replace")[-2000:])

@@ -62,7 +62,8 @@ def read(folder: Path) -> dict[str, Any]:
     _check_types(config, path)
     if config.get("bias", "none") != "none":
         raise AdapterError(
-            f"{path}: bias is {shown(config['bias'])}: trained biases have no low rank"
+            f"{path}: bias is {shown(config['bias'])}, not 'none': trained biases have no "
+            "low rank; train the adapter without them"
         )
     init = config.get("init_lora_weights", True)
     if init not in _PLAIN_INIT and not str(init).startswith("orthogonal"):
