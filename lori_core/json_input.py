@@ -25,7 +25,7 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.S)
 _BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.S)
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 _STEPS = bytes.maketrans(b"[{]}", b"\2\2\0\0")
-_HALF = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}")
+_HALF = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
 class JSONError(ValueError):
