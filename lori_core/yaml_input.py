@@ -59,11 +59,45 @@ def decoded(content: bytes, where: str, error: type[InputError] = ConfigError) -
         ) from None
 
 
+class YAMLFaultError(ValueError):
+    """A text that is not YAML, or that is beyond a limit.
+
+    Attributes:
+        line: where it is, counted from 1; None where that is not known.
+    """
+
+    def __init__(self, why: str, line: int | None = None) -> None:
+        super().__init__(why)
+        self.line = line
+
+    def at(self, where: str) -> str:
+        """Return where it is: `params.yaml:7`."""
+        return where if self.line is None else f"{where}:{self.line}"
+
+
 def load(
+    text: str, where: str, loader: Callable[[str], Any], error: type[InputError] = ConfigError
+) -> Any:
+    """Return what a loader makes of YAML that is within the limits of what people write.
+
+    Args:
+        text: the YAML.
+        where: the file or option that messages begin with.
+        loader: makes values of text, as ruamel.yaml's or PyYAML's.
+        error: the type of the error.
+
+    Raises:
+        InputError: of the type `error`; one line, with the line of the text where it is known.
+    """
+    try:
+        return loads(text, loader)
+    except YAMLFaultError as fault:
+        raise error(f"{fault.at(where)}: {fault}") from None
+
+
+def loads(
     text: str,
-    where: str,
     loader: Callable[[str], Any],
-    error: type[InputError] = ConfigError,
     *,
     most: int = MOST_VALUES,
     tags: Collection[str] = (),
@@ -72,39 +106,34 @@ def load(
 
     Args:
         text: the YAML.
-        where: the file or option that messages begin with.
-        loader: makes values of text, as ruamel.yaml's or PyYAML's.
-        error: the type of the error.
+        loader: makes values of it.
         most: how many values there may be.
         tags: those that are allowed.
 
     Raises:
-        InputError: of the type `error`; one line, with the line of the text where it is known.
+        YAMLFaultError: it is not valid, or beyond a limit.
     """
     import yaml
     from ruamel.yaml.error import YAMLError
 
     try:
-        _Scan(where, error, most, tags).run(text)
+        _Scan(most, tags).run(text)
         return loader(text)
+    except YAMLFaultError:
+        raise
     except (YAMLError, yaml.YAMLError) as fault:
         mark = getattr(fault, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
         why = getattr(fault, "problem", None) or str(fault).splitlines()[0]
-        raise error(f"{where}{line}: not valid YAML ({why})") from None
+        raise YAMLFaultError(f"not valid YAML ({why})", mark.line + 1 if mark else None) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
-        if isinstance(fault, InputError):
-            raise
-        raise error(f"{where}: not valid YAML ({fault})") from None
+        raise YAMLFaultError(f"not valid YAML ({fault})") from None
 
 
 class _Scan:
     """Checks the events of a text one by one: nothing is made that the limits do not allow."""
 
-    def __init__(
-        self, where: str, error: type[InputError], most: int, tags: Collection[str]
-    ) -> None:
-        self._where, self._error, self._most, self._tags = where, error, most, tags
+    def __init__(self, most: int, tags: Collection[str]) -> None:
+        self._most, self._tags = most, tags
         #: Values so far, and where each open list or mapping began, with its anchor.
         self._values = 0
         self._open: list[tuple[int, str | None]] = []
@@ -114,6 +143,12 @@ class _Scan:
     def run(self, text: str) -> None:
         import yaml
 
+        found = _NO_TEXT.search(text)
+        if found:
+            line = text.count("\n", 0, found.start()) + 1
+            raise YAMLFaultError(
+                f"holds the character {found[0]!a}, which is no text; remove it", line
+            )
         documents = 0
         for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             if isinstance(event, yaml.DocumentStartEvent):
@@ -129,7 +164,7 @@ class _Scan:
                 self._end()
 
     def _refuse(self, event: Any, why: str) -> None:
-        raise self._error(f"{self._where}:{event.start_mark.line + 1}: {why}")
+        raise YAMLFaultError(why, event.start_mark.line + 1)
 
     def _document(self, event: Any, number: int) -> None:
         if number > 1:

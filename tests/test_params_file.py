@@ -195,7 +195,7 @@ def test_a_merge_has_no_dot_in_its_name_either(tmp_path: Path) -> None:
         (b"model: \xe9\n", r"params.yaml:1: not UTF-8 text \(byte 7\); save it as UTF-8$"),
         (b"", r"params.yaml: expected a mapping of sections, found nothing$"),
         (b"- a\n", r"params.yaml: expected a mapping of sections, found a list$"),
-        (b"a: \x00\n", r"params.yaml: not valid YAML \("),
+        (b"a: \x00\n", r"params.yaml:1: holds the character '.x00', which is no text; remove it$"),
         (b"a: " + b"[" * 3000, r"params.yaml:1: lists and sections are nested more than 32 deep$"),
         (b"a: *b\n", r"params.yaml:1: not valid YAML \("),
     ],

@@ -37,9 +37,14 @@ def read(path: Path) -> bytes | None:
 
 
 def scan(content: bytes, where: str) -> None:
-    """Refuse YAML beyond the limits; one line, with the number of its line."""
+    """Look at YAML that DVC reads, before anything is made of it.
+
+    Raises:
+        YAMLFaultError: it is not valid, or beyond the limits.
+        InputError: it is not UTF-8.
+    """
     text = yaml_input.decoded(content, where, InputError)
-    yaml_input.load(text, where, lambda _: None, InputError, most=MOST_VALUES)
+    yaml_input.loads(text, lambda _: None, most=MOST_VALUES)
 
 
 def _files(workspace: Path) -> Iterator[Path]:
@@ -63,4 +68,8 @@ def _check(path: Path, stamp: tuple[int, ...]) -> None:
     if path.parent.name == ".dvc":
         yaml_input.decoded(content, str(path), InputError)
     elif content.strip():  # an empty one is for whoever reads it
-        scan(content, str(path))
+        try:
+            scan(content, str(path))
+        except yaml_input.YAMLFaultError as error:
+            mend = f"restore it, as in git checkout -- {path.name}"
+            raise InputError(f"{error.at(str(path))}: {error}; {mend}") from None

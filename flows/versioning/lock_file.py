@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flows.versioning import dvc_files
+from lori_core import yaml_input
 from lori_core.errors import InputError
 from lori_core.validation import first_error
 
@@ -198,7 +199,12 @@ def _parsed(content: bytes, where: str, mend: str) -> dict[str, Any]:
 
     if not content.strip():
         raise _damaged(where, "the file is empty", mend)
-    dvc_files.scan(content, where)
+    try:
+        dvc_files.scan(content, where)
+    except yaml_input.YAMLFaultError as error:
+        raise _damaged(error.at(where), str(error), mend) from None
+    except InputError as error:
+        raise InputError(f"{error}; {mend}") from None
     try:
         said = yaml.load(content, Loader=_loader())  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:

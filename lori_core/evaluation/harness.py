@@ -160,7 +160,10 @@ def _check_task_files(folder: Path) -> None:
         raise InputError(f"include_path: {folder}: no such folder, or no task file (*.yaml) in it")
     for file in files:
         text = yaml_input.read_text(file, error=InputError)
-        yaml_input.load(text, str(file), lambda _: None, InputError, tags=("!function",))
+        try:
+            yaml_input.loads(text, lambda _: None, tags=("!function",))
+        except yaml_input.YAMLFaultError as error:
+            raise InputError(f"{error.at(str(file))}: {error}") from None
 
 
 @cache
