@@ -38,7 +38,12 @@ _ROWS = (
 _LARGEST = 1 << 40
 #: A byte of weights may hold so many numbers, where they are quantised.
 _NUMBERS_PER_BYTE = 8
-_DTYPES = ("auto", "bfloat16", "float16", "float32", "float64", "float8_e4m3fn", "float8_e5m2")
+_DTYPES = (
+    *("auto", "bfloat16", "float16", "float32", "float64", "half", "float", "double"),
+    *("float8_e4m3fn", "float8_e5m2"),
+)
+#: Sections that are not settings of a model.
+_ELSE = ("quantization_config", "compression_config")
 _ROPE = ("rope_scaling", "rope_parameters")
 #: Files of a folder that transformers reads as JSON objects.
 _OBJECTS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -128,7 +133,7 @@ def _sections(where: str, said: Mapping[str, Any]) -> Iterator[tuple[str, Mappin
     """Yield a configuration and those inside it (of text, of pictures), each with its place."""
     yield where, said
     for name, value in said.items():
-        if name.endswith("_config") and isinstance(value, Mapping):
+        if name.endswith("_config") and name not in _ELSE and isinstance(value, Mapping):
             yield from _sections(f"{where}{name}.", value)
 
 
@@ -141,7 +146,7 @@ def _check_types(path: Path, where: str, said: Mapping[str, Any]) -> None:
             if isinstance(value, list) and all(type(v) is int and v >= 0 for v in value) and value:
                 continue
             raise _wrong(path, where + name, value, "a whole number above 0")
-        if type(value) in (int, float) and abs(value) > _LARGEST:
+        if type(value) is int and abs(value) > _LARGEST:
             raise _wrong(path, where + name, value, "a number that a model can have")
         if name in ("torch_dtype", "dtype") and value not in _DTYPES:
             raise _wrong(path, where + name, value, f"one of {', '.join(_DTYPES)}")
@@ -176,8 +181,10 @@ def _check_weights(folder: Path, said: Mapping[str, Any]) -> None:
     files = [base_files.opened(path) for path in base_files.weight_files(folder)]
     tensors = sum(len(file) for file in files)
     numbers = _NUMBERS_PER_BYTE * sum(file.size for file in files)
-    path = folder / "config.json"
-    for where, section in _sections("", said):
+    path, text = folder / "config.json", said.get("text_config")
+    # Parts for pictures or sound may be described though the weights leave them out.
+    sections = {"": said, "text_config.": text if isinstance(text, Mapping) else {}}
+    for where, section in sections.items():
         width = max([v for n in _WIDTHS if type(v := section.get(n)) is int], default=1)
         for name, value in section.items():
             if type(value) is not int:
