@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors"],
-    ["input_files", "json_input", "limited", "yaml_input"],
-    ["name_patterns"],
+    ["input_files", "json_input", "limited"],
+    ["name_patterns", "yaml_input"],
     ["files", "finite"],
     [
         "cache",
