@@ -54,7 +54,7 @@ def matching(patterns: Iterable[str], names: Sequence[str], how: How) -> dict[st
         PatternError: for one that is no regular expression, or that takes too long.
     """
     found: dict[str, set[str]] = {}
-    there, rest = set(names), []
+    there, rest = set(names), list[str]()
     for pattern in patterns:
         if len(pattern) > _LONGEST:
             raise PatternError(
