@@ -77,7 +77,7 @@ FILES = [
     Source("parquet", b"PAR1" + b"\x15\0\x15\xff" * 50 + b"PAR1", name="rows.parquet"),
     Source("csv", "q,a\nx,y\n", name="rows.csv", says=("rows.csv",)),
     Source("zeros", sparse(50 << 20), says=("rows.jsonl:1",)),
-    Source("zeros json", sparse(50 << 20), name="rows.json", says=("rows.json",)),
+    Source("zeros json", sparse(12 << 20), name="rows.json", says=("rows.json",)),
     Source("pipe", fifo, says=("rows.jsonl",)),
     Source("pipe json", fifo, name="rows.json", says=("rows.json",)),
     Source("folder", folder, says=("rows.jsonl",)),
