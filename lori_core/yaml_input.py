@@ -232,11 +232,17 @@ def plain(values: Any, where: str, error: type[InputError] = ConfigError) -> Any
 
 class _Plain:
     def __init__(self, error: type[InputError]) -> None:
+        from ruamel.yaml.scalarbool import ScalarBoolean
+
+        #: What ruamel.yaml makes of `&name true`: an int.
+        self._anchored_bool = ScalarBoolean
         self._error = error
 
     def of(self, value: Any, where: str, key: str) -> Any:
         if value is None or isinstance(value, bool):
             return value
+        if isinstance(value, self._anchored_bool):
+            return bool(value)
         if isinstance(value, str):
             return self._text(value, where, key)
         if isinstance(value, int):

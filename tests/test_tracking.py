@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from lori_core.errors import InputError
 from lori_core.tracking import FileTracker, stage_tracker
 
 
@@ -35,3 +36,19 @@ def test_a_stage_writes_where_it_is_told_or_beside_the_workspaces_others(
     assert stage_tracker("train@math").path.parent == Path(".lori/rows/train@math")
     monkeypatch.setenv("LORI_ROWS", str(tmp_path / "here.jsonl"))
     assert stage_tracker("train@math").path == tmp_path / "here.jsonl"
+
+
+def test_what_was_reported_of_a_refused_stage_can_be_taken_back(tmp_path: Path) -> None:
+    (tmp_path / ".lori").mkdir()
+    tracker = FileTracker(tmp_path / ".lori" / "rows" / "train@math" / "1.jsonl")
+    assert list(tmp_path.rglob("*")) == [tmp_path / ".lori"]
+    tracker.start("train@math")
+    assert tracker.path.is_file()
+    tracker.forget()
+    assert list(tmp_path.rglob("*")) == [tmp_path / ".lori"]
+
+
+@pytest.mark.parametrize("name", ["", "..", "../x", "train@../x", "a/b", "a@b@c", "x" * 121, "a\n"])
+def test_a_name_that_is_no_stage_makes_no_file(name: str) -> None:
+    with pytest.raises(InputError, match="is no stage"):
+        stage_tracker(name)

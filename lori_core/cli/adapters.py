@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lori_core.cli import given
-from lori_core.errors import InputError
+from lori_core.errors import InputError, shown
 
 if TYPE_CHECKING:
     from lori_core.adapter import Adapter
@@ -227,12 +227,12 @@ def _say_unproved(adapters: dict[str, Adapter]) -> None:
 
 
 def _weights(text: str, count: int) -> list[float]:
-    try:
-        weights = [float(part) for part in text.split(",")]
-    except ValueError:
-        weights = [math.nan]
+    weights = [given.real(part) for part in text.split(",")]
     if not all(map(math.isfinite, weights)):
-        raise InputError(f"--weights: {text!r}; expected numbers, as in 0.4,0.4,0.2")
+        raise InputError(
+            f"--weights: {shown(text)}; expected numbers from {-given.MOST:,.0f} to "
+            f"{given.MOST:,.0f}, as in 0.4,0.4,0.2"
+        )
     if len(weights) not in (1, count):
         raise InputError(f"--weights: {len(weights)} weights for {count} adapters; give one or all")
     return weights * count if len(weights) == 1 else weights

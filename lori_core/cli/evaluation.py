@@ -102,8 +102,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     adapters = base.of(adapters)
     sets = {} if args.harness else _sets(args, params)
     tracker = stage_tracker("evaluate") if params_file.PARAMS.is_file() else NullTracker()
-    with output_folder.claim(args.out, kind, [*inputs, base.folder], force=args.force) as folder:
-        results = _score(args, params, adapters, sets, tracker, folder)
+    try:
+        inputs.append(base.folder)
+        with output_folder.claim(args.out, kind, inputs, force=args.force) as folder:
+            results = _score(args, params, adapters, sets, tracker, folder)
+    except InputError:
+        tracker.forget()
+        raise
     tracker.metrics(flat(results))
     tracker.artifact(args.out / "results.json")
     tracker.end()

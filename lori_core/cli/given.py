@@ -14,6 +14,9 @@ from lori_core.errors import shown
 
 #: The most bytes of a path, and of one of its parts.
 _LONGEST_PATH, _LONGEST_PART = 4095, 255
+_LONGEST_NUMBER = 40
+#: The most that a weight may be, either side of 0; also in `params.yaml`.
+MOST = 1e6
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
@@ -33,15 +36,19 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 
 def share(text: str) -> float:
     """Read a number above 0, up to 1."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if "_" in text or not 0 < number <= 1:
+    number = real(text)
+    if not 0 < number <= 1:
         raise argparse.ArgumentTypeError(
             f"{shown(text)}; allowed are numbers above 0, up to 1, as 0.7"
         )
     return number
+
+
+def real(text: str) -> float:
+    """Read a decimal number as people write one; NaN where it is none, or beyond a million."""
+    plain = re.fullmatch(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*", text)
+    number = float(text) if plain and len(text) <= _LONGEST_NUMBER else math.nan
+    return number if abs(number) <= MOST else math.nan
 
 
 def word(text: str) -> str:

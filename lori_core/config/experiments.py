@@ -139,4 +139,5 @@ class ExperimentsSection(Strict):
         for field in ("options", "methods", "merged_methods", "learning_rates", *weights):
             for name in getattr(self, field):
                 if name != DEFAULT:
-                    yield f"experiments.{field}", name
+                    keyed = isinstance(getattr(self, field), dict)
+                    yield f"experiments.{field}{f'.{name}' if keyed else ''}", name

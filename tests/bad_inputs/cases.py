@@ -32,7 +32,7 @@ class Case:
             put(project / name, content)
         line = lori.run(self.argv, project, watched=project.parent).refusal()
         for words in self.says:
-            assert words in line
+            assert words in line, line
 
 
 def put(path: Path, content: Content) -> None:

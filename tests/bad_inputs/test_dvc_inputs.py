@@ -99,3 +99,23 @@ def test_no_files_of_dvc(case: Case, lori: Commands, project: Path) -> None:
 @each(PINNED + LOCKED)
 def test_what_a_lineage_reads(case: Case, lori: Commands, project: Path) -> None:
     case.check(lori, project)
+
+
+HARNESS = [
+    Case(
+        f"harness-{name}",
+        [
+            *("evaluate", "--base", "random:llama", "--harness", "lm-eval", "--tasks", "mine"),
+            *("--include-path", "tasks"),
+        ],
+        {"tasks/mine.yaml": content},
+        ["tasks"],
+    )
+    for name, content in (TEXTS | PLACES).items()
+    if name in ("bomb-of-maps", "nul", "utf-16", "tag-python-object", "a-pipe", "8-GB-of-zeros")
+]
+
+
+@each(HARNESS)
+def test_tasks_of_the_harness(case: Case, lori: Commands, project: Path) -> None:
+    case.check(lori, project)
