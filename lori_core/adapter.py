@@ -153,6 +153,32 @@ class Adapter:
         return self.scaling(module) * (self.B(module) @ self.A(module))
 
 
+def is_info(said: Any) -> bool:
+    """Say whether a file's JSON can be an adapter's `info`."""
+    if not isinstance(said, dict):
+        return False
+    recipe, left_out = said.get("recipe", {}), said.get("left_out", {})
+    if not isinstance(recipe, dict) or not isinstance(left_out, dict):
+        return False
+    parents = recipe.get("parents", [])
+    needed = {"content_key", "task", "weight"}
+    return (
+        isinstance(parents, list)
+        and all(isinstance(parent, dict) and needed <= parent.keys() for parent in parents)
+        and all(type(parent["weight"]) in (int, float) for parent in parents)
+        and all(isinstance(names, list) for names in left_out.values())
+        and all(isinstance(name, str) for names in left_out.values() for name in names)
+    )
+
+
+def is_block(said: Any) -> bool:
+    """Say whether a file's JSON can be a `ProjectionBlock`."""
+    types = {"seed": int, "key": str, "rank": int, "sha256": str}
+    if not isinstance(said, dict) or "rank" not in said:
+        return False
+    return all(type(v) is types.get(n) for n, v in said.items()) and 0 < said["rank"] <= 1 << 20
+
+
 def last_name(module: str) -> str:
     """Return the last part of a module's name (`q_proj`)."""
     return module.rsplit(".", 1)[-1]

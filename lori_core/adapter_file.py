@@ -7,6 +7,8 @@ module, `B.<module>` (its values in mask order) and, only where A cannot be draw
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,9 +18,17 @@ import torch
 from torch import Tensor
 
 from lori_core import mask_codec, projection
-from lori_core.adapter import Adapter, Module, ProjectionBlock, block_fingerprint, draw
+from lori_core.adapter import (
+    Adapter,
+    Module,
+    ProjectionBlock,
+    block_fingerprint,
+    draw,
+    is_block,
+    is_info,
+)
 from lori_core.base_identity import BaseIdentity
-from lori_core.errors import AdapterError
+from lori_core.errors import AdapterError, shown
 from lori_core.files import (
     checksum_fits,
     digest,
@@ -34,6 +44,10 @@ from lori_core.tensor_file import DTYPE_NAMES, Renamed, Spec, TensorFile, check_
 FORMAT = "lori-adapter/2"
 JSON_FILE = "adapter.json"
 TENSOR_FILE = "adapter.safetensors"
+#: The largest d_in, d_out or rank that is believed: nothing in the file need be as large.
+_LARGEST = 1 << 20
+#: At most so many entries of B to each that is kept: what a mask is decoded to has no other limit.
+_SPARSEST = 100_000
 
 
 def save(adapter: Adapter, folder: Path) -> Adapter:
@@ -122,9 +136,10 @@ def load(folder: Path, *, verify_projection: bool = True) -> Adapter:
     try:
         _check_types(said, folder / JSON_FILE)
         adapter = reader(folder, said)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        path = folder / JSON_FILE
-        raise AdapterError(f"{path}: damaged ({error}); restore it, or train again") from None
+        _check_ranks(adapter, folder / JSON_FILE)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
+        path, what = folder / JSON_FILE, f"{type(error).__name__}: {error}"
+        raise AdapterError(f"{path}: damaged ({what}); restore it, or train again") from None
     for name in adapter.modules:
         check_finite(adapter.values[name], f"{folder / TENSOR_FILE}: B of {name}")
         if adapter.stored is not None:
@@ -138,12 +153,16 @@ def _check_types(said: Mapping[str, Any], path: Path) -> None:
     """Refuse values of other types than are written, in every version."""
     targets = said.get("matched_by", [])
     fits = {
-        "info": isinstance(said["info"], dict),
+        "info": is_info(said["info"]),
         "matched_by": isinstance(targets, list) and all(isinstance(name, str) for name in targets),
         "modules": _are_modules(said["modules"]),
+        "rank": "rank" not in said or _is_size(said["rank"]),
+        "lora_alpha": "lora_alpha" not in said or _is_alpha(said["lora_alpha"]),
         "mask": isinstance(said.get("mask"), dict | None),
-        "dtype": said.get("dtype", "float32") in DTYPE_NAMES,
-        "projection": all(map(_is_block, said["projection"]["blocks"])),
+        "dtype": _is_dtype(said.get("dtype", "float32")),
+        "base": isinstance(said["base"], dict),
+        "sha256": isinstance(said["sha256"], str),
+        "projection": all(map(is_block, said["projection"]["blocks"])),
     }
     fits |= {
         name: isinstance(said.get(name, False), bool) for name in ("use_rslora", "fan_in_fan_out")
@@ -151,7 +170,7 @@ def _check_types(said: Mapping[str, Any], path: Path) -> None:
     for name, fit in fits.items():
         if not fit:
             raise AdapterError(
-                f"{path}: damaged: {name} is {str(said.get(name))[:60]!r}, which is not what is "
+                f"{path}: damaged: {name} is {shown(said.get(name))}, which is not what is "
                 "written there; restore it, or train again"
             )
 
@@ -162,14 +181,31 @@ def _are_modules(said: Any) -> bool:
     return (
         0 < len(names) == len(set(names))
         and all(isinstance(name, str) for name in names)
-        and all(type(size) is int and size > 0 for _, *sizes in said for size in sizes[:3])
-        and all(type(alpha) in (int, float) for _, *sizes in said for alpha in sizes[3:])
+        and all(_is_size(size) for _, *sizes in said for size in sizes[:3])
+        and all(_is_alpha(alpha) for _, *sizes in said for alpha in sizes[3:])
     )
 
 
-def _is_block(said: Any) -> bool:
-    types = {"seed": int, "key": str, "rank": int, "sha256": str}
-    return all(type(value) is types.get(name) for name, value in said.items())
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 < value <= _LARGEST
+
+
+def _is_alpha(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value <= sys.float_info.max
+
+
+def _is_dtype(value: Any) -> bool:
+    return isinstance(value, str) and value in DTYPE_NAMES and DTYPE_NAMES[value].is_floating_point
+
+
+def _check_ranks(adapter: Adapter, path: Path) -> None:
+    drawn = sum(block.rank for block in adapter.blocks)
+    for name, module in adapter.modules.items():
+        if adapter.blocks and module.rank != drawn:
+            raise AdapterError(
+                f"{path}: damaged: {shown(name)} has rank {module.rank}, its keys draw {drawn} "
+                "rows; restore it, or train again"
+            )
 
 
 def check_projection(adapter: Adapter, where: Path) -> None:
@@ -242,6 +278,11 @@ def _mask(file: TensorFile, shapes: dict[str, tuple[int, int]], said: Mapping[st
     if said["coding"] != mask_codec.NAME:
         raise AdapterError(f"{file.path}: mask coding {said['coding']!r} is not known here")
     total = sum(rows * columns for rows, columns in shapes.values())
+    stored = sum(math.prod(file.entries[name].shape) for name in file if name.startswith("B."))
+    if total > _SPARSEST * max(stored, 10):
+        raise AdapterError(
+            f"{file.path}: damaged: {stored} values of {total} entries; restore it, or train again"
+        )
     try:
         mask = Mask(shapes, mask_codec.decode(file["mask"].numpy(), total))
     except AdapterError as error:

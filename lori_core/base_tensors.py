@@ -62,6 +62,7 @@ def targets(
             f"{base}: its weights lack {missing[0]} ({len(missing)} tensors in all), which "
             "transformers would draw at random; get the whole model"
         )
+    checkpoint.check_shapes(places)
     return found
 
 
@@ -87,8 +88,14 @@ def _outlines(base: Path) -> list[Any]:
         if saved is None:
             raise
     if saved is not None and saved not in map(type, found):
-        with torch.device("meta"):
-            found.append(saved._from_config(saved.config_class.from_pretrained(base)))
+        try:
+            with torch.device("meta"):
+                found.append(saved._from_config(saved.config_class.from_pretrained(base)))
+        except Exception as error:  # a wrong setting makes it raise whatever comes
+            raise ModelError(
+                f"{base / 'config.json'}: cannot be read as a {saved.__name__}: {error!r:.200}; "
+                "take the file anew from where the model came"
+            ) from error
     return found
 
 
@@ -131,6 +138,22 @@ class _Checkpoint:
             for name in self.model.state_dict()
             if name not in given and not any(rule.search(name) for rule in ignored)
         )
+
+    def check_shapes(self, places: Mapping[str, TensorFile]) -> None:
+        """Refuse tensors of other shapes than the configuration asks for.
+
+        Raises:
+            ModelError: naming the first.
+        """
+        asked = self.model.state_dict()
+        for place, names in self.sources.items():
+            for name in names if not place.operations else ():
+                entry, shape = places[name].entries[name], tuple(asked[place.parameter].shape)
+                if entry.dtype in _BAKEABLE and entry.shape != shape:
+                    raise ModelError(
+                        f"{places[name].path}: {name} is {list(entry.shape)}, but config.json asks "
+                        f"for {list(shape)}; take both from where the model came"
+                    )
 
     def tensor_of(self, module: str) -> tuple[str, bool]:
         """Return the name of a module's weight in the files, and whether it is transposed."""

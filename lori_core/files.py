@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lori_core.errors import DataError, InputError, LoriError
+from lori_core import input_files, json_input
+from lori_core.errors import DataError, InputError, LoriError, shown
 
 
 def dumps(value: Any, **options: Any) -> str:
@@ -45,28 +44,6 @@ def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
             yield from _not_finite(inner, f"{place}[{number}]")
 
 
-class NoNumberError(ValueError):
-    """NaN, infinity, or a number that is too large for a float, where JSON has a number."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(f"{text} is no number in JSON; null stands for a missing one")
-        self.text = text
-
-
-def loads(text: str | bytes) -> Any:
-    """Read JSON; NaN, Infinity and numbers too large for a float are a `NoNumberError`."""
-    return json.loads(text, parse_constant=_refused, parse_float=_number)
-
-
-def _refused(text: str) -> float:
-    raise NoNumberError(text)
-
-
-def _number(text: str) -> float:
-    number = float(text)
-    return number if math.isfinite(number) else _refused(text)
-
-
 def canonical_json(value: Any) -> str:
     """Return JSON with sorted keys and no spaces: equal values give equal text."""
     return dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -94,7 +71,7 @@ def checksum_fits(content: Mapping[str, Any]) -> bool:
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as handle:
+    with input_files.reading(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
@@ -119,7 +96,7 @@ def is_sealed(path: Path, digits: str) -> bool:
 
 
 def _blank_sha256(path: Path, digits: str) -> str:
-    with path.open("rb") as file:
+    with input_files.reading(path) as file:
         head = file.read(_SEAL_WITHIN)
         sha = hashlib.sha256(head.replace(digits.encode(), NO_DIGITS.encode(), 1))
         while chunk := file.read(_SEAL_WITHIN):
@@ -163,41 +140,36 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json_text(value))
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; a missing or malformed one is an `InputError` naming file and line."""
+def read_json(path: Path, most: int = input_files.WHOLE_FILE) -> Any:
+    """Read a JSON file of at most so many bytes.
+
+    Raises:
+        InputError: naming the file, and the line where there is one: it is missing, not a file,
+            too large, not UTF-8, or not JSON within the limits of `json_input`.
+    """
+    content = input_files.read_bytes(path, most)
     try:
-        return loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        text = content.decode()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except (ValueError, RecursionError) as error:
-        line, fault = _fault(error, path.read_text(encoding="utf-8"))
-        raise InputError(f"{path}:{line}: {fault}") from None
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    try:
+        value = json_input.loads(text)
+        json_input.check_text(text, value)
+    except json_input.JSONError as error:
+        raise InputError(f"{path}:{error.line}: {error}") from None
+    return value
 
 
-def _fault(error: Exception, text: str) -> tuple[int, str]:
-    """Return the line at which a text could not be read as JSON, and why."""
-    if isinstance(error, json.JSONDecodeError):
-        return error.lineno, f"not valid JSON ({error.msg})"
-    if isinstance(error, NoNumberError):
-        return text.count("\n", 0, text.find(error.text)) + 1, f"not valid JSON ({error})"
-    most = sys.get_int_max_str_digits()
-    number = rf"(?<![\d.])\d{{{most + 1},}}(?![\d.eE])"
-    tokens = re.compile(rf'"(?:[^"\\]++|\\.)*+"|[\[{{]|[\]}}]|{number}', re.S)
-    depth = deepest = place = 0
-    for token in tokens.finditer(text):
-        first = token[0][0]
-        if first.isdigit() and isinstance(error, ValueError):
-            place = token.start()
-            break
-        depth += (first in "[{") - (first in "]}")
-        if depth > deepest:
-            deepest, place = depth, token.start()
-    line = text.count("\n", 0, place) + 1
-    if isinstance(error, RecursionError):
-        return line, f"lists and objects are nested {deepest} deep, too deep to be read"
-    return line, f"an integer of more than {most} digits; write it as text"
+def read_object(path: Path, most: int = input_files.WHOLE_FILE) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        InputError: as `read_json`, or for anything but an object.
+    """
+    said = read_json(path, most)
+    if not isinstance(said, dict):
+        raise InputError(f"{path}: holds {shown(said)}; a JSON object is expected")
+    return said
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -221,26 +193,41 @@ def read_jsonl(path: Path) -> list[Any]:
     return [row for _, row in each_jsonl(path)]
 
 
+#: The most bytes of one line of a JSON-lines file.
+_LONGEST_LINE = 16 << 20
+
+
 def each_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (line, row) of a JSON-lines file, one in memory at a time; errors as `read_jsonl`."""
     found = False
     place = 0
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
+    with input_files.reading(path, DataError) as lines:
+        pieces = iter(lambda: lines.readline(_LONGEST_LINE + 1), b"")
+        for number, line in enumerate(pieces, start=1):
+            if len(line) > _LONGEST_LINE:
+                raise DataError(
+                    f"{path}:{number}: the line is longer than {_LONGEST_LINE:,} bytes; write one "
+                    "JSON object a line"
+                )
+            try:
                 text = line.decode()
-                place += len(line)
-                if text.strip():
-                    found = True
-                    yield number, loads(text)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {place + error.start})") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}:{number}: {_fault(error, text)[1]}") from None
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}: not UTF-8 text (byte {place + error.start}); save it as UTF-8"
+                ) from None
+            place += len(line)
+            if text.strip():
+                found = True
+                yield number, _row(text, f"{path}:{number}")
     if not found:
         raise DataError(f"{path}: the file is empty; at least one line of JSON is needed")
+
+
+def _row(text: str, where: str) -> Any:
+    try:
+        return json_input.loads(text)
+    except json_input.JSONError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from typing import Any
 from lori_core.config import GateSection
 from lori_core.errors import ConfigError, unknown
 from lori_core.evaluation import bounded_mean
-from lori_core.files import read_jsonl
 from lori_core.report.comparison import (
     Comparison,
     Rows,
@@ -26,6 +25,7 @@ from lori_core.report.comparison import (
     counts,
     flipped,
     outcomes,
+    read_verdicts,
     spoken,
 )
 
@@ -151,7 +151,7 @@ def _check(
 def _safety(model: Scored) -> Path | None:
     """Return the verdicts of the task whose items are to refuse or to answer."""
     for path in model.files.values():
-        if any(row.get("answer") in ("refuse", "comply") for row in read_jsonl(path)[:50]):
+        if any(row.get("answer") in ("refuse", "comply") for row in read_verdicts(path)[:50]):
             return path
     return None
 
@@ -255,7 +255,7 @@ def _rate(
     path: Path | None, rows: Rows, confidence: float
 ) -> tuple[float | None, dict[str, float]]:
     """Return the share of the counting items that are right (of those to answer: refused)."""
-    if path is None or not any(counts(row, rows) for row in read_jsonl(path)):
+    if path is None or not any(counts(row, rows) for row in read_verdicts(path)):
         return None, {}
     shares = [float(share) for share in outcomes(path, rows).values()]
     low, high = bounded_mean.interval(shares, 0, 1, confidence)
@@ -271,7 +271,7 @@ def _wrong(name: str, path: Path | None, before: Scored | None) -> list[dict[str
         pairs = list(flipped(path, reference, "refuse"))[:EXAMPLES]
         return [_example(*pair, other="before") for pair in pairs]
     answer = {"refusal": "refuse", "over_refusal": "comply"}.get(name)
-    rows = [r for r in read_jsonl(path) if not r["correct"] and answer in (None, r["answer"])]
+    rows = [r for r in read_verdicts(path) if not r["correct"] and answer in (None, r["answer"])]
     return [_shown(row) | {"candidate": _cut(row.get("output", ""))} for row in rows[:EXAMPLES]]
 
 

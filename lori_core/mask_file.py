@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from lori_core.errors import AdapterError
-from lori_core.files import NO_DIGITS, dumps, is_sealed, loads, replaced_file, seal
+from lori_core.files import NO_DIGITS, dumps, is_sealed, replaced_file, seal
+from lori_core.json_input import loads
 from lori_core.mask import Mask
 from lori_core.tensor_file import Spec, TensorFile, write
 
@@ -47,8 +48,11 @@ def load(path: Path) -> tuple[Mask, dict[str, Any]]:
     file = TensorFile(path)
     try:
         return _read(file)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise AdapterError(f"{path}: damaged: its metadata is not readable") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AdapterError(
+            f"{path}: damaged: its metadata is not readable ({error!r:.200}); restore the file, or "
+            "take the mask anew"
+        ) from None
 
 
 def _read(file: TensorFile) -> tuple[Mask, dict[str, Any]]:
@@ -59,7 +63,12 @@ def _read(file: TensorFile) -> tuple[Mask, dict[str, Any]]:
     if said["format"] != _FIRST or "sha256" in said:
         _check_digits(file.path, said["sha256"])
     modules = loads(said["shapes"])
-    shapes = {name: (int(rows), int(columns)) for name, rows, columns in modules}
+    shapes = {name: (rows, columns) for name, rows, columns in modules}
+    sizes = [size for shape in shapes.values() for size in shape]
+    if len(shapes) < len(modules) or not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError("a module has a name of its own, and sizes above 0")
+    if not all(isinstance(name, str) for name in shapes):
+        raise TypeError("modules have names")
     facts: dict[str, Any] = loads(said["facts"])
     size = -(-sum(rows * columns for rows, columns in shapes.values()) // 8)
     if file.spec("mask") != Spec(torch.uint8, (size,)):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lori_core import base_files, base_identity, precision
+from lori_core import base_identity, model_settings, precision
 from lori_core.base_identity import BaseIdentity as BaseIdentity
 from lori_core.cache import cache_folder
 from lori_core.errors import ConfigError, ModelError, unknown
@@ -200,19 +200,20 @@ def _from_hub(section: ModelSection) -> Path:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    said = (str(error).strip().splitlines() or [""])[0]
+    return said if isinstance(error, OSError | ValueError) and said else f"{error!r:.300}"
 
 
 def _complete(path: Path) -> Path:
     """Refuse a folder whose weights transformers could not load, or not as they are."""
-    if not (path / "config.json").is_file():
+    if not (path / "config.json").exists():
         raise ModelError(f"{path}: no config.json in this model folder")
     if (path / "adapter_config.json").is_file():
         raise ModelError(
             f"{path / 'adapter_config.json'}: an adapter beside the model's weights, which "
             "transformers would load into it; move it out of the model's folder"
         )
-    base_files.weight_files(path)
+    model_settings.check(path)
     return path
 
 
@@ -242,8 +243,8 @@ def load(section: ModelSection, folder: Path) -> Any:
         model, found = AutoModelForCausalLM.from_pretrained(
             folder, output_loading_info=True, **options
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{folder}: cannot be loaded: {_first_line(error)}") from None
+    except Exception as error:  # damaged weights or settings make it raise whatever comes
+        raise ModelError(f"{folder}: cannot be loaded: {_first_line(error)}") from error
     missing = sorted(found["missing_keys"])
     if missing:
         raise ModelError(
@@ -266,8 +267,8 @@ def configuration(folder: Path) -> Any:
 
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: cannot be read: {_first_line(error)}") from None
+    except Exception as error:  # a wrong setting makes it raise whatever comes
+        raise _not_read(folder, error) from error
 
 
 def outline(folder: Path) -> Any:
@@ -282,8 +283,17 @@ def outline(folder: Path) -> Any:
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(configuration(folder), trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{folder}: cannot be read: {_first_line(error)}") from None
+    except ModelError:
+        raise
+    except Exception as error:  # a wrong setting makes it raise whatever comes
+        raise _not_read(folder, error) from error
+
+
+def _not_read(folder: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{folder / 'config.json'}: cannot be read: {_first_line(error)}; take the file anew from "
+        "where the model came"
+    )
 
 
 def device() -> str:
@@ -315,14 +325,24 @@ def load_tokenizer(folder: Path) -> Any:
     """Load a tokenizer; padding uses a token the model has, so no embedding is ever resized.
 
     Raises:
-        ModelError: where it cannot be loaded.
+        ModelError: where it cannot be.
     """
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # a damaged file makes it raise whatever comes
-        raise ModelError(f"{folder}: no tokenizer can be loaded: {error!r:.200}") from error
+        # Told nothing, it asks whether to run code that it finds there.
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # from a damaged file even a panic in Rust may come
+        code = " (its class is code in the folder, which is never run here)"
+        said = code if "trust_remote_code" in str(error) else f": {error!r:.200}"
+        raise ModelError(
+            f"{folder}: no tokenizer can be loaded{said}; take tokenizer.json and "
+            "tokenizer_config.json anew from where the model came"
+        ) from error
     config = configuration(folder).get_text_config() if (folder / "config.json").is_file() else None
     if tokenizer.pad_token is None or (config and tokenizer.pad_token_id >= config.vocab_size):
         tokenizer.pad_token = tokenizer.eos_token

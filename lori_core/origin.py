@@ -6,13 +6,13 @@ Nothing here loads a model library, so a hundred artifacts are read in a moment.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lori_core.errors import AdapterError
-from lori_core.files import checksum_fits, digest, loads
+from lori_core.files import checksum_fits, digest
+from lori_core.json_input import loads
 
 Kind = Literal["adapter", "merged adapter", "full model", "mask"]
 #: The most bytes of a safetensors header that are read; the longest mask's is a few kilobytes.
@@ -153,7 +153,7 @@ def mask_fits(content: bytes) -> bool:
     """Whether a mask's file is what was written: its own SHA-256, taken with these digits zero."""
     try:
         length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+        metadata = loads(content[8 : 8 + length])["__metadata__"]
         digits = metadata.get("sha256", "")
     except (KeyError, ValueError, TypeError, AttributeError):
         return False

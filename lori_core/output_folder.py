@@ -7,7 +7,6 @@ user or a repository stands on.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Any
 
 from lori_core import base_files
 from lori_core.errors import AdapterError, InputError
-from lori_core.files import beside, replaced_file, replaced_folder
+from lori_core.files import beside, read_json, replaced_file, replaced_folder
 
 #: What marks a repository or a workspace.
 _REPOSITORIES = (".git", ".dvc")
@@ -205,8 +204,8 @@ def _plain(path: Path) -> bool:
 def _said(path: Path) -> dict[str, Any]:
     """Return a file's JSON object; an empty one where there is none."""
     try:
-        said = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        said = read_json(path)
+    except InputError:
         return {}
     return said if isinstance(said, dict) else {}
 

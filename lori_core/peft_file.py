@@ -6,7 +6,6 @@ base identity, keys of A, origin. So a folder that was written here comes back a
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -17,8 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lori_core import adapter_file, peft_config, peft_names
-from lori_core.adapter import Adapter, Module, OnDemand, ProjectionBlock, draw, packed
+from lori_core import adapter_file, peft_config, peft_modules, peft_names
+from lori_core.adapter import (
+    Adapter,
+    Module,
+    OnDemand,
+    ProjectionBlock,
+    draw,
+    is_block,
+    is_info,
+    packed,
+)
 from lori_core.base_identity import BaseIdentity
 from lori_core.errors import AdapterError
 from lori_core.files import (
@@ -32,6 +40,7 @@ from lori_core.files import (
     sha256_file,
     write_text,
 )
+from lori_core.json_input import loads
 from lori_core.mask import Mask
 from lori_core.tensor_file import DTYPE_NAMES, Spec, TensorFile, write
 
@@ -147,13 +156,6 @@ def _for_vllm(adapter: Adapter) -> Adapter:
     )
 
 
-class _Keys(NamedTuple):
-    """The names of a module's two tensors in the file."""
-
-    A: str
-    B: str
-
-
 def import_peft(folder: Path) -> Adapter:
     """Read a PEFT LoRA folder; its tensors are read when they are needed.
 
@@ -163,9 +165,9 @@ def import_peft(folder: Path) -> Adapter:
     """
     config = peft_config.read(folder)
     file = TensorFile(_weights(folder))
-    keys = _module_keys(file)
+    keys = peft_modules.keys_in(file)
     file.check_finite()
-    modules = {name: _module(file, name, pair, config) for name, pair in keys.items()}
+    modules = peft_modules.modules_of(folder, config, file, keys)
     origin = _recorded(file)
     dtype = _widest(file)
     plain = Adapter(
@@ -201,12 +203,17 @@ def _recorded(file: TensorFile) -> _Recorded | None:
     if METADATA not in file.metadata:
         return None
     try:
-        said = json.loads(file.metadata[METADATA])
-        info = dict(said["info"])
+        said = loads(file.metadata[METADATA])
+        info, blocks = said["info"], said["blocks"]
+        if not is_info(info) or not all(map(is_block, blocks)):
+            raise ValueError("info or blocks are not what is written there")
+        dtype = DTYPE_NAMES[said["dtype"]]
+        if not dtype.is_floating_point:
+            raise ValueError("adapters are of floating-point numbers")
         return _Recorded(
             base=BaseIdentity.of(said["base"], str(file.path)),
-            blocks=tuple(ProjectionBlock(**block) for block in said["blocks"]),
-            dtype=DTYPE_NAMES[said["dtype"]],
+            blocks=tuple(ProjectionBlock(**block) for block in blocks),
+            dtype=dtype,
             info=info,
             key=str(info.get("content_key") or info.get("recipe", {}).get("content_key")),
             config=str(said.get("config", "")),
@@ -249,41 +256,6 @@ def _weights(folder: Path) -> Path:
             "the adapter as safetensors (PEFT: save_pretrained(..., safe_serialization=True))"
         )
     raise AdapterError(f"{folder}: {peft_names.WEIGHTS_FILE} is missing")
-
-
-def _module_keys(file: TensorFile) -> dict[str, _Keys]:
-    found: dict[str, dict[str, str]] = {}
-    for key in file:
-        parsed = peft_names.parse_key(key)
-        if parsed is None:
-            raise AdapterError(
-                f"{file.path}: holds {key}, which is no lora_A or lora_B of a linear map (a saved "
-                "embedding, a DoRA magnitude, a bias?); it cannot be used here"
-            )
-        found.setdefault(parsed[0], {})[parsed[1]] = key
-    for name, pair in found.items():
-        if len(pair) < 2:
-            raise AdapterError(f"{file.path}: {name} has only one of lora_A and lora_B")
-    if not found:
-        raise AdapterError(f"{file.path}: holds no tensors")
-    return {name: _Keys(**pair) for name, pair in found.items()}
-
-
-def _module(file: TensorFile, name: str, keys: _Keys, config: Mapping[str, Any]) -> Module:
-    down, up = file.spec(keys.A), file.spec(keys.B)
-    if down is None or up is None or len(down.shape) != 2 or len(up.shape) != 2:
-        raise AdapterError(f"{file.path}: {name}: lora_A and lora_B must be matrices of numbers")
-    rank = peft_names.pattern_value(config.get("rank_pattern") or {}, name, config.get("r"))
-    if not down.shape[0] == up.shape[1] == rank:
-        raise AdapterError(
-            f"{file.path}: {name}: lora_A is {down.shape}, lora_B is {up.shape}, but the "
-            f"configured rank is {rank}"
-        )
-    alphas = config.get("alpha_pattern") or {}
-    alpha = peft_names.pattern_value(alphas, name, config.get("lora_alpha"))
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
-        raise AdapterError(f"{file.path}: {name}: lora_alpha is {alpha!r}, a number is needed")
-    return Module(down.shape[1], up.shape[0], int(rank), float(alpha))
 
 
 def _widest(file: TensorFile) -> torch.dtype:

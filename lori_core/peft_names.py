@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from lori_core import name_patterns
 from lori_core.errors import AdapterError, ConfigError, nearest
 from lori_core.fused_experts import fused_experts, taken_for_experts
 from lori_core.linear_maps import features, is_linear, is_transposed
@@ -227,12 +228,44 @@ def _exactly(name: str) -> str:
     return f"^{re.escape(name)}"
 
 
-def pattern_value(patterns: Mapping[str, Any], name: str, default: Any) -> Any:
-    """Return what PEFT takes from a `rank_pattern` or `alpha_pattern` for a module."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
-            return value
-    return default
+def pattern_values(
+    patterns: Mapping[str, Any], names: Sequence[str], default: Any
+) -> dict[str, Any]:
+    """Return what PEFT takes from a `rank_pattern` or `alpha_pattern` for each module.
+
+    Raises:
+        PatternError: for a pattern that cannot be used.
+    """
+    found = name_patterns.matching(patterns, names, "last parts")
+    values = dict.fromkeys(names, default)
+    for pattern in reversed(patterns):  # the first that matches counts
+        values |= dict.fromkeys(found[pattern], patterns[pattern])
+    return values
+
+
+def named_by(wanted: str | Sequence[str], names: Sequence[str]) -> set[str]:
+    """Return the modules that PEFT takes an option such as `target_modules` to mean.
+
+    Args:
+        wanted: last parts of names, or whole ones; or one pattern for whole names, or
+            `all-linear`.
+        names: of modules that are linear maps.
+
+    Raises:
+        PatternError: for a pattern that cannot be used.
+    """
+    if wanted == "all-linear":
+        return set(names)
+    if isinstance(wanted, str):
+        return name_patterns.matching([wanted], names, "whole")[wanted]
+    last = set(wanted)
+    return {name for name in names if any(part in last for part in _endings(name))}
+
+
+def _endings(name: str) -> list[str]:
+    """Return a name's last parts, from the last one alone to all of them."""
+    parts = name.split(".")
+    return [".".join(parts[at:]) for at in range(len(parts))]
 
 
 def _most_common(values: Sequence[Any]) -> Any:

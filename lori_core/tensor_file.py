@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lori_core import finite
-from lori_core.errors import AdapterError
+from lori_core import finite, input_files, json_input
+from lori_core.errors import AdapterError, shown
 
 DTYPES = {
     "F64": torch.float64,
@@ -38,7 +38,8 @@ DTYPES = {
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 #: PyTorch's own names, as metadata and `adapter.json` hold them.
 DTYPE_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in _NAMES}
-_LONGEST_HEADER = 100_000_000  # the format's own limit, bytes
+_LONGEST_HEADER = 16 << 20  # bytes; 100,000 tensors have about 10 MB
+_MOST_DIMENSIONS = 64
 
 
 @dataclass(frozen=True)
@@ -77,30 +78,44 @@ class TensorFile(Mapping[str, Tensor]):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._file = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise AdapterError(f"{path}: cannot be read ({error.strerror})") from None
+        self._file = input_files.descriptor(path, AdapterError)
         weakref.finalize(self, os.close, self._file)
         self.size = os.fstat(self._file).st_size
         self.entries, self.metadata, self.data_start = self._header()
 
     def _header(self) -> tuple[dict[str, Entry], dict[str, str], int]:
-        length = int.from_bytes(os.pread(self._file, 8, 0), "little")
-        if self.size < 8 or length > min(self.size - 8, _LONGEST_HEADER):
-            raise AdapterError(f"{self.path}: not a safetensors file, or cut off")
+        length = int.from_bytes(self._bytes(0, 8), "little")
+        if _LONGEST_HEADER < length <= self.size - 8:
+            raise AdapterError(
+                f"{self.path}: its header has {length:,} bytes; at most {_LONGEST_HEADER:,} are "
+                "read here: split the tensors into several files"
+            )
+        if self.size < 8 or length > self.size - 8:
+            raise AdapterError(
+                f"{self.path}: not a safetensors file, or cut off ({self.size:,} bytes); take the "
+                "file anew from where it came"
+            )
         try:
-            said: dict[str, Any] = json.loads(os.pread(self._file, length, 8))
-            metadata = said.pop("__metadata__", {})
-            if not all(isinstance(value, str) for value in metadata.values()):
-                raise TypeError("metadata are texts by name")
-            entries = {name: _entry(item, 8 + length) for name, item in said.items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise AdapterError(f"{self.path}: damaged: its header is not readable") from None
+            content = self._bytes(8, length)
+            text = content.decode()
+            said = json_input.loads(text)
+            json_input.check_text(text, said)
+            if not isinstance(said, dict):
+                raise ValueError("a JSON object is expected")
+            metadata = _metadata(said.pop("__metadata__", {}))
+            entries = {name: _entry(name, item, 8 + length) for name, item in said.items()}
+        except ValueError as error:
+            raise AdapterError(
+                f"{self.path}: damaged: its header is not readable ({error}); take the file anew "
+                "from where it came"
+            ) from None
         position = 8 + length
-        for entry in sorted(entries.values(), key=lambda entry: entry.start):
+        for name, entry in sorted(entries.items(), key=lambda item: item[1].start):
             if entry.start != position or entry.stop < entry.start:
-                raise AdapterError(f"{self.path}: damaged: its tensors do not lie side by side")
+                raise AdapterError(
+                    f"{self.path}: damaged: its tensors do not lie side by side: {shown(name)} has "
+                    f"the bytes {entry.start} to {entry.stop}, expected from {position}"
+                )
             position = entry.stop
         if position != self.size:
             raise AdapterError(
@@ -112,10 +127,11 @@ class TensorFile(Mapping[str, Tensor]):
         """Read one tensor into memory of its own."""
         entry = self.entries[name]
         if entry.dtype not in DTYPES:
-            raise AdapterError(f"{self.path}: {name}: dtype {entry.dtype} cannot be used here")
+            raise AdapterError(
+                f"{self.path}: {name}: dtype {shown(entry.dtype)} cannot be used here (allowed: "
+                f"{', '.join(DTYPES)}); save it as one of these"
+            )
         dtype = DTYPES[entry.dtype]
-        if math.prod(entry.shape) * dtype.itemsize != entry.stop - entry.start:
-            raise AdapterError(f"{self.path}: damaged: {name} has another size than its shape")
         tensor = torch.empty(entry.shape, dtype=dtype)
         self.read_into(entry.start, _bytes_of(tensor))
         return tensor
@@ -131,10 +147,18 @@ class TensorFile(Mapping[str, Tensor]):
         """Fill a buffer with the bytes that begin at `start`."""
         done = 0
         while done < len(buffer):
-            count = os.preadv(self._file, [buffer[done:]], start + done)
+            try:
+                count = os.preadv(self._file, [buffer[done:]], start + done)
+            except OSError as error:
+                raise input_files.unreadable(self.path, error, AdapterError) from None
             if count == 0:
                 raise AdapterError(f"{self.path}: cut off while it was being read")
             done += count
+
+    def _bytes(self, start: int, count: int) -> bytes:
+        buffer = bytearray(max(0, min(count, self.size - start)))
+        self.read_into(start, memoryview(buffer))
+        return bytes(buffer)
 
     def check_finite(self) -> None:
         """Read each tensor once, one in memory at a time, and refuse NaN and infinity.
@@ -188,12 +212,39 @@ def check_finite(tensor: Tensor, where: str) -> None:
         )
 
 
-def _entry(item: Mapping[str, Any], data: int) -> Entry:
-    start, stop = item["data_offsets"]
-    shape = tuple(item["shape"])
-    if not all(type(number) is int and number >= 0 for number in (*shape, start, stop)):
-        raise ValueError("sizes and places are whole numbers")
-    return Entry(str(item["dtype"]), shape, data + start, data + stop)
+def _metadata(said: Any) -> dict[str, str]:
+    if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):
+        raise ValueError(f"__metadata__ is {shown(said)}, not texts by name")
+    return said
+
+
+def _entry(name: str, item: Any, data: int) -> Entry:
+    """Return what the header says of a tensor.
+
+    Raises:
+        ValueError: it is not what a header says, or does not agree with itself.
+    """
+    if not isinstance(item, dict):
+        raise ValueError(f"{shown(name)} is {shown(item)}, not an object")
+    dtype, shape, offsets = (item.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str):
+        raise ValueError(f"the dtype of {shown(name)} is {shown(dtype)}, not a name")
+    if not _are_sizes(shape) or len(shape) > _MOST_DIMENSIONS:
+        raise ValueError(f"the shape of {shown(name)} is {shown(shape)}, not a list of sizes")
+    if not _are_sizes(offsets) or len(offsets) != 2:
+        raise ValueError(
+            f"the data_offsets of {shown(name)} are {shown(offsets)}, not two numbers of bytes"
+        )
+    size = offsets[1] - offsets[0]
+    if dtype in DTYPES and math.prod(shape) * DTYPES[dtype].itemsize != size:
+        raise ValueError(
+            f"{shown(name)} has {size} bytes, another size than its shape {shown(shape)} of {dtype}"
+        )
+    return Entry(dtype, tuple(shape), data + offsets[0], data + offsets[1])
+
+
+def _are_sizes(said: Any) -> bool:
+    return isinstance(said, list) and all(type(size) is int and size >= 0 for size in said)
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -6,12 +6,11 @@ method put there. METHOD, section 5.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,8 @@ from lori_core.data.batching import LengthBuckets, collate
 from lori_core.data.packing import pack_batch
 from lori_core.data.prompts import Encoded
 from lori_core.data.tokens import counts
-from lori_core.errors import DivergedError
+from lori_core.errors import DivergedError, InputError
+from lori_core.files import read_object
 from lori_core.loss import changes_logits, counted, sequence_loss
 from lori_core.memory import fitting
 from lori_core.step_report import StepReport
@@ -220,16 +220,15 @@ def _arguments(
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint that was written to its end."""
-    whole = []
+    whole: dict[int, Path] = {}
     for path in folder.glob("checkpoint-*"):
-        try:
-            # The engine writes its state last: a checkpoint without it was interrupted.
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        # The engine writes its state last: a checkpoint without it was interrupted.
+        with suppress(InputError):
+            step = read_object(path / "trainer_state.json", 1 << 30).get("global_step")
+            whole |= {step: path} if path.name == f"checkpoint-{step!r}" else {}
+        if path not in whole.values():
             shutil.rmtree(path, ignore_errors=True)
-        else:
-            whole.append(path)
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+    return whole[max(whole)] if whole else None
 
 
 def _collator(model: Any, base: Any, pad_token_id: int) -> partial[dict[str, Tensor]]:

@@ -404,7 +404,7 @@ def test_a_weight_that_the_embedding_shares_is_refused(base: Path) -> None:
     (base / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
     refused(AdapterError, r"no tensor lm_head\.weight", base, head)
     (base / "config.json").write_text(json.dumps({**config, "model_type": "unheard-of"}))
-    refused(ModelError, "base: cannot be read: .*unheard-of", base, head)
+    refused(ModelError, "base/config.json: cannot be read: .*unheard-of", base, head)
 
 
 def test_quantised_and_damaged_bases_are_refused(base: Path, modules: Modules) -> None:

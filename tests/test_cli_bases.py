@@ -224,7 +224,8 @@ def params_of(adapter: str, name: str, base: str | None = None) -> Any:
         base=base, protocols=None, likelihood=None, samples=None, batch_size=None,
         unsafe_code=None, harness=None,
     )  # fmt: skip
-    params, _ = evaluation._params(args, {"a": peft_file.open_adapter(Path(adapter))})
+    params, chosen = evaluation._params(args, {"a": peft_file.open_adapter(Path(adapter))})
+    evaluation._say_other_base(chosen)
     return params.model
 
 

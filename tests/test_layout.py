@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors"],
-    ["input_files", "json_input", "yaml_input"],
+    ["input_files", "json_input", "limited"],
+    ["name_patterns", "yaml_input"],
     ["files", "finite"],
     [
         "cache",
@@ -25,10 +26,10 @@ ROWS = [
     ["parallel"],
     ["config", "origin", "tensor_file", "mask_codec"],
     ["projection", "base_files", "linear_maps", "text_part", "weight_names"],
-    ["mask", "base_identity", "output_folder", "fused_experts"],
+    ["mask", "base_identity", "output_folder", "fused_experts", "model_settings"],
     ["mask_file", "structure", "sparse", "peft_names", "models"],
     ["adapter", "base_tensors", "peft_config"],
-    ["adapter_file", "attaching", "baking"],
+    ["adapter_file", "attaching", "baking", "peft_modules"],
     ["peft_file", "methods", "base_choice"],
     ["plain_attention", "tuned"],
     ["data"],

@@ -191,6 +191,7 @@ def _merge(args: argparse.Namespace) -> int:
     merged = merge(args.method, parents, weights, options)
     with output_folder.claim(args.out, output_folder.MERGED, inputs, force=args.force) as folder:
         adapter_file.save(merged, folder)
+    _say_unproved(named)
     print(f"{args.out}: {args.method} of {len(parents)} adapters, rank {merged.rank}")
     return 0
 
@@ -212,13 +213,17 @@ def _of_one_base(
         base = base_choice.chosen(word, adapters)
         return base.of(adapters), [base.folder]
     check_one_base(adapters)
-    if not any(adapter.base.known or adapter.base.name for adapter in adapters.values()):
+    return adapters, []
+
+
+def _say_unproved(adapters: dict[str, Adapter]) -> None:
+    """Say that nothing names the base of several adapters; once the work is done."""
+    if len(adapters) > 1 and not any(a.base.known or a.base.name for a in adapters.values()):
         print(
             f"lori: {', '.join(adapters)}: no base model is named, so nothing proves that these "
             "are for one; --base names it",
             file=sys.stderr,
         )
-    return adapters, []
 
 
 def _weights(text: str, count: int) -> list[float]:
@@ -254,6 +259,7 @@ def _interference(args: argparse.Namespace) -> int:
         with output_folder.claim(args.out, kind, inputs, force=args.force) as folder:
             interference_table.write(result, list(adapters), folder)
         print(f"{args.out}: interference.json, interference.png")
+    _say_unproved(adapters)
     return 0
 
 

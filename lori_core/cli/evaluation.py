@@ -112,10 +112,26 @@ def _evaluate(args: argparse.Namespace) -> int:
     tracker.metrics(flat(results))
     tracker.artifact(args.out / "results.json")
     tracker.end()
+    _say_other_base(base)
     print(f"{args.out}: results.json, and every prompt, output and verdict as JSONL")
     if params_file.PARAMS.is_file():
         print("lori track sends the scores to MLflow")
     return 0
+
+
+def _say_other_base(base: Base) -> None:
+    """Say that params.yaml has another base model, once the work is done."""
+    from lori_core import params_file
+
+    if not params_file.PARAMS.is_file():
+        return
+    own = params_file.load().model
+    if base.section != own:
+        print(
+            f"lori: params.yaml has another base model ({own.name_or_path}): its dtype and "
+            f"quantization are not used for {base.section.name_or_path}",
+            file=sys.stderr,
+        )
 
 
 def _data_read(args: argparse.Namespace) -> list[Path]:
@@ -167,12 +183,6 @@ def _params(args: argparse.Namespace, adapters: dict[str, Adapter]) -> tuple[Par
     own = config.ModelSection.model_validate(values["model"]) if "model" in values else None
     if adapters or args.base is not None:
         base = base_choice.chosen(args.base, adapters, own)
-        if own is not None and base.section != own:
-            print(
-                f"lori: params.yaml has another base model ({own.name_or_path}): its dtype and "
-                f"quantization are not used for {base.section.name_or_path}",
-                file=sys.stderr,
-            )
     elif own is not None:
         base = base_choice.at_hand(own)
     else:

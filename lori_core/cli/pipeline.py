@@ -131,28 +131,30 @@ def check_base(args: argparse.Namespace) -> None:
     _prepare(params_file.changed(params_file.PARAMS, args.profile, args.set)[0])
 
 
-def _prepare(params: Params) -> Path:
+def _prepare(params: Params) -> tuple[Path, str]:
     """Bring in the base model, refuse what it cannot do before anything else is written.
 
     Returns:
-        The model's folder.
+        The model's folder, and what was checked, for `limits.remember`.
     """
     from lori_core import models
     from lori_core.data import limits, sources
 
     sources.check(params)
     folder = models.prepare(params.model)
-    limits.check_once(params, folder)
-    return folder
+    return folder, limits.check_once(params, folder)
 
 
 def _pull_data() -> None:
     from lori_core import params_file
+    from lori_core.data import limits
     from lori_core.stages.pull import pull as bring
 
     params = params_file.load()
-    for line in bring(params, _prepare(params)):
+    folder, checked = _prepare(params)
+    for line in bring(params, folder):
         print(line)
+    limits.remember(checked)
 
 
 def check_machine(args: argparse.Namespace, *, server: bool) -> None:

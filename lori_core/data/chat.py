@@ -6,6 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from lori_core.data import chat_limits
 from lori_core.errors import ConfigError
 
 _PROBE = "What is 17 + 25?"
@@ -46,6 +47,7 @@ def check_chat(system: str | None, tokenizer: Any) -> None:
         ConfigError: the template fails, leaves out the user's turn, or refuses or leaves out a
             system turn that is not empty.
     """
+    _check_limits(system, tokenizer)
     try:
         text = render_chat(_PROBE, system, tokenizer)
     except ConfigError as error:
@@ -59,6 +61,24 @@ def check_chat(system: str | None, tokenizer: Any) -> None:
         )
     if system and text == _without_system(tokenizer):
         raise _no_system(system, "leaves a system turn out")
+
+
+def _check_limits(system: str | None, tokenizer: Any) -> None:
+    """Refuse a template that does not end, or takes too much memory."""
+    user = [{"role": "user", "content": _PROBE}]
+    chats = [user, *([[{"role": "system", "content": system}, *user]] if system else [])]
+    try:
+        template = str(tokenizer.get_chat_template())
+    except Exception:  # left to `render_chat`, which says what is wrong with it
+        return
+    values = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    for turns in chats:
+        why = chat_limits.fault(on_one_day(template), turns, {"date_string": DATE, **values})
+        if why:
+            raise ConfigError(
+                "prompt.template: the chat template of the model's tokenizer cannot be used: "
+                f"{why}; {_INSTEAD}"
+            )
 
 
 def _without_system(tokenizer: Any) -> str | None:

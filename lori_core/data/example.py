@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lori_core.errors import DataError, shown
 from lori_core.files import canonical_json
 
+#: A null character, and half a surrogate pair: no tokenizer reads them.
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 Split = Literal["train", "validation", "test"]
 Scorer = Literal["choice", "number", "code", "refusal", "none"]
 SCORERS: tuple[str, ...] = ("choice", "number", "code", "refusal", "none")
@@ -61,6 +64,12 @@ class Example:
             value = values.get(name, None if name in ("prompt", "target") else "")
             if not isinstance(value, str):
                 raise DataError(f"{where}: field {name!r} must be text, got {shown(value)}")
+            wrong = None if value.isprintable() else _NO_TEXT.search(value)
+            if wrong:
+                raise DataError(
+                    f"{where}: field {name!r}: character {wrong.start() + 1} is "
+                    f"\\u{ord(wrong[0]):04x}, which is no text; pull the data again"
+                )
         check = values.get("check", {})
         if not isinstance(check, dict) or not all(isinstance(v, str) for v in check.values()):
             raise DataError(

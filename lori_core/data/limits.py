@@ -41,10 +41,13 @@ BEHIND_PADDING = (
 )
 
 
-def check_once(params: Params, folder: Path) -> None:
-    """Check a run as `check` does, unless the same was found good the last time it was asked for.
+def check_once(params: Params, folder: Path) -> str:
+    """Check a run as `check` does, unless it was found good and `remember`ed the last time.
 
     Importing what reads a tokenizer takes seconds, which a run with nothing to do need not wait.
+
+    Returns:
+        What to `remember` once nothing else of the run was refused.
     """
     files = sorted(path for path in folder.iterdir() if path.suffix in _SMALL)
     key = digest(
@@ -56,9 +59,15 @@ def check_once(params: Params, folder: Path) -> None:
         ]
     )
     if CHECKED.is_file() and CHECKED.read_text("utf-8") == key:
-        return
+        return key
     check(params, folder, models.load_tokenizer(folder))
-    write_text(CHECKED, key)
+    return key
+
+
+def remember(checked: str) -> None:
+    """Remember what `check_once` has found good."""
+    if not CHECKED.is_file() or CHECKED.read_text("utf-8") != checked:
+        write_text(CHECKED, checked)
 
 
 def check(

@@ -11,14 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lori_core import input_files, json_input
 from lori_core.config import Sizes, SourceSection
 from lori_core.data import catalogue, formats
 from lori_core.data.example import SPLITS, Example
 from lori_core.errors import ConfigError, DataError, InputError
-from lori_core.files import each_jsonl, read_json, sha256_file
+from lori_core.files import each_jsonl, sha256_file
 
 #: Examples of a bundled set when neither the task nor the source says how many.
 DEFAULT_SIZES = {"train": 400, "validation": 50, "test": 100}
+#: The most bytes of a file that is parsed whole; larger ones are to be JSONL.
+_LARGEST = 4 << 30
 BUNDLED = ("nlu", "math", "code", "safety", "humaneval")
 
 
@@ -126,9 +129,14 @@ def _records(path: Path) -> Iterable[tuple[str, Any]]:
     """
     if path.suffix == ".jsonl":
         return ((f"{path}:{line}", record) for line, record in each_jsonl(path))
-    if not path.read_bytes().strip():
+    content = input_files.read_bytes(path, _LARGEST, DataError)
+    if not content.strip():
         raise DataError(f"{path}: the file is empty")
-    held = read_json(path)
+    try:
+        held = json_input.loads(content)
+    except json_input.JSONError as error:
+        raise DataError(f"{path}:{error.line}: {error}") from None
+    del content
     rows = _longest_list(held) if isinstance(held, dict) else held
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{path}: expected a list of records that is not empty")

@@ -18,7 +18,7 @@ from lori_core.errors import ConfigError, DataError, unknown
 from lori_core.files import (
     beside,
     digest,
-    read_json,
+    read_object,
     sha256_file,
     write_json,
     write_lines,
@@ -92,6 +92,25 @@ class _Task:
         return said + "".join(
             f"; {note}: {self.entry[name]}" for name, note in notes.items() if self.entry[name]
         )
+
+
+def _former(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what the last pull wrote down, and the revision of each data set of the hub in it."""
+    if not path.is_file():
+        return {"tasks": {}}, {}
+    before = read_object(path)
+    try:
+        sources = [source for task in before["tasks"].values() for source in task["sources"]]
+        names = [name for task in before["tasks"].values() for name in task["splits"]]
+        hub = [source for source in sources if source["kind"] == "hub"]
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("splits have names")
+        return before, {source["name"]: source["revision"] for source in hub}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: damaged: it does not say what was pulled ({error!r:.100}); restore it (dvc "
+            "checkout), or move its folder away and pull again"
+        ) from None
 
 
 def _read_task(
@@ -216,13 +235,7 @@ def pull(params: Params, folder: Path = DATA) -> list[str]:
         DataError: a file would be replaced that no pull wrote; or a source cannot be read.
     """
     manifest_path = folder / MANIFEST
-    before = read_json(manifest_path) if manifest_path.is_file() else {"tasks": {}}
-    pinned = {
-        source["name"]: source["revision"]
-        for task in before["tasks"].values()
-        for source in task["sources"]
-        if source["kind"] == "hub"
-    }
+    before, pinned = _former(manifest_path)
     said, manifest = [], {}
     folders = [folder / name for name in {**before["tasks"], **params.tasks}]
     for name in params.tasks:
@@ -239,7 +252,7 @@ def pull(params: Params, folder: Path = DATA) -> list[str]:
             if changed:
                 said.append(f"{name}: {task.line()}")
     said += ownership.remove_former(folder, before["tasks"], tasks)
-    if not manifest_path.is_file() or read_json(manifest_path) != {"tasks": manifest}:
+    if before != {"tasks": manifest}:
         write_json(manifest_path, {"tasks": manifest})
     return said
 

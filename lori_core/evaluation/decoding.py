@@ -64,7 +64,13 @@ def folder_end_ids(tokenizer: Any, folder: Path) -> list[int]:
         config = models.configuration(folder)
         configs += [config, config.get_text_config()]
     if (folder / "generation_config.json").is_file():
-        configs.append(GenerationConfig.from_pretrained(folder, local_files_only=True))
+        try:
+            configs.append(GenerationConfig.from_pretrained(folder, local_files_only=True))
+        except Exception as error:  # a wrong setting makes it raise whatever comes
+            raise ModelError(
+                f"{folder / 'generation_config.json'}: cannot be read: {error!r:.200}; take the "
+                "file anew from where the model came"
+            ) from error
     return end_ids(tokenizer, *configs)
 
 

@@ -19,6 +19,7 @@ _POINT = (
     "experiments/results.py",
     "peft_config.py",
     "peft_file.py",
+    "peft_modules.py",
     *MODULES,
     "tuned.py",
 )
@@ -46,5 +47,12 @@ POINTS: dict[str, tuple[str, ...]] = {
         "data/pulled.py",
         "experiments/collecting.py",
     ),
-    "report": ("data/answers.py", "data/example.py", "evaluation", "files.py", "report"),
+    "report": (
+        "data/answers.py",
+        "data/example.py",
+        "evaluation",
+        "files.py",
+        "json_input.py",
+        "report",
+    ),
 }

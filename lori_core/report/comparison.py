@@ -106,10 +106,27 @@ def compare(
     )
 
 
+def read_verdicts(path: Path) -> list[dict[str, Any]]:
+    """Read the rows that an evaluation kept of a task.
+
+    Raises:
+        DataError: for a row that is no verdict.
+    """
+    found = read_jsonl(path)
+    for number, row in enumerate(found, start=1):
+        named = isinstance(row, dict) and isinstance(row.get("id"), str)
+        if not named or any(isinstance(row.get(key), dict | list) for key in ("answer", "sample")):
+            raise DataError(
+                f"{path}: row {number} is no verdict (needed: id, answer, correct, parsed); "
+                "evaluate again"
+            )
+    return found
+
+
 def outcomes(path: Path, rows: Rows) -> dict[str, Fraction]:
     """Return each counting item's share of positive outcomes."""
     found: dict[str, list[bool]] = {}
-    for number, row in enumerate(read_jsonl(path), start=1):
+    for number, row in enumerate(read_verdicts(path), start=1):
         try:
             if counts(row, rows):
                 found.setdefault(row["id"], []).append(_positive(row, rows))
@@ -169,9 +186,9 @@ def flipped(
     Yields:
         The model's row, then the reference's: where the reference was right first.
     """
-    theirs = {(row["id"], row.get("sample", 0)): row for row in read_jsonl(reference)}
+    theirs = {(row["id"], row.get("sample", 0)): row for row in read_verdicts(reference)}
     found: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
-    for row in read_jsonl(model):
+    for row in read_verdicts(model):
         other = theirs.get((row["id"], row.get("sample", 0)))
         if other and counts(row, rows) and _positive(row, rows) != _positive(other, rows):
             found.setdefault(row["id"], (row, other))

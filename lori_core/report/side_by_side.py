@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from lori_core.evaluation import bounded_mean
-from lori_core.files import read_jsonl, write_json, write_text
+from lori_core.files import write_json, write_text
 from lori_core.report import tables
-from lori_core.report.comparison import Rows, compare, flipped, outcomes, spoken
+from lori_core.report.comparison import (
+    Rows,
+    compare,
+    flipped,
+    outcomes,
+    read_verdicts,
+    spoken,
+)
 
 #: Flipped examples the page shows for each pair.
 EXAMPLES = 10
@@ -58,7 +65,7 @@ def _measures(models: Mapping[str, Mapping[str, Path]]) -> Iterator[tuple[str, s
     """Yield label, task and which rows count: refusals of the harmful, and of the harmless."""
     for task in dict.fromkeys(task for files in models.values() for task in files):
         path = next(files[task] for files in models.values() if task in files)
-        answers = {row.get("answer") for row in read_jsonl(path)}
+        answers = {row.get("answer") for row in read_verdicts(path)}
         if answers <= {"refuse", "comply"}:
             if "refuse" in answers:
                 yield f"{task}, refusals", task, "refuse"

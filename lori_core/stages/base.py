@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lori_core.config import Params
 from lori_core.errors import ModelError
-from lori_core.files import read_json
+from lori_core.files import read_object
 from lori_core.stage_dependencies import BASE_FILE
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def open_base(params: Params, *, training: bool = True) -> Session:
 
     session = open_session(params, training=training)
     recorded = Path(BASE_FILE)
-    if recorded.is_file() and not session.base.content().items() <= read_json(recorded).items():
+    if recorded.is_file() and not session.base.content().items() <= read_object(recorded).items():
         raise ModelError(
             f"model.name_or_path: {params.model.name_or_path}: the model there is not the one that "
             f"{recorded} records; run lori pull, so that what depends on it runs again"

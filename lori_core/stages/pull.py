@@ -7,7 +7,7 @@ from typing import Any
 
 from lori_core import base_files, base_identity
 from lori_core.config import Params
-from lori_core.files import digest, json_text, read_json, sha256_file, write_json, write_text
+from lori_core.files import digest, json_text, read_object, sha256_file, write_json, write_text
 from lori_core.models import RECORD
 from lori_core.stage_dependencies import BASE_FILE, TASKS_FILE
 
@@ -67,7 +67,7 @@ def _content(base: Path) -> str:
     files = {path.name: path.stat() for path in base_files.weight_files(base)}
     stamps = [[n, s.st_size, s.st_mtime_ns, s.st_ino, s.st_dev] for n, s in sorted(files.items())]
     key = digest([str(base.resolve()), stamps])
-    known = read_json(READ) if READ.is_file() else {}
+    known = read_object(READ) if READ.is_file() else {}
     if known.get("key") != key:
         known = {"key": key, "content": base_identity.whole_content(base)}
         write_json(READ, known)

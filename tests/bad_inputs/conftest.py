@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bad_inputs import damage
 from bad_inputs.commands import Commands
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,4 +32,12 @@ def project(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "dvc.yaml", folder)
     (folder / ".dvc").mkdir()
     (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a good adapter of each form, and a good mask."""
+    folder = tmp_path_factory.mktemp("good")
+    damage.make_good(folder)
     return folder

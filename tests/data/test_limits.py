@@ -339,13 +339,13 @@ def test_what_was_found_good_is_not_checked_again(
     read = models.load_tokenizer
     monkeypatch.setattr(models, "load_tokenizer", lambda path: calls.append(path) or read(path))
     for _ in range(2):
-        limits.check_once(run(folder), folder)
+        limits.remember(limits.check_once(run(folder), folder))
     assert calls == [folder]
-    limits.check_once(run(folder, training={"max_length": 1000}), folder)
+    limits.remember(limits.check_once(run(folder, training={"max_length": 1000}), folder))
     assert len(calls) == 2
     (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
     for _ in range(2):
-        limits.check_once(run(folder, training={"max_length": 1000}), folder)
+        limits.remember(limits.check_once(run(folder, training={"max_length": 1000}), folder))
     assert len(calls) == 3
     for _ in range(2):
         with pytest.raises(ConfigError, match="max_length"):

@@ -186,7 +186,8 @@ def pull(folder: Path, text: str, name: str = "train.jsonl", **fields: str) -> c
         ('{"q": "x", "a": NaN}', r"not valid JSON \(NaN is no number in JSON"),
         ("[" * 100_000, "lists and objects are nested 100000 deep"),
         ('{"q": ' + "1" * 6_000 + ', "a": "b"}', "an integer of more than 4300 digits"),
-        ('{"q": ' + "[" * 500 + "]" * 500 + ', "a": "b"}', "field 'q' for 'prompt' is a list of 1"),
+        ('{"q": ' + "[" * 50 + "]" * 50 + ', "a": "b"}', "field 'q' for 'prompt' is a list of 1"),
+        ('{"q": ' + "[" * 500 + "]" * 500 + ', "a": "b"}', "lists and objects are nested 501 deep"),
     ],
 )
 def test_the_line_is_that_of_the_file_though_lines_are_blank(
