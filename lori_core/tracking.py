@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from lori_core.faults import naming
 from lori_core.files import dumps
 
 #: The environment variable that says where a stage writes its rows (a file).
@@ -95,7 +96,7 @@ class FileTracker:
 
     def _write(self, kind: str, **fields: Any) -> None:
         row = {"type": kind, "time": time.time(), **fields}
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(dumps(row, default=str) + "\n")
 
     def start(self, stage: str) -> None:

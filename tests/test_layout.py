@@ -7,10 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROWS = [
-    ["errors"],
+    ["errors", "stopping"],
+    ["cache"],
+    ["faults"],
     ["files", "finite"],
     [
-        "cache",
         "process",
         "progress",
         "source_code",

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -239,7 +240,7 @@ class Place:
     def _failure(self, rows: Path, code: int, tail: list[str]) -> StageFailed:
         """Return the error of a failed command: from its rows, else from its last line."""
         if self.stop.is_set():
-            self._report(rows, "cancelled", 1)
+            self._report(rows, "cancelled", 128 + signal.SIGTERM)
             return Cancelled("cancelled")
         said = rows_files.last_end(rows)
         if said is not None and said["type"] == "error":
@@ -258,6 +259,12 @@ class Place:
 
 
 def _last_words(code: int, tail: list[str]) -> str:
+    number = -code if code < 0 else code - 128
+    if number == signal.SIGKILL:
+        return (
+            "killed (SIGKILL), as the kernel does where memory runs out: see dmesg; lower the "
+            f"batch sizes, or end other processes{f'; it last said: {tail[-1]}' if tail else ''}"
+        )
     ended = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     return f"{tail[-1]} ({ended})" if tail else ended
 
