@@ -36,7 +36,6 @@ from flows.tracking.sending import read_params  # noqa: E402
 from flows.versioning import graph  # noqa: E402
 from flows.versioning.dvc_repo import drop_dead_locks  # noqa: E402
 from lori_core import faults, stopping  # noqa: E402
-from lori_core.errors import LoriError  # noqa: E402
 
 RETRY_DELAY_SECONDS = 2
 

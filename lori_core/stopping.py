@@ -9,7 +9,6 @@ signal came (`asked`). After `LIMIT_SECONDS` the process ends, whatever it hangs
 from __future__ import annotations
 
 import _thread
-import ctypes
 import logging
 import os
 import signal
@@ -17,7 +16,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
@@ -30,11 +29,13 @@ EXIT_CODES = tuple(128 + number for number in SIGNALS)
 #: A swallowed exception is raised again after this time.
 AGAIN_SECONDS = 15.0
 #: How long stopping may take: stages have ten seconds to end, Prefect and MLflow are told.
-LIMIT_SECONDS = 60.0
+LIMIT_SECONDS = 120.0
+#: How long the interpreter may take to end once the command has.
+EXIT_SECONDS = 5.0
 POLL_SECONDS = 0.1
 
 
-class Stopped(KeyboardInterrupt):  # noqa: N818 - no error
+class Stopped(KeyboardInterrupt):
     """The process was asked to stop."""
 
 
@@ -43,8 +44,12 @@ class _State:
     """The first signal that came."""
     raises = True
     """Whether signals raise in the main thread."""
+    raise_again = False
+    """Whether the next signal is our own: the first one's exception was swallowed."""
     ended = False
     """Whether the command has ended: what comes now is too late."""
+    blocked: Collection[int] = ()
+    """The signals that were blocked before a fork."""
     owned = False
     """Whether this process is the command's own, and ends with it."""
 
@@ -99,7 +104,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
             _be_silent()
             # Not threading's: its locks may be held by what was just interrupted.
             _thread.start_new_thread(_watch, ())
-    if _state.raises and first:
+    if _state.raises and (first or _state.raise_again):
+        _state.raise_again = False
         raise Stopped
 
 
@@ -113,28 +119,42 @@ def _be_silent() -> None:
 
 def _watch() -> None:
     """Raise again where the exception was swallowed; end the process where it hangs."""
-    for _ in range(int(LIMIT_SECONDS / AGAIN_SECONDS)):
-        time.sleep(AGAIN_SECONDS)
-        if not _state.ended and _state.raises:
-            _raise_in_main_thread()
-    if not _state.ended:
+    limit, again = time.monotonic() + LIMIT_SECONDS, time.monotonic() + AGAIN_SECONDS
+    while not _state.ended and time.monotonic() < limit:
+        time.sleep(POLL_SECONDS)
+        if _state.raises and time.monotonic() > again:
+            again += AGAIN_SECONDS
+            _state.raise_again = True
+            signal.pthread_kill(threading.main_thread().ident or 0, _state.number or signal.SIGTERM)
+    if _state.ended:
+        time.sleep(EXIT_SECONDS)  # threads of Prefect's may wait for a server without end
+    else:
         os.write(2, b"lori: stopped by force: it took too long\n")
     os._exit(asked() or 1)
 
 
-def _raise_in_main_thread() -> None:
-    main = ctypes.c_ulong(threading.main_thread().ident or 0)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(main, ctypes.py_object(Stopped))
+def _before_fork() -> None:
+    """Hold signals back: one that came before the child is ready would be lost there."""
+    _state.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def _in_child() -> None:
+def _after_fork_in_parent() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _state.blocked)
+
+
+def _after_fork_in_child() -> None:
     """Let a forked process end at once, as one does that handles no signals."""
     for number in SIGNALS:
         if signal.getsignal(number) is _handle:
             signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _state.blocked)
 
 
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)
 
 
 @contextmanager

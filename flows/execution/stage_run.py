@@ -31,6 +31,8 @@ from flows.versioning.storage import Pushing
 from lori_core.tracking import ROWS_VARIABLE
 
 TAIL_LINES = 20
+#: How long MLflow may take for what is left at the end of a run, and of one that is stopped.
+SHIPPING_SECONDS, STOPPED_SECONDS = 60.0, 20.0
 
 
 class StageFailed(Exception):  # noqa: N818 - a state's name in Prefect's UI
@@ -120,7 +122,7 @@ class PipelineRun:
             message, exit_code = failure
             self._keep_state()
             rows_files.append(self.rows, "error", message=message, exit_code=exit_code)
-        return self.shipping.finish()
+        return self.shipping.finish(STOPPED_SECONDS if self.stop.is_set() else SHIPPING_SECONDS)
 
     def _keep_state(self) -> None:
         """Keep what the workspace says now (dvc.lock and the like) here and with the run."""

@@ -45,7 +45,7 @@ class BackgroundShipping:
         """Begin."""
         self._thread.start()
 
-    def finish(self, timeout: float = 60.0) -> bool:
+    def finish(self, timeout: float) -> bool:
         """Ship what is left and stop; return whether it went out within `timeout` seconds."""
         self._finish.set()
         self._thread.join(timeout)
