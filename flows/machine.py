@@ -18,7 +18,10 @@ DISK_BYTES = 2**30
 #: What goes through files that are deleted at once.
 TEMPORARY_BYTES = 64 * 2**20
 #: What a run writes to, besides the workspace itself, where it is there already.
-WRITTEN = (".lori", ".dvc", ".dvc/tmp", ".dvc/cache", "artifacts", "metrics", "report")
+WRITTEN = (
+    ".lori", ".lori/rows", ".lori/prefect", ".dvc", ".dvc/tmp", ".dvc/cache", "data", "artifacts",
+    "metrics", "report", "experiments", "mlruns", "mlflow.db", "params.yaml", "dvc.lock",
+)  # fmt: skip
 
 #: Looks at one thing; returns what it saw, and raises `InputError` with what to do.
 Look = Callable[[Path, Mapping[str, Any]], str]
@@ -54,6 +57,11 @@ def disk(workspace: Path, params: Mapping[str, Any]) -> str:
         raise InputError(f"{workspace}: '?' ends a path in SQLite's addresses; rename the folder")
     for path in (workspace, *(workspace / name for name in WRITTEN)):
         if os.path.lexists(path) and not os.access(path, os.W_OK):
+            if path.exists() and os.statvfs(path).f_flag & os.ST_RDONLY:
+                raise InputError(
+                    f"{path}: the file system is read-only; mount it read-write, or work in a "
+                    "clone elsewhere"
+                )
             raise InputError(
                 f"{path}: cannot be written by user {os.getuid()}; give this user the workspace "
                 "(chown), or work in a clone of your own"

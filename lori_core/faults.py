@@ -52,6 +52,7 @@ _TODO: dict[int, tuple[type[LoriError], str]] = {
     errno.EIO: (LoriError, "the disk fails: look at the kernel's log (dmesg)"),
     errno.ESTALE: (LoriError, "the network disk was changed elsewhere: mount it anew"),
     errno.ENOTDIR: (InputError, "a file stands where a folder should: move it away"),
+    errno.EISDIR: (InputError, "a folder stands where a file should: move it away"),
     errno.ENAMETOOLONG: (InputError, "the path is too long: use a folder nearer to the root"),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.environment import quiet_environment
+from flows.versioning.damage import check_files
 from flows.versioning.dvc_repo import opened, parameters_read_once
 from flows.versioning.lock_file import StageEntry, read_lock
 from lori_core.errors import InputError, LoriError
@@ -156,6 +157,7 @@ def _repository(workspace: Path, params: str | None = None) -> Iterator[Any]:
     from dvc.lock import LockError
     from dvc.logger import set_loggers_level
 
+    check_files(workspace)
     try:
         with set_loggers_level(logging.ERROR), opened(workspace) as repo:
             if params is not None:

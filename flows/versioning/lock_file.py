@@ -5,6 +5,7 @@ DVC itself takes what is missing for a stage that never ran, or for data that no
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -153,7 +154,7 @@ def read_lock(content: bytes, where: str) -> dict[str, StageEntry]:
     Raises:
         InputError: it is cut off, or something is missing, of another type or there twice.
     """
-    said = _parsed(content, where, MEND_LOCK)
+    said = parsed(content, where, MEND_LOCK)
     try:
         lock = _Lock.model_validate(said)
     except ValidationError as error:
@@ -167,7 +168,7 @@ def read_pin(content: bytes, where: str) -> Entry:
     Raises:
         InputError: as `read_lock`.
     """
-    said = _parsed(content, where, MEND_PIN)
+    said = parsed(content, where, MEND_PIN)
     try:
         entry = _Pin.model_validate(said).outs[0].entry()
     except ValidationError as error:
@@ -181,12 +182,27 @@ def _damaged(where: str, what: str, mend: str) -> InputError:
     return InputError(f"{where}: damaged: {what}; {mend}")
 
 
-def _parsed(content: bytes, where: str, mend: str) -> dict[str, Any]:
-    """Parse YAML that DVC wrote, by libyaml where it is there: a hundred stages are 6,000 lines."""
+def parsed(content: bytes, where: str, mend: str) -> dict[str, Any]:
+    """Return the mapping that a YAML file of DVC's holds, each key once.
+
+    Parsed by libyaml where it is there: a hundred stages are 6,000 lines.
+
+    Args:
+        content: its bytes.
+        where: what messages call it.
+        mend: what to do where it is damaged.
+
+    Raises:
+        InputError: it is cut off, or no such mapping.
+    """
     import yaml
 
     if not content.strip():
         raise _damaged(where, "the file is empty", mend)
+    mark = re.search(rb"^(<<<<<<<|=======|>>>>>>>)( |\r?$)", content, re.M)
+    if mark:
+        line = content.count(b"\n", 0, mark.start()) + 1
+        raise _damaged(f"{where}:{line}", "it holds the marks of a merge's conflict", mend)
     try:
         said = yaml.load(content, Loader=_loader())  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:

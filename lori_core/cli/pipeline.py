@@ -278,8 +278,10 @@ def _report(args: argparse.Namespace) -> int:
 
 def _track(args: argparse.Namespace) -> int:
     from flows.tracking.sending import ship_all
+    from flows.versioning.damage import check_files
     from lori_core import faults
 
+    check_files(Path(), definition=False)
     try:
         sent = ship_all(Path.cwd(), warn=print)
     except LoriError:
