@@ -15,6 +15,8 @@ from lori_core.errors import InputError
 
 #: Below this no run begins; below ten times this a real base model does not fit.
 DISK_BYTES = 2**30
+#: Below this no single stage begins: the adapters of small models take less.
+STAGE_BYTES = 64 * 2**20
 #: What goes through files that are deleted at once.
 TEMPORARY_BYTES = 64 * 2**20
 #: What a run writes to, besides the workspace itself, where it is there already.
@@ -51,10 +53,26 @@ def check_for_services(workspace: Path) -> None:
         look(workspace, {})
 
 
+def check_for_stage(workspace: Path) -> None:
+    """Likewise refuse to begin a single stage, which would fail when it writes what it made.
+
+    Raises:
+        InputError: as `check` does.
+    """
+    _writable(workspace)
+    _room(workspace, STAGE_BYTES, "a stage needs 64 MiB (free some space)")
+    temporary(workspace, {})
+
+
 def disk(workspace: Path, params: Mapping[str, Any]) -> str:
     """The workspace can be written, and has room."""
     if "?" in str(workspace):
         raise InputError(f"{workspace}: '?' ends a path in SQLite's addresses; rename the folder")
+    _writable(workspace)
+    return _room(workspace, DISK_BYTES, "a run needs 1 GiB (free some space)")
+
+
+def _writable(workspace: Path) -> None:
     for path in (workspace, *(workspace / name for name in WRITTEN)):
         if os.path.lexists(path) and not os.access(path, os.W_OK):
             if path.exists() and os.statvfs(path).f_flag & os.ST_RDONLY:
@@ -66,7 +84,6 @@ def disk(workspace: Path, params: Mapping[str, Any]) -> str:
                 f"{path}: cannot be written by user {os.getuid()}; give this user the workspace "
                 "(chown), or work in a clone of your own"
             )
-    return _room(workspace, DISK_BYTES, "a run needs 1 GiB (free some space)")
 
 
 def temporary(workspace: Path, params: Mapping[str, Any]) -> str:

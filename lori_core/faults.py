@@ -162,9 +162,9 @@ _DATABASE: Sequence[tuple[str, str]] = (
     (r"database is locked", "locked by another process: end that one, then run again"),
     (r"unable to open database file", "cannot be opened: its folder must be there, and this user "
      "must be able to write it"),
-    (r"can't locate revision|out-of-date database schema", "was written by another version: "
+    (r"can't locate revision|out-of-date database schema", "written by another version: "
      "install that version, or move the file away and a new one is made"),
-    (r"no such table|no such column", "does not have the tables that belong into it: restore a "
+    (r"no such table|no such column", "without the tables that belong into it: restore a "
      "copy, or move it away and a new one is made"),
 )  # fmt: skip
 

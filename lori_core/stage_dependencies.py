@@ -22,6 +22,7 @@ NEUTRAL = (
     "errors.py",
     "evaluation/__init__.py",
     "experiments/__init__.py",
+    "faults.py",
     "finite.py",
     "process.py",
     "progress.py",
@@ -31,6 +32,7 @@ NEUTRAL = (
     "stage_dependencies.py",
     "stages/__init__.py",
     "step_report.py",
+    "stopping.py",
     "tracking.py",
 )
 

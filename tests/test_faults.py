@@ -199,3 +199,52 @@ def test_a_write_without_a_name_is_given_one(tmp_path: Path) -> None:
     assert caught.value.filename == str(path)
     write_text(path, "whole")
     assert path.read_text() == "whole"
+
+
+REFUSED = """
+import sys
+from lori_core.cli import main
+import os
+os.chdir(sys.argv[1])
+for command in ("stage merge concat", "point p", "run"):
+    print(command, main(command.split()))
+    sys.stdout.flush()
+from pathlib import Path
+from lori_core import output_folder
+from lori_core.errors import InputError
+try:
+    output_folder.check(Path("out"), output_folder.MERGED)
+except InputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "out"),
+    [
+        ("size=8M,ro", "the file system is read-only; mount it", "(the file system is read-only)"),
+        ("size=8k", " MiB free; a ", "the disk is full (0 bytes free); free some space"),
+    ],
+)
+def test_a_disk_that_cannot_be_written_is_refused_before_the_work(
+    options: str, reason: str, out: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    smoke = Path(__file__).parent.parent / "profiles" / "smoke.yaml"
+    given = [
+        "import sys",
+        "from pathlib import Path",
+        "from lori_core import params_file",
+        f'params_file.PARAMS = Path("{smoke}")',
+        "sys.stderr = sys.stdout",
+        "" if "ro" in options else 'Path(sys.argv[1], "x").write_text("x" * 8192)',
+    ]
+    said = mounted(folder, options, "\n".join([*given, REFUSED]))
+    lines = said.splitlines()
+    for command, line, code in zip(
+        ("stage merge concat", "point p", "run"), lines[:-1:2], lines[1:-1:2], strict=True
+    ):
+        assert reason in line, command
+        assert code == f"{command} 2"
+    assert out in lines[-1]

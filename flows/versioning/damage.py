@@ -5,7 +5,9 @@ DVC says less about them, and each of its commands something else.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from flows.versioning.lock_file import parsed, read_lock, read_pin
 from lori_core.errors import InputError
@@ -37,6 +39,8 @@ def check_files(workspace: Path, *, pin: bool = True, definition: bool = True) -
     rwlock = workspace / ".dvc" / "tmp" / "rwlock"
     if rwlock.is_dir():
         raise InputError(f"{rwlock}: a folder stands where a file should: delete it")
+    for name in ("config", "config.local"):
+        _check_settings(workspace / ".dvc" / name, f".dvc/{name}")
     content = _content(workspace / DEFINITION)
     if content is None and definition and (workspace / ".dvc").is_dir():
         raise InputError(f"{DEFINITION}: no such file; {MEND_DEFINITION}")
@@ -51,10 +55,24 @@ def check_files(workspace: Path, *, pin: bool = True, definition: bool = True) -
 
 
 def _check_definition(content: bytes) -> None:
-    said = parsed(content, DEFINITION, MEND_DEFINITION)
+    said = parsed(content, DEFINITION, MEND_DEFINITION, by_hand=True)
     stages = said.get("stages")
     if not isinstance(stages, dict) or not stages:
         raise InputError(f"{DEFINITION}: damaged: it defines no stages; {MEND_DEFINITION}")
+
+
+def _check_settings(path: Path, name: str) -> None:
+    """Refuse settings of DVC's that are no INI file; what they say is for DVC to check."""
+    if not path.is_file():
+        return
+    configobj: Any = import_module("configobj")
+    try:
+        configobj.ConfigObj(str(path), encoding="utf-8", interpolation=False)
+    except (configobj.ConfigObjError, UnicodeError) as error:
+        why = " ".join(str(error).split()).rstrip(".")
+        raise InputError(
+            f"{name}: damaged: {why}; restore it, as in git checkout -- {name}"
+        ) from None
 
 
 def _content(path: Path) -> bytes | None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,7 @@ def _repository(workspace: Path, params: str | None = None) -> Iterator[Any]:
         busy = _one_line(error).partition(" If there are no processes")[0]
         raise LoriError(f"another DVC process is at work: {busy}") from error
     except DvcException as error:
+        import_module("flows.versioning.workspace").check(workspace)  # says it where it can
         raise InputError(_one_line(error)) from error
     except PermissionError as error:
         raise InputError(

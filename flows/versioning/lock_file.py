@@ -182,7 +182,7 @@ def _damaged(where: str, what: str, mend: str) -> InputError:
     return InputError(f"{where}: damaged: {what}; {mend}")
 
 
-def parsed(content: bytes, where: str, mend: str) -> dict[str, Any]:
+def parsed(content: bytes, where: str, mend: str, *, by_hand: bool = False) -> dict[str, Any]:
     """Return the mapping that a YAML file of DVC's holds, each key once.
 
     Parsed by libyaml where it is there: a hundred stages are 6,000 lines.
@@ -191,6 +191,7 @@ def parsed(content: bytes, where: str, mend: str) -> dict[str, Any]:
         content: its bytes.
         where: what messages call it.
         mend: what to do where it is damaged.
+        by_hand: whether people write it: its last line may have no end.
 
     Raises:
         InputError: it is cut off, or no such mapping.
@@ -201,8 +202,8 @@ def parsed(content: bytes, where: str, mend: str) -> dict[str, Any]:
         raise _damaged(where, "the file is empty", mend)
     mark = re.search(rb"^(<<<<<<<|=======|>>>>>>>)( |\r?$)", content, re.M)
     if mark:
-        line = content.count(b"\n", 0, mark.start()) + 1
-        raise _damaged(f"{where}:{line}", "it holds the marks of a merge's conflict", mend)
+        at = content.count(b"\n", 0, mark.start()) + 1
+        raise _damaged(f"{where}:{at}", "it holds the marks of a merge's conflict", mend)
     try:
         said = yaml.load(content, Loader=_loader())  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
@@ -213,7 +214,7 @@ def parsed(content: bytes, where: str, mend: str) -> dict[str, Any]:
         raise _damaged(f"{where}{line}", what, mend) from None
     except (ValueError, RecursionError) as error:  # a date that is none, depth without end
         raise _damaged(where, f"not YAML that DVC wrote ({error})", mend) from None
-    if not content.endswith(b"\n"):
+    if not by_hand and not content.endswith(b"\n"):
         raise _damaged(where, "cut off: its last line has no end", mend)
     if not isinstance(said, dict):
         raise _damaged(where, "not a mapping", mend)

@@ -20,6 +20,7 @@ def check(workspace: Path) -> None:
         GitError: the git repository that DVC needs is damaged.
         InputError: there is no DVC workspace or no git repository, or git ignores it.
     """
+    workspace = workspace.absolute()
     check_files(workspace, pin=False, definition=False)
     root, ignored = _asked(workspace)
     if root.resolve() != workspace.resolve():

@@ -222,6 +222,9 @@ def _stage(args: argparse.Namespace) -> int:
         from lori_core.process import die_with_parent
 
         die_with_parent()
+    from flows import machine
+
+    machine.check_for_stage(Path.cwd())
     stage = f"{args.name}@{args.item}" if args.item else args.name
     with tracked(stage) as tracker:
         from lori_core import models, parallel, params_file, phases
