@@ -15,10 +15,15 @@ from lori_core.errors import InputError
 
 #: Below this no run begins; below ten times this a real base model does not fit.
 DISK_BYTES = 2**30
+#: Below this no single stage begins: the adapters of small models take less.
+STAGE_BYTES = 64 * 2**20
 #: What goes through files that are deleted at once.
 TEMPORARY_BYTES = 64 * 2**20
 #: What a run writes to, besides the workspace itself, where it is there already.
-WRITTEN = (".lori", ".dvc", ".dvc/tmp", ".dvc/cache", "artifacts", "metrics", "report")
+WRITTEN = (
+    ".lori", ".lori/rows", ".lori/prefect", ".dvc", ".dvc/tmp", ".dvc/cache", "data", "artifacts",
+    "metrics", "report", "experiments", "mlruns", "mlflow.db", "params.yaml", "dvc.lock",
+)  # fmt: skip
 
 #: Looks at one thing; returns what it saw, and raises `InputError` with what to do.
 Look = Callable[[Path, Mapping[str, Any]], str]
@@ -48,17 +53,37 @@ def check_for_services(workspace: Path) -> None:
         look(workspace, {})
 
 
+def check_for_stage(workspace: Path) -> None:
+    """Likewise refuse to begin a single stage, which would fail when it writes what it made.
+
+    Raises:
+        InputError: as `check` does.
+    """
+    _writable(workspace)
+    _room(workspace, STAGE_BYTES, "a stage needs 64 MiB (free some space)")
+    temporary(workspace, {})
+
+
 def disk(workspace: Path, params: Mapping[str, Any]) -> str:
     """The workspace can be written, and has room."""
     if "?" in str(workspace):
         raise InputError(f"{workspace}: '?' ends a path in SQLite's addresses; rename the folder")
+    _writable(workspace)
+    return _room(workspace, DISK_BYTES, "a run needs 1 GiB (free some space)")
+
+
+def _writable(workspace: Path) -> None:
     for path in (workspace, *(workspace / name for name in WRITTEN)):
         if os.path.lexists(path) and not os.access(path, os.W_OK):
+            if path.exists() and os.statvfs(path).f_flag & os.ST_RDONLY:
+                raise InputError(
+                    f"{path}: the file system is read-only; mount it read-write, or work in a "
+                    "clone elsewhere"
+                )
             raise InputError(
                 f"{path}: cannot be written by user {os.getuid()}; give this user the workspace "
                 "(chown), or work in a clone of your own"
             )
-    return _room(workspace, DISK_BYTES, "a run needs 1 GiB (free some space)")
 
 
 def temporary(workspace: Path, params: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ and where: each stage is one task, tried again after a crash, on a GPU of its ow
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,7 +21,7 @@ from prefect import State, flow, get_run_logger  # noqa: E402
 from prefect.artifacts import create_markdown_artifact, create_table_artifact  # noqa: E402
 from prefect.futures import PrefectFuture  # noqa: E402
 from prefect.runtime import flow_run  # noqa: E402
-from prefect.states import Completed, Failed  # noqa: E402
+from prefect.states import Cancelled, Completed, Failed  # noqa: E402
 from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
 from flows.execution.ray_engine import Future, RayEngine  # noqa: E402
@@ -34,7 +35,7 @@ from flows.server.plain_logs import plain_logs  # noqa: E402
 from flows.tracking.sending import read_params  # noqa: E402
 from flows.versioning import graph  # noqa: E402
 from flows.versioning.dvc_repo import drop_dead_locks  # noqa: E402
-from lori_core.errors import LoriError  # noqa: E402
+from lori_core import faults, stopping  # noqa: E402
 
 RETRY_DELAY_SECONDS = 2
 
@@ -78,6 +79,7 @@ def pipeline(
     workspace = Path.cwd()
     with pipeline_lock(workspace, logger.info):
         try:
+            stopping.check()
             close_dead(workspace, str(flow_run.id), logger.info)
             drop_dead_locks(workspace)
             asked = Asked(tuple(tasks or ()), tuple(stages or ()))
@@ -87,8 +89,13 @@ def pipeline(
                 asked = Asked(asked.tasks, asked.stages, graph.EXPERIMENTS)
             state = _run(workspace, asked, logger)
             return _gate(workspace, state, logger) if gate else state
-        except LoriError as error:
-            return Failed(message=str(error), data=kind(error)(str(error)))
+        except stopping.Stopped:
+            return Cancelled(message="stopped by a signal")
+        except Exception as error:
+            known = faults.explained(error)
+            if known is None:
+                raise
+            return Failed(message=str(known), data=kind(known)(str(known)))
 
 
 def _configure(workspace: Path, profile: str | None, overrides: Sequence[str], logger: Any) -> None:
@@ -125,11 +132,16 @@ def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
         check_room(plan.stages, len(run.slots.gpus), "this machine (execution.gpus)")
     run.start()
     try:
-        failures, changed = _execute(run, asked, plan, logger)
+        with stopping.listening(run.cancel):
+            failures, changed = _execute(run, asked, plan, logger)
+        stopping.check()
     except BaseException as error:
         # A signal or Ctrl-C: the tasks' threads do not see it, so they are told.
         run.cancel()
-        run.end((f"stopped by {type(error).__name__}", 1))
+        if isinstance(error, Exception):
+            run.end((f"{type(error).__name__}: {error}", 1))
+        else:
+            run.end(("stopped by a signal", stopping.asked() or 128 + signal.SIGTERM))
         raise
     message = "; ".join(f"{name}: {error}" for name, error in failures.items())
     codes = {error.exit_code for error in failures.values()}
@@ -156,6 +168,7 @@ def _execute(
     engine = RayEngine(run, run.execution) if _on_ray(run) else None
     pulled = pull.with_options(**options).submit(run)
     pulled.wait()
+    stopping.check()
     failures = _failures({"pull": pulled})
     if failures:
         return failures, True

@@ -14,6 +14,7 @@ from flows.lock import pipeline_runs
 from flows.server.local_api import start_local_api
 from flows.server.services import running_api
 from flows.versioning import graph
+from lori_core import stopping
 
 
 def nothing_to_do(workspace: Path, pipeline: str = graph.PIPELINE) -> str | None:
@@ -32,7 +33,7 @@ def nothing_to_do(workspace: Path, pipeline: str = graph.PIPELINE) -> str | None
 
 
 def run_in_process(workspace: Path, experiments: list[str] | None = None) -> int:
-    """Run the flow here and return its exit code: 0 done, 1 failed or stopped, 2 bad input.
+    """Run the flow here and return its exit code: 0 done, 1 failed, 2 bad input.
 
     Uses the Prefect server of `PREFECT_API_URL`, else that of `make up`, else one of its own that
     ends with this process.
@@ -40,6 +41,7 @@ def run_in_process(workspace: Path, experiments: list[str] | None = None) -> int
     Raises:
         InputError: the server that is named does not answer.
         LoriError: the API did not start.
+        Stopped: a signal came; Prefect has the run as cancelled, MLflow as killed.
     """
     quiet_environment()
     console_environment()
@@ -54,11 +56,8 @@ def run_in_process(workspace: Path, experiments: list[str] | None = None) -> int
         if own is not None:
             logging.getLogger("prefect.flow_runs").addFilter(_is_no_link)
             own.wait()
-        try:
-            state = pipeline(experiments=experiments, return_state=True)
-        except KeyboardInterrupt:
-            print("error: stopped", file=sys.stderr)
-            return 1
+        # Prefect's engine and client do not bear an exception at any moment.
+        state = stopping.in_thread(lambda: pipeline(experiments=experiments, return_state=True))
     if state.is_completed():
         return 0
     failure = failure_of(state)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lori_core import input_files, json_input
+from lori_core import faults, input_files, json_input
 from lori_core.errors import DataError, InputError, LoriError, shown
 
 
@@ -123,7 +123,8 @@ def replaced_file(path: Path) -> Iterator[Path]:
     if work.is_symlink() or (work.exists() and not work.is_file()):
         raise InputError(f"{work}: is no file; one is written there first: move it away")
     try:
-        yield work
+        with faults.naming(path):
+            yield work
         work.replace(path)
     except BaseException:
         work.unlink(missing_ok=True)
@@ -276,7 +277,8 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
     work.mkdir(parents=True)
     try:
-        yield work
+        with faults.naming(path):
+            yield work
         if path.exists():
             path.rename(old)
         try:

@@ -8,13 +8,14 @@ user or a repository stands on.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lori_core import base_files
+from lori_core import base_files, faults
 from lori_core.errors import AdapterError, InputError
 from lori_core.files import beside, read_json, replaced_file, replaced_folder
 
@@ -154,7 +155,12 @@ def _check_way(path: Path, place: Path, kind: str) -> None:
         where = "is" if above == place else f"{above} is"
         raise InputError(f"{path}: {where} no folder; name a {kind} to write")
     if not os.access(place.parent if above == place else above, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: nothing can be written there (no permission)")
+        read_only = os.statvfs(above).f_flag & os.ST_RDONLY
+        why = "the file system is read-only" if read_only else "no permission"
+        raise InputError(f"{path}: nothing can be written there ({why})")
+    free = shutil.disk_usage(above).free
+    if free < faults.FULL_BYTES:
+        raise InputError(f"{path}: the disk is full ({free:,} bytes free); free some space")
 
 
 def _check_standing(path: Path, place: Path) -> None:

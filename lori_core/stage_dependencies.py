@@ -24,6 +24,7 @@ NEUTRAL = (
     "errors.py",
     "evaluation/__init__.py",
     "experiments/__init__.py",
+    "faults.py",
     "finite.py",
     "input_files.py",
     "limited.py",
@@ -36,6 +37,7 @@ NEUTRAL = (
     "stage_dependencies.py",
     "stages/__init__.py",
     "step_report.py",
+    "stopping.py",
     "tracking.py",
     "yaml_input.py",
 )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lori_core.errors import InputError, shown
+from lori_core.faults import naming
 from lori_core.files import dumps
 
 #: The environment variable that says where a stage writes its rows (a file).
@@ -106,9 +107,10 @@ class FileTracker:
 
     def _write(self, kind: str, **fields: Any) -> None:
         row = {"type": kind, "time": time.time(), **fields}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(dumps(row, default=str) + "\n")
+        with naming(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(dumps(row, default=str) + "\n")
 
     def start(self, stage: str) -> None:
         self._write("start", stage=stage, pid=os.getpid(), where=where())

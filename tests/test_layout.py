@@ -7,12 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROWS = [
-    ["errors"],
-    ["input_files", "json_input", "limited"],
-    ["name_patterns", "yaml_input"],
+    ["errors", "stopping"],
+    ["cache", "input_files", "json_input", "limited"],
+    ["faults", "name_patterns", "yaml_input"],
     ["files", "finite"],
     [
-        "cache",
         "process",
         "progress",
         "source_code",

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -30,6 +31,8 @@ from flows.versioning.storage import Pushing
 from lori_core.tracking import ROWS_VARIABLE
 
 TAIL_LINES = 20
+#: How long MLflow may take for what is left at the end of a run, and of one that is stopped.
+SHIPPING_SECONDS, STOPPED_SECONDS = 60.0, 20.0
 
 
 class StageFailed(Exception):  # noqa: N818 - a state's name in Prefect's UI
@@ -119,7 +122,7 @@ class PipelineRun:
             message, exit_code = failure
             self._keep_state()
             rows_files.append(self.rows, "error", message=message, exit_code=exit_code)
-        return self.shipping.finish()
+        return self.shipping.finish(STOPPED_SECONDS if self.stop.is_set() else SHIPPING_SECONDS)
 
     def _keep_state(self) -> None:
         """Keep what the workspace says now (dvc.lock and the like) here and with the run."""
@@ -239,7 +242,7 @@ class Place:
     def _failure(self, rows: Path, code: int, tail: list[str]) -> StageFailed:
         """Return the error of a failed command: from its rows, else from its last line."""
         if self.stop.is_set():
-            self._report(rows, "cancelled", 1)
+            self._report(rows, "cancelled", 128 + signal.SIGTERM)
             return Cancelled("cancelled")
         said = rows_files.last_end(rows)
         if said is not None and said["type"] == "error":
@@ -258,6 +261,12 @@ class Place:
 
 
 def _last_words(code: int, tail: list[str]) -> str:
+    number = -code if code < 0 else code - 128
+    if number == signal.SIGKILL:
+        return (
+            "killed (SIGKILL), as the kernel does where memory runs out: see dmesg; lower the "
+            f"batch sizes, or end other processes{f'; it last said: {tail[-1]}' if tail else ''}"
+        )
     ended = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     return f"{tail[-1]} ({ended})" if tail else ended
 

@@ -18,6 +18,7 @@ from flows.execution.ray_engine import Delivery, Order, carry_out  # noqa: E402
 from flows.execution.slots import StoppedError  # noqa: E402
 from flows.execution.stage_run import BadInput, Cancelled, Finished, PipelineRun, StageFailed  # noqa: E402
 from flows.versioning.snapshot import DATA  # noqa: E402
+from lori_core import faults  # noqa: E402
 from lori_core.errors import LoriError  # noqa: E402
 
 #: The state of a task that found nothing to do.
@@ -41,8 +42,11 @@ def _outcome(work: Any) -> State[Any]:
         return Failed(message="cancelled", data=Cancelled("cancelled"))
     except StageFailed as error:
         return Failed(message=str(error), data=error)
-    except LoriError as error:
-        return Failed(message=str(error), data=kind(error)(str(error)))
+    except Exception as error:
+        known = faults.explained(error)
+        if known is None:
+            raise
+        return Failed(message=str(known), data=kind(known)(str(known)))
     finished = made.finished if isinstance(made, Delivery) else made
     name = "Completed" if finished.ran else UNCHANGED
     return Completed(name=name, message=f"{finished.seconds:.0f} s", data=made)

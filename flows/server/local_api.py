@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.environment import child_environment, prefect_home
+from lori_core import faults
 from lori_core.errors import LoriError
 
 START_SECONDS = 120.0
@@ -144,12 +145,18 @@ def wait_until_healthy(
     limit = time.monotonic() + seconds
     while not answers(url):
         if not alive():
-            said = f": {log.last_words()} ({log.path})" if log else ""
+            said = f": {_with_way_out(log.last_words())} ({log.path})" if log else ""
             raise LoriError(f"{name} ended while it started{said}")
         if time.monotonic() > limit:
             said = f"; its log is {log.path}" if log else ""
             raise LoriError(f"{name} did not answer at {url} in {seconds:.0f} s{said}")
         time.sleep(0.2)
+
+
+def _with_way_out(words: str) -> str:
+    """Add to what a server said what there is to do, where that is known."""
+    known = faults.explained(RuntimeError(words))
+    return f"{words}; {known}" if known else words
 
 
 def main(arguments: list[str]) -> None:

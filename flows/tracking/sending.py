@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flows.environment import quiet_environment
-from flows.tracking.mlflow_store import Store, prepare, store_of
+from flows.tracking.mlflow_store import Store, prepare, sqlite_file, store_of
 from flows.tracking.rows import PIPELINE, Row, Shipment, read_from, rows_files, stage_of
 from flows.versioning import dvc_files
 from flows.versioning.graph import hashes_text, output_hashes
+from lori_core.faults import about
+from lori_core.stopping import EXIT_CODES
 
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
@@ -192,7 +194,9 @@ class Shipper:
             case "error":
                 message = str(row.get("message", ""))[:5000]
                 self._accept(self.client.set_tag, run_id, "lori.error", message)
-                self._accept(self.client.set_terminated, run_id, "FAILED", moment)
+                stopped = row.get("exit_code") in EXIT_CODES
+                status = "KILLED" if stopped else "FAILED"
+                self._accept(self.client.set_terminated, run_id, status, moment)
                 shipment.ended = True
 
     def _artifact(self, run_id: str, path: Path, name: str | None) -> None:
@@ -264,11 +268,12 @@ def ship_all(workspace: Path, warn: Callable[[str], None] = lambda line: None) -
     """
     from flows.lock import shipping_lock
 
-    with shipping_lock(workspace):
+    if not rows_files(workspace):
+        return 0
+    store = store_of(workspace, read_params(workspace))
+    with shipping_lock(workspace), about(sqlite_file(store.uri) or store.uri):
         files = rows_files(workspace)
-        if not files:
-            return 0
-        shipper = Shipper(workspace, store_of(workspace, read_params(workspace)), warn)
+        shipper = Shipper(workspace, store, warn)
         shipped = sum(shipper.ship(rows) for rows in files)
         newest = {stage_of(rows, workspace): rows for rows in files}
         for rows in files:

@@ -11,6 +11,8 @@ from flows.lock import shipping_lock
 from flows.tracking.mlflow_store import Store
 from flows.tracking.rows import Shipment, rows_files
 from flows.tracking.sending import Shipper
+from lori_core import faults
+from lori_core.faults import about
 from lori_core.tracking import ROWS_FOLDER
 
 INTERVAL_SECONDS = 2.0
@@ -43,7 +45,7 @@ class BackgroundShipping:
         """Begin."""
         self._thread.start()
 
-    def finish(self, timeout: float = 60.0) -> bool:
+    def finish(self, timeout: float) -> bool:
         """Ship what is left and stop; return whether it went out within `timeout` seconds."""
         self._finish.set()
         self._thread.join(timeout)
@@ -60,7 +62,7 @@ class BackgroundShipping:
     def _close_dead(self) -> None:
         """End the runs in MLflow of pipelines that were killed here; none but ours is alive."""
         try:
-            with shipping_lock(self.workspace):
+            with shipping_lock(self.workspace), about(self.store.uri):
                 dead = [
                     rows
                     for rows in rows_files(self.workspace)
@@ -72,7 +74,8 @@ class BackgroundShipping:
                     self._shipper.ship(rows)  # type: ignore[union-attr]
                     self._shipper.close_if_dead(rows)  # type: ignore[union-attr]
         except Exception as error:  # whatever tracking does, training goes on
-            self.warn(f"MLflow: runs that were killed stay open ({' '.join(str(error).split())})")
+            reason = " ".join(str(faults.explained(error) or error).split())
+            self.warn(f"MLflow: runs that were killed stay open ({reason})")
 
     def _is_ours(self, rows: Path) -> bool:
         parent = self.pipeline.relative_to(self.workspace).as_posix()
@@ -88,14 +91,14 @@ class BackgroundShipping:
 
     def _ship(self) -> bool:
         try:
-            with shipping_lock(self.workspace):
+            with shipping_lock(self.workspace), about(self.store.uri):
                 if self._shipper is None:
                     self._shipper = Shipper(self.workspace, self.store, self.warn)
                 for rows in self._files():
                     self._shipper.ship(rows)
         except Exception as error:  # whatever tracking does, training goes on
             if not self._warned:
-                reason = " ".join(str(error).split())[:200]
+                reason = " ".join(str(faults.explained(error) or error).split())[:200]
                 self.warn(
                     f"MLflow at {self.store.uri} cannot be used ({reason}); the work goes on, "
                     "and `lori track` ships its rows later"

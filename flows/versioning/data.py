@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.versioning.dvc_repo import opened
-from lori_core.errors import LoriError
+from flows.versioning.lock_file import read_pin
+from lori_core.errors import InputError, LoriError
 
 
 def pin(workspace: Path, folder: str = "data") -> bool:
@@ -18,7 +19,10 @@ def pin(workspace: Path, folder: str = "data") -> bool:
 
     pinned = workspace / f"{folder}.dvc"
     before = pinned.read_bytes() if pinned.is_file() else b""
-    if not before:  # emptied by a kill: DVC would refuse to read it
+    try:
+        read_pin(before, pinned.name)
+    except InputError:  # emptied by a kill, or damaged: DVC would refuse to read it
+        before = b""
         pinned.unlink(missing_ok=True)
     try:
         with opened(workspace) as repo:

@@ -81,23 +81,30 @@ def rwlock_file(workspace: Path) -> Path:
 
 
 def read_rwlock(path: Path) -> dict[str, Any] | None:
-    """Return that list, empty where there is none; `None` if it was cut off by a kill."""
+    """Return that list, empty where there is none; `None` if it is damaged, as by a kill."""
     try:
         entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for _, _, entry in _held(entries):
+            int(entry["pid"])
     except FileNotFoundError:
         return {}
-    except ValueError:
+    except (ValueError, AttributeError, KeyError, TypeError):
         return None
     return entries
 
 
 def dead_locks(entries: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield what processes that are gone hold: `read` or `write`, the path, DVC's own entry."""
+    for kind, path, entry in _held(entries):
+        if not psutil.pid_exists(int(entry["pid"])):
+            yield kind, path, entry
+
+
+def _held(entries: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for kind in ("read", "write"):
         for path, held in entries.get(kind, {}).items():
             for entry in held if isinstance(held, list) else [held]:
-                if not psutil.pid_exists(int(entry["pid"])):
-                    yield kind, path, entry
+                yield kind, path, entry
 
 
 def drop_dead_locks(workspace: Path) -> None:

@@ -9,10 +9,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from flows.environment import quiet_environment
+from flows.versioning.damage import check_files
 from flows.versioning.dvc_repo import opened, parameters_read_once
 from flows.versioning.lock_file import StageEntry, read_lock
 from lori_core.errors import InputError, LoriError
@@ -156,6 +158,7 @@ def _repository(workspace: Path, params: str | None = None) -> Iterator[Any]:
     from dvc.lock import LockError
     from dvc.logger import set_loggers_level
 
+    check_files(workspace)
     try:
         with set_loggers_level(logging.ERROR), opened(workspace) as repo:
             if params is not None:
@@ -165,6 +168,7 @@ def _repository(workspace: Path, params: str | None = None) -> Iterator[Any]:
         busy = _one_line(error).partition(" If there are no processes")[0]
         raise LoriError(f"another DVC process is at work: {busy}") from error
     except DvcException as error:
+        import_module("flows.versioning.workspace").check(workspace)  # says it where it can
         raise InputError(_one_line(error)) from error
     except PermissionError as error:
         raise InputError(

@@ -5,6 +5,7 @@ DVC itself takes what is missing for a stage that never ran, or for data that no
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ def read_lock(content: bytes, where: str) -> dict[str, StageEntry]:
     Raises:
         InputError: it is cut off, or something is missing, of another type or there twice.
     """
-    said = _parsed(content, where, MEND_LOCK)
+    said = parsed(content, where, MEND_LOCK)
     try:
         lock = _Lock.model_validate(said)
     except ValidationError as error:
@@ -179,7 +180,7 @@ def read_pin(content: bytes, where: str) -> Entry:
     Raises:
         InputError: as `read_lock`.
     """
-    said = _parsed(content, where, MEND_PIN)
+    said = parsed(content, where, MEND_PIN)
     try:
         entry = _Pin.model_validate(said).outs[0].entry()
     except ValidationError as error:
@@ -193,12 +194,28 @@ def _damaged(where: str, what: str, mend: str) -> InputError:
     return InputError(f"{where}: damaged: {what}; {mend}")
 
 
-def _parsed(content: bytes, where: str, mend: str) -> dict[str, Any]:
-    """Parse YAML that DVC wrote, by libyaml where it is there: a hundred stages are 6,000 lines."""
+def parsed(content: bytes, where: str, mend: str, *, by_hand: bool = False) -> dict[str, Any]:
+    """Return the mapping that a YAML file of DVC's holds, each key once.
+
+    Parsed by libyaml where it is there: a hundred stages are 6,000 lines.
+
+    Args:
+        content: its bytes.
+        where: what messages call it.
+        mend: what to do where it is damaged.
+        by_hand: whether people write it: its last line may have no end.
+
+    Raises:
+        InputError: it is cut off, or no such mapping.
+    """
     import yaml
 
     if not content.strip():
         raise _damaged(where, "the file is empty", mend)
+    mark = re.search(rb"^(<<<<<<<|=======|>>>>>>>)( |\r?$)", content, re.M)
+    if mark:
+        at = content.count(b"\n", 0, mark.start()) + 1
+        raise _damaged(f"{where}:{at}", "it holds the marks of a merge's conflict", mend)
     try:
         dvc_files.scan(content, where)
     except yaml_input.YAMLFaultError as error:
@@ -215,7 +232,7 @@ def _parsed(content: bytes, where: str, mend: str) -> dict[str, Any]:
         raise _damaged(f"{where}{line}", what, mend) from None
     except (ValueError, RecursionError) as error:  # a date that is none, depth without end
         raise _damaged(where, f"not YAML that DVC wrote ({error})", mend) from None
-    if not content.endswith(b"\n"):
+    if not by_hand and not content.endswith(b"\n"):
         raise _damaged(where, "cut off: its last line has no end", mend)
     if not isinstance(said, dict):
         raise _damaged(where, "not a mapping", mend)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flows.environment import quiet_environment
+from flows.versioning import workspace as versioned
 from lori_core import output_folder
 from lori_core.errors import InputError, LoriError
 
@@ -37,6 +38,7 @@ class Objects:
         try:
             return Repo(str(self.workspace))
         except DvcException as error:
+            versioned.check(self.workspace)  # says it where it can
             raise InputError(f"{self.workspace}: {' '.join(str(error).split())}") from None
 
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.versioning import git
+from flows.versioning.damage import check_files
 from flows.versioning.dvc_repo import opened
 from flows.versioning.graph import PIPELINE
 from lori_core.errors import InputError
@@ -19,6 +20,8 @@ def check(workspace: Path) -> None:
         GitError: the git repository that DVC needs is damaged.
         InputError: there is no DVC workspace or no git repository, or git ignores it.
     """
+    workspace = workspace.absolute()
+    check_files(workspace, pin=False, definition=False)
     root, ignored = _asked(workspace)
     if root.resolve() != workspace.resolve():
         raise InputError(f"{workspace}: DVC's workspace is {root}, not this folder; {CLONE}")

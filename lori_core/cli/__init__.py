@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from flows.environment import quiet_environment
-from lori_core import __version__
-from lori_core.cli import adapters, evaluation, experiments, lineage, pipeline, serving
+from lori_core import __version__, stopping
 from lori_core.errors import InputError, LoriError, one_line
 
 _QUIET = {
@@ -20,6 +16,8 @@ _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+#: Commands that go on where they stopped, or with what is left, when they run again.
+_GO_ON = ("run", "pull", "stage", "point", "experiment", "track")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -30,11 +28,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+    from lori_core.cli import adapters, evaluation, experiments, lineage, pipeline, serving
+
     parser = _Parser(
         prog="lori",
         description="Train, merge and keep safe many sparse task adapters on one language model.",
         epilog="A first run: lori run. What a run does stands in params.yaml; whole other runs "
-        "stand in profiles/. Exit codes: 0 done, 1 the work failed, 2 the input was wrong.",
+        "stand in profiles/. Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 or "
+        "143 stopped by Ctrl-C or SIGTERM.",
     )
     parser.add_argument("--version", action="version", version=f"lori {__version__}")
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
@@ -45,7 +46,66 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code."""
+    """Run a command; return its exit code, 130 or 143 where a signal stopped it."""
+    # Before anything is imported that takes time.
+    with stopping.handled(owned=argv is None):
+        args = argparse.Namespace(command="", debug=False)
+        try:
+            code = _run(argv, args)
+        except BaseException as error:
+            if stopping.asked() is None and not isinstance(error, KeyboardInterrupt):
+                raise
+            if args.debug:
+                sys.excepthook(type(error), error, error.__traceback__)
+            code = 130
+        stopped = stopping.asked() or (130 if code == 130 else None)
+        if stopped is not None:
+            given = [word for word in argv or sys.argv[1:] if not word.startswith("-")]
+            again = "; run again to go on" if given[:1] and given[0] in _GO_ON else ""
+            print(f"lori: stopped{again}", file=sys.stderr)
+        return stopped or code
+
+
+def _run(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
+    """Run a command and say in one line how it failed; `args` is filled."""
+    _quieten()
+    try:
+        _parser().parse_args(argv, args)
+        code: int = args.function(args)
+        return code
+    except LoriError as error:
+        return _failed(error, args)
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        from lori_core import faults
+
+        known = faults.explained(error)
+        if known is not None:
+            return _failed(known, args)
+        if args.debug or args.command in ("stage", "point"):
+            raise
+        said = one_line(f"{type(error).__name__}: {error}")
+        print(f"error: {said} (--debug shows where)", file=sys.stderr)
+        return 1
+
+
+def _failed(error: LoriError, args: argparse.Namespace) -> int:
+    if stopping.asked() is not None:  # what it broke off is no failure
+        return error.exit_code
+    if args.debug:
+        raise error
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    return error.exit_code
+
+
+def _quieten() -> None:
+    import logging
+    import warnings
+
+    from flows.environment import quiet_environment
+
     quiet_environment()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -53,25 +113,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore", FutureWarning)
     # On CPUs with bf16 it says, as soon as PEFT imports it, which faster kernels it would like.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    args = argparse.Namespace(debug=False, command=None)
-    try:
-        _parser().parse_args(argv, args)
-        code: int = args.function(args)
-        return code
-    except LoriError as error:
-        if args.debug:
-            raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # whoever read our output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("lori: interrupted; run again to continue", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if args.debug or args.command in ("stage", "point"):
-            raise
-        said = one_line(f"{type(error).__name__}: {error}")
-        print(f"error: {said} (--debug shows where)", file=sys.stderr)
-        return 1

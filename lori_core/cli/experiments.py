@@ -120,6 +120,9 @@ def _point(args: argparse.Namespace) -> int:
         from lori_core.process import die_with_parent
 
         die_with_parent()
+    from flows import machine
+
+    machine.check_for_stage(Path.cwd())
     with tracked(args.name) as tracker:
         from lori_core.experiments import stages
 

@@ -79,7 +79,9 @@ def _why(args: argparse.Namespace) -> int:
     from flows.lineage import text as lineage_text
     from flows.lineage import why
     from flows.lineage.verification import verify
+    from flows.versioning.damage import check_files
 
+    check_files(Path(), definition=False)
     named = why.resolve(args.name or ".", Path())
     lineage = why.lineage_of(named, remote=not args.no_remote)
     whole = named.state.here and not args.no_verify
@@ -99,7 +101,9 @@ def _diff(args: argparse.Namespace) -> int:
 
     from flows.lineage import difference as lineage_diff
     from flows.lineage import why
+    from flows.versioning.damage import check_files
 
+    check_files(Path(), definition=False)
     found = lineage_diff.diff(why.resolve(args.first, Path()), why.resolve(args.second, Path()))
     if args.json:
         print(json.dumps([difference.as_dict() for difference in found], indent=2))
@@ -119,7 +123,9 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _restore(args: argparse.Namespace) -> int:
     from flows.lineage import why
+    from flows.versioning.damage import check_files
 
+    check_files(Path(), definition=False)
     name, size = why.restore(args.name, args.out, Path(), force=args.force)
     print(f"{args.out}: {name}, {size:,} bytes, each file's MD5 checked")
     return 0

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,6 +228,9 @@ def _stage(args: argparse.Namespace) -> int:
         from lori_core.process import die_with_parent
 
         die_with_parent()
+    from flows import machine
+
+    machine.check_for_stage(Path.cwd())
     stage = f"{args.name}@{args.item}" if args.item else args.name
     with tracked(stage) as tracker:
         from lori_core import models, parallel, params_file, phases
@@ -244,7 +247,7 @@ def _stage(args: argparse.Namespace) -> int:
 @contextmanager
 def tracked(stage: str) -> Iterator[RunTracker]:
     """Yield a stage's tracker, and report to it how the stage failed, if it does."""
-    from lori_core import parallel
+    from lori_core import faults, parallel, stopping
     from lori_core.tracking import ROWS_VARIABLE, NullTracker, stage_tracker
 
     # Of several processes that train together the first one alone reports.
@@ -254,16 +257,29 @@ def tracked(stage: str) -> Iterator[RunTracker]:
         yield tracker
     except InputError as error:
         if os.environ.get(ROWS_VARIABLE):
-            tracker.error(str(error), error.exit_code)
+            _tell(tracker, str(error), error.exit_code)
         else:
             tracker.forget()
         raise
     except LoriError as error:
-        tracker.error(str(error), error.exit_code)
+        _tell(tracker, str(error), error.exit_code)
         raise
     except Exception as error:
-        tracker.error(f"{type(error).__name__}: {error}", 1)
+        known = faults.explained(error)
+        if known is None:
+            _tell(tracker, f"{type(error).__name__}: {error}", 1)
+            raise
+        _tell(tracker, str(known), known.exit_code)
+        raise known from error
+    except stopping.Stopped:
+        _tell(tracker, "stopped", stopping.asked() or 130)
         raise
+
+
+def _tell(tracker: RunTracker, message: str, exit_code: int) -> None:
+    """Report an end; on a full disk there may be no room for that either."""
+    with suppress(OSError):
+        tracker.error(message, exit_code)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -277,13 +293,19 @@ def _report(args: argparse.Namespace) -> int:
 
 def _track(args: argparse.Namespace) -> int:
     from flows.tracking.sending import ship_all
+    from flows.versioning.damage import check_files
+    from lori_core import faults
 
+    check_files(Path(), definition=False)
     try:
         sent = ship_all(Path.cwd(), warn=print)
     except LoriError:
         raise
     except Exception as error:  # whatever the server's client raises, the rows stay where they are
-        first = str(error).strip().splitlines()[0]
+        known = faults.explained(error)
+        if known is not None:
+            raise known from error
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise LoriError(f"MLflow cannot be reached: {first}; the rows are kept in .lori") from error
     print(f"sent what {sent} rows files held")
     return 0

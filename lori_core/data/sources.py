@@ -161,8 +161,7 @@ def _chosen_by(params: Params, task: str) -> dict[str, Any]:
 
 def is_pulled(params: Params, task: str, folder: Path = DATA) -> bool:
     """Say whether a task's data in `folder` is what a run asks for, by the manifest."""
-    path = folder / MANIFEST
-    entry = read_json(path).get("tasks", {}).get(task) if path.is_file() else None
+    entry = _former(folder / MANIFEST)[0]["tasks"].get(task)
     if entry is None or any(entry.get(k) != v for k, v in _chosen_by(params, task).items()):
         return False
     asked = [

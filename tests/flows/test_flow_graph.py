@@ -116,7 +116,7 @@ def test_output_hashes_are_those_of_the_lock_file(built: Path) -> None:
 
 
 def test_a_folder_without_dvc_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not inside of a DVC repository"):
+    with pytest.raises(InputError, match="no DVC workspace"):
         graph.plan(tmp_path)
 
 

@@ -285,7 +285,7 @@ def test_a_cancelled_stage_has_said_so_before_the_pipeline_ends(tmp_path: Path) 
     assert begun.wait(30)
     run.cancel()
     (rows,) = (tmp_path / ".lori" / "rows" / "train@a").glob("*.jsonl")
-    assert last_end(rows) == {"type": "error", "message": "cancelled", "exit_code": 1} | {
+    assert last_end(rows) == {"type": "error", "message": "cancelled", "exit_code": 143} | {
         "time": pytest.approx(time.time(), abs=60)
     }
     thread.join()

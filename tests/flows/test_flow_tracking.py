@@ -182,7 +182,7 @@ def test_an_unreachable_server_is_one_warning_and_shipped_later(
         write_stage(rows)
         shipping = BackgroundShipping(tracked, store, said.append, rows)
         shipping.start()
-        assert not shipping.finish()
+        assert not shipping.finish(60)
     (line,) = said
     assert "lori track" in line
     assert "\n" not in line
