@@ -35,6 +35,7 @@ from flows.tracking.sending import read_params  # noqa: E402
 from flows.versioning import graph  # noqa: E402
 from flows.versioning.dvc_repo import drop_dead_locks  # noqa: E402
 from lori_core.errors import LoriError  # noqa: E402
+from lori_core.redaction import redact, redacted_errors  # noqa: E402
 
 RETRY_DELAY_SECONDS = 2
 
@@ -76,7 +77,7 @@ def pipeline(
     logger = get_run_logger()
     plain_logs()
     workspace = Path.cwd()
-    with pipeline_lock(workspace, logger.info):
+    with redacted_errors(), pipeline_lock(workspace, logger.info):
         try:
             close_dead(workspace, str(flow_run.id), logger.info)
             drop_dead_locks(workspace)
@@ -88,7 +89,8 @@ def pipeline(
             state = _run(workspace, asked, logger)
             return _gate(workspace, state, logger) if gate else state
         except LoriError as error:
-            return Failed(message=str(error), data=kind(error)(str(error)))
+            said = redact(str(error))
+            return Failed(message=said, data=kind(error)(said))
 
 
 def _configure(workspace: Path, profile: str | None, overrides: Sequence[str], logger: Any) -> None:

@@ -25,6 +25,7 @@ NEUTRAL = (
     "finite.py",
     "process.py",
     "progress.py",
+    "redaction.py",
     "report/__init__.py",
     "report/experiments/__init__.py",
     "source_code.py",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lori_core.files import dumps
+from lori_core.redaction import redact, redacted
 
 #: The environment variable that says where a stage writes its rows (a file).
 ROWS_VARIABLE = "LORI_ROWS"
@@ -94,9 +95,9 @@ class FileTracker:
         self.path = path
 
     def _write(self, kind: str, **fields: Any) -> None:
-        row = {"type": kind, "time": time.time(), **fields}
+        row = {"type": kind, "time": time.time(), **redacted(fields)}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(dumps(row, default=str) + "\n")
+            file.write(dumps(row, default=lambda value: redact(str(value))) + "\n")
 
     def start(self, stage: str) -> None:
         self._write("start", stage=stage, pid=os.getpid(), where=where())

@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors"],
+    ["redaction"],
     ["files", "finite"],
     [
         "cache",
@@ -48,8 +49,8 @@ ROWS = [
 FLOWS = [
     ["environment", "extras", "lock"],
     ["versioning"],
-    ["machine", "tracking"],
-    ["lineage"],
+    ["tracking"],
+    ["machine", "lineage"],
     ["serving"],
     ["server"],
     ["doctor"],

@@ -17,6 +17,7 @@ from flows.environment import quiet_environment
 from flows.versioning import git
 from flows.versioning.dvc_repo import dead_locks, read_rwlock, rwlock_file
 from lori_core.errors import LoriError
+from lori_core.redaction import redact
 
 #: Between two clocks; beyond it tokens expire early and shared files come from the future.
 CLOCK_SECONDS = 60.0
@@ -60,6 +61,8 @@ def examine(workspace: Path) -> Iterator[Finding]:
     for check in checks:
         try:
             yield from check(workspace, params)
+        except LoriError as error:
+            yield Finding(check.__name__, False, str(error), "see above")
         except Exception as error:  # whatever it is, the next check may say why
             yield Finding(check.__name__, False, f"{type(error).__name__}: {error}", "see above")
 
@@ -250,6 +253,6 @@ def show(findings: Iterator[Finding], *, colour: bool) -> int:
         mark, code = ("ok ", 32) if finding.ok else ("BAD", 31)
         mark = f"\033[{code}m{mark}\033[0m" if colour else mark
         todo = "" if finding.ok or not finding.todo else f" → {finding.todo}"
-        print(f"{mark}  {finding.name:12} {finding.text}{todo}", flush=True)
+        print(redact(f"{mark}  {finding.name:12} {finding.text}{todo}"), flush=True)
         bad += not finding.ok
     return 1 if bad else 0

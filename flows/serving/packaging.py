@@ -19,6 +19,7 @@ from flows.tracking.registry import EVALUATION, KEY, MD5, PATH
 from flows.versioning import snapshot
 from lori_core.config import Params
 from lori_core.errors import InputError
+from lori_core.redaction import redact
 
 if TYPE_CHECKING:
     from lori_core.adapter import Adapter
@@ -56,12 +57,9 @@ def package(node: Node, workspace: Path, params: Params, folder: Path, card: str
         _save(folder, peft, params)
     state = folder / "snapshot"
     state.mkdir()
-    for name in snapshot.KEPT:
-        content = (workspace / name).read_bytes() if (workspace / name).is_file() else None
-        if content is not None:
-            (state / name).write_bytes(content)
+    snapshot.copy_kept(workspace, state)
     if card:
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / "README.md").write_text(redact(card), encoding="utf-8")
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

@@ -11,6 +11,7 @@ from flows.lock import shipping_lock
 from flows.tracking.mlflow_store import Store
 from flows.tracking.rows import Shipment, rows_files
 from flows.tracking.sending import Shipper
+from lori_core.redaction import redact
 from lori_core.tracking import ROWS_FOLDER
 
 INTERVAL_SECONDS = 2.0
@@ -72,7 +73,8 @@ class BackgroundShipping:
                     self._shipper.ship(rows)  # type: ignore[union-attr]
                     self._shipper.close_if_dead(rows)  # type: ignore[union-attr]
         except Exception as error:  # whatever tracking does, training goes on
-            self.warn(f"MLflow: runs that were killed stay open ({' '.join(str(error).split())})")
+            reason = redact(" ".join(str(error).split()))
+            self.warn(f"MLflow: runs that were killed stay open ({reason})")
 
     def _is_ours(self, rows: Path) -> bool:
         parent = self.pipeline.relative_to(self.workspace).as_posix()
@@ -95,7 +97,7 @@ class BackgroundShipping:
                     self._shipper.ship(rows)
         except Exception as error:  # whatever tracking does, training goes on
             if not self._warned:
-                reason = " ".join(str(error).split())[:200]
+                reason = redact(" ".join(str(error).split()))[:200]
                 self.warn(
                     f"MLflow at {self.store.uri} cannot be used ({reason}); the work goes on, "
                     "and `lori track` ships its rows later"

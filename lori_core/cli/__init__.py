@@ -13,6 +13,7 @@ from flows.environment import quiet_environment
 from lori_core import __version__
 from lori_core.cli import adapters, evaluation, experiments, lineage, pipeline, serving
 from lori_core.errors import LoriError
+from lori_core.redaction import redacted_streams
 
 _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -45,7 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore", FutureWarning)
     # On CPUs with bf16 it says, as soon as PEFT imports it, which faster kernels it would like.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    args = _parser().parse_args(argv)
+    with redacted_streams():
+        return _run(_parser().parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         code: int = args.function(args)
         return code
