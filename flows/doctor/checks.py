@@ -49,7 +49,7 @@ def examine(workspace: Path) -> Iterator[Finding]:
     quiet_environment()
     params: Mapping[str, Any] = {}
     checks: list[Check] = [
-        python, versions, settings, engine, gpus, needs, repository,
+        python, versions, settings, engine, gpus, sandbox, needs, repository,
         services.prefect, services.mlflow, services.remotes, services.ray, services.clock,
         locks,
     ]  # fmt: skip
@@ -181,6 +181,27 @@ def nvidia_smi() -> list[str] | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip().splitlines() if done.returncode == 0 else None
+
+
+def sandbox(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """Generated code can be run apart from this machine: a trivial program is, now and here."""
+    from lori_core.evaluation.sandbox import Isolation, detect, why_not
+
+    way = detect()
+    if way is not Isolation.none:
+        yield Finding("sandbox", True, f"generated code runs isolated, by {way}")
+        return
+    unsafe = bool(params.get("evaluation", {}).get("unsafe_code"))
+    why = why_not(Isolation.bubblewrap)
+    yield Finding(
+        "sandbox",
+        unsafe,
+        "generated code runs with all rights of this user (evaluation.unsafe_code)"
+        if unsafe
+        else f"generated code cannot be run isolated, and is refused: {why}",
+        "apt-get install bubblewrap; in a container allow it user namespaces and mounts "
+        "(infra/seccomp.json, docs/cluster.md)",
+    )
 
 
 def needs(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
