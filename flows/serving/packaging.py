@@ -104,10 +104,12 @@ def _save(folder: Path, peft: Path, params: Params) -> None:
 
     from flows.serving.serving_model import MAX_NEW_TOKENS
 
+    limits = _limits(params)
+    default = min(MAX_NEW_TOKENS, limits["max_new_tokens"])
     signature = ModelSignature(
         inputs=Schema([ColSpec(DataType.string, "prompt")]),
         outputs=Schema([ColSpec(DataType.string, "text")]),
-        params=ParamSchema([ParamSpec("max_new_tokens", DataType.integer, MAX_NEW_TOKENS)]),
+        params=ParamSchema([ParamSpec("max_new_tokens", DataType.integer, default)]),
     )
     pyfunc.save_model(
         str(folder),
@@ -120,8 +122,19 @@ def _save(folder: Path, peft: Path, params: Params) -> None:
         model_config={
             "model": params.model.model_dump(),
             "prompt": params.prompt.model_dump(),
+            "limits": limits,
         },
     )
+
+
+def _limits(params: Params) -> dict[str, int]:
+    """Return what a request to the served model may ask for: no more than was evaluated."""
+    evaluation = params.evaluation
+    return {
+        "max_new_tokens": max(evaluation.max_new_tokens.model_dump().values()),
+        "max_prompt_length": evaluation.max_prompt_length,
+        "max_prompts": evaluation.batch_size,
+    }
 
 
 def _requirements() -> list[str]:
