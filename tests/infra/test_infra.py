@@ -289,6 +289,21 @@ def test_images_are_linted_and_pinned(path: str) -> None:
     assert re.search(r"^USER 1000:1000$", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize("name", ["LORI_REPOSITORY", "LORI_REMOTE"])
+def test_a_worker_refuses_an_address_with_a_password(name: str, tmp_path: Path) -> None:
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "LORI_WORKSPACE": str(tmp_path / "w"),
+        name: "https://u:hunter2@host/x",
+    }
+    script = ["sh", str(INFRA / "worker.sh")]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{name}: holds a password; take it out")
+    assert "hunter2" not in done.stderr
+    assert not (tmp_path / "w").exists()
+
+
 @pytest.mark.parametrize(
     "path", ["infra/worker.sh", "infra/slurm/worker.sbatch", "infra/slurm/ray.sbatch",
              "mlflow/start.sh"]
