@@ -137,7 +137,7 @@ def _score(score: Mapping[str, Any]) -> str:
     return f"{score['metric']} {100 * score['score']:.1f}{ends} of {score['n']}"
 
 
-def _made(made: Mapping[str, Any], *, people: bool) -> str:
+def _made(made: Mapping[str, Any], *, people: bool = True) -> str:
     who = f" by {made.get('user', '?')}@{made.get('host', '?')}" if people else ""
     tools = f", Python {made['python']}, torch {made.get('torch')}" if "python" in made else ""
     run = f", MLflow run {made['run'][:8]}" if made.get("run") else ""
