@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO, cast
 from urllib.parse import quote, unquote
 
 #: What stands in the place of a secret.
@@ -205,7 +205,7 @@ def redacted_streams() -> Iterator[None]:
     """Redact what this process prints, and the traceback of an error that nobody catches."""
     before = sys.stdout, sys.stderr
     sys.excepthook = _print_traceback
-    sys.stdout, sys.stderr = _Stream(before[0]), _Stream(before[1])
+    sys.stdout, sys.stderr = cast(TextIO, _Stream(before[0])), cast(TextIO, _Stream(before[1]))
     try:
         yield
     finally:
