@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,19 +116,13 @@ def test_a_server_refuses_an_override_with_a_password_before_it_keeps_it() -> No
         assert re.search(pattern, f"storage.remote={value}"), value
 
 
-@pytest.mark.real
-def test_a_run_leaves_no_secret_anywhere(
-    tracked: Path,
-    prefect_api: None,
-    secrets: None,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    import flows.pipeline as module
+SAID = 'os.environ["A_URL"], os.environ["HF_TOKEN"], os.environ["MY_API_KEY"]'
 
-    toy = tracked / "toy.py"
-    said = 'os.environ["A_URL"], os.environ["HF_TOKEN"], os.environ["MY_API_KEY"]'
-    text = toy.read_text().replace('"works"', f'"works", {said}')
+
+def tell_secrets(workspace: Path) -> None:
+    """Have the toy's stages print their secrets, report them as a tag, and `train@nlu` fail."""
+    toy = workspace / "toy.py"
+    text = toy.read_text().replace('"works"', f'"works", {SAID}')
     text = text.replace("does not like it", "does not like {os.environ['A_URL']}")
     # Rows are written by the tracker, as real stages do it.
     text = text.replace(
@@ -138,10 +133,40 @@ def test_a_run_leaves_no_secret_anywhere(
         '    with rows.open("a") as file:\n',
     )
     text = text.replace(
-        'row("start"', f'row("tags", values={{"said": " ".join([{said}])}})\nrow("start"', 1
+        'row("start"', f'row("tags", values={{"said": " ".join([{SAID}])}})\nrow("start"', 1
     )
     toy.write_text(text)
-    (tracked / "fail-train@nlu").write_text("1")
+    (workspace / "fail-train@nlu").write_text("1")
+
+
+def test_a_stages_lines_rows_and_failure_hold_no_secret(toy: Path, secrets: None) -> None:
+    from flows.execution.stage_run import Place, StageFailed
+
+    tell_secrets(toy)
+    place = Place(toy, ".lori/rows/pipeline/x.jsonl", {"git.failed": f"at {URL}"})
+    lines: list[str] = []
+    command = [sys.executable, "toy.py"]
+    place.command("prepare", [*command, "prepare", "out/a.json"], "", "id", lines.append)
+    assert lines == ["prepare works https://***@tracking.example *** ***"]
+    with pytest.raises(StageFailed, match=r"^train@nlu does not like https://\*\*\*@tracking"):
+        place.command("train@nlu", [*command, "train@nlu", "out/b.json"], "", "id", lines.append)
+    unreported = [sys.executable, "-c", f"import os; raise SystemExit(' '.join([{SAID}]))"]
+    with pytest.raises(StageFailed, match=r"^https://\*\*\*@tracking.example \*\*\* \*\*\* \("):
+        place.command("other", ["env", *unreported], "", "id", lines.append)
+    assert holding(toy) == []
+
+
+@pytest.mark.real
+def test_a_run_leaves_no_secret_anywhere(
+    tracked: Path,
+    prefect_api: None,
+    secrets: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    import flows.pipeline as module
+
+    tell_secrets(tracked)
     monkeypatch.setattr("flows.execution.tasks.PULL", ("platform",))
     monkeypatch.setattr(params_file, "apply", lambda *_: [f"now at {URL}"])
     monkeypatch.setattr(module, "RETRY_DELAY_SECONDS", 0)
@@ -170,19 +195,16 @@ def _kept_by_prefect() -> str:
         return "\n".join(each.model_dump_json() for each in kept)
 
 
-def test_what_is_registered_judged_and_carded_holds_no_secret(
-    folder: Path, secrets: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made = Made(folder)
-    manifest = folder / "data" / "manifest.json"
-    text = manifest.read_text().replace("org/math", f"org/{LISTED}")
-    manifest.write_text(text)
-    made._write("data.dvc", {"outs": [made._recorded("data")]})
-    capsys.readouterr()
-    assert main(["card", MERGED]) in (0, 2)
-    assert main(["why", MERGED, "--json"]) in (0, 1, 2)
-    shown = capsys.readouterr()
-    assert not [secret for secret in SECRETS if secret in shown.out + shown.err]
+def test_what_is_registered_holds_no_secret(folder: Path, secrets: None) -> None:
+    from flows.tracking.registry import Registry
+
+    source = folder / "model"
+    source.mkdir()
+    (source / "MLmodel").write_text("flavors: {}\n")
+    tags = {"lori.content_key": "key", "said": f"at {URL}"}
+    version = Registry(folder).add("m", source, tags, None, about=f"with {TOKEN} and {LISTED}")
+    assert version.tags["said"] == "at https://***@tracking.example"
+    assert holding(folder) == []
 
 
 def test_a_parameter_file_that_has_a_secret_by_now_is_kept_without_it(
