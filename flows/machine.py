@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.tracking.mlflow_store import store_of
 from flows.versioning import workspace as versioned
 from lori_core.cache import cache_folder
 from lori_core.errors import InputError
@@ -148,6 +149,11 @@ def proxy(workspace: Path, params: Mapping[str, Any]) -> str:
     return f"{', '.join(sorted(named))}; requests to this machine go past it (no_proxy)"
 
 
+def tracking(workspace: Path, params: Mapping[str, Any]) -> str:
+    """The address of MLflow can be shown and kept."""
+    return f"runs are recorded at {store_of(workspace, params).uri}"
+
+
 def versioning(workspace: Path, params: Mapping[str, Any]) -> str:
     """DVC can work here."""
     versioned.check(workspace)
@@ -161,6 +167,7 @@ LOOKS: dict[str, Look] = {
     "temporary": temporary,
     "model cache": model_cache,
     "proxy": proxy,
+    "tracking": tracking,
 }
 
 

@@ -26,8 +26,14 @@ else:
     #: A file in `profiles/`; the form offers them.
     Profile = Literal[_PROFILES] if _PROFILES else str
 
+#: A value with a URL's password would be kept by the server, which reads only this pattern: no @,
+#: or no URL, or one with a user alone.
 Override = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9_.-]+=", description="key=value, as in lori.rank=16")
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9_.-]+=([^@]*|[^/]*|[^@]*://[^@:/]*@[^@]*)$",
+        description="key=value, as in lori.rank=16; no password (set it as a variable)",
+    ),
 ]
 Task = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="as in math")]
 StageName = Annotated[

@@ -36,6 +36,7 @@ from flows.tracking.sending import read_params  # noqa: E402
 from flows.versioning import graph  # noqa: E402
 from flows.versioning.dvc_repo import drop_dead_locks  # noqa: E402
 from lori_core import faults, stopping  # noqa: E402
+from lori_core.redaction import redact, redacted_errors  # noqa: E402
 
 RETRY_DELAY_SECONDS = 2
 
@@ -77,7 +78,7 @@ def pipeline(
     logger = get_run_logger()
     plain_logs()
     workspace = Path.cwd()
-    with pipeline_lock(workspace, logger.info):
+    with redacted_errors(), pipeline_lock(workspace, logger.info):
         try:
             stopping.check()
             close_dead(workspace, str(flow_run.id), logger.info)
@@ -95,7 +96,8 @@ def pipeline(
             known = faults.explained(error)
             if known is None:
                 raise
-            return Failed(message=str(known), data=kind(known)(str(known)))
+            said = redact(str(known))
+            return Failed(message=said, data=kind(known)(said))
 
 
 def _configure(workspace: Path, profile: str | None, overrides: Sequence[str], logger: Any) -> None:

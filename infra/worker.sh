@@ -3,6 +3,17 @@
 set -eu
 WORKSPACE=${LORI_WORKSPACE:-/workspace/lori}
 POOL=${LORI_POOL:-lori}
+# They become arguments of git and dvc, which are for all to see, and are kept in their settings.
+for name in LORI_REPOSITORY LORI_REMOTE; do
+  eval "address=\${$name:-}"
+  case $address in
+    *://*:*@*)
+      echo "$name: holds a password; take it out and use a git credential helper, a deploy key or the" \
+        "store's own variables (AWS_SECRET_ACCESS_KEY)" >&2
+      exit 2
+      ;;
+  esac
+done
 if [ ! -d "$WORKSPACE/.git" ]; then
   if [ -n "${LORI_REPOSITORY:-}" ]; then
     git clone --branch "${LORI_BRANCH:-main}" "$LORI_REPOSITORY" "$WORKSPACE"

@@ -28,6 +28,7 @@ from lori_core.report.comparison import (
     read_verdicts,
     spoken,
 )
+from lori_core.report.escaping import cell, plain
 
 #: Flipped examples a refusal shows.
 EXAMPLES = 5
@@ -323,15 +324,12 @@ def as_markdown(verdict: Verdict) -> str:
     against = f"against {verdict.champion}" if verdict.champion else "the first: no champion yet"
     lines = [f"# {verdict.candidate} {said}", "", f"Judged {against}.", ""]
     lines += ["| rule | holds | numbers |", "| --- | --- | --- |"]
-    lines += [f"| {f.rule} | {'yes' if f.passed else 'NO'} | {f.text} |" for f in verdict.findings]
+    lines += [
+        f"| {cell(f.rule)} | {'yes' if f.passed else 'NO'} | {cell(f.text)} |"
+        for f in verdict.findings
+    ]
     for finding in verdict.refusals:
         for example in finding.flipped:
-            lines += ["", f"## {finding.rule}: example {example['id']}", ""]
-            lines += [
-                f"- {name}: {_one_line(text)}" for name, text in example.items() if name != "id"
-            ]
+            lines += ["", f"## {finding.rule}: example {plain(example['id'])}", ""]
+            lines += [f"- {name}: {plain(text)}" for name, text in example.items() if name != "id"]
     return "\n".join(lines) + "\n"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -31,6 +31,7 @@ NEUTRAL = (
     "model_settings.py",
     "process.py",
     "progress.py",
+    "redaction.py",
     "report/__init__.py",
     "report/experiments/__init__.py",
     "source_code.py",

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from lori_core.errors import InputError, shown
 from lori_core.faults import naming
 from lori_core.files import dumps
+from lori_core.redaction import redact, redacted
 
 #: The environment variable that says where a stage writes its rows (a file).
 ROWS_VARIABLE = "LORI_ROWS"
@@ -106,11 +107,11 @@ class FileTracker:
         self._made = [folder for folder in path.parents if not folder.exists()]
 
     def _write(self, kind: str, **fields: Any) -> None:
-        row = {"type": kind, "time": time.time(), **fields}
+        row = {"type": kind, "time": time.time(), **redacted(fields)}
         with naming(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(dumps(row, default=str) + "\n")
+                file.write(dumps(row, default=lambda value: redact(str(value))) + "\n")
 
     def start(self, stage: str) -> None:
         self._write("start", stage=stage, pid=os.getpid(), where=where())

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors", "stopping"],
-    ["cache", "input_files", "json_input", "limited"],
+    ["cache", "input_files", "json_input", "limited", "redaction"],
     ["faults", "name_patterns", "yaml_input"],
     ["files", "finite"],
     [
@@ -49,8 +49,8 @@ ROWS = [
 FLOWS = [
     ["environment", "extras", "lock"],
     ["versioning"],
-    ["machine", "tracking"],
-    ["lineage"],
+    ["tracking"],
+    ["machine", "lineage"],
     ["serving"],
     ["server"],
     ["doctor"],

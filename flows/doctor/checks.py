@@ -17,6 +17,7 @@ from flows.environment import quiet_environment
 from flows.versioning import git
 from flows.versioning.dvc_repo import dead_locks, read_rwlock, rwlock_file
 from lori_core.errors import LoriError
+from lori_core.redaction import redact
 
 #: Between two clocks; beyond it tokens expire early and shared files come from the future.
 CLOCK_SECONDS = 60.0
@@ -48,7 +49,7 @@ def examine(workspace: Path) -> Iterator[Finding]:
     quiet_environment()
     params: Mapping[str, Any] = {}
     checks: list[Check] = [
-        python, versions, settings, engine, gpus, needs, repository,
+        python, versions, settings, engine, gpus, sandbox, needs, repository,
         services.prefect, services.mlflow, services.remotes, services.ray, services.clock,
         locks,
     ]  # fmt: skip
@@ -60,6 +61,8 @@ def examine(workspace: Path) -> Iterator[Finding]:
     for check in checks:
         try:
             yield from check(workspace, params)
+        except LoriError as error:
+            yield Finding(check.__name__, False, str(error), "see above")
         except Exception as error:  # whatever it is, the next check may say why
             yield Finding(check.__name__, False, f"{type(error).__name__}: {error}", "see above")
 
@@ -180,6 +183,27 @@ def nvidia_smi() -> list[str] | None:
     return done.stdout.strip().splitlines() if done.returncode == 0 else None
 
 
+def sandbox(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """Generated code can be run apart from this machine: a trivial program is, now and here."""
+    from lori_core.evaluation.sandbox import Isolation, detect, why_not
+
+    way = detect()
+    if way is not Isolation.none:
+        yield Finding("sandbox", True, f"generated code runs isolated, by {way}")
+        return
+    unsafe = bool(params.get("evaluation", {}).get("unsafe_code"))
+    why = why_not(Isolation.bubblewrap)
+    yield Finding(
+        "sandbox",
+        unsafe,
+        "generated code runs with all rights of this user (evaluation.unsafe_code)"
+        if unsafe
+        else f"generated code cannot be run isolated, and is refused: {why}",
+        "apt-get install bubblewrap; in a container allow it user namespaces and mounts "
+        "(infra/seccomp.json, docs/cluster.md)",
+    )
+
+
 def needs(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
     """What a run refuses to begin without."""
     for name, look in machine.LOOKS.items():
@@ -250,6 +274,6 @@ def show(findings: Iterator[Finding], *, colour: bool) -> int:
         mark, code = ("ok ", 32) if finding.ok else ("BAD", 31)
         mark = f"\033[{code}m{mark}\033[0m" if colour else mark
         todo = "" if finding.ok or not finding.todo else f" → {finding.todo}"
-        print(f"{mark}  {finding.name:12} {finding.text}{todo}", flush=True)
+        print(redact(f"{mark}  {finding.name:12} {finding.text}{todo}"), flush=True)
         bad += not finding.ok
     return 1 if bad else 0

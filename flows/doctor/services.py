@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from flows.doctor.checks import CLOCK_SECONDS, Finding
 from flows.versioning.workspace import check
 from lori_core.errors import LoriError
+from lori_core.redaction import redact
 
 TIMEOUT_SECONDS = 5.0
 
@@ -70,7 +71,7 @@ def _asked(name: str, url: str, headers: Mapping[str, str], todo: str) -> Findin
     """Ask an HTTP address; anything but success is said in words that name it."""
     import httpx
 
-    shown = _without_secrets(url.partition("?")[0])
+    shown = redact(url.partition("?")[0])
     try:
         answer = httpx.get(url, headers=dict(headers), timeout=TIMEOUT_SECONDS)
     except httpx.HTTPError as error:
@@ -82,13 +83,6 @@ def _asked(name: str, url: str, headers: Mapping[str, str], todo: str) -> Findin
     if answer.status_code != 200:
         return Finding(name, False, f"{shown}: answers {answer.status_code}", todo)
     return Finding(name, True, f"{shown}: reachable, and takes our credentials")
-
-
-def _without_secrets(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return url.replace(f"{parts.username}:{parts.password}@", "")
 
 
 def _reached(name: str, address: str, port: int, todo: str) -> Iterator[Finding]:

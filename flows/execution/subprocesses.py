@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, cast
 
+from lori_core.redaction import redact
+
 GRACE_SECONDS = 10.0
 POLL_SECONDS = 0.5
 
@@ -24,7 +26,7 @@ def run_lines(
     line: Callable[[str], None],
     stop: threading.Event,
 ) -> int:
-    """Run a command, hand each line it prints to `line`, and return its exit code.
+    """Run a command, hand each line it prints to `line`, redacted, and return its exit code.
 
     When `stop` is set, or anything is raised here, the whole process group ends: SIGTERM, and ten
     seconds later SIGKILL. The exit code of a command ended by a signal is negative.
@@ -63,7 +65,7 @@ def _follow(output: IO[bytes], line: Callable[[str], None], stop: threading.Even
                 lines.append(pending)
             for text in lines:
                 if text.strip():
-                    line(text.decode("utf-8", "replace").rstrip())
+                    line(redact(text.decode("utf-8", "replace").rstrip()))
             if not chunk:
                 return
 

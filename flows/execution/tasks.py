@@ -20,6 +20,10 @@ from flows.execution.stage_run import BadInput, Cancelled, Finished, PipelineRun
 from flows.versioning.snapshot import DATA  # noqa: E402
 from lori_core import faults  # noqa: E402
 from lori_core.errors import LoriError  # noqa: E402
+from lori_core.redaction import redact_logs, redacted_errors  # noqa: E402
+
+# In the flow's process and on Ray's nodes: what is logged goes to Prefect's server.
+redact_logs()
 
 #: The state of a task that found nothing to do.
 UNCHANGED = "Unchanged"
@@ -37,7 +41,8 @@ def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
 def _outcome(work: Any) -> State[Any]:
     """Run `work()` and turn how it ended into a state; a traceback would tell a user nothing."""
     try:
-        made: Finished | Delivery = work()
+        with redacted_errors():
+            made: Finished | Delivery = work()
     except StoppedError:
         return Failed(message="cancelled", data=Cancelled("cancelled"))
     except StageFailed as error:

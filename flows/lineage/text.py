@@ -43,8 +43,14 @@ def _node(node: Node) -> dict[str, Any]:
     }
 
 
-def as_text(lineage: Lineage, problems: Sequence[Problem]) -> list[str]:
-    """Return the tree's lines; what was shown above is only named again."""
+def as_text(lineage: Lineage, problems: Sequence[Problem], *, people: bool = True) -> list[str]:
+    """Return the tree's lines; what was shown above is only named again.
+
+    Args:
+        lineage: what to show.
+        problems: found in it.
+        people: whether to say who made each part on which machine (`user@host`).
+    """
     lines: list[str] = []
     shown: set[str] = set()
     named = [problem.name for problem in problems]
@@ -55,11 +61,13 @@ def as_text(lineage: Lineage, problems: Sequence[Problem]) -> list[str]:
     }
     for target in lineage.targets:
         if target not in shown:
-            lines += _tree(lineage, target, shown, bad)
+            lines += _tree(lineage, target, shown, bad, people=people)
     return [*lines, *_summary(lineage, problems)]
 
 
-def _tree(lineage: Lineage, name: str, shown: set[str], bad: set[str]) -> Iterator[str]:
+def _tree(
+    lineage: Lineage, name: str, shown: set[str], bad: set[str], *, people: bool
+) -> Iterator[str]:
     node = lineage.nodes[name]
     again = name in shown
     shown.add(name)
@@ -67,11 +75,11 @@ def _tree(lineage: Lineage, name: str, shown: set[str], bad: set[str]) -> Iterat
     if again:
         return
     children = node.inputs
-    for line in _facts(node):
+    for line in _facts(node, people=people):
         yield f"{'│ ' if children else '  '}  {line}"
     for place, child in enumerate(children):
         last = place == len(children) - 1
-        below = _tree(lineage, child, shown, bad)
+        below = _tree(lineage, child, shown, bad, people=people)
         yield f"{'└─' if last else '├─'} {next(below)}"
         yield from (f"{'   ' if last else '│  '}{line}" for line in below)
 
@@ -84,7 +92,7 @@ def _title(node: Node, *, again: bool, bad: bool) -> str:
     return f"{node.name}  [{node.kind}]{key}  ({where}){'  CHANGED' if bad else ''}"
 
 
-def _facts(node: Node) -> Iterator[str]:
+def _facts(node: Node, *, people: bool) -> Iterator[str]:
     own = node.origin
     if own is not None and own.facts.get("base"):
         yield f"base {own.facts['base']}, weights {str(own.facts['base_weights'])[:12]}"
@@ -105,7 +113,7 @@ def _facts(node: Node) -> Iterator[str]:
         yield f"scores {task}: {_score(score)}"
     made = node.facts.get("made")
     if made:
-        yield _made(made)
+        yield _made(made, people=people)
 
 
 def _effective(node: Node) -> Iterator[tuple[str, Any]]:
@@ -129,16 +137,18 @@ def _score(score: Mapping[str, Any]) -> str:
     return f"{score['metric']} {100 * score['score']:.1f}{ends} of {score['n']}"
 
 
-def _made(made: Mapping[str, Any]) -> str:
-    who = f"{made.get('user', '?')}@{made.get('host', '?')}"
+def _made(made: Mapping[str, Any], *, people: bool = True) -> str:
+    who = f" by {made.get('user', '?')}@{made.get('host', '?')}" if people else ""
     tools = f", Python {made['python']}, torch {made.get('torch')}" if "python" in made else ""
     run = f", MLflow run {made['run'][:8]}" if made.get("run") else ""
-    return f"made {made['time']} by {who} at {_commit(made)}{tools}{run}"
+    return f"made {made['time']}{who} at {_commit(made, people=people)}{tools}{run}"
 
 
-def _commit(made: Mapping[str, Any]) -> str:
+def _commit(made: Mapping[str, Any], *, people: bool) -> str:
     if "commit" in made:
         return f"{made['commit'][:10]}{' with changes' if made.get('changed') else ''}"
+    if not people:  # why there is none names folders
+        return "a commit that was not recorded"
     if "no_commit" in made:
         return f"no commit ({made['no_commit']})"
     if "git" in made:

@@ -19,6 +19,7 @@ from pathlib import Path
 from flows.environment import child_environment, prefect_home
 from lori_core import faults
 from lori_core.errors import LoriError
+from lori_core.redaction import redact
 
 START_SECONDS = 120.0
 #: How long a server that is there may take to answer.
@@ -41,7 +42,7 @@ class Log:
             lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
         said = [line for line in lines if line]
         errors = [line for line in said if re.match(r"[\w.]*(Error|Exception)\b", line)]
-        return (errors or said or ["it said nothing"])[-1][:300]
+        return redact((errors or said or ["it said nothing"])[-1])[:300]
 
 
 @dataclass(frozen=True)

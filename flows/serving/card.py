@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from lori_core import params_file
 from lori_core.config import Params, parse
 from lori_core.errors import ConfigError, InputError
 from lori_core.methods import LORI, METHODS
+from lori_core.redaction import redact
+from lori_core.report import escaping
 
 PAPER = "LoRI ([arXiv:2504.07448](https://arxiv.org/abs/2504.07448))"
 #: The methods that LoRI is compared with.
@@ -30,8 +33,10 @@ METRICS = {
 }
 
 
-def of_word(word: str, workspace: Path) -> str:
+def of_word(word: str, workspace: Path, *, people: bool = False) -> str:
     """Return the card of what a word names, in the workspace as it stands or in another state.
+
+    `people` as for `card`.
 
     Raises:
         InputError: it names no adapter.
@@ -51,7 +56,7 @@ def of_word(word: str, workspace: Path) -> str:
         params = _params_of(state)
     check_adapter(node, "have a card")
     check_settings(lineage, params, "have a card")
-    return card(params, lineage, node)
+    return card(params, lineage, node, people=people)
 
 
 def _params_of(state: Snapshot) -> Params:
@@ -62,13 +67,14 @@ def _params_of(state: Snapshot) -> Params:
     return parse(params_file.read_values(content, where), where)
 
 
-def card(params: Params, lineage: Lineage, node: Node) -> str:
+def card(params: Params, lineage: Lineage, node: Node, *, people: bool = False) -> str:
     """Return the card of an adapter: what it is, from what, how good, how safe, how to load it.
 
     Args:
         params: of the run.
         lineage: of the adapter, with scores.
         node: the adapter itself.
+        people: whether to name who made each part, on which machine (`user@host`).
     """
     licences = sorted(set(_sources(lineage)))
     own = node.origin.facts if node.origin else {}
@@ -76,20 +82,20 @@ def card(params: Params, lineage: Lineage, node: Node) -> str:
     base = own.get("base_identity", {}).get("name") or params.model.name_or_path
     lines = [
         "---",
-        f"base_model: {base}",
+        f"base_model: {escaping.yaml(base)}",
         "library_name: peft",
-        f"tags: [{'lora, lori, sparse' if _is_lori(node) else own.get('method')}]",
+        f"tags: [{'lora, lori, sparse' if _is_lori(node) else escaping.yaml(own.get('method'))}]",
         "---",
         "",
-        f"# {node.name}",
+        f"# {escaping.plain(node.name)}",
         "",
-        f"{_what(node)} for `{own.get('base', base)}`.",
+        f"{_what(node)} for {escaping.code(own.get('base', base))}.",
         "",
         f"Content key `{node.key}`; DVC `{node.entry.md5}`.",
         "",
         "## Data",
         "",
-        *(f"- {text}" for text in licences),
+        *(f"- {escaping.plain(text)}" for text in licences),
         "",
         "## Scores",
         "",
@@ -105,33 +111,35 @@ def card(params: Params, lineage: Lineage, node: Node) -> str:
         "",
         "## How it was made",
         "",
-        "```",
-        *lineage_text.as_text(lineage, []),
-        "```",
+        *escaping.block(lineage_text.as_text(lineage, [], people=people)),
         "",
         "## How to load it",
         "",
-        "```python",
-        "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM",
-        "",
-        f'base = AutoModelForCausalLM.from_pretrained("{base}")',
-        'model = PeftModel.from_pretrained(base, "THIS FOLDER")',
-        "```",
+        *escaping.block(_loading(str(base)), "python"),
         "",
         "A base that is named `pypi:…` or `random:…` is made by this project: `lori export --to "
         "merged` writes it whole.",
     ]
-    return "\n".join(lines) + "\n"
+    return redact("\n".join(lines) + "\n")
+
+
+def _loading(base: str) -> list[str]:
+    return [
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f"base = AutoModelForCausalLM.from_pretrained({json.dumps(base)})",
+        'model = PeftModel.from_pretrained(base, "THIS FOLDER")',
+    ]
 
 
 def _what(node: Node) -> str:
     own = node.origin.facts if node.origin else {}
     if node.kind == "merged adapter":
         weights = ", ".join(f"{weight:g}" for weight in own["weights"])
-        merged = f"A merge ({own['method']}, weights {weights}) of {len(own['weights'])} adapters"
-        return f"{merged}, made with {PAPER}"
-    adapter = f"adapter of the task {own.get('task', '?')}"
+        how = f"{escaping.plain(own['method'])}, weights {weights}"
+        return f"A merge ({how}) of {len(own['weights'])} adapters, made with {PAPER}"
+    adapter = f"adapter of the task {escaping.plain(own.get('task', '?'))}"
     if not _is_lori(node):
         about = METHODS[own["method"]].about
         return f"An {adapter}, trained by {own['method']} ({about})"
@@ -159,7 +167,8 @@ def _scores(node: Node) -> Iterator[str]:
     yield "| task | metric | score, % | 95 % interval | examples |"
     yield "| --- | --- | --- | --- | --- |"
     for task, score in found.items():
-        metric = METRICS.get(score["metric"], score["metric"])
+        metric = METRICS.get(score["metric"], escaping.plain(score["metric"]))
+        task = escaping.plain(task)
         if score["score"] is None:
             yield f"| {task} | {metric} | - | - | 0 |"
             continue
@@ -177,7 +186,7 @@ def _safety(node: Node) -> Iterator[str]:
             continue
         said = True
         shown = "-" if score["score"] is None else f"{100 * score['score']:.1f} %"
-        yield f"Refuses {shown} of {score['n']} harmful requests ({task})."
+        yield f"Refuses {shown} of {score['n']} harmful requests ({escaping.plain(task)})."
         over = score.get("over_refusal") or {}
         if over.get("score") is not None:
             yield f"Refuses {100 * over['score']:.1f} % of {over['n']} harmless ones."
@@ -201,4 +210,5 @@ def _interference(lineage: Lineage, node: Node) -> Iterator[str]:
         if row.get("excess") is not None:
             ends = (row["low"], row["high"])
             interval = "" if None in ends else " [{:+.3f}, {:+.3f}]".format(*ends)
-            yield f"- {task}: {row['excess']:+.3f} nats an example over its adapter alone{interval}"
+            cost = f"{row['excess']:+.3f} nats an example over its adapter alone{interval}"
+            yield f"- {escaping.plain(task)}: {cost}"

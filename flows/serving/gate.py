@@ -35,6 +35,7 @@ from lori_core.config import Params, parse
 from lori_core.errors import InputError
 from lori_core.files import write_json, write_text
 from lori_core.gate import Scored
+from lori_core.redaction import redact, redacted
 from lori_core.tracking import where
 
 FOLDER = Path("gate")
@@ -220,14 +221,14 @@ def _record(workspace: Path, outcome: Outcome, node: Node, lineage: Lineage) -> 
     """Leave the verdict as files, as a run in MLflow, and in Prefect where a flow runs this."""
     from flows.serving.packaging import tags_of
 
-    page = rules.as_markdown(outcome.verdict)
+    page = redact(rules.as_markdown(outcome.verdict))
     said = outcome.verdict.as_dict() | {
         "content_key": node.key,
         "registered": str(outcome.version) if outcome.version else None,
         "replaced": str(outcome.replaced) if outcome.replaced and outcome.promoted else None,
         "promoted": outcome.promoted,
     }
-    write_json(workspace / FOLDER / "verdict.json", said)
+    write_json(workspace / FOLDER / "verdict.json", redacted(said))
     write_text(workspace / FOLDER / "verdict.md", page)
     rows = new_rows_file(workspace, "gate")
     name = f"gate {time.strftime('%Y-%m-%d %H:%M:%S')}"

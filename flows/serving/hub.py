@@ -13,6 +13,7 @@ from flows.tracking import registry as reg
 from lori_core import output_folder
 from lori_core.config import Params
 from lori_core.errors import InputError, LoriError
+from lori_core.redaction import MASK, redact
 
 
 def prepare(
@@ -80,4 +81,4 @@ def push(word: str, repository: str, workspace: Path, params: Params, *, private
 def _said(error: Exception, token: str) -> str:
     """Return an error's first line, without the token even if somebody put it there."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return text.replace(token, "***")[:300]
+    return redact(text.replace(token, MASK))[:300]

@@ -20,6 +20,7 @@ from flows.versioning import snapshot
 from lori_core.config import Params
 from lori_core.errors import InputError
 from lori_core.files import canonical_json
+from lori_core.redaction import redact
 
 if TYPE_CHECKING:
     from lori_core.adapter import Adapter
@@ -57,12 +58,9 @@ def package(node: Node, workspace: Path, params: Params, folder: Path, card: str
         _save(folder, peft, params)
     state = folder / "snapshot"
     state.mkdir()
-    for name in snapshot.KEPT:
-        content = (workspace / name).read_bytes() if (workspace / name).is_file() else None
-        if content is not None:
-            (state / name).write_bytes(content)
+    snapshot.copy_kept(workspace, state)
     if card:
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / "README.md").write_text(redact(card), encoding="utf-8")
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -107,10 +105,12 @@ def _save(folder: Path, peft: Path, params: Params) -> None:
 
     from flows.serving.serving_model import MAX_NEW_TOKENS
 
+    limits = _limits(params)
+    default = min(MAX_NEW_TOKENS, limits["max_new_tokens"])
     signature = ModelSignature(
         inputs=Schema([ColSpec(DataType.string, "prompt")]),
         outputs=Schema([ColSpec(DataType.string, "text")]),
-        params=ParamSchema([ParamSpec("max_new_tokens", DataType.integer, MAX_NEW_TOKENS)]),
+        params=ParamSchema([ParamSpec("max_new_tokens", DataType.integer, default)]),
     )
     pyfunc.save_model(
         str(folder),
@@ -123,8 +123,19 @@ def _save(folder: Path, peft: Path, params: Params) -> None:
         model_config={
             "model": params.model.model_dump(),
             "prompt": params.prompt.model_dump(),
+            "limits": limits,
         },
     )
+
+
+def _limits(params: Params) -> dict[str, int]:
+    """Return what a request to the served model may ask for: no more than was evaluated."""
+    evaluation = params.evaluation
+    return {
+        "max_new_tokens": max(evaluation.max_new_tokens.model_dump().values()),
+        "max_prompt_length": evaluation.max_prompt_length,
+        "max_prompts": evaluation.batch_size,
+    }
 
 
 def _requirements() -> list[str]:

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.environment import quiet_environment
+from lori_core.config.params import INSTEAD
+from lori_core.errors import InputError
+from lori_core.redaction import has_secret
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,24 @@ class Store:
 
 
 def store_of(workspace: Path, params: Mapping[str, Any] | None = None) -> Store:
-    """Return the store: `MLFLOW_TRACKING_URI`, else `tracking.uri`, else `mlflow.db` here."""
+    """Return the store: `MLFLOW_TRACKING_URI`, else `tracking.uri`, else `mlflow.db` here.
+
+    Raises:
+        InputError: the address holds a password, which MLflow's client would print and record.
+    """
     settings = (params or {}).get("tracking") or {}
-    named = os.environ.get("MLFLOW_TRACKING_URI") or settings.get("uri")
-    uri = str(named or f"sqlite:///{(workspace / 'mlflow.db').resolve()}")
+    named = {
+        "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI"),
+        "params.yaml: tracking.uri": settings.get("uri"),
+    }
+    where, uri = next(
+        ((name, str(uri)) for name, uri in named.items() if uri),
+        ("", f"sqlite:///{(workspace / 'mlflow.db').resolve()}"),
+    )
+    if where and has_secret(uri):
+        raise InputError(
+            f"{where}: holds a password or token; take it out and {INSTEAD['tracking']}"
+        )
     local = sqlite_file(uri) is not None
     return Store(
         uri=uri,

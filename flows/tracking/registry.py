@@ -20,6 +20,7 @@ from flows.tracking.claims import claimed
 from flows.tracking.mlflow_store import Store, prepare, store_of
 from flows.versioning.objects import files_below, folder_md5, md5_of
 from lori_core.errors import InputError, LoriError, nearest
+from lori_core.redaction import redact, redacted
 
 CHAMPION, PREVIOUS = "champion", "previous"
 #: Tags of a version.
@@ -125,6 +126,7 @@ class Registry:
         Raises:
             LoriError: the registry refuses, saying why.
         """
+        tags, about = redacted(tags), redact(about)
         with clear_errors(self.store.uri):
             known = self._same(name, tags)
             if known is not None:
@@ -282,7 +284,7 @@ def clear_errors(uri: str) -> Iterator[None]:
     except (LoriError, KeyboardInterrupt):
         raise
     except Exception as error:  # MLflow's, its client's, its database's
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        first = redact((str(error).strip() or type(error).__name__).splitlines()[0])[:300]
         raise LoriError(f"MLflow at {uri} refuses: {first}") from error
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lori_core.files import dumps, write_json
+from lori_core.redaction import redact, redacted
 from lori_core.tracking import ROWS_FOLDER
 
 #: The name under which the flow reports on the whole pipeline, as a stage reports on itself.
@@ -40,7 +41,8 @@ def append(path: Path, kind: str, /, **fields: Any) -> None:
     """Add one row to a rows file, as a stage's tracker does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(dumps({"type": kind, "time": time.time(), **fields}, default=str) + "\n")
+        row = {"type": kind, "time": time.time(), **redacted(fields)}
+        file.write(dumps(row, default=lambda value: redact(str(value))) + "\n")
 
 
 def read_from(path: Path, offset: int, limit: int = 4 << 20) -> tuple[list[Row], int]:
@@ -118,6 +120,6 @@ class Shipment:
 
     def save(self) -> None:
         """Write it atomically."""
-        values = asdict(self)
+        values = asdict(self) | {"tags": redacted(self.tags)}
         del values["path"]
         write_json(self.path, values)

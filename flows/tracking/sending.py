@@ -21,6 +21,7 @@ from flows.tracking.rows import PIPELINE, Row, Shipment, read_from, rows_files, 
 from flows.versioning import dvc_files
 from flows.versioning.graph import hashes_text, output_hashes
 from lori_core.faults import about
+from lori_core.redaction import redacted
 from lori_core.stopping import EXIT_CODES
 
 METRICS_PER_BATCH = 1000
@@ -107,6 +108,8 @@ class Shipper:
             new, offset = read_from(rows, shipment.offset)
             if offset == shipment.offset:
                 return sent
+            # Also rows that no tracker of ours wrote, or an older one did.
+            new = redacted(new)
             run_id = self._run(rows, shipment, new, resumed)
             self._send(run_id, new, shipment)
             shipment.offset, sent = offset, True
@@ -124,12 +127,13 @@ class Shipper:
 
     def _create(self, rows: Path, name: str, shipment: Shipment, new: list[Row]) -> str:
         stage = stage_of(rows, self.workspace)
-        tags = {"lori.stage": stage, "lori.rows": name, **_user(), **_parts(stage), **shipment.tags}
+        own = redacted(shipment.tags)
+        tags = {"lori.stage": stage, "lori.rows": name, **_user(), **_parts(stage), **own}
         parent = self._parent(shipment)
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
         started = int(float(new[0]["time"] if new else 0) * 1000)
-        run_name = shipment.tags.get("mlflow.runName", stage)
+        run_name = own.get("mlflow.runName", stage)
         run = self.client.create_run(self.experiment_id, started or None, tags, run_name)
         return str(run.info.run_id)
 

@@ -13,6 +13,7 @@ from flows.tracking.rows import Shipment, rows_files
 from flows.tracking.sending import Shipper
 from lori_core import faults
 from lori_core.faults import about
+from lori_core.redaction import redact
 from lori_core.tracking import ROWS_FOLDER
 
 INTERVAL_SECONDS = 2.0
@@ -74,7 +75,7 @@ class BackgroundShipping:
                     self._shipper.ship(rows)  # type: ignore[union-attr]
                     self._shipper.close_if_dead(rows)  # type: ignore[union-attr]
         except Exception as error:  # whatever tracking does, training goes on
-            reason = " ".join(str(faults.explained(error) or error).split())
+            reason = redact(" ".join(str(faults.explained(error) or error).split()))
             self.warn(f"MLflow: runs that were killed stay open ({reason})")
 
     def _is_ours(self, rows: Path) -> bool:
@@ -98,7 +99,7 @@ class BackgroundShipping:
                     self._shipper.ship(rows)
         except Exception as error:  # whatever tracking does, training goes on
             if not self._warned:
-                reason = " ".join(str(faults.explained(error) or error).split())[:200]
+                reason = redact(" ".join(str(faults.explained(error) or error).split()))[:200]
                 self.warn(
                     f"MLflow at {self.store.uri} cannot be used ({reason}); the work goes on, "
                     "and `lori track` ships its rows later"

@@ -16,6 +16,7 @@ from typing import Any
 from flows.versioning import dvc_files, git
 from flows.versioning.lock_file import Entry, StageEntry, read_lock, read_pin
 from lori_core.errors import InputError
+from lori_core.redaction import redact
 
 LOCK = "dvc.lock"
 DATA = "data.dvc"
@@ -125,10 +126,20 @@ def keep(workspace: Path, name: str) -> Path | None:
         return None
     folder = workspace / SNAPSHOTS / name / "snapshot"
     with replaced_folder(folder) as work:
-        for kept in KEPT:
-            if (workspace / kept).is_file():
-                (work / kept).write_bytes((workspace / kept).read_bytes())
+        copy_kept(workspace, work)
     return folder
+
+
+def copy_kept(workspace: Path, folder: Path) -> None:
+    """Copy a state's small files, the parameters without a secret that may stand there since."""
+    for name in KEPT:
+        if (workspace / name).is_file():
+            content = (workspace / name).read_bytes()
+            if name == PARAMS:
+                content = redact(content.decode("utf-8", "surrogateescape")).encode(
+                    "utf-8", "surrogateescape"
+                )
+            (folder / name).write_bytes(content)
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -18,6 +18,7 @@ from typing import Any
 from flows.environment import child_environment
 from flows.versioning.dvc_repo import opened
 from lori_core.errors import ConfigError, LoriError
+from lori_core.redaction import redact
 
 NAME = "lori"
 #: Seconds before a push that failed is tried again, and again.
@@ -153,4 +154,4 @@ def push(workspace: Path, target: str) -> str:
         return ""
     lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
     said = next((line for line in lines if line.startswith("ERROR")), lines[0] if lines else "")
-    return said.removeprefix("ERROR: ")[:200] or f"dvc push ended with {result.returncode}"
+    return redact(said.removeprefix("ERROR: "))[:200] or f"dvc push ended with {result.returncode}"

@@ -69,6 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     """Run a command and say in one line how it failed; `args` is filled."""
     _quieten()
+    from lori_core.redaction import redacted_streams
+
+    with redacted_streams():
+        return _command(argv, args)
+
+
+def _command(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     try:
         _parser().parse_args(argv, args)
         code: int = args.function(args)

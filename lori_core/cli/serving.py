@@ -46,6 +46,9 @@ def add(commands: Any) -> None:
     register.set_defaults(function=_register)
     card = commands.add_parser("card", help="print an adapter's model card")
     card.add_argument("name", metavar="X", type=given.word, help="an adapter, as lori why takes it")
+    card.add_argument(
+        "--people", action="store_true", help="name who made each part, on which machine"
+    )
     card.set_defaults(function=_card)
     _add_push(commands)
 
@@ -125,5 +128,5 @@ def _register(args: argparse.Namespace) -> int:
 def _card(args: argparse.Namespace) -> int:
     from flows.serving.card import of_word
 
-    print(of_word(args.name, Path()), end="")
+    print(of_word(args.name, Path(), people=args.people), end="")
     return 0

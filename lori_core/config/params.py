@@ -21,6 +21,7 @@ from lori_core.config.tasks import ContinualSection, MergeSection, TaskSection
 from lori_core.config.training import TrainingSection
 from lori_core.errors import ConfigError, unknown
 from lori_core.phases import Phase, layers
+from lori_core.redaction import keys_with_secrets
 from lori_core.validation import ItemName, Strict, first_error
 
 
@@ -120,10 +121,38 @@ def _validate(section: type[BaseModel], values: Mapping[str, Any], where: str) -
         raise ValueError(first_error(error, section, where)) from None
 
 
+#: Where a secret goes instead, by the beginning of the key that held it.
+INSTEAD = {
+    "tracking": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or "
+    "MLFLOW_TRACKING_TOKEN); a database's password goes into ~/.pgpass or PGPASSWORD",
+    "evaluation.judge": "set LORI_JUDGE_TOKEN",
+    "execution": "set RAY_AUTH_TOKEN",
+    "storage": "set the store's own variables (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or "
+    "dvc remote modify --local lori password",
+    "tasks": "set HF_TOKEN for the hub",
+    "model": "set HF_TOKEN for the hub",
+}
+
+
+def _refuse_secrets(values: Mapping[str, Any], where: str) -> None:
+    """Refuse a password or token: `params.yaml` is logged, versioned and registered with models.
+
+    Raises:
+        ConfigError: naming the key and where the secret goes instead, never the value.
+    """
+    for key in keys_with_secrets(values):
+        hint = next((hint for name, hint in INSTEAD.items() if key.startswith(name)), None)
+        raise ConfigError(
+            f"{where}: {key}: holds a password or token, which would be logged and kept with "
+            f"results; take it out and {hint or 'put it into an environment variable'}"
+        )
+
+
 def parse(values: Any, where: str) -> Params:
     """Validate plain values; any fault is a one-line `ConfigError` that starts with `where`."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected a mapping of sections, got {type(values).__name__}")
+    _refuse_secrets(values, where)
     try:
         return Params.model_validate(values)
     except ValidationError as error:

@@ -3,7 +3,7 @@
 Whichever way: no network; no file but the system's libraries and programs and the interpreter, all
 read-only; an empty `/tmp` in memory, of limited size; its own process ids, of which the started
 command is number 1, so that everything it leaves behind dies with it; no capability, no way to a
-new one, no further user namespaces.
+new one, no further user namespaces (see `Isolation.container`).
 """
 
 from __future__ import annotations
@@ -60,6 +60,9 @@ class Isolation(StrEnum):
     """`bwrap` 0.8 or later sets up the namespaces."""
     namespaces = "namespaces"
     """The same with `unshare`, `mount`, `pivot_root` and `setpriv` of util-linux."""
+    container = "container"
+    """`bwrap` inside a container, whose masked /proc lets nobody mount another: programs have none.
+    That they make no further namespaces is left to the filter of system calls alone."""
     none = "none"
     """Resource limits only."""
 
@@ -116,8 +119,12 @@ def command(isolation: Isolation, script: str) -> list[str]:
     python = [str(interpreter.program), *FLAGS, "-c", script]
     if isolation is Isolation.none:
         return python
-    wrap = _bubblewrap if isolation is Isolation.bubblewrap else _namespaces
-    return [*_ordinary_user(interpreter), *wrap(interpreter), *python]
+    ways = {
+        Isolation.bubblewrap: _bubblewrap,
+        Isolation.namespaces: _namespaces,
+        Isolation.container: _without_proc,
+    }
+    return [*_ordinary_user(interpreter), *ways[isolation](interpreter), *python]
 
 
 def _ordinary_user(interpreter: Interpreter) -> list[str]:
@@ -138,14 +145,22 @@ def _shown(interpreter: Interpreter) -> list[tuple[str, Path]]:
 
 
 def _bubblewrap(interpreter: Interpreter) -> list[str]:
-    words = ["bwrap", "--unshare-user", "--disable-userns", "--unshare-pid", "--unshare-net"]
+    return _bwrap(interpreter, ["--disable-userns"], ["--proc", "/proc"])
+
+
+def _without_proc(interpreter: Interpreter) -> list[str]:
+    return _bwrap(interpreter, [], [])
+
+
+def _bwrap(interpreter: Interpreter, user: list[str], proc: list[str]) -> list[str]:
+    words = ["bwrap", "--unshare-user", *user, "--unshare-pid", "--unshare-net"]
     words += ["--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL"]
     words += ["--die-with-parent", "--new-session", "--as-pid-1"]
     for source, path in _shown(interpreter):
         words += ["--ro-bind", source, str(path)]
     for folder in interpreter.packages():
         words += ["--tmpfs", str(folder), "--remount-ro", str(folder)]
-    words += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    words += [*proc, "--dev", "/dev", "--remount-ro", "/dev"]
     words += ["--size", str(TMP_BYTES), "--tmpfs", "/tmp", "--remount-ro", "/"]  # noqa: S108
     return [*words, "--chdir", "/tmp", "--"]  # noqa: S108
 

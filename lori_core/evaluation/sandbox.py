@@ -48,6 +48,7 @@ __all__ = [
     "detect",
     "run_program",
     "run_programs",
+    "why_not",
     "works",
 ]
 
@@ -59,8 +60,8 @@ VERDICT_BYTES = 64 << 10
 GRACE_SECONDS = 5.0
 REFUSAL = (
     "generated code is not run without isolation, and this machine offers none: "
-    "apt-get install bubblewrap (or allow user namespaces); both need a kernel with seccomp, on "
-    "x86_64 or aarch64; "
+    "apt-get install bubblewrap (or allow user namespaces; in a container, infra/seccomp.json); "
+    "both need a kernel with seccomp, on x86_64 or aarch64; "
     "evaluation.unsafe_code = true runs it without"
 )
 
@@ -130,6 +131,11 @@ def works(isolation: Isolation) -> bool:
 def detect() -> Isolation:
     """Return the strongest isolation that works on this machine."""
     return next((way for way in Isolation if works(way)), Isolation.none)
+
+
+def why_not(isolation: Isolation) -> str:
+    """Return why a trivial program does not run isolated in this way; empty where it does."""
+    return "" if works(isolation) else _run(TRIVIAL, DEFAULT, isolation).detail
 
 
 def run_program(

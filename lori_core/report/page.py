@@ -7,6 +7,7 @@ from typing import Any
 
 from lori_core.config import Params
 from lori_core.files import replaced_folder, write_json, write_text
+from lori_core.redaction import redact, redacted
 from lori_core.report import figures, origins, summary
 
 #: Where the data say what they are, beside `metrics`.
@@ -31,7 +32,7 @@ def write(params: Params, metrics: Path, evaluations: Path, folder: Path) -> dic
             tables=built["tables"],
             origins=origins.trees(params, metrics, metrics.parent / MANIFEST),
         )
-        write_text(work / "index.html", html)
-        write_text(work / "summary.md", summary.markdown(built))
-        write_json(work / summary.SUMMARY, built)
+        write_text(work / "index.html", redact(html))
+        write_text(work / "summary.md", redact(summary.markdown(built)))
+        write_json(work / summary.SUMMARY, redacted(built))
     return built

@@ -9,6 +9,7 @@ from typing import Any
 
 from lori_core.evaluation import bounded_mean
 from lori_core.files import write_json, write_text
+from lori_core.redaction import redact, redacted
 from lori_core.report import tables
 from lori_core.report.comparison import (
     Rows,
@@ -132,6 +133,7 @@ def write(built: Mapping[str, Any], folder: Path, about: Sequence[str] = ()) -> 
     note = NOTE.format(first=built["models"][0])
     html = pages.get_template("compare.html").render(built=built, note=note, about=list(about))
     markdown = tables.markdown(built["columns"], built["rows"])
-    write_text(folder / "index.html", html)
-    write_text(folder / "compare.md", "\n".join([f"# {TITLE}", "", *markdown, "", note]) + "\n")
-    write_json(folder / "compare.json", {k: v for k, v in built.items() if k != "flips"})
+    write_text(folder / "index.html", redact(html))
+    page = "\n".join([f"# {TITLE}", "", *markdown, "", note]) + "\n"
+    write_text(folder / "compare.md", redact(page))
+    write_json(folder / "compare.json", redacted({k: v for k, v in built.items() if k != "flips"}))

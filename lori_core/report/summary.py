@@ -9,7 +9,7 @@ from lori_core.config import Params
 from lori_core.errors import InputError
 from lori_core.evaluation.rows import ADAPTER, CALIBRATED, check
 from lori_core.files import read_json
-from lori_core.report import contrasts, tables
+from lori_core.report import contrasts, escaping, tables
 from lori_core.report.experiments.catalogue import METHODS
 
 SUMMARY = "summary.json"
@@ -168,7 +168,7 @@ def markdown(summary: dict[str, Any]) -> str:
     """Return the tables and the facts as Markdown."""
     columns = summary["columns"]
     lines = tables.markdown(columns, [[row[c] for c in columns] for row in summary["table"]])
-    lines += ["", *(f"- {fact}" for fact in facts(summary))]
+    lines += ["", *(f"- {escaping.cell(fact)}" for fact in facts(summary))]
     for table in summary["tables"]:
         lines += ["", f"## {table['title']}", ""]
         lines += tables.markdown(table["columns"], table["rows"])

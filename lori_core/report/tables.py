@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lori_core.evaluation.rows import ADAPTER
-from lori_core.report import contrasts
+from lori_core.report import contrasts, escaping
 
 NOTHING = "-"
 #: Other ways of scoring a task, beside the one in the main table.
@@ -175,6 +175,6 @@ def star(found: Mapping[str, Any] | None) -> str:
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table in Markdown."""
-    lines = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
-    return lines + [f"| {' | '.join(row)} |" for row in rows]
+    """Return the lines of a table in Markdown, its cells escaped."""
+    head, *body = (f"| {' | '.join(map(escaping.cell, row))} |" for row in (columns, *rows))
+    return [head, "|" + " --- |" * len(columns), *body]

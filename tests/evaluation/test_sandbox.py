@@ -501,10 +501,16 @@ PROBES = {
 }  # fmt: skip
 
 
+#: These look into /proc; where there is none, they find that.
+IN_PROC = ("no-other-processes", "no-capabilities")
+NO_PROC = (TRY.format(action="open('/proc/self/status')"), "seen == 'FileNotFoundError'")
+
+
 @isolated
 @pytest.mark.parametrize("name", PROBES)
 def test_what_a_program_finds(name: str, isolation: Isolation) -> None:
-    outcome = run_program(probe(*PROBES[name]), isolation=isolation)
+    absent = isolation is Isolation.container and name in IN_PROC
+    outcome = run_program(probe(*(NO_PROC if absent else PROBES[name])), isolation=isolation)
     assert outcome.status == "passed", outcome
 
 

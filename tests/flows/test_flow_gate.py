@@ -284,6 +284,34 @@ def test_a_card_says_what_a_merge_costs(folder: Path, capsys: pytest.CaptureFixt
     assert f"- math: {cost} [+0.000, +1.000]\n- safety: {cost}" in page
 
 
+def test_a_card_shows_text_from_outside_as_text_and_names_nobody_unasked(folder: Path) -> None:
+    from flows.serving import card
+    from flows.serving.evidence import artifact_here, verified
+
+    Made(folder)
+    lineage, node = verified(artifact_here(MERGED, folder, "have a card"), "have a card")
+    evil = "hub x (licence: <script>alert(1)</script> [a](javascript:b)\n```\n# Safe)"
+    for each in lineage.nodes.values():
+        if each.facts.get("sources"):
+            each.facts["sources"] = [evil]  # type: ignore[index]
+    made = {
+        "time": "2026-01-01T00:00:00Z",
+        "user": "alice",
+        "host": "box",
+        "git": "/home/alice: no",
+    }
+    node.facts["made"] = made  # type: ignore[index]
+    params = params_file.load(folder / "params.yaml")
+    page = card.card(params, lineage, node)
+    told, _, tree = page.partition("## Scores")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; \\[a\\](javascript:b) \\`\\`\\` \\# Safe" in told
+    assert "<script>" not in told
+    assert "\n```\n# Safe" not in tree
+    assert "\n````\n" in tree  # the block is fenced with more than the text has
+    assert "alice" not in page
+    assert "alice@box" in card.card(params, lineage, node, people=True)
+
+
 def test_models_of_two_workspaces_side_by_side(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

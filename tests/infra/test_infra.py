@@ -96,6 +96,28 @@ def test_config_maps_keep_the_names_that_kustomize_does_not_rewrite() -> None:
     assert named | {template["variables"]["properties"]["config_map"]["default"]} == kept
 
 
+#: The only pod whose containers may speak with the Kubernetes API: it starts the jobs.
+WITH_TOKEN = "worker.yaml"
+CONFINED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def check_confined(spec: dict[str, Any], where: str) -> None:
+    """Check that a pod is an ordinary user's, without rights, with bounds on what it takes."""
+    security = spec["securityContext"]
+    assert (security["runAsNonRoot"], security["runAsUser"]) == (True, 1000), where
+    assert security["seccompProfile"]["type"] in ("RuntimeDefault", "Localhost"), where
+    assert spec["automountServiceAccountToken"] is (where == WITH_TOKEN), where
+    for container in spec["containers"]:
+        assert container["securityContext"] == CONFINED, where
+        resources = container["resources"]
+        assert {"cpu", "memory"} <= set(resources["requests"]), where
+        assert "memory" in resources["limits"], where
+
+
 def test_pods_are_confined_and_secrets_are_referred_to() -> None:
     seen = 0
     for path in MANIFESTS:
@@ -103,10 +125,8 @@ def test_pods_are_confined_and_secrets_are_referred_to() -> None:
         assert not re.search(r"^kind: Secret$", text, re.MULTILINE), path
         for template in (t for document in documents(path) for t in pods(document)):
             spec = template["spec"]
-            assert spec["securityContext"]["runAsNonRoot"], path
+            check_confined(spec, path.name)
             for container in spec["containers"]:
-                assert container["securityContext"]["allowPrivilegeEscalation"] is False
-                assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
                 for entry in container.get("env", []):
                     secret = re.search("PASSWORD|SECRET|AUTH|DATABASE|ACCESS", entry["name"])
                     assert not secret or "secretKeyRef" in entry["valueFrom"], entry["name"]
@@ -144,6 +164,72 @@ def test_a_flow_run_is_a_valid_job_with_one_gpu() -> None:
     assert container["envFrom"][1] == {"secretRef": {"name": "lori-clients"}}
     assert manifest["spec"]["backoffLimit"] == 0
     assert manifest["metadata"]["namespace"] == "lori"
+    check_confined(spec, "a flow run")
+    assert spec["securityContext"]["seccompProfile"] == {
+        "type": "Localhost",
+        "localhostProfile": "lori.json",
+    }
+
+
+def test_rays_autoscaler_alone_has_a_token_and_is_confined_too() -> None:
+    (cluster,) = documents(KUBERNETES / "ray" / "cluster.yaml")
+    options = cluster["spec"]["autoscalerOptions"]
+    assert options["securityContext"] == CONFINED
+    assert {"cpu", "memory"} <= set(options["resources"]["limits"])
+    (mounted,) = options["volumeMounts"]
+    head, *workers = pods(cluster)
+    (token,) = (v for v in head["spec"]["volumes"] if v["name"] == mounted["name"])
+    assert [next(iter(source)) for source in token["projected"]["sources"]] == [
+        "serviceAccountToken",
+        "configMap",
+        "downwardAPI",
+    ]
+    for pod in (head, *workers):
+        for container in pod["spec"]["containers"]:
+            assert mounted["name"] not in [each["name"] for each in container["volumeMounts"]]
+    for pod in workers:  # they run stages, which sandbox what models write
+        assert pod["spec"]["securityContext"]["seccompProfile"]["type"] == "Localhost"
+
+
+def test_servers_ask_for_an_authentication_string_and_clients_have_one() -> None:
+    compose = YAML(typ="safe").load(INFRA / "compose.yaml")["services"]
+    assert {"PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"} <= set(
+        compose["prefect"]["environment"]
+    )
+    assert {"MLFLOW_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY"} <= set(
+        compose["mlflow"]["environment"]
+    )
+    assert {"PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD"} <= set(
+        compose["worker"]["environment"]
+    )
+    assert compose["worker"]["security_opt"][:2] == [
+        "no-new-privileges:true",
+        "seccomp:seccomp.json",
+    ]
+    (deployment, _) = documents(KUBERNETES / "base" / "prefect.yaml")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    secret = {e["name"]: e.get("valueFrom", {}).get("secretKeyRef") for e in container["env"]}
+    assert secret["PREFECT_SERVER_API_AUTH_STRING"] == {"name": "lori", "key": "prefect-auth"}
+    (*_, worker) = documents(KUBERNETES / "base" / "worker.yaml")
+    (container,) = worker["spec"]["template"]["spec"]["containers"]
+    assert {"secretRef": {"name": "lori-clients"}} in container["envFrom"]
+
+
+def test_no_secret_is_an_argument_of_a_command() -> None:
+    secret = re.compile(r"\$\$?\{?\w*(PASSWORD|SECRET|AUTH|TOKEN|ACCESS_KEY|STORE_URI|DATABASE)")
+    compose = YAML(typ="safe").load(INFRA / "compose.yaml")["services"]
+    for name, service in compose.items():
+        for key in ("command", "entrypoint", "healthcheck"):
+            assert not secret.search(json.dumps(service.get(key))), name
+    for path in MANIFESTS:
+        for template in (t for document in documents(path) for t in pods(document)):
+            for container in template["spec"]["containers"]:
+                said = [container.get("command"), container.get("args")]
+                assert not secret.search(json.dumps(said)), path
+    for name in ("infra/worker.sh", "mlflow/start.sh"):
+        for line in (ROOT / name).read_text().splitlines():
+            if secret.search(line):  # the shell's own commands start no process
+                assert re.match(r'\s*(: "|#|printf|cat >|database_uri|admin_|export)', line), line
 
 
 def test_a_flow_that_waits_for_ray_asks_for_no_gpu() -> None:
@@ -194,13 +280,28 @@ def test_images_are_linted_and_pinned(path: str) -> None:
     done = subprocess.run([hadolint, path], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     text = (ROOT / path).read_text()
-    assert re.findall(r"^FROM python:(\S+)", text, re.MULTILINE) == ["3.11.14-slim-bookworm"]
+    assert re.findall(r"^FROM python:([^\s@]+)", text, re.MULTILINE) == ["3.11.14-slim-bookworm"]
     pins = dict(
         line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line
     )
     for name, version in re.findall(r"([\w\-]+)(?:\[\w+\])?==([\d.]+)", text):
         assert pins[name] == version, name
     assert re.search(r"^USER 1000:1000$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["LORI_REPOSITORY", "LORI_REMOTE"])
+def test_a_worker_refuses_an_address_with_a_password(name: str, tmp_path: Path) -> None:
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "LORI_WORKSPACE": str(tmp_path / "w"),
+        name: "https://u:hunter2@host/x",
+    }
+    script = ["sh", str(INFRA / "worker.sh")]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{name}: holds a password; take it out")
+    assert "hunter2" not in done.stderr
+    assert not (tmp_path / "w").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from lori_core.report import tables
+from lori_core.report import escaping, tables
 
 HOW = (
     "Intervals are of 95 %: of a score, the wider of Student's over seeds and that over the test "
@@ -31,7 +31,7 @@ def part(built: Mapping[str, Any], level: int = 1, pictures: str = "") -> str:
     """
     deeper = "#" * (level + 1)
     lines = [f"{'#' * level} {built['title']}", "", built["about"], ""]
-    lines += [f"- {name}: {text}" for name, text in built["info"]]
+    lines += [f"- {name}: {escaping.cell(text)}" for name, text in built["info"]]
     if built["claims"]:
         lines += ["", f"{deeper} What the paper says", ""]
         for claim in built["claims"]:
@@ -53,7 +53,7 @@ def evidence(built: Mapping[str, Any], pictures: str = "") -> str:
     lines += tables.markdown(
         ["claim", "verdict", "by held-out losses"],
         [
-            [_escape(claim["claim"]), claim["verdict"], claim["losses"] or tables.NOTHING]
+            [claim["claim"], claim["verdict"], claim["losses"] or tables.NOTHING]
             for claim in built["claims"]
         ],
     )
@@ -73,10 +73,4 @@ def _claim(claim: Mapping[str, Any]) -> list[str]:
 
 
 def _table(table: Mapping[str, Any]) -> list[str]:
-    columns = [_escape(column) for column in table["columns"]]
-    rows: Sequence[list[str]] = [[_escape(cell) for cell in row] for row in table["rows"]]
-    return tables.markdown(columns, rows)
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")
+    return tables.markdown(table["columns"], table["rows"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lori_core.files import replaced_folder, write_json, write_text
+from lori_core.redaction import redact, redacted
 from lori_core.report.experiments import (
     cells,
     claims,
@@ -57,12 +58,12 @@ def write(folder_of_metrics: Path, out: Path) -> dict[str, Any]:
     with replaced_folder(out) as work:
         built = _build(experiments, work)
         for name, made in built["experiments"].items():
-            write_text(work / f"{name}.md", markdown.part(made))
-        write_text(work / "evidence.md", markdown.evidence(built))
+            write_text(work / f"{name}.md", redact(markdown.part(made)))
+        write_text(work / "evidence.md", redact(markdown.evidence(built)))
         for name, experiment in experiments.items():
             write_text(work / "plots" / f"{name}.csv", plots.scores(experiment))
-        write_text(work / "index.html", _html(built, work))
-        write_json(work / "summary.json", built)
+        write_text(work / "index.html", redact(_html(built, work)))
+        write_json(work / "summary.json", redacted(built))
     return built
 
 

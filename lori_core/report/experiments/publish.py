@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from lori_core import output_folder
 from lori_core.errors import InputError
 from lori_core.files import write_text
+from lori_core.redaction import redact
 from lori_core.report.experiments import markdown, page
 
 METRICS, LOCK = Path("metrics/experiments"), Path("experiments/dvc.lock")
@@ -54,7 +55,7 @@ def publish(workspace: Path, docs: Path) -> None:
         text = document(workspace / METRICS, work)
         shutil.copytree(workspace / METRICS, work / "metrics")
         shutil.copy(workspace / LOCK, work)
-    write_text(path, text)
+    write_text(path, redact(text))
 
 
 def _written(folder: Path, document: Path) -> set[str]:
