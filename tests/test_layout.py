@@ -46,7 +46,8 @@ ROWS = [
 ]
 #: What runs it, likewise.
 FLOWS = [
-    ["environment", "extras", "lock"],
+    ["private"],
+    ["access", "environment", "extras", "lock"],
     ["versioning"],
     ["machine", "tracking"],
     ["lineage"],
