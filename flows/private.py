@@ -66,3 +66,5 @@ def _private(workspace: Path) -> Iterator[Path]:
     yield workspace / "prefect.toml"
     yield workspace / "mlruns"
     yield from workspace.glob("mlflow.db*")
+    if home := os.environ.get("PREFECT_HOME"):
+        yield from Path(home).glob("prefect.db*")

@@ -98,7 +98,7 @@ def start_local_api(workspace: Path) -> LocalApi:
             [sys.executable, "-m", *module],
             cwd=workspace,
             env=dict(child_environment(**variables)),
-            stdin=listener,
+            stdin=listener.fileno(),
             stdout=output,
             stderr=subprocess.STDOUT,
             umask=private.UMASK,

@@ -126,7 +126,7 @@ def start(
             command,
             cwd=workspace,
             env={**environment(workspace, ports), **_variables(workspace, name, ports)},
-            stdin=listener or subprocess.DEVNULL,
+            stdin=listener.fileno() if listener else subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
