@@ -1,8 +1,8 @@
 """The services of `make up`: a Prefect server, a worker and MLflow, on loopback.
 
 `python -m flows.server.services up|down|restart NAME|status`. Everything listens on 127.0.0.1 only;
-process ids and ports are kept in `.lori/services.json`, logs in `.lori/logs/`. Loopback is open to
-all users of the machine and to all pages in a browser: the servers ask for the password that lies in
+process ids and ports are kept in `.lori/services.json`, logs in `.lori/logs/`. Loopback is open
+to all users of the machine and to all pages in a browser: the servers ask for the password in
 `.lori/password`. While the services are up, the file `prefect.toml` tells Prefect's own commands,
 typed in this folder, where the server is, and the password.
 """
