@@ -54,7 +54,7 @@ def mlflow(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
         given = {**os.environ, **access.mlflow_access(workspace, uri)}
         user, secret = given.get("MLFLOW_TRACKING_USERNAME"), given.get("MLFLOW_TRACKING_PASSWORD")
         token = given.get("MLFLOW_TRACKING_TOKEN")
-        headers = {}
+        headers: dict[str, str] = {}
         if user:
             headers = access.basic(f"{user}:{secret or ''}")
         elif token:
