@@ -9,6 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from flows import private
+
 
 @contextmanager
 def pipeline_lock(
@@ -18,8 +20,7 @@ def pipeline_lock(
 
     The process that holds it may enter again, from any thread.
     """
-    folder = workspace / ".lori"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = private.folder(workspace / ".lori")
     # One object per path and process, so that the command and the flow in it do not block each
     # other.
     lock = FileLock(folder / "pipeline.lock", is_singleton=True, thread_local=False)
@@ -52,8 +53,7 @@ def pipeline_runs(workspace: Path) -> bool:
 
 def shipping_lock(workspace: Path) -> FileLock:
     """Return the lock that whoever ships rows holds, so that no row is shipped twice."""
-    folder = workspace / ".lori"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = private.folder(workspace / ".lori")
     return FileLock(folder / "shipping.lock")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flows import access
 from flows.environment import console_environment, prefect_home, quiet_environment
 from flows.lock import pipeline_runs
 from flows.server.local_api import start_local_api
@@ -49,7 +50,7 @@ def run_in_process(workspace: Path, experiments: list[str] | None = None) -> int
         running = running_api(workspace)
         own = None if running else start_local_api(workspace)
         # Before Prefect is imported: it reads its settings once.
-        os.environ["PREFECT_API_URL"] = own.url if own else str(running)
+        os.environ.update(own.variables if own else _variables(workspace, str(running)))
         os.environ.update(prefect_home(workspace))
         from flows.pipeline import failure_of, pipeline
 
@@ -63,6 +64,11 @@ def run_in_process(workspace: Path, experiments: list[str] | None = None) -> int
     failure = failure_of(state)
     print(f"error: {failure}", file=sys.stderr)
     return failure.exit_code
+
+
+def _variables(workspace: Path, url: str) -> dict[str, str]:
+    """Return what leads Prefect's clients to a server that runs."""
+    return {"PREFECT_API_URL": url, **access.prefect_access(workspace, url)}
 
 
 @contextmanager

@@ -47,7 +47,8 @@ ROWS = [
 ]
 #: What runs it, likewise.
 FLOWS = [
-    ["environment", "extras", "lock"],
+    ["private"],
+    ["access", "environment", "extras", "lock"],
     ["versioning"],
     ["tracking"],
     ["machine", "lineage"],

@@ -35,7 +35,7 @@ def prefect(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
         return
     from flows.server.services import credentials
 
-    yield _asked("prefect", f"{url}/admin/version", credentials(),
+    yield _asked("prefect", f"{url}/admin/version", credentials(workspace),
                  "set PREFECT_API_URL, and PREFECT_API_AUTH_STRING as user:password")  # fmt: skip
 
 
@@ -50,15 +50,14 @@ def mlflow(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
         text = f"{database}" + ("" if database.exists() else " (made by the first run)")
         yield Finding("mlflow", ok, text, "make the folder writable, or set tracking.uri")
     elif uri.startswith("http"):
-        import base64
+        from flows import access
 
-        user = os.environ.get("MLFLOW_TRACKING_USERNAME")
-        password = os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
-        token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-        headers = {}
+        given = {**os.environ, **access.mlflow_access(workspace, uri)}
+        user, secret = given.get("MLFLOW_TRACKING_USERNAME"), given.get("MLFLOW_TRACKING_PASSWORD")
+        token = given.get("MLFLOW_TRACKING_TOKEN")
+        headers: dict[str, str] = {}
         if user:
-            encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
-            headers["Authorization"] = f"Basic {encoded}"
+            headers = access.basic(f"{user}:{secret or ''}")
         elif token:
             headers["Authorization"] = f"Bearer {token}"
         yield _asked("mlflow", f"{uri}/api/2.0/mlflow/experiments/search?max_results=1", headers,

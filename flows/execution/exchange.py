@@ -23,7 +23,16 @@ from lori_core.files import write_text
 #: More than this is no code and no settings, but data that DVC should keep.
 BUNDLE_BYTES = 64 * 2**20
 #: Never part of a bundle: what is made again, what is local, what DVC keeps.
-LEFT_OUT = (".git", ".venv", ".lori", ".dvc/cache", ".dvc/tmp", ".dvc/config.local", "mlruns")
+LEFT_OUT = (
+    ".git",
+    ".venv",
+    ".lori",
+    ".dvc/cache",
+    ".dvc/tmp",
+    ".dvc/config.local",
+    "mlruns",
+    "prefect.toml",  # with a password
+)
 #: Files of the workspace's own bookkeeping.
 LEFT_OUT_ENDINGS = (".db", ".db-shm", ".db-wal", ".db.lock", ".pyc", ".log")
 

@@ -13,10 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from flows import access, private
+from flows.access import HOST
 from flows.environment import child_environment, prefect_home
+from flows.server.guard import own_origins
+from flows.server.listening import listen
 from lori_core import faults
 from lori_core.errors import LoriError
 from lori_core.redaction import redact
@@ -47,11 +51,17 @@ class Log:
 
 @dataclass(frozen=True)
 class LocalApi:
-    """An API that was started: its address, its process, and what that one writes."""
+    """An API that was started: its address, its process, what that one writes, its password."""
 
     url: str
     process: subprocess.Popen[bytes]
     log: Log
+    password: str = field(repr=False)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What leads Prefect's clients to it; to be set before Prefect is imported."""
+        return {"PREFECT_API_URL": self.url, **access.prefect_variables(self.password)}
 
     def wait(self) -> None:
         """Wait until it answers.
@@ -72,22 +82,33 @@ def start_local_api(workspace: Path) -> LocalApi:
 
     It stops when this process ends, after Prefect's own threads have sent their last logs to it.
     """
-    port = free_port()
-    log = workspace / ".lori" / "logs" / "api.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    private.tighten(workspace)
+    log = private.folder(workspace / ".lori" / "logs") / "api.log"
+    home, password = prefect_home(workspace), access.new_password()
+    if "PREFECT_HOME" in home:
+        private.folder(Path(home["PREFECT_HOME"]))
+    module = ["lori_core.process", "flows.server.prefect_server", "--ephemeral"]
+    with open(log, "wb", opener=private.opener) as output, listen() as listener:
+        port = listener.getsockname()[1]
+        variables = {
+            **home,
+            **access.prefect_variables(password),
+            "PREFECT_SERVER_API_AUTH_STRING": password,
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(own_origins(port)),
+        }
         process = subprocess.Popen(
-            [sys.executable, "-m", "lori_core.process", "flows.server.local_api", str(port)],
+            [sys.executable, "-m", *module],
             cwd=workspace,
-            env=dict(child_environment(**prefect_home(workspace))),
-            stdin=subprocess.DEVNULL,
+            env=dict(child_environment(**variables)),
+            stdin=listener.fileno(),
             stdout=output,
             stderr=subprocess.STDOUT,
+            umask=private.UMASK,
             # Ctrl-C is for the flow, which still has to report its end here.
             start_new_session=True,
         )
     atexit.register(_stop, process)
-    return LocalApi(f"http://127.0.0.1:{port}/api", process, Log(log))
+    return LocalApi(f"http://{HOST}:{port}/api", process, Log(log), password)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -158,16 +179,3 @@ def _with_way_out(words: str) -> str:
     """Add to what a server said what there is to do, where that is known."""
     known = faults.explained(RuntimeError(words))
     return f"{words}; {known}" if known else words
-
-
-def main(arguments: list[str]) -> None:
-    """Serve the API on the port given."""
-    import uvicorn
-    from prefect.server.api.server import create_app
-
-    app = create_app(ephemeral=True, final=True)
-    uvicorn.run(app, host="127.0.0.1", port=int(arguments[0]), log_level="error", lifespan="on")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,40 +1,39 @@
 """The services of `make up`: a Prefect server, a worker and MLflow, on loopback.
 
 `python -m flows.server.services up|down|restart NAME|status`. Everything listens on 127.0.0.1 only;
-process ids and ports are kept in `.lori/services.json`, logs in `.lori/logs/`. While the services
-are up, the file `prefect.toml` tells Prefect's own commands, typed in this folder, where the server
-is.
+process ids and ports are kept in `.lori/services.json`, logs in `.lori/logs/`. Loopback is open
+to all users of the machine and to all pages in a browser: the servers ask for the password in
+`.lori/password`. While the services are up, the file `prefect.toml` tells Prefect's own commands,
+typed in this folder, where the server is, and the password.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows import machine
-from flows.environment import child_environment, loopback_without_proxy, prefect_home
+from flows import access, machine, private
+from flows.access import HOST
+from flows.environment import loopback_without_proxy
+from flows.server import service
+from flows.server.listening import listen
 from flows.server.local_api import Log, healthy, unhealthy, wait_until_healthy
 from flows.server.processes import end, family, process_of
 from lori_core.errors import InputError, LoriError
-from lori_core.files import write_json, write_text
 
-HOST = "127.0.0.1"
-POOL = "lori"
 DEPLOYMENT = "lori/full-pipeline"
-#: Without this MLflow keeps seven processes for jobs that nothing here submits.
-LEAN = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 #: Prefect's own servers.
 CLOUD = "prefect.cloud"
 MARK = "# Written by `make up`, removed by `make down`."
+PORTS = {"prefect": ("LORI_PREFECT_PORT", 4200), "mlflow": ("LORI_MLFLOW_PORT", 5000)}
 
 
 def up(workspace: Path) -> None:
@@ -45,14 +44,12 @@ def up(workspace: Path) -> None:
             `prefect.toml` of the user's.
         LoriError: a service did not come up; all of them are stopped again.
     """
-    ports = {
-        "prefect": _port("LORI_PREFECT_PORT", 4200),
-        "mlflow": _port("LORI_MLFLOW_PORT", 5000),
-    }
+    ports = {name: _port(variable, default) for name, (variable, default) in PORTS.items()}
     if ports["prefect"] == ports["mlflow"]:
         raise InputError(
             f"LORI_PREFECT_PORT and LORI_MLFLOW_PORT are both {ports['mlflow']}; set one to another"
         )
+    password = _new_password()
     machine.check_for_services(workspace)
     if any(status(workspace).values()):
         raise InputError("the services are up already; `make down` stops them")
@@ -63,22 +60,27 @@ def up(workspace: Path) -> None:
             f"{settings}: `make up` did not write it and would replace it; move it away, or set "
             "its keys as Prefect's environment variables"
         )
-    for variable, port in (
-        ("LORI_PREFECT_PORT", ports["prefect"]),
-        ("LORI_MLFLOW_PORT", ports["mlflow"]),
-    ):
-        _check_free(variable, port)
     typed, needed = os.environ.get("no_proxy"), loopback_without_proxy(os.environ).get("no_proxy")
-    try:
-        _start_all(workspace, ports)
-    except BaseException:
-        down(workspace)
-        raise
+    with ExitStack() as stack:
+        listeners = {
+            name: stack.enter_context(listen(ports[name], variable))
+            for name, (variable, _) in PORTS.items()
+        }
+        try:
+            private.tighten(workspace)
+            access.write_password(workspace, password)
+            _start_all(workspace, ports, listeners)
+        except BaseException:
+            down(workspace)
+            raise
+    if os.environ.get("PREFECT_API_AUTH_STRING") not in (None, "", password):
+        print("warning  PREFECT_API_AUTH_STRING is not this server's: unset it for commands here")
     if needed not in (None, typed):
         print(f"proxy    for commands that you type: export no_proxy={needed}")
     print(
         f"Prefect  http://{HOST}:{ports['prefect']}\n"
         f"MLflow   http://{HOST}:{ports['mlflow']}\n"
+        f"password in {access.PASSWORD}: the line for Prefect, its user and password for MLflow\n"
         f"next     prefect deployment run {DEPLOYMENT} --watch   (in this folder)\n"
         "stop     make down"
     )
@@ -86,9 +88,9 @@ def up(workspace: Path) -> None:
 
 def down(workspace: Path) -> int:
     """Stop everything that `up` started, children and grandchildren; return how many ended."""
-    state = _read(workspace)
-    ended = end(family(state))
-    _state_file(workspace).unlink(missing_ok=True)
+    ended = end(family(access.state(workspace)))
+    (workspace / access.STATE).unlink(missing_ok=True)
+    service.forget_settings(workspace)
     settings = workspace / "prefect.toml"
     if settings.exists() and settings.read_text(encoding="utf-8").startswith(MARK):
         settings.unlink()
@@ -97,13 +99,13 @@ def down(workspace: Path) -> int:
 
 def status(workspace: Path) -> dict[str, bool]:
     """Return each service and whether it is alive; empty if none was started."""
-    processes = _read(workspace).get("processes", {})
+    processes = access.state(workspace).get("processes", {})
     return {name: process_of(entry) is not None for name, entry in processes.items()}
 
 
 def prefect_url(workspace: Path) -> str | None:
     """Return the API of the Prefect server that `up` started, if its process is alive."""
-    state = _read(workspace)
+    state = access.state(workspace)
     if process_of(state.get("processes", {}).get("prefect")) is None:
         return None
     return f"http://{HOST}:{state['ports']['prefect']}/api"
@@ -132,11 +134,17 @@ def running_api(workspace: Path) -> str | None:
     )
 
 
-def credentials() -> dict[str, str]:
-    """Return the headers by which a Prefect server knows its user, if any are needed."""
-    secret, key = os.environ.get("PREFECT_API_AUTH_STRING"), os.environ.get("PREFECT_API_KEY")
+def credentials(workspace: Path) -> dict[str, str]:
+    """Return the headers by which a Prefect server knows its user, if any are needed.
+
+    They are for the server of `PREFECT_API_URL`, else for that of `make up`.
+    """
+    url = os.environ.get("PREFECT_API_URL") or prefect_url(workspace)
+    own = access.prefect_access(workspace, url) if url else {}
+    secret = os.environ.get("PREFECT_API_AUTH_STRING") or own.get("PREFECT_API_AUTH_STRING")
+    key = os.environ.get("PREFECT_API_KEY")
     if secret:
-        return {"Authorization": f"Basic {base64.b64encode(secret.encode()).decode()}"}
+        return access.basic(secret)
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
@@ -146,92 +154,63 @@ def restart(workspace: Path, name: str) -> None:
     Raises:
         InputError: nothing of that name was started.
     """
-    state = _read(workspace)
+    state = access.state(workspace)
     entry = state.get("processes", {}).get(name)
     if entry is None:
         known = ", ".join(state.get("processes", {})) or "none: make up"
         raise InputError(f"no service {name!r} was started here (there are: {known})")
+    if access.password(workspace) is None:
+        raise InputError(f"{access.PASSWORD} is gone: their password; make down; make up")
     process = process_of(entry)
     if process is not None:
         end([process])
+    listener = listen(state["ports"][name], PORTS[name][0]) if name in PORTS else None
     # What it has started may still be at work, and `down` must find it.
     state.setdefault("former", []).append({"pid": entry["pid"], "created": entry["created"]})
-    _start(workspace, state, name, entry["command"], entry["variables"])
+    private.tighten(workspace)
+    service.restore_settings(workspace)
+    service.start(workspace, state, name, listener)
 
 
-def _start_all(workspace: Path, ports: Mapping[str, int]) -> None:
+def _new_password() -> str:
+    """Return the password that the services shall ask for: the user's, else a random one."""
+    named = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    if not named:
+        return access.new_password()
+    user, _, secret = named.partition(":")
+    if not user or not secret or not named.isascii() or not named.isprintable():
+        raise InputError(
+            "PREFECT_SERVER_API_AUTH_STRING: must be user:password, both of ASCII characters; or "
+            "unset it: a random one is made"
+        )
+    return named
+
+
+def _start_all(
+    workspace: Path, ports: Mapping[str, int], listeners: Mapping[str, socket.socket]
+) -> None:
     from flows.tracking.mlflow_store import prepare
 
     api = f"http://{HOST}:{ports['prefect']}/api"
-    # MLflow's own variable; Prefect's database is named by PREFECT_API_DATABASE_CONNECTION_URL.
-    here = f"sqlite:///{(workspace / 'mlflow.db').resolve()}"
-    database = os.environ.get("MLFLOW_BACKEND_STORE_URI", here)
-    state: dict[str, Any] = {"ports": dict(ports), "processes": {}}
-    prefect = str(Path(sys.executable).parent / "prefect")
-    own = {"PREFECT_API_URL": api}
-
-    server = [prefect, "server", "start", "--host", HOST, "--port", str(ports["prefect"])]
-    _start(workspace, state, "prefect", server, own)
-    prepare(database)
-    _start(workspace, state, "mlflow", _mlflow_command(workspace, database, ports["mlflow"]), LEAN)
+    worker = f"lori-{os.getpid()}"
+    state: dict[str, Any] = {"ports": dict(ports), "processes": {}, "worker": worker}
+    service.keep_settings(workspace)
+    service.start(workspace, state, "prefect", listeners["prefect"])
+    prepare(service.database(workspace))
+    service.start(workspace, state, "mlflow", listeners["mlflow"])
     _wait(state, "prefect", f"{api}/health")
-    write_text(workspace / "prefect.toml", f'{MARK}\n[api]\nurl = "{api}"\n')
-    _tool(workspace, own, prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite")
-    _tool(workspace, own, prefect, "--no-prompt", "deploy", "--all")
-    _tool(workspace, own, sys.executable, "-m", "flows.server.automations")
+    password = access.password(workspace)
+    settings = f'{MARK}\n[api]\nurl = "{api}"\nauth_string = {json.dumps(password)}\n'
+    private.write_text(workspace / "prefect.toml", settings)
+    tool = partial(service.tool, workspace, ports)
+    tool(service.PREFECT, "work-pool", "create", service.POOL, "--type", "process",
+         "--base-job-template", str(service.POOL_TEMPLATE), "--overwrite")  # fmt: skip
+    tool(service.PREFECT, "--no-prompt", "deploy", "--all")
+    tool(sys.executable, "-m", "flows.server.automations")
     _wait(state, "mlflow", f"http://{HOST}:{ports['mlflow']}/health")
-    worker = [prefect, "worker", "start", "--pool", POOL, "--name", f"lori-{os.getpid()}"]
-    tracking = f"http://{HOST}:{ports['mlflow']}"
-    quick = {"MLFLOW_TRACKING_URI": tracking, "PREFECT_WORKER_QUERY_SECONDS": "2"}
-    _start(workspace, state, "worker", worker, {**own, **quick})
-    workers = f"{api}/work_pools/{POOL}/workers/filter"
-    _wait(state, "worker", workers, partial(_is_online, worker[-1]))
-
-
-def _mlflow_command(workspace: Path, database: str, port: int) -> Sequence[str]:
-    artifacts = (workspace / "mlruns").resolve().as_uri()
-    # Artifacts are written to the folder by whoever logs them, so that an experiment begun through
-    # the server can be continued without it, and the other way round.
-    return [
-        sys.executable, "-m", "mlflow", "server",
-        "--host", HOST, "--port", str(port), "--workers", "1",
-        "--backend-store-uri", database,
-        "--no-serve-artifacts", "--default-artifact-root", artifacts,
-    ]  # fmt: skip
-
-
-def _start(
-    workspace: Path,
-    state: dict[str, Any],
-    name: str,
-    command: Sequence[str],
-    variables: Mapping[str, str],
-) -> None:
-    import psutil
-
-    log = workspace / ".lori" / "logs" / f"{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        start = output.tell()
-        process = subprocess.Popen(
-            list(command),
-            cwd=workspace,
-            env={**child_environment(**prefect_home(workspace)), **variables},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    created = psutil.Process(process.pid).create_time()
-    state["processes"][name] = {
-        "pid": process.pid,
-        "created": created,
-        "log": str(log),
-        "log_start": start,
-        "command": list(command),
-        "variables": dict(variables),
-    }
-    write_json(_state_file(workspace), state)
+    service.start(workspace, state, "worker")
+    workers = f"{api}/work_pools/{service.POOL}/workers/filter"
+    _wait(state, "worker", workers, partial(_is_online, access.basic(password or ""), worker))
 
 
 def _wait(
@@ -242,31 +221,15 @@ def _wait(
     wait_until_healthy(url, name, log, lambda: process_of(entry) is not None, answers=answers)
 
 
-def _is_online(worker: str, url: str) -> bool:
+def _is_online(headers: Mapping[str, str], worker: str, url: str) -> bool:
     """Return whether the server, asked at `url`, has heard of a worker by its name."""
     import httpx
 
     try:
-        answer = httpx.post(url, json={}, headers=credentials(), timeout=2.0)
+        answer = httpx.post(url, json={}, headers=dict(headers), timeout=2.0)
     except httpx.HTTPError:
         return False
     return answer.is_success and worker in {known["name"] for known in answer.json()}
-
-
-def _tool(workspace: Path, variables: Mapping[str, str], *arguments: str) -> None:
-    """Run a command to its end."""
-    result = subprocess.run(
-        list(arguments),
-        cwd=workspace,
-        env={**child_environment(**prefect_home(workspace)), **variables},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-    if result.returncode != 0:
-        words = " ".join((result.stderr or result.stdout).split())[-300:]
-        raise LoriError(f"{' '.join(arguments)} failed: {words}")
 
 
 def _port(variable: str, default: int) -> int:
@@ -274,29 +237,6 @@ def _port(variable: str, default: int) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise InputError(f"{variable}={text!r} is not a port (allowed: 1 to 65535)")
     return int(text)
-
-
-def _check_free(variable: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise InputError(
-                f"port {port} is not free ({error.strerror}); set {variable} to another"
-            ) from None
-
-
-def _state_file(workspace: Path) -> Path:
-    return workspace / ".lori" / "services.json"
-
-
-def _read(workspace: Path) -> dict[str, Any]:
-    try:
-        state = json.loads(_state_file(workspace).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return state if isinstance(state, dict) else {}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
+from flows import access, private
 from flows.environment import quiet_environment
 from lori_core.config.params import INSTEAD
 from lori_core.errors import InputError
@@ -28,6 +31,9 @@ class Store:
 def store_of(workspace: Path, params: Mapping[str, Any] | None = None) -> Store:
     """Return the store: `MLFLOW_TRACKING_URI`, else `tracking.uri`, else `mlflow.db` here.
 
+    If it is the server of `make up` in this workspace, MLflow's clients get its password, which
+    they look for in the environment.
+
     Raises:
         InputError: the address holds a password, which MLflow's client would print and record.
     """
@@ -45,6 +51,7 @@ def store_of(workspace: Path, params: Mapping[str, Any] | None = None) -> Store:
             f"{where}: holds a password or token; take it out and {INSTEAD['tracking']}"
         )
     local = sqlite_file(uri) is not None
+    os.environ.update(access.mlflow_access(workspace, uri))
     return Store(
         uri=uri,
         experiment=str(settings.get("experiment") or "lori"),
@@ -57,11 +64,19 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
+def prepare_store(store: Store) -> None:
+    """Make a store on this machine ready: its database, and the folder of its artifacts."""
+    prepare(store.uri)
+    if store.artifacts is not None:
+        private.folder(Path(url2pathname(urlsplit(store.artifacts).path)))
+
+
 def prepare(uri: str) -> None:
     """Bring a SQLite store to this MLflow's schema, once, before anything opens it in parallel.
 
     Several processes that migrate a fresh database at once damage it for good, so this holds a file
-    lock. Does nothing for a server.
+    lock. A database that is made is for its owner only, and so are the files that SQLite makes
+    beside it. Does nothing for a server.
     """
     database = sqlite_file(uri)
     if database is None:
@@ -70,9 +85,11 @@ def prepare(uri: str) -> None:
     from filelock import FileLock
 
     database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock"):
+    with FileLock(f"{database}.lock", mode=0o600):
         if _is_current(database):
             return
+        if not database.exists():
+            private.write_text(database, "")
         _silence_alembic()
         from mlflow.store.db import utils
 

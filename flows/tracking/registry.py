@@ -17,7 +17,7 @@ from typing import Any
 
 from flows.environment import quiet_environment
 from flows.tracking.claims import claimed
-from flows.tracking.mlflow_store import Store, prepare, store_of
+from flows.tracking.mlflow_store import Store, prepare_store, store_of
 from flows.versioning.objects import files_below, folder_md5, md5_of
 from lori_core.errors import InputError, LoriError, nearest
 from lori_core.redaction import redact, redacted
@@ -63,7 +63,7 @@ class Registry:
         self.workspace = workspace
         self.store = store or store_of(workspace, read_params(workspace))
         with clear_errors(self.store.uri):
-            prepare(self.store.uri)
+            prepare_store(self.store)
             import mlflow
             from mlflow import MlflowClient
 

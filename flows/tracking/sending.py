@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flows.environment import quiet_environment
-from flows.tracking.mlflow_store import Store, prepare, sqlite_file, store_of
+from flows.tracking.mlflow_store import Store, prepare_store, sqlite_file, store_of
 from flows.tracking.rows import PIPELINE, Row, Shipment, read_from, rows_files, stage_of
 from flows.versioning import dvc_files
 from flows.versioning.graph import hashes_text, output_hashes
@@ -76,7 +76,7 @@ class Shipper:
         self, workspace: Path, store: Store, warn: Callable[[str], None] = lambda line: None
     ) -> None:
         quiet_environment()
-        prepare(store.uri)
+        prepare_store(store)
         from mlflow import MlflowClient
 
         self.workspace = workspace

@@ -37,6 +37,7 @@ sys.path.insert(0, str(ROOT))
 from ray_cluster import ALONE, Nodes, cluster, environment  # noqa: E402
 from watching import Server, flows, locks, processes, until  # noqa: E402
 
+from flows import access  # noqa: E402
 from flows.execution.stage_process import reproduce  # noqa: E402
 from flows.server.local_api import free_port, healthy  # noqa: E402
 
@@ -130,10 +131,10 @@ class Services:
 
     def process(self, name: str) -> psutil.Process | None:
         """Return the process of a service, if it lives."""
-        from flows.server.services import _process, _read
+        from flows.server.processes import process_of
 
-        entry = _read(self.workspace)["processes"][name]
-        found: psutil.Process | None = _process(entry)
+        entry = access.state(self.workspace)["processes"][name]
+        found: psutil.Process | None = process_of(entry)
         return found
 
     def flows(self) -> list[psutil.Process]:
@@ -166,9 +167,12 @@ def services(folder: Path, *, ray: bool) -> Iterator[Services]:
             os.environ.update(environment(folder))
         made = Services(workspace, variables, Server(url))
         made.tool("up")
+        password = access.password(workspace) or ""
+        made.server = Server(url, password)
         stack.callback(made.tool, "down")
         if ray:
-            os.environ["PREFECT_API_URL"] = url  # for the processes of the nodes
+            # For the processes of the nodes.
+            os.environ.update({"PREFECT_API_URL": url, **access.prefect_variables(password)})
             made.nodes = stack.enter_context(cluster(dict(os.environ)))
         yield made
 

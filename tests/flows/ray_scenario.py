@@ -28,7 +28,7 @@ def main(home: Path, folders: list[Path]) -> None:
 
     # Before Prefect is imported: it reads its settings once.
     api = start_local_api(home)
-    os.environ["PREFECT_API_URL"] = api.url
+    os.environ.update(api.variables)
     with cluster(env) as nodes:
         api.wait()
         import flows.pipeline as module

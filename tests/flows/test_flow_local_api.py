@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 
+from flows import access
 from flows.server import services
 from flows.server.local_api import Log, free_port, start_local_api, wait_until_healthy
 from lori_core.errors import InputError, LoriError
@@ -69,6 +73,43 @@ def test_prefects_api_without_a_place_for_its_database_says_so(
     assert line.endswith(f" ({toy}/.lori/logs/api.log)")
 
 
+@pytest.mark.real
+def test_the_api_of_a_run_answers_that_run_only(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    api = start_local_api(toy)
+    api.wait()
+    known = access.basic(api.password)
+    page = {"Origin": "https://evil.example"}
+    socket = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    socket |= {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Protocol": "prefect"}
+    with httpx.Client(trust_env=False, timeout=60) as client:
+
+        def status(path: str, method: str = "POST", **headers: str) -> int:
+            body = {"json": {}} if method == "POST" else {}
+            answer = client.request(method, f"{api.url}{path}", headers=headers, **body)  # type: ignore[arg-type]
+            return answer.status_code
+
+        assert status("/flow_runs/filter", **known) == 200
+        assert status("/flow_runs/filter") == 401
+        assert status("/flow_runs/filter", **access.basic("lori:guess")) == 401
+        assert status("/flow_runs/filter", **known, **page) == 403
+        assert status("/flow_runs/filter", "OPTIONS", **page) == 403
+        assert status("/flow_runs/filter", **known, Host="evil.example") == 403
+        assert status("/events/in", "GET", **socket, **page) == 403
+    process = psutil.Process(api.process.pid)
+    assert api.variables == {"PREFECT_API_URL": api.url, "PREFECT_API_AUTH_STRING": api.password}
+    assert api.password not in f"{api} {process.cmdline()} {api.log.path.read_text()}"
+    assert {each.laddr.ip for each in process.net_connections("inet")} == {"127.0.0.1"}
+    own = toy / ".lori"
+    files = [api.log.path, *(own / "prefect").glob("*.db*")]
+    assert {path.name for path in files} >= {"api.log", "prefect.db", "prefect.db-wal"}
+    modes = {path: oct(path.stat().st_mode & 0o777) for path in (own, own / "prefect", *files)}
+    assert modes == {path: "0o600" if path in files else "0o700" for path in modes}
+    api.process.terminate()
+    api.process.wait()
+
+
 def test_a_server_that_is_named_and_dead_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,8 +128,6 @@ def test_a_server_that_is_named_and_dead_is_refused(
 def test_a_server_of_make_up_that_does_not_answer_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import psutil
-
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     port = free_port()
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as process:

@@ -1,0 +1,70 @@
+"""Files that only their owner may read: databases, logs, secrets, and the folders they lie in."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lori_core.files import json_text, replaced_file
+
+#: For `umask` of a process whose files are all private.
+UMASK = 0o077
+
+
+def opener(path: str, flags: int) -> int:
+    """Open a file as `open` does; one that is made has mode 0600."""
+    return os.open(path, flags, 0o600)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of mode 0600, atomically."""
+    with replaced_file(path) as work:
+        work.unlink(missing_ok=True)
+        with open(work, "x", encoding="utf-8", opener=opener) as file:
+            file.write(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON into a file of mode 0600, atomically."""
+    write_text(path, json_text(value))
+
+
+def folder(path: Path) -> Path:
+    """Make a folder of mode 0700, and such ones above it, where there are none; return it."""
+    if not path.parent.exists():
+        folder(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    narrow(path)
+    return path
+
+
+def narrow(path: Path) -> None:
+    """Take the group's and others' rights from a file or folder of ours; links are left alone."""
+    # Of another user, or on a file system without modes: not ours to change.
+    with suppress(OSError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISLNK(mode) and mode & 0o077:
+            path.chmod(stat.S_IMODE(mode) & ~0o077)
+
+
+def tighten(workspace: Path) -> None:
+    """Make `.lori`, and narrow all files of a workspace that are for its owner only."""
+    folder(workspace / ".lori")
+    for path in _private(workspace):
+        narrow(path)
+
+
+def _private(workspace: Path) -> Iterator[Path]:
+    own = workspace / ".lori"
+    yield from own.iterdir()
+    for inner in (own / "logs", own / "prefect"):
+        yield from inner.glob("*")
+    yield workspace / "prefect.toml"
+    yield workspace / "mlruns"
+    yield from workspace.glob("mlflow.db*")
+    if home := os.environ.get("PREFECT_HOME"):
+        yield from Path(home).glob("prefect.db*")

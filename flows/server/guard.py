@@ -1,0 +1,116 @@
+"""Who may speak to a server on loopback.
+
+Any page in a browser can send requests there, under its own name (`Origin`) or under one that it
+has let resolve to 127.0.0.1 (`Host`), and so can any other user of the machine. So a server is
+wrapped in a `Guard`, and none of this gets to it; WebSockets are refused likewise.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from flows.access import NAMES
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+#: Any port: a tunnel to this machine may begin at another one.
+OWN_HOST = re.compile(rf"({'|'.join(map(re.escape, NAMES))})(:\d{{1,5}})?", re.IGNORECASE)
+
+
+def own_origins(port: int) -> list[str]:
+    """Return the origins of the pages that a server on this port serves itself."""
+    return [f"http://{name}:{port}" for name in NAMES]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An answer instead of the server's."""
+
+    status: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Guard:
+    """An ASGI application around another one, which gets only what its user has sent.
+
+    Attributes:
+        app: what is guarded.
+        port: where it listens.
+        password: `user:password` to be given with each request; None where `app` asks by itself.
+        open_paths: what may be read without a password, so that others see whether it is well.
+    """
+
+    app: App
+    port: int
+    password: str | None = None
+    open_paths: tuple[str, ...] = ("/health",)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or hand it on."""
+        refusal = None if scope["type"] == "lifespan" else self._refusal(scope)
+        if refusal is None:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": refusal.text})
+        else:
+            headers = [(b"content-type", b"text/plain; charset=utf-8")]
+            if refusal.status == 401:
+                headers.append((b"www-authenticate", b'Basic realm="lori", charset="UTF-8"'))
+            start = {"type": "http.response.start", "status": refusal.status, "headers": headers}
+            await send(start)
+            await send({"type": "http.response.body", "body": f"{refusal.text}\n".encode()})
+
+    def _refusal(self, scope: Scope) -> Refusal | None:
+        hosts = _values(scope, b"host")
+        if len(hosts) != 1 or not OWN_HOST.fullmatch(hosts[0]):
+            return Refusal(403, "the Host header does not name this machine's loopback")
+        if not self._is_own_page(scope, hosts[0]):
+            return Refusal(403, "pages of other origins may not use this server")
+        if self.password is not None and not self._is_open(scope):
+            given = _values(scope, b"authorization")
+            if len(given) != 1 or not _is_password(given[0], self.password):
+                return Refusal(401, "the password is in .lori/password, in the workspace")
+        return None
+
+    def _is_own_page(self, scope: Scope, host: str) -> bool:
+        """Say whether a request comes from no page, from one of ours, or is a link to us."""
+        allowed = {f"http://{host}".lower(), *own_origins(self.port)}
+        origins = _values(scope, b"origin")
+        if origins:
+            return all(origin.lower() in allowed for origin in origins)
+        # Pictures and scripts are asked for without an origin, with the password the browser knows.
+        sites = set(_values(scope, b"sec-fetch-site"))
+        link = (_values(scope, b"sec-fetch-mode"), _values(scope, b"sec-fetch-dest"))
+        followed = scope.get("method") == "GET" and link == (["navigate"], ["document"])
+        return followed or sites <= {"same-origin", "none"}
+
+    def _is_open(self, scope: Scope) -> bool:
+        return scope.get("method") == "GET" and scope["path"] in self.open_paths
+
+
+def _values(scope: Scope, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
+def _is_password(header: str, password: str) -> bool:
+    """Say whether a header gives a password: as user and password, or as a token without user."""
+    scheme, _, given = header.partition(" ")
+    expected = password.encode()
+    if scheme.lower() == "bearer":
+        return hmac.compare_digest(given.strip().encode(), expected.partition(b":")[2])
+    if scheme.lower() != "basic":
+        return False
+    try:
+        return hmac.compare_digest(base64.b64decode(given.strip(), validate=True), expected)
+    except (binascii.Error, ValueError):
+        return False
