@@ -83,7 +83,7 @@ FILES = [
         for n in ("empty", "list", "nested", "latin", "zeros")
     ),
     *(
-        Damaged(f"{file} is {kind}", "model", not_a_file(file, kind), ("model/",), BAKE)
+        Damaged(f"{file} is {kind}", "model", not_a_file(file, kind), ("model",), BAKE)
         for file in (CONFIG, WEIGHTS, TOKENIZER, SETTINGS)
         for kind in ("folder", "pipe", "loop", "zero", "nowhere", "empty")
         if (file, kind) != (TOKENIZER, "empty")
