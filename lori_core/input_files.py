@@ -6,8 +6,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from lori_core.errors import InputError
 
@@ -63,7 +63,7 @@ def _check_regular(path: Path, mode: int, error: type[InputError]) -> None:
 
 
 @contextmanager
-def reading(path: Path, error: type[InputError] = InputError) -> Iterator[BinaryIO]:
+def reading(path: Path, error: type[InputError] = InputError) -> Iterator[BufferedReader]:
     """Yield a regular file, opened for reading bytes.
 
     Raises:

@@ -238,7 +238,7 @@ def pattern_values(
     """
     found = name_patterns.matching(patterns, names, "last parts")
     values = dict.fromkeys(names, default)
-    for pattern in reversed(patterns):  # the first that matches counts
+    for pattern in reversed(list(patterns)):  # the first that matches counts
         values |= dict.fromkeys(found[pattern], patterns[pattern])
     return values
 

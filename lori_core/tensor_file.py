@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -243,7 +243,7 @@ def _entry(name: str, item: Any, data: int) -> Entry:
     return Entry(dtype, tuple(shape), data + offsets[0], data + offsets[1])
 
 
-def _are_sizes(said: Any) -> bool:
+def _are_sizes(said: Any) -> TypeGuard[list[int]]:
     return isinstance(said, list) and all(type(size) is int and size >= 0 for size in said)
 
 

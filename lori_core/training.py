@@ -224,7 +224,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     for path in folder.glob("checkpoint-*"):
         # The engine writes its state last: a checkpoint without it was interrupted.
         with suppress(InputError):
-            step = read_object(path / "trainer_state.json", 1 << 30).get("global_step")
+            step: Any = read_object(path / "trainer_state.json", 1 << 30).get("global_step")
             whole |= {step: path} if path.name == f"checkpoint-{step!r}" else {}
         if path not in whole.values():
             shutil.rmtree(path, ignore_errors=True)
