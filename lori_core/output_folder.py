@@ -158,8 +158,8 @@ def _check_way(path: Path, place: Path, kind: str) -> None:
         read_only = os.statvfs(above).f_flag & os.ST_RDONLY
         why = "the file system is read-only" if read_only else "no permission"
         raise InputError(f"{path}: nothing can be written there ({why})")
-    free = shutil.disk_usage(above).free
-    if free < faults.FULL_BYTES:
+    total, _, free = shutil.disk_usage(above)
+    if total and free < faults.FULL_BYTES:
         raise InputError(f"{path}: the disk is full ({free:,} bytes free); free some space")
 
 

@@ -92,6 +92,7 @@ def handled(*, owned: bool) -> Iterator[None]:
         if not owned:
             for number in mine:
                 signal.signal(number, before[number])
+            _state.number = None
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

@@ -18,6 +18,8 @@ MEND_DEFINITION = "restore it, as in git checkout -- dvc.yaml"
 #: What DVC and this project keep in a workspace.
 FOLDERS = (".lori", ".dvc", ".dvc/tmp", ".dvc/cache")
 
+FILES = (DEFINITION, "dvc.lock", "data.dvc", ".dvc/config", ".dvc/tmp/lock", ".dvc/tmp/rwlock")
+
 
 def check_files(workspace: Path, *, pin: bool = True, definition: bool = True) -> None:
     """Refuse a workspace whose files are damaged: cut off, with the marks of a merge, and so on.
@@ -33,12 +35,9 @@ def check_files(workspace: Path, *, pin: bool = True, definition: bool = True) -
     for name in FOLDERS:
         if (workspace / name).is_file():
             raise InputError(f"{name}: a file stands where a folder should: move it away")
-    for name in (DEFINITION, "dvc.lock", "data.dvc"):
+    for name in FILES:
         if (workspace / name).is_dir():
             raise InputError(f"{name}: a folder stands where a file should: move it away")
-    rwlock = workspace / ".dvc" / "tmp" / "rwlock"
-    if rwlock.is_dir():
-        raise InputError(f"{rwlock}: a folder stands where a file should: delete it")
     for name in ("config", "config.local"):
         _check_settings(workspace / ".dvc" / name, f".dvc/{name}")
     content = _content(workspace / DEFINITION)

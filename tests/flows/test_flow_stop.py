@@ -76,9 +76,10 @@ def test_a_run_that_is_stopped_is_cancelled_and_the_next_goes_on(
     worked: Callable[[], list[str]],
 ) -> None:
     (tracked / "stop").write_text(f"{number} {os.getpid()}")
-    with stopping.handled(owned=False), pytest.raises(stopping.Stopped):
-        run()
-    assert stopping.asked() == 128 + number
+    with stopping.handled(owned=False):
+        with pytest.raises(stopping.Stopped):
+            run()
+        assert stopping.asked() == 128 + number
     assert states("1") == ["Cancelled"]
     assert mlflow_states(tracked) == {"pipeline": "KILLED", "prepare": "KILLED"}
     assert stages(tracked) == []
