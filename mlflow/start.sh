@@ -24,7 +24,6 @@ admin_username = $MLFLOW_ADMIN_USERNAME
 admin_password = $(escape "$MLFLOW_ADMIN_PASSWORD")
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 END
-# `mlflow db upgrade` takes the address, with its password, as an argument, which is for all to see.
-python -c 'import os; from mlflow.db import upgrade
-upgrade.callback(os.environ["MLFLOW_BACKEND_STORE_URI"])'
+# As `mlflow db upgrade` does, which takes the address, with its password, on its command line.
+python -c 'import os, mlflow.db; mlflow.db.upgrade.callback(os.environ["MLFLOW_BACKEND_STORE_URI"])'
 exec mlflow server --app-name basic-auth
