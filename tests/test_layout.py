@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors"],
-    ["input_files", "json_input", "yaml_input"],
+    ["input_files"],
+    ["json_input", "yaml_input"],
     ["files", "finite"],
     [
         "cache",
