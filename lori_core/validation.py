@@ -42,6 +42,16 @@ Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)]
 
 
+def _short_parts(path: str) -> str:
+    if any(len(part.encode(errors="replace")) > 255 for part in path.split("/")):
+        raise ValueError(f"{shown(path)}: a name in a path has at most 255 bytes")
+    return path
+
+
+#: Text that may be a path.
+PathText = Annotated[Text, AfterValidator(_short_parts)]
+
+
 def _web_address(address: str) -> str:
     try:
         parts = urlsplit(address)

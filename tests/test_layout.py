@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = [
     ["errors", "stopping"],
-    ["cache", "input_files", "json_input", "limited", "redaction"],
-    ["faults", "name_patterns", "yaml_input"],
+    ["cache", "input_files", "limited", "redaction"],
+    ["faults", "name_patterns", "json_input", "yaml_input"],
     ["files", "finite"],
     [
         "process",

@@ -74,7 +74,7 @@ def _defined(workspace: Path) -> list[str]:
     try:
         with opened(workspace) as repo:
             return [os.path.relpath(out.fs_path, root) for out in repo.index.outs]
-    except (DvcException, OSError):  # no workspace, or none that can be read
+    except (DvcException, InputError, OSError):  # no workspace, or none that can be read
         return []
 
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flows.environment import quiet_environment
+from flows.versioning import dvc_files
 from flows.versioning import workspace as versioned
 from lori_core import output_folder
 from lori_core.errors import InputError, LoriError
@@ -32,6 +33,7 @@ class Objects:
     def repo(self) -> Any:
         """The workspace's DVC repository."""
         quiet_environment()
+        dvc_files.check(self.workspace)
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
 

@@ -10,6 +10,7 @@ from lori_core.validation import (
     Density,
     Few,
     Flag,
+    PathText,
     PositiveFloat,
     PositiveInt,
     Seed,
@@ -33,7 +34,7 @@ class HarnessSection(Strict):
     """Tasks of lm-evaluation-harness to run beside our own."""
 
     tasks: tuple[Text, ...] = ()
-    include_path: Text | None = None
+    include_path: PathText | None = None
     """A folder with own task files."""
     limit: PositiveInt | None = None
     """Only the first examples of each task."""

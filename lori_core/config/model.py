@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from lori_core.validation import Alpha, Rank, Seed, Share, Strict, Text
+from lori_core.validation import Alpha, PathText, Rank, Seed, Share, Strict, Text
 
 
 class ModelSection(Strict):
     """The base model, which is never changed."""
 
-    name_or_path: Text
+    name_or_path: PathText
     """`pypi:PACKAGE`, `random:ARCHITECTURE`, a hub id (with `revision`), or a local folder."""
     revision: Text | None = None
     """The commit of a hub model: 40 hexadecimal digits."""

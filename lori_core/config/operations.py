@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lori_core.validation import Few, Name, Number, PositiveInt, Retries, Share, Strict, Text
+from lori_core.validation import (
+    Few,
+    Name,
+    Number,
+    PathText,
+    PositiveInt,
+    Retries,
+    Share,
+    Strict,
+    Text,
+)
 
 #: Databases and servers in which MLflow keeps runs.
 TrackingAddress = Annotated[
@@ -46,7 +56,7 @@ class TrackingSection(Strict):
 class StorageSection(Strict):
     """Where artifacts are kept besides this machine; no result depends on it."""
 
-    remote: Text | None = None
+    remote: PathText | None = None
     """A folder, or a URL: s3://bucket/path, gs://…, azure://…, ssh://… (each by its extra)."""
     push: Literal["never", "stage", "end"] = "end"
     """Send what a stage made when it ends, or all of it when the run ends."""

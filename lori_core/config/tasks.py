@@ -14,6 +14,7 @@ from lori_core.validation import (
     Density,
     Name,
     Number,
+    PathText,
     PositiveInt,
     Rank,
     Seed,
@@ -47,7 +48,7 @@ class SourceSection(Strict):
     """hub: the configuration (subset)."""
     revision: Text | None = None
     """hub: the commit, 40 hexadecimal digits."""
-    path: Text | None = None
+    path: PathText | None = None
     """local: a folder, or one file, of JSON or JSONL."""
     files: dict[Literal["train", "validation", "test"], Text | Texts] = Field(default_factory=dict)
     """local: file names inside `path` for each split; hub: split names, or with `columns` CSV files

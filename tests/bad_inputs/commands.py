@@ -55,7 +55,7 @@ class Outcome:
         lines = self.err.splitlines()
         assert len(lines) == 1, f"{len(lines)} lines: {shown}"
         assert lines[0].startswith("error: "), shown
-        assert self.written() == [], shown
+        assert self.written() == [], f"{self.written()} written: {shown}"
         assert self.growth <= GROWTH, f"{self.growth >> 20} MB: {shown}"
         return lines[0].removeprefix("error: ")
 

@@ -30,7 +30,8 @@ def project(tmp_path: Path) -> Path:
     shutil.copy(smoke, folder / "params.yaml")
     shutil.copy(smoke, folder / "profiles")
     shutil.copy(ROOT / "dvc.yaml", folder)
-    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "tmp").mkdir(parents=True)  # as dvc init leaves it
+    (folder / ".dvc" / "tmp" / "btime").touch()
     (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
     return folder
 
