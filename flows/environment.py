@@ -49,6 +49,13 @@ CONSOLE = {
 }
 
 
+#: No notices of transformers, and no bars but ours.
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
 #: Where no home folder is known; what is kept below it is refused with a message.
 NO_HOME = "/nonexistent"
 
@@ -73,6 +80,20 @@ def quiet_environment() -> None:
         os.environ.setdefault(name, value)
     os.environ.update(loopback_without_proxy(os.environ))
     os.environ.update(caches_without_home(os.environ))
+
+
+def quiet_libraries() -> None:
+    """Make what stages import quiet, too; before any of it is imported."""
+    import logging
+    import warnings
+
+    quiet_environment()
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    # Libraries announce changes of libraries to whoever writes code, not to who runs this command.
+    warnings.simplefilter("ignore", FutureWarning)
+    # On CPUs with bf16 it says, as soon as PEFT imports it, which faster kernels it would like.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def loopback_without_proxy(environment: Mapping[str, str]) -> dict[str, str]:

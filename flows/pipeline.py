@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +25,7 @@ from prefect.runtime import flow_run  # noqa: E402
 from prefect.states import Cancelled, Completed, Failed  # noqa: E402
 from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
+from flows.execution.fork_server import serving  # noqa: E402
 from flows.execution.ray_engine import Future, RayEngine  # noqa: E402
 from flows.execution.slots import check_room  # noqa: E402
 from flows.execution.stage_run import BadInput, PipelineRun, StageFailed, read_summary  # noqa: E402
@@ -181,9 +183,10 @@ def _execute(
     if engine is not None and plan.stale:
         futures = _submit_to_ray(engine, plan, run_stage_on_node.with_options(**options))
     else:
-        futures = _submit(plan, run, run_stage.with_options(**options))
-        for future in futures.values():
-            future.wait()
+        with serving(run.workspace) if len(plan.stale) > 1 else nullcontext():
+            futures = _submit(plan, run, run_stage.with_options(**options))
+            for future in futures.values():
+                future.wait()
     return _failures(futures), bool(plan.stale)
 
 

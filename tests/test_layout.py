@@ -22,7 +22,7 @@ ROWS = [
         "precision",
         "phases",
     ],
-    ["parallel"],
+    ["forked", "parallel"],
     ["config", "origin", "tensor_file", "mask_codec"],
     ["projection", "base_files", "linear_maps", "text_part", "weight_names"],
     ["mask", "base_identity", "output_folder", "fused_experts", "model_settings"],

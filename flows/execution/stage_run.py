@@ -187,7 +187,8 @@ class Place:
             Cancelled: the pipeline was stopped.
             StageFailed: anything else went wrong.
         """
-        command = [sys.executable, "-m", "flows.execution.stage_process", *options, stage]
+        module = "flows.execution.stage_process"
+        command = [sys.executable, "-m", "lori_core.forked", module, *options, stage]
         finished, rows = self.command(stage, command, devices, task_run_id, line)
         outs = hashes_text(output_hashes(self.workspace, stage))
         if finished.ran:

@@ -11,11 +11,6 @@ from typing import NoReturn
 from lori_core import __version__, stopping
 from lori_core.errors import InputError, LoriError, one_line
 
-_QUIET = {
-    "TRANSFORMERS_VERBOSITY": "error",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 #: Commands that go on where they stopped, or with what is left, when they run again.
 _GO_ON = ("run", "pull", "stage", "point", "experiment", "track")
 
@@ -68,8 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     """Run a command and say in one line how it failed; `args` is filled."""
-    _quieten()
+    from flows.environment import quiet_libraries
     from lori_core.redaction import redacted_streams
+
+    quiet_libraries()
 
     with redacted_streams():
         return _command(argv, args)
@@ -105,18 +102,3 @@ def _failed(error: LoriError, args: argparse.Namespace) -> int:
         raise error
     print(f"error: {one_line(error)}", file=sys.stderr)
     return error.exit_code
-
-
-def _quieten() -> None:
-    import logging
-    import warnings
-
-    from flows.environment import quiet_environment
-
-    quiet_environment()
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    # Libraries announce changes of libraries to whoever writes code, not to who runs this command.
-    warnings.simplefilter("ignore", FutureWarning)
-    # On CPUs with bf16 it says, as soon as PEFT imports it, which faster kernels it would like.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

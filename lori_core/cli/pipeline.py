@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lori_core.cli import given
 from lori_core.errors import InputError, LoriError
+from lori_core.forked import handed_over
 
 if TYPE_CHECKING:
     from lori_core.config import Params
@@ -228,6 +229,10 @@ def _stage(args: argparse.Namespace) -> int:
         from lori_core.process import die_with_parent
 
         die_with_parent()
+    words = ["stage", args.name, *([args.item] if args.item else [])]
+    code = handed_over("lori_core.cli", ["--debug"] * args.debug + words)
+    if code is not None:
+        raise SystemExit(code)  # what there was to say, the other process has said
     from flows import machine
 
     machine.check_for_stage(Path.cwd())
@@ -238,8 +243,8 @@ def _stage(args: argparse.Namespace) -> int:
 
         params = params_file.load()
         models.leave_out_unused(params.model)
-        command = ["lori_core.cli", "stage", args.name, *([args.item] if args.item else [])]
-        with parallel.processes(phases.processes(params.model_dump(), stage), command):
+        count = phases.processes(params.model_dump(), stage)
+        with parallel.processes(count, ["lori_core.cli", *words]):
             running.run(params, args.name, args.item, tracker)
     return 0
 

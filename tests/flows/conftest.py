@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -11,8 +12,11 @@ from textwrap import dedent
 import pytest
 
 from flows.environment import quiet_environment
+from lori_core import forked
 
 quiet_environment()
+# What a toy stage imports is there at once; a fork server would import for nothing.
+os.environ.setdefault(forked.VARIABLE, "")
 
 #: Deprecations inside Prefect, MLflow and DVC, none of them ours to mend.
 THIRD_PARTY = [

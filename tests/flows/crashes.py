@@ -9,6 +9,8 @@ drawn from a seeded stream, brings back what a supervisor would, and runs the de
 * worker: the process that polls for work;
 * server: Prefect's server;
 * node: one of the two nodes of a Ray cluster, for which all of it moves to a network of its own;
+* helper: the process that has imported everything, from which stages are forked;
+* client: the process that waits for a forked one, and stands for it;
 * cancel: nothing is killed, but the run is cancelled, as in the UI.
 """
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -41,7 +44,8 @@ from flows import access  # noqa: E402
 from flows.execution.stage_process import reproduce  # noqa: E402
 from flows.server.local_api import free_port, healthy  # noqa: E402
 
-KINDS = ("stage", "flow", "worker", "server", "node", "cancel")
+KINDS = ("stage", "flow", "worker", "server", "node", "helper", "client", "cancel")
+HELPER, CLIENT = "flows.execution.fork_server", "lori_core.forked"
 STAGES = ("prepare", "train@a", "train@b", "train@c", "report")
 
 WORK = dedent(
@@ -102,6 +106,17 @@ def make(folder: Path) -> Path:
     tasks = folder / "flows" / "execution" / "tasks.py"
     # There is no data to pull; the rest of the flow is as it is.
     tasks.write_text(tasks.read_text().replace('("lori_core.cli", "pull")', '("platform",)'))
+    flow = folder / "flows" / "pipeline.py"
+    # And the toy's params.yaml is none of ours.
+    configure = "            _configure(workspace, profile, overrides or [], logger)\n"
+    assert configure in flow.read_text()
+    flow.write_text(flow.read_text().replace(configure, ""))
+    server = folder / "flows" / "execution" / "fork_server.py"
+    # Stages here import next to nothing, so the helper is there as soon as they are.
+    text = re.sub(
+        r"(?s)^MODULES = \(.*?^\)", "MODULES = ('dvc.repo',)", server.read_text(), flags=re.M
+    )
+    server.write_text(text)
     (folder / "toy.py").write_text(WORK)
     (folder / "dvc.yaml").write_text(DVC.format(python=sys.executable))
     (folder / "data" / "in.txt").write_text("one two three\n")
@@ -224,6 +239,12 @@ def kill(on: Services, kind: str, run: str) -> None:
     target: psutil.Process | None
     if kind == "stage":
         target = until(on.stages, "a stage", 30)[0]
+    elif kind == "helper":
+        # What is forked from it has its command line, too.
+        found = processes(on.workspace, HELPER)
+        target = min(found, key=lambda process: process.create_time(), default=None)
+    elif kind == "client":
+        target = next(iter(processes(on.workspace, CLIENT)), None)
     elif kind == "flow":
         target = next(iter(on.flows()), None)
     elif kind == "node":
@@ -265,6 +286,8 @@ def left(on: Services) -> Iterator[str]:
     until(lambda: not on.flows(), "the end of the flow's process", 60)
     if on.stages():
         yield "a stage is alive"
+    if processes(on.workspace, HELPER):
+        yield "a process that was forked, or forks, is alive"
     yield from on.server.unfinished()
     yield from open_runs(on.workspace)
     yield from locks(on.workspace)

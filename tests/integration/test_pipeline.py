@@ -19,11 +19,13 @@ LORI = [sys.executable, "-m", "lori_core.cli"]
 pytestmark = pytest.mark.real
 
 
+#: Whose variables are not passed on.
+REMOVED = ("PREFECT_", "MLFLOW_", "DVC_", "LORI_FORK_SERVER")
+
+
 def environment(home: Path) -> dict[str, str]:
     """Return an environment without a user's settings and with nothing activated."""
-    kept = {
-        k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "DVC_"))
-    }
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(REMOVED)}
     return kept | {
         "HOME": str(home),
         "PYTHONPATH": str(ROOT),

@@ -1,0 +1,308 @@
+"""A process that has imported what stages need, and forks itself for each of them.
+
+A stage's own imports take many times longer than a fork. The server touches no device and starts no
+thread of Python; libraries' own threads end at a fork by their handlers. A command comes with its
+arguments, folder, environment, limits and streams (`lori_core.forked`). For each there is a warden,
+forked from the server, which forks the command's process, passes signals on and sends the exit
+code. A client that dies takes the command along, since its warden reads the end of the connection;
+a server that dies leaves wardens and commands as they are, and later commands start by themselves.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import io
+import os
+import resource
+import runpy
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from flows.environment import QUIET, child_environment, quiet_libraries
+from lori_core import forked
+from lori_core.forked import LIMITS, VARIABLE, early, interpreter, receive, send
+from lori_core.process import PARENT_VARIABLE, die_with_parent
+
+PREFIX = "lori-fork-"
+#: What takes long to import. A model's own module is imported when a stage loads it.
+MODULES = (
+    "torch",
+    "transformers.models.llama.modeling_llama",
+    "transformers.trainer",
+    "peft",
+    "scipy.linalg",
+    "dvc.repo",
+    "flows.versioning.dvc_repo",
+    "lori_core.cli",
+    "lori_core.calibration",
+    "lori_core.continual",
+    "lori_core.evaluation.evaluate",
+    "lori_core.merging",
+    "lori_core.interference",
+    "lori_core.stages.running",
+    "lori_core.tuning",
+)
+#: So that a look for GPUs does not start CUDA, which no fork survives.
+LOOK_ONLY = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+
+
+@contextmanager
+def serving(workspace: Path, modules: Sequence[str] = MODULES) -> Iterator[None]:
+    """Keep a server while a pipeline runs, and name it to the processes that are started.
+
+    None is started where `LORI_FORK_SERVER` is set: to that of another flow, or to nothing.
+    Its socket is in a folder of its own, for this user alone; what it says goes to
+    `.lori/logs/fork.log`. It ends with this process, however that ends.
+    """
+    if VARIABLE in os.environ or not sys.platform.startswith("linux"):
+        yield  # there is one, or none is wanted
+        return
+    _remove_left_over()
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+    process = _start(workspace, [str(folder / "socket"), *modules])
+    try:
+        with variables({VARIABLE: str(folder / "socket")}):
+            yield
+    finally:
+        process.stdin.close()  # type: ignore[union-attr]  # the server reads the end of it
+        process.terminate()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(workspace: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    log = workspace / ".lori" / "logs" / "fork.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.execution.fork_server", *arguments],
+            cwd=workspace,
+            env=dict(child_environment()),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _remove_left_over() -> None:
+    """Remove the folders of flows that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        number = folder.name.removeprefix(PREFIX).partition("-")[0]
+        left = number.isdecimal() and not Path("/proc", number).exists()
+        with contextlib.suppress(OSError):
+            if left and folder.stat().st_uid == os.getuid():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+class Server:
+    """The listening socket, and what a request must agree with."""
+
+    def __init__(self, path: Path, environment: Mapping[str, str], started: int) -> None:
+        self.environment, self.started = environment, started
+        self.listening = socket.socket(socket.AF_UNIX)
+        self.listening.bind(str(path))
+        self.listening.listen()
+        self.files = _stamps()
+
+    def serve(self) -> None:
+        """Fork for each request until standard input ends."""
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # wardens need no one to wait for them
+        while True:
+            ready, _, _ = select.select([self.listening.fileno(), sys.stdin.fileno()], [], [])
+            if sys.stdin.fileno() in ready:
+                return
+            connection, _ = self.listening.accept()
+            with connection:
+                self._answer(connection)
+
+    def _answer(self, connection: socket.socket) -> None:
+        connection.settimeout(forked.CONNECT_SECONDS)
+        try:
+            request, streams = receive(connection, 3)
+            reason = "no whole request" if request is None else self._refusal(request)
+            if request is None or reason:
+                print("not forked:", reason, flush=True)
+                send(connection, {"refused": reason})
+            elif os.fork() == 0:
+                self.listening.close()
+                connection.settimeout(None)
+                _warden(connection, request, streams)
+        except (OSError, ValueError) as error:
+            print("not forked:", error, flush=True)
+        for stream in streams:
+            os.close(stream)
+
+    def _refusal(self, request: Mapping[str, Any]) -> str:
+        """Return why a command must start by itself; empty where it need not."""
+        if request["interpreter"] != interpreter():
+            return f"another interpreter or other CPUs: {request['interpreter']}"
+        asked = QUIET | early(request["environment"])
+        for name in sorted({*asked, *self.environment}):
+            if asked.get(name) != self.environment.get(name):
+                return f"the variable {name} is another"
+        files = _stamps()
+        if files != self.files or max(changed for changed, _ in files.values()) > self.started:
+            return "code was changed"
+        if threading.active_count() > 1:
+            return "a thread was started"
+        return "a device was touched" if _maps("libcuda.so") else ""
+
+
+def _maps(library: str) -> bool:
+    return library in Path("/proc/self/maps").read_text(encoding="utf-8")
+
+
+def _stamps() -> dict[str, tuple[int, int]]:
+    """Return the time and size of each file of code that was imported."""
+    found = {}
+    for module in list(sys.modules.values()):
+        path = getattr(module, "__file__", None)
+        if path is not None:
+            try:
+                status = Path(path).stat()
+            except OSError:
+                found[path] = (0, 0)
+            else:
+                found[path] = (status.st_mtime_ns, status.st_size)
+    return found
+
+
+def _warden(connection: socket.socket, request: dict[str, Any], streams: list[int]) -> NoReturn:
+    """Start the command, pass signals on to it, and send its exit code."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    warden = os.getpid()
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        _become(request, streams, warden)
+    for stream in [*streams, 0, 1, 2]:
+        os.close(stream)
+    send(connection, {"process": child})
+    ended = os.pidfd_open(child)
+    gone = False
+    while not gone:
+        ready, _, _ = select.select([ended, connection.fileno()], [], [])
+        gone = ended in ready or not _passed_on(connection, child)
+    # A client that died takes all of the command along; what a command leaves behind goes, too.
+    _signal(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    with contextlib.suppress(OSError):
+        send(connection, {"code": os.waitstatus_to_exitcode(status)})
+    os._exit(0)
+
+
+def _passed_on(connection: socket.socket, child: int) -> bool:
+    """Pass a signal on; return whether the client is still there."""
+    try:
+        message, _ = receive(connection)
+    except OSError:
+        return False
+    if message is None:
+        return False
+    _signal(child, message["signal"])
+    return True
+
+
+def _signal(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _become(request: Mapping[str, Any], streams: list[int], warden: int) -> NoReturn:
+    """Be the process that was asked for, and end as it ends."""
+    os.setsid()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(request["folder"])
+    os.umask(request["umask"])
+    with contextlib.suppress(PermissionError):
+        os.nice(request["nice"] - os.nice(0))
+    for name in LIMITS:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(getattr(resource, name), tuple(request["limits"][name]))
+    os.environ.clear()
+    os.environ.update(request["environment"] | {PARENT_VARIABLE: str(warden)})
+    die_with_parent()
+    forked.inside = True
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = _written(1, "strict"), _written(2, "backslashreplace")
+    sys.argv = [request["module"], *request["arguments"]]
+    code = 1
+    try:
+        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as end:
+        code = _code(end)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _leave(code)
+
+
+def _written(number: int, errors: str) -> io.TextIOWrapper:
+    raw = open(number, "wb", buffering=0, closefd=False)  # noqa: SIM115
+    return io.TextIOWrapper(raw, encoding="utf-8", errors=errors, write_through=True)
+
+
+def _code(end: SystemExit) -> int:
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    print(end.code, file=sys.stderr)
+    return 1
+
+
+def _leave(code: int) -> NoReturn:
+    """End as an interpreter does: threads are waited for, what was registered is called."""
+    with contextlib.suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined]
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code & 0xFF)
+
+
+def main() -> None:
+    """Import everything, then serve until the flow is gone."""
+    path, *modules = sys.argv[1:]
+    started = time.time_ns()
+    quiet_libraries()
+    environment = early(os.environ)
+    with variables(LOOK_ONLY):
+        for module in modules:
+            importlib.import_module(module)
+    Server(Path(path), environment, started).serve()
+
+
+@contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment for a while."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+if __name__ == "__main__":
+    main()

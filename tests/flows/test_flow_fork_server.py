@@ -1,0 +1,243 @@
+"""Commands that run in a process forked from one that has imported everything: as by themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.environment import child_environment
+from flows.execution import fork_server
+from lori_core import forked
+
+TOY = '''
+"""Does what it is told: prints where and what it is, fails, waits, breaks."""
+
+import os, resource, signal, subprocess, sys, time
+
+word = sys.argv[1]
+if word == "say":
+    print(os.getcwd(), sys.argv[1:], os.environ.get("LORI_TOLD"), oct(os.umask(0o22)))
+    print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], file=sys.stderr)
+elif word == "exit":
+    sys.exit(int(sys.argv[2]))
+elif word == "raise":
+    raise ValueError("broken")
+elif word == "segfault":
+    os.kill(os.getpid(), signal.SIGSEGV)
+elif word == "parent":
+    print(os.getppid(), os.getpid())
+elif word == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+elif word == "told":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(7))
+if word in ("wait", "stubborn", "told", "child"):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print("ready", os.getpid(), child.pid, flush=True)
+    time.sleep(600)
+'''
+#: What a stage and the flow need has been imported elsewhere; here the server imports little.
+MODULES = ("json",)
+#: Is another variable for each test.
+PYTEST = "PYTEST_CURRENT_TEST"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("forked")
+    (folder / "toy.py").write_text(TOY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        patch.delenv(forked.VARIABLE, raising=False)
+        patch.delenv(PYTEST, raising=False)
+        with fork_server.serving(folder, MODULES):
+            path = Path(os.environ[forked.VARIABLE])
+            until(path.exists)
+            yield folder
+
+
+def until(true: object, seconds: float = 60.0) -> None:
+    limit = time.monotonic() + seconds
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def start(folder: Path, *words: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lori_core.forked", "toy", *words],
+        cwd=folder,
+        env=environment(variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    return {n: v for n, v in {**child_environment(), **variables}.items() if n != PYTEST}
+
+
+def run(folder: Path, *words: str, **variables: str) -> tuple[int, str, str]:
+    process = start(folder, *words, **variables)
+    output, errors = process.communicate(timeout=60)
+    return process.returncode, output, errors
+
+
+def alone(variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    return {forked.VARIABLE: "", **(variables or {})}
+
+
+def log(folder: Path) -> str:
+    return (folder / ".lori/logs/fork.log").read_text()
+
+
+def alive(*pids: int) -> list[int]:
+    found = []
+    for pid in pids:
+        try:
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    "words", [("say", "a b", "é"), ("exit", "0"), ("exit", "3"), ("segfault",)]
+)
+def test_a_forked_command_does_what_it_does_alone(server: Path, words: tuple[str, ...]) -> None:
+    told = {"LORI_TOLD": "something"}
+    assert run(server, *words, **told) == run(server, *words, **alone(told))
+
+
+def test_an_error_is_shown_and_ends_with_1(server: Path) -> None:
+    code, _, errors = run(server, "raise")
+    assert code == 1
+    assert errors.splitlines()[-1] == "ValueError: broken"
+
+
+def test_a_command_is_not_a_child_of_its_client(server: Path) -> None:
+    process = start(server, "parent")
+    output, _ = process.communicate(timeout=60)
+    assert str(process.pid) not in output.split()
+
+
+def test_a_process_without_a_server_runs_its_command_itself(server: Path) -> None:
+    process = start(server, "parent", **alone())
+    output, _ = process.communicate(timeout=60)
+    assert output.split()[1] == str(process.pid)
+    gone = start(server, "parent", **{forked.VARIABLE: str(server / "no-socket")})
+    output, _ = gone.communicate(timeout=60)
+    assert output.split()[1] == str(gone.pid)
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "PYTHONHASHSEED", "ANYTHING"])
+def test_a_variable_that_imports_may_have_read_must_be_the_same(server: Path, name: str) -> None:
+    process = start(server, "parent", **{name: "1"})
+    output, _ = process.communicate(timeout=60)
+    assert output.split()[1] == str(process.pid)
+    assert f"not forked: the variable {name} is another" in log(server)
+
+
+def test_code_that_was_changed_is_not_forked(server: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("one = 1\n")
+    os.utime(tmp_path / "own.py", (1, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{server}")
+        patch.delenv(forked.VARIABLE)
+        patch.delenv(PYTEST)
+        with fork_server.serving(tmp_path, ("own",)):
+            until(Path(os.environ[forked.VARIABLE]).exists)
+            (tmp_path / "own.py").write_text("one = 2\n")
+            process = start(server, "parent")
+            output, _ = process.communicate(timeout=60)
+            assert output.split()[1] == str(process.pid)
+    assert "not forked: code was changed" in log(tmp_path)
+
+
+@pytest.mark.parametrize(("word", "code"), [("told", 7), ("wait", -signal.SIGTERM)])
+def test_a_signal_reaches_the_command(server: Path, word: str, code: int) -> None:
+    process = start(server, word)
+    assert process.stdout is not None
+    _, *pids = process.stdout.readline().split()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == code
+    until(lambda: not alive(*map(int, pids)))
+
+
+@pytest.mark.parametrize("word", ["wait", "stubborn"])
+def test_a_killed_client_takes_its_command_along(server: Path, word: str) -> None:
+    process = start(server, word)
+    assert process.stdout is not None
+    _, *pids = process.stdout.readline().split()
+    process.kill()
+    until(lambda: not alive(*map(int, pids)))
+    assert run(server, "exit", "4")[0] == 4
+
+
+def test_a_killed_warden_takes_its_command_along(server: Path) -> None:
+    process = start(server, "wait")
+    assert process.stdout is not None
+    _, *pids = process.stdout.readline().split()
+    psutil.Process(int(pids[0])).parent().kill()  # type: ignore[union-attr]
+    assert process.wait(60) == 1
+    until(lambda: not alive(*map(int, pids)))
+
+
+def test_a_killed_server_leaves_its_commands_and_makes_the_next_start_by_themselves(
+    tmp_path: Path, server: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(forked.VARIABLE)
+        patch.delenv(PYTEST)
+        with fork_server.serving(tmp_path, MODULES):
+            socket = Path(os.environ[forked.VARIABLE])
+            until(socket.exists)
+            process = start(server, "told")
+            assert process.stdout is not None
+            _, *pids = process.stdout.readline().split()
+            (helper,) = [
+                child for child in psutil.Process().children() if str(socket) in child.cmdline()
+            ]
+            helper.kill()
+            helper.wait(60)
+            next_one = start(server, "parent")
+            output, _ = next_one.communicate(timeout=60)
+            assert output.split()[1] == str(next_one.pid)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 7
+        assert not socket.parent.exists()
+    until(lambda: not alive(*map(int, pids)))
+
+
+def test_the_server_ends_with_the_flow_and_its_folder_is_for_the_user_alone(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(forked.VARIABLE, raising=False)
+        code = (
+            "import os, sys, time; from pathlib import Path\n"
+            "from flows.execution import fork_server\n"
+            f"with fork_server.serving(Path({str(tmp_path)!r}), {MODULES!r}):\n"
+            "    path = Path(os.environ['LORI_FORK_SERVER'])\n"
+            "    while not path.exists(): time.sleep(0.02)\n"
+            "    print(path, oct(path.parent.stat().st_mode & 0o777), flush=True)\n"
+            "    time.sleep(600)\n"
+        )
+        flow = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert flow.stdout is not None
+        path, mode = flow.stdout.readline().split()
+        assert mode == "0o700"
+        (helper,) = psutil.Process(flow.pid).children()
+        flow.kill()
+        flow.wait()
+        until(lambda: not alive(helper.pid))
+        with fork_server.serving(tmp_path, MODULES):
+            assert not Path(path).parent.exists()
