@@ -288,7 +288,7 @@ def test_weights_of_a_quantised_base_cannot_be_trained() -> None:
     params = params_with(math={"method": "full"})
     values = params.model_dump(mode="json")
     values["model"]["quantization"] = "4bit"
-    values["merge"] = {}
+    values["merge"], values["gate"]["candidate"] = {}, None
     with pytest.raises(ConfigError, match=r"only an adapter can be trained on a quantised base"):
         methods.check(config.parse(values, "params.yaml"))
 
