@@ -179,7 +179,7 @@ def test_a_command_names_what_it_cannot_write(
     assert main(["track"]) == 2
     said = capsys.readouterr().err
     assert "MLflow" not in said
-    assert said.startswith("lori: ")
+    assert said.startswith("error: ")
     assert f"{tmp_path}/.lori/shipping.lock" in said
     assert len(said.splitlines()) == 1
 

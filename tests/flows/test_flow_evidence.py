@@ -161,7 +161,7 @@ def test_a_champion_that_was_evaluated_by_other_settings_is_not_compared(
     Made(folder, rates={"math": 0.004}, right={"math": 31})
     evaluated_with(folder, batch_size=8, limit=40)
     assert refused(capsys, "gate") == (
-        "lori: lori version 1: was evaluated with evaluation.limit None, artifacts/merged/concat "
+        "error: lori version 1: was evaluated with evaluation.limit None, artifacts/merged/concat "
         "with 40: they cannot be compared; put it back, or evaluate the champion alike: in a "
         "clone, lori restore models:/lori/1, lori run, lori register artifacts/merged/concat --as "
         "lori"
