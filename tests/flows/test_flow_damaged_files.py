@@ -90,7 +90,7 @@ def test_a_damaged_file_is_refused_alike_by_every_command(
     lock = measured / "dvc.lock"
     before = lock.read_bytes() if lock.is_file() else None
     for name, command in COMMANDS.items():
-        assert refused(capsys, *command) == f"lori: {expected}", name
+        assert refused(capsys, *command) == f"error: {expected}", name
     assert not (measured / "restored").exists()
     assert before is None or lock.read_bytes() == before
 

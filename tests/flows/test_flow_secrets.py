@@ -71,7 +71,7 @@ def test_a_secret_in_the_parameters_is_refused_without_telling_it(
     shutil.copy(ROOT / "profiles" / "smoke.yaml", tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
     line = refused(capsys, "run", "--set", f"{key}={value}")
-    assert line.startswith(f"lori: params.yaml: {key}")
+    assert line.startswith(f"error: params.yaml: {key}")
     assert "holds a password or token" in line
     assert instead in line
     assert holding(tmp_path) == []
@@ -96,7 +96,7 @@ def test_a_password_in_the_environments_address_is_refused_by_every_command(
         store_of(folder)
     for argv in (["run"], ["pull"], ["gate"], ["register", MERGED], ["rollback"]):
         line = refused(capsys, *argv)
-        assert line.startswith("lori: MLFLOW_TRACKING_URI: holds a password or token; take it out")
+        assert line.startswith("error: MLFLOW_TRACKING_URI: holds a password or token; take it out")
         assert "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in line
         assert PASSWORD not in line
     assert main(["doctor"]) == 1
