@@ -54,10 +54,11 @@ def stands(name: str, *, folder: bool) -> Callable[[Path], object]:
 
 MARKS = "it holds the marks of a merge's conflict"
 FILE, FOLDER = "a file stands where a folder should", "a folder stands where a file should"
+NODE = "not valid YAML (did not find expected node content)"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "an empty lock": (text("dvc.lock", ""), f"dvc.lock: damaged: the file is empty; {LOCK}"),
     "a lock with a conflict": (conflict("dvc.lock"), f"dvc.lock:1: damaged: {MARKS}; {LOCK}"),
-    "a lock of no YAML": (text("dvc.lock", "a: [1, {\n"), f"dvc.lock:2: damaged: not YAML; {LOCK}"),
+    "a lock of no YAML": (text("dvc.lock", "a: [1, {\n"), f"dvc.lock:2: damaged: {NODE}; {LOCK}"),
     "a lock of a list": (text("dvc.lock", "- 1\n"), f"dvc.lock: damaged: not a mapping; {LOCK}"),
     "a folder as lock": (stands("dvc.lock", folder=True), f"dvc.lock: {FOLDER}: move it away"),
     "empty stages": (text("dvc.yaml", ""), f"dvc.yaml: damaged: the file is empty; {DEFINITION}"),

@@ -79,12 +79,18 @@ def test_a_secret_in_the_parameters_is_refused_without_telling_it(
 
 
 @pytest.mark.parametrize(
-    "value", ["ssh://git@host/path", "postgresql://lori@db:5432/mlflow", "http://127.0.0.1:5000"]
+    ("key", "value"),
+    [
+        ("storage.remote", "ssh://git@host/path"),
+        ("tracking.uri", "postgresql://lori@db:5432/mlflow"),
+        ("tracking.uri", "http://127.0.0.1:5000"),
+    ],
 )
-def test_an_address_without_a_secret_is_taken(tmp_path: Path, value: str) -> None:
+def test_an_address_without_a_secret_is_taken(tmp_path: Path, key: str, value: str) -> None:
     shutil.copy(ROOT / "profiles" / "smoke.yaml", tmp_path / "params.yaml")
-    params, _ = params_file.changed(tmp_path / "params.yaml", None, [f"tracking.uri={value}"])
-    assert params.tracking.uri == value
+    params, _ = params_file.changed(tmp_path / "params.yaml", None, [f"{key}={value}"])
+    section, name = key.split(".")
+    assert getattr(getattr(params, section), name) == value
 
 
 def test_a_password_in_the_environments_address_is_refused_by_every_command(
@@ -187,9 +193,9 @@ def test_a_run_leaves_no_secret_anywhere(
 def _kept_by_prefect() -> str:
     """Return all that the server has of runs, states and logs."""
     from prefect.client.orchestration import get_client
-    from prefect.logging.handlers import APILogHandler
+    from prefect.logging.handlers import APILogWorker
 
-    APILogHandler.flush()
+    APILogWorker.drain_all(timeout=30)
     with get_client(sync_client=True) as client:
         kept = [*client.read_flow_runs(), *client.read_task_runs(), *client.read_logs()]
         return "\n".join(each.model_dump_json() for each in kept)
