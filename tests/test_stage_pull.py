@@ -19,7 +19,8 @@ def params(base: Path, **changes: Any) -> config.Params:
     values = smoke_params().model_dump()
     values["model"]["name_or_path"] = str(base)
     values["tasks"] = {name: values["tasks"][name] for name in ("math", "nlu")} | changes
-    values["merge"], values["continual"], values["experiments"] = {}, {}, {}
+    for name in ("merge", "continual", "experiments", "gate"):
+        values[name] = {}
     return config.parse(values, "params.yaml")
 
 

@@ -42,7 +42,7 @@ def main(home: Path, folders: list[Path]) -> None:
         codes = {}
         for folder in folders:
             settings = folder / "params.yaml"
-            settings.write_text(settings.read_text().replace("ADDRESS", nodes.address))
+            settings.write_text(settings.read_text().replace("head:6379", nodes.address))
             if folder.name == "killed":
                 log = folder.with_suffix(".jsonl")
                 threading.Thread(

@@ -96,7 +96,7 @@ def make(folder: Path, until: str, **execution: Any) -> Path:
     (folder / "toy.py").write_text(WORK)
     (folder / "dvc.yaml").write_text(STAGES.format(python=sys.executable))
     (folder / "data" / "in.txt").write_text("one\n")
-    values = {"engine": "ray", "ray_address": "ADDRESS", "retries": 1} | execution
+    values = {"engine": "ray", "ray_address": "head:6379", "retries": 1} | execution
     toy = {"log": str(folder.with_suffix(".jsonl")), "until": until}
     YAML().dump({"execution": values} | toy, folder / "params.yaml")
     return folder
@@ -115,7 +115,7 @@ def project(folder: Path, **execution: Any) -> Path:
     params = yaml.load(ROOT / "profiles" / "smoke.yaml")
     params["tasks"] = {"math": params["tasks"]["math"]}
     params["execution"] |= execution
-    for name in ("continual", "experiments"):
+    for name in ("continual", "experiments", "gate"):
         del params[name]
     YAML().dump(params, folder / "params.yaml")
     command = [sys.executable, "-m", "lori_core.cli", "pull"]
@@ -166,7 +166,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = [
         make(top / "shared", "together"),
         make(top / "remote", "together", exchange="remote"),
-        project(top / "project", engine="ray", ray_address="ADDRESS"),
+        project(top / "project", engine="ray", ray_address="head:6379"),
         make(top / "killed", "killed"),
     ]
     store = ["remote", "add", "-q", "-d", "store", str(top / "store")]
