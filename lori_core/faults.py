@@ -31,6 +31,7 @@ _SAID: Sequence[tuple[str, int]] = (
     (r"can't allocate memory|cannot allocate memory|bad_alloc|out of memory", errno.ENOMEM),
     (r"pytorchstreamwriter failed|file write failed|unexpected pos \d+", errno.ENOSPC),
     (r"input/output error|disk i/o error", errno.EIO),
+    (r"symlink loop from", errno.ELOOP),  # of pathlib's, a RuntimeError
 )
 
 #: What there is to do, and whether the place was wrong (exit code 2) or the work failed (1).
@@ -53,6 +54,7 @@ _TODO: dict[int, tuple[type[LoriError], str]] = {
     errno.ESTALE: (LoriError, "the network disk was changed elsewhere: mount it anew"),
     errno.ENOTDIR: (InputError, "a file stands where a folder should: move it away"),
     errno.EISDIR: (InputError, "a folder stands where a file should: move it away"),
+    errno.ELOOP: (InputError, "its symbolic links lead in a circle: name the file itself"),
     errno.ENAMETOOLONG: (InputError, "the path is too long: use a folder nearer to the root"),
 }  # fmt: skip
 

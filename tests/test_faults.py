@@ -13,6 +13,7 @@ import pytest
 
 from lori_core import faults
 from lori_core.cli import main
+from lori_core.errors import InputError
 from lori_core.files import replaced_file, write_text
 
 
@@ -190,6 +191,16 @@ def test_nothing_to_send_needs_no_place_to_write(
     monkeypatch.chdir(tmp_path)
     assert main(["track"]) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_links_in_a_circle_are_named(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(RuntimeError) as raised:
+        loop.resolve()
+    said = faults.explained(raised.value)
+    assert isinstance(said, InputError)
+    assert str(said) == f"{loop}: its symbolic links lead in a circle: name the file itself"
 
 
 def test_a_write_without_a_name_is_given_one(tmp_path: Path) -> None:

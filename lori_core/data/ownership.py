@@ -28,7 +28,7 @@ def check_apart(where: str, source: SourceSection, folders: Iterable[Path]) -> N
     """
     for folder in folders:
         for path in paths_of(source):
-            if path.resolve().is_relative_to(folder.resolve()):
+            if Path(os.path.realpath(path)).is_relative_to(folder.resolve()):
                 raise ConfigError(
                     f"{where}.path: {path}: lies in {folder}, which lori pull writes; move it out "
                     "of there"

@@ -24,7 +24,7 @@ from typing import IO, Any, NoReturn
 
 #: Address space that a command may add to what the libraries have; more is a bug that must not
 #: take the machine down with it.
-ADDRESS_SPACE = 3 << 30
+ADDRESS_SPACE = 12 << 30
 
 
 def main() -> None:
