@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import dvc  # noqa: F401 - now: its log handlers keep the streams of the moment it is imported in
 import pytest
@@ -15,6 +16,9 @@ def _quiet() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)  # on models this small a second thread only costs
+    # Ignored where the tests run in the background, and so in all that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(params=["llama", "mistral", "gpt2"])
