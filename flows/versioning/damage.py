@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from flows.versioning import dvc_files
 from flows.versioning.lock_file import parsed, read_lock, read_pin
 from lori_core.errors import InputError
 
@@ -40,16 +41,16 @@ def check_files(workspace: Path, *, pin: bool = True, definition: bool = True) -
             raise InputError(f"{name}: a folder stands where a file should: move it away")
     for name in ("config", "config.local"):
         _check_settings(workspace / ".dvc" / name, f".dvc/{name}")
-    content = _content(workspace / DEFINITION)
+    content = dvc_files.read(workspace / DEFINITION)
     if content is None and definition and (workspace / ".dvc").is_dir():
         raise InputError(f"{DEFINITION}: no such file; {MEND_DEFINITION}")
     if content is not None:
         _check_definition(content)
-    content = _content(workspace / "dvc.lock")
+    content = dvc_files.read(workspace / "dvc.lock")
     if content is not None:
         read_lock(content, "dvc.lock")
-    content = _content(workspace / "data.dvc")
-    if pin and content:
+    content = dvc_files.read(workspace / "data.dvc") if pin else None
+    if content:
         read_pin(content, "data.dvc")
 
 
@@ -62,7 +63,7 @@ def _check_definition(content: bytes) -> None:
 
 def _check_settings(path: Path, name: str) -> None:
     """Refuse settings of DVC's that are no INI file; what they say is for DVC to check."""
-    if not path.is_file():
+    if dvc_files.read(path) is None:
         return
     configobj: Any = import_module("configobj")
     try:
@@ -72,10 +73,3 @@ def _check_settings(path: Path, name: str) -> None:
         raise InputError(
             f"{name}: damaged: {why}; restore it, as in git checkout -- {name}"
         ) from None
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
