@@ -55,7 +55,10 @@ def test_a_workspace_gives_model_data_and_tracking(
     [
         (["--tasks", "math"], "no adapter and no params.yaml here"),
         (["ours", "--tasks", "bundled-mth"], "task 'bundled-mth' is unknown; did you mean 'bundl"),
-        (["ours", "--tasks", "bundled-nlu", "--limit", "0"], "--limit: '0'; allowed are whole numbers from 1"),
+        (
+            ["ours", "--tasks", "bundled-nlu", "--limit", "0"],
+            "--limit: '0'; allowed are whole numbers from 1",
+        ),
         (["ours", "--tasks", "bundled-nlu", "--protocols", "papr"], "evaluation.protocols"),
         (["ours", "--tasks", "bundled-nlu", "--include-path", "x"], "--include-path: only with"),
         (["--tasks", "bundled-nlu", "--no-base"], "there is nothing to evaluate"),
