@@ -35,7 +35,7 @@ _SAID: Sequence[tuple[str, int]] = (
 )
 
 #: What there is to do, and whether the place was wrong (exit code 2) or the work failed (1).
-_TODO: dict[int, tuple[type[LoriError], str]] = {
+_REMEDIES: dict[int, tuple[type[LoriError], str]] = {
     errno.ENOSPC: (LoriError, "the disk is full: free some space, then run again"),
     errno.EDQUOT: (LoriError, "the disk quota is used up: free some space, then run again"),
     errno.EFBIG: (LoriError, "a file would be larger than allowed: raise ulimit -f"),
@@ -79,11 +79,11 @@ def explained(error: BaseException) -> LoriError | None:
         if database is not None:
             return database
         number = _number(cause)
-        if number in _TODO:
-            kind, todo = _TODO[number]
+        if number in _REMEDIES:
+            kind, remedy = _REMEDIES[number]
             where = _where(cause, number)
             if where or number in _NEEDS_NO_PATH:
-                return kind(f"{where}: {todo}" if where else todo)
+                return kind(f"{where}: {remedy}" if where else remedy)
     return None
 
 

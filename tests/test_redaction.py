@@ -59,7 +59,7 @@ def test_tokens_are_known_by_their_form(name: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "sqlite:////work/mlflow.db",
+        "sqlite:////folder/mlflow.db",
         "http://127.0.0.1:5000/#/experiments/1",
         "http://host:5000/a?mail=me@x.org",
         "ssh://git@host/path",

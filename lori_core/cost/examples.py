@@ -11,11 +11,12 @@ from typing import Any, Literal, cast
 
 from lori_core import models
 from lori_core.config import Params
-from lori_core.data import catalogue, limits, sources
+from lori_core.data import limits, sources
 from lori_core.data.batching import BUCKET
 from lori_core.data.example import Example
 from lori_core.data.example import Split as Named
 from lori_core.data.prompts import encode
+from lori_core.data.published import published
 from lori_core.files import each_jsonl
 
 #: pulled: counted in this run's data. published: what the catalogue says of a set. sizes: the most
@@ -94,7 +95,7 @@ def _published(params: Params, task: str) -> dict[str, int | None]:
     """Return how many examples a task's sources have by split, None where one does not say."""
     counts: dict[str, int | None] = {}
     for split in EXAMPLES:
-        each = [catalogue.published(s, split) for _, s in sources.listed(params, task)]
+        each = [published(s, split) for _, s in sources.listed(params, task)]
         known = [count for count in each if count is not None]
         counts[split] = sum(known) if len(known) == len(each) else None
     train = counts["train"]
