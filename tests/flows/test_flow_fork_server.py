@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
 import pytest
+from watching import until
 
 from flows.environment import child_environment
 from flows.execution import fork_server
@@ -59,15 +59,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.delenv(PYTEST, raising=False)
         with fork_server.serving(folder, MODULES):
             path = Path(os.environ[forked.VARIABLE])
-            until(path.exists)
+            until(path.exists, "the server")
             yield folder
-
-
-def until(true: object, seconds: float = 60.0) -> None:
-    limit = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < limit
-        time.sleep(0.02)
 
 
 def start(folder: Path, *words: str, **variables: str) -> subprocess.Popen[str]:
@@ -156,7 +149,7 @@ def test_code_that_was_changed_is_not_forked(server: Path, tmp_path: Path) -> No
         patch.delenv(forked.VARIABLE)
         patch.delenv(PYTEST)
         with fork_server.serving(tmp_path, ("own",)):
-            until(Path(os.environ[forked.VARIABLE]).exists)
+            until(Path(os.environ[forked.VARIABLE]).exists, "the server")
             (tmp_path / "own.py").write_text("one = 2\n")
             process = start(server, "parent")
             output, _ = process.communicate(timeout=60)
@@ -171,7 +164,7 @@ def test_a_signal_reaches_the_command(server: Path, word: str, code: int) -> Non
     _, *pids = process.stdout.readline().split()
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == code
-    until(lambda: not alive(*map(int, pids)))
+    until(lambda: not alive(*map(int, pids)), "the end")
 
 
 @pytest.mark.parametrize("word", ["wait", "stubborn"])
@@ -180,7 +173,7 @@ def test_a_killed_client_takes_its_command_along(server: Path, word: str) -> Non
     assert process.stdout is not None
     _, *pids = process.stdout.readline().split()
     process.kill()
-    until(lambda: not alive(*map(int, pids)))
+    until(lambda: not alive(*map(int, pids)), "the end")
     assert run(server, "exit", "4")[0] == 4
 
 
@@ -190,7 +183,7 @@ def test_a_killed_warden_takes_its_command_along(server: Path) -> None:
     _, *pids = process.stdout.readline().split()
     psutil.Process(int(pids[0])).parent().kill()  # type: ignore[union-attr]
     assert process.wait(60) == 1
-    until(lambda: not alive(*map(int, pids)))
+    until(lambda: not alive(*map(int, pids)), "the end")
 
 
 def test_a_killed_server_leaves_its_commands_and_makes_the_next_start_by_themselves(
@@ -201,7 +194,7 @@ def test_a_killed_server_leaves_its_commands_and_makes_the_next_start_by_themsel
         patch.delenv(PYTEST)
         with fork_server.serving(tmp_path, MODULES):
             socket = Path(os.environ[forked.VARIABLE])
-            until(socket.exists)
+            until(socket.exists, "the server")
             process = start(server, "told")
             assert process.stdout is not None
             _, *pids = process.stdout.readline().split()
@@ -216,7 +209,7 @@ def test_a_killed_server_leaves_its_commands_and_makes_the_next_start_by_themsel
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 7
         assert not socket.parent.exists()
-    until(lambda: not alive(*map(int, pids)))
+    until(lambda: not alive(*map(int, pids)), "the end")
 
 
 def test_the_server_ends_with_the_flow_and_its_folder_is_for_the_user_alone(tmp_path: Path) -> None:
@@ -238,6 +231,6 @@ def test_the_server_ends_with_the_flow_and_its_folder_is_for_the_user_alone(tmp_
         (helper,) = psutil.Process(flow.pid).children()
         flow.kill()
         flow.wait()
-        until(lambda: not alive(helper.pid))
+        until(lambda: not alive(helper.pid), "the end")
         with fork_server.serving(tmp_path, MODULES):
             assert not Path(path).parent.exists()
