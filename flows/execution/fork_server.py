@@ -295,13 +295,17 @@ def main() -> None:
 @contextmanager
 def variables(values: Mapping[str, str]) -> Iterator[None]:
     """Set variables of the environment for a while."""
-    before = dict(os.environ)
+    before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        # These alone: other threads read the environment, and may have set something.
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 if __name__ == "__main__":

@@ -112,6 +112,18 @@ def test_a_forked_command_does_what_it_does_alone(server: Path, words: tuple[str
     assert run(server, *words, **told) == run(server, *words, **alone(told))
 
 
+def test_variables_that_others_set_meanwhile_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORI_TOLD", "before")
+    monkeypatch.delenv("LORI_NEW", raising=False)
+    monkeypatch.delenv("LORI_OTHER", raising=False)
+    with fork_server.variables({"LORI_TOLD": "inside", "LORI_NEW": "inside"}):
+        assert (os.environ["LORI_TOLD"], os.environ["LORI_NEW"]) == ("inside", "inside")
+        os.environ["LORI_OTHER"] = "set by a thread"
+    assert os.environ.pop("LORI_OTHER") == "set by a thread"
+    assert os.environ["LORI_TOLD"] == "before"
+    assert "LORI_NEW" not in os.environ
+
+
 def test_an_error_is_shown_and_ends_with_1(server: Path) -> None:
     code, _, errors = run(server, "raise")
     assert code == 1
