@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from flows.versioning import graph
+from lori_core.config.experiments import EXPERIMENTS
 from lori_core.errors import InputError, unknown
-from lori_core.report.experiments.catalogue import SPECS
 
 _PROFILES = tuple(sorted(p.stem for p in Path(__file__).parents[1].glob("profiles/*.yaml")))
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Experiment = str
 else:
     #: What `lori experiment --list` says.
-    Experiment = Literal[(*SPECS, "all")]
+    Experiment = Literal[(*EXPERIMENTS, "all")]
     #: A file in `profiles/`; the form offers them.
     Profile = Literal[_PROFILES] if _PROFILES else str
 

@@ -7,6 +7,8 @@ and where: each stage is one task, tried again after a crash, on a GPU of its ow
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -38,9 +40,12 @@ from flows.tracking.sending import read_params  # noqa: E402
 from flows.versioning import graph  # noqa: E402
 from flows.versioning.dvc_repo import drop_dead_locks  # noqa: E402
 from lori_core import faults, stopping  # noqa: E402
+from lori_core.errors import InputError, LoriError  # noqa: E402
 from lori_core.redaction import redact, redacted_errors  # noqa: E402
 
 RETRY_DELAY_SECONDS = 2
+#: The command that writes the stages of experiments.
+WRITE = ("lori_core.cli", "experiment", "--write")
 
 #: How a run ends that found everything up to date.
 NOTHING_CHANGED = "nothing changed"
@@ -110,11 +115,17 @@ def _configure(workspace: Path, profile: str | None, overrides: Sequence[str], l
 
 
 def write_experiments(names: Sequence[str]) -> None:
-    """Write the stages of some experiments, as `params.yaml` has them."""
-    from lori_core import params_file
-    from lori_core.experiments import catalogue, stages
+    """Write the stages of some experiments, as `params.yaml` has them, with `lori experiment`.
 
-    stages.write(catalogue.build(params_file.load(), names))
+    Raises:
+        LoriError: with the command's last line; `InputError` where it refused what was asked.
+    """
+    command = [sys.executable, "-m", *WRITE, *names]
+    ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if ran.returncode:
+        said = ran.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
+        failed = InputError if ran.returncode == InputError.exit_code else LoriError
+        raise failed(said or f"lori experiment --write: exit code {ran.returncode}")
 
 
 def _gate(workspace: Path, state: State[Any], logger: Any) -> State[Any]:

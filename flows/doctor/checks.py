@@ -6,37 +6,23 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from flows import machine
+from flows.doctor import services
+from flows.doctor.finding import Check, Finding
 from flows.environment import quiet_environment
 from flows.versioning import git
 from flows.versioning.dvc_repo import dead_locks, read_rwlock, rwlock_file
 from lori_core.errors import LoriError
 from lori_core.redaction import redact
 
-#: Between two clocks; beyond it tokens expire early and shared files come from the future.
-CLOCK_SECONDS = 60.0
 #: The packages whose versions decide whether anything works.
 CORE = ("torch", "transformers", "peft", "accelerate", "prefect", "dvc", "mlflow", "fastapi",
         "sqlalchemy")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: what was looked at, whether it is well, what was seen, and what to do if not."""
-
-    name: str
-    ok: bool
-    text: str
-    todo: str = ""
-
-
-Check = Callable[[Path, Mapping[str, Any]], Iterator[Finding]]
 
 
 def examine(workspace: Path) -> Iterator[Finding]:
@@ -44,8 +30,6 @@ def examine(workspace: Path) -> Iterator[Finding]:
 
     A check that breaks is itself a finding: the others still run.
     """
-    from flows.doctor import services
-
     quiet_environment()
     params: Mapping[str, Any] = {}
     checks: list[Check] = [
@@ -255,7 +239,11 @@ def _dvc_locks(workspace: Path) -> Iterator[tuple[str, str]]:
 
 def _git_locks(workspace: Path) -> Iterator[tuple[str, str]]:
     path = git.index_lock(workspace)
-    if path is not None and path.exists() and time.time() - path.stat().st_mtime > CLOCK_SECONDS:
+    if (
+        path is not None
+        and path.exists()
+        and time.time() - path.stat().st_mtime > services.CLOCK_SECONDS
+    ):
         yield f"{path} is left of a git command", f"delete {path} if no git runs"
 
 

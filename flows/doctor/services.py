@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows.doctor.checks import CLOCK_SECONDS, Finding
+from flows.doctor.finding import Finding
 from flows.versioning.workspace import check
 from lori_core.errors import LoriError
 from lori_core.redaction import redact
 
 TIMEOUT_SECONDS = 5.0
+#: Between two clocks; beyond it tokens expire early and shared files come from the future.
+CLOCK_SECONDS = 60.0
 
 
 def prefect_address(workspace: Path) -> str | None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.lineage.ancestry import Lineage, Node, primary
+from flows.lineage.named import Named
 from flows.lineage.problem import refuse
 from flows.lineage.verification import verify
-from flows.lineage.why import Named
 from flows.versioning.objects import Objects
 from flows.versioning.snapshot import leaves
 from lori_core.base_identity import BaseIdentity, Match, differing, match

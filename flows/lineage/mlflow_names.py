@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.lineage.ancestry import find, primary
-from flows.lineage.why import Named
+from flows.lineage.named import Named
 from flows.tracking import registry as reg
 from flows.tracking.registry import Registry, clear_errors
 from flows.tracking.sending import HASHES_TAG

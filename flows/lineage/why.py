@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from flows.lineage import measured, provenance
 from flows.lineage.ancestry import Lineage, find, primary
+from flows.lineage.named import Named
 from flows.versioning import git, snapshot
 from flows.versioning.git import GitError
 from flows.versioning.objects import Objects
 from flows.versioning.snapshot import Snapshot
 from lori_core.errors import InputError
-
-
-@dataclass(frozen=True)
-class Named:
-    """What a user's word stands for: a state, and one artifact in it (None for all of it)."""
-
-    state: Snapshot
-    path: str | None
 
 
 def resolve(word: str, workspace: Path) -> Named:

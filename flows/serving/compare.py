@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from flows.lineage.ancestry import Lineage
+from flows.lineage.named import Named
 from flows.lineage.problem import refuse
 from flows.lineage.verification import verify
-from flows.lineage.why import Named, lineage_of, resolve
+from flows.lineage.why import lineage_of, resolve
 from flows.serving.evidence import files_by_task
 from flows.serving.packaging import tags_of
 from flows.tracking import registry as reg

@@ -12,9 +12,10 @@ from typing import Any
 
 from flows.lineage import measured
 from flows.lineage.ancestry import Lineage, Node
+from flows.lineage.named import Named
 from flows.lineage.problem import refuse
 from flows.lineage.verification import verify
-from flows.lineage.why import Named, lineage_of, resolve
+from flows.lineage.why import lineage_of, resolve
 from flows.tracking import registry as reg
 from flows.tracking.registry import Registry, Version
 from flows.versioning.lock_file import StageEntry

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.lineage.ancestry import Lineage, Node, primary
-from flows.lineage.why import Named
+from flows.lineage.named import Named
 from flows.serving.evidence import (
     artifact_here,
     before_of,

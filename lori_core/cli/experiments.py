@@ -33,6 +33,9 @@ def add(commands: Any) -> None:
     experiment.add_argument("--list", action="store_true", help="say which experiments there are")
     experiment.add_argument("--plan", action="store_true", help="say what would run; run nothing")
     experiment.add_argument(
+        "--write", action="store_true", help="only write experiments/dvc.yaml and points.json"
+    )
+    experiment.add_argument(
         "--here",
         action="store_true",
         help="one point after the other in this process, without the flow: for small models, whose "
@@ -64,6 +67,9 @@ def _experiment(args: argparse.Namespace) -> int:
     workspace = Path.cwd()
     params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
     catalogue.build(params, args.names)  # refuses names before anything is written
+    if args.write:
+        _write(args)
+        return 0
     if not args.plan:
         check_machine(args, server=not args.here)
         check_base(args)

@@ -23,6 +23,12 @@ from lori_core.validation import (
 )
 
 Scope = Literal["model", "module", "projection", "layer", "matrix"]
+#: The experiments there are, in the order of their page.
+EXPERIMENTS = (
+    "single-task", "merge-four", "merge-three", "continual", "calibration-steps", "sparsity-map",
+    "granularity", "merge-weights", "sparsity-by-learning-rate", "property-1",
+    "merge-weight-pareto", "importance", "structured",
+)  # fmt: skip
 #: In `learning_rates`, for the methods that are not named.
 DEFAULT = "default"
 

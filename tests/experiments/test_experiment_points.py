@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lori_core import config, params_file
+from lori_core.config.experiments import EXPERIMENTS
 from lori_core.errors import ConfigError, InputError
 from lori_core.experiments import catalogue, points, stages
 from lori_core.experiments.points import Collect, Points, Score, Train
@@ -56,7 +57,7 @@ def test_the_rate_of_an_ablation_is_that_of_the_ordinary_adapter() -> None:
 
 
 def test_the_report_knows_every_experiment() -> None:
-    assert list(SPECS) == list(catalogue.EXPERIMENTS)
+    assert list(SPECS) == list(catalogue.EXPERIMENTS) == list(EXPERIMENTS)
 
 
 def test_only_lori_s_is_sparse_and_other_methods_train_as_calibration_does() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from flows.doctor import checks as doctor
-from flows.doctor.checks import Finding
+from flows.doctor.finding import Finding
 from flows.doctor.services import remotes
 from flows.server.local_api import free_port
 

@@ -290,3 +290,17 @@ def test_a_cancelled_stage_has_said_so_before_the_pipeline_ends(tmp_path: Path) 
     }
     thread.join()
     assert len(raised) == 1
+
+
+def test_experiments_that_cannot_be_written_fail_the_run_with_the_line_of_the_command(
+    run: Callable[..., Any], tracked: Path
+) -> None:
+    smoke = (Path(__file__).parents[2] / "profiles/smoke.yaml").read_text()
+    (tracked / "params.yaml").write_text(smoke.replace("safety_task: safety", "safety_task: null"))
+    state = run(experiments=["continual"])
+    assert state.is_failed()
+    assert (
+        state.message
+        == "params.yaml: continual.safety_task: needed when continual.tasks is not empty"
+    )
+    assert failure_code(state) == 2
