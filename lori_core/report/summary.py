@@ -178,7 +178,8 @@ def facts(summary: dict[str, Any]) -> list[str]:
     own = summary["own"]
     dense = [v for name, v in summary["adapters"].items() if name.startswith("calibrate")]
     sparse = [v for name, v in summary["adapters"].items() if name.startswith("train")]
-    sizes = [f"LoRI-D {_size(dense)}"] * bool(dense) + [f"{own} {_size(sparse)}"]
+    named = {"LoRI-D": dense, own: sparse}
+    sizes = [f"{name} {_size(adapters)}" for name, adapters in named.items() if adapters]
     first = summary["rows"][0]["scores"]
     n = ", ".join(f"{task} {score['n']}" for task, score in first.items())
     lines = [
