@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from lori_core.adapter import Adapter, Module, ProjectionBlock
+    from lori_core.adapter import Adapter, Module
     from lori_core.recipe import Recipe
 
 
@@ -39,16 +39,11 @@ class Lori(TrainingMethod):
         wrapped = attaching.attach(
             model,
             self.modules,
-            lambda name: draw(self.blocks, name, self.modules[name].d_in),
+            lambda name: draw(self.job.blocks, name, self.modules[name].d_in),
             dropout=job.section.dropout,
         )
         attaching.make_trainable(wrapped, self._positions(), self._first())
         return wrapped
-
-    @property
-    def blocks(self) -> tuple[ProjectionBlock, ...]:
-        """The keys A is drawn from."""
-        return self.job.blocks if self.job.start is None else self.job.start.blocks
 
     def _positions(self) -> dict[str, Tensor] | None:
         return None if self.job.mask is None else self.job.mask.positions()
@@ -76,7 +71,7 @@ class Lori(TrainingMethod):
         return Adapter(
             base=made.base,
             modules=self.modules,
-            blocks=self.blocks,
+            blocks=self.job.blocks,
             mask=support,
             values=pack(self.modules, B, support, dtype),
             dtype=dtype,
@@ -89,7 +84,7 @@ class Lori(TrainingMethod):
         """Return the keys of A and the mask."""
         mask = self.job.mask
         return {
-            "blocks": [{"seed": b.seed, "key": b.key, "rank": b.rank} for b in self.blocks],
+            "blocks": [{"seed": b.seed, "key": b.key, "rank": b.rank} for b in self.job.blocks],
             "mask": None if mask is None else digest(mask.bits.tobytes().hex()),
         }
 

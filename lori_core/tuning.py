@@ -133,22 +133,31 @@ def _job(session: Session, tuning: Tuning, examples: int) -> Job:
         raise ValueError(f"{tuning.stage}: {tuning.method} and a mask do not go together")
     if tuning.start is not None and not kind.continues:
         raise AdapterError(f"{tuning.stage}: {tuning.method} cannot go on from another adapter")
-    blocks = (ProjectionBlock(lori.seed, session.params.projection_key(tuning.task), lori.rank),)
     parents = {"adapter to go on from": tuning.start, "calibrated adapter": tuning.calibrated}
     for what, parent in parents.items():
         if parent is not None:
             check_base(parent, session.base, f"{tuning.stage}: the {what}")
-    alpha = tuning.section.lora_alpha or lori.lora_alpha
+    if tuning.section.lora_alpha is not None:
+        lori = lori.model_copy(update={"lora_alpha": tuning.section.lora_alpha})
     return Job(
-        lori=lori.model_copy(update={"lora_alpha": alpha}),
+        lori=lori,
         options=methods.options(tuning.method, tuning.options, f"tasks.{tuning.task}.method"),
         section=tuning.section,
         task=tuning.task,
         steps=_steps(examples, tuning.section),
-        blocks=blocks if tuning.calibrated is None else tuning.calibrated.blocks,
+        blocks=_blocks(session.params, tuning),
         mask=tuning.mask,
         start=tuning.start,
     )
+
+
+def _blocks(params: Params, tuning: Tuning) -> tuple[ProjectionBlock, ...]:
+    """Return the key that A is drawn from: that of what the run starts from, or the task's own."""
+    before = tuning.start or tuning.calibrated
+    if before is not None:
+        return before.blocks
+    key = params.projection_key(tuning.task)
+    return (ProjectionBlock(params.lori.seed, key, params.lori.rank),)
 
 
 def _steps(examples: int, section: TrainingSection) -> int:
