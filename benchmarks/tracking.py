@@ -45,9 +45,10 @@ PARAMS = {
 def rows(folder: Path) -> list[dict[str, Any]]:
     """Measure in a folder that may be filled; a row a measurement."""
     from flows.tracking.rows import Shipment, new_rows_file
-    from lori_core import calibration, config
+    from lori_core import config
     from lori_core.data import sources
     from lori_core.session import open_session
+    from lori_core.tuning import Tuning, tune
 
     params = config.parse(PARAMS, "the benchmark's parameters")
     file = new_rows_file(folder, "train@math")
@@ -59,7 +60,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
             tracker.start("train@math")
             session, section = open_session(params), params.phase("math", "training")
             started = time.perf_counter()
-            calibration.dense(session, "math", section, "train@math", tracker)
+            tune(session, Tuning("train@math", "math", "lori-d", section), tracker)
             training = time.perf_counter() - started
             tracker.end()
         steps, arrived = len(tracker.seconds), _steps_arrived(uri)

@@ -119,13 +119,13 @@ def _streamed() -> list[dict[str, Any]]:
 
 def _train_here(folder: Path) -> None:
     """Train some steps on a folder's rows and print the peak memory, GB."""
-    from lori_core.session import Phase, open_session, run_phase
+    from lori_core.session import open_session
+    from lori_core.tuning import Tuning, tune
 
     os.chdir(folder)
     params = params_file.load(Path("params.yaml"))
-    blocks = (ProjectionBlock(42, "math", params.lori.rank),)
-    phase = Phase("growth", "math", params.phase("math", "training"), blocks, None, None, None)
-    run_phase(open_session(params), phase, NullTracker())
+    run = Tuning("growth", "math", "lori-d", params.phase("math", "training"))
+    tune(open_session(params), run, NullTracker())
     print(memory_gb())
 
 

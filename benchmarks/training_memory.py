@@ -153,9 +153,9 @@ def _write_rows(shape: Shape, path: Path) -> None:
 def _train(folder: Path, method: str) -> None:
     """Train as a stage does, and print what it took."""
     from lori_core import session as sessions
-    from lori_core import tuning
-    from lori_core.adapter import ProjectionBlock
+    from lori_core.methods import METHODS
     from lori_core.tracking import NullTracker
+    from lori_core.tuning import Tuning, tune
 
     os.chdir(folder)
     params = params_file.load(Path("params.yaml"))
@@ -163,14 +163,9 @@ def _train(folder: Path, method: str) -> None:
     imported = _peak()
     session = sessions.open_session(params)
     loaded = _peak()
-    if method.startswith("lori"):
-        block = (ProjectionBlock(42, TASK, params.lori.rank),)
-        mask = _mask(session) if method == "lori-s" else None
-        phase = sessions.Phase("memory", TASK, section, block, mask, None, mask)
-        sessions.run_phase(session, phase, NullTracker())
-    else:
-        job = tuning.Tuning("memory", TASK, method, {}, section, 0)
-        tuning.tune(session, job, NullTracker())
+    masked = METHODS[method].calibrated_by is not None
+    run = Tuning("memory", TASK, method, section, mask=_mask(session) if masked else None)
+    tune(session, run, NullTracker())
     print(json.dumps({"imported": imported, "loaded": loaded, "peak": _peak()}))
 
 

@@ -1,4 +1,4 @@
-"""Calibration: a dense run that finds out which entries of B matter (METHOD, section 2)."""
+"""The mask that a calibrated adapter gives: which entries of B matter (METHOD, section 2)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lori_core import attaching, peft_names
-from lori_core.adapter import Adapter, ProjectionBlock, check_base
+from lori_core.adapter import Adapter, check_base
 from lori_core.attaching import trained_values
-from lori_core.config import LoriSection, TrainingSection
+from lori_core.config import LoriSection
 from lori_core.data.batching import collate
 from lori_core.data.prompts import Encoded
 from lori_core.errors import InputError, unknown
@@ -20,11 +20,8 @@ from lori_core.files import digest
 from lori_core.loss import sequence_loss
 from lori_core.mask import Mask, Shapes, magnitude
 from lori_core.progress import bar
-from lori_core.session import Measure, Phase, Session, run_phase, training_rows
-from lori_core.stage_dependencies import SESSION
+from lori_core.session import Session, training_rows
 from lori_core.structure import top_structures
-from lori_core.tracking import RunTracker
-from lori_core.training import TrainingResult
 
 IMPORTANCE = ("magnitude", "fisher", "snip", "random")
 
@@ -59,38 +56,6 @@ def random_importance(shapes: Shapes, seed: int, task: str) -> dict[str, Tensor]
         name: torch.from_numpy(random.random(shape, dtype=np.float32))
         for name, shape in shapes.items()
     }
-
-
-def calibrate(
-    session: Session, task: str, stage: str, tracker: RunTracker
-) -> tuple[Adapter, TrainingResult]:
-    """Train all of B on a task, with A frozen, as calibration is set: the LoRI-D adapter."""
-    section = session.params.phase(task, "calibration")
-    return dense(session, task, section, stage, tracker)
-
-
-def dense(
-    session: Session,
-    task: str,
-    section: TrainingSection,
-    stage: str,
-    tracker: RunTracker,
-    measure: Measure | None = None,
-) -> tuple[Adapter, TrainingResult]:
-    """Train all of B on a task, with A frozen."""
-    lori = session.params.lori
-    block = ProjectionBlock(lori.seed, session.params.projection_key(task), lori.rank)
-    phase = Phase(
-        stage=stage,
-        task=task,
-        section=section,
-        blocks=(block,),
-        mask=None,
-        start=None,
-        support=None,
-        code=(*SESSION, "calibration.py"),
-    )
-    return run_phase(session, phase, tracker, measure)
 
 
 def gradient_importance(

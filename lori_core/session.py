@@ -1,21 +1,18 @@
-"""A loaded base model, and the one way in which a phase trains an adapter on it."""
+"""A loaded base model, the examples it is trained on, and what a training depends on."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from lori_core import attaching, finite, models, peft_names, source_code
-from lori_core.adapter import Adapter, ProjectionBlock, draw, last_name, pack, uniform
+from lori_core import models, peft_names, source_code
+from lori_core.adapter import last_name
 from lori_core.base_identity import BaseIdentity
-from lori_core.config import HOW, Params, TrainingSection
+from lori_core.config import Params, TrainingSection
 from lori_core.data import limits
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded
@@ -23,10 +20,6 @@ from lori_core.data.pulled import each_example
 from lori_core.data.tokens import tokenised, tokenizer_identity
 from lori_core.errors import DataError
 from lori_core.files import digest, digest_each
-from lori_core.mask import Mask
-from lori_core.stage_dependencies import SESSION
-from lori_core.tracking import RunTracker
-from lori_core.training import TrainingResult, train
 
 CHECKPOINTS = Path(".lori/checkpoints")
 
@@ -92,35 +85,6 @@ def open_session(params: Params, *, training: bool = True, scoring: bool = True)
     )
 
 
-@dataclass(frozen=True)
-class Phase:
-    """What one training run is: everything its result depends on besides base and data.
-
-    Attributes:
-        stage: the pipeline stage's name; checkpoints are kept under it.
-        task: whose examples are learned.
-        section: learning rate and the like.
-        blocks: the key A is drawn from.
-        mask: the entries of B that may change; None for all.
-        start: B to start from, dense float32; None for zeros.
-        support: the entries of B that may be other than zero afterwards; None for all.
-        parents: content keys of what the phase starts from.
-    """
-
-    stage: str
-    task: str
-    section: TrainingSection
-    blocks: tuple[ProjectionBlock, ...]
-    mask: Mask | None
-    start: Mapping[str, Tensor] | None
-    support: Mask | None
-    parents: tuple[str, ...] = ()
-    lora_alpha: float | None = None
-    """Given by what the phase starts from; else by the section, else by `lori.lora_alpha`."""
-    code: tuple[str, ...] = SESSION
-    """The files of this package that decide the result."""
-
-
 def depends_on(
     session: Session, facts: Mapping[str, Any], data_digest: str, code: Sequence[str]
 ) -> dict[str, Any]:
@@ -146,15 +110,6 @@ def depends_on(
     }
 
 
-def _facts(phase: Phase) -> dict[str, Any]:
-    return {
-        "section": phase.section.model_dump(exclude=HOW),
-        "blocks": [{"seed": b.seed, "key": b.key, "rank": b.rank} for b in phase.blocks],
-        "mask": None if phase.mask is None else digest(phase.mask.bits.tobytes().hex()),
-        "parents": list(phase.parents),
-    }
-
-
 def training_rows(
     session: Session, task: str, section: TrainingSection
 ) -> tuple[Sequence[Encoded], str]:
@@ -175,72 +130,6 @@ def training_rows(
     rows = tokenised(examples(), key, prompt, tokenizer, section.max_length)
     limits.check_ids(int(rows.tokens.max()), session.model, f"tasks.{task}")
     return rows, key
-
-
-#: Is shown a trained model while it is whole, in evaluation mode.
-Measure = Callable[[Any], None]
-
-
-def run_phase(
-    session: Session, phase: Phase, tracker: RunTracker, measure: Measure | None = None
-) -> tuple[Adapter, TrainingResult]:
-    """Train one adapter and return it, with what the run did; the base wears it afterwards.
-
-    Raises:
-        DataError: if the task has no training examples with a target.
-        DivergedError: at a loss or gradient that is not finite, or values that end so.
-    """
-    rows, data = training_rows(session, phase.task, phase.section)
-    depends = depends_on(session, _facts(phase), data, phase.code)
-    key = digest(depends)
-    lori = session.params.lori
-    alpha = phase.lora_alpha or phase.section.lora_alpha or lori.lora_alpha
-    modules = uniform(session.modules, lori.rank, alpha)
-    model = attaching.attach(
-        session.model,
-        modules,
-        lambda name: draw(phase.blocks, name, modules[name].d_in),
-        dropout=phase.section.dropout,
-    )
-    positions = None if phase.mask is None else phase.mask.positions()
-    attaching.make_trainable(model, positions, phase.start)
-    if phase.section.gradient_checkpointing:
-        model.enable_input_require_grads()
-    result = train(
-        model,
-        rows,
-        phase.section,
-        pad_token_id=session.tokenizer.pad_token_id,
-        seed=lori.seed,
-        checkpoints=checkpoint_folder(phase.stage, key),
-        tracker=tracker,
-        what=phase.stage,
-    )
-    if measure is not None:
-        measure(model.eval())
-    B = attaching.trained_B(model, positions, phase.start)
-    dtype = getattr(torch, lori.values_dtype)
-    finite.check_trained(((f"B of {name}", b.to(dtype)) for name, b in B.items()), phase.stage)
-    adapter = Adapter(
-        base=session.base,
-        modules=modules,
-        blocks=phase.blocks,
-        mask=phase.support,
-        values=pack(modules, B, phase.support, dtype),
-        dtype=dtype,
-        info={
-            "task": phase.task,
-            "stage": phase.stage,
-            "method": "lori-d" if phase.mask is None else "lori-s",
-            "content_key": key,
-            "parents": list(phase.parents),
-            "depends": depends,
-            **session.said(),
-        },
-        fan_in_fan_out=session.fan_in_fan_out,
-        matched_by=session.matched_by,
-    )
-    return adapter, result
 
 
 def checkpoint_folder(stage: str, key: str) -> Path:

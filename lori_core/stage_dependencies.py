@@ -78,62 +78,66 @@ ADAPTERS = (
     "projection.py",
     "tensor_file.py",
 )
-#: A loaded base model with an adapter on it, trained on tokens.
-SESSION = (
+#: PEFT's adapter folders, read and written.
+PEFT_FILES = ("peft_config.py", "peft_file.py", "peft_modules.py", "tuned.py")
+#: The training methods: what is attached to a base, and what is collected.
+METHODS = (
     *CONFIG,
-    "adapter.py",
+    *ADAPTERS,
+    *MODULES,
+    *PEFT_FILES,
     "attaching.py",
-    "base_files.py",
-    "base_identity.py",
-    "data/batching.py",
+    "continual.py",
+    "lori_methods.py",
+    "methods.py",
+    "peft_methods.py",
+    "peft_training.py",
+    "recipe.py",
+    "sparse.py",
+    "training_method.py",
+)
+#: A loaded base model, and its tokenised examples.
+SESSION = (
+    *METHODS,
     "data/chat.py",
     "data/example.py",
-    "data/packing.py",
     "data/prompts.py",
     "data/pulled.py",
     "data/tokens.py",
-    "fused.py",
-    "loss.py",
-    "mask.py",
-    "memory.py",
     "models.py",
-    "packed.py",
-    "parallel.py",
-    *MODULES,
-    "plain_attention.py",
-    "pointwise.py",
     "precision.py",
-    "projection.py",
     "session.py",
-    "sparse.py",
-    "tensor_file.py",
+)
+#: The loss of a batch.
+LOSS = (
+    "data/batching.py",
+    "data/packing.py",
+    "loss.py",
+    "packed.py",
+    "plain_attention.py",
+)
+#: Training by any method.
+TUNING = (
+    *SESSION,
+    *LOSS,
+    "fused.py",
+    "memory.py",
+    "parallel.py",
+    "pointwise.py",
     "training.py",
+    "tuning.py",
 )
 #: Saving what was trained.
 SAVING = (
     *ADAPTERS,
-    "peft_config.py",
-    "peft_file.py",
-    "peft_modules.py",
+    *PEFT_FILES,
     "stages/adapter_facts.py",
     "stages/results.py",
     "stages/saving.py",
-    "tuned.py",
 )
-#: Training by a method of PEFT.
-TUNING = (
-    *SESSION,
-    *ADAPTERS,
-    "methods.py",
-    "peft_config.py",
-    "peft_file.py",
-    "peft_modules.py",
-    "tuned.py",
-    "tuning.py",
-)
-#: Calibration, and what is taken from it.
-CALIBRATION = (*SESSION, "calibration.py", "structure.py")
-MASKING = (*CALIBRATION, *ADAPTERS, "mask_file.py")
+#: What is taken from a calibrated adapter.
+CALIBRATION = (*SESSION, *LOSS, "calibration.py", "structure.py")
+MASKING = (*CALIBRATION, "mask_file.py")
 MERGING = (
     "adapter.py",
     "base_files.py",
@@ -148,13 +152,8 @@ MERGING = (
 )
 SCORING = (
     *SESSION,
-    *ADAPTERS,
     "data/answers.py",
     "evaluation",
-    "peft_config.py",
-    "peft_file.py",
-    "peft_modules.py",
-    "tuned.py",
 )
 
 TRAINING_PARAMS = (
@@ -195,13 +194,13 @@ class Stage:
 STAGES: dict[str, Stage] = {
     "calibrate": Stage(
         "task",
-        (*CALIBRATION, *SAVING, "stages/base.py", "stages/calibrate.py"),
+        (*TUNING, *SAVING, "stages/base.py", "stages/calibrate.py", "stages/masks.py"),
         (*TRAINING_PARAMS, "tasks.{item}.calibration", "tasks.{item}.projection_key"),
         (BASE_FILE, "data/{item}/train.jsonl"),
     ),
     "mask": Stage(
         "task",
-        (*MASKING, "stages/base.py", "stages/mask.py", "stages/results.py"),
+        (*MASKING, "stages/base.py", "stages/mask.py", "stages/masks.py", "stages/results.py"),
         (
             "lori.importance",
             "lori.mask_scope",
@@ -219,7 +218,14 @@ STAGES: dict[str, Stage] = {
     ),
     "train": Stage(
         "task",
-        (*CALIBRATION, *TUNING, *SAVING, "mask_file.py", "stages/base.py", "stages/train.py"),
+        (
+            *TUNING,
+            *SAVING,
+            "mask_file.py",
+            "stages/base.py",
+            "stages/masks.py",
+            "stages/train.py",
+        ),
         (*TRAINING_PARAMS, "tasks.{item}.projection_key", "tasks.{item}.training"),
         (
             BASE_FILE,
@@ -230,7 +236,14 @@ STAGES: dict[str, Stage] = {
     ),
     "continual": Stage(
         "continual task",
-        (*TUNING, *SAVING, "continual.py", "mask_file.py", "stages/base.py", "stages/continual.py"),
+        (
+            *TUNING,
+            *SAVING,
+            "mask_file.py",
+            "stages/base.py",
+            "stages/continual.py",
+            "stages/masks.py",
+        ),
         (*TRAINING_PARAMS, "continual.training", "tasks.{item}.training"),
         (
             BASE_FILE,
@@ -245,15 +258,13 @@ STAGES: dict[str, Stage] = {
             *CONFIG,
             *ADAPTERS,
             *MERGING,
-            "peft_config.py",
-            "peft_file.py",
-            "peft_modules.py",
-            "peft_modules.py",
             *MODULES,
+            *PEFT_FILES,
+            "attaching.py",
+            "sparse.py",
             "stages/adapter_facts.py",
             "stages/merge.py",
             "stages/results.py",
-            "tuned.py",
         ),
         ("merge.{item}",),
         (TASKS_FILE, "metrics/train"),
@@ -265,8 +276,10 @@ STAGES: dict[str, Stage] = {
             *ADAPTERS,
             "evaluation/rows.py",
             "interference.py",
-            "methods.py",
             *MODULES,
+            *PEFT_FILES,
+            "attaching.py",
+            "sparse.py",
             "stages/interference.py",
             "stages/results.py",
         ),
@@ -309,14 +322,14 @@ STAGES: dict[str, Stage] = {
     ),
     "excess": Stage(
         "merge",
-        (*SCORING, *MERGING, "stages/base.py", "stages/excess.py", "stages/results.py"),
+        (*SCORING, *LOSS, *MERGING, "stages/base.py", "stages/excess.py", "stages/results.py"),
         (*SCORING_PARAMS, "merge.{item}", "training"),
         ("artifacts/merged/{item}", "data"),
     ),
     "report": Stage(
         "none",
         (
-            *CONFIG,
+            *METHODS,
             "data/answers.py",
             "data/example.py",
             "evaluation",

@@ -10,7 +10,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from lori_core.errors import DivergedError, InputError
 from lori_core.files import read_object
 from lori_core.loss import changes_logits, counted, sequence_loss
 from lori_core.memory import fitting
+from lori_core.recipe import Recipe
 from lori_core.step_report import StepReport
 from lori_core.tracking import RunTracker
 
@@ -52,31 +53,6 @@ class TrainingResult:
     cut_examples: int
     first_loss: float
     last_loss: float
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a method is trained where that differs from AdamW on a loss.
-
-    Attributes:
-        autocast: the precision to compute in, where parameters are kept in another.
-        optimizer: model and learning rate -> its own optimizer.
-        penalty: added to each batch's loss, a scalar.
-        after_step: called with the number of each optimizer step, before gradients are zeroed.
-        resumable: whether values, moments and step are all that a checkpoint must hold.
-    """
-
-    autocast: torch.dtype | None = None
-    optimizer: Callable[[Any, float], torch.optim.Optimizer] | None = None
-    penalty: Callable[[], Tensor] | None = None
-    after_step: Callable[[int], None] | None = None
-    resumable: bool = True
-
-    def computing(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Return the context in which a forward pass is computed."""
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(device.type, self.autocast)
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -288,7 +264,7 @@ def train(
     """Train what of a model requires a gradient, in place, from the last checkpoint if any.
 
     Args:
-        model: from `attaching.attach` and `attaching.make_trainable`, or `methods.build`.
+        model: from a training method's `attach`.
         rows: the tokenised examples.
         section: learning rate, loss, clipping, ….
         pad_token_id: fills batches; never seen by the loss.

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lori_core import adapter_file, peft_file, peft_names
 from lori_core.adapter import Adapter
+from lori_core.attaching import wear as attach
 from lori_core.base_identity import BaseIdentity
 from lori_core.errors import AdapterError
 from lori_core.files import (
@@ -114,7 +115,11 @@ def _checked(path: Path) -> dict[str, Any]:
     return content
 
 
-def open_model(folder: Path) -> Adapter | Tuned:
+#: What any method trains: a low-rank adapter, or something else.
+Trained = Adapter | Tuned
+
+
+def open_model(folder: Path) -> Trained:
     """Read what any method has trained: an adapter, ours or PEFT's, or what `save` wrote here.
 
     Raises:
@@ -125,7 +130,7 @@ def open_model(folder: Path) -> Adapter | Tuned:
     return peft_file.open_adapter(folder)
 
 
-def save_model(model: Adapter | Tuned, folder: Path) -> None:
+def save_model(model: Trained, folder: Path) -> None:
     """Write what any method has trained; what was there before is replaced."""
     if isinstance(model, Tuned):
         save(model, folder)
@@ -133,7 +138,7 @@ def save_model(model: Adapter | Tuned, folder: Path) -> None:
         adapter_file.save(model, folder)
 
 
-def export(model: Adapter | Tuned, folder: Path) -> None:
+def export(model: Trained, folder: Path) -> None:
     """Write a stock PEFT folder of what any method has trained.
 
     Raises:
@@ -147,7 +152,7 @@ def export(model: Adapter | Tuned, folder: Path) -> None:
         save(model, folder)
 
 
-def facts(model: Adapter | Tuned, folder: Path) -> dict[str, Any]:
+def facts(model: Trained, folder: Path) -> dict[str, Any]:
     """Return rank, bytes and SHA-256 of what `save_model` wrote, and how many numbers it holds."""
     files = (adapter_file.JSON_FILE, adapter_file.TENSOR_FILE)
     if isinstance(model, Tuned):
@@ -160,17 +165,26 @@ def facts(model: Adapter | Tuned, folder: Path) -> dict[str, Any]:
     }
 
 
+def kept(model: Trained) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors that `save_model` writes, with names for people."""
+    if isinstance(model, Tuned):
+        yield from model.tensors.items()
+        return
+    for letter, tensors in (("A", model.stored or {}), ("B", model.values)):
+        yield from ((f"{letter} of {name}", values) for name, values in tensors.items())
+
+
 @contextmanager
-def worn(model: Any, tuned: Tuned) -> Iterator[Any]:
+def worn(model: Any, trained: Trained) -> Iterator[Any]:
     """Yield a base model as it was trained; it is the base again afterwards."""
-    if tuned.config is None:
-        before = _swapped(model, tuned.tensors)
+    if isinstance(trained, Tuned) and trained.config is None:
+        before = _swapped(model, trained.tensors)
         try:
             yield model
         finally:
             _swapped(model, before)
         return
-    wrapped = wear(model, tuned)
+    wrapped = wear(model, trained)
     try:
         yield wrapped
     finally:
@@ -200,12 +214,17 @@ def _swapped(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return before
 
 
-def wear(model: Any, tuned: Tuned) -> Any:
+def wear(model: Any, trained: Trained) -> Any:
     """Wrap a base model in the PEFT model that was trained; `.unload()` takes it off again.
 
     Raises:
         AdapterError: the base lacks what it was trained on.
     """
+    worn = _wear_peft(model, trained) if isinstance(trained, Tuned) else attach(model, trained)
+    return worn.eval()
+
+
+def _wear_peft(model: Any, tuned: Tuned) -> Any:
     from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
 
     with warnings.catch_warnings():
@@ -222,4 +241,4 @@ def wear(model: Any, tuned: Tuned) -> Any:
             raise AdapterError(f"it does not fit this base: {last.strip()[:300]}") from None
     if found.unexpected_keys:
         raise AdapterError(f"the base has no {found.unexpected_keys[0]}; it was made for another")
-    return wrapped.eval()
+    return wrapped

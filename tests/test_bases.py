@@ -21,7 +21,6 @@ from transformers.core_model_loading import Transpose, WeightConverter
 from lori_core import (
     attaching,
     baking,
-    calibration,
     models,
     packed,
     peft_file,
@@ -40,6 +39,7 @@ from lori_core.loss import changes_logits, sequence_loss
 from lori_core.merging import merge
 from lori_core.session import open_session
 from lori_core.tracking import NullTracker
+from lori_core.tuning import Tuning, tune
 from support import refused
 
 RANK, ALPHA = 2, 6
@@ -453,7 +453,8 @@ def test_training_on_a_model_of_pictures_says_what_it_leaves_out(
     said = "lori.target_modules: no adapter in model.vision_tower: text never reaches it"
     assert capsys.readouterr().err.splitlines().count(said) == 1
     section = params.phase("math", "training")
-    adapter, _ = calibration.dense(session, "math", section, "train@math", NullTracker())
+    adapter, _ = tune(session, Tuning("train@math", "math", "lori-d", section), NullTracker())
+    assert isinstance(adapter, Adapter)
     assert all(name.startswith("model.language_model.") for name in adapter.modules)
     assert all(values.count_nonzero() for values in adapter.values.values())
     assert adapter.info["left_out"] == {"text never reaches it": ["model.vision_tower"]}

@@ -13,7 +13,6 @@ import torch
 from lori_core import calibration, config, methods, params_file, peft_names, tuned, tuning
 from lori_core.adapter import Adapter
 from lori_core.config import Params
-from lori_core.continual import continue_training
 from lori_core.data import sources
 from lori_core.data.batching import collate
 from lori_core.errors import AdapterError, ConfigError, DivergedError
@@ -22,11 +21,12 @@ from lori_core.loss import example_losses
 from lori_core.session import Session, open_session, training_rows
 from lori_core.stages import running
 from lori_core.tracking import NullTracker
-from lori_core.tuned import Tuned
+from lori_core.training_method import Made
+from lori_core.tuned import Trained, Tuned
 from support import random_adapter, refused, tiny
 
 ROOT = Path(__file__).parent.parent
-OTHERS = [name for name in methods.METHODS if name not in methods.LORI]
+OTHERS = [name for name, m in methods.METHODS.items() if m.calibrated_by is None]
 
 
 def params_with(**tasks: dict[str, Any]) -> Params:
@@ -49,10 +49,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Params]:
 
 def tune(
     params: Params, method: str, seed: int = 1, start: Adapter | None = None, **section: Any
-) -> tuple[Session, Adapter | Tuned, Any]:
-    session = open_session(params)
+) -> tuple[Session, Trained, Any]:
+    lori = params.lori.model_copy(update={"seed": seed})
+    session = open_session(params.model_copy(update={"lori": lori}))
     chosen = params.phase("math", "training").model_copy(update={"batch_size": 8} | section)
-    run = tuning.Tuning("train@math", "math", method, {}, chosen, seed, start)
+    run = tuning.Tuning("train@math", "math", method, chosen, start=start)
     trained, result = tuning.tune(session, run, NullTracker())
     return session, trained, result
 
@@ -65,18 +66,17 @@ def losses(session: Session, model: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("method", OTHERS)
 def test_what_is_saved_is_what_was_trained(workspace: Params, tmp_path: Path, method: str) -> None:
-    methods_kind = methods.METHODS[method].result
-    seen = {}
-    original = tuning._adapter if methods_kind == "low-rank" else tuning._tuned
+    kind, seen = methods.METHODS[method], {}
 
-    def spy(session: Session, model: Any, *rest: Any) -> Any:
-        seen["losses"] = losses(session, model.eval())
-        return original(session, model, *rest)
+    class Spied(kind):  # type: ignore[misc, valid-type]
+        def collect(self, model: Any, made: Made) -> Trained:
+            seen["losses"] = losses(open_session(workspace), model.eval())
+            return super().collect(model, made)  # type: ignore[no-any-return]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, original.__name__, spy)
+        patch.setitem(methods.METHODS, method, Spied)
         _, trained, result = tune(workspace, method)
-    assert isinstance(trained, Tuned) == (methods_kind != "low-rank")
+    assert isinstance(trained, Tuned) == (kind.result != "low-rank")
     assert result.steps == 4
     tuned.save_model(trained, tmp_path / "model")
     loaded = tuned.open_model(tmp_path / "model")
@@ -199,18 +199,20 @@ def test_what_does_not_fit_the_base_is_refused_in_one_line() -> None:
 
 def test_nothing_goes_on_from_an_adapter_of_another_base(workspace: Params) -> None:
     other = random_adapter("mistral")
-    with pytest.raises(AdapterError, match="lora: the adapter to go on from: made for the base"):
+    with pytest.raises(AdapterError, match=r"train@math: the adapter to go on from: made for"):
         tune(workspace, "lora", start=other)
+    with pytest.raises(AdapterError, match=r"train@math: the adapter to go on from: made for the"):
+        tune(workspace, "lori-d", start=other)
     session = open_session(workspace)
-    with pytest.raises(AdapterError, match=r"continual\.math: the safety adapter: made for the"):
-        continue_training(session, other, "math", None, "continual@math", NullTracker())
     (name, *_) = session.modules
     fewer = random_adapter(rank=workspace.lori.rank)
     fewer = dataclasses.replace(
         fewer, modules={n: m for n, m in fewer.modules.items() if n != name}
     )
     with pytest.raises(AdapterError, match=rf"{name} is missing in the safety adapter"):
-        continue_training(session, fewer, "math", None, "continual@math", NullTracker())
+        tune(workspace, "lori-d", start=fewer)
+    with pytest.raises(AdapterError, match=r"train@math: dora cannot go on from another adapter"):
+        tune(workspace, "dora", start=fewer)
     with pytest.raises(AdapterError, match="math: the calibrated adapter: made for the base"):
         calibration.gradient_importance("fisher", other, session, "math")
 
@@ -298,7 +300,7 @@ def test_values_that_end_as_no_numbers_are_not_kept(
     workspace: Params, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """The last step's update is seen by no loss: only the values themselves show it."""
-    from lori_core import calibration, session, training
+    from lori_core import training
 
     original = training.train
 
@@ -307,15 +309,9 @@ def test_values_that_end_as_no_numbers_are_not_kept(
         next(iter(training.trainable(model).values())).data.view(-1)[3] = float("inf")
         return result
 
-    for module in (session, tuning):
-        monkeypatch.setattr(module, "train", ends_badly)
+    monkeypatch.setattr(tuning, "train", ends_badly)
     with pytest.raises(DivergedError, match=r"train@math: .* holds infinity after the last step"):
-        if method == "lori-d":
-            opened = open_session(workspace)
-            section = workspace.phase("math", "training").model_copy(update={"max_steps": 1})
-            calibration.dense(opened, "math", section, "train@math", NullTracker())
-        else:
-            tune(workspace, method, max_steps=1)
+        tune(workspace, method, max_steps=1)
 
 
 def test_all_weights_of_another_base_are_not_put_into_a_model(workspace: Params) -> None:

@@ -18,13 +18,13 @@ from flows.versioning.snapshot import PARAMS, Snapshot
 from lori_core import params_file
 from lori_core.config import Params, parse
 from lori_core.errors import ConfigError, InputError
-from lori_core.methods import LORI, METHODS
+from lori_core.lori_methods import Lori
+from lori_core.methods import METHODS
 from lori_core.redaction import redact
 from lori_core.report import escaping
 
 PAPER = "LoRI ([arXiv:2504.07448](https://arxiv.org/abs/2504.07448))"
 #: The methods that LoRI is compared with.
-OTHERS = frozenset(METHODS) - set(LORI)
 METRICS = {
     "accuracy": "share answered right",
     "exact_match": "share with the right final number",
@@ -141,8 +141,9 @@ def _what(node: Node) -> str:
         return f"A merge ({how}) of {len(own['weights'])} adapters, made with {PAPER}"
     adapter = f"adapter of the task {escaping.plain(own.get('task', '?'))}"
     if not _is_lori(node):
-        about = METHODS[own["method"]].about
-        return f"An {adapter}, trained by {own['method']} ({about})"
+        known = METHODS.get(own["method"])  # None for an extension's that is not loaded here
+        about = f" ({known.about})" if known else ""
+        return f"An {adapter}, trained by {escaping.plain(own['method'])}{about}"
     name = {"calibrate": "LoRI-D", "continual": "safety-preserving LoRI-S"}
     step = str(own.get("stage", "")).partition("@")[0]
     return f"A {name.get(step, 'LoRI-S')} {adapter}, made with {PAPER}"
@@ -150,7 +151,8 @@ def _what(node: Node) -> str:
 
 def _is_lori(node: Node) -> bool:
     own = node.origin.facts if node.origin else {}
-    return node.kind == "merged adapter" or own.get("method", "lori-s") not in OTHERS
+    known = METHODS.get(own.get("method", "lori-s"))
+    return node.kind == "merged adapter" or (known is not None and known.family == Lori.family)
 
 
 def _sources(lineage: Lineage) -> Iterator[str]:

@@ -23,8 +23,7 @@ from lori_core.files import canonical_json
 from lori_core.redaction import redact
 
 if TYPE_CHECKING:
-    from lori_core.adapter import Adapter
-    from lori_core.tuned import Tuned
+    from lori_core.tuned import Trained
 
 CODE = Path(__file__).parent / "serving_model.py"
 #: The stock PEFT folder inside the artifact.
@@ -79,7 +78,7 @@ def check_adapter(node: Node, do: str) -> None:
         raise InputError(f"{node.name}: is a {node.kind}; only adapters can {do}")
 
 
-def check_model(model: Adapter | Tuned, params: Params, node: Node) -> None:
+def check_model(model: Trained, params: Params, node: Node) -> None:
     """Refuse an adapter of another base than params.yaml names: it would be served on that one.
 
     Raises:

@@ -94,7 +94,7 @@ class LoriModel(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Bring in the base, put the adapter on it."""
-        from lori_core import attaching, models, tuned
+        from lori_core import models, tuned
         from lori_core.adapter import check_base
         from lori_core.config import ModelSection, PromptSection
         from lori_core.data.prompts import check_template
@@ -114,11 +114,7 @@ class LoriModel(PythonModel):
         self.tokenizer = models.load_tokenizer(folder)
         check_template(self.prompt, self.tokenizer)
         base = models.load(section, folder)
-        if isinstance(adapter, tuned.Tuned):
-            model = tuned.wear(base, adapter)
-        else:
-            model = attaching.wear(base, adapter)
-        self.model = model.eval()
+        self.model = tuned.wear(base, adapter)
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

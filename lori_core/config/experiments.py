@@ -38,11 +38,8 @@ class ExperimentsSection(Strict):
 
     seeds: Some[Seed] = (1, 2, 3)
     """Each draws every A and the order of examples anew."""
-    methods: Some[Text] = (
-        "full", "lora", "dora", "vera", "ia3", "lora-fa", "adalora", "rslora", "pissa",
-        "lora-plus", "lori-d", "lori-s",
-    )  # fmt: skip
-    """What `single-task` compares: names of `lori methods`."""
+    methods: tuple[Text, ...] = ()
+    """What `single-task` compares: names of `lori methods`; all of them when empty."""
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options by method."""
     learning_rates: dict[str, tuple[PositiveFloat, ...]] = Field(default_factory=dict)

@@ -23,6 +23,7 @@ from __future__ import annotations
 from lori_core.config import TrainingSection
 from lori_core.cost.bases import Base
 from lori_core.cost.devices import Device
+from lori_core.methods import METHODS
 
 WEIGHT_BYTES = {"4bit": 0.56, "8bit": 1.03}
 DTYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
@@ -67,15 +68,16 @@ def training(
     """
     from lori_core.loss import LOGIT_CHUNK
 
-    ours = method.startswith("lori-")
+    known = METHODS[method]
+    lean, whole = known.lean, known.result == "weights"
     wide, inner = base.hidden, base.intermediate
-    low = 0 if method == "full" else base.rank * base.maps
-    norms = 2 * wide * (4 if method == "full" else number)
+    low = 0 if whole else base.rank * base.maps
+    norms = 2 * wide * (4 if whole else number)
     attended = _attended(base, tokens / section.batch_size, number, kind)
     layer = number * (wide + 2 * base.keys + attended + 2 * inner + low) + norms
-    if not ours and (number == 4 or method == "full"):
+    if not lean and (number == 4 or whole):
         layer += number * (3 * wide + inner)
-    elif not ours:  # a float32 copy for each map, and of x Aᵀ
+    elif not lean:  # a float32 copy for each map, and of x Aᵀ
         layer += 4 * (6 * wide + inner) + (4 - number) * low
     kept = base.layers * layer
     if section.gradient_checkpointing:
@@ -83,10 +85,10 @@ def training(
     gradients = tokens * number * (4 * inner + 4 * wide)
     holes = HOLES[kind] * gradients
     positions = min(section.batch_size * target, LOGIT_CHUNK)
-    logits = positions * base.vocabulary * _logit_bytes(method, number, kind)
-    if ours and number == 4:  # W + s B A of gate and up
+    logits = positions * base.vocabulary * _logit_bytes(whole, number, kind)
+    if lean and number == 4:  # W + s B A of gate and up
         gradients += number * 2 * inner * wide
-    adapter = 0.0 if method == "full" else number * base.adapter
+    adapter = 0.0 if whole else number * base.adapter
     if section.gradient_checkpointing:  # the logits are gone before a layer's inputs are back
         work = max(logits, gradients + holes)
     else:
@@ -103,11 +105,11 @@ def _attended(base: Base, length: float, number: float, kind: str) -> float:
     return base.heads * (length + BLOCK) / 2 if length <= KEPT_LENGTH else 0.0
 
 
-def _logit_bytes(method: str, number: float, kind: str) -> float:
+def _logit_bytes(whole: bool, number: float, kind: str) -> float:
     """Return what one logit takes while its chunk is there, with its share of the softmax."""
     from lori_core.loss import LOGIT_CHUNK, SOFTMAX_ROWS
 
-    if method != "full":  # what half precision gives is counted in float32
+    if not whole:  # what half precision gives is counted in float32
         softmax = 4 if number == 4 else 8
         return number + softmax * (SOFTMAX_ROWS / LOGIT_CHUNK if kind == "cpu" else 1)
     if number == 4:  # the head is trained with the rest: its logits have a gradient

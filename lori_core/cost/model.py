@@ -55,6 +55,10 @@ class Estimate:
     """Outputs, bytes."""
 
 
+#: A stage that does little but start.
+START = Estimate(LOAD_SECONDS, 0.0, 0.0, 1e6)
+
+
 class Model:
     """The model of cost of one run on one device."""
 
@@ -71,9 +75,9 @@ class Model:
         """Return what a stage (`train@math`) costs; one that is not known costs its start."""
         step, _, item = name.partition("@")
         known = {
-            "calibrate": lambda: self._train(item, "calibration", "lori-d"),
+            "calibrate": lambda: self._calibrate(item),
             "train": lambda: self._train(item, "training", self._method(item)),
-            "continual": lambda: self._train(item, "continual", "lori-s"),
+            "continual": lambda: self._train(item, "continual", self._method(item)),
             "mask": lambda: self._mask(item),
             "evaluate_base": lambda: self._evaluate(list(self.params.tasks), 1),
             "evaluate_adapters": lambda: self._evaluate([item], 2),
@@ -84,7 +88,7 @@ class Model:
             "excess": lambda: self._excess(item),
             "merge": lambda: self._merge(item),
         }.get(step)
-        return known() if known else Estimate(LOAD_SECONDS, 0.0, 0.0, 1e6)
+        return known() if known else START
 
     def _method(self, task: str) -> str:
         return self.params.tasks[task].method_name
@@ -110,8 +114,9 @@ class Model:
             per_step = section.batch_size * section.gradient_accumulation_steps
             passes = min(passes, section.max_steps * per_step)
         tokens = min(data.tokens, section.max_length)
-        through = 6 if method == "full" else 4 + 2 * section.gradient_checkpointing
-        each = through * base.body + 6 * base.adapter * (method != "full")
+        whole = methods.METHODS[method].result == "weights"
+        through = 6 if whole else 4 + 2 * section.gradient_checkpointing
+        each = through * base.body + 6 * base.adapter * (not whole)
         flops = passes * (tokens * each + data.target * 4 * base.hidden * base.vocabulary)
         cost = self._cost(method)
         largest = data.largest(section.batch_size, section.max_length)
@@ -128,12 +133,19 @@ class Model:
         beside = footprint.training(self.base, section, method, tokens, target, width, kind)
         return self.weights + beside
 
+    def _calibrate(self, task: str) -> Estimate:
+        method = methods.METHODS[self._method(task)].calibrated_by
+        return self._train(task, "calibration", method) if method else START
+
     def _mask(self, task: str) -> Estimate:
-        scored = self._cost("lori-d").trainable
+        method = methods.METHODS[self._method(task)].calibrated_by
+        if method is None:
+            return START
+        scored = self._cost(method).trainable
         size = math.ceil(scored / 8)
         if self.params.lori.importance == "magnitude":
             return Estimate(LOAD_SECONDS + scored * 60e-9, 0.0, 0.0, size)
-        trained = self._train(task, "calibration", "lori-d")
+        trained = self._train(task, "calibration", method)
         return Estimate(trained.seconds, trained.flops, trained.memory, size)
 
     def _evaluate(self, tasks: list[str], copies: int) -> Estimate:

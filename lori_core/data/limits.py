@@ -18,6 +18,7 @@ from lori_core.config import EvaluationSection, Params
 from lori_core.data.prompts import check_template, template_length
 from lori_core.errors import ConfigError, DataError, ModelError
 from lori_core.files import digest, sha256_file, write_text
+from lori_core.methods import METHODS
 
 #: The digest of what was found good the last time.
 CHECKED = Path(".lori/checked")
@@ -166,7 +167,8 @@ def _training_lengths(params: Params) -> dict[str, int]:
     values, found = params.model_dump(), {}
     for task in params.tasks:
         wanted: list[phases.Phase] = ["training"]
-        wanted += ["calibration"] if params.tasks[task].method_name == "lori-s" else []
+        method = METHODS[params.tasks[task].method_name]
+        wanted += ["calibration"] if method.calibrated_by else []
         wanted += ["continual"] if task in params.continual.tasks else []
         for phase in wanted:
             sections = ["training", *phases.layers(task, phase)]

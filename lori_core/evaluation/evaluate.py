@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lori_core import attaching, tuned
+from lori_core import tuned
 from lori_core.adapter import Adapter, check_base
 from lori_core.config import JudgeSection
 from lori_core.data.answers import expected_answer
@@ -20,33 +20,26 @@ from lori_core.evaluation.generation import Output, Request, generate
 from lori_core.evaluation.protocols import PROTOCOLS, Judged
 from lori_core.files import write_jsonl
 from lori_core.session import Session
-from lori_core.tuned import Tuned
+from lori_core.tuned import Trained
 
 #: Requests and the progress bar's name -> the outputs of each request.
 Generator = Callable[[Sequence[Request], str], list[list[Output]]]
 
 
 @contextmanager
-def wearing(session: Session, adapter: Adapter | Tuned | None) -> Iterator[Any]:
+def wearing(session: Session, adapter: Trained | None) -> Iterator[Any]:
     """Yield the base model with what was trained on it (or nothing); afterwards it is the base."""
     if adapter is None:
         yield session.model
         return
     check_base(adapter, session.base, str(adapter.info.get("stage", "adapter")))
-    if isinstance(adapter, Tuned):
-        with tuned.worn(session.model, adapter) as model:
-            yield model
-        return
-    model = attaching.wear(session.model, adapter)
-    try:
-        yield model.eval()
-    finally:
-        model.unload()
+    with tuned.worn(session.model, adapter) as model:
+        yield model
 
 
 def evaluate(
     session: Session,
-    adapter: Adapter | Tuned | None,
+    adapter: Trained | None,
     sets: Mapping[str, Sequence[Example]],
     row: str,
     folder: Path,
@@ -121,7 +114,7 @@ def _score(
     return result
 
 
-def generator(session: Session, model: Any, adapter: Adapter | Tuned | None) -> Generator:
+def generator(session: Session, model: Any, adapter: Trained | None) -> Generator:
     """Return what continues prompts: the model at hand, or vLLM with the same adapter.
 
     vLLM can serve low-rank adapters only; what else was trained is run by the model at hand.
@@ -131,7 +124,7 @@ def generator(session: Session, model: Any, adapter: Adapter | Tuned | None) -> 
     """
     from lori_core.evaluation import vllm_engine
 
-    if not isinstance(adapter, Tuned) and vllm_engine.chosen(session.params):
+    if isinstance(adapter, Adapter | None) and vllm_engine.chosen(session.params):
         from lori_core import models
 
         folder = models.prepare(session.params.model)

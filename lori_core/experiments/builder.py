@@ -9,6 +9,7 @@ from typing import Any
 from lori_core.config import LoriSection, Params, TrainingSection
 from lori_core.config.experiments import DEFAULT
 from lori_core.experiments.points import Cell, Mixture, Points, Score, Train
+from lori_core.methods import METHODS
 
 
 @dataclass
@@ -66,10 +67,11 @@ class Builder:
         elif rates:
             changes = rate(rates[0]) | changes
         mask_of = None
-        if method == "lori-s" and lori.get("importance") != "random":
-            mask_of = self.train("lori-d", task, seed, training=calibration)
+        calibrated_by = METHODS[method].calibrated_by
+        if calibrated_by is not None and lori.get("importance") != "random":
+            mask_of = self.train(calibrated_by, task, seed, training=calibration)
         settings = {**self.params.lori.model_dump(), "seed": seed, **lori}
-        if method != "lori-s":
+        if calibrated_by is None:
             settings |= {"sparsity": 0.0, "importance": "magnitude", "structure": "none"}
         return self.points.add(
             Train(
@@ -91,8 +93,9 @@ class Builder:
         return rates.get(method, rates.get(DEFAULT, ()))
 
     def _section(self, method: str, task: str, changes: dict[str, Any]) -> TrainingSection:
-        # As in the paper, the other methods are trained as LoRI-D is.
-        phase = self.params.phase(task, "training" if method == "lori-s" else "calibration")
+        # As in the paper, methods without a mask are trained as LoRI-D is.
+        masked = METHODS[method].calibrated_by is not None
+        phase = self.params.phase(task, "training" if masked else "calibration")
         return phase.model_copy(update=changes)
 
     def score(self, what: str, models: dict[str, Mixture], tasks: Iterable[str]) -> str:

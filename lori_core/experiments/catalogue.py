@@ -30,7 +30,7 @@ def single_task(build: Builder) -> list[Cell]:
     cells = []
     for seed, task in product(build.params.experiments.seeds, build.compared_tasks):
         cells.append(_base(build, (task,), seed, {"method": "base"}))
-        for method in build.params.experiments.methods:
+        for method in build.params.experiments.methods or METHODS:
             name = build.train(method, task, seed)
             cells += build.trained(name, (task,), seed, method=method)
     return cells

@@ -6,8 +6,11 @@ from lori_core.stage_dependencies import (
     ADAPTERS,
     CALIBRATION,
     CONFIG,
+    LOSS,
     MERGING,
+    METHODS,
     MODULES,
+    PEFT_FILES,
     SCORING,
     TUNING,
 )
@@ -17,11 +20,10 @@ _POINT = (
     *ADAPTERS,
     "experiments/points.py",
     "experiments/results.py",
-    "peft_config.py",
-    "peft_file.py",
-    "peft_modules.py",
     *MODULES,
-    "tuned.py",
+    *PEFT_FILES,
+    "attaching.py",
+    "sparse.py",
 )
 _MEASURING = ("experiments/measuring.py", "interference.py", "structure.py")
 POINTS: dict[str, tuple[str, ...]] = {
@@ -29,13 +31,12 @@ POINTS: dict[str, tuple[str, ...]] = {
         *_POINT,
         *CALIBRATION,
         *TUNING,
-        "continual.py",
         "evaluation/decoding.py",
         "evaluation/generation.py",
         "evaluation/held_out.py",
         "experiments/training.py",
     ),
-    "score": (*_POINT, *SCORING, *MERGING, "experiments/scoring.py"),
+    "score": (*_POINT, *SCORING, *LOSS, *MERGING, "experiments/scoring.py"),
     "map": (*_POINT, *CONFIG, *_MEASURING),
     "orthogonality": (*_POINT, *CONFIG, *_MEASURING),
     "collect": (
@@ -48,11 +49,10 @@ POINTS: dict[str, tuple[str, ...]] = {
         "experiments/collecting.py",
     ),
     "report": (
+        *METHODS,
         "data/answers.py",
         "data/example.py",
         "evaluation",
-        "files.py",
-        "json_input.py",
         "report",
     ),
 }

@@ -10,7 +10,6 @@ from lori_core.config import Params, parse
 from lori_core.errors import AdapterError
 from lori_core.experiments.points import FACTS, MODEL, Score, Train, folder_of
 from lori_core.files import read_json
-from lori_core.tuned import Tuned
 
 Row = dict[str, Any]
 
@@ -50,6 +49,6 @@ def adapter_of(name: str) -> Adapter:
         AdapterError: if what it trained is no low-rank update.
     """
     found = tuned.open_model(folder_of(name) / MODEL)
-    if isinstance(found, Tuned):
+    if not isinstance(found, Adapter):
         raise AdapterError(f"{name}: what it trained is no low-rank update, B @ A")
     return found

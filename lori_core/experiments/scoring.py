@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Any
 
 from lori_core import merging, tuned
-from lori_core.adapter import Adapter
 from lori_core.data.pulled import read_examples, read_held_out
 from lori_core.evaluation.evaluate import evaluate, wearing
 from lori_core.evaluation.held_out import held_out_losses
@@ -19,7 +18,7 @@ from lori_core.experiments.results import Row
 from lori_core.merge_methods import Options
 from lori_core.session import Session, open_session
 from lori_core.tracking import RunTracker
-from lori_core.tuned import Tuned
+from lori_core.tuned import Trained
 
 
 def score(point: Score, work: Path, tracker: RunTracker) -> Row:
@@ -42,7 +41,7 @@ def score(point: Score, work: Path, tracker: RunTracker) -> Row:
     return {"rows": rows}
 
 
-def mixed(mixture: Mixture) -> Adapter | Tuned | None:
+def mixed(mixture: Mixture) -> Trained | None:
     """Return the model that a mixture stands for; None for the base itself."""
     if not mixture.adapters:
         return None
@@ -61,7 +60,7 @@ def _score_rows(task: str, result: Mapping[str, Any]) -> Iterator[Row]:
             yield {"metric": metric, "task": task, "value": score["score"], **facts}
 
 
-def _loss_rows(session: Session, model: Adapter | Tuned | None, point: Score) -> list[Row]:
+def _loss_rows(session: Session, model: Trained | None, point: Score) -> list[Row]:
     rows = []
     with wearing(session, model) as worn:
         for task in point.losses:

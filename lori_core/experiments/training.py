@@ -8,9 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lori_core import calibration, methods, tuned, tuning
-from lori_core.adapter import Adapter, ProjectionBlock, uniform
-from lori_core.continual import continue_training
+from lori_core import calibration, methods, tuned
+from lori_core.adapter import Adapter, uniform
 from lori_core.data.pulled import read_held_out
 from lori_core.errors import InputError
 from lori_core.evaluation.held_out import held_out_losses
@@ -22,11 +21,10 @@ from lori_core.experiments.points import (
 )
 from lori_core.experiments.results import Row, adapter_of, facts_of, params_of
 from lori_core.mask import Mask
-from lori_core.session import Measure, Phase, Session, forget_checkpoints, open_session, run_phase
+from lori_core.session import Session, forget_checkpoints, open_session
 from lori_core.structure import top_structures
 from lori_core.tracking import RunTracker
-from lori_core.training import TrainingResult
-from lori_core.tuned import Tuned
+from lori_core.tuning import Tuning, tune
 
 
 def train(point: Train, name: str, work: Path, tracker: RunTracker) -> Row:
@@ -42,7 +40,7 @@ def train(point: Train, name: str, work: Path, tracker: RunTracker) -> Row:
             return facts_of(_name_of_best(point.tries)) | _tried(point.tries)
     session = open_session(params_of(chosen), scoring=False)
     validation = _Validation(chosen, session)
-    trained, result = _trained(session, chosen, name, tracker, validation)
+    trained, result = tune(session, _tuning(session, chosen, name), tracker, validation)
     tuned.save_model(trained, work / MODEL)
     forget_checkpoints(name)
     facts = asdict(result) | tuned.facts(trained, work / MODEL)
@@ -81,49 +79,35 @@ def _tried(tries: tuple[str, ...]) -> Row:
     return {"tried": {f"{f['learning_rate']:g}": f["validation_loss"] for f in found}}
 
 
-def _trained(
-    session: Session, point: Train, name: str, tracker: RunTracker, measure: Measure
-) -> tuple[Adapter | Tuned, TrainingResult]:
+def _tuning(session: Session, point: Train, name: str) -> Tuning:
+    """Return the run of a point; a mask is taken from its calibrated adapter, or at random."""
     start = None if point.start is None else adapter_of(point.start)
-    if point.method not in methods.LORI:
-        seed = point.lori.seed
-        chosen = tuning.Tuning(
-            name, point.task, point.method, point.options, point.training, seed, start
-        )
-        return tuning.tune(session, chosen, tracker, measure)
-    mask, parents = _mask(session, point)
-    if start is not None:
-        return continue_training(session, start, point.task, mask, name, tracker, measure)
-    if mask is None:
-        return calibration.dense(session, point.task, point.training, name, tracker, measure)
-    block = ProjectionBlock(point.lori.seed, point.task, point.lori.rank)
-    phase = Phase(
-        stage=name,
-        task=point.task,
-        section=point.training,
-        blocks=(block,),
+    calibrated = None if point.mask_of is None else adapter_of(point.mask_of)
+    mask = None
+    if methods.METHODS[point.method].calibrated_by is not None:
+        mask = _mask(session, point, calibrated)
+    return Tuning(
+        name,
+        point.task,
+        point.method,
+        point.training,
+        point.options,
+        start=start,
         mask=mask,
-        start=None,
-        support=mask,
-        parents=parents,
+        calibrated=calibrated if start is None else None,
     )
-    return run_phase(session, phase, tracker, measure)
 
 
-def _mask(session: Session, point: Train) -> tuple[Mask | None, tuple[str, ...]]:
-    """Return the mask of a LoRI-S point and its calibration's content key; None for LoRI-D."""
-    if point.method != "lori-s":
-        return None, ()
-    if point.mask_of is None:
-        modules = uniform(session.modules, point.lori.rank, point.lori.lora_alpha)
-        shapes = {name: (m.d_out, m.rank) for name, m in modules.items()}
-        scores = calibration.random_importance(shapes, point.lori.seed, point.task)
-        lori = point.lori
-        mask, _ = top_structures(scores, lori.exact_sparsity(), lori.mask_scope, lori.structure)
-        return mask, ()
-    calibrated = adapter_of(point.mask_of)
-    mask, _ = calibration.take_mask(lambda: session, calibrated, point.lori, point.task)
-    return mask, (str(calibrated.info["content_key"]),)
+def _mask(session: Session, point: Train, calibrated: Adapter | None) -> Mask:
+    if calibrated is not None:
+        mask, _ = calibration.take_mask(lambda: session, calibrated, point.lori, point.task)
+        return mask
+    modules = uniform(session.modules, point.lori.rank, point.lori.lora_alpha)
+    shapes = {name: (m.d_out, m.rank) for name, m in modules.items()}
+    scores = calibration.random_importance(shapes, point.lori.seed, point.task)
+    lori = point.lori
+    mask, _ = top_structures(scores, lori.exact_sparsity(), lori.mask_scope, lori.structure)
+    return mask
 
 
 class _Validation:

@@ -20,8 +20,6 @@ METRICS = {
     "pass_at_1": "share of functions that pass their tests",
     "refusal_rate": "share of harmful requests refused",
 }
-#: Methods by the name people know them by; in a sentence the first is written out.
-NAMES = METHODS | {"full": "Full fine-tuning"}
 #: The tables that the terminal shows; all are on the page.
 SHOWN = ("forgetting", "against_own", "excess")
 STAR = (
@@ -103,7 +101,7 @@ def _checked(path: Path) -> dict[str, Any]:
 def own_name(params: Params) -> str:
     """Return what the tasks' own adapters are called: their method, where all have one."""
     used = {section.method_name for section in params.tasks.values()}
-    return NAMES.get(used.pop(), "adapters") if len(used) == 1 else "adapters"
+    return METHODS.get(used.pop(), "adapters") if len(used) == 1 else "adapters"
 
 
 def _row(role: str, model: str, scores: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -180,7 +178,8 @@ def facts(summary: dict[str, Any]) -> list[str]:
     own = summary["own"]
     dense = [v for name, v in summary["adapters"].items() if name.startswith("calibrate")]
     sparse = [v for name, v in summary["adapters"].items() if name.startswith("train")]
-    sizes = [f"LoRI-D {_size(dense)}"] * bool(dense) + [f"{own} {_size(sparse)}"]
+    named = {"LoRI-D": dense, own: sparse}
+    sizes = [f"{name} {_size(adapters)}" for name, adapters in named.items() if adapters]
     first = summary["rows"][0]["scores"]
     n = ", ".join(f"{task} {score['n']}" for task, score in first.items())
     lines = [

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lori_core.adapter import Adapter
-    from lori_core.tuned import Tuned
+    from lori_core.tuned import Trained
 
 
-def adapter_facts(adapter: Adapter | Tuned, path: Path) -> dict[str, Any]:
+def adapter_facts(adapter: Trained, path: Path) -> dict[str, Any]:
     """Return what identifies a saved adapter: its file's SHA-256 and counts, its recipe's keys."""
     from lori_core.tuned import facts
 

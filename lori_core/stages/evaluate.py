@@ -16,8 +16,8 @@ from lori_core.stages.results import (
     adapter_path,
     calibrated_path,
     continual_path,
+    is_calibrated,
     merged_path,
-    uses_masks,
 )
 from lori_core.tracking import RunTracker
 
@@ -28,8 +28,8 @@ def evaluate_base(params: Params, tracker: RunTracker) -> None:
 
 
 def evaluate_adapters(params: Params, task: str, tracker: RunTracker) -> None:
-    """Score a task's adapter on the task, and the LoRI-D adapter its mask came from."""
-    paths = {CALIBRATED: calibrated_path(task)} if uses_masks(params, task) else {}
+    """Score a task's adapter on the task, and the adapter its mask came from."""
+    paths = {CALIBRATED: calibrated_path(task)} if is_calibrated(task) else {}
     paths[ADAPTER] = adapter_path(task)
     _evaluate(params, tracker, "adapters", task, {row: (p, [task]) for row, p in paths.items()})
 

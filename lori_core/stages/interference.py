@@ -8,21 +8,22 @@ from lori_core.stages.results import (
     METRICS,
     adapter_path,
     calibrated_path,
-    uses_masks,
+    is_calibrated,
     write_metrics,
 )
 from lori_core.tracking import RunTracker
 
 
 def interference(params: Params, tracker: RunTracker) -> None:
-    """Compare each pair of the tasks' adapters, and of the LoRI-D adapters of their masks."""
+    """Compare each pair of the tasks' low-rank adapters, and of those their masks came from."""
     from lori_core import adapter_file
     from lori_core import interference as measures
-    from lori_core.methods import METHODS
+    from lori_core.adapter import Adapter
+    from lori_core.tuned import open_model
 
-    low_rank = [t for t, s in params.tasks.items() if METHODS[s.method_name].result == "low-rank"]
-    sparse = {task: adapter_file.load(adapter_path(task)) for task in low_rank}
-    masked = [task for task in low_rank if uses_masks(params, task)]
+    trained = {task: open_model(adapter_path(task)) for task in params.tasks}
+    sparse = {task: model for task, model in trained.items() if isinstance(model, Adapter)}
+    masked = [task for task in sparse if is_calibrated(task)]
     dense = {task: adapter_file.load(calibrated_path(task)) for task in masked}
     sides = {ADAPTER: sparse, CALIBRATED: dense}
     facts = {n: measures.compare(side) if len(side) > 1 else {} for n, side in sides.items()}

@@ -9,14 +9,8 @@ from lori_core.config import Params
 from lori_core.files import digest
 from lori_core.stage_dependencies import MASKING
 from lori_core.stages.base import open_base
-from lori_core.stages.results import (
-    METRICS,
-    calibrated_path,
-    mask_path,
-    uses_masks,
-    write_metrics,
-    write_unused,
-)
+from lori_core.stages.masks import calibrated_by, write_unused
+from lori_core.stages.results import METRICS, calibrated_path, mask_path, write_metrics
 from lori_core.tracking import RunTracker
 
 #: What decides a mask, besides the code.
@@ -28,7 +22,7 @@ def mask(params: Params, task: str, tracker: RunTracker) -> None:
     from lori_core import adapter_file, mask_file
     from lori_core.calibration import take_mask
 
-    if not uses_masks(params, task):
+    if calibrated_by(params, task) is None:
         write_unused(params, task, mask_path(task), METRICS / "mask", tracker)
         return
     calibrated = adapter_file.load(calibrated_path(task))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lori_core.config import Params
-from lori_core.files import replaced_folder, write_json
+from lori_core.files import write_json
 from lori_core.tracking import RunTracker
 
 ARTIFACTS = Path("artifacts")
@@ -18,7 +17,7 @@ UNUSED = "unused.json"
 
 
 def calibrated_path(task: str) -> Path:
-    """Where a task's LoRI-D adapter is kept."""
+    """Where the adapter is kept that a task's mask is taken from."""
     return ARTIFACTS / task / "calibrated"
 
 
@@ -28,7 +27,7 @@ def mask_path(task: str) -> Path:
 
 
 def adapter_path(task: str) -> Path:
-    """Where a task's LoRI-S adapter is kept."""
+    """Where a task's adapter is kept."""
     return ARTIFACTS / task / "adapter"
 
 
@@ -42,20 +41,9 @@ def merged_path(name: str) -> Path:
     return ARTIFACTS / "merged" / name
 
 
-def uses_masks(params: Params, task: str) -> bool:
-    """Say whether a task's method calibrates a mask and trains inside it."""
-    return params.tasks[task].method_name == "lori-s"
-
-
-def write_unused(params: Params, task: str, path: Path, metrics: Path, tracker: RunTracker) -> None:
-    """Write a note in the place of an output that the task's method has no use for."""
-    said = {"method": params.tasks[task].method_name}
-    if path.suffix:
-        write_json(path, said)
-    else:
-        with replaced_folder(path) as work:
-            write_json(work / UNUSED, said)
-    write_metrics(metrics, task, said | {"unused": True}, tracker)
+def is_calibrated(task: str) -> bool:
+    """Say whether a task's mask was taken from an adapter, and no note stands in its place."""
+    return not (calibrated_path(task) / UNUSED).is_file()
 
 
 def write_metrics(folder: Path, item: str, facts: dict[str, Any], tracker: RunTracker) -> None:

@@ -9,6 +9,7 @@ from lori_core import stage_dependencies
 from lori_core.config import Params
 from lori_core.errors import InputError, unknown
 from lori_core.files import sha256_file
+from lori_core.methods import METHODS
 from lori_core.phases import PHASES
 from lori_core.stages.calibrate import calibrate
 from lori_core.stages.continual import continual
@@ -76,7 +77,8 @@ def _stage_params(params: Params, name: str, item: str | None) -> dict[str, Any]
     if name in PHASES and item:
         values["training"] = params.phase(item, PHASES[name]).model_dump()
         method = params.tasks[item].method_name
-        values["method"] = {"calibrate": "lori-d", "train": method}.get(name, f"{method}-continual")
+        by_stage = {"calibrate": METHODS[method].calibrated_by or method, "train": method}
+        values["method"] = by_stage.get(name, f"{method}-continual")
     if name == "merge" and item:
         values["merge"] = params.merge[item].model_dump()
     return values

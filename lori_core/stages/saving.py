@@ -11,15 +11,14 @@ from lori_core.stages.results import write_metrics
 from lori_core.tracking import RunTracker
 
 if TYPE_CHECKING:
-    from lori_core.adapter import Adapter
     from lori_core.session import Session
     from lori_core.training import TrainingResult
-    from lori_core.tuned import Tuned
+    from lori_core.tuned import Trained
 
 
 def keep(
     session: Session,
-    adapter: Adapter | Tuned,
+    adapter: Trained,
     result: TrainingResult,
     path: Path,
     metrics: Path,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +12,7 @@ from flows.lineage import why
 from flows.lineage.verification import verify
 from flows.serving import gate
 from flows.tracking.registry import CHAMPION
-from lori_core import methods, params_file, source_code, tuned, tuning
+from lori_core import methods, params_file, source_code, training_method, tuned
 from lori_core.cli import main
 from lori_core.config import LoriSection
 from lori_core.files import digest, write_json, write_jsonl
@@ -32,15 +30,20 @@ def trained(method: str) -> Tuned:
     section = LoriSection(rank=4, lora_alpha=8, target_modules=TARGETS["llama"])
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        built = methods.build(method, model, section, methods.options(method, {}, "method"))
+        run = methods.METHODS[method](
+            training_method.Job(section, methods.options(method, {}, "method"))
+        )
+        built = run.attach(model)
         for parameter in built.parameters():
             if parameter.requires_grad:
                 parameter.data += 0.1 * torch.randn_like(parameter)
     depends = {"section": TRAINING, "code": source_code.digests(["training.py"])}
     info = {"task": "math", "stage": "train@math", "method": method, "parents": []}
     info |= {"content_key": digest(depends), "depends": depends}
-    session: Any = SimpleNamespace(base=base)
-    return tuning._tuned(session, built, method, torch.float32, info)
+    made = training_method.Made(base, torch.float32, fan_in_fan_out=False, matched_by=(), info=info)
+    result = run.collect(built, made)
+    assert isinstance(result, Tuned)
+    return result
 
 
 class MadeByMethod(Made):

@@ -6,25 +6,27 @@ them against what stands here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-METHODS = {
-    "base": "Base",
-    "full": "FFT",
-    "lora": "LoRA",
-    "dora": "DoRA",
-    "vera": "VeRA",
-    "ia3": "IA3",
-    "lora-fa": "LoRA-FA",
-    "adalora": "AdaLoRA",
-    "rslora": "rsLoRA",
-    "pissa": "PiSSA",
-    "lora-plus": "LoRA+",
-    "lori-d": "LoRI-D",
-    "lori-s": "LoRI-S",
-}
+from lori_core import methods
+
+
+class _Methods(Mapping[str, str]):
+    """The training methods' labels by name, extensions' too; the base without one comes first."""
+
+    def __getitem__(self, name: str) -> str:
+        return "Base" if name == "base" else methods.METHODS[name].label
+
+    def __iter__(self) -> Iterator[str]:
+        yield from ("base", *methods.METHODS)
+
+    def __len__(self) -> int:
+        return 1 + len(methods.METHODS)
+
+
+METHODS = _Methods()
 MERGES = {
     "single-task": "Single-Task",
     "concat": "Concat",
@@ -158,7 +160,7 @@ SPECS: dict[str, Spec] = {
     "single-task": Spec(
         "Single task",
         "Each method trains one adapter for each task; each is scored on its own task's test set.",
-        {"method": Factor("method", METHODS, expected=tuple(METHODS))},
+        {"method": Factor("method", METHODS, expected=("base", *methods.BUILT_IN))},
         ("method",),
         ("1", "2", "11", "12", "13", "14"),
         reading=_DOTS,

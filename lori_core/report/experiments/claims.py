@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lori_core.methods import BUILT_IN
 from lori_core.report.experiments.catalogue import MERGES, METHODS
 from lori_core.report.experiments.differences import Cell, Difference, contrast
 from lori_core.report.experiments.mask_claims import MASK_CLAIMS
@@ -29,7 +30,7 @@ from lori_core.report.experiments.verdicts import (
 #: Mean fall from single task to concatenated LoRI-D in the paper's Table 3, over its four tasks.
 PAPERS_FALL = 5.1
 PRUNING = ("magnitude_prune", "ties", "dare_linear")
-OTHERS = tuple(method for method in METHODS if method not in ("base", "lori-d", "lori-s"))
+OTHERS = tuple(name for name in BUILT_IN if name not in ("lori-d", "lori-s"))
 
 
 def judged(experiments: Mapping[str, Experiment]) -> list[dict[str, Any]]:

@@ -1,0 +1,26 @@
+"""A training method of one's own: LoRA whose A begins at half of what PEFT draws.
+
+Once this file is imported, `tasks.<task>.method: lora-half` trains by it.
+"""
+
+from typing import Any
+
+from lori_core import peft_names
+from lori_core.peft_methods import Lora
+from lori_core.training_method import training_method
+
+
+@training_method
+class LoraHalf(Lora):
+    """LoRA with a smaller A at the start."""
+
+    name = "lora-half"
+    label = "LoRA, half A"
+    about = "A and B; A begins at half"
+
+    def attach(self, model: Any) -> Any:
+        """Put LoRA on the base, and halve each A."""
+        wrapped = super().attach(model)
+        for layer in peft_names.lora_layers(wrapped).values():
+            layer.lora_A[peft_names.ADAPTER].weight.data.mul_(0.5)
+        return wrapped
