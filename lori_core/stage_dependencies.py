@@ -32,6 +32,7 @@ NEUTRAL = (
     "process.py",
     "progress.py",
     "redaction.py",
+    "registries/__init__.py",
     "report/__init__.py",
     "report/experiments/__init__.py",
     "source_code.py",
@@ -54,6 +55,8 @@ CONFIG = (
     "files.py",
     "json_input.py",
     "phases.py",
+    "registries",
+    "registry.py",
     "validation.py",
 )
 #: The modules of a base model that are adapted, and their names.
@@ -74,8 +77,11 @@ ADAPTERS = (
     "files.py",
     "json_input.py",
     "mask.py",
+    "mask_choices.py",
     "mask_codec.py",
     "projection.py",
+    "registries/mask.py",
+    "registry.py",
     "tensor_file.py",
 )
 #: A loaded base model with an adapter on it, trained on tokens.
@@ -95,6 +101,7 @@ SESSION = (
     "fused.py",
     "loss.py",
     "mask.py",
+    "mask_choices.py",
     "memory.py",
     "models.py",
     "packed.py",
@@ -132,7 +139,7 @@ TUNING = (
     "tuning.py",
 )
 #: Calibration, and what is taken from it.
-CALIBRATION = (*SESSION, "calibration.py", "structure.py")
+CALIBRATION = (*SESSION, "calibration.py", "importance.py", "structure.py")
 MASKING = (*CALIBRATION, *ADAPTERS, "mask_file.py")
 MERGING = (
     "adapter.py",
@@ -141,9 +148,13 @@ MERGING = (
     "files.py",
     "json_input.py",
     "mask.py",
+    "mask_choices.py",
     "merge_methods.py",
     "merging.py",
     "projection.py",
+    "registries/mask.py",
+    "registries/merge_method.py",
+    "registry.py",
     "tensor_file.py",
 )
 SCORING = (
@@ -320,6 +331,9 @@ STAGES: dict[str, Stage] = {
             "data/answers.py",
             "data/example.py",
             "evaluation",
+            "importance.py",
+            "mask_choices.py",
+            "merge_methods.py",
             "report",
             "stages/report.py",
             "stages/results.py",

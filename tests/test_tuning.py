@@ -212,7 +212,7 @@ def test_nothing_goes_on_from_an_adapter_of_another_base(workspace: Params) -> N
     with pytest.raises(AdapterError, match=rf"{name} is missing in the safety adapter"):
         continue_training(session, fewer, "math", None, "continual@math", NullTracker())
     with pytest.raises(AdapterError, match="math: the calibrated adapter: made for the base"):
-        calibration.gradient_importance("fisher", other, session, "math")
+        calibration.gradients("mean_square", other, session, "math")
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "lori-d"])

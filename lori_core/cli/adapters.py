@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lori_core.cli import given
 from lori_core.errors import InputError, shown
+from lori_core.registries.merge_method import MERGE_METHODS
 
 if TYPE_CHECKING:
     from lori_core.adapter import Adapter
@@ -83,25 +84,36 @@ def _add_merge(commands: Any) -> None:
     )
     merge.add_argument("adapters", nargs="+", type=given.path, metavar="ADAPTER")
     merge.add_argument("-o", "--out", type=given.path, required=True, help="the folder to write")
-    merge.add_argument("--method", default="concat", help="concat (the default), linear, svd, …")
+    merge.add_argument(
+        "--method", default="concat", help=f"{', '.join(MERGE_METHODS)} (default: concat)"
+    )
     merge.add_argument(
         "--weights", default="1", help="one for all, or one each, as in 0.4,0.4,-0.2 (default: 1)"
     )
     merge.add_argument(
-        "--density", type=given.share, help="the share of entries that pruning keeps"
+        "--density", type=given.share, help=f"the share of entries to keep, for {_using('density')}"
     )
     merge.add_argument(
-        "--rank", type=given.whole(1, 2**16), help="svd methods: the rank of the result"
+        "--rank", type=given.whole(1, 2**16), help=f"the rank of the result, for {_using('rank')}"
     )
     merge.add_argument(
-        "--majority-sign", default="total", help="ties methods: total (the default) or frequency"
+        "--majority-sign",
+        default="total",
+        help=f"total (the default) or frequency, for {_using('majority_sign')}",
     )
     merge.add_argument(
-        "--seed", type=given.whole(0, 2**32 - 1), default=0, help="dare methods: what is dropped"
+        "--seed",
+        type=given.whole(0, 2**32 - 1),
+        default=0,
+        help=f"what is dropped, for {_using('seed')}",
     )
     add_base(merge)
     add_force(merge)
     merge.set_defaults(function=_merge)
+
+
+def _using(option: str) -> str:
+    return ", ".join(name for name, method in MERGE_METHODS.items() if option in method.uses)
 
 
 def add_base(parser: Any) -> None:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from lori_core.config.operations import Bound
-from lori_core.config.tasks import MergeSection
 from lori_core.errors import unknown
 
 if TYPE_CHECKING:
     from lori_core.config.params import Params
 
-#: The merge methods there are.
-MERGE_METHODS: tuple[str, ...] = get_args(MergeSection.model_fields["method"].annotation)
 _TASKS_OF_EXPERIMENTS = ("tasks", "compared_tasks", "ablation_tasks", "three", "scored")
 
 
 def check(params: Params) -> None:
-    """Refuse names of tasks, merges, rules and methods of merging that do not exist.
+    """Refuse names of tasks, merges and rules that do not exist.
 
     Raises:
         ValueError: with one line that begins with the key.
@@ -30,7 +27,6 @@ def check(params: Params) -> None:
     for field in _TASKS_OF_EXPERIMENTS:
         names = getattr(params.experiments, field) or ()
         check_tasks(params, f"experiments.{field}", names)
-    _check_merge_methods(params)
     _check_gate(params)
 
 
@@ -53,14 +49,6 @@ def _check_safety_task(params: Params) -> None:
         raise ValueError("continual.safety_task: needed when continual.tasks is not empty")
     if safety in params.continual.tasks:
         raise ValueError(f"continual.tasks: {safety!r} is the safety task itself")
-
-
-def _check_merge_methods(params: Params) -> None:
-    for field in ("merges", "densities"):
-        for name in getattr(params.experiments, field):
-            if name not in MERGE_METHODS:
-                where = f"experiments.{field}"
-                raise ValueError(f"{where}: {unknown('merge method', name, MERGE_METHODS)}")
 
 
 def _check_gate(params: Params) -> None:

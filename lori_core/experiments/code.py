@@ -52,7 +52,13 @@ POINTS: dict[str, tuple[str, ...]] = {
         "data/example.py",
         "evaluation",
         "files.py",
+        "importance.py",
         "json_input.py",
+        "mask_choices.py",
+        "merge_methods.py",
+        "registries/mask.py",
+        "registries/merge_method.py",
+        "registry.py",
         "report",
     ),
 }

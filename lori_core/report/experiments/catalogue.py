@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lori_core import importance, mask_choices, merge_methods
+
 METHODS = {
     "base": "Base",
     "full": "FFT",
@@ -25,34 +27,11 @@ METHODS = {
     "lori-d": "LoRI-D",
     "lori-s": "LoRI-S",
 }
-MERGES = {
-    "single-task": "Single-Task",
-    "concat": "Concat",
-    "linear": "Linear",
-    "magnitude_prune": "Magnitude",
-    "ties": "TIES",
-    "dare_linear": "DARE",
-    "dare_ties": "DARE-TIES",
-    "svd": "SVD",
-    "magnitude_prune_svd": "Magnitude, SVD",
-    "ties_svd": "TIES, SVD",
-    "dare_linear_svd": "DARE, SVD",
-    "dare_ties_svd": "DARE-TIES, SVD",
-}
-SCOPES = {
-    "model": "model",
-    "module": "module",
-    "projection": "projection",
-    "layer": "layer",
-    "matrix": "matrix",
-}
-IMPORTANCES = {
-    "magnitude": "magnitude",
-    "fisher": "Fisher",
-    "snip": "SNIP",
-    "random": "random",
-}
-STRUCTURES = {"none": "unstructured", "row": "rows", "block": "blocks", "group": "groups"}
+#: What is not merged comes first.
+MERGES = merge_methods.METHODS.labels({"single-task": "Single-Task"})
+SCOPES = mask_choices.SCOPES.labels()
+IMPORTANCES = importance.KINDS.labels()
+STRUCTURES = mask_choices.KINDS.labels()
 SOURCES = {"drawn": "drawn", "trained": "trained"}
 TASKS = ("nlu", "math", "code", "safety")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
