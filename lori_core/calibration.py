@@ -15,7 +15,7 @@ from lori_core.config import LoriSection, TrainingSection
 from lori_core.data.batching import collate
 from lori_core.data.prompts import Encoded
 from lori_core.errors import InputError
-from lori_core.importance import KINDS, Calibrated
+from lori_core.importances import KINDS, Calibrated
 from lori_core.loss import sequence_loss
 from lori_core.mask import Mask, Shapes
 from lori_core.progress import bar

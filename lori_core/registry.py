@@ -21,6 +21,10 @@ from lori_core.errors import unknown
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
+class TakenError(ValueError):
+    """A name is registered already."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """The extension file that an entry was registered by.
@@ -78,7 +82,8 @@ class Registry(Mapping[str, E]):
         """Register an entry.
 
         Raises:
-            ValueError: its name is taken, or is none; or its label or description is missing.
+            TakenError: its name is taken.
+            ValueError: its name is none, or its label or description is missing.
         """
         origin = _RUNNING.get()
         if origin is not None:
@@ -96,7 +101,7 @@ class Registry(Mapping[str, E]):
         there = self._entries.get(entry.name)
         if there is not None and self._holds(there, origin):
             by = f"by {there.origin.path}" if there.origin else "by LoRI itself"
-            raise ValueError(
+            raise TakenError(
                 f"the {self.kind} {entry.name!r} is registered already, {by}; choose another name"
             )
         self._entries[entry.name] = entry
@@ -105,6 +110,10 @@ class Registry(Mapping[str, E]):
         """Say whether an entry keeps its name: it is ours, or of a file that is in use, too."""
         seen = _SEEN.get()
         return entry.origin in (None, newer) or seen is None or entry.origin in seen
+
+    def holds(self, entry: Named) -> bool:
+        """Say whether an entry is still the one of its name."""
+        return self._entries.get(entry.name) is entry
 
     def of(self, origin: Origin) -> list[E]:
         """Return the entries that an extension file registered."""

@@ -22,6 +22,7 @@ NEUTRAL = (
     "data/chat_limits.py",
     "data/limits.py",
     "errors.py",
+    "extensions.py",
     "evaluation/__init__.py",
     "experiments/__init__.py",
     "faults.py",
@@ -139,7 +140,7 @@ TUNING = (
     "tuning.py",
 )
 #: Calibration, and what is taken from it.
-CALIBRATION = (*SESSION, "calibration.py", "importance.py", "structure.py")
+CALIBRATION = (*SESSION, "calibration.py", "importances.py", "structure.py")
 MASKING = (*CALIBRATION, *ADAPTERS, "mask_file.py")
 MERGING = (
     "adapter.py",
@@ -193,6 +194,8 @@ class Stage:
         items: what there is one of the stage for; `{item}` stands for it below.
         code: files and folders of this package.
         params: keys of `params.yaml`; a section's key stands for all of it.
+        extensions: the kinds of registries of which an extension file may decide the result; the
+            stage depends on each file of `extensions` that registers one of them.
         inputs: paths in the workspace. A stage that reads several adapters depends on the folder of
             the small metric files that hold each adapter's SHA-256.
     """
@@ -201,6 +204,7 @@ class Stage:
     code: tuple[str, ...]
     params: tuple[str, ...]
     inputs: tuple[str, ...]
+    extensions: tuple[str, ...] = ()
 
 
 STAGES: dict[str, Stage] = {
@@ -227,6 +231,7 @@ STAGES: dict[str, Stage] = {
             "training",
         ),
         (BASE_FILE, "artifacts/{item}/calibrated", "data/{item}/train.jsonl"),
+        ("importance",),
     ),
     "train": Stage(
         "task",
@@ -268,6 +273,7 @@ STAGES: dict[str, Stage] = {
         ),
         ("merge.{item}",),
         (TASKS_FILE, "metrics/train"),
+        ("merge method",),
     ),
     "interference": Stage(
         "none",
@@ -289,6 +295,7 @@ STAGES: dict[str, Stage] = {
         (*SCORING, "stages/base.py", "stages/evaluate.py", "stages/results.py"),
         SCORING_PARAMS,
         ("data",),
+        ("scorer",),
     ),
     "evaluate_adapters": Stage(
         "task",
@@ -300,12 +307,14 @@ STAGES: dict[str, Stage] = {
             "artifacts/{item}/calibrated",
             "data/{item}/test.jsonl",
         ),
+        ("scorer",),
     ),
     "evaluate_merged": Stage(
         "merge",
         (*SCORING, "stages/base.py", "stages/evaluate.py", "stages/results.py"),
         SCORING_PARAMS,
         ("artifacts/merged/{item}", "data"),
+        ("scorer",),
     ),
     "evaluate_continual": Stage(
         "continual task",
@@ -317,12 +326,14 @@ STAGES: dict[str, Stage] = {
             "data/{item}/test.jsonl",
             "data/{safety_task}/test.jsonl",
         ),
+        ("scorer",),
     ),
     "excess": Stage(
         "merge",
         (*SCORING, *MERGING, "stages/base.py", "stages/excess.py", "stages/results.py"),
         (*SCORING_PARAMS, "merge.{item}", "training"),
         ("artifacts/merged/{item}", "data"),
+        ("merge method", "scorer"),
     ),
     "report": Stage(
         "none",
@@ -331,7 +342,7 @@ STAGES: dict[str, Stage] = {
             "data/answers.py",
             "data/example.py",
             "evaluation",
-            "importance.py",
+            "importances.py",
             "mask_choices.py",
             "merge_methods.py",
             "report",
@@ -340,6 +351,7 @@ STAGES: dict[str, Stage] = {
         ),
         ("continual", "lori", "merge", "model", "training"),
         ("artifacts/evaluations", "data/manifest.json", TASKS_FILE, "metrics"),
+        ("merge method", "importance", "scorer"),
     ),
 }
 

@@ -107,9 +107,22 @@ def _add_merge(commands: Any) -> None:
         default=0,
         help=f"what is dropped, for {_using('seed')}",
     )
+    add_extension(merge)
     add_base(merge)
     add_force(merge)
     merge.set_defaults(function=_merge)
+
+
+def add_extension(parser: Any) -> None:
+    """Add the option that names Python files which add what can be chosen by name."""
+    parser.add_argument(
+        "--extension",
+        type=given.word,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file that adds names, as `extensions` in params.yaml does; may be repeated",
+    )
 
 
 def _using(option: str) -> str:
@@ -185,14 +198,22 @@ def _bake(adapter: Adapter, args: argparse.Namespace) -> int:
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from lori_core import adapter_file, output_folder, peft_file
-    from lori_core.merge_methods import Options
+    from lori_core import adapter_file, extensions, output_folder, peft_file
+    from lori_core.merge_methods import Options, check_options
     from lori_core.merging import merge
 
+    extensions.load(args.extension, "--extension")
     weights = _weights(args.weights, len(args.adapters))
     options = Options(
         density=args.density, rank=args.rank, majority_sign=args.majority_sign, seed=args.seed
     )
+    check_options(args.method, options)
+    for option in ("density", "rank"):
+        if getattr(args, option) is not None and option not in MERGE_METHODS[args.method].uses:
+            raise InputError(
+                f"--{option}: the method {args.method} has none; remove it, or take one of "
+                f"{_using(option)}"
+            )
     # Keys are only carried along: whoever draws A from the result verifies them.
     opened = [peft_file.open_adapter(p, verify_projection=False) for p in args.adapters]
     named: dict[str, Adapter] = {}

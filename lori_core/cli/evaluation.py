@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lori_core.cli import given
-from lori_core.cli.adapters import add_base, add_force, names_of
+from lori_core.cli.adapters import add_base, add_extension, add_force, names_of
 from lori_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def add(commands: Any) -> None:
     evaluate.add_argument(
         "-o", "--out", type=given.path, default=Path("evaluation"), help="default: ./evaluation"
     )
+    add_extension(evaluate)
     add_base(evaluate)
     add_force(evaluate)
     evaluate.set_defaults(function=_evaluate)
@@ -82,10 +83,11 @@ def _sources(_: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from lori_core import output_folder, params_file, peft_file
+    from lori_core import extensions, output_folder, params_file, peft_file
     from lori_core.evaluation.comparison import flat
     from lori_core.tracking import NullTracker, stage_tracker
 
+    extensions.load(args.extension, "--extension")
     adapters = {
         name: peft_file.open_adapter(path)
         for name, path in zip(names_of(args.adapters), args.adapters, strict=True)

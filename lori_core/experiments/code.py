@@ -52,7 +52,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         "data/example.py",
         "evaluation",
         "files.py",
-        "importance.py",
+        "importances.py",
         "json_input.py",
         "mask_choices.py",
         "merge_methods.py",

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lori_core import calibration, importance, methods, tuned, tuning
+from lori_core import calibration, importances, methods, tuned, tuning
 from lori_core.adapter import Adapter, ProjectionBlock, uniform
 from lori_core.continual import continue_training
 from lori_core.data.pulled import read_held_out
@@ -117,7 +117,7 @@ def _mask(session: Session, point: Train) -> tuple[Mask | None, tuple[str, ...]]
     if point.mask_of is None:
         modules = uniform(session.modules, point.lori.rank, point.lori.lora_alpha)
         shapes = {name: (m.d_out, m.rank) for name, m in modules.items()}
-        scores = importance.noise(shapes, point.lori.seed, point.task)
+        scores = importances.noise(shapes, point.lori.seed, point.task)
         lori = point.lori
         mask, _ = top_structures(scores, lori.exact_sparsity(), lori.mask_scope, lori.structure)
         return mask, ()

@@ -11,7 +11,7 @@ from lori_core.registry import Named, Registry, running
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lori_core.importance import Calibrated
+    from lori_core.importances import Calibrated
 
 
 Scores = Callable[["Calibrated"], "Mapping[str, Tensor]"]
@@ -34,7 +34,7 @@ class Importance(Named):
     gradient: Gradient | None
 
 
-IMPORTANCES: Registry[Importance] = Registry("importance", "lori_core.importance")
+IMPORTANCES: Registry[Importance] = Registry("importance", "lori_core.importances")
 
 
 def importance(
@@ -42,7 +42,7 @@ def importance(
 ) -> Callable[[Scores], Scores]:
     """Register a function that scores the entries of B of a calibrated adapter.
 
-    Its argument is an `importance.Calibrated`. It returns scores that are not negative, by module,
+    Its argument is an `importances.Calibrated`. It returns scores that are not negative, by module,
     each [d_out, rank]; the largest are kept.
 
     Args:

@@ -77,6 +77,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "storage": (),
     "gate": (),
     "experiments": (),
+    "extensions": (),
 }
 #: The same of one task, `math`: a stage's name without its item where it is that task's.
 OF_A_TASK: dict[str, tuple[str, ...]] = {

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lori_core import importance, mask_choices, merge_methods
+from lori_core import importances, mask_choices, merge_methods
 
 METHODS = {
     "base": "Base",
@@ -30,7 +30,7 @@ METHODS = {
 #: What is not merged comes first.
 MERGES = merge_methods.METHODS.labels({"single-task": "Single-Task"})
 SCOPES = mask_choices.SCOPES.labels()
-IMPORTANCES = importance.KINDS.labels()
+IMPORTANCES = importances.KINDS.labels()
 STRUCTURES = mask_choices.KINDS.labels()
 SOURCES = {"drawn": "drawn", "trained": "trained"}
 TASKS = ("nlu", "math", "code", "safety")
