@@ -59,7 +59,7 @@ def test_phases_layer_a_tasks_changes_over_training() -> None:
         (
             "lori.importance",
             "size",
-            "lori.importance: importance 'size' is unknown (allowed: fisher, magnitude, ",
+            "lori.importance: importance 'size' is unknown; did you mean 'snip'? (allowed: ",
         ),
         ("tasks.math.trainin", {}, "tasks.math.trainin: unknown key; did you mean 'training'?"),
         ("tasks.math.training.lr", 1, "tasks.math.training.key 'lr' is unknown"),

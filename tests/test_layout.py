@@ -44,6 +44,7 @@ ROWS = [
     ["merging", "interference", "inspection", "cost"],
     ["evaluation"],
     ["report"],
+    ["gate_rules"],
     ["gate"],
     ["stages"],
     ["experiments"],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lori_core.config.operations import Bound
 from lori_core.errors import unknown
+from lori_core.registries.gate_rule import GATE_RULES
 
 if TYPE_CHECKING:
     from lori_core.config.params import Params
@@ -57,9 +58,9 @@ def _check_gate(params: Params) -> None:
         check_tasks(params, "gate.margins", [task])
     known = {name for name, *_ in _rules(params)}
     for name in gate.rules:
-        if name == "forgetting" and name not in known:
+        if name not in known and name in GATE_RULES and "before" in GATE_RULES[name].needs:
             raise ValueError(
-                "gate.rules.forgetting: is measured against the safety task's adapter alone; name "
+                f"gate.rules.{name}: is measured against the safety task's adapter alone; name "
                 "that task in continual.safety_task, or remove the rule"
             )
         if name not in known:
@@ -75,14 +76,11 @@ def _check_gate(params: Params) -> None:
 
 def _rules(params: Params) -> Iterator[tuple[str, float, float]]:
     """Yield what rules may be about, with the least and the most that each can be."""
-    yield "refusal", 0.0, 1.0
-    yield "over_refusal", 0.0, 1.0
-    if params.continual.safety_task is not None:
-        yield "forgetting", -1.0, 1.0
-    yield "size_mb", 0.0, 1e6
-    for task in params.tasks:
-        yield f"score.{task}", 0.0, 1.0
-        yield f"excess.{task}", -1e6, 1e6
+    for name, rule in GATE_RULES.items():
+        if "before" in rule.needs and params.continual.safety_task is None:
+            continue
+        for full in (f"{name}.{task}" for task in params.tasks) if rule.per_task else (name,):
+            yield full, rule.least, rule.most
 
 
 def _check_bound(where: str, bound: Bound, least: float, most: float) -> None:

@@ -18,6 +18,7 @@ from lori_core.config.templates import read_template
 from lori_core.config.training import Override
 from lori_core.errors import unknown
 from lori_core.registries.merge_method import MERGE_METHODS
+from lori_core.registries.scorer import UNSCORED, check_scorer
 from lori_core.validation import (
     Count,
     Density,
@@ -69,7 +70,7 @@ class SourceSection(Strict):
     `lori_core.config.templates`)."""
     format: Text = "fields"
     """A named conversion for sets that a mapping cannot express (see `lori_core.data.formats`)."""
-    scorer: Literal["choice", "number", "code", "refusal", "none"] = "none"
+    scorer: Annotated[str, AfterValidator(check_scorer)] = UNSCORED
     subset: str = ""
     """What `kind` the examples get."""
     answer: Text | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lori_core.errors import unknown
 from lori_core.registry import Named, Registry, running
 
 if TYPE_CHECKING:
@@ -83,3 +84,14 @@ def scorer(
 def scorer_names() -> list[str]:
     """Return what the field `scorer` may say."""
     return [*SCORERS, UNSCORED]
+
+
+def check_scorer(name: str) -> str:
+    """Return what the field `scorer` may say.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if name not in scorer_names():
+        raise ValueError(unknown(SCORERS.kind, name, scorer_names()))
+    return name

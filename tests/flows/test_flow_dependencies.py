@@ -232,7 +232,7 @@ ASKED = (
     "training.learning_rate",
     "continual.safety_task",
     "continual.tasks",
-    "evaluation.max_new_tokens.code",
+    "evaluation.max_new_tokens",
     "gate.margin",
     "tasks.math.method",
     "tasks.math.projection_key",

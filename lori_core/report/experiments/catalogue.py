@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lori_core import importances, mask_choices, merge_methods
+from lori_core.evaluation.scorers import SCORERS
 
 METHODS = {
     "base": "Base",
@@ -57,10 +58,7 @@ class Metric:
 
 
 METRICS = {
-    "accuracy": Metric("accuracy", "share", 1),
-    "exact_match": Metric("exact match", "share", 1),
-    "pass_at_1": Metric("pass@1", "share", 1),
-    "refusal_rate": Metric("refusal rate", "share", 1),
+    **{scorer.metric: Metric(scorer.label, "share", 1) for scorer in SCORERS.values()},
     "over_refusal": Metric("over-refusal", "share", -1),
     "pass_at_5": Metric("pass@5", "share", 1),
     "pass_at_10": Metric("pass@10", "share", 1),
@@ -76,7 +74,7 @@ METRICS = {
     "learning_rate": Metric("learning rate", "plain"),
 }
 #: What a task is scored by, best known first; a task has one of them.
-SCORES = ("accuracy", "exact_match", "pass_at_1", "refusal_rate")
+SCORES = tuple(scorer.metric for scorer in SCORERS.values())
 #: What is shown of a task beside its score, in this order.
 MEASURES = (*SCORES, "over_refusal", "loss")
 
