@@ -70,11 +70,13 @@ class Registry(Mapping[str, E]):
         kind: what one entry is called in messages.
         home: the module that registers the project's own entries; it is imported when the registry
             is first read, so that to declare a registry costs nothing.
+        others: a module with the mapping `ENTRIES`, whose names are taken, too.
     """
 
-    def __init__(self, kind: str, home: str) -> None:
+    def __init__(self, kind: str, home: str, others: str = "") -> None:
         self.kind = kind
         self._home = home
+        self._others = others
         self._entries: dict[str, E] = {}
         _ALL.append(self)  # type: ignore[arg-type]  # only read and removed from there
 
@@ -98,7 +100,12 @@ class Registry(Mapping[str, E]):
                 f"{self.kind} {entry.name!r}: label and about are needed, a name for tables and "
                 "one sentence"
             )
+        others = importlib.import_module(self._others).ENTRIES if origin and self._others else ()
         there = self._entries.get(entry.name)
+        if there is None and entry.name in others:
+            raise TakenError(
+                f"{self.kind} {entry.name!r} is one of LoRI itself; choose another name"
+            )
         if there is not None and self._holds(there, origin):
             by = f"by {there.origin.path}" if there.origin else "by LoRI itself"
             raise TakenError(

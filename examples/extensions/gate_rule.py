@@ -15,4 +15,4 @@ def worst(at: Judged):
     from lori_core.gate_rules import rate
 
     rates = [rate(path, "all", at.confidence) for path in at.candidate.files.values()]
-    return min(rates, key=lambda found: found.value)
+    return min(rates, key=lambda found: found.value or 0)

@@ -261,8 +261,9 @@ def _check_followed(params: Params, stage: str) -> None:
         InputError: `dvc.yaml` does not name it.
     """
     from flows.versioning import definition
+    from lori_core.stage_dependencies import STAGES
 
-    if params.extensions and stage in definition.STAGES:
+    if params.extensions and stage in STAGES:
         for path in definition.missing(Path.cwd(), params, stage):
             raise InputError(
                 f"dvc.yaml: stage {stage} does not depend on {path}, so that DVC would not notice "

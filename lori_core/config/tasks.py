@@ -51,9 +51,9 @@ class Sizes(Strict):
 class SourceSection(Strict):
     """Where examples come from, written out. A plain name stands for a ready-made definition."""
 
-    kind: Literal["bundled", "hub", "local"]
+    kind: Literal["bundled", "hub", "local", "extension"]
     name: Text | None = None
-    """bundled: the set's name. hub: the data set's id."""
+    """bundled, extension: the set's name. hub: the data set's id."""
     config: Text | None = None
     """hub: the configuration (subset)."""
     revision: Text | None = None

@@ -38,7 +38,9 @@ class DataSource(Named):
     where: str
 
 
-DATA_SOURCES: Registry[DataSource] = Registry("source", "lori_core.data.made_sets")
+DATA_SOURCES: Registry[DataSource] = Registry(
+    "source", "lori_core.data.made_sets", "lori_core.data.catalogue"
+)
 
 
 def data_source(
