@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,16 +154,25 @@ def _refuse_secrets(values: Mapping[str, Any], where: str) -> None:
         )
 
 
-def parse(values: Any, where: str, workspace: Path = Path()) -> Params:
+def _seen(
+    values: Mapping[str, Any], where: str, workspace: Path | None
+) -> AbstractContextManager[None]:
+    if workspace is None:
+        return nullcontext()
+    return extensions.loaded(values.get("extensions", ()), f"{where}: extensions", workspace)
+
+
+def parse(values: Any, where: str, workspace: Path | None = Path()) -> Params:
     """Validate plain values; any fault is a one-line `ConfigError` that starts with `where`.
 
-    The extensions that they name, files in `workspace`, are run first.
+    The extensions that they name, files in `workspace`, are run first. Without a workspace none is,
+    and whatever is registered is seen: for values that were made from a `params.yaml`.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected a mapping of sections, got {type(values).__name__}")
     _refuse_secrets(values, where)
     try:
-        with extensions.loaded(values.get("extensions", ()), f"{where}: extensions", workspace):
+        with _seen(values, where, workspace):
             return Params.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{where}: {first_error(error, Params)}") from None

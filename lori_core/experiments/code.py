@@ -62,3 +62,9 @@ POINTS: dict[str, tuple[str, ...]] = {
         "report",
     ),
 }
+#: By kind of point, the kinds of what an extension may register that decide its result.
+EXTENSIONS: dict[str, frozenset[str]] = {
+    "train": frozenset({"importance"}),
+    "score": frozenset({"merge method", "scorer"}),
+    "report": frozenset({"importance", "merge method", "scorer"}),
+}
