@@ -58,6 +58,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         "merge_methods.py",
         "registries/mask.py",
         "registries/merge_method.py",
+        "registries/scorer.py",
         "registry.py",
         "report",
     ),

@@ -47,7 +47,7 @@ def write(points: Points, extensions: Mapping[str, Collection[str]] | None = Non
         raise InputError(f"{DVC}: lori experiment did not write it and would replace it: move it")
     points.save()
     stages = {name: _stage(name, point) for name, point in points.by_name.items()}
-    kinds = {name: point.kind for name, point in points.by_name.items()}
+    kinds: dict[str, str] = {name: point.kind for name, point in points.by_name.items()}
     collected = [n for n, p in points.by_name.items() if isinstance(p, Collect)]
     stages[REPORT_STAGE] = {
         "wdir": "..",
