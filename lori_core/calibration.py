@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,15 +14,14 @@ from lori_core.attaching import trained_values
 from lori_core.config import LoriSection
 from lori_core.data.batching import collate
 from lori_core.data.prompts import Encoded
-from lori_core.errors import InputError, unknown
-from lori_core.files import digest
+from lori_core.errors import InputError
+from lori_core.importances import KINDS, Calibrated
 from lori_core.loss import sequence_loss
-from lori_core.mask import Mask, Shapes, magnitude
+from lori_core.mask import Mask, Shapes
 from lori_core.progress import bar
+from lori_core.registries.mask import Gradient
 from lori_core.session import Session, training_rows
 from lori_core.structure import top_structures
-
-IMPORTANCE = ("magnitude", "fisher", "snip", "random")
 
 
 def take_mask(
@@ -40,40 +38,55 @@ def take_mask(
     Returns:
         The mask, and the smallest importance that was kept.
     """
-    if lori.importance == "magnitude":
-        scores = magnitude({name: calibrated.B(name) for name in calibrated.modules})
-    elif lori.importance == "random":
-        scores = random_importance(calibrated.shapes, lori.seed, task)
-    else:
-        scores = gradient_importance(lori.importance, calibrated, session(), task)
+    chosen = KINDS[lori.importance]
+    gradient: Mapping[str, Tensor] = {}
+    if chosen.gradient is not None:
+        gradient = gradients(chosen.gradient, calibrated, session(), task)
+    at = Calibrated(
+        shapes=calibrated.shapes,
+        B=OnDemand(calibrated.modules, calibrated.B),
+        gradient=gradient,
+        seed=lori.seed,
+        task=task,
+    )
+    scores = chosen.score(at)
+    if chosen.origin is not None:
+        _check_scores(scores, calibrated.shapes, f"{chosen.origin.path}: {chosen.name}")
     return top_structures(scores, lori.exact_sparsity(), lori.mask_scope, lori.structure)
 
 
-def random_importance(shapes: Shapes, seed: int, task: str) -> dict[str, Tensor]:
-    """Return uniform noise of each B's shape, drawn from (seed, task): a control."""
-    random = np.random.default_rng(int(digest([seed, task])[:15], 16))
-    return {
-        name: torch.from_numpy(random.random(shape, dtype=np.float32))
-        for name, shape in shapes.items()
-    }
+def _check_scores(scores: Mapping[str, Tensor], shapes: Shapes, what: str) -> None:
+    """Refuse an extension's scores of other modules or sizes; values are checked when ranked.
+
+    Raises:
+        InputError: naming the function and the first module.
+    """
+    found = {name: tuple(matrix.shape) for name, matrix in scores.items()}
+    if list(found.items()) == list(shapes.items()):
+        return
+    for name in [*shapes, *found]:
+        if found.get(name) != shapes.get(name):
+            raise InputError(
+                f"{what}: the scores of {name} are {found.get(name)}, expected {shapes.get(name)}: "
+                "return one for each entry of B, of every module"
+            )
+    raise InputError(f"{what}: the modules stand in another order than in `shapes`")
 
 
-def gradient_importance(
-    kind: str, calibrated: Adapter, session: Session, task: str
+def gradients(
+    kind: Gradient, calibrated: Adapter, session: Session, task: str
 ) -> dict[str, Tensor]:
-    """Return an importance that needs gradients at the calibrated adapter.
+    """Return the mean over a task's training examples of the gradient of an example's loss.
 
-    `fisher` is the mean over training examples of the squared gradient of an example's loss (the
-    diagonal of the empirical Fisher information); `snip` is |B ⊙ mean gradient|.
+    Args:
+        kind: `mean` of the gradients g, or `mean_square` of g².
+        calibrated: the LoRI-D adapter at which they are taken.
+        session: the base.
+        task: whose training examples are read.
 
     Returns:
         [d_out, rank], float32, by module.
-
-    Raises:
-        InputError: for another kind.
     """
-    if kind not in ("fisher", "snip"):
-        raise InputError(unknown("importance", kind, IMPORTANCE))
     check_base(calibrated, session.base, f"{task}: the calibrated adapter")
     section = session.params.phase(task, "calibration")
     rows, _ = training_rows(session, task, section)
@@ -83,25 +96,24 @@ def gradient_importance(
     model.eval()
     sums = _summed(kind, model, rows, session.tokenizer.pad_token_id)
     model.unload()  # the session's base is itself again
-    scores = {name: total / len(rows) for name, total in sums.items()}
-    if kind == "snip":
-        scores = {name: (s * B[name]).abs() for name, s in scores.items()}
-    return scores
+    return {name: total / len(rows) for name, total in sums.items()}
 
 
-def _summed(kind: str, model: Any, rows: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
+def _summed(
+    kind: Gradient, model: Any, rows: Sequence[Encoded], pad_token_id: int
+) -> dict[str, Tensor]:
     """Sum each example's gradient, or its square, over a data set."""
     values = trained_values(model)
     layers = {name: peft_names.lora_layers(model)[name] for name in values}
     sums = {name: torch.zeros_like(v) for name, v in values.items()}
-    with bar(len(rows), kind, "example") as progress:
+    with bar(len(rows), "gradients", "example") as progress:
         for row in rows:
             batch = {k: v.to(model.device) for k, v in collate([row], pad_token_id).items()}
             model.zero_grad()
             sequence_loss(model, batch).backward()
             for name, vector in values.items():
                 if vector.grad is not None:
-                    sums[name] += vector.grad**2 if kind == "fisher" else vector.grad
+                    sums[name] += vector.grad**2 if kind == "mean_square" else vector.grad
             progress.update(1)
     return {
         name: total.cpu().view(layers[name].lora_B[peft_names.ADAPTER].weight.shape)

@@ -15,16 +15,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lori_core import gate_rules
 from lori_core.config import GateSection
 from lori_core.errors import ConfigError, unknown
 from lori_core.evaluation import bounded_mean
+from lori_core.gate_rules import Measured, Scored
 from lori_core.report.comparison import (
     Comparison,
     Rows,
     compare,
-    counts,
     flipped,
-    outcomes,
     read_verdicts,
     spoken,
 )
@@ -33,21 +33,6 @@ from lori_core.report.escaping import cell, plain
 #: Flipped examples a refusal shows.
 EXAMPLES = 5
 TEXT_LENGTH = 300
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A model as the gate sees it.
-
-    Attributes:
-        name: for people.
-        files: the verdicts on each task's test set, JSON lines.
-        facts: numbers that rules may be about, besides what the files give.
-    """
-
-    name: str
-    files: Mapping[str, Path]
-    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,20 +111,10 @@ def judge(
     )
 
 
-def known_rules(candidate: Scored, before: Scored | None) -> set[str]:
-    """Return what rules may be about, for a candidate that was scored on these tasks."""
-    rules = set(candidate.facts) | {f"score.{task}" for task in candidate.files}
-    if _safety(candidate):
-        rules |= {"refusal", "over_refusal"}
-        if before is not None:
-            rules.add("forgetting")
-    return rules
-
-
 def _check(
     candidate: Scored, champion: Scored | None, before: Scored | None, section: GateSection
 ) -> None:
-    known = known_rules(candidate, before)
+    known = gate_rules.known(candidate, before)
     for name in section.rules:
         if name not in known:
             raise ConfigError(f"gate.rules: {unknown('metric', name, known)}")
@@ -147,14 +122,6 @@ def _check(
     for name in section.margins:
         if name not in tasks:
             raise ConfigError(f"gate.margins: {unknown('task', name, tasks)}")
-
-
-def _safety(model: Scored) -> Path | None:
-    """Return the verdicts of the task whose items are to refuse or to answer."""
-    for path in model.files.values():
-        if any(row.get("answer") in ("refuse", "comply") for row in read_verdicts(path)[:50]):
-            return path
-    return None
 
 
 def _not_worse(
@@ -170,7 +137,7 @@ def _not_worse(
             text = f"{task}: the champion was not scored on it, so there is nothing to compare"
             yield Finding(rule, False, None, -margin, text)
             continue
-        rows: Rows = "refuse" if _safety(candidate) == path else "all"
+        rows: Rows = "refuse" if candidate.safety() == path else "all"
         yield _paired(rule, task, path, theirs, rows, margin, section)
 
 
@@ -222,7 +189,8 @@ def _why_not(found: Comparison, margin: float, section: GateSection) -> Iterator
 
 def _bounds(candidate: Scored, before: Scored | None, section: GateSection) -> Iterator[Finding]:
     for name, bound in section.rules.items():
-        value, numbers, source = _measure(name, candidate, before, section.confidence)
+        found = gate_rules.measure(name, candidate, before, section.confidence)
+        value, numbers = found.value, dict(found.numbers)
         for limit, floor in ((bound.at_least, True), (bound.at_most, False)):
             if limit is None:
                 continue
@@ -230,49 +198,22 @@ def _bounds(candidate: Scored, before: Scored | None, section: GateSection) -> I
             unit = "at least" if floor else "at most"
             shown = "not measured" if value is None else f"{value:.4g}{_ends(numbers)}"
             text = f"{name}: {shown}, {unit} {limit:g} is asked for"
-            wrong = [] if passed else _wrong(name, source, before)
+            wrong = [] if passed else _wrong(found)
             yield Finding(name, passed, value, limit, text, numbers, wrong)
 
 
-def _measure(
-    name: str, candidate: Scored, before: Scored | None, confidence: float
-) -> tuple[float | None, dict[str, float], Path | None]:
-    """Return a rule's value, its interval, and the verdicts it was counted from."""
-    safety = _safety(candidate)
-    if name in candidate.facts:
-        return candidate.facts[name], {}, None
-    if name == "forgetting" and before is not None and safety is not None:
-        reference = _safety(before)
-        found = compare(safety, reference or safety, "refuse", confidence, shared=True)
-        ends = {"low": -found.high, "high": -found.low, "n": float(found.n), "p": found.p}
-        return -found.difference, ends, safety
-    if name in ("refusal", "over_refusal"):
-        return (*_rate(safety, "refuse" if name == "refusal" else "comply", confidence), safety)
-    path = candidate.files[name.removeprefix("score.")]
-    return (*_rate(path, "refuse" if path == safety else "all", confidence), path)
-
-
-def _rate(
-    path: Path | None, rows: Rows, confidence: float
-) -> tuple[float | None, dict[str, float]]:
-    """Return the share of the counting items that are right (of those to answer: refused)."""
-    if path is None or not any(counts(row, rows) for row in read_verdicts(path)):
-        return None, {}
-    shares = [float(share) for share in outcomes(path, rows).values()]
-    low, high = bounded_mean.interval(shares, 0, 1, confidence)
-    return math.fsum(shares) / len(shares), {"low": low, "high": high, "n": float(len(shares))}
-
-
-def _wrong(name: str, path: Path | None, before: Scored | None) -> list[dict[str, str]]:
+def _wrong(found: Measured) -> list[dict[str, str]]:
     """Return the examples that a refused rule is about: answered, refused or forgotten wrongly."""
-    if path is None:
+    if found.source is None:
         return []
-    if name == "forgetting" and before is not None:
-        reference = _safety(before) or path
-        pairs = list(flipped(path, reference, "refuse"))[:EXAMPLES]
+    if found.before is not None:
+        pairs = list(flipped(found.source, found.before, "refuse"))[:EXAMPLES]
         return [_example(*pair, other="before") for pair in pairs]
-    answer = {"refusal": "refuse", "over_refusal": "comply"}.get(name)
-    rows = [r for r in read_verdicts(path) if not r["correct"] and answer in (None, r["answer"])]
+    rows = [
+        row
+        for row in read_verdicts(found.source)
+        if not row["correct"] and found.answer in (None, row["answer"])
+    ]
     return [_shown(row) | {"candidate": _cut(row.get("output", ""))} for row in rows[:EXAMPLES]]
 
 

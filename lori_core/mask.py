@@ -7,7 +7,6 @@ held as a whole: modules and chunks of them are looked at in turn.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
@@ -19,30 +18,13 @@ import torch
 from torch import Tensor
 
 from lori_core.errors import AdapterError, InputError, unknown
+from lori_core.mask_choices import SCOPES
 
 #: A module's name -> shape of its B, (d_out, rank), in the model's order.
 Shapes = dict[str, tuple[int, int]]
-SCOPES = ("model", "module", "projection", "layer", "matrix")
 
 #: Values looked at together: few enough to stay in the processor's cache.
 _CHUNK = 1 << 18
-_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
-
-
-def layer_of(module: str) -> str:
-    """Return the layer's number in a module's name, or `-` for a module outside the layers."""
-    numbers: list[str] = re.findall(r"\.(\d+)\.", f".{module}.")
-    return numbers[0] if numbers else "-"
-
-
-def projection_of(module: str) -> str:
-    """Return the projection's own name: the last part (`q_proj`)."""
-    return module.rsplit(".", 1)[-1]
-
-
-def block_of(module: str) -> str:
-    """Return `attention` or `mlp`, after the folder names a module stands in."""
-    return "attention" if _ATTENTION.search(module) else "mlp"
 
 
 def scope_of(scope: str, module: str) -> str:
@@ -53,14 +35,7 @@ def scope_of(scope: str, module: str) -> str:
     """
     if scope not in SCOPES:
         raise InputError(unknown("mask scope", scope, SCOPES))
-    groups = {
-        "model": "model",
-        "module": block_of(module),
-        "projection": projection_of(module),
-        "layer": layer_of(module),
-        "matrix": module,
-    }
-    return groups[scope]
+    return SCOPES[scope].group(module)
 
 
 def kept_count(total: int, sparsity: Decimal) -> int:
@@ -205,7 +180,7 @@ def top(scores: Mapping[str, Tensor], sparsity: Decimal, scope: str) -> tuple[Ma
     Args:
         scores: importance of each entry, [d_out, rank], not negative, by module.
         sparsity: the share to mask out, in [0, 1).
-        scope: one of `SCOPES`.
+        scope: a name of `mask_choices.SCOPES`.
 
     Returns:
         The mask, and the smallest importance that was kept (τ).

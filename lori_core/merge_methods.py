@@ -21,15 +21,16 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import pad
+from typing import TYPE_CHECKING, Any
 
 from lori_core.errors import InputError, unknown
+from lori_core.registries.merge_method import MERGE_METHODS, merge_method
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: What is registered below, for whoever needs it done.
+METHODS = MERGE_METHODS
 MAJORITY_SIGNS = ("total", "frequency")
 
 
@@ -100,49 +101,10 @@ class Options:
         return {name: getattr(self, name) for name in METHODS[method].uses}
 
 
-#: The adapters (at least one), the options, the module's name -> A' [r, d_in], B' [d_out, r].
-Combine = Callable[[Sequence[Factors], Options, str], tuple[Tensor, Tensor]]
-#: The adapters' ranks, (d_in, d_out), the options -> the rank of A' and B'.
-Rank = Callable[[Sequence[int], tuple[int, int], Options], int]
 #: A tensor, the options, the name of its random stream -> the tensor with entries set to zero.
-Sparsify = Callable[[Tensor, Options, str], Tensor]
+Sparsify = Callable[["Tensor", Options, str], "Tensor"]
 #: Tensors of one shape with their factors, the options -> one tensor.
-Join = Callable[[Iterable[tuple[Tensor, float]], Options], Tensor]
-
-
-@dataclass(frozen=True)
-class Method:
-    """A merge method and what is known of its result before it is computed.
-
-    Attributes:
-        summary: one line for people.
-        combine: merges one module; float32 in, float32 out.
-        rank: the rank of its result.
-        uses: the names of the options its result depends on.
-        stacks: A' is the adapters' A stacked in order, unchanged; the A given may then have no
-            columns.
-    """
-
-    summary: str
-    combine: Combine
-    rank: Rank
-    uses: tuple[str, ...] = ()
-    stacks: bool = False
-
-    @property
-    def needs_density(self) -> bool:
-        """Whether `density` has to be given."""
-        return "density" in self.uses
-
-    @property
-    def random(self) -> bool:
-        """Whether the result depends on the seed."""
-        return "seed" in self.uses
-
-    @property
-    def dense(self) -> bool:
-        """Whether B' can be other than zero where every adapter's B is zero."""
-        return "rank" in self.uses
+Join = Callable[[Iterable[tuple["Tensor", float]], Options], "Tensor"]
 
 
 def check_options(method: str, options: Options) -> None:
@@ -174,6 +136,8 @@ def keep_largest(tensor: Tensor, options: Options, stream: str) -> Tensor:
 
     Of equal magnitudes the first, row by row, stay.
     """
+    import torch
+
     magnitudes = tensor.abs().reshape(-1)
     count = int(options.share_kept * magnitudes.numel())
     if count == 0:
@@ -194,6 +158,9 @@ def drop_at_random(tensor: Tensor, options: Options, stream: str) -> Tensor:
     32 bits first; an entry, row by row, stays where its word is below density · 2³². The stream is
     `{index}\\n{side}\\n{module}`: the adapter's place, `A`, `B` or `delta`, the module's name.
     """
+    import numpy as np
+    import torch
+
     density = options.share_kept
     text = f"lori-drop/1\n{options.seed}\n{stream}"
     key = np.frombuffer(hashlib.sha256(text.encode()).digest()[:16], dtype="<u8")
@@ -221,6 +188,8 @@ def majority_mean(terms: Iterable[tuple[Tensor, float]], options: Options) -> Te
     (`frequency`), and + where that is zero; neither sees the weights. Tensors that are zero or of
     the other sign do not count; where none is left the result is zero.
     """
+    import torch
+
     pairs = list(terms)
     balance = torch.zeros_like(pairs[0][0])
     for tensor, _ in pairs:
@@ -232,46 +201,6 @@ def majority_mean(terms: Iterable[tuple[Tensor, float]], options: Options) -> Te
         total.add_(tensor * agrees, alpha=weight)
         count += agrees
     return total / count.clamp_(min=1)
-
-
-def concat(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
-    """Return A' = [A_1; …; A_n], B' = [w_1·s_1·B_1, …]: ΔW = Σ w_t·ΔW_t (paper, eq. 5-6)."""
-    return torch.cat([p.A for p in parents]), torch.cat([p.B * p.factor for p in parents], dim=1)
-
-
-def svd(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
-    """Return the best approximation of Σ w_t·ΔW_t of the rank asked for; exact from Σ r_t on.
-
-    With the stacked factors B @ A of `concat`, B = Q_B·R_B and Aᵀ = Q_A·R_A, the singular value
-    decomposition of B @ A is that of R_B·R_Aᵀ between Q_B and Q_Aᵀ, so ΔW is never formed. A' has
-    orthonormal rows. Computed in float64.
-    """
-    A, B = concat(parents, options, module)
-    q_a, r_a = torch.linalg.qr(A.double().T)
-    q_b, r_b = torch.linalg.qr(B.double())
-    u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
-    rank = _svd_rank([p.rank for p in parents], (A.shape[1], B.shape[0]), options)
-    return (vh[:rank] @ q_a.T).float(), (q_b @ (u[:, :rank] * s[:rank])).float()
-
-
-def _truncated(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return A', B' of a rank whose product is nearest to ΔW [d_out, d_in] (Eckart-Young).
-
-    One of the two holds ΔW's leading singular vectors, the strongest first, the other ΔW projected
-    on them.
-    """
-    from scipy.linalg import eigh
-
-    # The leading eigenvectors of the smaller Gram matrix: a fraction of a whole decomposition's
-    # time, and in float64 closer than that one is in float32.
-    wide = delta.shape[0] < delta.shape[1]
-    tall = (delta.T if wide else delta).double()
-    gram = (tall.T @ tall).numpy()
-    _, vectors = eigh(gram, subset_by_index=(len(gram) - rank, len(gram) - 1), overwrite_a=True)
-    basis = torch.from_numpy(vectors).flip(1)
-    projected = tall @ basis
-    A, B = (projected.T, basis) if wide else (basis.T, projected)
-    return A.float().contiguous(), B.float().contiguous()
 
 
 def _sum_of_ranks(ranks: Sequence[int], size: tuple[int, int], options: Options) -> int:
@@ -286,6 +215,27 @@ def _svd_rank(ranks: Sequence[int], size: tuple[int, int], options: Options) -> 
     return min(_cut_rank(ranks, size, options), sum(ranks))
 
 
+def _truncated(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return A', B' of a rank whose product is nearest to ΔW [d_out, d_in] (Eckart-Young).
+
+    One of the two holds ΔW's leading singular vectors, the strongest first, the other ΔW projected
+    on them.
+    """
+    import torch
+    from scipy.linalg import eigh
+
+    # The leading eigenvectors of the smaller Gram matrix: a fraction of a whole decomposition's
+    # time, and in float64 closer than that one is in float32.
+    wide = delta.shape[0] < delta.shape[1]
+    tall = (delta.T if wide else delta).double()
+    gram = (tall.T @ tall).numpy()
+    _, vectors = eigh(gram, subset_by_index=(len(gram) - rank, len(gram) - 1), overwrite_a=True)
+    basis = torch.from_numpy(vectors).flip(1)
+    projected = tall @ basis
+    A, B = (projected.T, basis) if wide else (basis.T, projected)
+    return A.float().contiguous(), B.float().contiguous()
+
+
 #: The options that each choice reads.
 _USES: dict[Sparsify | Join, tuple[str, ...]] = {
     keep_all: (),
@@ -296,13 +246,16 @@ _USES: dict[Sparsify | Join, tuple[str, ...]] = {
 }
 
 
-def _by_factor(summary: str, sparsify: Sparsify, join: Join) -> Method:
-    """Return the method that treats A and B apart, each times √|w_t·s_t|, A with the sign.
+def _by_factor(name: str, label: str, about: str, sparsify: Sparsify, join: Join) -> None:
+    """Register the method that treats A and B apart, each times √|w_t·s_t|, A with the sign.
 
     ΔW = B' @ A' is then the w_t·ΔW_t and cross terms B_t @ A_u (paper, eq. 8).
     """
 
+    @merge_method(name, label, about, needs=_USES[sparsify] + _USES[join], dense=False)
     def combine(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
+        from torch.nn.functional import pad
+
         rank = max(p.rank for p in parents)
         A, B = [], []
         for p in parents:
@@ -313,15 +266,12 @@ def _by_factor(summary: str, sparsify: Sparsify, join: Join) -> Method:
             B.append((pad(kept_B, (0, missing)), root))
         return join(A, options), join(B, options)
 
-    def rank(ranks: Sequence[int], size: tuple[int, int], options: Options) -> int:
-        return max(ranks)
 
-    return Method(summary, combine, rank, _USES[sparsify] + _USES[join])
+def _by_delta(name: str, label: str, about: str, sparsify: Sparsify, join: Join) -> None:
+    """Register the method that treats each ΔW_t, dense, and cuts the result down to a rank."""
+    needs = (*_USES[sparsify], *_USES[join], "rank")
 
-
-def _by_delta(summary: str, sparsify: Sparsify, join: Join) -> Method:
-    """Return the method that treats each ΔW_t, dense, and cuts the result down to a rank."""
-
+    @merge_method(name, label, about, needs=needs, rank=_cut_rank)
     def combine(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
         # Made one at a time: a sum then holds two dense matrices, not one for each adapter.
         deltas = (
@@ -332,20 +282,57 @@ def _by_delta(summary: str, sparsify: Sparsify, join: Join) -> Method:
         size = (delta.shape[1], delta.shape[0])
         return _truncated(delta, _cut_rank([p.rank for p in parents], size, options))
 
-    return Method(summary, combine, _cut_rank, (*_USES[sparsify], *_USES[join], "rank"))
+
+# The order is that of tables: the factors' methods first, then those that cut to a rank.
+@merge_method(
+    "concat", "Concat", "exact sum of the ΔWs; ranks add up", rank=_sum_of_ranks, stacks=True,
+    dense=False,
+)  # fmt: skip
+def concat(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
+    """Return A' = [A_1; …; A_n], B' = [w_1·s_1·B_1, …]: ΔW = Σ w_t·ΔW_t (paper, eq. 5-6)."""
+    import torch
+
+    return torch.cat([p.A for p in parents]), torch.cat([p.B * p.factor for p in parents], dim=1)
 
 
-#: Every merge method; adding one is a function above and a line here.
-METHODS: dict[str, Method] = {
-    "concat": Method("exact sum of the ΔWs; ranks add up", concat, _sum_of_ranks, stacks=True),
-    "linear": _by_factor("A and B summed apart: cross terms", keep_all, weighted_sum),
-    "magnitude_prune": _by_factor("linear, largest entries only", keep_largest, weighted_sum),
-    "ties": _by_factor("largest entries, mean of the majority", keep_largest, majority_mean),
-    "dare_linear": _by_factor("linear, entries dropped at random", drop_at_random, weighted_sum),
-    "dare_ties": _by_factor("ties, entries dropped at random", drop_at_random, majority_mean),
-    "svd": Method("sum of the ΔWs, cut to a rank", svd, _svd_rank, ("rank",)),
-    "magnitude_prune_svd": _by_delta("largest of ΔW, cut to a rank", keep_largest, weighted_sum),
-    "ties_svd": _by_delta("ties on ΔW, cut to a rank", keep_largest, majority_mean),
-    "dare_linear_svd": _by_delta("dare_linear on ΔW, cut to a rank", drop_at_random, weighted_sum),
-    "dare_ties_svd": _by_delta("dare_ties on ΔW, cut to a rank", drop_at_random, majority_mean),
-}
+_by_factor("linear", "Linear", "A and B summed apart: cross terms", keep_all, weighted_sum)
+_by_factor(
+    "magnitude_prune", "Magnitude", "linear, largest entries only", keep_largest, weighted_sum
+)
+_by_factor("ties", "TIES", "largest entries, mean of the majority", keep_largest, majority_mean)
+_by_factor("dare_linear", "DARE", "linear, entries dropped at random", drop_at_random, weighted_sum)
+_by_factor(
+    "dare_ties", "DARE-TIES", "ties, entries dropped at random", drop_at_random, majority_mean
+)
+
+
+@merge_method("svd", "SVD", "sum of the ΔWs, cut to a rank", needs=("rank",), rank=_svd_rank)
+def svd(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
+    """Return the best approximation of Σ w_t·ΔW_t of the rank asked for; exact from Σ r_t on.
+
+    With the stacked factors B @ A of `concat`, B = Q_B·R_B and Aᵀ = Q_A·R_A, the singular value
+    decomposition of B @ A is that of R_B·R_Aᵀ between Q_B and Q_Aᵀ, so ΔW is never formed. A' has
+    orthonormal rows. Computed in float64.
+    """
+    import torch
+
+    A, B = concat(parents, options, module)
+    q_a, r_a = torch.linalg.qr(A.double().T)
+    q_b, r_b = torch.linalg.qr(B.double())
+    u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
+    rank = _svd_rank([p.rank for p in parents], (A.shape[1], B.shape[0]), options)
+    return (vh[:rank] @ q_a.T).float(), (q_b @ (u[:, :rank] * s[:rank])).float()
+
+
+_by_delta(
+    "magnitude_prune_svd", "Magnitude, SVD", "largest of ΔW, cut to a rank", keep_largest,
+    weighted_sum,
+)  # fmt: skip
+_by_delta("ties_svd", "TIES, SVD", "ties on ΔW, cut to a rank", keep_largest, majority_mean)
+_by_delta(
+    "dare_linear_svd", "DARE, SVD", "dare_linear on ΔW, cut to a rank", drop_at_random, weighted_sum
+)
+_by_delta(
+    "dare_ties_svd", "DARE-TIES, SVD", "dare_ties on ΔW, cut to a rank", drop_at_random,
+    majority_mean,
+)  # fmt: skip

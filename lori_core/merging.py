@@ -17,7 +17,7 @@ from torch import Tensor
 from lori_core import source_code
 from lori_core.adapter import Adapter, Module, OnDemand, check_one_base, packed
 from lori_core.base_identity import VOUCHED, BaseIdentity
-from lori_core.errors import AdapterError, InputError, unknown
+from lori_core.errors import AdapterError, InputError
 from lori_core.files import digest
 from lori_core.mask import Mask
 from lori_core.merge_methods import METHODS, Factors, Options, check_options
@@ -38,7 +38,7 @@ def merge(
     Ranks, scalings and modules may differ; a module that only some adapt is merged from those.
 
     Args:
-        method: a name in `merge_methods.METHODS`.
+        method: a name of `merge_methods.METHODS`.
         adapters: in order.
         weights: one each; may be negative.
         options: density and the like, where the method has them.
@@ -47,8 +47,6 @@ def merge(
         InputError: for an unknown method, or weights or options that do not fit.
         AdapterError: for adapters of different bases, or with modules of different sizes.
     """
-    if method not in METHODS:
-        raise InputError(unknown("merge method", method, METHODS))
     options = options or Options()
     check_options(method, options)
     if len(weights) != len(adapters) or not adapters:
@@ -166,8 +164,37 @@ class _Merge:
                 )
                 for index, a in self._having(module)
             ]
-            self._last = (module, *self.method.combine(parents, self.options, module))
+            self._last = (module, *self._combined(parents, module))
         return self._last[1], self._last[2]
+
+    def _combined(self, parents: Sequence[Factors], module: str) -> tuple[Tensor, Tensor]:
+        """Return A' and B' of a module, of the sizes that were promised.
+
+        Raises:
+            InputError: an extension's method returns something else.
+        """
+        A, B = self.method.combine(parents, self.options, module)
+        if self.method.origin is None:
+            return A, B
+        size, kept = self.modules[module], None if self.mask is None else self.mask.of(module)
+        wanted = {"A": (size.rank, 0 if self.keyed else size.d_in), "B": (size.d_out, size.rank)}
+        for side, matrix in (("A", A), ("B", B)):
+            if tuple(matrix.shape) != wanted[side] or matrix.dtype != torch.float32:
+                raise self._wrong(
+                    f"{side}' of {module} is {list(matrix.shape)}, {matrix.dtype}; expected "
+                    f"{list(wanted[side])}, torch.float32: mend the function, or its `rank`"
+                )
+            if not bool(matrix.isfinite().all()):
+                raise self._wrong(f"{side}' of {module} holds values that are not finite numbers")
+        if kept is not None and bool(B.reshape(-1)[torch.from_numpy(~kept)].any()):
+            raise self._wrong(
+                f"B' of {module} is other than zero where no adapter's B is; take away dense=False"
+            )
+        return A, B
+
+    def _wrong(self, what: str) -> InputError:
+        path = self.method.origin.path if self.method.origin else "merge method"
+        return InputError(f"{path}: {self.name}: {what}")
 
 
 def recipe(
@@ -184,6 +211,9 @@ def recipe(
     ]
     code = source_code.digests(MERGING)
     said = {"method": method, "parents": parents, "code": code, **options.used_by(method)}
+    origin = METHODS[method].origin
+    if origin is not None:
+        said["extension"] = {origin.path: origin.sha256}
     return said | {"content_key": digest(said)}
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lori_core import methods, stage_dependencies, yaml_input
+from lori_core import extensions, methods, stage_dependencies, yaml_input
 from lori_core.config import Params, parse
 from lori_core.data import sources
 from lori_core.errors import ConfigError, shown, unknown
@@ -80,15 +80,17 @@ def read_values(content: bytes, where: str) -> dict[str, Any]:
     return plain
 
 
-def load(path: Path = PARAMS) -> Params:
-    """Read and validate `params.yaml`."""
-    return _checked(_read(path), path)
+def load(path: Path = PARAMS, workspace: Path | None = None) -> Params:
+    """Read and validate `params.yaml`, or a profile of the workspace that is given."""
+    return _checked(_read(path), path, workspace)
 
 
-def _checked(values: Any, path: Path) -> Params:
-    params = parse(_plain(values, f"{path}: "), str(path))
-    methods.check(params)
-    sources.check(params)
+def _checked(values: Any, path: Path, workspace: Path | None = None) -> Params:
+    workspace = path.parent if workspace is None else workspace
+    params = parse(_plain(values, f"{path}: "), str(path), workspace)
+    with extensions.loaded(params.extensions, f"{path}: {extensions.KEY}", workspace):
+        methods.check(params)
+        sources.check(params)
     return params
 
 
@@ -167,7 +169,7 @@ def profile_of(params: Params, folder: Path = PROFILES) -> str | None:
     """Return the profile that says the same as these parameters, if one does."""
     for path in sorted(folder.glob("*.yaml")):
         try:
-            if load(path) == params:
+            if load(path, folder.parent) == params:
                 return path.stem
         except ConfigError:
             continue

@@ -22,6 +22,7 @@ NEUTRAL = (
     "data/chat_limits.py",
     "data/limits.py",
     "errors.py",
+    "extensions.py",
     "evaluation/__init__.py",
     "experiments/__init__.py",
     "faults.py",
@@ -32,6 +33,7 @@ NEUTRAL = (
     "process.py",
     "progress.py",
     "redaction.py",
+    "registries/__init__.py",
     "report/__init__.py",
     "report/experiments/__init__.py",
     "source_code.py",
@@ -54,6 +56,8 @@ CONFIG = (
     "files.py",
     "json_input.py",
     "phases.py",
+    "registries",
+    "registry.py",
     "validation.py",
 )
 #: The modules of a base model that are adapted, and their names.
@@ -74,8 +78,11 @@ ADAPTERS = (
     "files.py",
     "json_input.py",
     "mask.py",
+    "mask_choices.py",
     "mask_codec.py",
     "projection.py",
+    "registries/mask.py",
+    "registry.py",
     "tensor_file.py",
 )
 #: PEFT's adapter folders, read and written.
@@ -104,6 +111,7 @@ SESSION = (
     "data/prompts.py",
     "data/pulled.py",
     "data/tokens.py",
+    "mask_choices.py",
     "models.py",
     "precision.py",
     "session.py",
@@ -136,7 +144,7 @@ SAVING = (
     "stages/saving.py",
 )
 #: What is taken from a calibrated adapter.
-CALIBRATION = (*SESSION, *LOSS, "calibration.py", "structure.py")
+CALIBRATION = (*SESSION, *LOSS, "calibration.py", "importances.py", "structure.py")
 MASKING = (*CALIBRATION, "mask_file.py")
 MERGING = (
     "adapter.py",
@@ -145,9 +153,13 @@ MERGING = (
     "files.py",
     "json_input.py",
     "mask.py",
+    "mask_choices.py",
     "merge_methods.py",
     "merging.py",
     "projection.py",
+    "registries/mask.py",
+    "registries/merge_method.py",
+    "registry.py",
     "tensor_file.py",
 )
 SCORING = (
@@ -181,6 +193,8 @@ class Stage:
         items: what there is one of the stage for; `{item}` stands for it below.
         code: files and folders of this package.
         params: keys of `params.yaml`; a section's key stands for all of it.
+        extensions: the kinds of registries of which an extension file may decide the result; the
+            stage depends on each file of `extensions` that registers one of them.
         inputs: paths in the workspace. A stage that reads several adapters depends on the folder of
             the small metric files that hold each adapter's SHA-256.
     """
@@ -189,6 +203,7 @@ class Stage:
     code: tuple[str, ...]
     params: tuple[str, ...]
     inputs: tuple[str, ...]
+    extensions: tuple[str, ...] = ()
 
 
 STAGES: dict[str, Stage] = {
@@ -215,6 +230,7 @@ STAGES: dict[str, Stage] = {
             "training",
         ),
         (BASE_FILE, "artifacts/{item}/calibrated", "data/{item}/train.jsonl"),
+        ("importance",),
     ),
     "train": Stage(
         "task",
@@ -268,6 +284,7 @@ STAGES: dict[str, Stage] = {
         ),
         ("merge.{item}",),
         (TASKS_FILE, "metrics/train"),
+        ("merge method",),
     ),
     "interference": Stage(
         "none",
@@ -291,6 +308,7 @@ STAGES: dict[str, Stage] = {
         (*SCORING, "stages/base.py", "stages/evaluate.py", "stages/results.py"),
         SCORING_PARAMS,
         ("data",),
+        ("scorer",),
     ),
     "evaluate_adapters": Stage(
         "task",
@@ -302,12 +320,14 @@ STAGES: dict[str, Stage] = {
             "artifacts/{item}/calibrated",
             "data/{item}/test.jsonl",
         ),
+        ("scorer",),
     ),
     "evaluate_merged": Stage(
         "merge",
         (*SCORING, "stages/base.py", "stages/evaluate.py", "stages/results.py"),
         SCORING_PARAMS,
         ("artifacts/merged/{item}", "data"),
+        ("scorer",),
     ),
     "evaluate_continual": Stage(
         "continual task",
@@ -319,12 +339,14 @@ STAGES: dict[str, Stage] = {
             "data/{item}/test.jsonl",
             "data/{safety_task}/test.jsonl",
         ),
+        ("scorer",),
     ),
     "excess": Stage(
         "merge",
         (*SCORING, *LOSS, *MERGING, "stages/base.py", "stages/excess.py", "stages/results.py"),
         (*SCORING_PARAMS, "merge.{item}", "training"),
         ("artifacts/merged/{item}", "data"),
+        ("merge method", "scorer"),
     ),
     "report": Stage(
         "none",
@@ -333,12 +355,16 @@ STAGES: dict[str, Stage] = {
             "data/answers.py",
             "data/example.py",
             "evaluation",
+            "importances.py",
+            "mask_choices.py",
+            "merge_methods.py",
             "report",
             "stages/report.py",
             "stages/results.py",
         ),
         ("continual", "lori", "merge", "model", "training"),
         ("artifacts/evaluations", "data/manifest.json", TASKS_FILE, "metrics"),
+        ("merge method", "importance", "scorer"),
     ),
 }
 

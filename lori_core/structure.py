@@ -16,9 +16,9 @@ from torch import Tensor
 
 from lori_core.errors import InputError, unknown
 from lori_core.mask import Mask, kept_count, shapes_of, top
+from lori_core.mask_choices import KINDS
 
-#: By name, the height and width of a structure in B, [d_out, rank]; None is the whole width.
-STRUCTURES: dict[str, tuple[int, int | None]] = {"row": (1, None), "block": (8, 8), "group": (1, 4)}
+#: Single entries: no structure.
 NONE = "none"
 
 
@@ -31,7 +31,7 @@ def top_structures(
         scores: importance of each entry, [d_out, rank], not negative, by module.
         sparsity: the share to mask out, in [0, 1).
         scope: inside what structures compete.
-        structure: `none` for single entries, or a name of `STRUCTURES`.
+        structure: `none` for single entries, or another name of `mask_choices.KINDS`.
 
     Returns:
         The mask, and the smallest importance of a structure that was kept.
@@ -40,10 +40,10 @@ def top_structures(
         InputError: as `mask.top`; for a structure that does not exist or does not fit into a B, or
             a sparsity that leaves no whole structure.
     """
+    if structure not in KINDS:
+        raise InputError(unknown("structure", structure, KINDS))
     if structure == NONE:
         return top(scores, sparsity, scope)
-    if structure not in STRUCTURES:
-        raise InputError(unknown("structure", structure, [NONE, *STRUCTURES]))
     sizes = {name: _size(name, matrix, structure) for name, matrix in scores.items()}
     pooled = {name: _pooled(matrix, sizes[name]) for name, matrix in scores.items()}
     total = sum(matrix.numel() for matrix in pooled.values())
@@ -65,9 +65,8 @@ def top_structures(
 
 
 def _size(name: str, matrix: Tensor, structure: str) -> tuple[int, int]:
-    height, width = STRUCTURES[structure]
     rows, columns = matrix.shape
-    width = width or columns
+    height, width = KINDS[structure].size(columns)
     if rows % height or columns % width:
         raise InputError(
             f"lori.structure: {structure} is {height} x {width}, B of {name} is {rows} x {columns}"

@@ -39,7 +39,7 @@ def imports(name: str) -> set[str]:
     known = modules("lori_core")
     tree = ast.parse(known[name].read_text(encoding="utf-8"))
     found = set()
-    for dotted in _named(tree.body):
+    for dotted in names_in(tree.body):
         while dotted and dotted not in known:
             dotted = dotted.rpartition(".")[0]
         if dotted:
@@ -47,16 +47,16 @@ def imports(name: str) -> set[str]:
     return found
 
 
-def _named(body: Iterable[ast.AST]) -> Iterator[str]:
+def names_in(body: Iterable[ast.AST]) -> Iterator[str]:
     for node in body:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            yield from _named(node.orelse)
+            yield from names_in(node.orelse)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         else:
-            yield from _named(ast.iter_child_nodes(node))
+            yield from names_in(ast.iter_child_nodes(node))
 
 
 def file_of(name: str) -> str:

@@ -51,8 +51,16 @@ def test_phases_layer_a_tasks_changes_over_training() -> None:
         ("lori.sparsity", 1.0, "lori.sparsity: input should be less than 1, got 1.0"),
         ("lori.sparsity", -0.1, "lori.sparsity: input should be greater than or equal to 0"),
         ("lori.rank", "many", "lori.rank: input should be a valid integer"),
-        ("lori.mask_scope", "layers", "lori.mask_scope: input should be 'model', 'module'"),
-        ("lori.importance", "size", "lori.importance: input should be 'magnitude', 'fisher'"),
+        (
+            "lori.mask_scope",
+            "layers",
+            "lori.mask_scope: mask scope 'layers' is unknown; did you mean 'layer'?",
+        ),
+        (
+            "lori.importance",
+            "size",
+            "lori.importance: importance 'size' is unknown; did you mean 'snip'? (allowed: ",
+        ),
         ("tasks.math.trainin", {}, "tasks.math.trainin: unknown key; did you mean 'training'?"),
         ("tasks.math.training.lr", 1, "tasks.math.training.key 'lr' is unknown"),
         ("tasks.math.training.epochs", 0, "tasks.math.training.epochs: input should be greater"),
@@ -61,7 +69,11 @@ def test_phases_layer_a_tasks_changes_over_training() -> None:
         ("merge.concat.weights", [1.0, float("nan")], "merge.concat.weights: input should be"),
         ("merge.concat.weights", float("inf"), "merge.concat.weights: input should be a finite"),
         ("training.weight_decay", float("inf"), "training.weight_decay: input should be a finite"),
-        ("merge.concat.method", "tie", "merge.concat.method: input should be 'concat', 'linear'"),
+        (
+            "merge.concat.method",
+            "tie",
+            "merge.concat.method: merge method 'tie' is unknown; did",
+        ),
         ("merge.concat.method", "ties", "the method ties needs a density, as in density: 0.7"),
         ("merge.concat.density", 1.5, "merge.concat.density: input should be less than or equal"),
         ("continual.safety_task", "safe", "continual.safety_task: task 'safe' is unknown"),
@@ -121,7 +133,10 @@ def test_a_template_that_cannot_be_filled_is_refused_when_it_is_read(
     ("source", "message"),
     [
         ({"pth": "x"}, "tasks.math.source.pth: unknown key; did you mean 'path'?"),
-        ({"scorer": "chioce"}, "tasks.math.source.scorer: input should be 'choice', 'number'"),
+        (
+            {"scorer": "chioce"},
+            "tasks.math.source.scorer: scorer 'chioce' is unknown; did",
+        ),
         ({"limit": {"train": -1}}, "tasks.math.source.limit.train: input should be greater than"),
         ({"fields": {"prompt": 1}}, "tasks.math.source.fields.prompt: input should be a valid str"),
         ({"fields": {"prmpt": "q"}}, "source.fields: field 'prmpt' is unknown; did you mean 'prom"),
@@ -146,12 +161,8 @@ def test_a_missing_key_is_named() -> None:
 
 
 def test_every_merge_method_can_be_configured() -> None:
-    from typing import get_args
-
     from lori_core.merge_methods import METHODS
 
-    field = config.MergeSection.model_fields["method"]
-    assert set(get_args(field.annotation)) == set(METHODS)
     for name, method in METHODS.items():
         density = {"density": 0.5} if method.needs_density else {}
         config.MergeSection.model_validate({"method": name, **density})

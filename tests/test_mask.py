@@ -8,18 +8,16 @@ from hypothesis import strategies as st
 
 from lori_core.errors import AdapterError, InputError
 from lori_core.mask import (
-    SCOPES,
     Mask,
-    block_of,
     kept_count,
-    layer_of,
     magnitude,
     overlap,
-    projection_of,
     scope_of,
     top,
     union,
 )
+from lori_core.mask_choices import block_of, layer_of, projection_of
+from lori_core.registries.mask import MASK_SCOPES
 
 NAMES = [
     f"model.layers.{layer}.{block}.{name}"
@@ -46,7 +44,7 @@ def test_a_sparsity_outside_its_range_is_refused(sparsity: str) -> None:
         kept_count(10, Decimal(sparsity))
 
 
-@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("scope", MASK_SCOPES)
 def test_each_group_of_a_scope_keeps_its_exact_count_of_the_largest(scope: str) -> None:
     values = scores()
     mask, threshold = top(values, Decimal("0.7"), scope)
@@ -115,7 +113,7 @@ def slow_top(values: dict[str, torch.Tensor], sparsity: Decimal, scope: str) -> 
     return kept
 
 
-@given(st.data(), st.sampled_from(SCOPES), st.decimals(0, "0.999", places=3))
+@given(st.data(), st.sampled_from(list(MASK_SCOPES)), st.decimals(0, "0.999", places=3))
 def test_the_mask_is_that_of_a_sort(data: st.DataObject, scope: str, sparsity: Decimal) -> None:
     # Neighbouring floats, ties, zeros of both signs and the ends of the range.
     near = [1.0, float(np.nextafter(np.float32(1), np.float32(2))), float(np.float32(1 + 2**-7))]
@@ -132,7 +130,7 @@ def test_the_mask_is_that_of_a_sort(data: st.DataObject, scope: str, sparsity: D
     assert threshold == flat[torch.from_numpy(mask.flat)].min()
 
 
-@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("scope", MASK_SCOPES)
 @pytest.mark.parametrize("level", [0.0, 2.5])
 def test_equal_scores_keep_the_first_of_each_group(scope: str, level: float) -> None:
     values = {name: torch.full((5 + i, 3), level) for i, name in enumerate(NAMES)}

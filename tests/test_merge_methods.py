@@ -355,7 +355,8 @@ def test_a_result_depends_on_the_options_it_says(method: str) -> None:
     assert known.needs_density == ("density" in changed)
     assert known.random == ("dare" in method) == ("seed" in changed)
     assert known.dense == method.endswith("svd")
-    assert known.summary
+    assert known.label
+    assert known.about
 
 
 @pytest.mark.parametrize("method", BY_FACTOR)

@@ -214,7 +214,7 @@ def test_nothing_goes_on_from_an_adapter_of_another_base(workspace: Params) -> N
     with pytest.raises(AdapterError, match=r"train@math: dora cannot go on from another adapter"):
         tune(workspace, "dora", start=fewer)
     with pytest.raises(AdapterError, match="math: the calibrated adapter: made for the base"):
-        calibration.gradient_importance("fisher", other, session, "math")
+        calibration.gradients("mean_square", other, session, "math")
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "lori-d"])

@@ -14,7 +14,7 @@ from flows.versioning.objects import files_below, folder_md5, md5_of
 from flows.versioning.snapshot import LOCK, PARAMS
 from lori_core import params_file
 
-#: Where the code lies that stages depend on.
+#: Where the code lies that stages depend on, beside extensions.
 _CODE = "lori_core/"
 #: What DVC leaves out of a folder's hash (`.dvcignore`).
 _LEFT_OUT = "__pycache__"
@@ -52,7 +52,7 @@ def _parameters(node: Node, values: Mapping[str, Any]) -> Iterator[str]:
 
 def _code(node: Node, md5: Any) -> Iterator[str]:
     for path, entry in node.stage.deps.items() if node.stage else ():
-        now = md5(path) if path.startswith(_CODE) else None
+        now = md5(path) if path.startswith(_CODE) or path.endswith(".py") else None
         if now is not None and now != entry.md5:
             yield f"deps: {path} is recorded as {entry.md5}, but is {now} here"
 

@@ -18,19 +18,13 @@ from flows.versioning.snapshot import PARAMS, Snapshot
 from lori_core import params_file
 from lori_core.config import Params, parse
 from lori_core.errors import ConfigError, InputError
+from lori_core.evaluation.scorers import meaning_of
 from lori_core.lori_methods import Lori
 from lori_core.methods import METHODS
 from lori_core.redaction import redact
 from lori_core.report import escaping
 
 PAPER = "LoRI ([arXiv:2504.07448](https://arxiv.org/abs/2504.07448))"
-#: The methods that LoRI is compared with.
-METRICS = {
-    "accuracy": "share answered right",
-    "exact_match": "share with the right final number",
-    "pass_at_1": "share of functions that pass their tests",
-    "refusal_rate": "share of harmful requests refused",
-}
 
 
 def of_word(word: str, workspace: Path, *, people: bool = False) -> str:
@@ -169,7 +163,7 @@ def _scores(node: Node) -> Iterator[str]:
     yield "| task | metric | score, % | 95 % interval | examples |"
     yield "| --- | --- | --- | --- | --- |"
     for task, score in found.items():
-        metric = METRICS.get(score["metric"], escaping.plain(score["metric"]))
+        metric = meaning_of(score["metric"]) or escaping.plain(score["metric"])
         task = escaping.plain(task)
         if score["score"] is None:
             yield f"| {task} | {metric} | - | - | 0 |"

@@ -24,7 +24,7 @@ from flows.versioning.snapshot import LOCK, Snapshot, leaves
 from lori_core.config import Params
 from lori_core.errors import DataError, InputError, LoriError
 from lori_core.evaluation.rows import row_of
-from lori_core.gate import Scored
+from lori_core.gate_rules import Scored
 from lori_core.json_input import loads
 
 #: Sections of `params.yaml` that go with a model to where it is served.

@@ -34,7 +34,7 @@ from lori_core import gate as rules
 from lori_core.config import Params, parse
 from lori_core.errors import InputError
 from lori_core.files import write_json, write_text
-from lori_core.gate import Scored
+from lori_core.gate_rules import Scored
 from lori_core.redaction import redact, redacted
 from lori_core.tracking import where
 

@@ -131,7 +131,7 @@ def _limits(params: Params) -> dict[str, int]:
     """Return what a request to the served model may ask for: no more than was evaluated."""
     evaluation = params.evaluation
     return {
-        "max_new_tokens": max(evaluation.max_new_tokens.model_dump().values()),
+        "max_new_tokens": max(evaluation.new_tokens.values()),
         "max_prompt_length": evaluation.max_prompt_length,
         "max_prompts": evaluation.batch_size,
     }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lori_core.cli import given
 from lori_core.errors import InputError, shown
+from lori_core.registries.merge_method import MERGE_METHODS
 
 if TYPE_CHECKING:
     from lori_core.adapter import Adapter
@@ -83,25 +84,49 @@ def _add_merge(commands: Any) -> None:
     )
     merge.add_argument("adapters", nargs="+", type=given.path, metavar="ADAPTER")
     merge.add_argument("-o", "--out", type=given.path, required=True, help="the folder to write")
-    merge.add_argument("--method", default="concat", help="concat (the default), linear, svd, …")
+    merge.add_argument(
+        "--method", default="concat", help=f"{', '.join(MERGE_METHODS)} (default: concat)"
+    )
     merge.add_argument(
         "--weights", default="1", help="one for all, or one each, as in 0.4,0.4,-0.2 (default: 1)"
     )
     merge.add_argument(
-        "--density", type=given.share, help="the share of entries that pruning keeps"
+        "--density", type=given.share, help=f"the share of entries to keep, for {_using('density')}"
     )
     merge.add_argument(
-        "--rank", type=given.whole(1, 2**16), help="svd methods: the rank of the result"
+        "--rank", type=given.whole(1, 2**16), help=f"the rank of the result, for {_using('rank')}"
     )
     merge.add_argument(
-        "--majority-sign", default="total", help="ties methods: total (the default) or frequency"
+        "--majority-sign",
+        default="total",
+        help=f"total (the default) or frequency, for {_using('majority_sign')}",
     )
     merge.add_argument(
-        "--seed", type=given.whole(0, 2**32 - 1), default=0, help="dare methods: what is dropped"
+        "--seed",
+        type=given.whole(0, 2**32 - 1),
+        default=0,
+        help=f"what is dropped, for {_using('seed')}",
     )
+    add_extension(merge)
     add_base(merge)
     add_force(merge)
     merge.set_defaults(function=_merge)
+
+
+def add_extension(parser: Any) -> None:
+    """Add the option that names Python files which add what can be chosen by name."""
+    parser.add_argument(
+        "--extension",
+        type=given.word,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file that adds names, as `extensions` in params.yaml does; may be repeated",
+    )
+
+
+def _using(option: str) -> str:
+    return ", ".join(name for name, method in MERGE_METHODS.items() if option in method.uses)
 
 
 def add_base(parser: Any) -> None:
@@ -173,14 +198,22 @@ def _bake(adapter: Adapter, args: argparse.Namespace) -> int:
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from lori_core import adapter_file, output_folder, peft_file
-    from lori_core.merge_methods import Options
+    from lori_core import adapter_file, extensions, output_folder, peft_file
+    from lori_core.merge_methods import Options, check_options
     from lori_core.merging import merge
 
+    extensions.load(args.extension, "--extension")
     weights = _weights(args.weights, len(args.adapters))
     options = Options(
         density=args.density, rank=args.rank, majority_sign=args.majority_sign, seed=args.seed
     )
+    check_options(args.method, options)
+    for option in ("density", "rank"):
+        if getattr(args, option) is not None and option not in MERGE_METHODS[args.method].uses:
+            raise InputError(
+                f"--{option}: the method {args.method} has none; remove it, or take one of "
+                f"{_using(option)}"
+            )
     # Keys are only carried along: whoever draws A from the result verifies them.
     opened = [peft_file.open_adapter(p, verify_projection=False) for p in args.adapters]
     named: dict[str, Adapter] = {}

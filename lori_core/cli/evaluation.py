@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lori_core.cli import given
-from lori_core.cli.adapters import add_base, add_force, names_of
+from lori_core.cli.adapters import add_base, add_extension, add_force, names_of
 from lori_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,15 +64,20 @@ def add(commands: Any) -> None:
     evaluate.add_argument(
         "-o", "--out", type=given.path, default=Path("evaluation"), help="default: ./evaluation"
     )
+    add_extension(evaluate)
     add_base(evaluate)
     add_force(evaluate)
     evaluate.set_defaults(function=_evaluate)
     sources = commands.add_parser("sources", help="list the data sets that have a name")
+    add_extension(sources)
     sources.set_defaults(function=_sources)
 
 
-def _sources(_: argparse.Namespace) -> int:
+def _sources(args: argparse.Namespace) -> int:
+    from lori_core import extensions
     from lori_core.data.catalogue import describe
+
+    extensions.load(args.extension, "--extension")
 
     for row in describe():
         terms = row["license"] + (", gated" if row["gated"] else "")
@@ -82,10 +87,11 @@ def _sources(_: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from lori_core import output_folder, params_file, peft_file
+    from lori_core import extensions, output_folder, params_file, peft_file
     from lori_core.evaluation.comparison import flat
     from lori_core.tracking import NullTracker, stage_tracker
 
+    extensions.load(args.extension, "--extension")
     adapters = {
         name: peft_file.open_adapter(path)
         for name, path in zip(names_of(args.adapters), args.adapters, strict=True)
@@ -144,7 +150,7 @@ def _data_read(args: argparse.Namespace) -> list[Path]:
         found += (path for path in Path(args.include_path).rglob("*.yaml") if path.is_file())
     if args.harness:
         return found
-    named = (catalogue.CATALOGUE.get(name) for name in args.tasks.split(","))
+    named = (catalogue.named().get(name) for name in args.tasks.split(","))
     return [*found, *(path for source in named if source for path in ownership.paths_of(source))]
 
 
@@ -222,11 +228,11 @@ def _sets(args: argparse.Namespace, params: Params) -> dict[str, list[Example]]:
     for name in args.tasks.split(","):
         if (pulled.DATA / name / f"{args.split}.jsonl").is_file():
             sets[name] = pulled.read_examples(name, args.split)[: args.limit]
-        elif name in catalogue.CATALOGUE:
+        elif name in catalogue.named():
             sets[name] = sources.read_source(name, args.split, args.limit, params.lori.seed)
         else:
             known = {path.parent.name for path in pulled.DATA.glob(f"*/{args.split}.jsonl")}
-            raise InputError(f"--tasks: {unknown('task', name, known | set(catalogue.CATALOGUE))}")
+            raise InputError(f"--tasks: {unknown('task', name, known | set(catalogue.named()))}")
         if all(example.scorer == "none" for example in sets[name]):
             raise InputError(f"--tasks: {name}: its {args.split} examples have no answer to judge")
     return sets

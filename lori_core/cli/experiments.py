@@ -95,13 +95,14 @@ def _experiment(args: argparse.Namespace) -> int:
 
 
 def _write(args: argparse.Namespace) -> None:
-    from lori_core import params_file
+    from lori_core import extensions, params_file
     from lori_core.experiments import catalogue, stages
 
     for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
         print(line)
-    points = catalogue.build(params_file.load(), args.names)
-    stages.write(points)
+    params = params_file.load()
+    points = catalogue.build(params, args.names)
+    stages.write(points, extensions.deciding(params.extensions, Path()))
     print(f"{stages.DVC}: {stages.describe(points)}")
 
 
@@ -130,7 +131,10 @@ def _point(args: argparse.Namespace) -> int:
 
     machine.check_for_stage(Path.cwd())
     with tracked(args.name) as tracker:
+        from lori_core import params_file
         from lori_core.experiments import stages
 
+        if params_file.PARAMS.is_file():
+            params_file.load()  # runs the extensions that a point may need
         stages.run(args.name, tracker)
     return 0

@@ -179,7 +179,11 @@ def pull(args: argparse.Namespace) -> int:
 
     for line in params_file.apply(params_file.PARAMS, None, []):
         print(line)
+    from flows.versioning import definition
     from flows.versioning.data import pin
+
+    for line in definition.follow(Path.cwd(), params_file.load()):
+        print(line)
 
     _pull_data()
     pin(Path.cwd())
@@ -242,11 +246,29 @@ def _stage(args: argparse.Namespace) -> int:
         from lori_core.stages import running
 
         params = params_file.load()
+        _check_followed(params, args.name)
         models.leave_out_unused(params.model)
         count = phases.processes(params.model_dump(), stage)
         with parallel.processes(count, ["lori_core.cli", *words]):
             running.run(params, args.name, args.item, tracker)
     return 0
+
+
+def _check_followed(params: Params, stage: str) -> None:
+    """Refuse to run a stage by an extension of which DVC would not notice a change.
+
+    Raises:
+        InputError: `dvc.yaml` does not name it.
+    """
+    from flows.versioning import definition
+    from lori_core.stage_dependencies import STAGES
+
+    if params.extensions and stage in STAGES:
+        for path in definition.missing(Path.cwd(), params, stage):
+            raise InputError(
+                f"dvc.yaml: stage {stage} does not depend on {path}, so that DVC would not notice "
+                "a change of it; run lori run, or python -m flows.versioning.definition"
+            )
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 Every key is checked, unknown ones are refused with the nearest right name.
 """
 
-from lori_core.config.evaluation import EvaluationSection, HarnessSection, JudgeSection, NewTokens
+from lori_core.config.evaluation import EvaluationSection, HarnessSection, JudgeSection
 from lori_core.config.experiments import ExperimentsSection
 from lori_core.config.model import LoriSection, ModelSection, PromptSection
 from lori_core.config.operations import (
@@ -38,7 +38,6 @@ __all__ = [
     "MergeSection",
     "MethodSection",
     "ModelSection",
-    "NewTokens",
     "Override",
     "Params",
     "PromptSection",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from lori_core.registries.scorer import SCORERS
 from lori_core.validation import (
     Density,
     Few,
@@ -19,15 +20,6 @@ from lori_core.validation import (
     Text,
     WebAddress,
 )
-
-
-class NewTokens(Strict):
-    """The most tokens to write for an example, by its scorer."""
-
-    choice: Size = 12
-    number: Size = 256
-    code: Size = 512
-    refusal: Size = 64
 
 
 class HarnessSection(Strict):
@@ -73,8 +65,16 @@ class EvaluationSection(Strict):
     and the base is neither quantised nor float32."""
 
     batch_size: Size = 32
-    max_new_tokens: NewTokens = NewTokens()
+    max_new_tokens: dict[Annotated[str, AfterValidator(SCORERS.check)], Size] = Field(
+        default_factory=dict
+    )
+    """The most tokens to write for an example, by its scorer; others have the scorer's own."""
     max_prompt_length: Size = 512
     """Longer prompts lose their beginning, and are counted."""
     unsafe_code: Flag = False
     """Run generated code even where it cannot be isolated."""
+
+    @property
+    def new_tokens(self) -> dict[str, int]:
+        """The most tokens to write for an example, by its scorer, for each there is."""
+        return {n: self.max_new_tokens.get(n, s.max_new_tokens) for n, s in SCORERS.items()}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lori_core.errors import unknown
+from lori_core.registries.mask import IMPORTANCES, MASK_SCOPES, STRUCTURES
+from lori_core.registries.merge_method import MERGE_METHODS
 from lori_core.validation import (
     Count,
     Density,
@@ -22,13 +24,14 @@ from lori_core.validation import (
     Text,
 )
 
-Scope = Literal["model", "module", "projection", "layer", "matrix"]
 #: The experiments there are, in the order of their page.
 EXPERIMENTS = (
     "single-task", "merge-four", "merge-three", "continual", "calibration-steps", "sparsity-map",
     "granularity", "merge-weights", "sparsity-by-learning-rate", "property-1",
     "merge-weight-pareto", "importance", "structured",
 )  # fmt: skip
+
+_Merge = Annotated[str, AfterValidator(MERGE_METHODS.check)]
 #: In `learning_rates`, for the methods that are not named.
 DEFAULT = "default"
 
@@ -58,14 +61,14 @@ class ExperimentsSection(Strict):
     every task."""
     merged_methods: Some[Text] = ("lora", "lori-d", "lori-s")
     """Whose adapters are merged, and learn on top of safety."""
-    merges: Some[Text] = (
+    merges: Some[_Merge] = (
         "concat",
         "linear",
         "magnitude_prune",
         "ties",
         "dare_linear",
     )
-    densities: dict[str, Density] = Field(
+    densities: dict[_Merge, Density] = Field(
         default_factory=lambda: {"magnitude_prune": 0.3, "ties": 0.7, "dare_linear": 0.7}
     )
     weights_of_four: dict[str, PositiveFloat] = Field(
@@ -88,17 +91,17 @@ class ExperimentsSection(Strict):
     """
     calibration_steps: Some[Count] = (0, 10, 30, 100)
     """0 stands for a random mask."""
-    scopes: Some[Scope] = (
+    scopes: Some[Annotated[str, AfterValidator(MASK_SCOPES.check)]] = (
         "model",
         "module",
         "projection",
         "layer",
         "matrix",
     )
-    importances: Some[Literal["magnitude", "fisher", "snip", "random"]] = (
+    importances: Some[Annotated[str, AfterValidator(IMPORTANCES.check)]] = (
         "magnitude", "fisher", "snip", "random",
     )  # fmt: skip
-    structures: Some[Literal["none", "row", "block", "group"]] = (
+    structures: Some[Annotated[str, AfterValidator(STRUCTURES.check)]] = (
         "none", "row", "block", "group",
     )  # fmt: skip
     sparsities: Some[Share] = (0.5, 0.9, 0.99)
@@ -127,7 +130,7 @@ class ExperimentsSection(Strict):
         if 0 in counts.values():
             raise ValueError("experiments.learning_rates: a list is empty; leave the method out")
         for merge in self.merges:
-            if merge not in ("concat", "linear") and merge not in self.densities:
+            if MERGE_METHODS[merge].needs_density and merge not in self.densities:
                 raise ValueError(f"experiments.densities: {merge} needs one, as in {merge}: 0.7")
         for name in self.merged_methods:
             for field in ("weights_of_four", "weights_of_three"):

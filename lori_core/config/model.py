@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from lori_core.registries.mask import IMPORTANCES, MASK_SCOPES, STRUCTURES
 from lori_core.validation import Alpha, PathText, Rank, Seed, Share, Strict, Text
 
 
@@ -41,11 +42,11 @@ class LoriSection(Strict):
     """ΔW is scaled by `lora_alpha / rank`."""
     sparsity: Share = 0.9
     """The share of B that is masked out, in [0, 1)."""
-    mask_scope: Literal["model", "module", "projection", "layer", "matrix"] = "model"
+    mask_scope: Annotated[str, AfterValidator(MASK_SCOPES.check)] = "model"
     """Inside what the top `1 - sparsity` is taken."""
-    importance: Literal["magnitude", "fisher", "snip", "random"] = "magnitude"
+    importance: Annotated[str, AfterValidator(IMPORTANCES.check)] = "magnitude"
     """What B's entries are ranked by; `random` is a control."""
-    structure: Literal["none", "row", "block", "group"] = "none"
+    structure: Annotated[str, AfterValidator(STRUCTURES.check)] = "none"
     """What is kept or masked out as a whole: single entries, an output's row of B, blocks of 8 x 8,
     or groups of 4 along the rank."""
     target_modules: tuple[Text, ...] = Field(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from lori_core import extensions
 from lori_core.config import references
 from lori_core.config.evaluation import EvaluationSection
 from lori_core.config.experiments import ExperimentsSection
@@ -22,7 +25,7 @@ from lori_core.config.training import TrainingSection
 from lori_core.errors import ConfigError, unknown
 from lori_core.phases import Phase, layers
 from lori_core.redaction import keys_with_secrets
-from lori_core.validation import ItemName, Strict, first_error
+from lori_core.validation import ItemName, PathText, Strict, first_error
 
 
 class Params(Strict):
@@ -41,6 +44,9 @@ class Params(Strict):
     experiments: ExperimentsSection = ExperimentsSection()
     storage: StorageSection = StorageSection()
     gate: GateSection = GateSection()
+    extensions: tuple[PathText, ...] = ()
+    """Python files of this workspace that add merge methods, importances, scorers, rules of the
+    gate and sources (`lori_core.extensions`)."""
 
     @model_validator(mode="after")
     def _names_agree(self) -> Params:
@@ -148,12 +154,25 @@ def _refuse_secrets(values: Mapping[str, Any], where: str) -> None:
         )
 
 
-def parse(values: Any, where: str) -> Params:
-    """Validate plain values; any fault is a one-line `ConfigError` that starts with `where`."""
+def _seen(
+    values: Mapping[str, Any], where: str, workspace: Path | None
+) -> AbstractContextManager[None]:
+    if workspace is None:
+        return nullcontext()
+    return extensions.loaded(values.get("extensions", ()), f"{where}: extensions", workspace)
+
+
+def parse(values: Any, where: str, workspace: Path | None = Path()) -> Params:
+    """Validate plain values; any fault is a one-line `ConfigError` that starts with `where`.
+
+    The extensions that they name, files in `workspace`, are run first. Without a workspace none is,
+    and whatever is registered is seen: for values that were made from a `params.yaml`.
+    """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected a mapping of sections, got {type(values).__name__}")
     _refuse_secrets(values, where)
     try:
-        return Params.model_validate(values)
+        with _seen(values, where, workspace):
+            return Params.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{where}: {first_error(error, Params)}") from None

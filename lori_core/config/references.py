@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from lori_core.config.operations import Bound
-from lori_core.config.tasks import MergeSection
 from lori_core.errors import unknown
+from lori_core.registries.gate_rule import GATE_RULES
 
 if TYPE_CHECKING:
     from lori_core.config.params import Params
 
-#: The merge methods there are.
-MERGE_METHODS: tuple[str, ...] = get_args(MergeSection.model_fields["method"].annotation)
 _TASKS_OF_EXPERIMENTS = ("tasks", "compared_tasks", "ablation_tasks", "three", "scored")
 
 
 def check(params: Params) -> None:
-    """Refuse names of tasks, merges, rules and methods of merging that do not exist.
+    """Refuse names of tasks, merges and rules that do not exist.
 
     Raises:
         ValueError: with one line that begins with the key.
@@ -30,7 +28,6 @@ def check(params: Params) -> None:
     for field in _TASKS_OF_EXPERIMENTS:
         names = getattr(params.experiments, field) or ()
         check_tasks(params, f"experiments.{field}", names)
-    _check_merge_methods(params)
     _check_gate(params)
 
 
@@ -55,23 +52,15 @@ def _check_safety_task(params: Params) -> None:
         raise ValueError(f"continual.tasks: {safety!r} is the safety task itself")
 
 
-def _check_merge_methods(params: Params) -> None:
-    for field in ("merges", "densities"):
-        for name in getattr(params.experiments, field):
-            if name not in MERGE_METHODS:
-                where = f"experiments.{field}"
-                raise ValueError(f"{where}: {unknown('merge method', name, MERGE_METHODS)}")
-
-
 def _check_gate(params: Params) -> None:
     gate = params.gate
     for task in gate.margins:
         check_tasks(params, "gate.margins", [task])
     known = {name for name, *_ in _rules(params)}
     for name in gate.rules:
-        if name == "forgetting" and name not in known:
+        if name not in known and name in GATE_RULES and "before" in GATE_RULES[name].needs:
             raise ValueError(
-                "gate.rules.forgetting: is measured against the safety task's adapter alone; name "
+                f"gate.rules.{name}: is measured against the safety task's adapter alone; name "
                 "that task in continual.safety_task, or remove the rule"
             )
         if name not in known:
@@ -87,14 +76,11 @@ def _check_gate(params: Params) -> None:
 
 def _rules(params: Params) -> Iterator[tuple[str, float, float]]:
     """Yield what rules may be about, with the least and the most that each can be."""
-    yield "refusal", 0.0, 1.0
-    yield "over_refusal", 0.0, 1.0
-    if params.continual.safety_task is not None:
-        yield "forgetting", -1.0, 1.0
-    yield "size_mb", 0.0, 1e6
-    for task in params.tasks:
-        yield f"score.{task}", 0.0, 1.0
-        yield f"excess.{task}", -1e6, 1e6
+    for name, rule in GATE_RULES.items():
+        if "before" in rule.needs and params.continual.safety_task is None:
+            continue
+        for full in (f"{name}.{task}" for task in params.tasks) if rule.per_task else (name,):
+            yield full, rule.least, rule.most
 
 
 def _check_bound(where: str, bound: Bound, least: float, most: float) -> None:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 from lori_core.config.templates import read_template
 from lori_core.config.training import Override
 from lori_core.errors import unknown
+from lori_core.registries.merge_method import MERGE_METHODS
+from lori_core.registries.scorer import UNSCORED, check_scorer
 from lori_core.validation import (
     Count,
     Density,
@@ -41,9 +51,9 @@ class Sizes(Strict):
 class SourceSection(Strict):
     """Where examples come from, written out. A plain name stands for a ready-made definition."""
 
-    kind: Literal["bundled", "hub", "local"]
+    kind: Literal["bundled", "hub", "local", "extension"]
     name: Text | None = None
-    """bundled: the set's name. hub: the data set's id."""
+    """bundled, extension: the set's name. hub: the data set's id."""
     config: Text | None = None
     """hub: the configuration (subset)."""
     revision: Text | None = None
@@ -60,7 +70,7 @@ class SourceSection(Strict):
     `lori_core.config.templates`)."""
     format: Text = "fields"
     """A named conversion for sets that a mapping cannot express (see `lori_core.data.formats`)."""
-    scorer: Literal["choice", "number", "code", "refusal", "none"] = "none"
+    scorer: Annotated[str, AfterValidator(check_scorer)] = UNSCORED
     subset: str = ""
     """What `kind` the examples get."""
     answer: Text | None = None
@@ -154,25 +164,14 @@ class TaskSection(Strict):
 class MergeSection(Strict):
     """One merged adapter (METHOD: section 3)."""
 
-    method: Literal[
-        "concat",
-        "linear",
-        "magnitude_prune",
-        "ties",
-        "dare_linear",
-        "dare_ties",
-        "svd",
-        "magnitude_prune_svd",
-        "ties_svd",
-        "dare_linear_svd",
-        "dare_ties_svd",
-    ]
+    method: Annotated[str, AfterValidator(MERGE_METHODS.check)]
+    """A name of `registries.merge_method.MERGE_METHODS`."""
     adapters: tuple[Name, ...] = ()
     """The tasks to merge; all of them when empty."""
     weights: Number | tuple[Number, ...] = 1.0
     """One weight for all, or one each."""
     density: Density | None = None
-    """The share of entries that magnitude_prune, ties and dare keep."""
+    """The share of entries to keep, for the methods that prune or drop."""
     majority_sign: Literal["total", "frequency"] = "total"
     """ties: whether the larger sum or the larger count decides a sign."""
     rank: Rank | None = None
@@ -182,12 +181,12 @@ class MergeSection(Strict):
 
     @model_validator(mode="after")
     def _density_where_it_is_needed(self) -> MergeSection:
-        prunes = self.method not in ("concat", "linear", "svd")
-        if self.density is None and prunes:
+        method = MERGE_METHODS[self.method]
+        if self.density is None and method.needs_density:
             raise ValueError(f"the method {self.method} needs a density, as in density: 0.7")
-        for field, used in (("density", prunes), ("rank", "svd" in self.method)):
+        for field in ("density", "rank"):
             value = getattr(self, field)
-            if value is not None and not used:
+            if value is not None and field not in method.uses:
                 raise ValueError(f"the method {self.method} has no {field}, got {value}; remove it")
         return self
 

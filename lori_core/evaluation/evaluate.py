@@ -11,11 +11,11 @@ from typing import Any
 
 from lori_core import tuned
 from lori_core.adapter import Adapter, check_base
-from lori_core.config import JudgeSection
+from lori_core.config import EvaluationSection, JudgeSection
 from lori_core.data.answers import expected_answer
 from lori_core.data.example import Example
 from lori_core.errors import DataError
-from lori_core.evaluation import likelihood
+from lori_core.evaluation import likelihood, paper
 from lori_core.evaluation.generation import Output, Request, generate
 from lori_core.evaluation.protocols import PROTOCOLS, Judged
 from lori_core.files import write_jsonl
@@ -67,7 +67,7 @@ def evaluate(
     results = {}
     scored = {task: [e for e in examples if e.scorer != "none"] for task, examples in sets.items()}
     for task, examples in scored.items():
-        _check(examples, task, session.params.evaluation.likelihood)
+        _check(examples, task, session.params.evaluation)
     with wearing(session, adapter) as model:
         for task, examples in scored.items():
             if examples:
@@ -82,14 +82,19 @@ def evaluate(
     return results
 
 
-def _check(examples: Sequence[Example], task: str, by_likelihood: bool) -> None:
+def _check(examples: Sequence[Example], task: str, section: EvaluationSection) -> None:
     """Refuse examples that outputs cannot be judged by, before any output is written."""
     scorers = sorted({example.scorer for example in examples})
     if len(scorers) > 1:
         raise DataError(f"{task}: expected examples of one scorer, got {', '.join(scorers)}")
+    if "paper" in section.protocols and scorers and scorers[0] not in paper.SCORERS:
+        raise DataError(
+            f"evaluation.protocols: paper: it knows no scorer {scorers[0]!r}, which {task} has "
+            f"(allowed: {', '.join(paper.SCORERS)}); take paper off the list"
+        )
     for example in examples:
         expected_answer(example, f"{task}: example {example.id}")
-        if by_likelihood and example.scorer == "choice":
+        if section.likelihood and example.scorer == "choice":
             likelihood.continuations_of(example)
 
 

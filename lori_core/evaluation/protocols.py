@@ -79,7 +79,7 @@ def _prepare_fixed(examples: Sequence[Example], params: Params, tokenizer: Any) 
             example.prompt, params.prompt, tokenizer, section.max_prompt_length
         )
         text = _read(ids, tokenizer) if cut else render(example.prompt, params.prompt, tokenizer)
-        limit = getattr(section.max_new_tokens, example.scorer)
+        limit = section.new_tokens[example.scorer]
         found.append(Prepared(example, text, cut, _request(example, ids, limit, section)))
     return found
 

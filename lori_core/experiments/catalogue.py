@@ -19,7 +19,6 @@ from lori_core.experiments.points import (
     Points,
     SparsityMap,
 )
-from lori_core.merge_methods import METHODS as MERGES
 from lori_core.methods import METHODS, options
 
 Factors = dict[str, str | float | int | None]
@@ -59,7 +58,7 @@ def merge_three(build: Builder) -> list[Cell]:
 
 def _merges(build: Builder, tasks: tuple[str, ...], weights: dict[str, float]) -> list[Cell]:
     section, cells = build.params.experiments, []
-    _check_merges(section.merges, section.merged_methods)
+    _check_low_rank(section.merged_methods)
     for seed, method in product(section.seeds, section.merged_methods):
         parents = [build.train(method, task, seed) for task in tasks]
         for task, parent in zip(tasks, parents, strict=True):
@@ -89,10 +88,7 @@ def _merges(build: Builder, tasks: tuple[str, ...], weights: dict[str, float]) -
     return cells
 
 
-def _check_merges(merges: Iterable[str], methods: Iterable[str]) -> None:
-    for merge in merges:
-        if merge not in MERGES:
-            raise ConfigError(f"experiments.merges: {unknown('merge method', merge, MERGES)}")
+def _check_low_rank(methods: Iterable[str]) -> None:
     for method in methods:
         if method not in METHODS:
             raise ConfigError(f"experiments.merged_methods: {unknown('method', method, METHODS)}")
@@ -194,7 +190,7 @@ def sparsity_map(build: Builder) -> list[Cell]:
 def merge_weights(build: Builder) -> list[Cell]:
     """The uniform weight of a concatenated merge (Fig. 4d, 7)."""
     section, cells = build.params.experiments, []
-    _check_merges(["concat"], section.merged_methods)
+    _check_low_rank(section.merged_methods)
     for seed, method in product(section.seeds, section.merged_methods):
         parents = tuple(build.train(method, task, seed) for task in build.tasks)
         for weight in section.merge_weights:

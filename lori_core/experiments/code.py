@@ -53,6 +53,21 @@ POINTS: dict[str, tuple[str, ...]] = {
         "data/answers.py",
         "data/example.py",
         "evaluation",
+        "files.py",
+        "importances.py",
+        "json_input.py",
+        "mask_choices.py",
+        "merge_methods.py",
+        "registries/mask.py",
+        "registries/merge_method.py",
+        "registries/scorer.py",
+        "registry.py",
         "report",
     ),
+}
+#: By kind of point, the kinds of what an extension may register that decide its result.
+EXTENSIONS: dict[str, frozenset[str]] = {
+    "train": frozenset({"importance"}),
+    "score": frozenset({"merge method", "scorer"}),
+    "report": frozenset({"importance", "merge method", "scorer"}),
 }

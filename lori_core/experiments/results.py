@@ -31,11 +31,11 @@ def params_of(point: Train | Score) -> Params:
     }
     if isinstance(point, Score):
         values["evaluation"] = point.evaluation.model_dump()
-        return parse(values, "experiments/points.json")
+        return parse(values, "experiments/points.json", None)
     values["lori"] = point.lori.model_dump()
     values["training"] = point.training.model_dump()
     values["tasks"] = {point.task: _task()}
-    return parse(values, "experiments/points.json")
+    return parse(values, "experiments/points.json", None)
 
 
 def _task() -> Row:

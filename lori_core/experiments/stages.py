@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from lori_core.errors import InputError
@@ -32,8 +32,12 @@ HEADER = """\
 """
 
 
-def write(points: Points) -> None:
+def write(points: Points, extensions: Mapping[str, Collection[str]] | None = None) -> None:
     """Write the points and the stages that run them.
+
+    Args:
+        points: what there is to run.
+        extensions: for each extension file, the kinds of what it registers.
 
     Raises:
         InputError: `experiments/dvc.yaml` is there and was not written here.
@@ -43,6 +47,7 @@ def write(points: Points) -> None:
         raise InputError(f"{DVC}: lori experiment did not write it and would replace it: move it")
     points.save()
     stages = {name: _stage(name, point) for name, point in points.by_name.items()}
+    kinds: dict[str, str] = {name: point.kind for name, point in points.by_name.items()}
     collected = [n for n, p in points.by_name.items() if isinstance(p, Collect)]
     stages[REPORT_STAGE] = {
         "wdir": "..",
@@ -52,6 +57,11 @@ def write(points: Points) -> None:
         "outs": [str(REPORT)],
         "meta": {"gpus": 0},
     }
+    kinds[REPORT_STAGE] = REPORT_STAGE
+    for path, registered in (extensions or {}).items():
+        for name, stage in stages.items():
+            if not code.EXTENSIONS.get(kinds[name], frozenset()).isdisjoint(registered):
+                stage["deps"].append(path)
     shown = plots.section(collected, REPORT.name)
     write_text(DVC, HEADER + _yaml({"stages": stages, "plots": shown}))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lori_core import calibration, methods, tuned
+from lori_core import calibration, importances, methods, tuned
 from lori_core.adapter import Adapter, uniform
 from lori_core.data.pulled import read_held_out
 from lori_core.errors import InputError
@@ -104,7 +104,7 @@ def _mask(session: Session, point: Train, calibrated: Adapter | None) -> Mask:
         return mask
     modules = uniform(session.modules, point.lori.rank, point.lori.lora_alpha)
     shapes = {name: (m.d_out, m.rank) for name, m in modules.items()}
-    scores = calibration.random_importance(shapes, point.lori.seed, point.task)
+    scores = importances.noise(shapes, point.lori.seed, point.task)
     lori = point.lori
     mask, _ = top_structures(scores, lori.exact_sparsity(), lori.mask_scope, lori.structure)
     return mask

@@ -8,18 +8,12 @@ from typing import Any
 from lori_core.config import Params
 from lori_core.errors import InputError
 from lori_core.evaluation.rows import ADAPTER, CALIBRATED, check
+from lori_core.evaluation.scorers import meaning_of
 from lori_core.files import read_json
 from lori_core.report import contrasts, escaping, tables
 from lori_core.report.experiments.catalogue import METHODS
 
 SUMMARY = "summary.json"
-#: What a score of each metric means, for people.
-METRICS = {
-    "accuracy": "share answered right",
-    "exact_match": "share with the right final number",
-    "pass_at_1": "share of functions that pass their tests",
-    "refusal_rate": "share of harmful requests refused",
-}
 #: The tables that the terminal shows; all are on the page.
 SHOWN = ("forgetting", "against_own", "excess")
 STAR = (
@@ -186,7 +180,7 @@ def facts(summary: dict[str, Any]) -> list[str]:
         "Scores are percentages with 95 % intervals; test examples: " + n,
         *([STAR] if summary.get("comparisons") else []),
         *(
-            f"{task}: {METRICS.get(score['metric'], score['metric'])}"
+            f"{task}: {meaning_of(score['metric']) or score['metric']}"
             for task, score in first.items()
         ),
         f"{own} beats the base by more than both intervals on: {_named(summary['beats_base'])}",

@@ -7,6 +7,7 @@ from typing import Any
 from lori_core import source_code
 from lori_core.config import Params
 from lori_core.files import digest
+from lori_core.importances import KINDS
 from lori_core.stage_dependencies import MASKING
 from lori_core.stages.base import open_base
 from lori_core.stages.masks import calibrated_by, write_unused
@@ -46,4 +47,8 @@ def mask(params: Params, task: str, tracker: RunTracker) -> None:
 def _content_key(facts: dict[str, Any]) -> str:
     """Return the digest of what a mask depends on: its calibration, how it was taken, the code."""
     chosen = {name: facts[name] for name in _KEY_FACTS}
-    return digest(chosen | {"code": source_code.digests(MASKING)})
+    said = chosen | {"code": source_code.digests(MASKING)}
+    origin = KINDS[facts["importance"]].origin
+    if origin is not None:
+        said["extension"] = {origin.path: origin.sha256}
+    return digest(said)

@@ -51,11 +51,15 @@ def is_pulled(params: Params) -> bool:
 
 def _asked(params: Params) -> str:
     """Return a digest of what decides which data and base model a pull brings."""
+    from lori_core.data import sources
+
     tasks = [
         [name, task.model_dump(mode="json", include={"source", "sizes"})]
         for name, task in params.tasks.items()
     ]
-    return digest([tasks, params.lori.seed, params.model.model_dump(mode="json")])
+    said = [tasks, params.lori.seed, params.model.model_dump(mode="json")]
+    made_by = sources.extensions_of(params)
+    return digest([*said, made_by] if made_by else said)
 
 
 def _content(base: Path) -> str:

@@ -13,7 +13,6 @@ from lori_core.evaluation.extraction import extract_code
 from lori_core.evaluation.refusals import is_refusal
 from lori_core.evaluation.sandbox import Isolation, detect, run_program
 from lori_core.evaluation.scorers import (
-    METRIC_NAMES,
     SCORERS,
     Verdict,
     parse_choice,
@@ -356,7 +355,13 @@ def test_a_batch_of_all_scorers_keeps_its_order() -> None:
 
 
 def test_every_scorer_but_none_is_registered_and_has_a_metric() -> None:
-    assert set(SCORERS) == set(METRIC_NAMES) == {"choice", "number", "code", "refusal"}
+    metrics = {name: scorer.metric for name, scorer in SCORERS.items()}
+    assert metrics == {
+        "choice": "accuracy",
+        "number": "exact_match",
+        "code": "pass_at_1",
+        "refusal": "refusal_rate",
+    }
     with pytest.raises(InputError, match="scorer 'none' is unknown"):
         score_batch([example("none")], ["x"])
 

@@ -77,6 +77,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "storage": (),
     "gate": (),
     "experiments": (),
+    "extensions": (),
 }
 #: The same of one task, `math`: a stage's name without its item where it is that task's.
 OF_A_TASK: dict[str, tuple[str, ...]] = {
@@ -231,7 +232,7 @@ ASKED = (
     "training.learning_rate",
     "continual.safety_task",
     "continual.tasks",
-    "evaluation.max_new_tokens.code",
+    "evaluation.max_new_tokens",
     "gate.margin",
     "tasks.math.method",
     "tasks.math.projection_key",
@@ -252,13 +253,17 @@ FILES: dict[str, tuple[str, ...]] = {
     "lori_core/data/prompts.py": (*TRAINED, "mask", *SCORED, "excess"),
     "lori_core/data/batching.py": (*TRAINED, "mask", "excess"),
     "lori_core/calibration.py": ("mask",),
-    "lori_core/merge_methods.py": ("merge", "excess"),
+    "lori_core/importances.py": ("mask", "report"),
+    "lori_core/merge_methods.py": ("merge", "excess", "report"),
     "lori_core/methods.py": (*TRAINED, "mask", *SCORED, "excess", "report"),
     "lori_core/interference.py": ("interference",),
     "lori_core/evaluation/scorers.py": (*SCORED, "excess", "report"),
     "lori_core/report/page.html": ("report",),
     "lori_core/data/sources.py": (),
     "lori_core/gate.py": (),
+    "lori_core/gate_rules.py": (),
+    "lori_core/extensions.py": (),
+    "lori_core/data/made_sets.py": (),
     "lori_core/errors.py": (),
     "data/tasks.json": ("merge", "interference", "evaluate_base", "evaluate_merged", "excess",
                         "report"),
@@ -276,6 +281,28 @@ def test_a_changed_file_makes_exactly_its_stages_stale(made: Path, name: str) ->
         assert direct(made) == stages(FILES[name])
     finally:
         path.write_bytes(before)
+
+
+@pytest.mark.real
+def test_a_changed_extension_makes_exactly_its_stages_stale(made: Path) -> None:
+    from flows.versioning.definition import with_extensions
+
+    files = {name: (made / name).read_bytes() for name in ("dvc.yaml", "dvc.lock")}
+    mine = made / "extensions" / "mine.py"
+    mine.parent.mkdir()
+    try:
+        mine.write_text("# a merge method\n")
+        text = with_extensions(files["dvc.yaml"].decode(), {"extensions/mine.py": {"merge method"}})
+        (made / "dvc.yaml").write_text(text)
+        with graph.opened(made) as repo:
+            repo.commit(force=True)
+        assert graph.stale(made) == {}
+        mine.write_text("# another\n")
+        assert direct(made) == stages(("merge", "excess", "report"))
+    finally:
+        for name, content in files.items():
+            (made / name).write_bytes(content)
+        shutil.rmtree(mine.parent)
 
 
 def test_every_key_of_a_task_and_a_merge_is_tried() -> None:

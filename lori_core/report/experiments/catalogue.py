@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lori_core import methods
+from lori_core import importances, mask_choices, merge_methods, methods
+from lori_core.evaluation.scorers import SCORERS
 
 
 class _Methods(Mapping[str, str]):
@@ -27,34 +28,11 @@ class _Methods(Mapping[str, str]):
 
 
 METHODS = _Methods()
-MERGES = {
-    "single-task": "Single-Task",
-    "concat": "Concat",
-    "linear": "Linear",
-    "magnitude_prune": "Magnitude",
-    "ties": "TIES",
-    "dare_linear": "DARE",
-    "dare_ties": "DARE-TIES",
-    "svd": "SVD",
-    "magnitude_prune_svd": "Magnitude, SVD",
-    "ties_svd": "TIES, SVD",
-    "dare_linear_svd": "DARE, SVD",
-    "dare_ties_svd": "DARE-TIES, SVD",
-}
-SCOPES = {
-    "model": "model",
-    "module": "module",
-    "projection": "projection",
-    "layer": "layer",
-    "matrix": "matrix",
-}
-IMPORTANCES = {
-    "magnitude": "magnitude",
-    "fisher": "Fisher",
-    "snip": "SNIP",
-    "random": "random",
-}
-STRUCTURES = {"none": "unstructured", "row": "rows", "block": "blocks", "group": "groups"}
+#: What is not merged comes first.
+MERGES = merge_methods.METHODS.labels({"single-task": "Single-Task"})
+SCOPES = mask_choices.SCOPES.labels()
+IMPORTANCES = importances.KINDS.labels()
+STRUCTURES = mask_choices.KINDS.labels()
 SOURCES = {"drawn": "drawn", "trained": "trained"}
 TASKS = ("nlu", "math", "code", "safety")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -80,10 +58,7 @@ class Metric:
 
 
 METRICS = {
-    "accuracy": Metric("accuracy", "share", 1),
-    "exact_match": Metric("exact match", "share", 1),
-    "pass_at_1": Metric("pass@1", "share", 1),
-    "refusal_rate": Metric("refusal rate", "share", 1),
+    **{scorer.metric: Metric(scorer.label, "share", 1) for scorer in SCORERS.values()},
     "over_refusal": Metric("over-refusal", "share", -1),
     "pass_at_5": Metric("pass@5", "share", 1),
     "pass_at_10": Metric("pass@10", "share", 1),
@@ -99,7 +74,7 @@ METRICS = {
     "learning_rate": Metric("learning rate", "plain"),
 }
 #: What a task is scored by, best known first; a task has one of them.
-SCORES = ("accuracy", "exact_match", "pass_at_1", "refusal_rate")
+SCORES = tuple(scorer.metric for scorer in SCORERS.values())
 #: What is shown of a task beside its score, in this order.
 MEASURES = (*SCORES, "over_refusal", "loss")
 
