@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lori_core import attaching, peft_names
-from lori_core.adapter import Adapter, check_base
+from lori_core.adapter import Adapter, OnDemand, check_base
 from lori_core.attaching import trained_values
 from lori_core.config import LoriSection
 from lori_core.data.batching import collate
