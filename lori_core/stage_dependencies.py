@@ -56,7 +56,10 @@ CONFIG = (
     "files.py",
     "json_input.py",
     "phases.py",
-    "registries",
+    "registries/gate_rule.py",
+    "registries/mask.py",
+    "registries/merge_method.py",
+    "registries/scorer.py",
     "registry.py",
     "validation.py",
 )
