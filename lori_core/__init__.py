@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lori_core.registries.mask import importance
     from lori_core.registries.merge_method import merge_method
     from lori_core.registries.scorer import scorer
+    from lori_core.training_method import TrainingMethod, training_method
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,12 +27,14 @@ __all__ = [
     "Judged",
     "Measured",
     "Options",
+    "TrainingMethod",
     "Verdict",
     "data_source",
     "gate_rule",
     "importance",
     "merge_method",
     "scorer",
+    "training_method",
 ]
 #: Where each of them stands; it is imported when it is asked for.
 _HOMES = {
@@ -41,12 +44,14 @@ _HOMES = {
     "Judged": "gate_rules",
     "Measured": "gate_rules",
     "Options": "merge_methods",
+    "TrainingMethod": "training_method",
     "Verdict": "evaluation.scorers",
     "data_source": "registries.data_source",
     "gate_rule": "registries.gate_rule",
     "importance": "registries.mask",
     "merge_method": "registries.merge_method",
     "scorer": "registries.scorer",
+    "training_method": "training_method",
 }
 
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-from lori_core.errors import ConfigError
 
 PACKAGE = Path(__file__).parent
 
@@ -20,29 +16,6 @@ def digests(files: Iterable[str]) -> dict[str, str]:
     MD5 because DVC records the same for a stage's code, so each can be checked by the other.
     """
     return {f"lori_core/{name}": _md5(PACKAGE / name) for name in files}
-
-
-def added(kind: type) -> dict[str, Any]:
-    """Return the MD5 of the files outside this package that a class is defined in, its bases' too.
-
-    Returns:
-        `extension` -> file name -> digest; empty for a class of this package.
-
-    Raises:
-        ConfigError: for a class of no known file, as of an interactive session.
-    """
-    found = {}
-    for each in kind.__mro__:
-        if each.__module__.partition(".")[0] in (__package__, "abc", "builtins"):
-            continue
-        file = getattr(sys.modules.get(each.__module__), "__file__", None)
-        if file is None:
-            raise ConfigError(
-                f"{each.__module__}.{each.__qualname__}: stands in no file that is known, so "
-                "results of other code could not be told apart; put it into a module"
-            )
-        found[Path(file).name] = _md5(Path(file))
-    return {"extension": found} if found else {}
 
 
 @cache

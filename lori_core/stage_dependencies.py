@@ -215,6 +215,7 @@ STAGES: dict[str, Stage] = {
         (*TUNING, *SAVING, "stages/base.py", "stages/calibrate.py", "stages/masks.py"),
         (*TRAINING_PARAMS, "tasks.{item}.calibration", "tasks.{item}.projection_key"),
         (BASE_FILE, "data/{item}/train.jsonl"),
+        ("training method",),
     ),
     "mask": Stage(
         "task",
@@ -233,7 +234,7 @@ STAGES: dict[str, Stage] = {
             "training",
         ),
         (BASE_FILE, "artifacts/{item}/calibrated", "data/{item}/train.jsonl"),
-        ("importance",),
+        ("importance", "training method"),
     ),
     "train": Stage(
         "task",
@@ -252,6 +253,7 @@ STAGES: dict[str, Stage] = {
             "artifacts/{item}/mask.safetensors",
             "data/{item}/train.jsonl",
         ),
+        ("training method",),
     ),
     "continual": Stage(
         "continual task",
@@ -270,6 +272,7 @@ STAGES: dict[str, Stage] = {
             "artifacts/{safety_task}/adapter",
             "data/{item}/train.jsonl",
         ),
+        ("training method",),
     ),
     "merge": Stage(
         "merge",
@@ -367,7 +370,7 @@ STAGES: dict[str, Stage] = {
         ),
         ("continual", "lori", "merge", "model", "training"),
         ("artifacts/evaluations", "data/manifest.json", TASKS_FILE, "metrics"),
-        ("merge method", "importance", "scorer"),
+        ("importance", "merge method", "scorer", "training method"),
     ),
 }
 

@@ -8,7 +8,7 @@ that all methods share. See `examples/extensions/training_method.py`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from lori_core.config import LoriSection, TrainingSection
 from lori_core.errors import ConfigError, unknown
+from lori_core.registry import Named, Registry, running
 from lori_core.validation import Strict, first_error
 
 if TYPE_CHECKING:
@@ -183,8 +184,34 @@ class TrainingMethod(ABC):
         return {"options": self.job.options.model_dump(), "seed": self.job.lori.seed}
 
 
-#: The methods by name, in the order in which they were registered.
-METHODS: dict[str, type[TrainingMethod]] = {}
+@dataclass(frozen=True)
+class Registered(Named):
+    """A training method's entry; `origin` says which extension file it is from.
+
+    Attributes:
+        method: its class.
+    """
+
+    method: type[TrainingMethod]
+
+
+REGISTERED: Registry[Registered] = Registry("training method", "lori_core.methods")
+
+
+class _Methods(Mapping[str, type[TrainingMethod]]):
+    """The classes of the registered methods by name, in the order in which they were registered."""
+
+    def __getitem__(self, name: str) -> type[TrainingMethod]:
+        return REGISTERED[name].method
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(REGISTERED)
+
+    def __len__(self) -> int:
+        return len(REGISTERED)
+
+
+METHODS = _Methods()
 _Class = TypeVar("_Class", bound=type[TrainingMethod])
 
 
@@ -192,17 +219,19 @@ def training_method(method: _Class) -> _Class:
     """Register a training method; a decorator of its class.
 
     Raises:
-        ConfigError: if a name, label or description is missing, or the name is taken.
+        TakenError: the name is taken.
+        ValueError: a name, label or description is missing, or the class is neither of this
+            package nor of an extension file, whose content would be in the content key.
     """
     where = f"training method {method.__module__}.{method.__qualname__}"
     for fact in ("name", "label", "about"):
         if not method.__dict__.get(fact):
-            raise ConfigError(f"{where}: has no {fact}; give the class one, a text")
-    known = METHODS.get(method.name)
-    taken = f"{known.__module__}.{known.__qualname__}" if known else ""
-    if known and taken != f"{method.__module__}.{method.__qualname__}":
-        raise ConfigError(f"{where}: the name {method.name!r} is taken by {taken}; use another")
-    METHODS[method.name] = method
+            raise ValueError(f"{where}: has no {fact}; give the class one, a text")
+    if running() is None and method.__module__.partition(".")[0] != "lori_core":
+        raise ValueError(
+            f"{where}: stands in no extension file; name its file under `extensions` in params.yaml"
+        )
+    REGISTERED.add(Registered(method.name, method.label, method.about, running(), method))
     return method
 
 

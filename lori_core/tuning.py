@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lori_core import finite, methods, peft_training, source_code
+from lori_core import finite, methods, peft_training
 from lori_core.adapter import Adapter, ProjectionBlock, check_base
 from lori_core.config import HOW, Params, TrainingSection
 from lori_core.errors import AdapterError
@@ -22,7 +22,7 @@ from lori_core.session import Session, checkpoint_folder, depends_on, training_r
 from lori_core.stage_dependencies import TUNING
 from lori_core.tracking import RunTracker
 from lori_core.training import TrainingResult, train
-from lori_core.training_method import Job, Made
+from lori_core.training_method import REGISTERED, Job, Made
 from lori_core.tuned import Trained, kept
 
 #: Is shown a trained model while it is whole, in evaluation mode.
@@ -92,7 +92,7 @@ def tune(
         "method": tuning.method,
         "section": tuning.section.model_dump(exclude=HOW),
         "parents": tuning.parents,
-        **source_code.added(type(method)),
+        **_extension(tuning.method),
         **method.depends(),
     }
     depends = depends_on(session, facts, data, TUNING)
@@ -125,6 +125,12 @@ def tune(
     trained = method.collect(model, made)
     finite.check_trained(kept(trained), tuning.stage)
     return trained, result
+
+
+def _extension(method: str) -> dict[str, Any]:
+    """Return the extension file that a method is from and its SHA-256; empty for our own."""
+    origin = REGISTERED[method].origin
+    return {} if origin is None else {"extension": {origin.path: origin.sha256}}
 
 
 def _job(session: Session, tuning: Tuning, examples: int) -> Job:

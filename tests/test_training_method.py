@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-from lori_core import config, methods, params_file, tuned
+from lori_core import config, methods, params_file, registry, tuned
 from lori_core.adapter import Adapter
 from lori_core.data import sources
-from lori_core.errors import ConfigError
 from lori_core.experiments.builder import Builder
 from lori_core.experiments.catalogue import single_task
 from lori_core.methods import METHODS
@@ -26,7 +25,7 @@ from lori_core.report.experiments import catalogue
 from lori_core.session import open_session
 from lori_core.stages import running
 from lori_core.tracking import NullTracker
-from lori_core.training_method import Job, training_method
+from lori_core.training_method import REGISTERED, Job, training_method
 from lori_core.tuning import Tuning, tune
 
 ROOT = Path(__file__).parent.parent
@@ -34,18 +33,18 @@ EXAMPLE = ROOT / "examples" / "extensions" / "training_method.py"
 PEFT = ["full", "lora", "dora", "vera", "ia3", "lora-fa", "adalora", "rslora", "pissa", "lora-plus"]
 
 
+FILE = "extensions/training_method.py"
+
+
 @pytest.fixture
-def extension(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    known = dict(METHODS)
-    spec = util.spec_from_file_location("example_training_method", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    yield module
-    METHODS.clear()
-    METHODS.update(known)
+def extension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return the example's copy in a workspace, which is the current folder."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / FILE
+    file.parent.mkdir()
+    shutil.copy(EXAMPLE, file)
+    yield file
+    registry.forget(FILE)
 
 
 def params_with(method: str, **changes: Any) -> config.Params:
@@ -58,14 +57,15 @@ def params_with(method: str, **changes: Any) -> config.Params:
     values["experiments"] = {}
     values["merge"] = {"concat": values["merge"]["concat"]}
     values["continual"] = {"safety_task": "safety", "tasks": ["math"]}
-    return config.parse(values | changes, "params.yaml")
+    if method not in METHODS or REGISTERED[method].origin is not None:
+        values["extensions"] = [FILE]
+    return config.parse(values | changes, "params.yaml", Path())
 
 
 def test_an_extension_is_trained_merged_continued_and_evaluated(
-    extension: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    extension: Path,
 ) -> None:
     assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 30
-    monkeypatch.chdir(tmp_path)
     params = params_with("lora-half")
     Path("params.yaml").write_text(json.dumps(params.model_dump(mode="json")))
     params = params_file.load(Path("params.yaml"))
@@ -89,7 +89,8 @@ def test_an_extension_is_trained_merged_continued_and_evaluated(
     trained = tuned.open_model(Path("artifacts/math/adapter"))
     assert isinstance(trained, Adapter)
     assert trained.info["method"] == "lora-half"
-    assert list(trained.info["depends"]["extension"]) == ["training_method.py"]
+    digest = hashlib.sha256(extension.read_bytes()).hexdigest()
+    assert trained.info["depends"]["extension"] == {FILE: digest}
     metrics = json.loads(Path("metrics/train/math.json").read_text())
     assert (metrics["method"], metrics["steps"]) == ("lora-half", 2)
     scores = json.loads(Path("metrics/evaluate/adapters/math.json").read_text())
@@ -116,7 +117,7 @@ def test_every_method_says_what_it_is_and_has_one_name() -> None:
     }
 
 
-def test_an_extension_is_in_every_list(extension: ModuleType) -> None:
+def test_an_extension_is_in_every_list(extension: Path) -> None:
     compared = {cell.factors["method"] for cell in single_task(Builder(params_with("lora-half")))}
     assert compared == {"base", *PEFT, "lori-d", "lori-s", "lora-half"}
     assert catalogue.METHODS["lora-half"] == "LoRA, half A"
@@ -127,7 +128,7 @@ def test_an_extension_is_in_every_list(extension: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ({"name": "lora", "label": "L", "about": "a"}, "'lora' is taken by lori_core.peft_methods"),
+        ({"name": "lora", "label": "L", "about": "a"}, "'lora' is registered already, by LoRI"),
         ({"name": "new", "about": "a"}, "has no label; give the class one"),
         ({"label": "L", "about": "a"}, "has no name; give the class one"),
     ],
@@ -136,9 +137,15 @@ def test_a_method_that_cannot_be_told_from_another_is_refused(
     facts: dict[str, str], message: str
 ) -> None:
     known = dict(METHODS)
-    with pytest.raises(ConfigError, match=message):
-        training_method(type("Other", (Lora,), facts))
+    with pytest.raises(ValueError, match=message):
+        training_method(type("Other", (Lora,), {"__module__": "lori_core.others"} | facts))
     assert known == METHODS
+
+
+def test_a_method_in_no_extension_file_is_refused() -> None:
+    facts = {"name": "new", "label": "L", "about": "a"}
+    with pytest.raises(ValueError, match="stands in no extension file; name its file under"):
+        training_method(type("Other", (Lora,), facts))
 
 
 def test_a_mask_goes_with_a_method_that_trains_inside_one(

@@ -1,13 +1,12 @@
 """A training method of one's own: LoRA whose A begins at half of what PEFT draws.
 
-Once this file is imported, `tasks.<task>.method: lora-half` trains by it.
+With this file under `extensions` in params.yaml, `tasks.<task>.method: lora-half` trains by it.
 """
 
 from typing import Any
 
-from lori_core import peft_names
+from lori_core import peft_names, training_method
 from lori_core.peft_methods import Lora
-from lori_core.training_method import training_method
 
 
 @training_method

@@ -67,7 +67,7 @@ POINTS: dict[str, tuple[str, ...]] = {
 }
 #: By kind of point, the kinds of what an extension may register that decide its result.
 EXTENSIONS: dict[str, frozenset[str]] = {
-    "train": frozenset({"importance"}),
+    "train": frozenset({"importance", "training method"}),
     "score": frozenset({"merge method", "scorer"}),
-    "report": frozenset({"importance", "merge method", "scorer"}),
+    "report": frozenset({"importance", "merge method", "scorer", "training method"}),
 }
