@@ -21,6 +21,7 @@ NEUTRAL = (
     "data/__init__.py",
     "data/chat_limits.py",
     "data/limits.py",
+    "engines.py",
     "errors.py",
     "evaluation/__init__.py",
     "experiments/__init__.py",

@@ -14,6 +14,7 @@ ROWS = [
     [
         "process",
         "progress",
+        "engines",
         "source_code",
         "stage_dependencies",
         "tracking",

@@ -6,139 +6,67 @@ Ray holds a GPU.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from filelock import FileLock
-
 from flows import extras
 from flows.execution import exchange
-from flows.execution.exchange import Bundle
+from flows.execution.engine import Future
+from flows.execution.ray_node import Delivery, Order, run_stage_on_node
 from flows.execution.slots import allowed_gpus, check_room
-from flows.execution.stage_run import Finished, PipelineRun, Place, StageFailed
+from flows.execution.stage_run import PipelineRun
 from flows.versioning import graph
-from lori_core.cache import cache_folder
+from lori_core.engines import engine
 from lori_core.errors import InputError
-from lori_core.files import digest, write_text
+from lori_core.files import write_text
 
 #: A cluster of one machine without GPUs lets one stage that would need one run at a time.
 TURN = "lori_turn"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-class Future(Protocol):
-    """What the task runner gives back for a stage."""
+class RayFuture(Future, Protocol):
+    """A task handed to Ray."""
 
     wrapped_future: Any
 
-    @property
-    def state(self) -> Any:
-        """The state the task ended in."""
 
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait until the task has ended."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a node needs to run one stage; it is pickled, so it holds nothing alive.
-
-    Attributes:
-        stage: its name.
-        gpus: how many it needs.
-        workspace: the folder on the machine that started the run.
-        parent: the pipeline's rows file, relative to the workspace.
-        tags: of the run in MLflow.
-        upstream: all stages it stands on, near and far.
-        bundle: the workspace's small files; None where nodes share the folder itself.
-    """
-
-    stage: str
-    gpus: int
-    workspace: str
-    parent: str
-    tags: Mapping[str, str]
-    upstream: tuple[str, ...] = ()
-    bundle: Bundle | None = None
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """What a node gives back: how the stage went, and where there is no shared folder its files."""
-
-    finished: Finished
-    rows: Mapping[str, str] = field(default_factory=dict)
-    runs: Mapping[str, str] = field(default_factory=dict)
-
-
-def carry_out(order: Order, task_run_id: str, line: Callable[[str], None]) -> Delivery:
-    """Run a stage on this node, with the GPUs that Ray has given to this process.
-
-    Raises:
-        StageFailed: as `Place.stage` does.
-    """
-    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "") if order.gpus else ""
-    if order.bundle is None:
-        place = Place(Path(order.workspace), order.parent, order.tags)
-        return Delivery(place.stage(order.stage, devices, task_run_id, line))
-    # DVC reads the names of stages as paths from where it stands.
-    with _node_workspace(order) as workspace, contextlib.chdir(workspace):
-        order.bundle.unpack(workspace)
-        exchange.fetch(workspace, order.upstream)
-        place = Place(workspace, order.parent, order.tags)
-        try:
-            finished = place.stage(order.stage, devices, task_run_id, line)
-        except StageFailed as error:
-            error.rows = _rows(workspace)
-            raise
-        delivery = Delivery(finished, _rows(workspace), exchange.publish(workspace, order.stage))
-        shutil.rmtree(workspace / ".lori" / "rows", ignore_errors=True)
-        return delivery
-
-
-@contextmanager
-def _node_workspace(order: Order) -> Iterator[Path]:
-    """Hold this stage's folder on this node; checkpoints of a killed attempt are still in it."""
-    name = digest([order.workspace, order.stage])[:16]
-    folder = cache_folder() / "nodes" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        local = folder / ".dvc" / "config.local"
-        local.parent.mkdir(exist_ok=True)
-        local.write_text(f"[cache]\n    dir = {cache_folder() / 'dvc'}\n", encoding="utf-8")
-        yield folder
-
-
-def _rows(workspace: Path) -> dict[str, str]:
-    """Return the rows files that the stage's attempts wrote, and their shipments."""
-    return {
-        path.relative_to(workspace).as_posix(): path.read_text(encoding="utf-8")
-        for path in sorted((workspace / ".lori" / "rows").rglob("*.jsonl*"))
-    }
-
-
+@engine("ray")
 class RayEngine:
     """Runs a plan's stages on a Ray cluster."""
 
-    def __init__(self, run: PipelineRun, execution: Mapping[str, Any]) -> None:
-        extras.need("ray", "execution.engine: ray")
+    def __init__(self, run: PipelineRun) -> None:
         self.run = run
-        self.address: str | None = execution.get("ray_address")
-        self.remote = execution.get("exchange") == "remote"
-        self.limit = execution.get("gpus", "auto")
+        self.address: str | None = run.execution.get("ray_address")
+        self.remote = run.execution.get("exchange") == "remote"
+        self.limit = run.execution.get("gpus", "auto")
         self.turns = False
-        self.bundle: Bundle | None = None
+
+    def check(self, stages: Sequence[graph.Stage]) -> None:
+        """Refuse to start without the extra, or without a remote where artifacts go through it.
+
+        What the nodes have is known once the cluster is reached.
+        """
+        extras.need("ray", "execution.engine: ray")
         if self.remote:
-            exchange.check_remote(run.workspace)
+            exchange.check_remote(self.run.workspace)
+
+    def where(self) -> str:
+        """Return the cluster's address."""
+        return f"Ray at {self.address or 'this machine'}"
+
+    def execute(self, plan: graph.Plan, options: Mapping[str, Any]) -> Mapping[str, Future]:
+        """Run the stale stages; those behind a failure never start."""
+        stale = [stage for stage in plan.stages if stage.name in plan.stale]
+        if not stale:
+            return {}
+        with self.cluster(stale) as runner:
+            return self._execute(plan, runner, run_stage_on_node.with_options(**options))
 
     @contextmanager
     def cluster(self, stages: Iterable[graph.Stage]) -> Iterator[Any]:
@@ -195,15 +123,14 @@ class RayEngine:
                 "one each; start its nodes with --num-gpus"
             )
 
-    def execute(self, plan: graph.Plan, runner: Any, stage_task: Any) -> dict[str, Future]:
-        """Run the stale stages; return each one's future. Those behind a failure never start."""
+    def _execute(self, plan: graph.Plan, runner: Any, stage_task: Any) -> dict[str, RayFuture]:
         import ray
 
         wanted = {stage.name: stage for stage in plan.stages if stage.name in plan.stale}
         if self.remote:
             exchange.share(self.run.workspace, [n for n in _names(plan) if n not in wanted])
-        done: dict[str, Future] = {}
-        running: dict[str, Future] = {}
+        done: dict[str, RayFuture] = {}
+        running: dict[str, RayFuture] = {}
         completed = {name for name in _names(plan) if name not in wanted}
         try:
             while True:
@@ -223,8 +150,8 @@ class RayEngine:
     def _ready(
         self,
         wanted: Mapping[str, graph.Stage],
-        running: Mapping[str, Future],
-        done: Mapping[str, Future],
+        running: Mapping[str, RayFuture],
+        done: Mapping[str, RayFuture],
         completed: set[str],
     ) -> list[graph.Stage]:
         """Return the stages that may start now, as many as may hold a GPU."""
@@ -246,8 +173,8 @@ class RayEngine:
         stage: graph.Stage,
         runner: Any,
         stage_task: Any,
-        upstream: list[Future],
-    ) -> Future:
+        upstream: list[RayFuture],
+    ) -> RayFuture:
         from prefect_ray.context import remote_options
 
         order = Order(
@@ -263,14 +190,14 @@ class RayEngine:
         if self.turns and stage.gpus:
             options["resources"] = {TURN: 1}
         with remote_options(**options):
-            future: Future = runner.submit(stage_task, {"order": order}, wait_for=upstream)
+            future: RayFuture = runner.submit(stage_task, {"order": order}, wait_for=upstream)
             return future
 
     def _collect(
         self,
         ray: Any,
-        running: dict[str, Future],
-        done: dict[str, Future],
+        running: dict[str, RayFuture],
+        done: dict[str, RayFuture],
         completed: set[str],
     ) -> None:
         """Wait until a stage ends, or a second; take over what ended stages have made."""

@@ -1,4 +1,4 @@
-"""The tasks of the flow `lori`: the pull, and a stage here or on a node of a cluster."""
+"""The tasks of the flow `lori` on this machine: the pull, and a stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.runtime import task_run  # noqa: E402
 from prefect.states import Completed, Failed  # noqa: E402
 
-from flows.execution.ray_engine import Delivery, Order, carry_out  # noqa: E402
 from flows.execution.slots import StoppedError  # noqa: E402
 from flows.execution.stage_run import BadInput, Cancelled, Finished, PipelineRun, StageFailed  # noqa: E402
 from flows.versioning.snapshot import DATA  # noqa: E402
@@ -22,7 +21,7 @@ from lori_core import faults  # noqa: E402
 from lori_core.errors import LoriError  # noqa: E402
 from lori_core.redaction import redact_logs, redacted_errors  # noqa: E402
 
-# In the flow's process and on Ray's nodes: what is logged goes to Prefect's server.
+# In the flow's process and on a cluster's nodes: what is logged goes to Prefect's server.
 redact_logs()
 
 #: The state of a task that found nothing to do.
@@ -38,11 +37,15 @@ def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
     return isinstance(error, StageFailed) and not isinstance(error, BadInput | Cancelled)
 
 
-def _outcome(work: Any) -> State[Any]:
-    """Run `work()` and turn how it ended into a state; a traceback would tell a user nothing."""
+def outcome(work: Any) -> State[Any]:
+    """Run `work()` and turn how it ended into a state; a traceback would tell a user nothing.
+
+    Args:
+        work: returns a `Finished`, or something that has one as `finished`.
+    """
     try:
         with redacted_errors():
-            made: Finished | Delivery = work()
+            made = work()
     except StoppedError:
         return Failed(message="cancelled", data=Cancelled("cancelled"))
     except StageFailed as error:
@@ -52,7 +55,7 @@ def _outcome(work: Any) -> State[Any]:
         if known is None:
             raise
         return Failed(message=str(known), data=kind(known)(str(known)))
-    finished = made.finished if isinstance(made, Delivery) else made
+    finished: Finished = getattr(made, "finished", made)
     name = "Completed" if finished.ran else UNCHANGED
     return Completed(name=name, message=f"{finished.seconds:.0f} s", data=made)
 
@@ -78,7 +81,7 @@ def pull(run: PipelineRun) -> State[Any]:
         finished, _ = run.place.command("pull", command, "", task_run_id, logger.info)
         return Finished(pinned() != before, finished.seconds)
 
-    return _outcome(work)
+    return outcome(work)
 
 
 @task(
@@ -96,16 +99,4 @@ def run_stage(stage: str, gpus: int, run: PipelineRun) -> State[Any]:
             run.pushing.stage(stage)
         return finished
 
-    return _outcome(work)
-
-
-@task(
-    name="stage",
-    task_run_name="{order.stage}",
-    cache_policy=NO_CACHE,
-    retry_condition_fn=worth_retrying,
-)
-def run_stage_on_node(order: Order) -> State[Any]:
-    """Let DVC reproduce one stage on a node of a cluster, on the GPUs it was given there."""
-    logger = get_run_logger()
-    return _outcome(lambda: carry_out(order, str(task_run.id), logger.info))
+    return outcome(work)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from lori_core import engines
 from lori_core.validation import (
     Few,
     Name,
@@ -31,9 +32,9 @@ RayAddress = Annotated[
 class ExecutionSection(Strict):
     """When and where stages run; no result depends on it."""
 
-    engine: Literal["local", "ray"] = "local"
-    """local: processes of this machine, one GPU each. ray: nodes of a Ray cluster, one GPU each
-    (needs the extra `ray`)."""
+    engine: Annotated[str, AfterValidator(engines.known)] = "local"
+    """local: processes of this machine. ray: nodes of a Ray cluster (needs the extra `ray`). Or one
+    that an extension registers (`lori_core.engines`)."""
     ray_address: RayAddress | None = None
     """The cluster, as in ray://head:10001 or auto; without one, a cluster on this machine."""
     exchange: Literal["shared", "remote"] = "shared"

@@ -1,0 +1,50 @@
+"""The engine `local`: each stage is a process of this machine, with GPUs of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from flows.execution.engine import Future
+from flows.execution.fork_server import serving
+from flows.execution.slots import check_room
+from flows.execution.stage_run import PipelineRun
+from flows.execution.tasks import run_stage
+from flows.versioning.graph import Plan, Stage
+from lori_core.engines import engine
+
+
+@engine("local")
+class LocalEngine:
+    """Submits every stale stage at once; each waits for those before it, then for a GPU."""
+
+    def __init__(self, run: PipelineRun) -> None:
+        self.run = run
+
+    def check(self, stages: Sequence[Stage]) -> None:
+        """Refuse a stage that needs more GPUs than there are."""
+        check_room(stages, len(self.run.slots.gpus), "this machine (execution.gpus)")
+
+    def where(self) -> str:
+        """Return how many GPUs there are."""
+        gpus = self.run.slots.gpus
+        return f"{len(gpus)} GPUs" if gpus else "the CPU, one at a time"
+
+    def execute(self, plan: Plan, options: Mapping[str, Any]) -> Mapping[str, Future]:
+        """Run the stale stages; those behind a failure stay pending."""
+        with serving(self.run.workspace) if len(plan.stale) > 1 else nullcontext():
+            futures = self._submitted(plan, run_stage.with_options(**options))
+            for future in futures.values():
+                future.wait()
+        return futures
+
+    def _submitted(self, plan: Plan, stage_task: Any) -> dict[str, Future]:
+        futures: dict[str, Future] = {}
+        for stage in plan.stages:
+            if stage.name in plan.stale:
+                upstream = [futures[name] for name in stage.dependencies if name in futures]
+                futures[stage.name] = stage_task.submit(
+                    stage=stage.name, gpus=stage.gpus, run=self.run, wait_for=upstream
+                )
+        return futures
