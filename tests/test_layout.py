@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROWS = [
-    ["errors", "stopping"],
+    ["allotment", "errors", "stopping"],
     ["cache", "input_files", "limited", "redaction"],
     ["faults", "name_patterns", "json_input", "yaml_input"],
     ["files", "finite"],

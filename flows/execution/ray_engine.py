@@ -15,11 +15,13 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from flows import extras
-from flows.execution import exchange
+from flows.execution import demand, exchange
 from flows.execution.engine import Future
+from flows.execution.ray_cards import borne, card_of
 from flows.execution.ray_node import Delivery, Order, run_stage_on_node
-from flows.execution.slots import allowed_gpus, check_room
-from flows.execution.stage_run import PipelineRun
+from flows.execution.sharing import CARD, WHOLE, Share
+from flows.execution.slots import allowed_gpus, check_room, smallest_card
+from flows.execution.stage_run import MemoryLacking, PipelineRun
 from flows.versioning import graph
 from lori_core.engines import engine
 from lori_core.errors import InputError
@@ -69,7 +71,7 @@ class RayEngine:
             return self._execute(plan, runner, run_stage_on_node.with_options(**options))
 
     @contextmanager
-    def cluster(self, stages: Iterable[graph.Stage]) -> Iterator[Any]:
+    def cluster(self, stages: Sequence[graph.Stage]) -> Iterator[Any]:
         """Connect to the cluster, or start one on this machine; yield Prefect's task runner.
 
         Raises:
@@ -95,6 +97,7 @@ class RayEngine:
         try:
             with RayTaskRunner(self.address, options) as runner:
                 self._check(ray, stages)
+                self.run.shares = self._shares(ray.nodes(), list(stages))
                 yield runner
         except (ConnectionError, RuntimeError) as error:
             if ray.is_initialized():
@@ -154,18 +157,36 @@ class RayEngine:
         done: Mapping[str, RayFuture],
         completed: set[str],
     ) -> list[graph.Stage]:
-        """Return the stages that may start now, as many as may hold a GPU."""
-        holding = sum(wanted[name].gpus for name in running)
-        room = self.limit - holding if isinstance(self.limit, int) else sys.maxsize
+        """Return the stages that may start now, as many as may hold a GPU or a part of one."""
+        holding = sum(self._parts(wanted[name]) for name in running)
+        room = CARD * self.limit - holding if isinstance(self.limit, int) else sys.maxsize
         ready = []
         for stage in wanted.values():
             if stage.name in running or stage.name in done or {*stage.dependencies} - completed:
                 continue
-            if stage.gpus > max(room, 0):
+            if self._parts(stage) > max(room, 0):
                 continue
-            room -= stage.gpus
+            room -= self._parts(stage)
             ready.append(stage)
         return ready
+
+    def _parts(self, stage: graph.Stage) -> int:
+        return stage.gpus * self.run.shares.get(stage.name, WHOLE).parts
+
+    def _shares(
+        self, nodes: Sequence[Mapping[str, Any]], stages: Sequence[graph.Stage]
+    ) -> dict[str, Share]:
+        """Return what stages get of a GPU: fractions of one, as Ray counts them."""
+        setting = self.run.execution.get("share_gpus", "auto")
+        card = smallest_card(allowed_gpus(self.limit)) if self.address is None else None
+        return demand.shares(self.run, stages, card or card_of(nodes), borne(nodes, setting))
+
+    def resources(self, stage: graph.Stage) -> dict[str, Any]:
+        """Return what Ray reserves for a stage."""
+        if self.turns:
+            turn = {"resources": {TURN: 1}} if stage.gpus else {}
+            return {"num_cpus": 1, "num_gpus": 0, **turn}
+        return {"num_cpus": 1, "num_gpus": self._parts(stage) / CARD}
 
     def _submit(
         self,
@@ -185,11 +206,9 @@ class RayEngine:
             self.run.tags,
             upstream=tuple(sorted(graph.ancestors(plan, stage.name))),
             bundle=exchange.pack(self.run.workspace) if self.remote else None,
+            share=self.run.shares.get(stage.name, WHOLE),
         )
-        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 0 if self.turns else stage.gpus}
-        if self.turns and stage.gpus:
-            options["resources"] = {TURN: 1}
-        with remote_options(**options):
+        with remote_options(**self.resources(stage)):
             future: RayFuture = runner.submit(stage_task, {"order": order}, wait_for=upstream)
             return future
 
@@ -205,10 +224,15 @@ class RayEngine:
         ended, _ = ray.wait(list(references), timeout=1)
         for reference in ended:
             name = references[reference]
-            future = done[name] = running.pop(name)
+            future = running.pop(name)
             future.wait()
             result = future.state.result(raise_on_failure=False)
             self._keep_rows(getattr(result, "rows", {}))
+            if isinstance(result, MemoryLacking) and result.shared:
+                self.run.warn(f"{name}: {result}; running it again on a GPU of its own")
+                self.run.lacked_memory(name)
+                continue
+            done[name] = future
             if isinstance(result, Delivery):
                 if result.runs:
                     exchange.adopt(self.run.workspace, name, result.runs)

@@ -18,7 +18,8 @@ from prefect.runtime import task_run
 
 from flows.execution import exchange
 from flows.execution.exchange import Bundle
-from flows.execution.stage_run import Finished, Place, StageFailed
+from flows.execution.sharing import WHOLE, Share
+from flows.execution.stage_run import Finished, MemoryLacking, Place, StageFailed
 from flows.execution.tasks import outcome, worth_retrying
 from lori_core.cache import cache_folder
 from lori_core.files import digest
@@ -36,6 +37,7 @@ class Order:
         tags: of the run in MLflow.
         upstream: all stages it stands on, near and far.
         bundle: the workspace's small files; None where nodes share the folder itself.
+        share: what it gets of a GPU.
     """
 
     stage: str
@@ -45,6 +47,7 @@ class Order:
     tags: Mapping[str, str]
     upstream: tuple[str, ...] = ()
     bundle: Bundle | None = None
+    share: Share = WHOLE
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,25 @@ def carry_out(order: Order, task_run_id: str, line: Callable[[str], None]) -> De
     Raises:
         StageFailed: as `Place.stage` does.
     """
+    try:
+        return _carried_out(order, task_run_id, line)
+    except MemoryLacking as error:
+        error.shared = not order.share.whole
+        raise
+
+
+def _carried_out(order: Order, task_run_id: str, line: Callable[[str], None]) -> Delivery:
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "") if order.gpus else ""
     if order.bundle is None:
         place = Place(Path(order.workspace), order.parent, order.tags)
-        return Delivery(place.stage(order.stage, devices, task_run_id, line))
+        return Delivery(place.stage(order.stage, devices, task_run_id, line, order.share))
     # DVC reads the names of stages as paths from where it stands.
     with _node_workspace(order) as workspace, contextlib.chdir(workspace):
         order.bundle.unpack(workspace)
         exchange.fetch(workspace, order.upstream)
         place = Place(workspace, order.parent, order.tags)
         try:
-            finished = place.stage(order.stage, devices, task_run_id, line)
+            finished = place.stage(order.stage, devices, task_run_id, line, order.share)
         except StageFailed as error:
             error.rows = _rows(workspace)
             raise

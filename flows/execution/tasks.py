@@ -14,8 +14,16 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.runtime import task_run  # noqa: E402
 from prefect.states import Completed, Failed  # noqa: E402
 
+from flows.execution.sharing import WHOLE  # noqa: E402
 from flows.execution.slots import StoppedError  # noqa: E402
-from flows.execution.stage_run import BadInput, Cancelled, Finished, PipelineRun, StageFailed  # noqa: E402
+from flows.execution.stage_run import (  # noqa: E402
+    BadInput,
+    Cancelled,
+    Finished,
+    MemoryLacking,
+    PipelineRun,
+    StageFailed,
+)
 from flows.versioning.snapshot import DATA  # noqa: E402
 from lori_core import faults  # noqa: E402
 from lori_core.errors import LoriError  # noqa: E402
@@ -32,8 +40,13 @@ PULL = ("lori_core.cli", "pull")
 
 
 def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
-    """Say whether a failed task may run again: not after bad input, not after cancellation."""
+    """Say whether a failed task may run again as it is.
+
+    Not after bad input, after cancellation, or where its share of a GPU did not suffice.
+    """
     error = state.data
+    if isinstance(error, MemoryLacking) and error.shared:
+        return False
     return isinstance(error, StageFailed) and not isinstance(error, BadInput | Cancelled)
 
 
@@ -88,13 +101,28 @@ def pull(run: PipelineRun) -> State[Any]:
     name="stage", task_run_name="{stage}", cache_policy=NO_CACHE, retry_condition_fn=worth_retrying
 )
 def run_stage(stage: str, gpus: int, run: PipelineRun) -> State[Any]:
-    """Let DVC reproduce one stage, in a process of its own, on GPUs of its own."""
+    """Let DVC reproduce one stage, in a process of its own, on its share of the GPUs.
+
+    Where that turns out to have too little memory, it runs again with GPUs of its own.
+    """
     logger = get_run_logger()
     task_run_id = str(task_run.id)
 
+    def once() -> Finished:
+        share = run.shares.get(stage, WHOLE)
+        with run.slots.hold(gpus, share.parts) as devices:
+            return run.place.stage(stage, devices, task_run_id, logger.info, share)
+
     def work() -> Finished:
-        with run.slots.hold(gpus) as devices:
-            finished = run.place.stage(stage, devices, task_run_id, logger.info)
+        shared = not run.shares.get(stage, WHOLE).whole
+        try:
+            finished = once()
+        except MemoryLacking as error:
+            if not shared:
+                raise
+            logger.warning("%s; running it again on a GPU of its own", error)
+            run.lacked_memory(stage)
+            finished = once()
         if finished.ran:
             run.pushing.stage(stage)
         return finished

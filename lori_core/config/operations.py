@@ -41,7 +41,10 @@ class ExecutionSection(Strict):
     """How Ray's nodes get each other's artifacts: through this folder, which all of them see at the
     same path, or through the default DVC remote and its run cache."""
     gpus: Few | Literal["auto"] = "auto"
-    """Stages that may hold a GPU at once."""
+    """GPUs that stages may use."""
+    share_gpus: Few | Literal["auto"] = "auto"
+    """Stages that may run on one GPU at once, where the memory that they are forecast to need fits
+    together; auto: as many as there are idle cores for; 1: each has a GPU to itself."""
     retries: Retries = 1
     """How often a crashed stage is started again; bad input never is."""
 
