@@ -28,7 +28,7 @@ SECONDS = 300.0
 
 
 def forecast(params: Params, stages: Sequence[str], data: Path, card: Card) -> dict[str, float]:
-    """Return by stage the bytes that torch will allocate on a GPU at most, 0 where it is not known.
+    """Return by stage the bytes that torch will allocate on a GPU at most, as far as is known.
 
     Args:
         params: the run.
@@ -44,8 +44,9 @@ def forecast(params: Params, stages: Sequence[str], data: Path, card: Card) -> d
     # vLLM takes nearly all memory of a card for its cache, whatever it needs.
     greedy = find_spec("vllm") is not None and params.evaluation.engine != "transformers"
     return {
-        stage: 0.0 if greedy and stage.startswith("evaluate") else model.stage(stage).memory
+        stage: model.stage(stage).memory
         for stage in stages
+        if model.knows(stage) and not (greedy and stage.startswith("evaluate"))
     }
 
 

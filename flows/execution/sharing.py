@@ -63,14 +63,14 @@ def shares(memory: Mapping[str, float], card: float, most: int) -> dict[str, Sha
     """Return the shares of stages that need one GPU; one that is left out takes a whole card.
 
     Args:
-        memory: by stage, the bytes that torch is forecast to allocate; 0 where that is not known.
+        memory: by stage, the bytes that torch is forecast to allocate, where that is known.
         card: bytes of a card that are free.
         most: stages that may run on a card at once.
     """
     found = {}
     for stage, size in memory.items():
         needed = max(HEADROOM * size, size + LEAST_HEADROOM + CONTEXT)
-        if size > 0 and needed <= card and most > 1:
+        if needed <= card and most > 1:
             parts = max(math.ceil(CARD * needed / card), math.ceil(CARD / most))
             found[stage] = Share(parts, int(card * parts / CARD - CONTEXT))
     return found

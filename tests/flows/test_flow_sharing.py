@@ -19,7 +19,9 @@ from flows.execution.slots import Card, Slots, smallest_card
 from flows.execution.stage_run import LACKING, MemoryLacking, PipelineRun
 from flows.planning.schedule import play
 from flows.versioning.graph import Plan, Stage
+from lori_core import params_file
 
+ROOT = Path(__file__).parents[2]
 GB = 1e9
 IDLE = Host(cores=64, busy=0.0, memory=1e12)
 #: 80 GB, as the driver writes them.
@@ -77,9 +79,10 @@ def test_twelve_of_24_stages_of_6_gb_run_on_a_gpu_of_80_gb_at_once(two_cards: Pa
 
 
 def test_a_part_is_what_a_stage_needs_and_no_less_than_the_machine_bears() -> None:
-    memory = {"small": 1 * GB, "large": 40 * GB, "too large": 78 * GB, "unknown": 0.0}
+    memory = {"small": 1 * GB, "large": 40 * GB, "too large": 78 * GB, "none": 0.0}
     made = sharing.shares(memory, 80 * GB, 16)
-    assert {name: share.parts for name, share in made.items()} == {"small": 625, "large": 5500}
+    parts = {name: share.parts for name, share in made.items()}
+    assert parts == {"small": 625, "large": 5500, "none": 625}
     assert made["small"].memory == 80 * GB / 16 - CONTEXT
     assert made["large"].memory == 80 * GB * 0.55 - CONTEXT
     for share, size in ((made["small"], 1 * GB), (made["large"], 40 * GB)):
@@ -232,7 +235,7 @@ def test_a_run_asks_what_its_stale_stages_need(
 
     def ask(workspace: Path, names: list[str], card: Card, warn: Callable[[str], None]) -> Any:
         asked.append((workspace, names))
-        return {"train@t01": 10 * GB, "train@t02": 0.0}
+        return {"train@t01": 10 * GB}
 
     monkeypatch.setattr(demand, "ask", ask)
     monkeypatch.setattr(sharing, "this_host", lambda: Host(16, 1.0, 1e9))
@@ -247,6 +250,25 @@ def test_a_run_asks_what_its_stale_stages_need(
         "LORI_GPU_MEMORY": str(int(76294 * 2.0**20 / 4 - CONTEXT)),
         "LORI_THREADS": "4",
     }
+
+
+def test_the_forecast_names_the_stages_whose_memory_is_known() -> None:
+    params, _ = params_file.changed(ROOT / "profiles/smoke.yaml", None, [])
+    names = ["train@math", "mask@math", "experiments/dvc.yaml:point@a", "evaluate_base"]
+    found = demand.forecast(params, names, ROOT / "no-data", Card(80e9, True))
+    assert list(found) == ["train@math", "mask@math", "evaluate_base"]
+    assert 1e6 < found["train@math"] < 1e8
+    assert found["mask@math"] == 0.0
+    again = demand.forecast(params, names, ROOT / "no-data", Card(80e9, False))
+    assert again["train@math"] >= found["train@math"]
+
+
+def test_vllm_has_a_gpu_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demand, "find_spec", lambda name: name)
+    params, _ = params_file.changed(ROOT / "profiles/smoke.yaml", None, [])
+    names = ["train@math", "evaluate_base"]
+    found = demand.forecast(params, names, ROOT / "no-data", Card(80e9, True))
+    assert list(found) == ["train@math"]
 
 
 def test_what_cannot_be_forecast_is_not_shared(tmp_path: Path) -> None:
