@@ -71,7 +71,7 @@ def shares(memory: Mapping[str, float], card: float, most: int) -> dict[str, Sha
     for stage, size in memory.items():
         needed = max(HEADROOM * size, size + LEAST_HEADROOM + CONTEXT)
         if needed <= card and most > 1:
-            parts = max(math.ceil(CARD * needed / card), math.ceil(CARD / most))
+            parts = max(math.ceil(CARD * needed / card), CARD // most)
             found[stage] = Share(parts, int(card * parts / CARD - CONTEXT))
     return found
 

@@ -89,6 +89,9 @@ def test_a_part_is_what_a_stage_needs_and_no_less_than_the_machine_bears() -> No
         assert share.memory > size
     assert sharing.shares(memory, 80 * GB, 2)["small"].parts == CARD / 2
     assert sharing.shares(memory, 80 * GB, 1) == {}
+    for most in range(2, 65):
+        (small,) = sharing.shares({"small": 1e6}, 80 * GB, most).values()
+        assert CARD // small.parts == most
 
 
 @pytest.mark.parametrize(
