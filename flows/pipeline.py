@@ -1,7 +1,7 @@
 """The flow `lori`: pull the data, then run the stages of `dvc.yaml` that must run.
 
-DVC says what must run and in which order; nothing of the graph is repeated here. Prefect says when
-and where: each stage is one task, tried again after a crash, on a GPU of its own.
+DVC says what must run and in which order; nothing of the graph is repeated here. Prefect says when:
+each stage is one task, tried again after a crash. The engine (`flows.execution.engine`) says where.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The engine `ray`: each stage on some node of a Ray cluster, with a GPU of its own.
+"""The engine `ray`: each stage on some node of a Ray cluster, with its share of the GPUs there.
 
 A stage is handed to Ray when all that it needs is there, never before: a task that waits inside
 Ray holds a GPU.
