@@ -220,8 +220,8 @@ def _plan(args: argparse.Namespace) -> int:
     here = slots.allowed_gpus(params.execution.gpus)
     device = cost.device(args.gpu or (forecast.name_here() if here else "cpu"))
     gpus, setting = args.gpus or max(1, len(here)), params.execution.share_gpus
-    # The cores of another machine are not known.
-    elsewhere = bool(args.gpu or args.gpus)
+    # The cores of another machine are not known; without GPUs they do not matter.
+    elsewhere = bool(args.gpu or args.gpus) or device.kind == "cpu"
     usual = setting if isinstance(setting, int) else sharing.USUAL
     most = usual if elsewhere else sharing.this_host().bears(setting, gpus)
     made = forecast.forecast(Path.cwd(), params, device, gpus, text=text, most=most)
