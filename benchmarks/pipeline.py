@@ -228,8 +228,8 @@ def _flow_here(place: Path) -> None:
     from contextlib import contextmanager
 
     @contextmanager
-    def hold(self: Any, gpus: int) -> Any:
-        with real(self, gpus) as devices:
+    def hold(self: Any, gpus: int, parts: int) -> Any:
+        with real(self, gpus, parts) as devices:
             begin = time.time()
             yield devices
             held.append((begin, time.time()))

@@ -56,6 +56,12 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+#: A thread of OpenMP that has nothing to do sleeps. By default it spins, and takes a core from the
+#: thread that it waits for wherever more threads than cores want to run.
+YIELDING = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
+#: Variables by which users say how threads wait; one that is set makes all of it their own choice.
+WAITING = (*YIELDING, "GOMP_SPINCOUNT")
+
 #: Where no home folder is known; what is kept below it is refused with a message.
 NO_HOME = "/nonexistent"
 
@@ -73,11 +79,12 @@ HOME_FOLDERS = {
 def quiet_environment() -> None:
     """Turn telemetry off and patience down, unless the user has set a variable already.
 
-    Also keep requests to this machine away from proxies, and libraries out of a home folder that
-    they cannot use.
+    Also let idle threads of OpenMP sleep, keep requests to this machine away from proxies, and
+    libraries out of a home folder that they cannot use.
     """
     for name, value in {**TELEMETRY, **PATIENCE, **SIGNS_OF_LIFE}.items():
         os.environ.setdefault(name, value)
+    os.environ.update(yielding_threads(os.environ))
     os.environ.update(loopback_without_proxy(os.environ))
     os.environ.update(caches_without_home(os.environ))
 
@@ -94,6 +101,15 @@ def quiet_libraries() -> None:
     warnings.simplefilter("ignore", FutureWarning)
     # On CPUs with bf16 it says, as soon as PEFT imports it, which faster kernels it would like.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
+def yielding_threads(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return variables that let idle threads sleep; none where the user has said how they wait.
+
+    OpenMP reads them once, when torch is imported. How many threads there are stays as it is, and
+    so do all results.
+    """
+    return {} if any(name in environment for name in WAITING) else dict(YIELDING)
 
 
 def loopback_without_proxy(environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The flow `lori`: pull the data, then run the stages of `dvc.yaml` that must run.
 
-DVC says what must run and in which order; nothing of the graph is repeated here. Prefect says when
-and where: each stage is one task, tried again after a crash, on a GPU of its own.
+DVC says what must run and in which order; nothing of the graph is repeated here. Prefect says when:
+each stage is one task, tried again after a crash. The engine (`flows.execution.engine`) says where.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,16 +21,13 @@ quiet_environment()
 
 from prefect import State, flow, get_run_logger  # noqa: E402
 from prefect.artifacts import create_markdown_artifact, create_table_artifact  # noqa: E402
-from prefect.futures import PrefectFuture  # noqa: E402
 from prefect.runtime import flow_run  # noqa: E402
 from prefect.states import Cancelled, Completed, Failed  # noqa: E402
 from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
-from flows.execution.fork_server import serving  # noqa: E402
-from flows.execution.ray_engine import Future, RayEngine  # noqa: E402
-from flows.execution.slots import check_room  # noqa: E402
+from flows.execution.engine import Engine, Future, engine_of  # noqa: E402
 from flows.execution.stage_run import BadInput, PipelineRun, StageFailed, read_summary  # noqa: E402
-from flows.execution.tasks import UNCHANGED, kind, pull, run_stage, run_stage_on_node  # noqa: E402
+from flows.execution.tasks import UNCHANGED, kind, pull  # noqa: E402
 from flows.lock import pipeline_lock  # noqa: E402
 from flows.parameters import Experiment, Override, Profile, StageName, Task, select  # noqa: E402
 from flows.server.dead_runs import close_dead  # noqa: E402
@@ -58,9 +54,6 @@ class Asked:
     tasks: tuple[str, ...]
     stages: tuple[str, ...]
     file: str = graph.PIPELINE
-
-
-Futures = Mapping[str, PrefectFuture[Any] | Future]
 
 
 @flow(name="lori", task_runner=ThreadPoolTaskRunner(), persist_result=False)  # type: ignore[arg-type]
@@ -143,12 +136,12 @@ def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
     run = PipelineRun(workspace, str(flow_run.id), logger.warning, report)
     # Before the data is pulled: what cannot be run is said first.
     plan = select(graph.plan(workspace, asked.file), run.params, asked.tasks, asked.stages)
-    if not _on_ray(run):
-        check_room(plan.stages, len(run.slots.gpus), "this machine (execution.gpus)")
+    engine = engine_of(run)
+    engine.check(plan.stages)
     run.start()
     try:
         with stopping.listening(run.cancel):
-            failures, changed = _execute(run, asked, plan, logger)
+            failures, changed = _execute(run, engine, asked, plan, logger)
         stopping.check()
     except BaseException as error:
         # A signal or Ctrl-C: the tasks' threads do not see it, so they are told.
@@ -173,14 +166,13 @@ def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
 
 
 def _execute(
-    run: PipelineRun, asked: Asked, plan: graph.Plan, logger: Any
+    run: PipelineRun, engine: Engine, asked: Asked, plan: graph.Plan, logger: Any
 ) -> tuple[dict[str, StageFailed], bool]:
     """Pull, then run what is stale; return the stages that failed, and if there was any to run.
 
     `plan` is from before the pull: it holds where nothing was stale and the pull brings nothing.
     """
     options: dict[str, Any] = {"retries": run.retries, "retry_delay_seconds": RETRY_DELAY_SECONDS}
-    engine = RayEngine(run, run.execution) if _on_ray(run) else None
     pulled = pull.with_options(**options).submit(run)
     pulled.wait()
     stopping.check()
@@ -190,47 +182,11 @@ def _execute(
     if plan.stale or pulled.state.name != UNCHANGED:
         plan = select(graph.plan(run.workspace, asked.file), run.params, asked.tasks, asked.stages)
     run.skipped([stage.name for stage in plan.stages if stage.name not in plan.stale])
-    logger.info("%d stages, %d to run on %s", len(plan.stages), len(plan.stale), _where(run))
-    if engine is not None and plan.stale:
-        futures = _submit_to_ray(engine, plan, run_stage_on_node.with_options(**options))
-    else:
-        with serving(run.workspace) if len(plan.stale) > 1 else nullcontext():
-            futures = _submit(plan, run, run_stage.with_options(**options))
-            for future in futures.values():
-                future.wait()
-    return _failures(futures), bool(plan.stale)
+    logger.info("%d stages, %d to run on %s", len(plan.stages), len(plan.stale), engine.where())
+    return _failures(engine.execute(plan, options)), bool(plan.stale)
 
 
-def _on_ray(run: PipelineRun) -> bool:
-    return run.execution.get("engine") == "ray"
-
-
-def _where(run: PipelineRun) -> str:
-    if _on_ray(run):
-        return f"Ray at {run.execution.get('ray_address') or 'this machine'}"
-    return f"{len(run.slots.gpus)} GPUs" if run.slots.gpus else "the CPU, one at a time"
-
-
-def _submit_to_ray(engine: RayEngine, plan: graph.Plan, stage_task: Any) -> Futures:
-    waiting = [stage for stage in plan.stages if stage.name in plan.stale]
-    with engine.cluster(waiting) as runner:
-        return engine.execute(plan, runner, stage_task)
-
-
-def _submit(plan: graph.Plan, run: PipelineRun, stage_task: Any) -> Futures:
-    """Submit each stale stage once, behind the stages it depends on."""
-    futures: dict[str, PrefectFuture[Any]] = {}
-    for stage in plan.stages:
-        if stage.name not in plan.stale:
-            continue
-        upstream = [futures[name] for name in stage.dependencies if name in futures]
-        futures[stage.name] = stage_task.submit(
-            stage=stage.name, gpus=stage.gpus, run=run, wait_for=upstream
-        )
-    return futures
-
-
-def _failures(futures: Futures) -> dict[str, StageFailed]:
+def _failures(futures: Mapping[str, Future]) -> dict[str, StageFailed]:
     """Return the tasks that failed by themselves; those behind them never started."""
     failures: dict[str, StageFailed] = {}
     for name, future in futures.items():

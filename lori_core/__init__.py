@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lori_core.importances import Calibrated
     from lori_core.merge_methods import Factors, Options
     from lori_core.registries.data_source import data_source
+    from lori_core.registries.engine import engine
     from lori_core.registries.gate_rule import gate_rule
     from lori_core.registries.mask import importance
     from lori_core.registries.merge_method import merge_method
@@ -30,6 +31,7 @@ __all__ = [
     "TrainingMethod",
     "Verdict",
     "data_source",
+    "engine",
     "gate_rule",
     "importance",
     "merge_method",
@@ -47,6 +49,7 @@ _HOMES = {
     "TrainingMethod": "training_method",
     "Verdict": "evaluation.scorers",
     "data_source": "registries.data_source",
+    "engine": "registries.engine",
     "gate_rule": "registries.gate_rule",
     "importance": "registries.mask",
     "merge_method": "registries.merge_method",

@@ -21,6 +21,7 @@ NEUTRAL = (
     "data/__init__.py",
     "data/chat_limits.py",
     "data/limits.py",
+    "registries/engine.py",
     "errors.py",
     "extensions.py",
     "evaluation/__init__.py",

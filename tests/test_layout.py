@@ -8,7 +8,7 @@ from imports import names_in
 
 ROOT = Path(__file__).parent.parent
 ROWS = [
-    ["errors", "stopping"],
+    ["allotment", "errors", "stopping"],
     ["cache", "input_files", "limited", "redaction"],
     ["faults", "name_patterns", "json_input", "yaml_input", "registry"],
     ["files", "finite", "registries"],

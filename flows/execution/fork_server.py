@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -286,10 +287,22 @@ def main() -> None:
     started = time.time_ns()
     quiet_libraries()
     environment = early(os.environ)
+    gc.disable()
     with variables(LOOK_ONLY):
         for module in modules:
             importlib.import_module(module)
+    _prepare_tables()
+    # What was imported stays: no stage's collector need walk through it, or copy its pages.
+    gc.freeze()
+    gc.enable()
     Server(Path(path), environment, started).serve()
+
+
+def _prepare_tables() -> None:
+    """Let transformers compile the patterns by which it reads weights, once for all stages."""
+    module = sys.modules.get("transformers.conversion_mapping")
+    if module is not None:
+        module.get_checkpoint_conversion_mapping("llama")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The engine `ray`: each stage on some node of a Ray cluster, with a GPU of its own.
+"""The engine `ray`: each stage on some node of a Ray cluster, with its share of the GPUs there.
 
 A stage is handed to Ray when all that it needs is there, never before: a task that waits inside
 Ray holds a GPU.
@@ -6,142 +6,70 @@ Ray holds a GPU.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from filelock import FileLock
-
 from flows import extras
-from flows.execution import exchange
-from flows.execution.exchange import Bundle
-from flows.execution.slots import allowed_gpus, check_room
-from flows.execution.stage_run import Finished, PipelineRun, Place, StageFailed
+from flows.execution import demand, exchange
+from flows.execution.engine import Future
+from flows.execution.ray_cards import borne, card_of
+from flows.execution.ray_node import Delivery, Order, run_stage_on_node
+from flows.execution.sharing import CARD, WHOLE, Share
+from flows.execution.slots import allowed_gpus, check_room, smallest_card
+from flows.execution.stage_run import MemoryLacking, PipelineRun
 from flows.versioning import graph
-from lori_core.cache import cache_folder
 from lori_core.errors import InputError
-from lori_core.files import digest, write_text
+from lori_core.files import write_text
 
 #: A cluster of one machine without GPUs lets one stage that would need one run at a time.
 TURN = "lori_turn"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-class Future(Protocol):
-    """What the task runner gives back for a stage."""
+class RayFuture(Future, Protocol):
+    """A task handed to Ray."""
 
     wrapped_future: Any
-
-    @property
-    def state(self) -> Any:
-        """The state the task ended in."""
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait until the task has ended."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a node needs to run one stage; it is pickled, so it holds nothing alive.
-
-    Attributes:
-        stage: its name.
-        gpus: how many it needs.
-        workspace: the folder on the machine that started the run.
-        parent: the pipeline's rows file, relative to the workspace.
-        tags: of the run in MLflow.
-        upstream: all stages it stands on, near and far.
-        bundle: the workspace's small files; None where nodes share the folder itself.
-    """
-
-    stage: str
-    gpus: int
-    workspace: str
-    parent: str
-    tags: Mapping[str, str]
-    upstream: tuple[str, ...] = ()
-    bundle: Bundle | None = None
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """What a node gives back: how the stage went, and where there is no shared folder its files."""
-
-    finished: Finished
-    rows: Mapping[str, str] = field(default_factory=dict)
-    runs: Mapping[str, str] = field(default_factory=dict)
-
-
-def carry_out(order: Order, task_run_id: str, line: Callable[[str], None]) -> Delivery:
-    """Run a stage on this node, with the GPUs that Ray has given to this process.
-
-    Raises:
-        StageFailed: as `Place.stage` does.
-    """
-    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "") if order.gpus else ""
-    if order.bundle is None:
-        place = Place(Path(order.workspace), order.parent, order.tags)
-        return Delivery(place.stage(order.stage, devices, task_run_id, line))
-    # DVC reads the names of stages as paths from where it stands.
-    with _node_workspace(order) as workspace, contextlib.chdir(workspace):
-        order.bundle.unpack(workspace)
-        exchange.fetch(workspace, order.upstream)
-        place = Place(workspace, order.parent, order.tags)
-        try:
-            finished = place.stage(order.stage, devices, task_run_id, line)
-        except StageFailed as error:
-            error.rows = _rows(workspace)
-            raise
-        delivery = Delivery(finished, _rows(workspace), exchange.publish(workspace, order.stage))
-        shutil.rmtree(workspace / ".lori" / "rows", ignore_errors=True)
-        return delivery
-
-
-@contextmanager
-def _node_workspace(order: Order) -> Iterator[Path]:
-    """Hold this stage's folder on this node; checkpoints of a killed attempt are still in it."""
-    name = digest([order.workspace, order.stage])[:16]
-    folder = cache_folder() / "nodes" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        local = folder / ".dvc" / "config.local"
-        local.parent.mkdir(exist_ok=True)
-        local.write_text(f"[cache]\n    dir = {cache_folder() / 'dvc'}\n", encoding="utf-8")
-        yield folder
-
-
-def _rows(workspace: Path) -> dict[str, str]:
-    """Return the rows files that the stage's attempts wrote, and their shipments."""
-    return {
-        path.relative_to(workspace).as_posix(): path.read_text(encoding="utf-8")
-        for path in sorted((workspace / ".lori" / "rows").rglob("*.jsonl*"))
-    }
 
 
 class RayEngine:
     """Runs a plan's stages on a Ray cluster."""
 
-    def __init__(self, run: PipelineRun, execution: Mapping[str, Any]) -> None:
-        extras.need("ray", "execution.engine: ray")
+    def __init__(self, run: PipelineRun) -> None:
         self.run = run
-        self.address: str | None = execution.get("ray_address")
-        self.remote = execution.get("exchange") == "remote"
-        self.limit = execution.get("gpus", "auto")
+        self.address: str | None = run.execution.get("ray_address")
+        self.remote = run.execution.get("exchange") == "remote"
+        self.limit = run.execution.get("gpus", "auto")
         self.turns = False
-        self.bundle: Bundle | None = None
+
+    def check(self, stages: Sequence[graph.Stage]) -> None:
+        """Refuse to start without the extra, or without a remote where artifacts go through it.
+
+        What the nodes have is known once the cluster is reached.
+        """
+        extras.need("ray", "execution.engine: ray")
         if self.remote:
-            exchange.check_remote(run.workspace)
+            exchange.check_remote(self.run.workspace)
+
+    def where(self) -> str:
+        """Return the cluster's address."""
+        return f"Ray at {self.address or 'this machine'}"
+
+    def execute(self, plan: graph.Plan, options: Mapping[str, Any]) -> Mapping[str, Future]:
+        """Run the stale stages; those behind a failure never start."""
+        stale = [stage for stage in plan.stages if stage.name in plan.stale]
+        if not stale:
+            return {}
+        with self.cluster(stale) as runner:
+            return self._execute(plan, runner, run_stage_on_node.with_options(**options))
 
     @contextmanager
-    def cluster(self, stages: Iterable[graph.Stage]) -> Iterator[Any]:
+    def cluster(self, stages: Sequence[graph.Stage]) -> Iterator[Any]:
         """Connect to the cluster, or start one on this machine; yield Prefect's task runner.
 
         Raises:
@@ -167,6 +95,7 @@ class RayEngine:
         try:
             with RayTaskRunner(self.address, options) as runner:
                 self._check(ray, stages)
+                self.run.shares = self._shares(ray.nodes(), list(stages))
                 yield runner
         except (ConnectionError, RuntimeError) as error:
             if ray.is_initialized():
@@ -195,15 +124,14 @@ class RayEngine:
                 "one each; start its nodes with --num-gpus"
             )
 
-    def execute(self, plan: graph.Plan, runner: Any, stage_task: Any) -> dict[str, Future]:
-        """Run the stale stages; return each one's future. Those behind a failure never start."""
+    def _execute(self, plan: graph.Plan, runner: Any, stage_task: Any) -> dict[str, RayFuture]:
         import ray
 
         wanted = {stage.name: stage for stage in plan.stages if stage.name in plan.stale}
         if self.remote:
             exchange.share(self.run.workspace, [n for n in _names(plan) if n not in wanted])
-        done: dict[str, Future] = {}
-        running: dict[str, Future] = {}
+        done: dict[str, RayFuture] = {}
+        running: dict[str, RayFuture] = {}
         completed = {name for name in _names(plan) if name not in wanted}
         try:
             while True:
@@ -223,22 +151,40 @@ class RayEngine:
     def _ready(
         self,
         wanted: Mapping[str, graph.Stage],
-        running: Mapping[str, Future],
-        done: Mapping[str, Future],
+        running: Mapping[str, RayFuture],
+        done: Mapping[str, RayFuture],
         completed: set[str],
     ) -> list[graph.Stage]:
-        """Return the stages that may start now, as many as may hold a GPU."""
-        holding = sum(wanted[name].gpus for name in running)
-        room = self.limit - holding if isinstance(self.limit, int) else sys.maxsize
+        """Return the stages that may start now, as many as may hold a GPU or a part of one."""
+        holding = sum(self._parts(wanted[name]) for name in running)
+        room = CARD * self.limit - holding if isinstance(self.limit, int) else sys.maxsize
         ready = []
         for stage in wanted.values():
             if stage.name in running or stage.name in done or {*stage.dependencies} - completed:
                 continue
-            if stage.gpus > max(room, 0):
+            if self._parts(stage) > max(room, 0):
                 continue
-            room -= stage.gpus
+            room -= self._parts(stage)
             ready.append(stage)
         return ready
+
+    def _parts(self, stage: graph.Stage) -> int:
+        return stage.gpus * self.run.shares.get(stage.name, WHOLE).parts
+
+    def _shares(
+        self, nodes: Sequence[Mapping[str, Any]], stages: Sequence[graph.Stage]
+    ) -> dict[str, Share]:
+        """Return what stages get of a GPU: fractions of one, as Ray counts them."""
+        setting = self.run.execution.get("share_gpus", "auto")
+        card = smallest_card(allowed_gpus(self.limit)) if self.address is None else None
+        return demand.shares(self.run, stages, card or card_of(nodes), borne(nodes, setting))
+
+    def resources(self, stage: graph.Stage) -> dict[str, Any]:
+        """Return what Ray reserves for a stage."""
+        if self.turns:
+            turn = {"resources": {TURN: 1}} if stage.gpus else {}
+            return {"num_cpus": 1, "num_gpus": 0, **turn}
+        return {"num_cpus": 1, "num_gpus": self._parts(stage) / CARD}
 
     def _submit(
         self,
@@ -246,8 +192,8 @@ class RayEngine:
         stage: graph.Stage,
         runner: Any,
         stage_task: Any,
-        upstream: list[Future],
-    ) -> Future:
+        upstream: list[RayFuture],
+    ) -> RayFuture:
         from prefect_ray.context import remote_options
 
         order = Order(
@@ -258,19 +204,17 @@ class RayEngine:
             self.run.tags,
             upstream=tuple(sorted(graph.ancestors(plan, stage.name))),
             bundle=exchange.pack(self.run.workspace) if self.remote else None,
+            share=self.run.shares.get(stage.name, WHOLE),
         )
-        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 0 if self.turns else stage.gpus}
-        if self.turns and stage.gpus:
-            options["resources"] = {TURN: 1}
-        with remote_options(**options):
-            future: Future = runner.submit(stage_task, {"order": order}, wait_for=upstream)
+        with remote_options(**self.resources(stage)):
+            future: RayFuture = runner.submit(stage_task, {"order": order}, wait_for=upstream)
             return future
 
     def _collect(
         self,
         ray: Any,
-        running: dict[str, Future],
-        done: dict[str, Future],
+        running: dict[str, RayFuture],
+        done: dict[str, RayFuture],
         completed: set[str],
     ) -> None:
         """Wait until a stage ends, or a second; take over what ended stages have made."""
@@ -278,10 +222,15 @@ class RayEngine:
         ended, _ = ray.wait(list(references), timeout=1)
         for reference in ended:
             name = references[reference]
-            future = done[name] = running.pop(name)
+            future = running.pop(name)
             future.wait()
             result = future.state.result(raise_on_failure=False)
             self._keep_rows(getattr(result, "rows", {}))
+            if isinstance(result, MemoryLacking) and result.shared:
+                self.run.warn(f"{name}: {result}; running it again on a GPU of its own")
+                self.run.lacked_memory(name)
+                continue
+            done[name] = future
             if isinstance(result, Delivery):
                 if result.runs:
                     exchange.adopt(self.run.workspace, name, result.runs)

@@ -6,16 +6,19 @@ import collections
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flows.environment import child_environment
+from flows.execution.sharing import WHOLE, Share
 from flows.execution.slots import Slots, allowed_gpus
 from flows.execution.subprocesses import GRACE_SECONDS, run_lines
 from flows.execution.system_metrics import sampled
@@ -34,6 +37,11 @@ TAIL_LINES = 20
 #: How long MLflow may take for what is left at the end of a run, and of one that is stopped.
 SHIPPING_SECONDS, STOPPED_SECONDS = 60.0, 20.0
 
+#: How stages say that memory did not suffice: `lori_core.memory`, `lori_core.faults`, torch.
+LACKING = re.compile(
+    "does not fit into memory|out of memory|memory runs out|ALLOC_FAILED", re.IGNORECASE
+)
+
 
 class StageFailed(Exception):  # noqa: N818 - a state's name in Prefect's UI
     """A stage's process failed; a retry may help."""
@@ -47,6 +55,13 @@ class BadInput(StageFailed):
     """A stage refused its input (exit code 2); a retry would only refuse it again."""
 
     exit_code = 2
+
+
+class MemoryLacking(StageFailed):
+    """A stage's memory did not suffice."""
+
+    #: Whether it had only a share of a GPU: it may suffice with a whole one, and with no less.
+    shared = False
 
 
 class Cancelled(StageFailed):
@@ -72,12 +87,14 @@ class PipelineRun:
         report: Path = REPORTS[PIPELINE_FILE],
     ) -> None:
         self.workspace = workspace
+        self.warn = warn
         self.report = report
         self.params = read_params(workspace)
         self.execution: Mapping[str, Any] = self.params.get("execution") or {}
         self.retries = int(self.execution.get("retries", 1))
         self.stop = threading.Event()
         self.slots = Slots(allowed_gpus(self.execution.get("gpus", "auto")), self.stop)
+        self.shares: dict[str, Share] = {}
         self.rows = new_rows_file(workspace, PIPELINE)
         self.tags = {"prefect.flow_run_id": flow_run_id, **git.tags(workspace, warn)}
         self.pushing = Pushing(workspace, self.params.get("storage") or {}, warn)
@@ -130,6 +147,13 @@ class PipelineRun:
         if kept is not None:
             rows_files.append(self.rows, "artifact", path=str(kept.relative_to(self.workspace)))
 
+    def lacked_memory(self, stage: str) -> None:
+        """Give whole GPUs to a stage whose share did not suffice, and to those of its step."""
+        step = stage.partition("@")[0]
+        for name, share in self.shares.items():
+            if name.partition("@")[0] == step:
+                self.shares[name] = replace(share, parts=WHOLE.parts, memory=WHOLE.memory)
+
     def cancel(self) -> None:
         """Stop every stage that runs and every one that waits; return when all have said so."""
         self.stop.set()
@@ -178,18 +202,19 @@ class Place:
         devices: str,
         task_run_id: str,
         line: Callable[[str], None],
-        *options: str,
+        share: Share = WHOLE,
     ) -> Finished:
-        """Let DVC reproduce one stage; `options` go to `flows.execution.stage_process`.
+        """Let DVC reproduce one stage, with its share of the devices.
 
         Raises:
             BadInput: the stage refused its input.
             Cancelled: the pipeline was stopped.
+            MemoryLacking: there was not enough memory on its devices.
             StageFailed: anything else went wrong.
         """
         module = "flows.execution.stage_process"
-        command = [sys.executable, "-m", "lori_core.forked", module, *options, stage]
-        finished, rows = self.command(stage, command, devices, task_run_id, line)
+        command = [sys.executable, "-m", "lori_core.forked", module, stage]
+        finished, rows = self.command(stage, command, devices, task_run_id, line, share.variables())
         outs = hashes_text(output_hashes(self.workspace, stage))
         if finished.ran:
             rows_files.append(rows, "tags", values={HASHES_TAG: outs})
@@ -204,6 +229,7 @@ class Place:
         devices: str,
         task_run_id: str,
         line: Callable[[str], None],
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> tuple[Finished, Path]:
         """Run a command that reports by rows; return how it went and its rows file.
 
@@ -224,7 +250,8 @@ class Place:
                     command,
                     folder=self.workspace,
                     environment=child_environment(
-                        **{ROWS_VARIABLE: str(rows), "CUDA_VISIBLE_DEVICES": devices}
+                        **{ROWS_VARIABLE: str(rows), "CUDA_VISIBLE_DEVICES": devices},
+                        **variables,
                     ),
                     line=take,
                     stop=self.stop,
@@ -251,7 +278,9 @@ class Place:
         else:
             message, exit_code = _last_words(code, tail), code
             self._report(rows, message, code)
-        return (BadInput if exit_code == BadInput.exit_code else StageFailed)(message)
+        if exit_code == BadInput.exit_code:
+            return BadInput(message)
+        return (MemoryLacking if LACKING.search(message) else StageFailed)(message)
 
     def _report(self, rows: Path, message: str, exit_code: int) -> None:
         """Say in the rows what the process could not; a run exists only if it wrote some."""

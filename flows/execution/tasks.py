@@ -1,4 +1,4 @@
-"""The tasks of the flow `lori`: the pull, and a stage here or on a node of a cluster."""
+"""The tasks of the flow `lori` on this machine: the pull, and a stage."""
 
 from __future__ import annotations
 
@@ -14,15 +14,22 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.runtime import task_run  # noqa: E402
 from prefect.states import Completed, Failed  # noqa: E402
 
-from flows.execution.ray_engine import Delivery, Order, carry_out  # noqa: E402
+from flows.execution.sharing import WHOLE  # noqa: E402
 from flows.execution.slots import StoppedError  # noqa: E402
-from flows.execution.stage_run import BadInput, Cancelled, Finished, PipelineRun, StageFailed  # noqa: E402
+from flows.execution.stage_run import (  # noqa: E402
+    BadInput,
+    Cancelled,
+    Finished,
+    MemoryLacking,
+    PipelineRun,
+    StageFailed,
+)
 from flows.versioning.snapshot import DATA  # noqa: E402
 from lori_core import faults  # noqa: E402
 from lori_core.errors import LoriError  # noqa: E402
 from lori_core.redaction import redact_logs, redacted_errors  # noqa: E402
 
-# In the flow's process and on Ray's nodes: what is logged goes to Prefect's server.
+# In the flow's process and on a cluster's nodes: what is logged goes to Prefect's server.
 redact_logs()
 
 #: The state of a task that found nothing to do.
@@ -33,16 +40,25 @@ PULL = ("lori_core.cli", "pull")
 
 
 def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
-    """Say whether a failed task may run again: not after bad input, not after cancellation."""
+    """Say whether a failed task may run again as it is.
+
+    Not after bad input, after cancellation, or where its share of a GPU did not suffice.
+    """
     error = state.data
+    if isinstance(error, MemoryLacking) and error.shared:
+        return False
     return isinstance(error, StageFailed) and not isinstance(error, BadInput | Cancelled)
 
 
-def _outcome(work: Any) -> State[Any]:
-    """Run `work()` and turn how it ended into a state; a traceback would tell a user nothing."""
+def outcome(work: Any) -> State[Any]:
+    """Run `work()` and turn how it ended into a state; a traceback would tell a user nothing.
+
+    Args:
+        work: returns a `Finished`, or something that has one as `finished`.
+    """
     try:
         with redacted_errors():
-            made: Finished | Delivery = work()
+            made = work()
     except StoppedError:
         return Failed(message="cancelled", data=Cancelled("cancelled"))
     except StageFailed as error:
@@ -52,7 +68,7 @@ def _outcome(work: Any) -> State[Any]:
         if known is None:
             raise
         return Failed(message=str(known), data=kind(known)(str(known)))
-    finished = made.finished if isinstance(made, Delivery) else made
+    finished: Finished = getattr(made, "finished", made)
     name = "Completed" if finished.ran else UNCHANGED
     return Completed(name=name, message=f"{finished.seconds:.0f} s", data=made)
 
@@ -78,34 +94,37 @@ def pull(run: PipelineRun) -> State[Any]:
         finished, _ = run.place.command("pull", command, "", task_run_id, logger.info)
         return Finished(pinned() != before, finished.seconds)
 
-    return _outcome(work)
+    return outcome(work)
 
 
 @task(
     name="stage", task_run_name="{stage}", cache_policy=NO_CACHE, retry_condition_fn=worth_retrying
 )
 def run_stage(stage: str, gpus: int, run: PipelineRun) -> State[Any]:
-    """Let DVC reproduce one stage, in a process of its own, on GPUs of its own."""
+    """Let DVC reproduce one stage, in a process of its own, on its share of the GPUs.
+
+    Where that turns out to have too little memory, it runs again with GPUs of its own.
+    """
     logger = get_run_logger()
     task_run_id = str(task_run.id)
 
+    def once() -> Finished:
+        share = run.shares.get(stage, WHOLE)
+        with run.slots.hold(gpus, share.parts) as devices:
+            return run.place.stage(stage, devices, task_run_id, logger.info, share)
+
     def work() -> Finished:
-        with run.slots.hold(gpus) as devices:
-            finished = run.place.stage(stage, devices, task_run_id, logger.info)
+        shared = not run.shares.get(stage, WHOLE).whole
+        try:
+            finished = once()
+        except MemoryLacking as error:
+            if not shared:
+                raise
+            logger.warning("%s; running it again on a GPU of its own", error)
+            run.lacked_memory(stage)
+            finished = once()
         if finished.ran:
             run.pushing.stage(stage)
         return finished
 
-    return _outcome(work)
-
-
-@task(
-    name="stage",
-    task_run_name="{order.stage}",
-    cache_policy=NO_CACHE,
-    retry_condition_fn=worth_retrying,
-)
-def run_stage_on_node(order: Order) -> State[Any]:
-    """Let DVC reproduce one stage on a node of a cluster, on the GPUs it was given there."""
-    logger = get_run_logger()
-    return _outcome(lambda: carry_out(order, str(task_run.id), logger.info))
+    return outcome(work)

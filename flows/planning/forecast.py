@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.execution import sharing
 from flows.planning import schedule
 from flows.planning.reasons import in_short
 from flows.tracking.rows import read_from
@@ -55,6 +56,8 @@ class Forecast:
     played: schedule.Schedule
     gpus: int
     device: Device
+    parts: Mapping[str, int]
+    """What each stage that shares a GPU takes of it, of `sharing.CARD`."""
     sizes: dict[str, list[str]]
     """By `Split.basis`, the splits whose number of examples is known by that."""
 
@@ -70,6 +73,18 @@ class Forecast:
         """The lines of the stages that would really work."""
         return [line for line in self.lines if line.state == "run"]
 
+    @property
+    def at_once(self) -> int:
+        """How many of the stages that share GPUs run at once at most."""
+        begins, ends = self.played.begins, self.played.ends
+        return max(
+            (
+                sum(begins[other] <= begins[name] < ends[other] for other in self.parts)
+                for name in self.parts
+            ),
+            default=0,
+        )
+
     def totals(self) -> dict[str, Any]:
         """Return the sums: GPU-hours, seconds on the cluster, memory, bytes."""
         estimates = [(line, line.estimate) for line in self.running if line.estimate]
@@ -84,6 +99,7 @@ class Forecast:
             "gpu_hours": sum(e.seconds for e in heavy) / 3600,
             "flops": sum(e.flops for _, e in estimates),
             "wall_seconds": self.played.seconds,
+            "at_once": self.at_once,
             "critical_path": list(self.played.critical),
             "peak_memory_bytes": max((e.memory for e in heavy), default=0.0),
             "device_memory_bytes": self.device.memory,
@@ -96,7 +112,12 @@ class Forecast:
 
 
 def forecast(
-    workspace: Path, params: Params, device: Device, gpus: int, text: str | None = None
+    workspace: Path,
+    params: Params,
+    device: Device,
+    gpus: int,
+    text: str | None = None,
+    most: int = 1,
 ) -> Forecast:
     """Return the forecast of a run with these parameters, which need not be the workspace's.
 
@@ -106,6 +127,7 @@ def forecast(
         device: what each stage would run on.
         gpus: how many of them there are.
         text: the `params.yaml` to plan with; the file's own unless given.
+        most: stages that may run on one of them at once.
     """
     from lori_core import cost
 
@@ -121,11 +143,19 @@ def forecast(
         lines.append(Line(stage.name, state, why or [], estimate, measured(workspace, stage.name)))
     seconds = {line.stage: line.estimate.seconds for line in lines if line.estimate}
     working = [stage for stage in plan.stages if stage.name in seconds]
+    memory = {
+        line.stage: line.estimate.memory for line in lines if line.estimate and device.kind == "gpu"
+    }
+    single = {stage.name for stage in working if stage.gpus == 1}
+    shares = sharing.shares({n: memory[n] for n in memory if n in single}, device.memory, most)
+    parts = {name: share.parts for name, share in shares.items()}
+    begin = cost.LOAD_SECONDS + model.weights / cost.DISK
+    played = schedule.play(working, seconds, gpus, parts, begin)
     sizes: dict[str, list[str]] = {}
     for task, each in splits.items():
         for split, found in each.items():
             sizes.setdefault(found.basis, []).append(f"{task}/{split}")
-    return Forecast(lines, schedule.play(working, seconds, gpus), gpus, device, sizes)
+    return Forecast(lines, played, gpus, device, parts, sizes)
 
 
 def name_here() -> str:
@@ -181,6 +211,11 @@ def show(made: Forecast) -> Iterator[str]:
         f"on {made.gpus} x {made.device.name}: {_time(total['wall_seconds'])}, "
         f"{total['gpu_hours']:.2f} device-hours, {total['flops']:.2e} operations"
     )
+    if total["at_once"] > 1:
+        yield (
+            f"up to {total['at_once']} stages at once, several on a GPU where their memory fits "
+            "(execution.share_gpus)"
+        )
     room = total["peak_memory_bytes"] / total["device_memory_bytes"]
     warning = "" if room < 0.95 else "  TOO MUCH: smaller training.batch_size, or checkpointing"
     yield (
@@ -211,6 +246,8 @@ def as_json(made: Forecast) -> str:
             "state": line.state,
             "why": line.why,
             "begins": made.played.begins.get(line.stage),
+            "ends": made.played.ends.get(line.stage),
+            "gpu_share": made.parts.get(line.stage, sharing.CARD) / sharing.CARD,
             "measured_seconds": line.measured,
             **({} if line.estimate is None else vars(line.estimate)),
         }

@@ -199,7 +199,7 @@ def _pull(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from flows.execution import slots
+    from flows.execution import sharing, slots
     from flows.planning import forecast, reasons
     from flows.versioning import graph
     from lori_core import params_file
@@ -223,7 +223,12 @@ def _plan(args: argparse.Namespace) -> int:
 
     here = slots.allowed_gpus(params.execution.gpus)
     device = cost.device(args.gpu or (forecast.name_here() if here else "cpu"))
-    made = forecast.forecast(Path.cwd(), params, device, args.gpus or max(1, len(here)), text=text)
+    gpus, setting = args.gpus or max(1, len(here)), params.execution.share_gpus
+    # The cores of another machine are not known; without GPUs they do not matter.
+    elsewhere = bool(args.gpu or args.gpus) or device.kind == "cpu"
+    usual = setting if isinstance(setting, int) else sharing.USUAL
+    most = usual if elsewhere else sharing.this_host().bears(setting, gpus)
+    made = forecast.forecast(Path.cwd(), params, device, gpus, text=text, most=most)
     print(forecast.as_json(made) if args.json else "\n".join(forecast.show(made)))
     return 0
 
@@ -242,9 +247,10 @@ def _stage(args: argparse.Namespace) -> int:
     machine.check_for_stage(Path.cwd())
     stage = f"{args.name}@{args.item}" if args.item else args.name
     with tracked(stage) as tracker:
-        from lori_core import models, parallel, params_file, phases
+        from lori_core import allotment, models, parallel, params_file, phases
         from lori_core.stages import running
 
+        allotment.keep_to()
         params = params_file.load()
         _check_followed(params, args.name)
         models.leave_out_unused(params.model)

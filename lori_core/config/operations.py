@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from lori_core.registries.engine import ENGINES
 from lori_core.validation import (
     Few,
     Name,
@@ -31,16 +32,19 @@ RayAddress = Annotated[
 class ExecutionSection(Strict):
     """When and where stages run; no result depends on it."""
 
-    engine: Literal["local", "ray"] = "local"
-    """local: processes of this machine, one GPU each. ray: nodes of a Ray cluster, one GPU each
-    (needs the extra `ray`)."""
+    engine: Annotated[str, AfterValidator(ENGINES.check)] = "local"
+    """local: processes of this machine. ray: nodes of a Ray cluster (needs the extra `ray`). Or one
+    that an extension registers (`lori_core.registries.engine`)."""
     ray_address: RayAddress | None = None
     """The cluster, as in ray://head:10001 or auto; without one, a cluster on this machine."""
     exchange: Literal["shared", "remote"] = "shared"
     """How Ray's nodes get each other's artifacts: through this folder, which all of them see at the
     same path, or through the default DVC remote and its run cache."""
     gpus: Few | Literal["auto"] = "auto"
-    """Stages that may hold a GPU at once."""
+    """GPUs that stages may use."""
+    share_gpus: Few | Literal["auto"] = "auto"
+    """Stages that may run on one GPU at once, where the memory that they are forecast to need fits
+    together; auto: as many as there are idle cores for; 1: each has a GPU to itself."""
     retries: Retries = 1
     """How often a crashed stage is started again; bad input never is."""
 

@@ -19,6 +19,7 @@ within a factor of two is a good forecast.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +74,16 @@ class Model:
 
     def stage(self, name: str) -> Estimate:
         """Return what a stage (`train@math`) costs; one that is not known costs its start."""
+        known = self._known(name)
+        return known() if known else START
+
+    def knows(self, name: str) -> bool:
+        """Say whether there is a model of this stage's cost."""
+        return self._known(name) is not None
+
+    def _known(self, name: str) -> Callable[[], Estimate] | None:
         step, _, item = name.partition("@")
-        known = {
+        return {
             "calibrate": lambda: self._calibrate(item),
             "train": lambda: self._train(item, "training", self._method(item)),
             "continual": lambda: self._train(item, "continual", self._method(item)),
@@ -88,7 +97,6 @@ class Model:
             "excess": lambda: self._excess(item),
             "merge": lambda: self._merge(item),
         }.get(step)
-        return known() if known else START
 
     def _method(self, task: str) -> str:
         return self.params.tasks[task].method_name

@@ -67,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation.judge.url": NULL, "evaluation.judge.model": WORD,
     "evaluation.judge.timeout": REAL, "evaluation.judge.workers": POSITIVE,
     "execution.engine": set(), "execution.ray_address": NULL, "execution.exchange": set(),
-    "execution.gpus": POSITIVE, "execution.retries": COUNT,
+    "execution.gpus": POSITIVE, "execution.share_gpus": POSITIVE, "execution.retries": COUNT,
     "tracking.uri": NULL, "tracking.experiment": WORD,
     "storage.remote": WORD | NULL, "storage.push": set(), "storage.retries": COUNT,
     "gate.candidate": NULL, "gate.model": WORD, "gate.confidence": set(), "gate.margin": PART,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pwd
+import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -93,6 +95,33 @@ def test_every_client_reaches_this_machine_past_a_proxy_that_is_dead(
     assert get_proxy(parse_uri("ws://a.org/")) == "http://127.0.0.1:9"
     inherited = environment.child_environment()["NO_PROXY"]
     assert inherited == "::1,10.0.0.0/8,localhost,127.0.0.1"
+
+
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_idle_threads_sleep_unless_the_user_says_how_they_wait(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in environment.WAITING:
+        monkeypatch.delenv(each, raising=False)
+    child = environment.child_environment()
+    assert (child["OMP_WAIT_POLICY"], child["KMP_BLOCKTIME"]) == ("passive", "0")
+    assert "OMP_NUM_THREADS" not in set(child) - set(os.environ)
+    for each in environment.WAITING:
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "7")
+    child = environment.child_environment()
+    assert {each: child[each] for each in environment.WAITING if each in child} == {name: "7"}
+
+
+def test_a_command_says_how_threads_wait_before_torch_is_imported() -> None:
+    script = (
+        "import os, sys; import lori_core.cli as cli\n"
+        "try: cli.main(['profiles'])\n"
+        "finally: print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+    )
+    kept = {k: v for k, v in os.environ.items() if k not in environment.WAITING}
+    done = subprocess.run([sys.executable, "-c", script], env=kept, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["False passive"], done.stderr
 
 
 def test_a_home_that_can_be_written_stays(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from lori_core import forked
 TOY = '''
 """Does what it is told: prints where and what it is, fails, waits, breaks."""
 
-import os, resource, signal, subprocess, sys, time
+import gc, os, resource, signal, subprocess, sys, time
 
 word = sys.argv[1]
 if word == "say":
@@ -34,6 +34,8 @@ elif word == "segfault":
     os.kill(os.getpid(), signal.SIGSEGV)
 elif word == "parent":
     print(os.getppid(), os.getpid())
+elif word == "collector":
+    print(gc.isenabled(), gc.get_freeze_count() > len(sys.modules))
 elif word == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 elif word == "told":
@@ -122,6 +124,20 @@ def test_variables_that_others_set_meanwhile_stay(monkeypatch: pytest.MonkeyPatc
     assert os.environ.pop("LORI_OTHER") == "set by a thread"
     assert os.environ["LORI_TOLD"] == "before"
     assert "LORI_NEW" not in os.environ
+
+
+def test_a_commands_collector_leaves_alone_what_the_server_imported(server: Path) -> None:
+    assert run(server, "collector")[1] == "True True\n"
+    assert run(server, "collector", **alone())[1] == "True False\n"
+
+
+def test_the_tables_of_transformers_are_there_before_a_stage_asks() -> None:
+    from transformers import conversion_mapping
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conversion_mapping, "_checkpoint_conversion_mapping_cache", None)
+        fork_server._prepare_tables()
+        assert conversion_mapping._checkpoint_conversion_mapping_cache is not None
 
 
 def test_an_error_is_shown_and_ends_with_1(server: Path) -> None:

@@ -1,0 +1,68 @@
+"""The engine `local`: each stage is a process of this machine, with its share of the GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+from flows.execution import demand, sharing
+from flows.execution.engine import Future
+from flows.execution.fork_server import serving
+from flows.execution.sharing import WHOLE, Share
+from flows.execution.slots import check_room, smallest_card
+from flows.execution.stage_run import PipelineRun
+from flows.execution.tasks import run_stage
+from flows.versioning.graph import Plan, Stage
+
+
+class LocalEngine:
+    """Submits every stale stage at once; each waits for those before it, then for a GPU."""
+
+    def __init__(self, run: PipelineRun) -> None:
+        self.run = run
+
+    def check(self, stages: Sequence[Stage]) -> None:
+        """Refuse a stage that needs more GPUs than there are."""
+        check_room(stages, len(self.run.slots.gpus), "this machine (execution.gpus)")
+
+    def where(self) -> str:
+        """Return how many GPUs there are."""
+        gpus = self.run.slots.gpus
+        return f"{len(gpus)} GPUs" if gpus else "the CPU, one at a time"
+
+    def execute(self, plan: Plan, options: Mapping[str, Any]) -> Mapping[str, Future]:
+        """Run the stale stages; those behind a failure stay pending."""
+        with serving(self.run.workspace) if len(plan.stale) > 1 else nullcontext():
+            self.run.shares = self._shares(plan)
+            futures = self._submitted(plan, run_stage.with_options(**options))
+            for future in futures.values():
+                future.wait()
+        return futures
+
+    def _shares(self, plan: Plan) -> dict[str, Share]:
+        """Return what each stale stage gets of the GPUs and the cores; empty without GPUs."""
+        setting, gpus = self.run.execution.get("share_gpus", "auto"), self.run.slots.gpus
+        stale = [stage for stage in plan.stages if stage.name in plan.stale]
+        if not gpus:
+            return {}
+        host = sharing.this_host()
+        most = host.bears(setting, len(gpus))
+        found = demand.shares(self.run, stale, smallest_card(gpus), most)
+        threads = sharing.threads(setting, len(gpus), host.cores)
+        return {
+            stage.name: replace(found.get(stage.name, WHOLE), threads=threads)
+            for stage in stale
+            if stage.gpus
+        }
+
+    def _submitted(self, plan: Plan, stage_task: Any) -> dict[str, Future]:
+        futures: dict[str, Future] = {}
+        for stage in plan.stages:
+            if stage.name in plan.stale:
+                upstream = [futures[name] for name in stage.dependencies if name in futures]
+                futures[stage.name] = stage_task.submit(
+                    stage=stage.name, gpus=stage.gpus, run=self.run, wait_for=upstream
+                )
+        return futures
