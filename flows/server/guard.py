@@ -1,8 +1,8 @@
 """Who may speak to a server: on loopback, or by the names and pages that are told to it.
 
-Any page in a browser can send requests to loopback, under its own name (`Origin`) or under one that it
-has let resolve to 127.0.0.1 (`Host`), and so can any other user of the machine. So a server is
-wrapped in a `Guard`, and none of this gets to it; WebSockets are refused likewise.
+Any page in a browser can send requests to loopback, under its own name (`Origin`) or under one
+that it has let resolve to 127.0.0.1 (`Host`), and so can any other user of the machine. So a server
+is wrapped in a `Guard`, and none of this gets to it; WebSockets are refused likewise.
 """
 
 from __future__ import annotations

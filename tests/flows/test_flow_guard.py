@@ -90,7 +90,9 @@ def test_the_names_that_a_server_is_told(host: str, origin: str, status: int) ->
 
 
 def test_a_server_in_a_container_is_told_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "https://Team.example.org, http://a:1")
+    monkeypatch.setenv(
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "https://Team.example.org, http://a:1"
+    )
     monkeypatch.setenv("LORI_PREFECT_HOSTS", "prefect:4200")
     origins = ("https://team.example.org", "http://a:1")
     assert prefect_server.names() == (("prefect:4200", "team.example.org", "a:1"), origins)
@@ -102,7 +104,9 @@ def test_a_server_in_a_container_is_for_no_page_at_large(
 ) -> None:
     monkeypatch.setenv("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", value)
     monkeypatch.setenv("LORI_PREFECT_HOSTS", "prefect:4200")
-    with pytest.raises(InputError, match="^PREFECT_SERVER_CORS_ALLOWED_ORIGINS: '.*' is not allow"):
+    with pytest.raises(
+        InputError, match=r"^PREFECT_SERVER_CORS_ALLOWED_ORIGINS: '.*' is not allow"
+    ):
         prefect_server.names()
 
 
