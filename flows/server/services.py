@@ -27,7 +27,9 @@ from flows.server import service
 from flows.server.listening import listen
 from flows.server.local_api import Log, healthy, unhealthy, wait_until_healthy
 from flows.server.processes import end, family, process_of
-from lori_core.errors import InputError, LoriError
+from lori_core import faults
+from lori_core.errors import InputError, one_line
+from lori_core.redaction import redact
 
 DEPLOYMENT = "lori/full-pipeline"
 #: Prefect's own servers.
@@ -271,9 +273,12 @@ def main(arguments: Sequence[str]) -> int:
             case _:
                 module = "python -m flows.server.services"
                 raise InputError(f"usage: {module} up|down|restart NAME|status")
-    except LoriError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    except Exception as error:
+        known = faults.explained(error)
+        if known is None:
+            raise
+        print(f"error: {redact(one_line(known))}", file=sys.stderr)
+        return known.exit_code
     return 0
 
 
