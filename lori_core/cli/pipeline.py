@@ -216,6 +216,10 @@ def _planned(args: argparse.Namespace, params: Params, text: str) -> Iterable[st
     from flows.planning import forecast, reasons
     from flows.versioning import graph
 
+    if args.gpu:  # before DVC makes its locks
+        from lori_core.cost import device as known
+
+        known(args.gpu)
     planned = graph.plan(Path.cwd(), params=text)
     if args.why is not None:
         return reasons.of_stage(planned, args.why)
