@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from urllib.parse import urlsplit
 
 from flows import private
 from lori_core.errors import InputError
+from lori_core.redaction import redact
 
 HOST = "127.0.0.1"
 #: What the services are called by: they listen nowhere else.
 NAMES = (HOST, "localhost")
 PASSWORD = Path(".lori/password")
 STATE = Path(".lori/services.json")
+AUTH_STRING = "PREFECT_API_AUTH_STRING"
 
 
 def new_password() -> str:
@@ -75,7 +78,7 @@ def is_own(workspace: Path, service: str, url: str) -> bool:
 
 def prefect_variables(password: str) -> dict[str, str]:
     """Return the variables by which Prefect's clients give a password."""
-    return {"PREFECT_API_AUTH_STRING": password}
+    return {AUTH_STRING: password}
 
 
 def mlflow_variables(password: str) -> dict[str, str]:
@@ -85,9 +88,35 @@ def mlflow_variables(password: str) -> dict[str, str]:
 
 
 def prefect_access(workspace: Path, url: str) -> dict[str, str]:
-    """Return the variables that Prefect's clients need at an address, if it is our service's."""
-    found = password(workspace) if is_own(workspace, "prefect", url) else None
-    return prefect_variables(found) if found else {}
+    """Return the variables that Prefect's clients need at an address.
+
+    At another server's they withhold the password that `prefect.toml` gives to all of them.
+    """
+    found = password(workspace)
+    if found is None:
+        return {}
+    if is_own(workspace, "prefect", url):
+        return prefect_variables(found)
+    return {} if os.environ.get(AUTH_STRING) else prefect_variables("")
+
+
+def check_password(workspace: Path, url: str) -> None:
+    """Refuse to send the password of the services here to a Prefect server elsewhere.
+
+    Raises:
+        InputError: the environment pairs the one with the other.
+    """
+    if is_sent_elsewhere(workspace, url, os.environ.get(AUTH_STRING)):
+        raise InputError(
+            f"{AUTH_STRING}: is the password of the server of `make up`, and PREFECT_API_URL names "
+            f"another server, {redact(url)}; unset one of the two"
+        )
+
+
+def is_sent_elsewhere(workspace: Path, url: str, given: str | None) -> bool:
+    """Say whether a password is that of the services here and an address is not theirs."""
+    own = bool(given) and given == password(workspace)
+    return own and not is_own(workspace, "prefect", url)
 
 
 def mlflow_access(workspace: Path, url: str) -> dict[str, str]:

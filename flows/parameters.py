@@ -5,15 +5,17 @@ The limits of a value stand in its type, so that the server refuses a wrong one 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from flows.versioning import graph
 from lori_core.config.experiments import EXPERIMENTS
 from lori_core.errors import InputError, unknown
+from lori_core.redaction import pattern_of_secrets
 
 _PROFILES = tuple(sorted(p.stem for p in Path(__file__).parents[1].glob("profiles/*.yaml")))
 
@@ -26,12 +28,26 @@ else:
     #: A file in `profiles/`; the form offers them.
     Profile = Literal[_PROFILES] if _PROFILES else str
 
-#: A value with a URL's password would be kept by the server, which reads only this pattern: no @,
-#: or no URL, or one with a user alone.
+#: A value with a password or token would be kept by the server, which reads only this pattern: no
+#: secret by its form, nor a parameter of a query whose name is encoded; and no @, or no URL, or one
+#: with a user alone.
+OVERRIDE = (
+    rf"^(?!.*(?:{pattern_of_secrets()}))(?!.*[?&;#][^=&]*%[^=&]*=)"
+    r"[A-Za-z0-9_.-]+=([^@]*|[^/]*|[^@]*://[^@:/]*@[^@]*)$"
+)
+
+
+def _without_secrets(text: str) -> str:
+    if not re.search(OVERRIDE, text):  # pydantic's own expressions cannot look ahead
+        raise ValueError("must be key=value, without a password or token (set it as a variable)")
+    return text
+
+
 Override = Annotated[
     str,
+    AfterValidator(_without_secrets),
     Field(
-        pattern=r"^[A-Za-z0-9_.-]+=([^@]*|[^/]*|[^@]*://[^@:/]*@[^@]*)$",
+        json_schema_extra={"pattern": OVERRIDE},
         description="key=value, as in lori.rank=16; no password (set it as a variable)",
     ),
 ]

@@ -30,6 +30,7 @@ from flows.execution.stage_run import BadInput, PipelineRun, StageFailed, read_s
 from flows.execution.tasks import UNCHANGED, kind, pull  # noqa: E402
 from flows.lock import pipeline_lock  # noqa: E402
 from flows.parameters import Experiment, Override, Profile, StageName, Task, select  # noqa: E402
+from flows.planning import room  # noqa: E402
 from flows.server.dead_runs import close_dead  # noqa: E402
 from flows.server.plain_logs import plain_logs  # noqa: E402
 from flows.tracking.sending import read_params  # noqa: E402
@@ -138,6 +139,8 @@ def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
     plan = select(graph.plan(workspace, asked.file), run.params, asked.tasks, asked.stages)
     engine = engine_of(run)
     engine.check(plan.stages)
+    if asked.file == graph.PIPELINE:  # what experiments write is in no model of cost
+        room.check(workspace, run.params, [s.name for s in plan.stages if s.name in plan.stale])
     run.start()
     try:
         with stopping.listening(run.cancel):

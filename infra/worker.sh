@@ -35,7 +35,9 @@ if [ -n "${LORI_POOL_TEMPLATE:-}" ]; then
   prefect work-pool create "$POOL" --type kubernetes --base-job-template "$LORI_POOL_TEMPLATE" \
     --overwrite
 else
-  prefect work-pool create "$POOL" --type process --overwrite
+  # Its template lets no deployment and no run name a command.
+  prefect work-pool create "$POOL" --type process \
+    --base-job-template flows/server/work_pool.json --overwrite
 fi
 prefect --no-prompt deploy --all --prefect-file "${LORI_PREFECT_FILE:-prefect.yaml}"
 python -m flows.server.automations

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -157,11 +157,12 @@ def full_places() -> list[str]:
     return list(found.values())
 
 
+_LOCKED = "locked by another process: end that one, then run again"
 #: How SQLite, and MLflow's migrations, say that a database cannot be used.
 _DATABASE: Sequence[tuple[str, str]] = (
     (r"file is not a database|database disk image is malformed", "damaged: restore a copy, or "
      "move it away and a new one is made"),
-    (r"database is locked", "locked by another process: end that one, then run again"),
+    (r"database is locked", _LOCKED),
     (r"unable to open database file", "cannot be opened: its folder must be there, and this user "
      "must be able to write it"),
     (r"can't locate revision|out-of-date database schema", "written by another version: "
@@ -174,7 +175,39 @@ _DATABASE: Sequence[tuple[str, str]] = (
 def _database(error: BaseException) -> LoriError | None:
     text = str(error).lower()
     todo = next((todo for words, todo in _DATABASE if re.search(words, text)), None)
-    return LoriError(f"{_noted(error) or 'an SQLite database'}: {todo}") if todo else None
+    if todo is None:
+        return None
+    name = _noted(error)
+    if todo == _LOCKED and name:
+        who = ", ".join(holders(Path(name)))
+        todo = todo.replace("another process", who) if who else todo
+    return LoriError(f"{name or 'an SQLite database'}: {todo}")
+
+
+def holders(database: Path) -> list[str]:
+    """Return the processes of this user that have an SQLite database open, but for this one.
+
+    As in `process 4711 (mlflow server)`; the files beside it, where its locks may be, count as it.
+    """
+    files = {f"{database.resolve()}{ending}" for ending in ("", "-wal", "-shm", "-journal")}
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        if process.name == str(os.getpid()) or not _has_open(process, files):
+            continue
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")[:3]
+        except OSError:
+            continue  # it ended in between
+        name = " ".join(os.fsdecode(word) for word in words if word)[:80]
+        found.append(f"process {process.name} ({' '.join(name.split())})")
+    return found
+
+
+def _has_open(process: Path, files: Collection[str]) -> bool:
+    try:
+        return any(str(link.readlink()) in files for link in (process / "fd").iterdir())
+    except OSError:  # of another user, or gone
+        return False
 
 
 def _noted(error: BaseException) -> str:
@@ -192,6 +225,11 @@ def about(database: object) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        for cause in _chain(error):
-            cause.add_note(f"{_NOTE}{database}")
+        note(error, database)
         raise
+
+
+def note(error: BaseException, database: object) -> None:
+    """Note on an error, and on those it came from, which database it is about."""
+    for cause in _chain(error):
+        cause.add_note(f"{_NOTE}{database}")

@@ -41,12 +41,16 @@ _NOT_NAMED = re.compile(r"^(OLD)?PWD$|_(FILE|PATH|DIR|URL|URI)$")
 _AUTHORITY, _ANY = r"""[^\s/?#"'<>]{0,200}""", r"""[^\s@"'<>]{0,200}"""
 _USER = r"""[^\s/:@"'<>]{0,100}"""
 _DATABASES = "postgresql|postgres|mysql|mariadb|mssql|oracle|redis|rediss|mongodb|amqp|amqps"
-_QUERY = (
-    r"password|passwd|pwd|passphrase|secret|sig|signature|token|key|auth|credential|code|"
-    r"client_secret|api[_-]?key|apikey|access[_-]?key|account[_-]?key|access[_-]?token|"
-    r"auth[_-]?token|sas[_-]?token|sharedaccesssignature|x-amz-signature|x-amz-credential|"
-    r"x-amz-security-token|x-goog-signature|x-goog-credential"
+#: Parameters of a query that are secret by their whole name, and by how their name ends.
+_QUERY = r"pwd|pass|sig|key|auth|code|jwt|bearer|session"
+_QUERY_ENDS = (
+    r"password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|"
+    r"private[_-]?key|subscription[_-]?key|credentials?|signature"
 )
+
+
+def _secret_query(whole: str, ends: str) -> str:
+    return rf"[?&;#](?:{whole}|[A-Za-z0-9_.\-]{{0,40}}(?:{ends}))(?:\[[0-9]?\])?="
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,11 @@ _FORMS = [
     ),
     # A name alone is a token on the web; elsewhere it is a user (ssh://git@host).
     _Form(("@",), re.compile(rf"(https?://){_AUTHORITY}@"), rf"\1{MASK}@"),
-    _Form(("=",), re.compile(rf"""([?&;]({_QUERY})=)[^\s&;"'<>]+""", re.I), rf"\1{MASK}"),
+    _Form(
+        ("=",),
+        re.compile(rf"""({_secret_query(_QUERY, _QUERY_ENDS)})[^\s&;"'<>]+""", re.I),
+        rf"\1{MASK}",
+    ),
     _Form(("=",), re.compile(r"""(\s(?:password|passwd|pwd)=)[^\s&;"'<>]+"""), rf"\1{MASK}"),
     _token(r"hf_[A-Za-z0-9]{20,}", "hf_"),
     _token(r"gh[pousr]_[A-Za-z0-9]{30,}", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
@@ -134,7 +142,23 @@ def redacted(value: Any) -> Any:
 
 def has_secret(text: str) -> bool:
     """Say whether a value holds a secret by its form; the environment does not matter."""
-    return bool(_WHOLE_URL.match(text)) or _without_forms(text) != text
+    plain = unquote(text) if "%" in text else text  # a parameter's name may be encoded
+    return any(
+        bool(_WHOLE_URL.match(each)) or _without_forms(each) != each for each in {text, plain}
+    )
+
+
+def pattern_of_secrets() -> str:
+    """Return a regular expression for schemas that finds secret parameters of queries, and tokens.
+
+    It has no flags, which the dialect of JSON Schema does not know.
+    """
+    either = (
+        re.sub("[a-z]", lambda letter: f"[{letter[0]}{letter[0].upper()}]", words)
+        for words in (_QUERY, _QUERY_ENDS)
+    )
+    tokens = [form.pattern.pattern for form in _FORMS if form.instead == MASK]
+    return "|".join([_secret_query(*either), *tokens])
 
 
 def keys_with_secrets(values: Any, where: str = "") -> Iterator[str]:

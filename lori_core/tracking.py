@@ -98,6 +98,16 @@ class NullTracker:
     def forget(self) -> None: ...
 
 
+_latest = 0.0
+
+
+def now() -> float:
+    """Return the time, unix seconds; never less than before, though the clock be set back."""
+    global _latest
+    _latest = max(_latest, time.time())
+    return _latest
+
+
 class FileTracker:
     """Appends rows to a JSON-lines file, each written whole."""
 
@@ -107,7 +117,7 @@ class FileTracker:
         self._made = [folder for folder in path.parents if not folder.exists()]
 
     def _write(self, kind: str, **fields: Any) -> None:
-        row = {"type": kind, "time": time.time(), **redacted(fields)}
+        row = {"type": kind, "time": now(), **redacted(fields)}
         with naming(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:

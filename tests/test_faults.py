@@ -96,6 +96,35 @@ def test_a_database_is_named(tmp_path: Path) -> None:
     )
 
 
+HOLD = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("begin exclusive")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_who_holds_a_locked_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    sqlite3.connect(path).execute("create table x (y)").connection.close()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        database = sqlite3.connect(path, timeout=0)
+        with pytest.raises(sqlite3.OperationalError) as caught, faults.about(path):
+            database.execute("select * from x")
+        code, said = line(caught.value)
+        holder.communicate()
+    database.close()
+    assert code == 1
+    assert said.startswith(f"{path}: locked by process {holder.pid} ({sys.executable} -c import sq")
+    assert said.endswith("): end that one, then run again")
+    assert faults.holders(path) == []
+
+
 #: Run on a disk of a megabyte in a mount namespace of its own.
 FILL = """
 import sys

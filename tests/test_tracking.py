@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from lori_core import tracking
 from lori_core.errors import InputError
 from lori_core.tracking import FileTracker, stage_tracker
 
@@ -52,3 +53,12 @@ def test_what_was_reported_of_a_refused_stage_can_be_taken_back(tmp_path: Path) 
 def test_a_name_that_is_no_stage_makes_no_file(name: str) -> None:
     with pytest.raises(InputError, match="is no stage"):
         stage_tracker(name)
+
+
+def test_a_clock_that_is_set_back_makes_no_row_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([4e9, 4e9 - 3600, 4e9 + 1])
+    monkeypatch.setattr(tracking.time, "time", lambda: next(clock))
+    monkeypatch.setattr(tracking, "_latest", 0.0)
+    assert [tracking.now() for _ in range(3)] == [4e9, 4e9, 4e9 + 1]

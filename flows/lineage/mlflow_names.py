@@ -27,7 +27,7 @@ def of_model(word: str, workspace: Path) -> Named:
         InputError: there is no such model or version.
     """
     name, _, number = word.removeprefix("models:/").replace("@", "/").partition("/")
-    registry = Registry(workspace)
+    registry = Registry(workspace, make=False)
     version = registry.version(name, number or reg.CHAMPION)
     path = version.tags.get(reg.PATH)
     if path is None:
@@ -50,7 +50,7 @@ def of_run(run_id: str, workspace: Path) -> Named:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    registry = Registry(workspace)
+    registry = Registry(workspace, make=False)
     with clear_errors(registry.store.uri):
         try:
             run = registry.client.get_run(run_id)

@@ -58,7 +58,7 @@ def _run(path: Path, first: Row, last: list[Row], stage: str) -> dict[str, Any]:
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", moment),
         **(first.get("where") or {}),
         **git.of_tags(shipment.tags),
-        "seconds": round(ended[-1] - float(first["time"]), 1) if ended else None,
+        "seconds": round(max(0.0, ended[-1] - float(first["time"])), 1) if ended else None,
         "run": shipment.run_id,
     }
     return {name: value for name, value in run.items() if value is not None}

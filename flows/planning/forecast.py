@@ -185,7 +185,8 @@ def measured(workspace: Path, stage: str) -> float | None:
         rows, _ = read_from(path, 0, limit=-1)
         if rows and rows[-1]["type"] in ("end", "tags"):
             ends = [row["time"] for row in rows if row["type"] == "end"]
-            newest = float(ends[-1]) - float(rows[0]["time"]) if ends else newest
+            # A clock that was set back in between says nothing of the time that it took.
+            newest = max(0.0, float(ends[-1]) - float(rows[0]["time"])) if ends else newest
     return newest
 
 

@@ -1,8 +1,8 @@
-"""Who may speak to a server on loopback.
+"""Who may speak to a server: on loopback, or by the names and pages that are told to it.
 
-Any page in a browser can send requests there, under its own name (`Origin`) or under one that it
-has let resolve to 127.0.0.1 (`Host`), and so can any other user of the machine. So a server is
-wrapped in a `Guard`, and none of this gets to it; WebSockets are refused likewise.
+Any page in a browser can send requests to loopback, under its own name (`Origin`) or under one
+that it has let resolve to 127.0.0.1 (`Host`), and so can any other user of the machine. So a server
+is wrapped in a `Guard`, and none of this gets to it; WebSockets are refused likewise.
 """
 
 from __future__ import annotations
@@ -48,12 +48,17 @@ class Guard:
         port: where it listens.
         password: `user:password` to be given with each request; None where `app` asks by itself.
         open_paths: what may be read without a password, so that others see whether it is well.
+        hosts: what else the server is called by, each with its port where that is not the
+            scheme's own (`prefect:4200`).
+        origins: whose pages may use it besides its own on loopback (`https://team.example.org`).
     """
 
     app: App
     port: int
     password: str | None = None
     open_paths: tuple[str, ...] = ("/health",)
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -72,8 +77,8 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> Refusal | None:
         hosts = _values(scope, b"host")
-        if len(hosts) != 1 or not OWN_HOST.fullmatch(hosts[0]):
-            return Refusal(403, "the Host header does not name this machine's loopback")
+        if len(hosts) != 1 or not self._is_own_host(hosts[0]):
+            return Refusal(403, "the Host header does not name this server")
         if not self._is_own_page(scope, hosts[0]):
             return Refusal(403, "pages of other origins may not use this server")
         if self.password is not None and not self._is_open(scope):
@@ -82,9 +87,12 @@ class Guard:
                 return Refusal(401, "the password is in .lori/password, in the workspace")
         return None
 
+    def _is_own_host(self, host: str) -> bool:
+        return OWN_HOST.fullmatch(host) is not None or host.lower() in self.hosts
+
     def _is_own_page(self, scope: Scope, host: str) -> bool:
         """Say whether a request comes from no page, from one of ours, or is a link to us."""
-        allowed = {f"http://{host}".lower(), *own_origins(self.port)}
+        allowed = {f"http://{host}".lower(), *own_origins(self.port), *self.origins}
         origins = _values(scope, b"origin")
         if origins:
             return all(origin.lower() in allowed for origin in origins)

@@ -17,12 +17,13 @@ from flows.server.guard import App
 from lori_core.errors import InputError
 
 
-def listen(port: int = 0, variable: str = "") -> socket.socket:
-    """Return a socket that listens on a port of loopback; on any free one by default.
+def listen(port: int = 0, variable: str = "", host: str = HOST) -> socket.socket:
+    """Return a socket that listens on a port; on any free one of loopback by default.
 
     Args:
         port: which.
         variable: what sets the port, for the message.
+        host: the address to listen on.
 
     Raises:
         InputError: it is not free.
@@ -30,7 +31,7 @@ def listen(port: int = 0, variable: str = "") -> socket.socket:
     found = socket.socket()
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind((HOST, port))
+        found.bind((host, port))
         found.listen(128)
     except OSError as error:
         found.close()

@@ -7,12 +7,13 @@ the next run may wait on it.
 from __future__ import annotations
 
 import atexit
+import os
 import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +39,8 @@ class Log:
 
     path: Path
     start: int = 0
+    database: Path | None = None
+    """The SQLite database that it keeps, for messages about that."""
 
     def last_words(self) -> str:
         """Return the last line that names an error, else the last line."""
@@ -108,7 +111,18 @@ def start_local_api(workspace: Path) -> LocalApi:
             start_new_session=True,
         )
     atexit.register(_stop, process)
-    return LocalApi(f"http://{HOST}:{port}/api", process, Log(log), password)
+    return LocalApi(
+        f"http://{HOST}:{port}/api", process, Log(log, database=_database(home)), password
+    )
+
+
+def _database(home: Mapping[str, str]) -> Path | None:
+    """Return Prefect's database in its folder; None where the user has named another."""
+    named = [
+        name for name in os.environ if re.fullmatch(r"PREFECT_(API|SERVER)_DATABASE_\w+", name)
+    ]
+    folder = home.get("PREFECT_HOME") or os.environ.get("PREFECT_HOME")
+    return Path(folder) / "prefect.db" if folder and not named else None
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -167,7 +181,7 @@ def wait_until_healthy(
     limit = time.monotonic() + seconds
     while not answers(url):
         if not alive():
-            said = f": {_with_way_out(log.last_words())} ({log.path})" if log else ""
+            said = f": {_with_way_out(log)} ({log.path})" if log else ""
             raise LoriError(f"{name} ended while it started{said}")
         if time.monotonic() > limit:
             said = f"; its log is {log.path}" if log else ""
@@ -175,7 +189,11 @@ def wait_until_healthy(
         time.sleep(0.2)
 
 
-def _with_way_out(words: str) -> str:
-    """Add to what a server said what there is to do, where that is known."""
-    known = faults.explained(RuntimeError(words))
+def _with_way_out(log: Log) -> str:
+    """Return what a server said last, and what there is to do, where that is known."""
+    words = log.last_words()
+    error = RuntimeError(words)
+    if log.database:
+        faults.note(error, log.database)
+    known = faults.explained(error)
     return f"{words}; {known}" if known else words

@@ -27,7 +27,9 @@ from flows.server import service
 from flows.server.listening import listen
 from flows.server.local_api import Log, healthy, unhealthy, wait_until_healthy
 from flows.server.processes import end, family, process_of
-from lori_core.errors import InputError, LoriError
+from lori_core import faults
+from lori_core.errors import InputError, one_line
+from lori_core.redaction import redact
 
 DEPLOYMENT = "lori/full-pipeline"
 #: Prefect's own servers.
@@ -73,8 +75,10 @@ def up(workspace: Path) -> None:
         except BaseException:
             down(workspace)
             raise
-    if os.environ.get("PREFECT_API_AUTH_STRING") not in (None, "", password):
-        print("warning  PREFECT_API_AUTH_STRING is not this server's: unset it for commands here")
+    own = {"PREFECT_API_URL": prefect_url(workspace), access.AUTH_STRING: password}
+    for name, value in own.items():
+        if os.environ.get(name) not in (None, "", value):
+            print(f"warning  {name} is not this server's: unset it for commands here")
     if needed not in (None, typed):
         print(f"proxy    for commands that you type: export no_proxy={needed}")
     print(
@@ -118,6 +122,8 @@ def running_api(workspace: Path) -> str | None:
         InputError: a server is named, or was started here, and does not answer.
     """
     named = os.environ.get("PREFECT_API_URL")
+    if named:
+        access.check_password(workspace, named)
     if named and (urlsplit(named).hostname or "").endswith(CLOUD):
         return named  # its health is asked in another way
     url = named or prefect_url(workspace)
@@ -137,11 +143,14 @@ def running_api(workspace: Path) -> str | None:
 def credentials(workspace: Path) -> dict[str, str]:
     """Return the headers by which a Prefect server knows its user, if any are needed.
 
-    They are for the server of `PREFECT_API_URL`, else for that of `make up`.
+    They are for the server of `PREFECT_API_URL`, else for that of `make up`, whose password no
+    other server gets.
     """
     url = os.environ.get("PREFECT_API_URL") or prefect_url(workspace)
     own = access.prefect_access(workspace, url) if url else {}
-    secret = os.environ.get("PREFECT_API_AUTH_STRING") or own.get("PREFECT_API_AUTH_STRING")
+    secret = os.environ.get(access.AUTH_STRING) or own.get(access.AUTH_STRING)
+    if url and access.is_sent_elsewhere(workspace, url, secret):
+        return {}
     key = os.environ.get("PREFECT_API_KEY")
     if secret:
         return access.basic(secret)
@@ -200,8 +209,7 @@ def _start_all(
     service.start(workspace, state, "mlflow", listeners["mlflow"])
     _wait(state, "prefect", f"{api}/health")
     password = access.password(workspace)
-    settings = f'{MARK}\n[api]\nurl = "{api}"\nauth_string = {json.dumps(password)}\n'
-    private.write_text(workspace / "prefect.toml", settings)
+    private.write_text(workspace / "prefect.toml", client_settings(api, password or ""))
     tool = partial(service.tool, workspace, ports)
     tool(service.PREFECT, "work-pool", "create", service.POOL, "--type", "process",
          "--base-job-template", str(service.POOL_TEMPLATE), "--overwrite")  # fmt: skip
@@ -211,6 +219,15 @@ def _start_all(
     service.start(workspace, state, "worker")
     workers = f"{api}/work_pools/{service.POOL}/workers/filter"
     _wait(state, "worker", workers, partial(_is_online, access.basic(password or ""), worker))
+
+
+def client_settings(api: str, password: str) -> str:
+    """Return the `prefect.toml` that leads Prefect's commands to a server.
+
+    The plugin keeps the password from other servers (`flows.server.prefect_plugin`).
+    """
+    given = f'{MARK}\n[api]\nurl = "{api}"\nauth_string = {json.dumps(password)}\n'
+    return f'{given}\n[plugins]\nenabled = true\nallow = "lori"\n'
 
 
 def _wait(
@@ -256,9 +273,12 @@ def main(arguments: Sequence[str]) -> int:
             case _:
                 module = "python -m flows.server.services"
                 raise InputError(f"usage: {module} up|down|restart NAME|status")
-    except LoriError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    except Exception as error:
+        known = faults.explained(error)
+        if known is None:
+            raise
+        print(f"error: {redact(one_line(known))}", file=sys.stderr)
+        return known.exit_code
     return 0
 
 

@@ -15,6 +15,7 @@ from flows import access, private
 from flows.environment import quiet_environment
 from lori_core.config.params import INSTEAD
 from lori_core.errors import InputError
+from lori_core.faults import about
 from lori_core.redaction import has_secret
 
 
@@ -85,7 +86,7 @@ def prepare(uri: str) -> None:
     from filelock import FileLock
 
     database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock", mode=0o600):
+    with about(database), FileLock(f"{database}.lock", mode=0o600):
         if _is_current(database):
             return
         if not database.exists():

@@ -17,8 +17,9 @@ from typing import Any
 
 from flows.environment import quiet_environment
 from flows.tracking.claims import claimed
-from flows.tracking.mlflow_store import Store, prepare_store, store_of
+from flows.tracking.mlflow_store import Store, prepare_store, sqlite_file, store_of
 from flows.versioning.objects import files_below, folder_md5, md5_of
+from lori_core import faults
 from lori_core.errors import InputError, LoriError, nearest
 from lori_core.redaction import redact, redacted
 
@@ -54,14 +55,29 @@ class Version:
 
 
 class Registry:
-    """The registry of one MLflow store."""
+    """The registry of one MLflow store.
 
-    def __init__(self, workspace: Path, store: Store | None = None) -> None:
+    Args:
+        workspace: whose store it is.
+        store: another one instead.
+        make: whether a store on this machine is made where there is none; reading makes none.
+
+    Raises:
+        InputError: there is no store.
+    """
+
+    def __init__(self, workspace: Path, store: Store | None = None, *, make: bool = True) -> None:
         from flows.tracking.sending import read_params
 
         quiet_environment()
         self.workspace = workspace
         self.store = store or store_of(workspace, read_params(workspace))
+        database = sqlite_file(self.store.uri)
+        if not make and database is not None and not database.exists():
+            raise InputError(
+                f"{database}: no such file: nothing is recorded or registered yet (registered: "
+                "none yet: lori run, then lori register, or lori gate)"
+            )
         with clear_errors(self.store.uri):
             prepare_store(self.store)
             import mlflow
@@ -284,6 +300,10 @@ def clear_errors(uri: str) -> Iterator[None]:
     except (LoriError, KeyboardInterrupt):
         raise
     except Exception as error:  # MLflow's, its client's, its database's
+        faults.note(error, redact(str(sqlite_file(uri) or uri)))
+        known = faults.explained(error)
+        if known is not None:
+            raise known from error
         first = redact((str(error).strip() or type(error).__name__).splitlines()[0])[:300]
         raise LoriError(f"MLflow at {uri} refuses: {first}") from error
 

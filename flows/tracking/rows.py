@@ -12,7 +12,7 @@ from typing import Any
 
 from lori_core.files import dumps, write_json
 from lori_core.redaction import redact, redacted
-from lori_core.tracking import ROWS_FOLDER
+from lori_core.tracking import ROWS_FOLDER, now
 
 #: The name under which the flow reports on the whole pipeline, as a stage reports on itself.
 PIPELINE = "pipeline"
@@ -29,7 +29,7 @@ def new_rows_file(workspace: Path, stage: str) -> Path:
 def rows_files(workspace: Path) -> list[Path]:
     """Return every rows file of a workspace, oldest first, a pipeline before its stages."""
     found = [path for path in (workspace / ROWS_FOLDER).rglob("*.jsonl") if path.stat().st_size]
-    return sorted(found, key=lambda path: (stage_of(path, workspace) != PIPELINE, _start(path)))
+    return sorted(found, key=lambda path: (stage_of(path, workspace) != PIPELINE, start_of(path)))
 
 
 def stage_of(rows: Path, workspace: Path) -> str:
@@ -41,7 +41,7 @@ def append(path: Path, kind: str, /, **fields: Any) -> None:
     """Add one row to a rows file, as a stage's tracker does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        row = {"type": kind, "time": time.time(), **redacted(fields)}
+        row = {"type": kind, "time": now(), **redacted(fields)}
         file.write(dumps(row, default=lambda value: redact(str(value))) + "\n")
 
 
@@ -78,7 +78,8 @@ def parse(chunk: bytes) -> Iterator[Row]:
             yield {"time": 0.0, **row}
 
 
-def _start(path: Path) -> float:
+def start_of(path: Path) -> float:
+    """Return when the first row of a file was written, unix seconds."""
     rows, _ = read_from(path, 0, limit=4096)
     return float(rows[0]["time"]) if rows else path.stat().st_mtime
 

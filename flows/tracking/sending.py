@@ -17,7 +17,15 @@ from typing import Any, TypeVar
 
 from flows.environment import quiet_environment
 from flows.tracking.mlflow_store import Store, prepare_store, sqlite_file, store_of
-from flows.tracking.rows import PIPELINE, Row, Shipment, read_from, rows_files, stage_of
+from flows.tracking.rows import (
+    PIPELINE,
+    Row,
+    Shipment,
+    read_from,
+    rows_files,
+    stage_of,
+    start_of,
+)
 from flows.versioning import dvc_files
 from flows.versioning.graph import hashes_text, output_hashes
 from lori_core.faults import about
@@ -186,21 +194,20 @@ class Shipper:
             self._accept(self.client.log_batch, run_id, tags=part)
 
     def _send_single(self, run_id: str, row: Row, shipment: Shipment) -> None:
-        moment = int(float(row["time"]) * 1000)
         match row["type"]:
             case "dataset":
                 self._accept(self.client.log_inputs, run_id, [_dataset(row)])
             case "artifact":
                 self._artifact(run_id, self.workspace / str(row["path"]), row.get("name"))
             case "end":
-                self._accept(self.client.set_terminated, run_id, "FINISHED", moment)
+                self._accept(self.client.set_terminated, run_id, "FINISHED", _end(row, shipment))
                 shipment.ended = True
             case "error":
                 message = str(row.get("message", ""))[:5000]
                 self._accept(self.client.set_tag, run_id, "lori.error", message)
                 stopped = row.get("exit_code") in EXIT_CODES
                 status = "KILLED" if stopped else "FAILED"
-                self._accept(self.client.set_terminated, run_id, status, moment)
+                self._accept(self.client.set_terminated, run_id, status, _end(row, shipment))
                 shipment.ended = True
 
     def _artifact(self, run_id: str, path: Path, name: str | None) -> None:
@@ -298,6 +305,12 @@ def read_params(workspace: Path) -> dict[str, Any]:
     path = workspace / "params.yaml"
     content = dvc_files.read(path)
     return params_file.read_values(content, str(path)) if content else {}
+
+
+def _end(row: Row, shipment: Shipment) -> int:
+    """Return when a run ended, milliseconds; not before it began, though the clock was set back."""
+    rows = shipment.path.with_name(shipment.path.name.removesuffix(".shipped"))
+    return int(max(float(row["time"]), start_of(rows)) * 1000)
 
 
 def _metrics(row: Row) -> list[Any]:

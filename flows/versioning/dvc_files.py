@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from functools import cache
@@ -15,6 +16,8 @@ MOST_BYTES = 32 << 20
 MOST_VALUES = 2_000_000
 _YAML = ("dvc.yaml", "dvc.lock", "experiments/dvc.yaml", "experiments/dvc.lock")
 _CONFIG = (".dvc/config", ".dvc/config.local")
+#: SHA-256 of contents that were looked at: a plan parses its files, and DVC then reads them again.
+_found_good: set[bytes] = set()
 
 
 def check(workspace: Path) -> None:
@@ -37,14 +40,18 @@ def read(path: Path) -> bytes | None:
 
 
 def scan(content: bytes, where: str) -> None:
-    """Look at YAML that DVC reads, before anything is made of it.
+    """Look at YAML that DVC reads, before anything is made of it; once at the same bytes.
 
     Raises:
         YAMLFaultError: it is not valid, or beyond the limits.
         InputError: it is not UTF-8.
     """
+    digest = hashlib.sha256(content).digest()
+    if digest in _found_good:
+        return
     text = yaml_input.decoded(content, where, InputError)
     yaml_input.loads(text, lambda _: None, most=MOST_VALUES)
+    _found_good.add(digest)
 
 
 def _files(workspace: Path) -> Iterator[Path]:

@@ -64,9 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     """Run a command and say in one line how it failed; `args` is filled."""
     from flows.environment import quiet_libraries
-    from lori_core.redaction import redacted_streams
+    from lori_core.redaction import redact_logs, redacted_streams
 
     quiet_libraries()
+    redact_logs()  # a handler may have been given a stream, or a file, before
 
     with redacted_streams():
         return _command(argv, args)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,26 +199,36 @@ def _pull(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from flows.execution import sharing, slots
-    from flows.planning import forecast, reasons
-    from flows.versioning import graph
     from lori_core import params_file
     from lori_core.stages.pull import is_pulled
 
     params, text = params_file.changed(params_file.PARAMS, args.profile, args.set)
-    planned = graph.plan(Path.cwd(), params=text)
+    said = "\n".join(_planned(args, params, text))  # before the notice: what is refused is one line
     if not is_pulled(params):
         print(
             "data/ was not pulled for these tasks, sizes, seed and base model: lori run pulls "
             "first, and what then differs is run, too",
             file=sys.stderr,
         )
+    print(said)
+    return 0
+
+
+def _planned(args: argparse.Namespace, params: Params, text: str) -> Iterable[str]:
+    """Return the lines of a plan."""
+    from flows.execution import sharing, slots
+    from flows.planning import forecast, reasons
+    from flows.versioning import graph
+
+    if args.gpu:  # before DVC makes its locks
+        from lori_core.cost import device as known
+
+        known(args.gpu)
+    planned = graph.plan(Path.cwd(), params=text)
     if args.why is not None:
-        print("\n".join(reasons.of_stage(planned, args.why)))
-        return 0
+        return reasons.of_stage(planned, args.why)
     if not planned.stale and not args.json:
-        print("\n".join(reasons.show(planned)))
-        return 0
+        return reasons.show(planned)
     from lori_core import cost
 
     here = slots.allowed_gpus(params.execution.gpus)
@@ -229,8 +239,7 @@ def _plan(args: argparse.Namespace) -> int:
     usual = setting if isinstance(setting, int) else sharing.USUAL
     most = usual if elsewhere else sharing.this_host().bears(setting, gpus)
     made = forecast.forecast(Path.cwd(), params, device, gpus, text=text, most=most)
-    print(forecast.as_json(made) if args.json else "\n".join(forecast.show(made)))
-    return 0
+    return [forecast.as_json(made)] if args.json else forecast.show(made)
 
 
 def _stage(args: argparse.Namespace) -> int:

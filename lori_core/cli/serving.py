@@ -100,7 +100,7 @@ def _rollback(args: argparse.Namespace) -> int:
     from lori_core import params_file
 
     name = args.model or params_file.load().gate.model
-    old, new = Registry(Path()).roll_back(name)
+    old, new = Registry(Path(), make=False).roll_back(name)
     print(f"{new} is champion again; {old} is no longer served")
     return 0
 

@@ -7,9 +7,10 @@ judge has, signed with a key that only the judge is given; whatever else arrives
 error. What is printed has another pipe, and counts for nothing.
 
 What is left to trust: the kernel (a hole in its namespaces is a way out), and the tests, which run
-in the judge. Memory is limited for each process, so a program may use `processes` times as much;
-while it lives it can also keep `processes` processors busy. The machine's load can make a slow
-program miss `wall_seconds`. With `unsafe`, a program is a plain process of the user's: it can read
+in the judge. Memory is limited for each process, and for all of them together where this user has
+control groups (`control_group`); elsewhere a program may use `processes` times as much. While it
+lives it can also keep `processes` processors busy. The machine's load can make a slow program miss
+`wall_seconds`. With `unsafe`, a program is a plain process of the user's: it can read
 and write all the user can, and by leaving its session outlive its time.
 """
 
@@ -36,8 +37,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from lori_core.evaluation import control_group, system_calls
 from lori_core.evaluation import isolation as ways
-from lori_core.evaluation import system_calls
 from lori_core.evaluation.isolation import Isolation
 
 __all__ = [
@@ -56,6 +57,8 @@ Status = Literal["passed", "failed", "timeout", "unsupported", "error", "refused
 
 #: A verdict's length at most, in bytes.
 VERDICT_BYTES = 64 << 10
+#: The processes that make a sandbox, outside it.
+MAKERS = 4
 #: Time to start and end a sandbox, on top of the program's own.
 GRACE_SECONDS = 5.0
 REFUSAL = (
@@ -84,7 +87,8 @@ class Program:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use up. CPU time, memory and file size count for each process."""
+    """What one program may use up. CPU time, memory and file size count for each process; where
+    there are control groups, all processes together have twice the memory, the judge among them."""
 
     wall_seconds: float = 5.0
     cpu_seconds: int = 4
@@ -231,13 +235,17 @@ def _run(program: Program, limits: Limits, isolation: Isolation) -> Outcome:
     key = secrets.token_bytes(32)
     verdicts, theirs = os.pipe()
     try:
-        with _start(program, limits, isolation, key, theirs) as process:
+        with (
+            control_group.limited(*_together(limits)) as group,
+            _start(program, limits, isolation, key, theirs, group) as process,
+        ):
             os.close(theirs)
             theirs = -1
             try:
                 line, printed = _read(process, verdicts, deadline, limits.output_bytes)
             finally:
                 _kill(process)
+            used_up = group is not None and group.out_of_memory
     except OSError as error:
         return Outcome("error", f"the sandbox cannot start: {error}", 0.0)
     finally:
@@ -247,20 +255,37 @@ def _run(program: Program, limits: Limits, isolation: Isolation) -> Outcome:
     seconds = time.monotonic() - started
     if line is None:
         return Outcome("timeout", f"no verdict within {limits.wall_seconds:g} s", seconds)
+    if not line and used_up:
+        most = _together(limits)[0] >> 20
+        return Outcome("failed", f"more than {most} MB of memory, all processes together", seconds)
     return _outcome(line, key, printed, seconds)
 
 
+def _together(limits: Limits) -> tuple[int, int]:
+    """Return the bytes and processes of all of a sandbox: the program's, the judge's, its maker's.
+
+    The judge may have as much memory as a process of the program, and `/tmp` lies in memory.
+    """
+    return 2 * limits.memory_bytes + ways.TMP_BYTES, limits.processes + MAKERS
+
+
 def _start(
-    program: Program, limits: Limits, isolation: Isolation, key: bytes, verdicts: int
+    program: Program,
+    limits: Limits,
+    isolation: Isolation,
+    key: bytes,
+    verdicts: int,
+    group: control_group.ControlGroup | None,
 ) -> subprocess.Popen[bytes]:
     request = {**asdict(program), "limits": asdict(limits), "key": key.hex()}
     request["filter"] = _filter(isolation)
+    command = _command(isolation, verdicts)
     # In a file without a name: never on a command line, and no writer that could block.
     with tempfile.TemporaryFile() as file:
         file.write(json.dumps(request).encode())
         file.seek(0)
         return subprocess.Popen(
-            _command(isolation, verdicts),
+            group.entered(command) if group else command,
             stdin=file,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

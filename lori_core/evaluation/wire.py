@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+
+TYPE_CHECKING = False  # importing typing would cost each program 5 ms
+if TYPE_CHECKING:
+    from typing import Any
 
 #: What can be changed: the kinds that are numbered. A value's kind is the first it belongs to.
 MUTABLE: dict[str, type[Any]] = {"list": list, "dict": dict, "set": set, "bytearray": bytearray}

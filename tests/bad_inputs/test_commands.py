@@ -73,3 +73,7 @@ def test_a_wrong_command_line_is_one_line(
     lori: Commands, project: Path, argv: tuple[str, ...]
 ) -> None:
     assert "lori" in lori.run(argv, project).refusal()
+
+
+def test_a_plan_that_is_refused_says_nothing_else(lori: Commands, project: Path) -> None:
+    assert "--gpu: device 'h℀'" in lori.run(("plan", "--gpu", "h℀"), project).refusal()

@@ -418,3 +418,16 @@ def test_a_hub_that_refuses_or_is_away_is_one_line_without_the_token(
         "check the network, a proxy's settings, HF_ENDPOINT and HF_HUB_OFFLINE\n"
     )
     assert "hf_secret" not in refusal.err + refusal.out + away.err + away.out
+
+
+@pytest.mark.parametrize(
+    "argv", [["rollback", "x"], ["why", "models:/x"], ["why", "models:/x@champion"]]
+)
+def test_reading_a_registry_that_is_not_there_makes_none(
+    argv: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "mlflow.db").unlink()
+    before = sorted(folder.rglob("*"))
+    line = refused(capsys, *argv)
+    assert line.startswith(f"error: {folder / 'mlflow.db'}: no such file: nothing is recorded or ")
+    assert sorted(folder.rglob("*")) == before

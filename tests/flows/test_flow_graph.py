@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows.execution.stage_process import reproduce
 from flows.run import nothing_to_do
-from flows.versioning import graph
+from flows.versioning import dvc_files, graph
+from lori_core import yaml_input
 from lori_core.errors import InputError
 
 EVERYTHING = ["prepare", "train@math", "train@nlu", "report"]
@@ -23,6 +25,28 @@ def built(toy: Path) -> Path:
     for stage in EVERYTHING:
         assert reproduce(stage) == 0
     return toy
+
+
+def test_a_plan_looks_once_at_each_file_of_dvcs(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (toy / "dvc.lock").write_text("schema: '2.0'\nstages:\n  prepare:\n    cmd: x\n")
+    seen: list[str] = []
+    loads = yaml_input.loads
+
+    def counted(text: str, *given: Any, **named: Any) -> Any:
+        seen.append(text)
+        return loads(text, *given, **named)
+
+    monkeypatch.setattr(dvc_files, "_found_good", set())
+    monkeypatch.setattr(
+        dvc_files.yaml_input,
+        "loads",
+        lambda text, *a, **k: (seen.append(text), loads(text, *a, **k)),
+    )
+    graph.plan(toy)
+    assert sorted(seen) == sorted((toy / name).read_text() for name in ("dvc.yaml", "dvc.lock"))
+    (toy / "dvc.lock").write_text("schema: '2.0'\nstages: [\n")
+    with pytest.raises(InputError, match=r"^dvc\.lock:"):
+        graph.plan(toy)
 
 
 def set_rate(workspace: Path, task: str, value: str) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from flows.server import prefect_server
 from flows.server.guard import Guard
+from lori_core.errors import InputError
 
 PORT = 4200
 PASSWORD = "lori:p:w"
@@ -26,15 +28,18 @@ def answer(
 
     `more` are headers that stand there a second time.
     """
+    return answered(Guard(application, PORT, password), [*headers.items(), *more], **scope)
+
+
+def answered(guard: Guard, headers: list[tuple[str, str]], **scope: Any) -> int:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    given = [*headers.items(), *more]
-    listed = [(name.encode(), value.encode("latin-1")) for name, value in given]
+    listed = [(name.encode(), value.encode("latin-1")) for name, value in headers]
     whole = {"type": "http", "method": "POST", "path": "/api/x", "headers": listed, **scope}
-    asyncio.run(Guard(application, PORT, password)(whole, None, send))  # type: ignore[arg-type]
+    asyncio.run(guard(whole, None, send))  # type: ignore[arg-type]
     return int(sent[0].get("status") or sent[0]["code"])
 
 
@@ -58,6 +63,51 @@ def answer(
 )
 def test_hosts(host: str, status: int) -> None:
     assert answer({"host": host}) == status
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("prefect:4200", "", 200),
+        ("PREFECT:4200", "", 200),
+        ("prefect", "", 403),
+        ("team.example.org", "https://team.example.org", 200),
+        ("team.example.org", "https://team.example.org:444", 403),
+        ("127.0.0.1:4200", "https://team.example.org", 200),
+        ("127.0.0.1:4200", "https://evil.example", 403),
+        ("evil.example", "https://team.example.org", 403),
+    ],
+)
+def test_the_names_that_a_server_is_told(host: str, origin: str, status: int) -> None:
+    guard = Guard(
+        application,
+        PORT,
+        hosts=("prefect:4200", "team.example.org"),
+        origins=("https://team.example.org",),
+    )
+    headers = {"host": host} | ({"origin": origin} if origin else {})
+    assert answered(guard, list(headers.items())) == status
+
+
+def test_a_server_in_a_container_is_told_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "https://Team.example.org, http://a:1"
+    )
+    monkeypatch.setenv("LORI_PREFECT_HOSTS", "prefect:4200")
+    origins = ("https://team.example.org", "http://a:1")
+    assert prefect_server.names() == (("prefect:4200", "team.example.org", "a:1"), origins)
+
+
+@pytest.mark.parametrize("value", ["", "*", "https://*", "https://a.b/", "a.b", "https://a.b,"])
+def test_a_server_in_a_container_is_for_no_page_at_large(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", value)
+    monkeypatch.setenv("LORI_PREFECT_HOSTS", "prefect:4200")
+    with pytest.raises(
+        InputError, match=r"^PREFECT_SERVER_CORS_ALLOWED_ORIGINS: '.*' is not allow"
+    ):
+        prefect_server.names()
 
 
 def test_a_request_without_a_host_or_with_two() -> None:

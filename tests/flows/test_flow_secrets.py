@@ -110,16 +110,42 @@ def test_a_password_in_the_environments_address_is_refused_by_every_command(
     assert holding(folder) == []
 
 
+SECRET_QUERIES = [
+    "?token=x", "?api_key=x", "?a=1&apiKey=x", "#access_token=x", "?hf_token=x", "?Private-Token=x",
+    "?t%6fken=x", "?X-Api-Key=x", "?sig=x", ";jwt=x", "?token[]=x", "?client_secret=x", "?TOKEN=x",
+    "?subscription-key=x", "?db.password=x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("query", SECRET_QUERIES)
+def test_a_secret_parameter_of_a_query_is_refused_in_params(query: str) -> None:
+    from lori_core.redaction import keys_with_secrets, redact
+
+    values = {"tracking": {"uri": f"https://h/x{query}"}}
+    assert list(keys_with_secrets(values)) == ["tracking.uri"]
+    if "%" not in query:
+        assert redact(f"see https://h/x{query.replace('=x', '=hunter2')} now") == (
+            f"see https://h/x{query.replace('=x', '=***')} now"
+        )
+
+
 def test_a_server_refuses_an_override_with_a_password_before_it_keeps_it() -> None:
     import re
 
-    from pydantic import TypeAdapter
+    from pydantic import TypeAdapter, ValidationError
 
     pattern = TypeAdapter(Override).json_schema()["pattern"]
-    for value in (URL, f"postgresql://u:{PASSWORD}@db/m", f"https://{TOKEN}:@h", "a://u:p/q@h"):
-        assert not re.search(pattern, f"tracking.uri={value}")
-    for value in ("ssh://git@host/x", "16", "http://h:5000", "me@x", "a: b@c", "s3://b/k?x=1", ""):
+    refused = [URL, f"postgresql://u:{PASSWORD}@db/m", f"https://{TOKEN}:@h", "a://u:p/q@h", TOKEN]
+    refused += [f"https://h/x{query}" for query in SECRET_QUERIES]
+    adapter: TypeAdapter[str] = TypeAdapter(Override)
+    for value in refused:
+        assert not re.search(pattern, f"tracking.uri={value}"), value
+        with pytest.raises(ValidationError, match="without a password or token"):
+            adapter.validate_python(f"tracking.uri={value}")
+    for value in ("ssh://git@host/x", "16", "http://h:5000", "me@x", "a: b@c", "s3://b/k?x=1", "",
+                  "https://h/x?tokens=5&page=2", "?monkey=1"):  # fmt: skip
         assert re.search(pattern, f"storage.remote={value}"), value
+        assert adapter.validate_python(f"storage.remote={value}")
 
 
 SAID = 'os.environ["A_URL"], os.environ["HF_TOKEN"], os.environ["MY_API_KEY"]'

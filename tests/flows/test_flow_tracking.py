@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flows.execution.stage_process import reproduce
+from flows.planning import forecast
 from flows.tracking.mlflow_store import Store, store_of
 from flows.tracking.rows import Shipment, append, last_end, new_rows_file, read_from, rows_files
 from flows.tracking.sending import Shipper, flatten, ship_all
@@ -154,6 +155,20 @@ def test_a_failed_and_a_killed_stage_end_as_such(tracked: Path) -> None:
     (two,) = runs(tracked, "tags.`lori.task` = 'nlu'")
     assert (one.info.status, two.info.status) == ("FAILED", "KILLED")
     assert one.data.tags["lori.error"] == "loss is nan at step 3"
+
+
+def test_a_run_does_not_end_before_it_began_though_the_clock_was_set_back(tracked: Path) -> None:
+    rows = new_rows_file(tracked, "train@math")
+    write_stage(rows)
+    append(rows, "end")
+    lines = [json.loads(text) for text in rows.read_text().splitlines()]
+    for number, each in enumerate(lines):
+        each["time"] = 2e9 - 60 * number
+    rows.write_text("".join(f"{json.dumps(each)}\n" for each in lines))
+    ship_all(tracked)
+    (run,) = runs(tracked, "tags.`lori.task` = 'math'")
+    assert (run.info.start_time, run.info.end_time) == (2_000_000_000_000,) * 2
+    assert forecast.measured(tracked, "train@math") == 0.0
 
 
 def test_a_refused_row_does_not_block_the_rest(tracked: Path) -> None:

@@ -50,7 +50,8 @@ def test_our_own_image_has_one_name_in_the_cluster() -> None:
         (image,) = yaml.load(kubernetes / folder / "kustomization.yaml")["images"]
         names.add(f"{image['newName']}:{image['newTag']}")
     template = json.loads((kubernetes / "base/base-job-template.json").read_text())
-    names.add(template["variables"]["properties"]["image"]["default"])
+    pod = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    names |= {container["image"] for container in pod["containers"]}
     cluster = yaml.load(kubernetes / "ray/cluster.yaml")["spec"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         names |= {container["image"] for container in group["template"]["spec"]["containers"]}

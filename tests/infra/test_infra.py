@@ -92,8 +92,8 @@ def test_config_maps_keep_the_names_that_kustomize_does_not_rewrite() -> None:
         for source in container["envFrom"]
         if "configMapRef" in source
     }
-    template = json.loads((KUBERNETES / "base" / "base-job-template.json").read_text())
-    assert named | {template["variables"]["properties"]["config_map"]["default"]} == kept
+    (container,) = job()["spec"]["template"]["spec"]["containers"]
+    assert named | {container["envFrom"][0]["configMapRef"]["name"]} == kept
 
 
 #: The only pod whose containers may speak with the Kubernetes API: it starts the jobs.
@@ -230,6 +230,73 @@ def test_no_secret_is_an_argument_of_a_command() -> None:
         for line in (ROOT / name).read_text().splitlines():
             if secret.search(line):  # the shell's own commands start no process
                 assert re.match(r'\s*(: "|#|printf|cat >|database_uri|admin_|export)', line), line
+
+
+#: What Prefect's own template of a Kubernetes pool lets a deployment say, and this one does not.
+TAKEN = {
+    "command": "touch taken",
+    "image": "evil.example/x",
+    "env": {"PYTHONPATH": "/evil"},
+    "namespace": "kube-system",
+    "service_account_name": "lori-worker",
+    "cluster_config": {"config": {}, "context_name": "x"},
+    "labels": {"app.kubernetes.io/name": "worker"},
+    "annotations": {"a": "b"},
+    "name": "x",
+    "config_map": "x",
+    "secret": "x",
+    "workspace_claim": "x",
+    "seccomp_profile": "x",
+    "image_pull_policy": "Always",
+    "backoff_limit": 9,
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_deployment_in_the_cluster_sets_its_pods_size_and_nothing_else(name: str) -> None:
+    template = json.loads((KUBERNETES / "base" / "base-job-template.json").read_text())
+    variables = template["variables"]
+    jsonschema.validate({"gpus": 2, "memory_limit": "8Gi"}, variables)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({name: TAKEN[name]}, variables)
+    made, plain = job(**{name: TAKEN[name]}), job()
+    pod, expected = (each["spec"]["template"] for each in (made, plain))
+    (container,), (other,) = pod["spec"].pop("containers"), expected["spec"].pop("containers")
+    assert pod["spec"] == expected["spec"]
+    assert pod["metadata"]["labels"].keys() == expected["metadata"]["labels"].keys()
+    assert pod["metadata"]["labels"]["app.kubernetes.io/name"] == "flow-run"
+    assert container["args"] == other["args"] == ["prefect", "flow-run", "execute"]
+    assert container["image"] == other["image"]
+    names = [[each["name"] for each in one["env"]] for one in (container, other)]
+    assert names[0] == names[1]
+    assert made["metadata"]["namespace"] == "lori"
+
+
+def test_a_worker_of_processes_makes_its_pool_from_our_template() -> None:
+    lines = (INFRA / "worker.sh").read_text().replace("\\\n", " ").splitlines()
+    created = [line for line in lines if "work-pool create" in line]
+    assert len(created) == 2
+    for line in created:
+        assert "--base-job-template" in line
+    (here,) = [line for line in created if "--type process" in line]
+    (path,) = re.findall(r"--base-job-template (\S+)", here)
+    assert json.loads((ROOT / path).read_text())["job_configuration"]["command"] is None
+
+
+def test_prefects_server_is_started_behind_our_guard() -> None:
+    compose = YAML(typ="safe").load(INFRA / "compose.yaml")["services"]["prefect"]
+    (deployment, _) = documents(KUBERNETES / "base" / "prefect.yaml")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    guarded = ["python", "-m", "flows.server.prefect_server", "--container"]
+    assert compose["command"] == guarded
+    assert container["command"] == ["tini", "-g", "--", *guarded]
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+    for given in (compose["environment"], environment):
+        assert given["LORI_PREFECT_HOSTS"] == "prefect:4200"
+        assert "http://127.0.0.1:4200" in given["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
+    for probe in ("readinessProbe", "livenessProbe"):
+        (header,) = container[probe]["httpGet"]["httpHeaders"]
+        assert header == {"name": "Host", "value": "prefect:4200"}
 
 
 def test_a_flow_that_waits_for_ray_asks_for_no_gpu() -> None:
