@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 from lori_core.config import SourceSection
 from lori_core.data.formats import needs
-from lori_core.data.made_sets import PREFIX
 from lori_core.errors import ConfigError, unknown
-from lori_core.registries.data_source import DATA_SOURCES
+from lori_core.registries.data_source import DATA_SOURCES, PREFIX
 
 _INSTRUCTION = {"prompt": "{instruction}\n\n{input}", "target": "{output}"}
 _ANSWERED = {"prompt": "{instruction}", "target": "{output}", "answer": "{answer}"}

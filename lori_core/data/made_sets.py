@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from lori_core.data.example import Example
 from lori_core.errors import InputError
-from lori_core.registries.data_source import DATA_SOURCES, data_source
+from lori_core.registries.data_source import DATA_SOURCES, PREFIX, data_source
 
 #: What is registered below, for whoever needs it done.
 SOURCES = DATA_SOURCES
-PREFIX = "bundled-"
 _Made = Mapping[str, list[Example]]
 
 

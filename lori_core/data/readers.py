@@ -17,6 +17,7 @@ from lori_core.data.answers import expected_answer
 from lori_core.data.example import SPLITS, Example
 from lori_core.errors import ConfigError, DataError, InputError, shown, unknown
 from lori_core.files import each_jsonl, sha256_file
+from lori_core.registries.data_source import PREFIX
 
 #: Examples of a bundled set when neither the task nor the source says how many.
 DEFAULT_SIZES = {"train": 400, "validation": 50, "test": 100}
@@ -42,7 +43,7 @@ class Pulled:
 
 def _bundled(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
     """Make the examples of a set that is part of this project or of a package."""
-    full = f"{made_sets.PREFIX}{source.name}"
+    full = f"{PREFIX}{source.name}"
     made = made_sets.SOURCES[full if full in made_sets.SOURCES else str(source.name)]
     try:
         rows = _rows(made.examples(_wanted(source, sizes), seed))

@@ -11,6 +11,8 @@ from lori_core.registry import Named, Registry, running
 if TYPE_CHECKING:
     from lori_core.data.example import Example
 
+PREFIX = "bundled-"
+
 
 Make = Callable[
     [Mapping[str, int], int],

@@ -10,8 +10,8 @@ from lori_core.errors import InputError
 from lori_core.evaluation.rows import ADAPTER, CALIBRATED, check
 from lori_core.evaluation.scorers import meaning_of
 from lori_core.files import read_json
+from lori_core.methods import METHODS
 from lori_core.report import contrasts, escaping, tables
-from lori_core.report.experiments.catalogue import METHODS
 
 SUMMARY = "summary.json"
 #: The tables that the terminal shows; all are on the page.
@@ -95,7 +95,7 @@ def _checked(path: Path) -> dict[str, Any]:
 def own_name(params: Params) -> str:
     """Return what the tasks' own adapters are called: their method, where all have one."""
     used = {section.method_name for section in params.tasks.values()}
-    return METHODS.get(used.pop(), "adapters") if len(used) == 1 else "adapters"
+    return METHODS[used.pop()].label if len(used) == 1 else "adapters"
 
 
 def _row(role: str, model: str, scores: dict[str, Any], folder: str) -> dict[str, Any]:
