@@ -18,7 +18,7 @@ from lori_core.config import EvaluationSection, Params
 from lori_core.data.prompts import check_template, template_length
 from lori_core.errors import ConfigError, DataError, ModelError
 from lori_core.files import digest, sha256_file, write_text
-from lori_core.methods import METHODS
+from lori_core.training_method import METHODS
 
 #: The digest of what was found good the last time.
 CHECKED = Path(".lori/checked")
