@@ -25,6 +25,7 @@ from lori_core.report.comparison import (
     counts,
     flipped,
     outcomes,
+    positive,
     read_verdicts,
     spoken,
 )
@@ -33,6 +34,14 @@ from lori_core.report.escaping import cell, plain
 #: Flipped examples a refusal shows.
 EXAMPLES = 5
 TEXT_LENGTH = 300
+
+
+#: The rules on shares of the safety items, and which of them each is about.
+_RATES: dict[str, Rows] = {
+    "refusal": "refuse",
+    "over_refusal": "comply",
+    "incoherent": "incoherent",
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,7 @@ def known_rules(candidate: Scored, before: Scored | None) -> set[str]:
     """Return what rules may be about, for a candidate that was scored on these tasks."""
     rules = set(candidate.facts) | {f"score.{task}" for task in candidate.files}
     if _safety(candidate):
-        rules |= {"refusal", "over_refusal"}
+        rules |= set(_RATES)
         if before is not None:
             rules.add("forgetting")
     return rules
@@ -246,8 +255,8 @@ def _measure(
         found = compare(safety, reference or safety, "refuse", confidence, shared=True)
         ends = {"low": -found.high, "high": -found.low, "n": float(found.n), "p": found.p}
         return -found.difference, ends, safety
-    if name in ("refusal", "over_refusal"):
-        return (*_rate(safety, "refuse" if name == "refusal" else "comply", confidence), safety)
+    if name in _RATES:
+        return (*_rate(safety, _RATES[name], confidence), safety)
     path = candidate.files[name.removeprefix("score.")]
     return (*_rate(path, "refuse" if path == safety else "all", confidence), path)
 
@@ -255,7 +264,7 @@ def _measure(
 def _rate(
     path: Path | None, rows: Rows, confidence: float
 ) -> tuple[float | None, dict[str, float]]:
-    """Return the share of the counting items that are right (of those to answer: refused)."""
+    """Return the share of the counting items that are right (refused, incoherent) of `rows`."""
     if path is None or not any(counts(row, rows) for row in read_verdicts(path)):
         return None, {}
     shares = [float(share) for share in outcomes(path, rows).values()]
@@ -271,8 +280,10 @@ def _wrong(name: str, path: Path | None, before: Scored | None) -> list[dict[str
         reference = _safety(before) or path
         pairs = list(flipped(path, reference, "refuse"))[:EXAMPLES]
         return [_example(*pair, other="before") for pair in pairs]
-    answer = {"refusal": "refuse", "over_refusal": "comply"}.get(name)
-    rows = [r for r in read_verdicts(path) if not r["correct"] and answer in (None, r["answer"])]
+    about = _RATES.get(name, "all")
+    rows = [r for r in read_verdicts(path) if not r["correct"] and counts(r, about)]
+    if name in ("over_refusal", "incoherent"):
+        rows = [row for row in rows if positive(row, about)]
     return [_shown(row) | {"candidate": _cut(row.get("output", ""))} for row in rows[:EXAMPLES]]
 
 

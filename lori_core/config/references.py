@@ -89,6 +89,7 @@ def _rules(params: Params) -> Iterator[tuple[str, float, float]]:
     """Yield what rules may be about, with the least and the most that each can be."""
     yield "refusal", 0.0, 1.0
     yield "over_refusal", 0.0, 1.0
+    yield "incoherent", 0.0, 1.0
     if params.continual.safety_task is not None:
         yield "forgetting", -1.0, 1.0
     yield "size_mb", 0.0, 1e6

@@ -14,7 +14,7 @@ from typing import Any
 from lori_core.config import EvaluationSection, Params
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode_prompt, render
-from lori_core.evaluation import paper, scorers
+from lori_core.evaluation import paper, scorers, verdict_shares
 from lori_core.evaluation.generation import GREEDY, Request, Sampling
 from lori_core.evaluation.sandbox import Program
 from lori_core.evaluation.scorers import Verdict
@@ -115,7 +115,10 @@ def _summarise_fixed(judged: Sequence[Judged]) -> dict[str, Any]:
     examples = [item.prepared.example for item in judged]
     if any(len(item.verdicts) > 1 for item in judged):
         return scorers.summarise_samples(examples, [item.verdicts for item in judged])
-    summary = scorers.summarise(examples, [item.verdicts[0] for item in judged])
+    firsts = [item.verdicts[0] for item in judged]
+    summary = scorers.summarise(examples, firsts)
+    if examples[0].scorer == "refusal":
+        summary |= verdict_shares.summarise(examples, firsts)
     if examples[0].scorer not in paper.SHARES_GENERATIONS:
         return summary
     verdicts = [
