@@ -67,8 +67,38 @@ def add(commands: Any) -> None:
     add_base(evaluate)
     add_force(evaluate)
     evaluate.set_defaults(function=_evaluate)
+    rejudge = commands.add_parser(
+        "rejudge",
+        help="judge kept outputs of safety sets again, without generating",
+        description="Reads the outputs that lori evaluate or lori run kept, judges those of the "
+        "refusal scorer as an evaluation would today, and writes verdicts, shares before and "
+        "after, and the outputs whose verdict changed. What is read stays as it is.",
+        epilog="examples: lori rejudge evaluation   |   "
+        "lori rejudge artifacts/evaluations -o rejudged",
+    )
+    rejudge.add_argument("folder", type=given.path, metavar="FOLDER")
+    rejudge.add_argument(
+        "-o", "--out", type=given.path, default=Path("rejudged"), help="default: ./rejudged"
+    )
+    add_force(rejudge)
+    rejudge.set_defaults(function=_rejudge)
     sources = commands.add_parser("sources", help="list the data sets that have a name")
     sources.set_defaults(function=_sources)
+
+
+def _rejudge(args: argparse.Namespace) -> int:
+    from lori_core import output_folder
+    from lori_core.evaluation import incoherence, rejudging
+
+    kind = output_folder.REJUDGED
+    with output_folder.claim(args.out, kind, [args.folder], force=args.force) as folder:
+        result = rejudging.rejudge(args.folder, folder)
+    for line in rejudging.table(result):
+        print(line)
+    for name, rule in incoherence.RULES.items():
+        print(f"incoherent, {name}: {rule}")
+    print(f"{args.out}: {rejudging.RESULTS}, {rejudging.CHANGED} and every verdict as JSONL")
+    return 0
 
 
 def _sources(_: argparse.Namespace) -> int:
