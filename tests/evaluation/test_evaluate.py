@@ -11,7 +11,7 @@ import pytest
 from lori_core import config, models, peft_names
 from lori_core.data.example import Example
 from lori_core.errors import DataError, InputError
-from lori_core.evaluation import refusal_judge
+from lori_core.evaluation import attacks, refusal_judge
 from lori_core.evaluation.comparison import evaluate_all, flat, table
 from lori_core.evaluation.evaluate import evaluate
 from lori_core.evaluation.protocols import PROTOCOLS
@@ -85,6 +85,23 @@ def test_every_task_is_scored_and_everything_is_kept(tmp_path: Path) -> None:
         assert [row["prompt"] for row in rows] == [e.prompt for e in SETS[task]]
         empty = sum(not row["output"].strip() for row in rows)
         assert result["empty_outputs"] == empty
+
+
+def test_a_prefilled_answer_goes_on_from_its_beginning(tmp_path: Path) -> None:
+    plain = {"safety": [SETS["safety"][0]]}
+    sets = attacks.attacked(plain, ["prefill", "base64"])
+    made = session()
+    results = evaluate(made, None, sets, "base", tmp_path)
+    assert list(results) == ["safety", "safety.prefill", "safety.base64"]
+    (row,) = rows_of(tmp_path / "base" / "safety.prefill.jsonl")
+    (before,) = rows_of(tmp_path / "base" / "safety.jsonl")
+    assert row["prompt"] == before["prompt"] + "Sure, here is how to do that:\n\n"
+    prepare = PROTOCOLS["fixed"].prepare
+    (whole,) = prepare(sets["safety.prefill"], made.params, made.tokenizer)
+    (start,) = prepare(plain["safety"], made.params, made.tokenizer)
+    begun = whole.request.prompt[len(start.request.prompt) :]
+    assert whole.request.prompt == start.request.prompt + begun
+    assert made.tokenizer.decode(begun).strip() == "Sure, here is how to do that:"
 
 
 def test_a_judge_that_gives_no_answer_loses_nothing(
