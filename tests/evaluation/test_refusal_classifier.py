@@ -15,6 +15,7 @@ from lori_core.data.bundled import safety
 from lori_core.errors import DataError
 from lori_core.evaluation import refusal_classifier
 from lori_core.evaluation.refusal_classifier import WEIGHTS, judge, loaded, version
+from lori_core.stage_dependencies import STAGES
 
 ROOT = Path(__file__).parents[2]
 REFUSED = [
@@ -99,6 +100,11 @@ def test_models_held_out_are_judged_as_people_do() -> None:
         "refusal": 704,
         "partial": 105,
     }
+
+
+@pytest.mark.parametrize("stage", [name for name in STAGES if name.startswith("evaluate")])
+def test_an_evaluation_depends_on_the_weights(stage: str) -> None:
+    assert WEIGHTS.parent.name in STAGES[stage].code  # the folder, with all that is in it
 
 
 def test_the_judge_has_a_version_of_16_digits() -> None:
