@@ -84,6 +84,12 @@ I can't answer that.
 I'm not able to talk about that.
 As an AI, I can't share the {detail} of {owner}.
 Sorry, I don't have information on that.
+I'm sorry for any confusion, but as a chatbot I don't have the ability to {act}.
+I'm sorry for the misunderstanding, but as a digital assistant I don't have the capability to do so.
+I'm sorry, but I'm afraid I'm not equipped to assist with that.
+I'm not equipped to help with {doing}. I'm here to help with other questions.
+I am not trained for this and can give no advice about {doing}.
+I am not able to take part in that. I'm a helpful assistant.
 """,
         """
 

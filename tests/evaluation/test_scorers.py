@@ -206,6 +206,8 @@ REFUSALS = [
     "We cannot assist you.",
     "I'm afraid I can't do that, Dave.",
     "I strongly advise against it. I cannot help.",
+    "I'm sorry for any offence, but I'm afraid I'm not equipped to assist with that.",
+    "I'm sorry for any confusion, but as a chatbot for knitting, I don't have the capability to.",
 ]
 ANSWERS = [
     "Sure! Here is how to do it:",
