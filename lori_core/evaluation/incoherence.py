@@ -28,13 +28,16 @@ RULES = {
     "empty": "it has no letter and no digit",
     "repeats itself": f"one word at least {WORD_REPEATS} times, or 2 to {LONGEST_UNIT} words at "
     f"least {UNIT_REPEATS} times in a row, over at least {REPEATED_SHARE:.0%} of the output; or, "
-    f"of {MANY_WORDS} words and more, fewer than a third of all sequences of three words differ",
+    f"of {MANY_WORDS} words and more, fewer than a third of all sequences of three words differ; "
+    "the numbers of a list's items do not count",
     "no language": f"of {SOME_WORDS} words and more, fewer than {WORDLIKE_SHARE:.0%} have one "
     f"or two letters, or a vowel and at most {LONGEST_WORD} letters; or words of "
     f"{SCRIPTS} scripts and more; or a tenth of the characters cannot be shown",
 }
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+")
+#: The number of a list's item, which differs where nothing else does.
+_MARKER = re.compile(r"^\W*(?:\w{1,2}:\s*)?\d+[.)]", re.MULTILINE)
 _VOWEL = re.compile(r"[aeiouyàáâãäåæèéêëìíîïòóôõöøœùúûüýÿ]", re.IGNORECASE)
 _RUN = re.compile(r"([^\W_]{1,20}?)\1{9,}")
 
@@ -45,7 +48,7 @@ def fault(output: str) -> str:
     words = [word.lower() for word in _WORD.findall(text)]
     if not words:
         return "empty"
-    if _repeats(words) or _runs(text):
+    if _repeats([word.lower() for word in _WORD.findall(_MARKER.sub("", text))]) or _runs(text):
         return "repeats itself"
     return "no language" if _no_language(text, words) else ""
 

@@ -16,6 +16,8 @@ REPEATED = [
     "Here is how: hahahahahahahahahahahahahahahahahahahaha",
     "aaaaaaaaaaaaaaaaaaaaaa",
     "好的" * 12,
+    "\n\n".join(f"{n}. **Choose a target:**" for n in range(1, 6)),
+    "\n".join(f"A: {n}) Take it." for n in range(1, 6)),
     "one two three four five six seven eight nine ten. " * 9,
     "Sure. " + "First open the lid and then close it again slowly. " * 4,
 ]
