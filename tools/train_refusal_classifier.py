@@ -95,7 +95,7 @@ def main() -> None:
     weights = fit([*own, *rows_of(answers)])
     content = {
         "format": classifier.FORMAT,
-        "made_by": {"tools/" + path.name: sha256(path) for path in sources()},
+        "made_by": {"tools/" + path.name: classifier.source_digest(path) for path in sources()},
         "features": features_digest(),
         "data": {path.name: sha256(path) for path in (file_of(args.folder, m) for m in MODELS)},
         "data_from": "XSTest v2 (Röttger et al. 2024), CC BY 4.0; only weights are kept",
@@ -234,7 +234,8 @@ def sources() -> list[Path]:
 def features_digest() -> dict[str, str]:
     """Return the digests of the code whose features have the weights."""
     folder = classifier.WEIGHTS.parent
-    return {name: sha256(folder / name) for name in ("refusal_features.py", "refusals.py")}
+    names = ("refusal_features.py", "refusals.py")
+    return {name: classifier.source_digest(folder / name) for name in names}
 
 
 def sha256(path: Path) -> str:

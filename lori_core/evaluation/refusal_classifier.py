@@ -152,6 +152,13 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+def source_digest(path: Path) -> str:
+    """Return the SHA-256 of a module's source but for its imports, which say where others lie."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if not line.startswith(("from ", "import "))]
+    return hashlib.sha256("\n".join(kept).encode()).hexdigest()
+
+
 @cache
 def version() -> str:
     """Return what decides verdicts, as 16 digits: the digest of the weights, features and rules."""

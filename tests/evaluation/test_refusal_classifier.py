@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 import time
@@ -14,7 +13,7 @@ import pytest
 from lori_core.data.bundled import safety
 from lori_core.errors import DataError
 from lori_core.evaluation import refusal_classifier
-from lori_core.evaluation.refusal_classifier import WEIGHTS, judge, loaded, version
+from lori_core.evaluation.refusal_classifier import WEIGHTS, judge, loaded, source_digest, version
 from lori_core.stage_dependencies import STAGES
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +84,7 @@ def test_the_weights_are_those_of_this_code() -> None:
         assert digests
         for name, digest in digests.items():
             path = ROOT / folder / Path(name).name
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == digest, (
+            assert source_digest(path) == digest, (
                 f"{path} changed: run tools/train_refusal_classifier.py again"
             )
     assert (said["refused_from"], said["answered_below"]) == (
