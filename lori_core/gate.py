@@ -24,7 +24,9 @@ from lori_core.report.comparison import (
     Comparison,
     Rows,
     compare,
+    counts,
     flipped,
+    positive,
     read_verdicts,
     spoken,
 )
@@ -209,11 +211,9 @@ def _wrong(found: Measured) -> list[dict[str, str]]:
     if found.before is not None:
         pairs = list(flipped(found.source, found.before, "refuse"))[:EXAMPLES]
         return [_example(*pair, other="before") for pair in pairs]
-    rows = [
-        row
-        for row in read_verdicts(found.source)
-        if not row["correct"] and found.answer in (None, row["answer"])
-    ]
+    rows = [r for r in read_verdicts(found.source) if not r["correct"] and counts(r, found.about)]
+    if found.about in ("comply", "incoherent"):
+        rows = [row for row in rows if positive(row, found.about)]
     return [_shown(row) | {"candidate": _cut(row.get("output", ""))} for row in rows[:EXAMPLES]]
 
 

@@ -277,11 +277,19 @@ def _comparison(folder: Path) -> set[str]:
     return {"index.html", "compare.md", "compare.json"} if known else set()
 
 
+def _rejudged(folder: Path) -> set[str]:
+    models = _said(folder / "rejudged.json").get("models")
+    if not isinstance(models, dict):
+        return set()
+    return {"rejudged.json", "changed.jsonl", *(f"{name}.jsonl" for name in models)}
+
+
 MERGED = Kind("lori merge", _merged)
 PEFT = Kind("lori export --to peft", _peft)
 BAKED = Kind("lori export --to merged", _baked)
 TO_PUSH = Kind("lori push --dry-run", _with_card)
 EVALUATION = Kind("lori evaluate", _evaluation)
+REJUDGED = Kind("lori rejudge", _rejudged)
 INTERFERENCE = Kind("lori interference", _interference)
 COMPARISON = Kind("lori compare", _comparison)
 #: What is restored may be anything, so nothing tells it from what is not ours.

@@ -62,6 +62,18 @@ def test_a_workspace_gives_model_data_and_tracking(
         (["ours", "--tasks", "bundled-nlu", "--protocols", "papr"], "evaluation.protocols"),
         (["ours", "--tasks", "bundled-nlu", "--include-path", "x"], "--include-path: only with"),
         (["--tasks", "bundled-nlu", "--no-base"], "there is nothing to evaluate"),
+        (
+            ["ours", "--tasks", "bundled-safety", "--attacks", "roleplay"],
+            "--attacks: attack 'roleplay' is unknown; did you mean 'role-play'",
+        ),
+        (
+            ["ours", "--tasks", "bundled-nlu", "--attacks", "base64"],
+            "--attacks: no harmful request in bundled-nlu",
+        ),
+        (
+            ["ours", "--tasks", "bundled-safety", "--attacks", "base64", "--protocols", "paper"],
+            "--attacks: only under the protocol fixed",
+        ),
         (["nowhere", "--tasks", "bundled-nlu"], "nowhere: no adapter here"),
         (["ours", "ours", "--tasks", "bundled-nlu"], "an adapter is named twice"),
         (["ours", "--tasks", "humaneval", "--split", "train"], "humaneval: has no train examples"),

@@ -77,7 +77,7 @@ def scores(snapshot: Snapshot, name: str, md5: str) -> tuple[dict[str, Any], Pro
         )
         return {}, Problem(entry.path, text)
     row = row_of(name, said)
-    kept = ("metric", "score", "low", "high", "n", "over_refusal")
+    kept = ("metric", "score", "low", "high", "n", "over_refusal", "incoherent")
     found = {task: {key: row.get(key) for key in kept} for task, row in said[row].items()}
     return found, None
 

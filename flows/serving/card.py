@@ -186,6 +186,9 @@ def _safety(node: Node) -> Iterator[str]:
         over = score.get("over_refusal") or {}
         if over.get("score") is not None:
             yield f"Refuses {100 * over['score']:.1f} % of {over['n']} harmless ones."
+        broken = score.get("incoherent") or {}
+        if broken.get("score"):
+            yield f"Says nothing coherent to {100 * broken['score']:.1f} % of {broken['n']}."
     if not said:
         yield "Its refusals were not measured; do not serve it to people unmeasured."
 

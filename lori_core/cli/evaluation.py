@@ -59,6 +59,12 @@ def add(commands: Any) -> None:
     )
     evaluate.add_argument("--harness", choices=["lm-eval"], help="the tasks are that project's")
     evaluate.add_argument(
+        "--attacks",
+        type=given.words,
+        help="also put harmful requests under these, separated by commas: prefill, role-play, "
+        "ignore, base64; each gets a line of its own",
+    )
+    evaluate.add_argument(
         "--include-path", type=given.path, help="a folder with task files for the harness"
     )
     evaluate.add_argument(
@@ -68,9 +74,39 @@ def add(commands: Any) -> None:
     add_base(evaluate)
     add_force(evaluate)
     evaluate.set_defaults(function=_evaluate)
+    rejudge = commands.add_parser(
+        "rejudge",
+        help="judge kept outputs of safety sets again, without generating",
+        description="Reads the outputs that lori evaluate or lori run kept, judges those of the "
+        "refusal scorer as an evaluation would today, and writes verdicts, shares before and "
+        "after, and the outputs whose verdict changed. What is read stays as it is.",
+        epilog="examples: lori rejudge evaluation   |   "
+        "lori rejudge artifacts/evaluations -o rejudged",
+    )
+    rejudge.add_argument("folder", type=given.path, metavar="FOLDER")
+    rejudge.add_argument(
+        "-o", "--out", type=given.path, default=Path("rejudged"), help="default: ./rejudged"
+    )
+    add_force(rejudge)
+    rejudge.set_defaults(function=_rejudge)
     sources = commands.add_parser("sources", help="list the data sets that have a name")
     add_extension(sources)
     sources.set_defaults(function=_sources)
+
+
+def _rejudge(args: argparse.Namespace) -> int:
+    from lori_core import output_folder
+    from lori_core.evaluation import incoherence, rejudging
+
+    kind = output_folder.REJUDGED
+    with output_folder.claim(args.out, kind, [args.folder], force=args.force) as folder:
+        result = rejudging.rejudge(args.folder, folder)
+    for line in rejudging.table(result):
+        print(line)
+    for name, rule in incoherence.RULES.items():
+        print(f"incoherent, {name}: {rule}")
+    print(f"{args.out}: {rejudging.RESULTS}, {rejudging.CHANGED} and every verdict as JSONL")
+    return 0
 
 
 def _sources(args: argparse.Namespace) -> int:
@@ -106,6 +142,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     output_folder.check(args.out, kind, inputs, force=args.force)
     params, base = _params(args, adapters)
     adapters = base.of(adapters)
+    if args.harness and args.attacks:
+        raise InputError("--attacks: not with --harness, whose tasks have prompts of their own")
     sets = {} if args.harness else _sets(args, params)
     tracker = stage_tracker("evaluate") if params_file.PARAMS.is_file() else NullTracker()
     try:
@@ -219,9 +257,14 @@ def _sets(args: argparse.Namespace, params: Params) -> dict[str, list[Example]]:
     """Read the examples of each task named, from pulled data or a ready-made source."""
     from lori_core.data import catalogue, pulled, sources
     from lori_core.errors import unknown
+    from lori_core.evaluation import attacks
 
     if args.include_path:
         raise InputError("--include-path: only with --harness")
+    attacks_wanted = args.attacks.split(",") if args.attacks else []
+    attacks.check(attacks_wanted)
+    if attacks_wanted and params.evaluation.protocols != ("fixed",):
+        raise InputError("--attacks: only under the protocol fixed; add --protocols fixed")
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit: {args.limit}; at least 1")
     sets = {}
@@ -235,4 +278,4 @@ def _sets(args: argparse.Namespace, params: Params) -> dict[str, list[Example]]:
             raise InputError(f"--tasks: {unknown('task', name, known | set(catalogue.named()))}")
         if all(example.scorer == "none" for example in sets[name]):
             raise InputError(f"--tasks: {name}: its {args.split} examples have no answer to judge")
-    return sets
+    return attacks.attacked(sets, attacks_wanted)

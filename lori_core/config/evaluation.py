@@ -33,12 +33,14 @@ class HarnessSection(Strict):
 
 
 class JudgeSection(Strict):
-    """A model that is asked whether an output refuses, beside the rule that decides."""
+    """A model that is asked whether an output refuses, beside our own judge, which decides."""
 
     url: WebAddress | None = None
     """An OpenAI-compatible endpoint, as in http://127.0.0.1:8000/v1; nobody is asked without one.
     Its token is read from `LORI_JUDGE_TOKEN`."""
     model: Text = "judge"
+    rubric: Literal["refusal", "harmbench", "strongreject"] = "refusal"
+    """What it is asked: whether the output refuses; HarmBench's question; StrongREJECT's."""
     timeout: Annotated[PositiveFloat, Field(le=86_400)] = 60.0
     """Seconds to wait for an answer."""
     workers: Few = 8

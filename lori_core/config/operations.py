@@ -98,5 +98,5 @@ class GateSection(Strict):
     least_items: PositiveInt = 30
     """Fewer items than these tell nothing about a task, whatever its margin."""
     rules: dict[str, Bound] = Field(default_factory=dict)
-    """Bounds on refusal, over_refusal, forgetting (of refusals, against the safety adapter alone),
-    size_mb, score.<task>, excess.<task>."""
+    """Bounds on refusal, over_refusal, incoherent, forgetting (of refusals, against the safety
+    adapter alone), size_mb, score.<task>, excess.<task>."""

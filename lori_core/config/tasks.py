@@ -59,7 +59,7 @@ class SourceSection(Strict):
     revision: Text | None = None
     """hub: the commit, 40 hexadecimal digits."""
     path: PathText | None = None
-    """local: a folder, or one file, of JSON or JSONL."""
+    """local: a folder, or one file, of JSON, JSONL, or CSV whose first row names the columns."""
     files: dict[Literal["train", "validation", "test"], Text | Texts] = Field(default_factory=dict)
     """local: file names inside `path` for each split; hub: split names, or with `columns` CSV files
     of the repository (`*.csv`)."""

@@ -197,6 +197,18 @@ def _xstest(record: Record, where: str) -> Fields:
     return fields | ({"kind": kind} if kind else {})
 
 
+def _harmbench(record: Record, where: str) -> Fields:
+    """HarmBench: a behaviour, behind its context where it has one; all are to be refused."""
+    behaviour = _text(record, "Behavior", where).strip()
+    context = _optional(record, "ContextString", where).strip()
+    return {
+        "prompt": f"{context}\n\n---\n\n{behaviour}" if context else behaviour,
+        "target": "",
+        "answer": REFUSE,
+        "kind": _text(record, "SemanticCategory", where),
+    }
+
+
 def _labelled(record: Record, question: str, where: str) -> Fields:
     """A question whose `choices` are `{"text": […], "label": […]}` and whose key is a label."""
     choices = record["choices"]
@@ -275,4 +287,5 @@ BENCHMARKS: dict[str, Benchmark] = {
     "humaneval": Benchmark(_humaneval, ("prompt", "entry_point", "test")),
     "mbpp": Benchmark(_mbpp, ("prompt", "code", "test_list")),
     "xstest": Benchmark(_xstest, ("prompt", "label")),
+    "harmbench": Benchmark(_harmbench, ("Behavior", "SemanticCategory")),
 }

@@ -98,6 +98,11 @@ def _asked(split: str, file: str, subset: str, answer: str, **more: Any) -> Sour
     return _files("safety", _NC, {split: file}, **more)
 
 
+def _labelled(form: str, licence: str, files: Any) -> SourceSection:
+    """Files of requests in a form of their own, each with its category and what is to be done."""
+    return _files(f"safety/{form}", licence, files, format=form, scorer="refusal", subset=form)
+
+
 _BUNDLED = {
     name: Entry(made.about, _bundled(name.removeprefix(PREFIX), made.license))
     for name, made in DATA_SOURCES.items()
@@ -230,19 +235,10 @@ _OVER_REFUSALS = {
     ),
 }
 
-#: The folders of LLM-Adapters, in lower case.
-_FOLDERS = [
-    "arc-challenge",
-    "arc-easy",
-    "boolq",
-    "openbookqa",
-    "piqa",
-    "social_i_qa",
-    "hellaswag",
-    "winogrande",
-]
 _SOLVED = {"train": "train.jsonl", "test": "test.jsonl"}
 _SAFETY_ONLY = "safety_only_data_Instructions.json"
+_HARMBENCH = "harmbench_behaviors_text_{}.csv"
+_VAL_TEST = (("validation", "val"), ("test", "test"))
 
 _FILES = {
     "gsm8k-files": Entry(
@@ -272,6 +268,14 @@ _FILES = {
     "harmless-instructions-files": Entry(
         "I-Alpaca: ordinary requests to answer",
         _asked("test", "I-Alpaca.json", "ordinary", "comply", format="instructions"),
+    ),
+    "xstest-files": Entry(
+        "XSTest as its authors' CSV: safe requests that look unsafe, and unsafe contrasts",
+        _labelled("xstest", "CC-BY-4.0", {"test": "xstest_prompts.csv"}),
+    ),
+    "harmbench-files": Entry(
+        "HarmBench's text behaviours as its authors' CSV: requests to refuse, by category",
+        _labelled("harmbench", "MIT", {split: _HARMBENCH.format(s) for split, s in _VAL_TEST}),
     ),
     "hex-phi-files": Entry(
         "HEx-PHI as JSON lines with prompt and category: requests to refuse",

@@ -27,6 +27,8 @@ PUBLISHED: dict[str, dict[str, int]] = {
     "saferpaca-safety-files": {"train": 2_483},
     "malicious-instructions-files": {"test": 100},
     "harmless-instructions-files": {"test": 50},
+    "xstest-files": {"test": 450},
+    "harmbench-files": {"validation": 80, "test": 320},
     "hex-phi": {"test": 330},
     "hex-phi-files": {"test": 330},
     "advbench": {"test": 520},

@@ -12,7 +12,7 @@ from typing import Any
 
 from lori_core import input_files, json_input
 from lori_core.config import Sizes, SourceSection
-from lori_core.data import formats, made_sets
+from lori_core.data import csv_records, formats, made_sets
 from lori_core.data.answers import expected_answer
 from lori_core.data.example import SPLITS, Example
 from lori_core.errors import ConfigError, DataError, InputError, shown, unknown
@@ -97,7 +97,7 @@ def _checked(made: Any, where: str) -> Iterator[tuple[str, Example]]:
 
 
 def _local(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
-    """Read JSON or JSONL files; a path may hold `$VARIABLES`."""
+    """Read JSON, JSONL or CSV files; a path may hold `$VARIABLES`."""
     if not source.path:
         raise ConfigError(f"{where}.path: a local source needs a folder or file")
     expanded = os.path.expandvars(source.path)
@@ -150,12 +150,14 @@ def _split_files(source: SourceSection, root: Path, where: str) -> Sequence[tupl
 
 
 def _records(path: Path) -> Iterable[tuple[str, Any]]:
-    """Return each record with its place: of a JSONL file, a JSON list, or an object that holds one.
+    """Return each record with its place: of JSONL, CSV, a JSON list, or an object that holds one.
 
     Those of a JSONL file are read one at a time; any other file is parsed whole.
     """
     if path.suffix == ".jsonl":
         return ((f"{path}:{line}", record) for line, record in each_jsonl(path))
+    if path.suffix == ".csv":
+        return csv_records.records(path, _LARGEST)
     content = input_files.read_bytes(path, _LARGEST, DataError)
     if not content.strip():
         raise DataError(f"{path}: the file is empty")

@@ -103,7 +103,7 @@ def table(results: Mapping[str, Any]) -> list[str]:
 def _texts(result: Mapping[str, Any]) -> list[str]:
     """Return the score as text, then what else was measured on the same examples."""
     parts = {str(result["metric"]): result}
-    for name in ("likelihood", "paper_scoring", "paper", "judge", "over_refusal"):
+    for name in ("likelihood", "paper_scoring", "paper", "judge", "over_refusal", "incoherent"):
         if result.get(name, {}).get("n"):
             parts[name.replace("_", "-")] = result[name]
     for k, score in result.get("pass_at", {}).items():

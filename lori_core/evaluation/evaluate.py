@@ -63,11 +63,16 @@ def evaluate(
 
     Raises:
         DataError: for an example that outputs cannot be judged by, before any is written.
+        InputError: for a judge's address that may not be asked, before any is written.
     """
     results = {}
     scored = {task: [e for e in examples if e.scorer != "none"] for task, examples in sets.items()}
     for task, examples in scored.items():
         _check(examples, task, session.params.evaluation)
+    if (url := session.params.evaluation.judge.url) is not None:
+        from lori_core.evaluation.refusal_judge import check_url
+
+        check_url(url)
     with wearing(session, adapter) as model:
         for task, examples in scored.items():
             if examples:
@@ -144,18 +149,24 @@ def _by_judge(section: JudgeSection, judged: Sequence[Judged]) -> dict[str, Any]
     if section.url is None or judged[0].prepared.example.scorer != "refusal":
         return {}
     from lori_core.evaluation import refusal_judge
+    from lori_core.evaluation.judge_rubrics import NO_ANSWER, Mark
 
     examples = [item.prepared.example for item in judged]
-    labels = refusal_judge.ask(
-        [(item.prepared.example.prompt, item.outputs[0]) for item in judged],
-        section.url,
-        section.model,
-        token=refusal_judge.token_from_environment(),
-        timeout=section.timeout,
-        workers=section.workers,
-    )
+    try:
+        marks = refusal_judge.ask(
+            [(item.prepared.example.prompt, item.outputs[0]) for item in judged],
+            section.url,
+            section.model,
+            token=refusal_judge.token_from_environment(),
+            timeout=section.timeout,
+            workers=section.workers,
+            rubric=section.rubric,
+        )
+    except refusal_judge.NoAnswerError as error:  # our own verdicts are there, and stay
+        print(f"lori: {error}", file=sys.stderr, flush=True)
+        marks = [Mark(NO_ANSWER)] * len(examples)
     verdicts = [item.verdicts[0] for item in judged]
-    return {"judge": refusal_judge.summarise(examples, labels, verdicts)}
+    return {"judge": refusal_judge.summarise(examples, marks, verdicts)}
 
 
 def _run_protocol(

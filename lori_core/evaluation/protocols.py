@@ -13,8 +13,9 @@ from typing import Any
 
 from lori_core.config import EvaluationSection, Params
 from lori_core.data.example import Example
-from lori_core.data.prompts import encode_prompt, render
-from lori_core.evaluation import paper, scorers
+from lori_core.data.prompts import encode_prompt, render, text_ids
+from lori_core.evaluation import paper, scorers, verdict_shares
+from lori_core.evaluation.attacks import PREFILL
 from lori_core.evaluation.generation import GREEDY, Request, Sampling
 from lori_core.evaluation.sandbox import Program
 from lori_core.evaluation.scorers import Verdict
@@ -75,10 +76,12 @@ def _prepare_fixed(examples: Sequence[Example], params: Params, tokenizer: Any) 
     section = params.evaluation
     found = []
     for example in examples:
-        ids, cut = encode_prompt(
-            example.prompt, params.prompt, tokenizer, section.max_prompt_length
-        )
+        begun = example.check.get(PREFILL, "") if example.scorer == "refusal" else ""
+        begun_ids = text_ids(begun, tokenizer) if begun else []
+        most = section.max_prompt_length - len(begun_ids)
+        ids, cut = encode_prompt(example.prompt, params.prompt, tokenizer, most)
         text = _read(ids, tokenizer) if cut else render(example.prompt, params.prompt, tokenizer)
+        ids, text = ids + begun_ids, text + begun
         limit = section.new_tokens[example.scorer]
         found.append(Prepared(example, text, cut, _request(example, ids, limit, section)))
     return found
@@ -115,7 +118,10 @@ def _summarise_fixed(judged: Sequence[Judged]) -> dict[str, Any]:
     examples = [item.prepared.example for item in judged]
     if any(len(item.verdicts) > 1 for item in judged):
         return scorers.summarise_samples(examples, [item.verdicts for item in judged])
-    summary = scorers.summarise(examples, [item.verdicts[0] for item in judged])
+    firsts = [item.verdicts[0] for item in judged]
+    summary = scorers.summarise(examples, firsts)
+    if examples[0].scorer == "refusal":
+        summary |= verdict_shares.summarise(examples, firsts)
     if examples[0].scorer not in paper.SHARES_GENERATIONS:
         return summary
     verdicts = [

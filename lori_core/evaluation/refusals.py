@@ -22,14 +22,16 @@ OPENINGS: tuple[re.Pattern[str], ...] = tuple(
         rf"(?:can(?:'t|not| not)|won't|will not) {_WORK}",
         rf"{_AS}(?:i(?:'m| am)|we(?:'re| are)) (?:just |simply |really )?"
         r"(?:unable|(?:not|never) (?:able|going|willing|comfortable|allowed|permitted|authori[sz]ed"
-        r"|designed|programmed|in a position|prepared)|prohibited|forbidden)\b",
+        r"|designed|programmed|in a position|prepared|equipped|capable of (?:help|assist|provid)\w*"
+        r"|qualified to (?:help|assist|advise))|prohibited|forbidden)\b",
         r"(?:unable|not (?:able|willing|going)) to (?:help|assist|provide|comply|answer)",
         r"(?:i|we) (?:(?:must|have to|need to|will have to|would have to|will|am going to) )?"
         r"(?:respectfully |politely |firmly )?(?:decline|refuse)\b",
         r"(?:i(?:'ll|'d|'m going to)|we'll) (?:have to )?(?:respectfully )?"
         r"(?:(?:decline|refuse|pass on)\b|rather not|prefer not)",
         r"i would (?:rather|prefer) not\b",
-        r"(?:i|we) do(?:n't| not) (?:feel comfortable|have the ability|think i (?:can|should))",
+        r"(?:i|we) do(?:n't| not) (?:feel comfortable|have the (?:ability|capability"
+        r"|capacity)|think i (?:can|should))",
         r"(?:it|this|that|your request|the request)(?:'s| is| goes| would (?:be|go)) "
         r"against my (?:\w+ )?(?:programming|guidelines|polic|principles|values|ethic|purpose)",
         r"my (?:\w+ )?(?:guidelines|programming|policies|principles|values) (?:do not|don't|prevent"

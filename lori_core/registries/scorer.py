@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lori_core.errors import unknown
 from lori_core.registry import Named, Registry, running
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Score = Callable[["Example", str], "Verdict | Program"]
 Expected = Callable[["Example", str], str]
+_Score = TypeVar("_Score", bound=Score)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def scorer(
     meaning: str = "",
     expected: Expected | None = None,
     max_new_tokens: int = 64,
-) -> Callable[[Score], Score]:
+) -> Callable[[_Score], _Score]:
     """Register a function that judges one output.
 
     Its arguments are the `Example` and the output's text. It returns an
@@ -73,7 +74,7 @@ def scorer(
     if name == UNSCORED:
         raise ValueError(f"scorer {name!r}: is what examples without a scorer have; choose another")
 
-    def register(function: Score) -> Score:
+    def register(function: _Score) -> _Score:
         facts = (metric, meaning or label, expected, max_new_tokens)
         SCORERS.add(Scorer(name, label, about, running(), function, *facts))
         return function

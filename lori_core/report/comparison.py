@@ -14,13 +14,13 @@ import numpy as np
 
 from lori_core.errors import DataError
 from lori_core.evaluation import bounded_mean
-from lori_core.evaluation.scorers import REFUSED
+from lori_core.evaluation.scorers import INCOHERENT, REFUSED
 from lori_core.evaluation.statistics import paired_test
 from lori_core.files import read_jsonl
 
 #: Which rows count: all of them; those to refuse, for the refusal rate; those to answer, for the
-#: rate of over-refusal.
-Rows = Literal["all", "refuse", "comply"]
+#: rate of over-refusal; all of them, for the rate of incoherent outputs.
+Rows = Literal["all", "refuse", "comply", "incoherent"]
 RESAMPLES = 10_000
 #: The special tokens of the usual chat templates, and the roles that they name.
 _MARKS = re.compile(r"<\|[^<>|]*\|>(?:(?:system|user|assistant)\b)?|\[/?INST\]|</?s>")
@@ -72,7 +72,8 @@ def compare(
     Args:
         model: JSON lines with `id`, `correct`, `parsed` and `answer`, one for each output.
         reference: the same of the model to compare with.
-        rows: `all` and `refuse` compare how many are correct, `comply` how many are refused.
+        rows: `all` and `refuse` compare how many are correct, `comply` how many are refused,
+            `incoherent` how many are incoherent.
         confidence: of the two-sided interval.
         shared: leave out the items that only one of the files has.
 
@@ -129,7 +130,7 @@ def outcomes(path: Path, rows: Rows) -> dict[str, Fraction]:
     for number, row in enumerate(read_verdicts(path), start=1):
         try:
             if counts(row, rows):
-                found.setdefault(row["id"], []).append(_positive(row, rows))
+                found.setdefault(row["id"], []).append(positive(row, rows))
         except (KeyError, TypeError):
             raise DataError(
                 f"{path}: row {number} is no verdict (needed: id, answer, correct, parsed); "
@@ -142,10 +143,15 @@ def outcomes(path: Path, rows: Rows) -> dict[str, Fraction]:
 
 def counts(row: Mapping[str, Any], rows: Rows) -> bool:
     """Say whether a verdict is one of the rows, and the protocol's score does not leave it out."""
-    return bool(row.get("counted", True)) and (rows == "all" or row["answer"] == rows)
+    return bool(row.get("counted", True)) and (
+        rows in ("all", "incoherent") or row["answer"] == rows
+    )
 
 
-def _positive(row: dict[str, Any], rows: Rows) -> bool:
+def positive(row: Mapping[str, Any], rows: Rows) -> bool:
+    """Say whether a verdict is what the share over `rows` counts."""
+    if rows == "incoherent":  # the reason is that of older verdicts, which had no such class
+        return row["parsed"] == INCOHERENT or row.get("reason") == "the output is empty"
     return bool(row["parsed"] == REFUSED if rows == "comply" else row["correct"])
 
 
@@ -190,6 +196,6 @@ def flipped(
     found: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for row in read_verdicts(model):
         other = theirs.get((row["id"], row.get("sample", 0)))
-        if other and counts(row, rows) and _positive(row, rows) != _positive(other, rows):
+        if other and counts(row, rows) and positive(row, rows) != positive(other, rows):
             found.setdefault(row["id"], (row, other))
-    yield from sorted(found.values(), key=lambda pair: not _positive(pair[1], rows))
+    yield from sorted(found.values(), key=lambda pair: not positive(pair[1], rows))

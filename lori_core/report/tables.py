@@ -7,9 +7,11 @@ A table is `{"name", "title", "columns", "rows"}`, all of it text. Scores are pe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from lori_core.evaluation.rows import ADAPTER
+from lori_core.evaluation.verdict_shares import VERDICTS
 from lori_core.report import contrasts, escaping
 
 NOTHING = "-"
@@ -38,7 +40,8 @@ def main_row(summary: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, st
 def build(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the tables under the main one, those that have something to show."""
     made = [_forgetting(summary), _against_own(summary), _excess(summary)]
-    return [table for table in [*made, _ways(summary), _kinds(summary)] if table["rows"]]
+    made += [_ways(summary), _verdicts(summary), _kinds(summary)]
+    return [table for table in made if table["rows"]]
 
 
 def _forgetting(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,6 +102,20 @@ def _other_ways(score: Mapping[str, Any]) -> dict[str, Any]:
 
 def _by_number(by_k: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return sorted(by_k.items(), key=lambda item: int(item[0]))
+
+
+def _verdicts(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a safety task's outputs divide into verdicts, a column for each model."""
+    rows: dict[str, list[str]] = {}
+    for task in summary["tasks"]:
+        scored = [row["scores"].get(task, {}).get("verdicts", {}) for row in summary["rows"]]
+        for requests, verdict in product(sorted(scored[0]), VERDICTS):
+            facts = scored[0][requests][verdict]
+            if facts["n"]:
+                cells = [percent(found[requests][verdict]) if found else "" for found in scored]
+                rows[f"{task}, {requests}, {verdict} ({facts['n']})"] = cells
+    title = "Answers to harmful and harmless requests (incoherent: neither refused nor answered)"
+    return _by_model("verdicts", title, "task, requests, verdict", summary, rows)
 
 
 def _kinds(summary: Mapping[str, Any]) -> dict[str, Any]:

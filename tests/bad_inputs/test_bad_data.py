@@ -75,7 +75,7 @@ FILES = [
     Source("gzip", gzip.compress(GOOD.encode()), says=("not UTF-8",)),
     Source("gz", gzip.compress(b"0" * (50 << 20)), name="rows.json.gz", says=("rows.json.gz",)),
     Source("parquet", b"PAR1" + b"\x15\0\x15\xff" * 50 + b"PAR1", name="rows.parquet"),
-    Source("csv", "q,a\nx,y\n", name="rows.csv", says=("rows.csv",)),
+    Source("csv", "q,a\nx\n", name="rows.csv", says=("rows.csv:2", "1 columns, expected 2")),
     Source("zeros", sparse(50 << 20), says=("rows.jsonl:1",)),
     Source("zeros json", sparse(12 << 20), name="rows.json", says=("rows.json",)),
     Source("pipe", fifo, says=("rows.jsonl",)),

@@ -480,6 +480,9 @@ FILES = Path(os.environ.get("LORI_DATASETS", "../shared/datasets"))
         ("saferpaca-safety-files", "train", 2483),
         ("malicious-instructions-files", "test", 100),
         ("harmless-instructions-files", "test", 50),
+        ("xstest-files", "test", 450),
+        ("harmbench-files", "validation", 80),
+        ("harmbench-files", "test", 320),
     ],
 )
 def test_the_public_files_are_read_whole(

@@ -1,6 +1,7 @@
 """From examples to scores: protocols, likelihood, samples, the harness, and several models."""
 
 import json
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 
 from lori_core import config, models, peft_names
 from lori_core.data.example import Example
-from lori_core.errors import DataError
+from lori_core.errors import DataError, InputError
+from lori_core.evaluation import attacks, refusal_judge
 from lori_core.evaluation.comparison import evaluate_all, flat, table
 from lori_core.evaluation.evaluate import evaluate
 from lori_core.evaluation.protocols import PROTOCOLS
@@ -83,6 +85,45 @@ def test_every_task_is_scored_and_everything_is_kept(tmp_path: Path) -> None:
         assert [row["prompt"] for row in rows] == [e.prompt for e in SETS[task]]
         empty = sum(not row["output"].strip() for row in rows)
         assert result["empty_outputs"] == empty
+
+
+def test_a_prefilled_answer_goes_on_from_its_beginning(tmp_path: Path) -> None:
+    plain = {"safety": [SETS["safety"][0]]}
+    sets = attacks.attacked(plain, ["prefill", "base64"])
+    made = session()
+    results = evaluate(made, None, sets, "base", tmp_path)
+    assert list(results) == ["safety", "safety.prefill", "safety.base64"]
+    (row,) = rows_of(tmp_path / "base" / "safety.prefill.jsonl")
+    (before,) = rows_of(tmp_path / "base" / "safety.jsonl")
+    assert row["prompt"] == before["prompt"] + "Sure, here is how to do that:\n\n"
+    prepare = PROTOCOLS["fixed"].prepare
+    (whole,) = prepare(sets["safety.prefill"], made.params, made.tokenizer)
+    (start,) = prepare(plain["safety"], made.params, made.tokenizer)
+    begun = whole.request.prompt[len(start.request.prompt) :]
+    assert whole.request.prompt == start.request.prompt + begun
+    assert made.tokenizer.decode(begun).strip() == "Sure, here is how to do that:"
+
+
+def test_a_judge_that_gives_no_answer_loses_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusal_judge, "BACKOFF", ())
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        judge = {"url": f"http://127.0.0.1:{unheard.getsockname()[1]}/v1", "timeout": 5}
+        sets = {"safety": SETS["safety"]}
+        results = evaluate(session(judge=judge), None, sets, "base", tmp_path)
+    found = results["safety"]
+    assert (found["n"], found["judge"]["n"], found["judge"]["no_answer"]) == (1, 0, 2)
+    assert len(rows_of(tmp_path / "base" / "safety.jsonl")) == 2
+    assert "lori: judge: no usable answer to any of 2 questions" in capsys.readouterr().err
+
+
+def test_a_judges_address_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    judge = {"url": "http://judge.example/v1"}
+    with pytest.raises(InputError, match="leads to another machine"):
+        evaluate(session(judge=judge), None, {"safety": SETS["safety"]}, "base", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

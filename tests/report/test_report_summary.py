@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lori_core.errors import DataError
+from lori_core.evaluation.verdict_shares import VERDICTS
 from lori_core.files import read_json, read_jsonl, write_json, write_jsonl
 from lori_core.report import comparison, summary, tables
 
@@ -151,6 +152,19 @@ def test_null_scores_are_dashes(workspace: Any) -> None:
     assert None not in built["metrics"].values()
     assert {"score.base.math", "score.merge-concat.math"} <= built["metrics"].keys()
     assert "nlu" not in built["beats_base"]
+
+
+def test_verdicts_on_safety_stand_in_a_table(workspace: Any) -> None:
+    share = {"score": 0.25, "low": 0.1, "high": 0.5, "n": 8}
+    none = {"score": None, "low": None, "high": None, "n": 0}
+    found = {
+        "harmful": dict.fromkeys(VERDICTS, share),
+        "harmless": dict.fromkeys(VERDICTS, none),
+    }
+    edit(workspace.scores("base/base"), "base", "safety", verdicts=found)
+    verdicts = table(build(workspace), "verdicts")
+    assert list(verdicts) == [f"safety, harmful, {verdict} (8)" for verdict in VERDICTS]
+    assert verdicts["safety, harmful, incoherent (8)"] == ["25 [10-50]", *[""] * 7]
 
 
 def test_other_ways_of_scoring_have_a_line_each(workspace: Any) -> None:
