@@ -91,25 +91,29 @@ ADAPTERS = (
 )
 #: PEFT's adapter folders, read and written.
 PEFT_FILES = ("peft_config.py", "peft_file.py", "peft_modules.py", "tuned.py")
-#: The training methods: what is attached to a base, and what is collected.
-METHODS = (
+#: An adapter on a base model, and the interface of what trains one.
+APPLYING = (
     *CONFIG,
     *ADAPTERS,
     *MODULES,
     *PEFT_FILES,
     "attaching.py",
+    "recipe.py",
+    "sparse.py",
+    "training_method.py",
+)
+#: The training methods: what is attached to a base, and what is collected.
+METHODS = (
+    *APPLYING,
     "continual.py",
     "lori_methods.py",
     "methods.py",
     "peft_methods.py",
     "peft_training.py",
-    "recipe.py",
-    "sparse.py",
-    "training_method.py",
 )
 #: A loaded base model, and its tokenised examples.
 SESSION = (
-    *METHODS,
+    *APPLYING,
     "data/chat.py",
     "data/example.py",
     "data/prompts.py",
@@ -130,6 +134,7 @@ LOSS = (
 )
 #: Training by any method.
 TUNING = (
+    *METHODS,
     *SESSION,
     *LOSS,
     "fused.py",
@@ -220,7 +225,14 @@ STAGES: dict[str, Stage] = {
     ),
     "mask": Stage(
         "task",
-        (*MASKING, "stages/base.py", "stages/mask.py", "stages/masks.py", "stages/results.py"),
+        (
+            *MASKING,
+            *METHODS,
+            "stages/base.py",
+            "stages/mask.py",
+            "stages/masks.py",
+            "stages/results.py",
+        ),
         (
             "lori.importance",
             "lori.mask_scope",
@@ -362,16 +374,13 @@ STAGES: dict[str, Stage] = {
             "data/answers.py",
             "data/example.py",
             "evaluation",
-            "importances.py",
-            "mask_choices.py",
-            "merge_methods.py",
             "report",
             "stages/report.py",
             "stages/results.py",
         ),
         ("continual", "lori", "merge", "model", "training"),
         ("artifacts/evaluations", "data/manifest.json", TASKS_FILE, "metrics"),
-        ("importance", "merge method", "scorer", "training method"),
+        ("scorer", "training method"),
     ),
 }
 

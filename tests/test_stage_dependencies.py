@@ -26,7 +26,7 @@ CODE: dict[str, tuple[str, Iterable[str]]] = {
     "point orthogonality": ("lori_core.experiments.measuring", code.POINTS["orthogonality"]),
     "point collect": ("lori_core.experiments.collecting", code.POINTS["collect"]),
     "point report": ("lori_core.report.experiments.page", code.POINTS["report"]),
-    "a session": ("lori_core.session", table.SESSION),
+    "key of a session": ("lori_core.session", table.SESSION),
     "key of a trained adapter": ("lori_core.tuning", table.TUNING),
     "key of a merge": ("lori_core.merging", table.MERGING),
     "key of a mask": ("lori_core.calibration", table.MASKING),
