@@ -52,7 +52,7 @@ bench: $(READY)  ## measure against peers (needs 40 GB of disk and a quiet machi
 
 evidence: $(READY)  ## rerun all experiments of docs/evidence.md (hours; LORI_DATASETS names the data)
 	$(BIN)/lori experiment all --profile evidence --here
-	$(BIN)/python -m lori_core.report.experiments.publish
+	$(BIN)/python -m studies.page.publish
 
 up: $(READY)  ## start a Prefect server, a worker and MLflow on this machine
 	$(BIN)/python -m flows.server.services up

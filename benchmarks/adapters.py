@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.shapes import sparse_adapter
-from lori_core import adapter_file, mask_codec, peft_file
-from lori_core.mask import Mask
+from lori_core.adapters import adapter_file
+from lori_core.adapters.masks import mask_codec
+from lori_core.adapters.masks.mask import Mask
+from lori_core.adapters.peft_format import peft_file
 
 KEYS = ("nlu", "math", "code", "safety")
 
@@ -106,7 +108,7 @@ def _merge(folder: Path) -> list[dict[str, Any]]:
 
 def _concat(folder: Path) -> None:
     """In a process of its own: merge, and print seconds and peak RSS in MB."""
-    from lori_core.merging import merge
+    from lori_core.merging.merge import merge
 
     start = time.perf_counter()
     parents = [adapter_file.load(folder / key, verify_projection=False) for key in KEYS]

@@ -35,8 +35,9 @@ import torch
 
 from benchmarks.adapters import show
 from benchmarks.shapes import HIDDEN, INTERMEDIATE, KEYS, LAYERS, llama3_8b, sparse_adapter
-from lori_core import adapter_file, baking, peft_file
-from lori_core.tensor_file import Spec
+from lori_core.adapters import adapter_file, merge_into_base
+from lori_core.adapters.peft_format import peft_file
+from lori_core.core.files.tensor_file import Spec
 
 VOCABULARY = 128256
 SHARD = 5_000_000_000  # bytes
@@ -140,10 +141,10 @@ def _baking(work: Path) -> Callable[[], object]:
     adapter = adapter_file.load(work / "adapter", verify_projection=False)
     modules = {name: (module.d_in, module.d_out) for name, module in adapter.modules.items()}
 
-    def update(name: str) -> baking.Update:
-        return baking.Update(adapter.A(name), adapter.B(name), adapter.scaling(name))
+    def update(name: str) -> merge_into_base.Update:
+        return merge_into_base.Update(adapter.A(name), adapter.B(name), adapter.scaling(name))
 
-    return lambda: baking.bake(work / "base", work / "out", modules, update)
+    return lambda: merge_into_base.merge_into_base(work / "base", work / "out", modules, update)
 
 
 def _merging(work: Path) -> Callable[[], object]:
@@ -232,7 +233,7 @@ def _make_base(folder: Path, layers: int) -> int:
 
 def _write_random(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     """Write tensors of random values that repeat every 8 Mi: drawing 8 G of them takes minutes."""
-    from lori_core import tensor_file
+    from lori_core.core.files import tensor_file
 
     values = torch.randn(1 << 23, generator=torch.Generator().manual_seed(0)).mul(0.02).bfloat16()
     specs = {name: Spec(torch.bfloat16, shape) for name, shape in shapes.items()}

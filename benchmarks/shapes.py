@@ -7,9 +7,9 @@ from decimal import Decimal
 import numpy as np
 import torch
 
-from lori_core.adapter import Adapter, ProjectionBlock, uniform
-from lori_core.mask import Mask, kept_count
-from lori_core.models import BaseIdentity
+from lori_core.adapters.adapter import Adapter, ProjectionBlock, uniform
+from lori_core.adapters.masks.mask import Mask, kept_count
+from lori_core.models.base_model import BaseIdentity
 
 LAYERS, HIDDEN, INTERMEDIATE, KEYS = 32, 4096, 14336, 1024
 

@@ -46,19 +46,19 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     """Measure in a folder that may be filled; a row a measurement."""
     from flows.tracking.rows import Shipment, new_rows_file
     from lori_core import config
-    from lori_core.data import sources
-    from lori_core.session import open_session
-    from lori_core.tuning import Tuning, tune
+    from lori_core.data.sources import pulling
+    from lori_core.methods.loaded_model import load_model
+    from lori_core.methods.tuning import Tuning, tune
 
     params = config.parse(PARAMS, "the benchmark's parameters")
     file = new_rows_file(folder, "train@math")
     tracker = _timed(file)
     with contextlib.chdir(folder), _slow_server(folder) as uri:
-        sources.pull(params)
+        pulling.pull(params)
         Shipment(Shipment.of(file).path, tags={"benchmark": "tracking"}).save()
         with _shipping(folder, file, uri) as shipped:
             tracker.start("train@math")
-            session, section = open_session(params), params.phase("math", "training")
+            session, section = load_model(params), params.phase("math", "training")
             started = time.perf_counter()
             tune(session, Tuning("train@math", "math", "lori-d", section), tracker)
             training = time.perf_counter() - started
@@ -87,7 +87,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def _timed(file: Path) -> Any:
-    from lori_core.tracking import FileTracker
+    from lori_core.core.tracking import FileTracker
 
     class Timed(FileTracker):
         """Keeps the seconds that each step's row took."""

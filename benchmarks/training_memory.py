@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.adapters import show
-from lori_core import cost, params_file
-from lori_core.files import write_jsonl
+from lori_core import cost
+from lori_core.core.files.atomic import write_jsonl
+from lori_core.pipeline import params_file
 
 ROOT = Path(__file__).parents[1]
 TASK = "math"
@@ -116,12 +117,12 @@ def _random_base(shapes: tuple[int, int, int, int, int, int], folder: Path) -> P
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from lori_core import models
     from lori_core.config import ModelSection
+    from lori_core.models import base_model
 
     layers, hidden, intermediate, heads, keys, vocabulary = shapes
     place = folder / "base"
-    small = models.prepare(ModelSection(name_or_path="random:llama"))
+    small = base_model.prepare(ModelSection(name_or_path="random:llama"))
     AutoTokenizer.from_pretrained(small).save_pretrained(place)
     config = LlamaConfig(
         num_hidden_layers=layers,
@@ -152,16 +153,16 @@ def _write_rows(shape: Shape, path: Path) -> None:
 
 def _train(folder: Path, method: str) -> None:
     """Train as a stage does, and print what it took."""
-    from lori_core import session as sessions
-    from lori_core.methods import METHODS
-    from lori_core.tracking import NullTracker
-    from lori_core.tuning import Tuning, tune
+    from lori_core.core.tracking import NullTracker
+    from lori_core.methods import loaded_model as sessions
+    from lori_core.methods.catalogue import METHODS
+    from lori_core.methods.tuning import Tuning, tune
 
     os.chdir(folder)
     params = params_file.load(Path("params.yaml"))
     section = params.phase(TASK, "training")
     imported = _peak()
-    session = sessions.open_session(params)
+    session = sessions.load_model(params)
     loaded = _peak()
     masked = METHODS[method].calibrated_by is not None
     run = Tuning("memory", TASK, method, section, mask=_mask(session) if masked else None)
@@ -171,7 +172,7 @@ def _train(folder: Path, method: str) -> None:
 
 def _peak() -> float:
     """Return this process's peak memory in GB; `getrusage` would begin at that of its parent."""
-    from lori_core.memory import memory_gb
+    from lori_core.training.memory import memory_gb
 
     status = Path("/proc/self/status")
     if not status.is_file() or _on_gpu():
@@ -181,15 +182,15 @@ def _peak() -> float:
 
 
 def _on_gpu() -> bool:
-    from lori_core import models
+    from lori_core.models import base_model
 
-    return models.device() == "cuda"
+    return base_model.device() == "cuda"
 
 
 def _mask(session: Any) -> Any:
     import torch
 
-    from lori_core.mask import top
+    from lori_core.adapters.masks.mask import top
 
     random = torch.Generator().manual_seed(0)
     rank, shapes = session.params.lori.rank, session.modules

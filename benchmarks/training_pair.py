@@ -27,8 +27,8 @@ from benchmarks.training import DATA, DTYPE, MODEL, ROWS
 from lori_core.config import TrainingSection
 from lori_core.data.packing import pack_batch
 from lori_core.evaluation.statistics import mean_interval
-from lori_core.loss import sequence_loss
-from lori_core.training import clip_gradients, computing, trainable
+from lori_core.training.loss import sequence_loss
+from lori_core.training.trainer import clip_gradients, computing, trainable
 
 MICRO, PARTS = 8, 4
 

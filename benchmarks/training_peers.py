@@ -22,17 +22,19 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from lori_core import attaching, models, peft_names, precision, training
-from lori_core.adapter import ProjectionBlock, draw, uniform
+from lori_core.adapters import attach
+from lori_core.adapters.adapter import ProjectionBlock, draw, uniform
+from lori_core.adapters.masks.mask import Mask, top
 from lori_core.config import ModelSection, PromptSection, TrainingSection
-from lori_core.data import formats
+from lori_core.core.tracking import NullTracker
 from lori_core.data.batching import collate
-from lori_core.data.catalogue import CATALOGUE
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded, encode_all
-from lori_core.mask import Mask, top
-from lori_core.memory import memory_gb
-from lori_core.tracking import NullTracker
+from lori_core.data.sources import formats
+from lori_core.data.sources.catalogue import CATALOGUE
+from lori_core.models import base_model, peft_names, precision
+from lori_core.training import trainer
+from lori_core.training.memory import memory_gb
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 RANK, ALPHA, RATE, MAX_LENGTH = 32, 64, 1e-3, 512
@@ -78,8 +80,8 @@ class Work:
 def prepare(order: dict[str, Any]) -> Work:
     """Load the model and choose batches: shuffled rows, as a data loader would draw them."""
     section = ModelSection(name_or_path=order["model"], dtype=order["dtype"])
-    folder = models.prepare(section)
-    tokenizer, base = models.load_tokenizer(folder), models.load(section, folder)
+    folder = base_model.prepare(section)
+    tokenizer, base = base_model.load_tokenizer(folder), base_model.load(section, folder)
     examples = read(order["data"], order["rows"])
     rows = encode_all(examples, PromptSection(), tokenizer, MAX_LENGTH)
     drawn = np.random.default_rng(1).permutation(len(rows))
@@ -270,8 +272,8 @@ def _step(optimizer: torch.optim.Optimizer, inside: Tensor) -> Callable[[Tensor]
 def lori_model(work: Work, sparse: bool) -> Any:
     """Return the base with an adapter as this project trains it, within the mask or without."""
     shapes = peft_names.target_shapes(work.base, TARGETS)
-    model = attaching.attach(work.base, uniform(shapes, RANK, ALPHA), lambda name: work.A[name])
-    attaching.make_trainable(model, work.mask.positions() if sparse else None, None)
+    model = attach.attach(work.base, uniform(shapes, RANK, ALPHA), lambda name: work.A[name])
+    attach.make_trainable(model, work.mask.positions() if sparse else None, None)
     return model
 
 
@@ -287,17 +289,17 @@ def ours(work: Work, clock: Clock, folder: str, sparse: bool) -> Any:
         save_steps=10**6,
     )
     engines = []
-    create = training.LoriTrainer.create_optimizer
+    create = trainer.LoriTrainer.create_optimizer
 
     def kept(self: Any, model: Any = None) -> Any:
         engines.append(create(self, model))
         return engines[0]
 
-    training.LoriTrainer.create_optimizer = kept  # type: ignore[method-assign]
-    training.LoriTrainer._get_train_sampler = (  # type: ignore[method-assign]
+    trainer.LoriTrainer.create_optimizer = kept  # type: ignore[method-assign]
+    trainer.LoriTrainer._get_train_sampler = (  # type: ignore[method-assign]
         lambda self, *_: torch.utils.data.SequentialSampler(self.train_dataset)  # type: ignore
     )
-    training.train(
+    trainer.train(
         model,
         work.rows,
         section,
@@ -361,7 +363,7 @@ def main() -> None:
                 "loaded_gb": loaded,
                 "trained": trained,
                 "state_bytes": sum(x.numel() * x.element_size() for x in state_tensors(optimizer)),
-                "dtype": str(precision.computed_in(order["dtype"], models.device())),
+                "dtype": str(precision.computed_in(order["dtype"], base_model.device())),
             }
         )
     )

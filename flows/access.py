@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flows import private
-from lori_core.errors import InputError
-from lori_core.redaction import redact
+from lori_core.core.errors import InputError
+from lori_core.core.redaction import redact
 
 HOST = "127.0.0.1"
 #: What the services are called by: they listen nowhere else.

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from lori_core.process import PARENT_VARIABLE
+from lori_core.core.processes.child import PARENT_VARIABLE
 
 #: Nothing phones home.
 TELEMETRY = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 
 #: Each extra's modules, as they are imported.
 EXTRAS = {

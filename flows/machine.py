@@ -11,8 +11,8 @@ from typing import Any
 
 from flows.tracking.mlflow_store import store_of
 from flows.versioning import workspace as versioned
-from lori_core.cache import cache_folder
-from lori_core.errors import InputError
+from lori_core.core.cache import cache_folder
+from lori_core.core.errors import InputError
 
 #: Below this no run begins; below ten times this a real base model does not fit.
 DISK_BYTES = 2**30

@@ -14,8 +14,8 @@ from pydantic import AfterValidator, Field
 
 from flows.versioning import graph
 from lori_core.config.experiments import EXPERIMENTS
-from lori_core.errors import InputError, unknown
-from lori_core.redaction import pattern_of_secrets
+from lori_core.core.errors import InputError, unknown
+from lori_core.core.redaction import pattern_of_secrets
 
 _PROFILES = tuple(sorted(p.stem for p in Path(__file__).parents[1].glob("profiles/*.yaml")))
 

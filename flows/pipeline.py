@@ -35,14 +35,15 @@ from flows.server.dead_runs import close_dead  # noqa: E402
 from flows.server.plain_logs import plain_logs  # noqa: E402
 from flows.tracking.sending import read_params  # noqa: E402
 from flows.versioning import graph  # noqa: E402
-from flows.versioning.dvc_repo import drop_dead_locks  # noqa: E402
-from lori_core import faults, stopping  # noqa: E402
-from lori_core.errors import InputError, LoriError  # noqa: E402
-from lori_core.redaction import redact, redacted_errors  # noqa: E402
+from flows.versioning.dvc.dvc_repo import drop_dead_locks  # noqa: E402
+from lori_core.core import faults  # noqa: E402
+from lori_core.core.errors import InputError, LoriError  # noqa: E402
+from lori_core.core.processes import stopping  # noqa: E402
+from lori_core.core.redaction import redact, redacted_errors  # noqa: E402
 
 RETRY_DELAY_SECONDS = 2
 #: The command that writes the stages of experiments.
-WRITE = ("lori_core.cli", "experiment", "--write")
+WRITE = ("lori_cli", "experiment", "--write")
 
 #: How a run ends that found everything up to date.
 NOTHING_CHANGED = "nothing changed"
@@ -102,7 +103,7 @@ def pipeline(
 
 
 def _configure(workspace: Path, profile: str | None, overrides: Sequence[str], logger: Any) -> None:
-    from lori_core.params_file import apply
+    from lori_core.pipeline.params_file import apply
 
     for line in apply(workspace / "params.yaml", profile, overrides):
         logger.info(line)

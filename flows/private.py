@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lori_core.files import json_text, replaced_file
+from lori_core.core.files.atomic import json_text, replaced_file
 
 #: For `umask` of a process whose files are all private.
 UMASK = 0o077

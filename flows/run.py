@@ -15,7 +15,7 @@ from flows.lock import pipeline_runs
 from flows.server.local_api import start_local_api
 from flows.server.services import running_api
 from flows.versioning import graph
-from lori_core import stopping
+from lori_core.core.processes import stopping
 
 
 def nothing_to_do(workspace: Path, pipeline: str = graph.PIPELINE) -> str | None:

@@ -7,20 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lori_core.adapters.masks.importances import Calibrated
     from lori_core.data.example import Example
-    from lori_core.evaluation.scorers import Verdict
-    from lori_core.gate_rules import Judged, Measured
-    from lori_core.importances import Calibrated
-    from lori_core.merge_methods import Factors, Options
+    from lori_core.evaluation.gate_rules import Judged, Measured
+    from lori_core.evaluation.scoring.scorers import Verdict
+    from lori_core.merging.merge_methods import Factors, Options
+    from lori_core.methods.training_method import TrainingMethod, training_method
     from lori_core.registries.data_source import data_source
     from lori_core.registries.engine import engine
     from lori_core.registries.gate_rule import gate_rule
     from lori_core.registries.mask import importance
     from lori_core.registries.merge_method import merge_method
     from lori_core.registries.scorer import scorer
-    from lori_core.training_method import TrainingMethod, training_method
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Calibrated",
     "Example",
@@ -40,21 +40,21 @@ __all__ = [
 ]
 #: Where each of them stands; it is imported when it is asked for.
 _HOMES = {
-    "Calibrated": "importances",
+    "Calibrated": "adapters.masks.importances",
     "Example": "data.example",
-    "Factors": "merge_methods",
-    "Judged": "gate_rules",
-    "Measured": "gate_rules",
-    "Options": "merge_methods",
-    "TrainingMethod": "training_method",
-    "Verdict": "evaluation.scorers",
+    "Factors": "merging.merge_methods",
+    "Judged": "evaluation.gate_rules",
+    "Measured": "evaluation.gate_rules",
+    "Options": "merging.merge_methods",
+    "TrainingMethod": "methods.training_method",
+    "Verdict": "evaluation.scoring.scorers",
     "data_source": "registries.data_source",
     "engine": "registries.engine",
     "gate_rule": "registries.gate_rule",
     "importance": "registries.mask",
     "merge_method": "registries.merge_method",
     "scorer": "registries.scorer",
-    "training_method": "training_method",
+    "training_method": "methods.training_method",
 }
 
 

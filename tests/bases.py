@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-from lori_core import models
 from lori_core.config import ModelSection
+from lori_core.models import base_model
 
 _WORDS: dict[str, Any] = {
     "vocab_size": 260,
@@ -169,7 +169,7 @@ def _made(kind: str, folder: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         of.from_config(config(), dtype=torch.float32).save_pretrained(folder)
-    models._byte_tokenizer().save_pretrained(folder)
+    base_model._byte_tokenizer().save_pretrained(folder)
     return folder
 
 
@@ -180,7 +180,7 @@ def base_folder(kind: str, within: Path) -> Path:
 
 def loaded(folder: Path) -> Any:
     """Return a base as it is loaded for training and evaluation."""
-    return models.load(ModelSection(name_or_path=str(folder), dtype="float32"), folder)
+    return base_model.load(ModelSection(name_or_path=str(folder), dtype="float32"), folder)
 
 
 def logits(model: Any) -> Tensor:

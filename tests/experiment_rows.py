@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from lori_core.evaluation.statistics import interval
-from lori_core.report.experiments.catalogue import LORI, METHODS, PROJECTIONS, SCOPES, STRUCTURES
+from studies.analysis.specs import LORI, METHODS, PROJECTIONS, SCOPES, STRUCTURES
 
 SEEDS = (1, 2, 3)
 N = {"nlu": 400, "math": 200, "code": 164, "safety": 150}

@@ -20,8 +20,13 @@ def modules(package: str) -> dict[str, Path]:
     return found
 
 
+def known() -> dict[str, Path]:
+    """Return the files of the library and of the studies by dotted name."""
+    return modules("lori_core") | modules("studies")
+
+
 def closure(name: str) -> set[str]:
-    """Return a module of `lori_core` and all that it imports from there, near and far.
+    """Return a module and all that it imports of the library and the studies, near and far.
 
     Imports inside functions count, those for type checkers alone do not.
     """
@@ -35,12 +40,11 @@ def closure(name: str) -> set[str]:
 
 
 def imports(name: str) -> set[str]:
-    """Return the modules of `lori_core` that one of them imports by itself."""
-    known = modules("lori_core")
-    tree = ast.parse(known[name].read_text(encoding="utf-8"))
+    """Return the modules of the library and the studies that one of them imports by itself."""
+    tree = ast.parse(known()[name].read_text(encoding="utf-8"))
     found = set()
     for dotted in names_in(tree.body):
-        while dotted and dotted not in known:
+        while dotted and dotted not in known():
             dotted = dotted.rpartition(".")[0]
         if dotted:
             found.add(dotted)
@@ -60,5 +64,5 @@ def names_in(body: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def file_of(name: str) -> str:
-    """Return a module's path inside `lori_core`, as in `data/pulled.py`."""
-    return modules("lori_core")[name].relative_to(ROOT / "lori_core").as_posix()
+    """Return a module's path as the tables have it: `data/pulled.py`, or `studies/points.py`."""
+    return known()[name].relative_to(ROOT).as_posix().removeprefix("lori_core/")

@@ -12,11 +12,13 @@ from typing import Any
 import yaml
 
 from flows.versioning.objects import files_below, folder_md5, md5_of
-from lori_core import adapter_file, mask_file, source_code
+from lori_core.adapters import adapter_file
+from lori_core.adapters.masks import mask_file
+from lori_core.core import source_code
+from lori_core.core.files.atomic import digest, sha256_file, write_json, write_jsonl
 from lori_core.data.example import Example
-from lori_core.evaluation.scorers import ANSWERED, REFUSED
-from lori_core.files import digest, sha256_file, write_json, write_jsonl
-from lori_core.merging import merge
+from lori_core.evaluation.scoring.scorers import ANSWERED, REFUSED
+from lori_core.merging.merge import merge
 from support import random_adapter
 
 TRAINING = {"learning_rate": 0.002, "epochs": 1, "batch_size": 8}
@@ -159,7 +161,7 @@ class Made:
             "section": TRAINING | {"learning_rate": rate},
             "parents": parents,
             "data": digest([task, self.rows.get(task)]),
-            "code": source_code.digests(["training.py"]),
+            "code": source_code.digests(["training/trainer.py"]),
         }
         info = {
             "task": task,
@@ -177,7 +179,7 @@ class Made:
         params = {"training": dict(TRAINING), f"tasks.{task}.calibration": {}}
         params["model"] = {"name_or_path": "random:llama", "dtype": self.dtype}
         train = f"data/{task}/train.jsonl"
-        self._stage(f"calibrate@{task}", [train], [path], params, ["training.py"])
+        self._stage(f"calibrate@{task}", [train], [path], params, ["training/trainer.py"])
 
     def _key(self, path: str) -> str:
         said = json.loads((self.folder / path / "adapter.json").read_text())
@@ -200,7 +202,7 @@ class Made:
         mask_file.save(adapter.mask, facts, self.folder / path)
         params = {"lori.sparsity": 0.9, "lori.mask_scope": "model"}
         calibrated = f"artifacts/{task}/calibrated"
-        self._stage(f"mask@{task}", [calibrated], [path], params, ["mask.py"])
+        self._stage(f"mask@{task}", [calibrated], [path], params, ["adapters/masks/mask.py"])
 
     def _train(self, task: str) -> None:
         path, rate = f"artifacts/{task}/adapter", self.rates.get(task, TRAINING["learning_rate"])
@@ -214,7 +216,7 @@ class Made:
             f"artifacts/{task}/mask.safetensors",
         ]
         params = {"training": dict(TRAINING), f"tasks.{task}.training": self._override(task)}
-        self._stage(f"train@{task}", deps, [path, metrics], params, ["training.py"])
+        self._stage(f"train@{task}", deps, [path, metrics], params, ["training/trainer.py"])
 
     def _merge(self) -> None:
         parents = [adapter_file.load(self.folder / f"artifacts/{t}/adapter") for t in self.tasks]
@@ -222,7 +224,7 @@ class Made:
         adapter_file.save(merged, self.folder / "artifacts/merged/concat")
         params = {"merge.concat": {"method": "concat", "adapters": [], "weights": 0.5}}
         out = ["artifacts/merged/concat"]
-        self._stage("merge@concat", ["metrics/train"], out, params, ["merging.py"])
+        self._stage("merge@concat", ["metrics/train"], out, params, ["merging/merge.py"])
 
     def _evaluate(self) -> None:
         folder, scores = "artifacts/evaluations/merged/concat", {}
@@ -238,7 +240,9 @@ class Made:
         write_json(self.folder / metrics, {"concat": scores})
         deps = ["data", "artifacts/merged/concat"]
         params = {"evaluation": {"batch_size": 8}}
-        self._stage("evaluate_merged@concat", deps, [folder, metrics], params, ["gate.py"])
+        self._stage(
+            "evaluate_merged@concat", deps, [folder, metrics], params, ["evaluation/gate.py"]
+        )
 
 
 def _verdict(task: str, number: int, right: bool, *, safety: bool) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from lori_core import models, peft_names
-from lori_core.adapter import Adapter, ProjectionBlock, pack, uniform
+from lori_core.adapters.adapter import Adapter, ProjectionBlock, uniform, values_in_mask
+from lori_core.adapters.masks.mask import Mask, magnitude, top
 from lori_core.config import ModelSection
-from lori_core.mask import Mask, magnitude, top
-from lori_core.models import BaseIdentity
+from lori_core.models import base_model, peft_names
+from lori_core.models.base_model import BaseIdentity
 
 NAMES = ("math", "code", "nlu")
 TARGETS = {
@@ -25,8 +25,8 @@ TARGETS = {
 def tiny(architecture: str) -> tuple[Any, Path, BaseIdentity]:
     """Return a two-layer model, its folder and its identity."""
     section = ModelSection(name_or_path=f"random:{architecture}", dtype="float32")
-    folder = models.prepare(section)
-    return models.load(section, folder), folder, models.identity(section, folder)
+    folder = base_model.prepare(section)
+    return base_model.load(section, folder), folder, base_model.identity(section, folder)
 
 
 def random_B(shapes: dict[str, tuple[int, int]], seed: int) -> dict[str, torch.Tensor]:  # noqa: N802
@@ -66,7 +66,7 @@ def random_adapter(
         modules=uniform(modules, rank, alpha),
         blocks=(block,),
         mask=mask,
-        values=pack(uniform(modules, rank, alpha), B, mask, dtype),
+        values=values_in_mask(uniform(modules, rank, alpha), B, mask, dtype),
         dtype=dtype,
         info=info,
         fan_in_fan_out=turned,
@@ -98,7 +98,7 @@ def peft_folder(folder: Path, dtype: torch.dtype = torch.float32, **options: Any
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     """Run a command that must be refused with exit code 2 and one line; return the line."""
-    from lori_core.cli import main
+    from lori_cli import main
 
     assert main(argv) == 2
     captured = capsys.readouterr()
@@ -115,7 +115,8 @@ def dvc_workspace(folder: Path) -> None:
 
 def smoke_params(**experiments: Any) -> Any:
     """Return the smoke profile's parameters with changes to its experiments."""
-    from lori_core import config, params_file
+    from lori_core import config
+    from lori_core.pipeline import params_file
 
     path = Path(__file__).parent.parent / "profiles" / "smoke.yaml"
     values = params_file._plain(params_file._read(path))

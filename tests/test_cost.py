@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lori_core import cost, params_file
+from lori_core import cost
 from lori_core.config import TrainingSection
+from lori_core.core.errors import InputError
 from lori_core.cost import Device, Model, Split, footprint
-from lori_core.data import sources
-from lori_core.errors import InputError
+from lori_core.data.sources import pulling
+from lori_core.pipeline import params_file
 
 ROOT = Path(__file__).parents[1]
 MACHINE = Device("a test's", 406e9, 20e9, 24e9, "cpu")
@@ -124,7 +125,7 @@ def pulled(folder: Path, *settings: str) -> dict[str, Split]:
     """Pull the smoke run's math with settings, and return what a look at it finds."""
     params, _ = params_file.changed(ROOT / "profiles/smoke.yaml", None, list(settings))
     only = params.model_copy(update={"tasks": {"math": params.tasks["math"]}})
-    sources.pull(only, folder)
+    pulling.pull(only, folder)
     return cost.look_at(only, folder)["math"]
 
 

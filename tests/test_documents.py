@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lori_core import cli, params_file
+import lori_cli
+from lori_core.pipeline import params_file
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,7 +29,7 @@ def test_there_are_such_commands() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_fits_the_shipped_settings(command: str) -> None:
-    arguments = cli._parser().parse_args(shlex.split(command, comments=True)[1:])
+    arguments = lori_cli._parser().parse_args(shlex.split(command, comments=True)[1:])
     params_file.changed(ROOT / "params.yaml", arguments.profile, arguments.set)
 
 

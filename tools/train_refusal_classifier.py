@@ -26,8 +26,8 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
 from lori_core.data.bundled import safety
-from lori_core.evaluation import refusal_classifier as classifier
-from lori_core.evaluation.refusal_features import features as features_of
+from lori_core.evaluation.scoring import refusal_classifier as classifier
+from lori_core.evaluation.scoring.refusal_features import features as features_of
 from lori_core.evaluation.statistics import interval
 
 TOOLS = Path(__file__).parent

@@ -12,7 +12,7 @@ from lori_core import Judged, gate_rule
 )
 def worst(at: Judged):
     """Return the number that at_least and at_most are compared with."""
-    from lori_core.gate_rules import rate
+    from lori_core.evaluation.gate_rules import rate
 
     rates = [rate(path, "all", at.confidence) for path in at.candidate.files.values()]
     return min(rates, key=lambda found: found.value or 0)

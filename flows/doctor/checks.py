@@ -16,9 +16,9 @@ from flows.doctor import services
 from flows.doctor.finding import Check, Finding
 from flows.environment import quiet_environment
 from flows.versioning import git
-from flows.versioning.dvc_repo import dead_locks, read_rwlock, rwlock_file
-from lori_core.errors import LoriError
-from lori_core.redaction import redact
+from flows.versioning.dvc.dvc_repo import dead_locks, read_rwlock, rwlock_file
+from lori_core.core.errors import LoriError
+from lori_core.core.redaction import redact
 
 #: The packages whose versions decide whether anything works.
 CORE = ("torch", "transformers", "peft", "accelerate", "prefect", "dvc", "mlflow", "fastapi",
@@ -52,7 +52,7 @@ def examine(workspace: Path) -> Iterator[Finding]:
 
 
 def _params(workspace: Path) -> Mapping[str, Any]:
-    from lori_core import params_file
+    from lori_core.pipeline import params_file
 
     values: Mapping[str, Any] = params_file.load(workspace / "params.yaml").model_dump()
     return values
@@ -169,7 +169,7 @@ def nvidia_smi() -> list[str] | None:
 
 def sandbox(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
     """Generated code can be run apart from this machine: a trivial program is, now and here."""
-    from lori_core.evaluation.sandbox import Isolation, detect, why_not
+    from lori_core.evaluation.sandbox.sandbox import Isolation, detect, why_not
 
     way = detect()
     if way is not Isolation.none:

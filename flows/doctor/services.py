@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from flows.doctor.finding import Finding
 from flows.versioning.workspace import check
-from lori_core.errors import LoriError
-from lori_core.redaction import redact
+from lori_core.core.errors import LoriError
+from lori_core.core.redaction import redact
 
 TIMEOUT_SECONDS = 5.0
 #: Between two clocks; beyond it tokens expire early and shared files come from the future.

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from flows.environment import child_environment
 from flows.execution import sharing
+from flows.execution.gpu_slots import Card
 from flows.execution.sharing import Share
-from flows.execution.slots import Card
 
 if TYPE_CHECKING:
     from flows.execution.stage_run import PipelineRun
@@ -73,7 +73,13 @@ def ask(
 ) -> dict[str, float]:
     """Return `forecast` for a workspace; empty, with a warning, where there is none."""
     words = [json.dumps([card.memory, card.bfloat16]), *stages]
-    command = [sys.executable, "-m", "lori_core.forked", "flows.execution.demand", *words]
+    command = [
+        sys.executable,
+        "-m",
+        "lori_core.core.processes.forked",
+        "flows.execution.demand",
+        *words,
+    ]
     try:
         done = subprocess.run(
             command,
@@ -97,7 +103,7 @@ def ask(
 
 def main(arguments: Sequence[str]) -> None:
     """Print the forecast as JSON, the last line."""
-    from lori_core import params_file
+    from lori_core.pipeline import params_file
 
     card, *stages = arguments
     found = forecast(params_file.load(), stages, Path("data"), Card(*json.loads(card)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from lori_core.errors import ConfigError, unknown
+from lori_core.core.errors import ConfigError, unknown
 from lori_core.registries.engine import ENGINES
 
 if TYPE_CHECKING:

@@ -2,10 +2,11 @@
 
 A stage's own imports take many times longer than a fork. The server touches no device and starts no
 thread of Python; libraries' own threads end at a fork by their handlers. A command comes with its
-arguments, folder, environment, limits and streams (`lori_core.forked`). For each there is a warden,
-forked from the server, which forks the command's process, passes signals on and sends the exit
-code. A client that dies takes the command along, since its warden reads the end of the connection;
-a server that dies leaves wardens and commands as they are, and later commands start by themselves.
+arguments, folder, environment, limits and streams (`lori_core.core.processes.forked`). For each
+there is a warden, forked from the server, which forks the command's process, passes signals on and
+sends the exit code. A client that dies takes the command along, since its warden reads the end of
+the connection; a server that dies leaves wardens and commands as they are, and later commands start
+by themselves.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from flows.environment import QUIET, child_environment, quiet_libraries
-from lori_core import forked
-from lori_core.forked import LIMITS, VARIABLE, early, interpreter, receive, send
-from lori_core.process import PARENT_VARIABLE, die_with_parent
+from lori_core.core.processes import forked
+from lori_core.core.processes.child import PARENT_VARIABLE, die_with_parent
+from lori_core.core.processes.forked import LIMITS, VARIABLE, early, interpreter, receive, send
 
 PREFIX = "lori-fork-"
 #: What takes long to import. A model's own module is imported when a stage loads it.
@@ -47,15 +48,15 @@ MODULES = (
     "peft",
     "scipy.linalg",
     "dvc.repo",
-    "flows.versioning.dvc_repo",
-    "lori_core.cli",
-    "lori_core.calibration",
-    "lori_core.continual",
+    "flows.versioning.dvc.dvc_repo",
+    "lori_cli",
+    "lori_core.methods.lori.calibration",
+    "lori_core.methods.lori.continual",
     "lori_core.evaluation.evaluate",
-    "lori_core.merging",
-    "lori_core.interference",
-    "lori_core.stages.running",
-    "lori_core.tuning",
+    "lori_core.merging.merge",
+    "lori_core.merging.interference",
+    "lori_core.pipeline.running",
+    "lori_core.methods.tuning",
 )
 #: So that a look for GPUs does not start CUDA, which no fork survives.
 LOOK_ONLY = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}

@@ -10,8 +10,8 @@ from typing import Any
 from flows.execution import demand, sharing
 from flows.execution.engine import Future
 from flows.execution.fork_server import serving
+from flows.execution.gpu_slots import check_room, smallest_card
 from flows.execution.sharing import WHOLE, Share
-from flows.execution.slots import check_room, smallest_card
 from flows.execution.stage_run import PipelineRun
 from flows.execution.tasks import run_stage
 from flows.versioning.graph import Plan, Stage

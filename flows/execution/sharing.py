@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lori_core.allotment import MEMORY, THREADS
+from lori_core.core.processes.allotment import MEMORY, THREADS
 
 #: The parts of a whole card: Ray, too, counts a GPU in ten thousandths.
 CARD = 10_000
@@ -51,7 +51,7 @@ class Share:
         return self.parts >= CARD
 
     def variables(self) -> dict[str, str]:
-        """Return what the stage's process reads (`lori_core.allotment`)."""
+        """Return what the stage's process reads (`lori_core.core.processes.allotment`)."""
         said = {MEMORY: self.memory, THREADS: self.threads}
         return {name: str(value) for name, value in said.items() if value}
 

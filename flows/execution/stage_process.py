@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from flows.environment import quiet_environment
-from flows.versioning.dvc_repo import opened
-from lori_core.process import die_with_parent
+from flows.versioning.dvc.dvc_repo import opened
+from lori_core.core.processes.child import die_with_parent
 
 
 def main(arguments: list[str]) -> int:

@@ -18,8 +18,8 @@ from types import MappingProxyType
 from typing import Any
 
 from flows.environment import child_environment
+from flows.execution.gpu_slots import GpuSlots, allowed_gpus
 from flows.execution.sharing import WHOLE, Share
-from flows.execution.slots import Slots, allowed_gpus
 from flows.execution.subprocesses import GRACE_SECONDS, run_lines
 from flows.execution.system_metrics import sampled
 from flows.tracking import rows as rows_files
@@ -31,13 +31,14 @@ from flows.versioning import git, snapshot
 from flows.versioning.graph import PIPELINE as PIPELINE_FILE
 from flows.versioning.graph import REPORTS, hashes_text, output_hashes, recorded
 from flows.versioning.storage import Pushing
-from lori_core.tracking import ROWS_VARIABLE
+from lori_core.core.tracking import ROWS_VARIABLE
 
 TAIL_LINES = 20
 #: How long MLflow may take for what is left at the end of a run, and of one that is stopped.
 SHIPPING_SECONDS, STOPPED_SECONDS = 60.0, 20.0
 
-#: How stages say that memory did not suffice: `lori_core.memory`, `lori_core.faults`, torch.
+#: How stages say that memory did not suffice: `lori_core.training.memory`,
+#: `lori_core.core.faults`, torch.
 LACKING = re.compile(
     "does not fit into memory|out of memory|memory runs out|ALLOC_FAILED", re.IGNORECASE
 )
@@ -93,7 +94,7 @@ class PipelineRun:
         self.execution: Mapping[str, Any] = self.params.get("execution") or {}
         self.retries = int(self.execution.get("retries", 1))
         self.stop = threading.Event()
-        self.slots = Slots(allowed_gpus(self.execution.get("gpus", "auto")), self.stop)
+        self.slots = GpuSlots(allowed_gpus(self.execution.get("gpus", "auto")), self.stop)
         self.shares: dict[str, Share] = {}
         self.rows = new_rows_file(workspace, PIPELINE)
         self.tags = {"prefect.flow_run_id": flow_run_id, **git.tags(workspace, warn)}
@@ -213,7 +214,7 @@ class Place:
             StageFailed: anything else went wrong.
         """
         module = "flows.execution.stage_process"
-        command = [sys.executable, "-m", "lori_core.forked", module, stage]
+        command = [sys.executable, "-m", "lori_core.core.processes.forked", module, stage]
         finished, rows = self.command(stage, command, devices, task_run_id, line, share.variables())
         outs = hashes_text(output_hashes(self.workspace, stage))
         if finished.ran:

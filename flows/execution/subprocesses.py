@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, cast
 
-from lori_core.redaction import redact
+from lori_core.core.redaction import redact
 
 GRACE_SECONDS = 10.0
 POLL_SECONDS = 0.5

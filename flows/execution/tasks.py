@@ -14,8 +14,8 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.runtime import task_run  # noqa: E402
 from prefect.states import Completed, Failed  # noqa: E402
 
+from flows.execution.gpu_slots import StoppedError  # noqa: E402
 from flows.execution.sharing import WHOLE  # noqa: E402
-from flows.execution.slots import StoppedError  # noqa: E402
 from flows.execution.stage_run import (  # noqa: E402
     BadInput,
     Cancelled,
@@ -25,9 +25,9 @@ from flows.execution.stage_run import (  # noqa: E402
     StageFailed,
 )
 from flows.versioning.snapshot import DATA  # noqa: E402
-from lori_core import faults  # noqa: E402
-from lori_core.errors import LoriError  # noqa: E402
-from lori_core.redaction import redact_logs, redacted_errors  # noqa: E402
+from lori_core.core import faults  # noqa: E402
+from lori_core.core.errors import LoriError  # noqa: E402
+from lori_core.core.redaction import redact_logs, redacted_errors  # noqa: E402
 
 # In the flow's process and on a cluster's nodes: what is logged goes to Prefect's server.
 redact_logs()
@@ -36,7 +36,7 @@ redact_logs()
 UNCHANGED = "Unchanged"
 
 #: The module and arguments of `lori pull`.
-PULL = ("lori_core.cli", "pull")
+PULL = ("lori_cli", "pull")
 
 
 def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
@@ -82,7 +82,7 @@ def kind(error: LoriError) -> type[StageFailed]:
 def pull(run: PipelineRun) -> State[Any]:
     """Bring `data/` and `data.dvc` to what `params.yaml` says, with `lori pull`."""
     logger = get_run_logger()
-    command = [sys.executable, "-m", "lori_core.process", *PULL]
+    command = [sys.executable, "-m", "lori_core.core.processes.child", *PULL]
     task_run_id = str(task_run.id)
 
     def pinned() -> bytes:

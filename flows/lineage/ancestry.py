@@ -1,7 +1,7 @@
 """The way back from an artifact to its data: the graph that `dvc.lock` recorded, read from it.
 
 Each node is something with a hash: an adapter, a mask, an evaluation, a file of data. What an
-artifact says of itself (`lori_core.origin`) is put beside what DVC recorded.
+artifact says of itself (`lori_core.adapters.artifact_metadata`) is put beside what DVC recorded.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from flows.lineage.measured import measuring
 from flows.lineage.pinned import Pinned
 from flows.lineage.problem import Problem
-from flows.versioning.lock_file import MEND_LOCK, MEND_PIN, PINNED, Entry, StageEntry
+from flows.versioning.dvc.lock_file import MEND_LOCK, MEND_PIN, PINNED, Entry, StageEntry
 from flows.versioning.objects import Objects
 from flows.versioning.snapshot import DATA, LOCK, Snapshot
-from lori_core import origin
-from lori_core.errors import AdapterError, InputError, nearest
-from lori_core.origin import Origin
+from lori_core.adapters import artifact_metadata as origin
+from lori_core.adapters.artifact_metadata import ArtifactMetadata
+from lori_core.core.errors import AdapterError, InputError, nearest
 
 EVALUATIONS = "artifacts/evaluations"
 
@@ -45,7 +45,7 @@ class Node:
     kind: str
     entry: Entry
     stage: StageEntry | None = None
-    origin: Origin | None = None
+    origin: ArtifactMetadata | None = None
     inputs: list[str] = field(default_factory=list)
     code: dict[str, str] = field(default_factory=dict)
     presence: str = ""
@@ -246,9 +246,9 @@ def find(snapshot: Snapshot, name: str) -> str:
     )
 
 
-def read_origin(snapshot: Snapshot, objects: Objects, entry: Entry) -> Origin | None:
+def read_origin(snapshot: Snapshot, objects: Objects, entry: Entry) -> ArtifactMetadata | None:
     """Return what an artifact says of itself; None for other outputs, and for what is gone."""
-    readers: dict[str, Callable[[bytes, str], Origin]] = {}
+    readers: dict[str, Callable[[bytes, str], ArtifactMetadata]] = {}
     if entry.path.endswith(".safetensors"):
         readers = {"": origin.of_mask}
     elif entry.is_folder:
@@ -275,8 +275,12 @@ def _content(snapshot: Snapshot, objects: Objects, entry: Entry, inside: str) ->
 
 
 def _from_cache(
-    objects: Objects, entry: Entry, inside: str, read: Callable[[bytes, str], Origin], where: str
-) -> Origin | None:
+    objects: Objects,
+    entry: Entry,
+    inside: str,
+    read: Callable[[bytes, str], ArtifactMetadata],
+    where: str,
+) -> ArtifactMetadata | None:
     """Return what an artifact says in the cache, where the file at hand is damaged."""
     md5 = (objects.files(entry.md5) or {}).get(inside)
     content = objects.content(md5) if md5 else None
@@ -286,7 +290,7 @@ def _from_cache(
         return None
 
 
-def _kind(name: str, own: Origin | None) -> str:
+def _kind(name: str, own: ArtifactMetadata | None) -> str:
     if own is not None:
         return own.kind
     if name.startswith(f"{EVALUATIONS}/"):

@@ -15,11 +15,11 @@ from typing import Any
 from flows.lineage.ancestry import Lineage, Node, primary
 from flows.lineage.named import Named
 from flows.lineage.problem import refuse
-from flows.lineage.verification import verify
+from flows.lineage.verification.verify import verify
 from flows.versioning.objects import Objects
 from flows.versioning.snapshot import leaves
-from lori_core.base_identity import BaseIdentity, Match, differing, match
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
+from lori_core.models.base_identity import BaseIdentity, Match, differing, match
 
 #: Rows of data named one by one; more are counted.
 ROWS_NAMED = 5

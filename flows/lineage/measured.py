@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from flows.lineage.problem import Problem
-from flows.versioning.lock_file import Entry, StageEntry
+from flows.versioning.dvc.lock_file import Entry, StageEntry
 from flows.versioning.objects import md5_of_bytes
 from flows.versioning.snapshot import LOCK, Snapshot
 from lori_core.evaluation.rows import row_of

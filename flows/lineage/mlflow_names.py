@@ -13,7 +13,7 @@ from flows.tracking.registry import Registry, clear_errors
 from flows.tracking.sending import HASHES_TAG
 from flows.versioning import snapshot
 from flows.versioning.snapshot import SNAPSHOTS, Snapshot
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 
 
 def of_model(word: str, workspace: Path) -> Named:

@@ -10,10 +10,10 @@ from typing import Any
 
 from flows.lineage.differing import bytes_text, restorable
 from flows.lineage.problem import Problem
-from flows.versioning.lock_file import MEND_PIN, PINNED
+from flows.versioning.dvc.lock_file import MEND_PIN, PINNED
 from flows.versioning.objects import Objects, files_below, folder_md5, md5_of, md5_of_bytes
 from flows.versioning.snapshot import DATA, Snapshot
-from lori_core.files import sha256_file
+from lori_core.core.files.atomic import sha256_file
 
 MANIFEST = "manifest.json"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flows.versioning.snapshot import LOCK
-from lori_core.errors import DataError
+from lori_core.core.errors import DataError
 
 MEND = f"restore the line, as in git checkout -- {LOCK}"
 #: Problems that a refusal tells in full.

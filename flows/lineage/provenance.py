@@ -9,7 +9,7 @@ from typing import Any
 from flows.tracking.rows import Row, Shipment, parse, stage_of
 from flows.tracking.sending import HASHES_TAG
 from flows.versioning import git
-from lori_core.tracking import ROWS_FOLDER
+from lori_core.core.tracking import ROWS_FOLDER
 
 #: Enough of a rows file's beginning and end to hold its first and last rows.
 HEAD_BYTES = 4096

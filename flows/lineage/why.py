@@ -11,7 +11,7 @@ from flows.versioning import git, snapshot
 from flows.versioning.git import GitError
 from flows.versioning.objects import Objects
 from flows.versioning.snapshot import Snapshot
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 
 
 def resolve(word: str, workspace: Path) -> Named:

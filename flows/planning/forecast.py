@@ -13,8 +13,8 @@ from flows.planning import schedule
 from flows.planning.reasons import in_short
 from flows.tracking.rows import read_from
 from flows.versioning import graph
+from lori_core.core.tracking import ROWS_FOLDER
 from lori_core.data.example import SPLITS
-from lori_core.tracking import ROWS_FOLDER
 
 if TYPE_CHECKING:
     from lori_core.config import Params
@@ -165,8 +165,8 @@ def name_here() -> str:
         InputError: it has none.
     """
     from flows.doctor.checks import nvidia_smi
+    from lori_core.core.errors import InputError
     from lori_core.cost import DEVICES
-    from lori_core.errors import InputError
 
     seen = (nvidia_smi() or ["none"])[0].lower().replace(" ", "-")
     for name in DEVICES:

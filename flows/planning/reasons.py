@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from flows.versioning.graph import Plan
-from lori_core.errors import InputError, unknown
+from lori_core.core.errors import InputError, unknown
 
 #: How the reasons of `graph.plan` begin that are counted where there are several of one kind.
 KINDS = {

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lori_core.cache import cache_folder
-from lori_core.errors import InputError, LoriError
+from lori_core.core.cache import cache_folder
+from lori_core.core.errors import InputError, LoriError
 
 if TYPE_CHECKING:
     from lori_core.config import Params
@@ -33,7 +33,7 @@ def check(workspace: Path, values: Mapping[str, Any], stages: Collection[str]) -
     free = shutil.disk_usage(workspace).free
     if not stages or _is_plenty(free, values, len(stages)):
         return
-    from lori_core import params_file
+    from lori_core.pipeline import params_file
 
     try:
         params = params_file.load(workspace / "params.yaml")

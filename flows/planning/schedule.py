@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from flows.execution.gpu_slots import LIGHT_STAGES
 from flows.execution.sharing import CARD
-from flows.execution.slots import LIGHT_STAGES
 from flows.versioning.graph import Stage
 
 

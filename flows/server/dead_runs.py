@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from lori_core.files import write_json
+from lori_core.core.files.atomic import write_json
 
 FILE = Path(".lori/flow_runs.json")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from flows.access import HOST
 from flows.server.guard import App
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 
 
 def listen(port: int = 0, variable: str = "", host: str = HOST) -> socket.socket:

@@ -22,9 +22,9 @@ from flows.access import HOST
 from flows.environment import child_environment, prefect_home
 from flows.server.guard import own_origins
 from flows.server.listening import listen
-from lori_core import faults
-from lori_core.errors import LoriError
-from lori_core.redaction import redact
+from lori_core.core import faults
+from lori_core.core.errors import LoriError
+from lori_core.core.redaction import redact
 
 START_SECONDS = 120.0
 #: How long a server that is there may take to answer.
@@ -90,7 +90,7 @@ def start_local_api(workspace: Path) -> LocalApi:
     home, password = prefect_home(workspace), access.new_password()
     if "PREFECT_HOME" in home:
         private.folder(Path(home["PREFECT_HOME"]))
-    module = ["lori_core.process", "flows.server.prefect_server", "--ephemeral"]
+    module = ["lori_core.core.processes.child", "flows.server.prefect_server", "--ephemeral"]
     with open(log, "wb", opener=private.opener) as output, listen() as listener:
         port = listener.getsockname()[1]
         variables = {

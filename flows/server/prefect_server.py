@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from flows.server.guard import Guard
 from flows.server.listening import handed_over, listen, serve
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 
 CONTAINER_PORT = 4200
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - the container's network, which says who reaches it

@@ -20,7 +20,7 @@ from flows import access, private
 from flows.access import HOST
 from flows.environment import child_environment, prefect_home
 from flows.server.guard import own_origins
-from lori_core.errors import LoriError
+from lori_core.core.errors import LoriError
 
 POOL = "lori"
 #: What flow runs may set of their job: nothing. Prefect's own template lets them name a command.

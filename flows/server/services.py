@@ -27,9 +27,9 @@ from flows.server import service
 from flows.server.listening import listen
 from flows.server.local_api import Log, healthy, unhealthy, wait_until_healthy
 from flows.server.processes import end, family, process_of
-from lori_core import faults
-from lori_core.errors import InputError, one_line
-from lori_core.redaction import redact
+from lori_core.core import faults
+from lori_core.core.errors import InputError, one_line
+from lori_core.core.redaction import redact
 
 DEPLOYMENT = "lori/full-pipeline"
 #: Prefect's own servers.

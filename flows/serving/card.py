@@ -15,14 +15,14 @@ from flows.lineage.why import lineage_of, resolve
 from flows.serving.evidence import check_settings, verified
 from flows.serving.packaging import check_adapter
 from flows.versioning.snapshot import PARAMS, Snapshot
-from lori_core import params_file
 from lori_core.config import Params, parse
-from lori_core.errors import ConfigError, InputError
-from lori_core.evaluation.scorers import meaning_of
-from lori_core.lori_methods import Lori
-from lori_core.methods import METHODS
-from lori_core.redaction import redact
-from lori_core.report import escaping
+from lori_core.core import escaping
+from lori_core.core.errors import ConfigError, InputError
+from lori_core.core.redaction import redact
+from lori_core.evaluation.scoring.scorers import meaning_of
+from lori_core.methods.catalogue import METHODS
+from lori_core.methods.lori.lori_methods import Lori
+from lori_core.pipeline import params_file
 
 PAPER = "LoRI ([arXiv:2504.07448](https://arxiv.org/abs/2504.07448))"
 

@@ -11,7 +11,7 @@ from typing import Any
 from flows.lineage.ancestry import Lineage
 from flows.lineage.named import Named
 from flows.lineage.problem import refuse
-from flows.lineage.verification import verify
+from flows.lineage.verification.verify import verify
 from flows.lineage.why import lineage_of, resolve
 from flows.serving.evidence import files_by_task
 from flows.serving.packaging import tags_of
@@ -20,10 +20,10 @@ from flows.tracking import rows as rows_files
 from flows.tracking.rows import Shipment, new_rows_file
 from flows.versioning.objects import Objects
 from flows.versioning.snapshot import LOCK, of_workspace
-from lori_core import output_folder
-from lori_core.errors import InputError
+from lori_core.adapters import output_folder
+from lori_core.core.errors import InputError
+from lori_core.core.tracking import where
 from lori_core.report import side_by_side
-from lori_core.tracking import where
 
 FOLDER = Path("compare")
 

@@ -14,18 +14,18 @@ from flows.lineage import measured
 from flows.lineage.ancestry import Lineage, Node
 from flows.lineage.named import Named
 from flows.lineage.problem import refuse
-from flows.lineage.verification import verify
+from flows.lineage.verification.verify import verify
 from flows.lineage.why import lineage_of, resolve
 from flows.tracking import registry as reg
 from flows.tracking.registry import Registry, Version
-from flows.versioning.lock_file import StageEntry
+from flows.versioning.dvc.lock_file import StageEntry
 from flows.versioning.objects import Objects
 from flows.versioning.snapshot import LOCK, Snapshot, leaves
 from lori_core.config import Params
-from lori_core.errors import DataError, InputError, LoriError
+from lori_core.core.errors import DataError, InputError, LoriError
+from lori_core.core.files.json_input import loads
+from lori_core.evaluation.gate_rules import Scored
 from lori_core.evaluation.rows import row_of
-from lori_core.gate_rules import Scored
-from lori_core.json_input import loads
 
 #: Sections of `params.yaml` that go with a model to where it is served.
 SERVED = ("model", "prompt")

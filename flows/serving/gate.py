@@ -30,13 +30,13 @@ from flows.tracking import registry as reg
 from flows.tracking import rows as rows_files
 from flows.tracking.registry import OvertakenError, Registry, Version
 from flows.tracking.rows import Shipment, new_rows_file
-from lori_core import gate as rules
 from lori_core.config import Params, parse
-from lori_core.errors import InputError
-from lori_core.files import write_json, write_text
-from lori_core.gate_rules import Scored
-from lori_core.redaction import redact, redacted
-from lori_core.tracking import where
+from lori_core.core.errors import InputError
+from lori_core.core.files.atomic import write_json, write_text
+from lori_core.core.redaction import redact, redacted
+from lori_core.core.tracking import where
+from lori_core.evaluation import gate as rules
+from lori_core.evaluation.gate_rules import Scored
 
 FOLDER = Path("gate")
 #: How often a verdict is taken again because another candidate was faster.
@@ -58,7 +58,7 @@ class Outcome:
         promoted: whether the alias moved.
     """
 
-    verdict: rules.Verdict
+    verdict: rules.GateDecision
     version: Version | None
     replaced: Version | None
     promoted: bool
@@ -127,7 +127,7 @@ def run_gate(
         champion = registry.at(params.gate.model, reg.CHAMPION)
         tags = tags_of(node, lineage)
         if champion is not None and champion.holds(tags):
-            verdict = rules.Verdict(True, node.name, str(champion), ())
+            verdict = rules.GateDecision(True, node.name, str(champion), ())
             return Outcome(verdict, champion, champion, promoted=False)
         if champion is not None:
             check_champion(champion, tags)
@@ -176,7 +176,7 @@ def _judge(
     evidence: tuple[Scored, Scored | None],
     registry: Registry,
     champion: Version | None,
-) -> rules.Verdict:
+) -> rules.GateDecision:
     ours, before = evidence
     if champion is None:
         return rules.judge(ours, None, before, params.gate)
@@ -192,7 +192,7 @@ def _act(
     node: Node,
     registry: Registry,
     champion: Version | None,
-    verdict: rules.Verdict,
+    verdict: rules.GateDecision,
 ) -> Outcome:
     if not verdict.passed:
         return Outcome(verdict, None, champion, promoted=False)
@@ -244,7 +244,7 @@ def _record(workspace: Path, outcome: Outcome, node: Node, lineage: Lineage) -> 
     _show(page)
 
 
-def numbers(verdict: rules.Verdict) -> dict[str, float]:
+def numbers(verdict: rules.GateDecision) -> dict[str, float]:
     """Return the verdict as flat metrics: `gate.<rule>` and its limit, 1 or 0 for passed."""
     found = {"gate.passed": float(verdict.passed)}
     for finding in verdict.findings:

@@ -10,10 +10,10 @@ from pathlib import Path
 from flows.serving import card
 from flows.serving.evidence import artifact_here, check_settings, verified
 from flows.tracking import registry as reg
-from lori_core import output_folder
+from lori_core.adapters import output_folder
 from lori_core.config import Params
-from lori_core.errors import InputError, LoriError
-from lori_core.redaction import MASK, redact
+from lori_core.core.errors import InputError, LoriError
+from lori_core.core.redaction import MASK, redact
 
 
 def prepare(
@@ -28,17 +28,17 @@ def prepare(
         DataError: it is not what was made.
     """
     from flows.serving.packaging import check_adapter, check_model
-    from lori_core import tuned
+    from lori_core.methods import finetuned_model
 
     named = artifact_here(word, workspace, "be sent")
     lineage, node = verified(named, "be sent")
     check_adapter(node, "be sent")
     check_settings(lineage, params, "be sent")
-    model = tuned.open_model(workspace / node.name)
+    model = finetuned_model.open_model(workspace / node.name)
     check_model(model, params, node)
     inputs = [workspace / node.name]
     with output_folder.claim(folder, output_folder.TO_PUSH, inputs, force=force) as work:
-        tuned.export(model, work)
+        finetuned_model.export(model, work)
         (work / "README.md").write_text(card.card(params, lineage, node), "utf-8")
     return node.name
 

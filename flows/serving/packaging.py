@@ -18,12 +18,12 @@ from flows.lineage.measured import evaluation, rows_of
 from flows.tracking.registry import EVALUATION, KEY, MD5, PATH, SETTINGS
 from flows.versioning import snapshot
 from lori_core.config import Params
-from lori_core.errors import InputError
-from lori_core.files import canonical_json
-from lori_core.redaction import redact
+from lori_core.core.errors import InputError
+from lori_core.core.files.atomic import canonical_json
+from lori_core.core.redaction import redact
 
 if TYPE_CHECKING:
-    from lori_core.tuned import Trained
+    from lori_core.methods.finetuned_model import Trained
 
 CODE = Path(__file__).parent / "serving_model.py"
 #: The stock PEFT folder inside the artifact.
@@ -44,13 +44,13 @@ def package(node: Node, workspace: Path, params: Params, folder: Path, card: str
     Raises:
         InputError: it is no adapter, or one of another base than the run's.
     """
-    from lori_core import tuned
+    from lori_core.methods import finetuned_model
 
     check_adapter(node, "be registered")
     peft = folder.with_name(f"{folder.name}-peft") / "adapter"
-    model = tuned.open_model(workspace / node.name)
+    model = finetuned_model.open_model(workspace / node.name)
     check_model(model, params, node)
-    tuned.export(model, peft)
+    finetuned_model.export(model, peft)
     with warnings.catch_warnings():
         # MLflow warns about type hints of its own classes when it is imported.
         warnings.simplefilter("ignore", UserWarning)
@@ -84,8 +84,8 @@ def check_model(model: Trained, params: Params, node: Node) -> None:
     Raises:
         InputError: naming both.
     """
-    from lori_core.adapter import full_name
-    from lori_core.base_choice import stands_for
+    from lori_core.adapters.adapter import full_name
+    from lori_core.adapters.base_choice import stands_for
 
     if not stands_for(params.model, model.base):
         raise InputError(

@@ -94,27 +94,28 @@ class LoriModel(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Bring in the base, put the adapter on it."""
-        from lori_core import models, tuned
-        from lori_core.adapter import check_base
+        from lori_core.adapters.adapter import check_base
         from lori_core.config import ModelSection, PromptSection
+        from lori_core.core.errors import AdapterError
         from lori_core.data.prompts import check_template
-        from lori_core.errors import AdapterError
+        from lori_core.methods import finetuned_model
+        from lori_core.models import base_model
 
         section = ModelSection.model_validate(context.model_config["model"])
         self.limits = Limits(**context.model_config.get("limits", {}))
         self.prompt = PromptSection.model_validate(context.model_config["prompt"])
-        folder = models.prepare(section)
-        adapter = tuned.open_model(Path(context.artifacts["adapter"]))
+        folder = base_model.prepare(section)
+        adapter = finetuned_model.open_model(Path(context.artifacts["adapter"]))
         if "changed_from" in adapter.info:
             raise AdapterError(
                 f"{context.artifacts['adapter']}: not what was registered, and so not what was "
                 "judged; register the model again"
             )
-        check_base(adapter, models.identity(section, folder), "the registered adapter")
-        self.tokenizer = models.load_tokenizer(folder)
+        check_base(adapter, base_model.identity(section, folder), "the registered adapter")
+        self.tokenizer = base_model.load_tokenizer(folder)
         check_template(self.prompt, self.tokenizer)
-        base = models.load(section, folder)
-        self.model = tuned.wear(base, adapter)
+        base = base_model.load(section, folder)
+        self.model = finetuned_model.apply_model(base, adapter)
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -144,9 +145,9 @@ class LoriModel(PythonModel):
             ) from None
 
     def _answers(self, prompts: list[str], limit: int) -> list[str]:
-        from lori_core.data.limits import positions
         from lori_core.data.prompts import encode_prompt
-        from lori_core.evaluation.generation import Request, generate
+        from lori_core.evaluation.inference.generation import Request, generate
+        from lori_core.methods.limits import positions
 
         most = positions(self.model.config)
         room = self.limits.max_prompt_length

@@ -14,9 +14,9 @@ from urllib.request import url2pathname
 from flows import access, private
 from flows.environment import quiet_environment
 from lori_core.config.params import INSTEAD
-from lori_core.errors import InputError
-from lori_core.faults import about
-from lori_core.redaction import has_secret
+from lori_core.core.errors import InputError
+from lori_core.core.faults import about
+from lori_core.core.redaction import has_secret
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from flows.environment import quiet_environment
-from flows.tracking.claims import claimed
 from flows.tracking.mlflow_store import Store, prepare_store, sqlite_file, store_of
+from flows.tracking.registry_lock import claimed
 from flows.versioning.objects import files_below, folder_md5, md5_of
-from lori_core import faults
-from lori_core.errors import InputError, LoriError, nearest
-from lori_core.redaction import redact, redacted
+from lori_core.core import faults
+from lori_core.core.errors import InputError, LoriError, nearest
+from lori_core.core.redaction import redact, redacted
 
 CHAMPION, PREVIOUS = "champion", "previous"
 #: Tags of a version.

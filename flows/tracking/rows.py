@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lori_core.files import dumps, write_json
-from lori_core.redaction import redact, redacted
-from lori_core.tracking import ROWS_FOLDER, now
+from lori_core.core.files.atomic import dumps, write_json
+from lori_core.core.redaction import redact, redacted
+from lori_core.core.tracking import ROWS_FOLDER, now
 
 #: The name under which the flow reports on the whole pipeline, as a stage reports on itself.
 PIPELINE = "pipeline"

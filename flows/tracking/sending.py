@@ -26,11 +26,11 @@ from flows.tracking.rows import (
     stage_of,
     start_of,
 )
-from flows.versioning import dvc_files
+from flows.versioning.dvc import dvc_files
 from flows.versioning.graph import hashes_text, output_hashes
-from lori_core.faults import about
-from lori_core.redaction import redacted
-from lori_core.stopping import EXIT_CODES
+from lori_core.core.faults import about
+from lori_core.core.processes.stopping import EXIT_CODES
+from lori_core.core.redaction import redacted
 
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
@@ -300,7 +300,7 @@ def read_params(workspace: Path) -> dict[str, Any]:
     Raises:
         InputError: it is not YAML, or no sections.
     """
-    from lori_core import params_file
+    from lori_core.pipeline import params_file
 
     path = workspace / "params.yaml"
     content = dvc_files.read(path)

@@ -11,10 +11,10 @@ from flows.lock import shipping_lock
 from flows.tracking.mlflow_store import Store
 from flows.tracking.rows import Shipment, rows_files
 from flows.tracking.sending import Shipper
-from lori_core import faults
-from lori_core.faults import about
-from lori_core.redaction import redact
-from lori_core.tracking import ROWS_FOLDER
+from lori_core.core import faults
+from lori_core.core.faults import about
+from lori_core.core.redaction import redact
+from lori_core.core.tracking import ROWS_FOLDER
 
 INTERVAL_SECONDS = 2.0
 RETRY_SECONDS = 30.0

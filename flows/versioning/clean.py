@@ -13,10 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from flows.lock import pipeline_runs
-from flows.versioning import dvc_files
-from flows.versioning.dvc_repo import opened
-from lori_core.errors import InputError, LoriError
-from lori_core.files import beside
+from flows.versioning.dvc import dvc_files
+from flows.versioning.dvc.dvc_repo import opened
+from lori_core.core.errors import InputError, LoriError
+from lori_core.core.files.atomic import beside
 
 #: Where stages leave files; metrics and data are kept.
 FOLDERS = ("artifacts", "report", "experiments/report")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.versioning.dvc_repo import opened
-from flows.versioning.lock_file import read_pin
-from lori_core.errors import InputError, LoriError
+from flows.versioning.dvc.dvc_repo import opened
+from flows.versioning.dvc.lock_file import read_pin
+from lori_core.core.errors import InputError, LoriError
 
 
 def pin(workspace: Path, folder: str = "data") -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 
 #: Tags of a run: MLflow's own for the commit, ours for the rest.
 COMMIT_TAG = "mlflow.source.git.commit"

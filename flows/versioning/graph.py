@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from flows.environment import quiet_environment
-from flows.versioning.damage import check_files
-from flows.versioning.dvc_repo import opened, parameters_read_once
-from flows.versioning.lock_file import StageEntry, read_lock
-from lori_core.errors import InputError, LoriError
-from lori_core.phases import processes
+from flows.versioning.dvc.damage import check_files
+from flows.versioning.dvc.dvc_repo import opened, parameters_read_once
+from flows.versioning.dvc.lock_file import StageEntry, read_lock
+from lori_core.config.training_overrides import processes
+from lori_core.core.errors import InputError, LoriError
 
 #: How long a stage that DVC calls busy is asked again.
 BUSY_SECONDS = 10.0

@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flows.environment import quiet_environment
-from flows.versioning import dvc_files
 from flows.versioning import workspace as versioned
-from lori_core import output_folder
-from lori_core.errors import InputError, LoriError
+from flows.versioning.dvc import dvc_files
+from lori_core.adapters import output_folder
+from lori_core.core.errors import InputError, LoriError
 
 CHUNK = 1 << 20
 

@@ -13,10 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flows.versioning import dvc_files, git
-from flows.versioning.lock_file import Entry, StageEntry, read_lock, read_pin
-from lori_core.errors import InputError
-from lori_core.redaction import redact
+from flows.versioning import git
+from flows.versioning.dvc import dvc_files
+from flows.versioning.dvc.lock_file import Entry, StageEntry, read_lock, read_pin
+from lori_core.core.errors import InputError
+from lori_core.core.redaction import redact
 
 LOCK = "dvc.lock"
 DATA = "data.dvc"
@@ -120,7 +121,7 @@ def of_folder(label: str, folder: Path, workspace: Path) -> Snapshot:
 
 def keep(workspace: Path, name: str) -> Path | None:
     """Copy the state's small files to `.lori/snapshots/NAME/snapshot`; None if nothing ran yet."""
-    from lori_core.files import replaced_folder
+    from lori_core.core.files.atomic import replaced_folder
 
     if not (workspace / LOCK).is_file():
         return None

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.environment import child_environment
-from flows.versioning.dvc_repo import opened
-from lori_core.errors import ConfigError, LoriError
-from lori_core.redaction import redact
+from flows.versioning.dvc.dvc_repo import opened
+from lori_core.core.errors import ConfigError, LoriError
+from lori_core.core.redaction import redact
 
 NAME = "lori"
 #: Seconds before a push that failed is tried again, and again.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.versioning import git
-from flows.versioning.damage import check_files
-from flows.versioning.dvc_repo import opened
+from flows.versioning.dvc.damage import check_files
+from flows.versioning.dvc.dvc_repo import opened
 from flows.versioning.graph import PIPELINE
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 
 CLONE = "work in a clone of the project, or run dvc init --subdir here"
 

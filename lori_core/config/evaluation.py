@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from lori_core.registries.scorer import SCORERS
-from lori_core.validation import (
+from lori_core.config.validation import (
     Density,
     Few,
     Flag,
@@ -20,6 +19,7 @@ from lori_core.validation import (
     Text,
     WebAddress,
 )
+from lori_core.registries.scorer import SCORERS
 
 
 class HarnessSection(Strict):

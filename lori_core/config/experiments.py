@@ -7,10 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lori_core.errors import unknown
-from lori_core.registries.mask import IMPORTANCES, MASK_SCOPES, STRUCTURES
-from lori_core.registries.merge_method import MERGE_METHODS
-from lori_core.validation import (
+from lori_core.config.validation import (
     Count,
     Density,
     Name,
@@ -23,6 +20,9 @@ from lori_core.validation import (
     Strict,
     Text,
 )
+from lori_core.core.errors import unknown
+from lori_core.registries.mask import IMPORTANCES, MASK_SCOPES, STRUCTURES
+from lori_core.registries.merge_method import MERGE_METHODS
 
 #: The experiments there are, in the order of their page.
 EXPERIMENTS = (

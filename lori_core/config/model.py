@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from lori_core.config.validation import Alpha, PathText, Rank, Seed, Share, Strict, Text
 from lori_core.registries.mask import IMPORTANCES, MASK_SCOPES, STRUCTURES
-from lori_core.validation import Alpha, PathText, Rank, Seed, Share, Strict, Text
 
 
 class ModelSection(Strict):

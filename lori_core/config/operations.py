@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lori_core.registries.engine import ENGINES
-from lori_core.validation import (
+from lori_core.config.validation import (
     Few,
     Name,
     Number,
@@ -18,6 +17,7 @@ from lori_core.validation import (
     Strict,
     Text,
 )
+from lori_core.registries.engine import ENGINES
 
 #: Databases and servers in which MLflow keeps runs.
 TrackingAddress = Annotated[

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from lori_core import extensions
 from lori_core.config import references
 from lori_core.config.evaluation import EvaluationSection
 from lori_core.config.experiments import ExperimentsSection
@@ -22,10 +21,11 @@ from lori_core.config.operations import (
 )
 from lori_core.config.tasks import ContinualSection, MergeSection, TaskSection
 from lori_core.config.training import TrainingSection
-from lori_core.errors import ConfigError, unknown
-from lori_core.phases import Phase, layers
-from lori_core.redaction import keys_with_secrets
-from lori_core.validation import ItemName, PathText, Strict, first_error
+from lori_core.config.training_overrides import Phase, layers
+from lori_core.config.validation import ItemName, PathText, Strict, first_error
+from lori_core.core.errors import ConfigError, unknown
+from lori_core.core.redaction import keys_with_secrets
+from lori_core.registries import extensions
 
 
 class Params(Strict):
@@ -46,7 +46,7 @@ class Params(Strict):
     gate: GateSection = GateSection()
     extensions: tuple[PathText, ...] = ()
     """Python files of this workspace that add merge methods, importances, scorers, rules of the
-    gate and sources (`lori_core.extensions`)."""
+    gate and sources (`lori_core.registries.extensions`)."""
 
     @model_validator(mode="after")
     def _names_agree(self) -> Params:

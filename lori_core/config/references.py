@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lori_core.config.operations import Bound
-from lori_core.errors import unknown
+from lori_core.core.errors import unknown
 from lori_core.registries.gate_rule import GATE_RULES
 
 if TYPE_CHECKING:

@@ -16,10 +16,7 @@ from pydantic import (
 
 from lori_core.config.templates import read_template
 from lori_core.config.training import Override
-from lori_core.errors import unknown
-from lori_core.registries.merge_method import MERGE_METHODS
-from lori_core.registries.scorer import UNSCORED, check_scorer
-from lori_core.validation import (
+from lori_core.config.validation import (
     Count,
     Density,
     Name,
@@ -31,6 +28,9 @@ from lori_core.validation import (
     Strict,
     Text,
 )
+from lori_core.core.errors import unknown
+from lori_core.registries.merge_method import MERGE_METHODS
+from lori_core.registries.scorer import UNSCORED, check_scorer
 
 #: The fields of an example that `fields` of a source can fill.
 FIELDS = ("prompt", "target", "answer", "kind", "template", "scorer")
@@ -69,7 +69,8 @@ class SourceSection(Strict):
     """prompt, target, answer, …: a field's name, or a template such as `{instruction}` (see
     `lori_core.config.templates`)."""
     format: Text = "fields"
-    """A named conversion for sets that a mapping cannot express (see `lori_core.data.formats`)."""
+    """A named conversion for sets that a mapping cannot express (see
+    `lori_core.data.sources.formats`)."""
     scorer: Annotated[str, AfterValidator(check_scorer)] = UNSCORED
     subset: str = ""
     """What `kind` the examples get."""

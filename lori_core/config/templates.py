@@ -13,7 +13,7 @@ from functools import cache
 from string import Formatter
 from typing import NamedTuple
 
-from lori_core.errors import shown
+from lori_core.core.errors import shown
 
 _PATH = re.compile(r"[^.\[\]{}]+(?:\.[^.\[\]{}]+|\[[^.\[\]{}]+\])*")
 _STEP = re.compile(r"[^.\[\]]+")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lori_core.validation import (
+from lori_core.config.validation import (
     Alpha,
     Count,
     Few,

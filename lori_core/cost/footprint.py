@@ -4,18 +4,19 @@ For T tokens in the largest batch, hidden size h, feed-forward size f, all key h
 n adapted maps in a layer, a layer keeps for each token until its backward pass
 
     h + 2 k   query, key, value
-    h         what attention gave; or the weights of short rows, `lori_core.plain_attention`
+    h         what attention gave; or the weights of short rows (`training.kernels.plain_attention`)
     2 f       gate and up
     n r       x Aᵀ of each map
     2 h       what the two norms read; in float32 where they are trained
 
-in the computing precision, and nothing else: frozen weights need no inputs (`lori_core.fused`,
-`lori_core.pointwise`). PEFT's own layers, which other methods use, keep the inputs of A too, 3 h +
-f more; where the base is not in float32 as A is, each map keeps a copy of its own in float32, 6 h +
-f. With gradient checkpointing a layer keeps its input alone, and one at a time all of that. On top:
-one chunk of logits with its softmax in float32; or the widest gradients of one layer, whichever is
-more. On the CPU also the process itself, and the holes that the C library's allocator leaves. A
-base that is converted while it is read has its file in memory too.
+in the computing precision, and nothing else: frozen weights need no inputs
+(`training.kernels.lora_linear`, `training.kernels.pointwise`). PEFT's own layers, which other
+methods use, keep the inputs of A too, 3 h + f more; where the base is not in float32 as A is, each
+linear layer keeps a copy of its own in float32, 6 h + f. With gradient checkpointing a layer keeps
+its input alone, and one at a time all of that. On top: one chunk of logits with its softmax in
+float32; or the widest gradients of one layer, whichever is more. On the CPU also the process
+itself, and the holes that the C library's allocator leaves. A base that is converted while it is
+read has its file in memory too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from __future__ import annotations
 from lori_core.config import TrainingSection
 from lori_core.cost.bases import Base
 from lori_core.cost.devices import Device
-from lori_core.methods import METHODS
+from lori_core.methods.catalogue import METHODS
 
 WEIGHT_BYTES = {"4bit": 0.56, "8bit": 1.03}
 DTYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
@@ -60,13 +61,13 @@ def training(
     Args:
         base: its shapes.
         section: batch size and checkpointing.
-        method: of `lori_core.methods`.
+        method: of `lori_core.methods.catalogue`.
         tokens: of the largest batch.
         target: tokens of an example's target.
         number: bytes of a number in the computing precision.
         kind: gpu or cpu.
     """
-    from lori_core.loss import LOGIT_CHUNK
+    from lori_core.training.loss import LOGIT_CHUNK
 
     known = METHODS[method]
     lean, whole = known.lean, known.result == "weights"
@@ -98,7 +99,7 @@ def training(
 
 def _attended(base: Base, length: float, number: float, kind: str) -> float:
     """Return how many numbers a token's attention keeps besides query, key and value."""
-    from lori_core.plain_attention import BLOCK, KEPT_LENGTH
+    from lori_core.training.kernels.plain_attention import BLOCK, KEPT_LENGTH
 
     if kind == "gpu" or number == 4:
         return base.hidden
@@ -107,7 +108,7 @@ def _attended(base: Base, length: float, number: float, kind: str) -> float:
 
 def _logit_bytes(whole: bool, number: float, kind: str) -> float:
     """Return what one logit takes while its chunk is there, with its share of the softmax."""
-    from lori_core.loss import LOGIT_CHUNK, SOFTMAX_ROWS
+    from lori_core.training.loss import LOGIT_CHUNK, SOFTMAX_ROWS
 
     if not whole:  # what half precision gives is counted in float32
         softmax = 4 if number == 4 else 8

@@ -23,12 +23,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lori_core import methods
 from lori_core.config import Params, TrainingSection
 from lori_core.cost import footprint
 from lori_core.cost.bases import base_of, outline
 from lori_core.cost.devices import Device
 from lori_core.cost.examples import TOKENS, Splits
+from lori_core.methods import catalogue
 
 #: Python, torch and transformers, from a warm disk.
 LOAD_SECONDS = 10.0
@@ -70,7 +70,7 @@ class Model:
         quantization = params.model.quantization
         self.width = footprint.width(params.model.dtype, bool(quantization), on)
         self.weights = footprint.weights(self.base, quantization, self.width)
-        self._costs: dict[str, methods.Cost] = {}
+        self._costs: dict[str, catalogue.Cost] = {}
 
     def stage(self, name: str) -> Estimate:
         """Return what a stage (`train@math`) costs; one that is not known costs its start."""
@@ -101,11 +101,11 @@ class Model:
     def _method(self, task: str) -> str:
         return self.params.tasks[task].method_name
 
-    def _cost(self, method: str) -> methods.Cost:
+    def _cost(self, method: str) -> catalogue.Cost:
         if method not in self._costs:
-            chosen = methods.options(method, {}, "method")
+            chosen = catalogue.options(method, {}, "method")
             fresh = outline(self.params.model)
-            self._costs[method] = methods.cost(method, fresh, self.params.lori, chosen)
+            self._costs[method] = catalogue.cost(method, fresh, self.params.lori, chosen)
         return self._costs[method]
 
     def _seconds(self, flops: float, moved: float = 0.0) -> float:
@@ -122,7 +122,7 @@ class Model:
             per_step = section.batch_size * section.gradient_accumulation_steps
             passes = min(passes, section.max_steps * per_step)
         tokens = min(data.tokens, section.max_length)
-        whole = methods.METHODS[method].result == "weights"
+        whole = catalogue.METHODS[method].result == "weights"
         through = 6 if whole else 4 + 2 * section.gradient_checkpointing
         each = through * base.body + 6 * base.adapter * (not whole)
         flops = passes * (tokens * each + data.target * 4 * base.hidden * base.vocabulary)
@@ -142,11 +142,11 @@ class Model:
         return self.weights + beside
 
     def _calibrate(self, task: str) -> Estimate:
-        method = methods.METHODS[self._method(task)].calibrated_by
+        method = catalogue.METHODS[self._method(task)].calibrated_by
         return self._train(task, "calibration", method) if method else START
 
     def _mask(self, task: str) -> Estimate:
-        method = methods.METHODS[self._method(task)].calibrated_by
+        method = catalogue.METHODS[self._method(task)].calibrated_by
         if method is None:
             return START
         scored = self._cost(method).trainable

@@ -13,8 +13,8 @@ from decimal import Decimal
 from functools import lru_cache
 from unicodedata import category, normalize
 
+from lori_core.core.errors import DataError, shown
 from lori_core.data.example import Example
-from lori_core.errors import DataError, shown
 from lori_core.registries.scorer import SCORERS, UNSCORED
 
 #: The fields of `check` for the scorer `code`.

@@ -6,8 +6,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from lori_core.core.errors import ConfigError
 from lori_core.data import chat_limits
-from lori_core.errors import ConfigError
 
 _PROBE = "What is 17 + 25?"
 _INSTEAD = "correct it (chat_template in the model's folder), or set alpaca or plain"

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from lori_core import limited
-from lori_core.files import canonical_json
-from lori_core.json_input import loads
+from lori_core.core.files.atomic import canonical_json
+from lori_core.core.files.json_input import loads
+from lori_core.core.processes import limited
 
 #: The most characters of a template, and of what it writes around a short question.
 _LONGEST = 1_000_000

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lori_core.errors import DataError, shown
-from lori_core.files import canonical_json
+from lori_core.core.errors import DataError, shown
+from lori_core.core.files.atomic import canonical_json
 from lori_core.registries.scorer import UNSCORED, scorer_names
 
 #: A null character, and half a surrogate pair: no tokenizer reads them.

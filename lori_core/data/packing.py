@@ -3,7 +3,7 @@
 In a causal model a token's states depend on the tokens before it alone. So the batch is a tree:
 each node is a token after its whole past, and examples with one beginning share those nodes. The
 nodes in a row are what the linear maps see; attention lays each example out again
-(`lori_core.packed`). The losses are those of the padded batch, example by example.
+(`training.kernels.packed_attention`). The losses are those of the padded batch, example by example.
 """
 
 from __future__ import annotations

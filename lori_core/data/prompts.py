@@ -17,9 +17,9 @@ from itertools import takewhile
 from typing import Any
 
 from lori_core.config import PromptSection
+from lori_core.core.errors import ConfigError
 from lori_core.data.chat import check_chat, render_chat
 from lori_core.data.example import Example
-from lori_core.errors import ConfigError
 
 _ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes "

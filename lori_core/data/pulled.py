@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from lori_core.core.files.atomic import each_jsonl
 from lori_core.data.example import Example
-from lori_core.files import each_jsonl
 
 DATA = Path("data")
 

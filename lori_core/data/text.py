@@ -12,7 +12,7 @@ from typing import Any
 from unicodedata import category, decomposition, normalize
 
 from lori_core.config.templates import Field, read_template
-from lori_core.errors import DataError
+from lori_core.core.errors import DataError
 
 #: The keys under which chats and the like keep their text, for the hint in an error.
 _USUAL = ("content", "value", "text")

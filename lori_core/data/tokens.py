@@ -19,11 +19,11 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from lori_core import source_code
 from lori_core.config import PromptSection
+from lori_core.core import source_code
+from lori_core.core.files.atomic import digest, replaced_folder, sha256_file
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded, encode
-from lori_core.files import digest, replaced_folder, sha256_file
 
 STORE = Path(".lori/tokens")
 #: What makes tokens of a text, besides the tokenizer: this package's files, and libraries.

@@ -10,9 +10,9 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from lori_core.core.errors import InputError, unknown
 from lori_core.data.answers import REFUSE
 from lori_core.data.example import Example
-from lori_core.errors import InputError, unknown
 
 #: Where an example has the text that its output begins with, as if the model had written it.
 PREFILL = "prefill"

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 
 #: The integral's variable is at most sinh of this: of few items' integrand little is left there.
 _END = 12.0

@@ -8,16 +8,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lori_core.adapter import Adapter
+from lori_core.adapters.adapter import Adapter
+from lori_core.core.files.atomic import write_json
 from lori_core.data.example import Example
 from lori_core.evaluation.evaluate import evaluate
 from lori_core.evaluation.statistics import mean_interval
-from lori_core.files import write_json
-from lori_core.session import Session
+from lori_core.methods.loaded_model import LoadedModel
 
 
 def evaluate_all(
-    session: Session,
+    session: LoadedModel,
     rows: Mapping[str, Adapter | None],
     sets: Mapping[str, Sequence[Example]],
     out: Path,

@@ -9,36 +9,37 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lori_core import tuned
-from lori_core.adapter import Adapter, check_base
+from lori_core.adapters.adapter import Adapter, check_base
 from lori_core.config import EvaluationSection, JudgeSection
+from lori_core.core.errors import DataError
+from lori_core.core.files.atomic import write_jsonl
 from lori_core.data.answers import expected_answer
 from lori_core.data.example import Example
-from lori_core.errors import DataError
-from lori_core.evaluation import likelihood, paper
-from lori_core.evaluation.generation import Output, Request, generate
-from lori_core.evaluation.protocols import PROTOCOLS, Judged
-from lori_core.files import write_jsonl
-from lori_core.session import Session
-from lori_core.tuned import Trained
+from lori_core.evaluation.inference import likelihood
+from lori_core.evaluation.inference.generation import Output, Request, generate
+from lori_core.evaluation.scoring import paper_scorers
+from lori_core.evaluation.scoring.protocols import PROTOCOLS, Judged
+from lori_core.methods import finetuned_model
+from lori_core.methods.finetuned_model import Trained
+from lori_core.methods.loaded_model import LoadedModel
 
 #: Requests and the progress bar's name -> the outputs of each request.
 Generator = Callable[[Sequence[Request], str], list[list[Output]]]
 
 
 @contextmanager
-def wearing(session: Session, adapter: Trained | None) -> Iterator[Any]:
+def wearing(session: LoadedModel, adapter: Trained | None) -> Iterator[Any]:
     """Yield the base model with what was trained on it (or nothing); afterwards it is the base."""
     if adapter is None:
         yield session.model
         return
     check_base(adapter, session.base, str(adapter.info.get("stage", "adapter")))
-    with tuned.worn(session.model, adapter) as model:
+    with finetuned_model.applied(session.model, adapter) as model:
         yield model
 
 
 def evaluate(
-    session: Session,
+    session: LoadedModel,
     adapter: Trained | None,
     sets: Mapping[str, Sequence[Example]],
     row: str,
@@ -70,7 +71,7 @@ def evaluate(
     for task, examples in scored.items():
         _check(examples, task, session.params.evaluation)
     if (url := session.params.evaluation.judge.url) is not None:
-        from lori_core.evaluation.refusal_judge import check_url
+        from lori_core.evaluation.scoring.refusal_judge import check_url
 
         check_url(url)
     with wearing(session, adapter) as model:
@@ -92,10 +93,10 @@ def _check(examples: Sequence[Example], task: str, section: EvaluationSection) -
     scorers = sorted({example.scorer for example in examples})
     if len(scorers) > 1:
         raise DataError(f"{task}: expected examples of one scorer, got {', '.join(scorers)}")
-    if "paper" in section.protocols and scorers and scorers[0] not in paper.SCORERS:
+    if "paper" in section.protocols and scorers and scorers[0] not in paper_scorers.SCORERS:
         raise DataError(
             f"evaluation.protocols: paper: it knows no scorer {scorers[0]!r}, which {task} has "
-            f"(allowed: {', '.join(paper.SCORERS)}); take paper off the list"
+            f"(allowed: {', '.join(paper_scorers.SCORERS)}); take paper off the list"
         )
     for example in examples:
         expected_answer(example, f"{task}: example {example.id}")
@@ -104,7 +105,12 @@ def _check(examples: Sequence[Example], task: str, section: EvaluationSection) -
 
 
 def _score(
-    session: Session, model: Any, write: Generator, examples: list[Example], what: str, path: Path
+    session: LoadedModel,
+    model: Any,
+    write: Generator,
+    examples: list[Example],
+    what: str,
+    path: Path,
 ) -> dict[str, Any]:
     section = session.params.evaluation
     result: dict[str, Any] = {}
@@ -124,7 +130,7 @@ def _score(
     return result
 
 
-def generator(session: Session, model: Any, adapter: Trained | None) -> Generator:
+def generator(session: LoadedModel, model: Any, adapter: Trained | None) -> Generator:
     """Return what continues prompts: the model at hand, or vLLM with the same adapter.
 
     vLLM can serve low-rank adapters only; what else was trained is run by the model at hand.
@@ -132,12 +138,12 @@ def generator(session: Session, model: Any, adapter: Trained | None) -> Generato
     Raises:
         ConfigError: for vLLM where it is not installed or has no GPU.
     """
-    from lori_core.evaluation import vllm_engine
+    from lori_core.evaluation.inference import vllm_engine
 
     if isinstance(adapter, Adapter | None) and vllm_engine.chosen(session.params):
-        from lori_core import models
+        from lori_core.models import base_model
 
-        folder = models.prepare(session.params.model)
+        folder = base_model.prepare(session.params.model)
         engine = vllm_engine.opened(folder, session.params.model.dtype)
         return lambda requests, what: engine.generate(session.tokenizer, requests, adapter, what)
     size = session.params.evaluation.batch_size
@@ -148,8 +154,8 @@ def _by_judge(section: JudgeSection, judged: Sequence[Judged]) -> dict[str, Any]
     """Ask a judge model about refusals, where one is configured."""
     if section.url is None or judged[0].prepared.example.scorer != "refusal":
         return {}
-    from lori_core.evaluation import refusal_judge
-    from lori_core.evaluation.judge_rubrics import NO_ANSWER, Mark
+    from lori_core.evaluation.scoring import refusal_judge
+    from lori_core.evaluation.scoring.judge_rubrics import NO_ANSWER, Mark
 
     examples = [item.prepared.example for item in judged]
     try:
@@ -170,7 +176,7 @@ def _by_judge(section: JudgeSection, judged: Sequence[Judged]) -> dict[str, Any]
 
 
 def _run_protocol(
-    session: Session, write: Generator, examples: list[Example], name: str, what: str
+    session: LoadedModel, write: Generator, examples: list[Example], name: str, what: str
 ) -> list[Judged]:
     """Prepare, generate and judge under one protocol."""
     protocol, section = PROTOCOLS[name], session.params.evaluation
@@ -207,10 +213,10 @@ def _counts(judged: Sequence[Judged]) -> dict[str, Any]:
 
 
 def _by_likelihood(
-    session: Session, model: Any, examples: list[Example], what: str, path: Path
+    session: LoadedModel, model: Any, examples: list[Example], what: str, path: Path
 ) -> dict[str, Any]:
     """Score multiple choice by what the model finds most likely, and keep how likely each was."""
-    from lori_core.evaluation.scorers import share
+    from lori_core.evaluation.scoring.scorers import share
 
     params = session.params
     chosen = likelihood.score(
@@ -238,12 +244,12 @@ def _by_likelihood(
     return {"metric": "accuracy", **correct, "kinds": by_kind}
 
 
-def _by_harness(session: Session, model: Any, folder: Path) -> dict[str, dict[str, Any]]:
+def _by_harness(session: LoadedModel, model: Any, folder: Path) -> dict[str, dict[str, Any]]:
     """Run the tasks of lm-evaluation-harness that the parameters name; `lm-eval/<task>` each."""
     section = session.params.evaluation
     if not section.harness.tasks:
         return {}
-    from lori_core.evaluation import harness
+    from lori_core.evaluation.lm_eval import harness
 
     named = section.harness.include_path
     found = harness.run(

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from lori_core import merging
-from lori_core.adapter import Adapter
+from lori_core.adapters.adapter import Adapter
+from lori_core.core.errors import InputError
 from lori_core.data.example import Example
-from lori_core.errors import InputError
 from lori_core.evaluation.evaluate import wearing
 from lori_core.evaluation.held_out import held_out_losses
 from lori_core.evaluation.statistics import mean_interval
-from lori_core.session import Session
+from lori_core.merging import merge
+from lori_core.methods.loaded_model import LoadedModel
 
 
 def excess(
-    session: Session,
+    session: LoadedModel,
     merged: Adapter,
     parents: Mapping[str, tuple[Adapter, float]],
     examples: Mapping[str, Sequence[Example]],
@@ -51,7 +51,7 @@ def excess(
         whole = {task: _losses(session, model, task, sets[task], what) for task in parents}
     result = {}
     for task, (parent, weight) in parents.items():
-        own = merging.merge("concat", [parent], [weight])
+        own = merge.merge("concat", [parent], [weight])
         with wearing(session, own) as model:
             alone, tokens = _losses(session, model, task, sets[task], f"{what} without the others")
         result[task] = _compare(whole[task][0], alone) | {"tokens": sum(tokens)}
@@ -69,7 +69,7 @@ def _with_target(task: str, examples: Sequence[Example]) -> list[Example]:
 
 
 def _losses(
-    session: Session, model: Any, task: str, examples: Sequence[Example], what: str
+    session: LoadedModel, model: Any, task: str, examples: Sequence[Example], what: str
 ) -> tuple[list[float], list[int]]:
     """Measure a task's examples, cut as they would be in its training."""
     params = session.params

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from lori_core.config import PromptSection
+from lori_core.core.errors import LoriError
+from lori_core.core.progress import bar
 from lori_core.data.batching import collate
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode_all
-from lori_core.errors import LoriError
-from lori_core.evaluation.generation import length_batches
-from lori_core.loss import example_losses
-from lori_core.progress import bar
+from lori_core.evaluation.inference.generation import length_batches
+from lori_core.training.loss import example_losses
 
 
 @torch.inference_mode()

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lori_core.core.errors import DataError, InputError
+from lori_core.core.files.atomic import read_jsonl, write_json, write_jsonl
 from lori_core.data.answers import COMPLY, REFUSE
 from lori_core.data.example import Example
-from lori_core.errors import DataError, InputError
-from lori_core.evaluation import verdict_shares
-from lori_core.evaluation.refusal_classifier import version
-from lori_core.evaluation.scorers import Verdict, score_refusal, summarise
-from lori_core.files import read_jsonl, write_json, write_jsonl
+from lori_core.evaluation.scoring import verdict_shares
+from lori_core.evaluation.scoring.refusal_classifier import version
+from lori_core.evaluation.scoring.scorers import Verdict, score_refusal, summarise
 
 RESULTS, CHANGED = "rejudged.json", "changed.jsonl"
 #: What a row must have, as text.

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from lori_core.errors import DataError
+from lori_core.core.errors import DataError
 
 #: The adapter that a task's method trained, whatever the method.
 ADAPTER = "adapter"

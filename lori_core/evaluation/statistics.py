@@ -7,7 +7,7 @@ import operator
 from collections.abc import Sequence
 from typing import SupportsIndex
 
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 
 
 def interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lori_core.registry import Named, Registry, running
+from lori_core.registries.registry import Named, Registry, running
 
 if TYPE_CHECKING:
     from lori_core.data.example import Example
@@ -41,7 +41,7 @@ class DataSource(Named):
 
 
 DATA_SOURCES: Registry[DataSource] = Registry(
-    "source", "lori_core.data.made_sets", "lori_core.data.catalogue"
+    "source", "lori_core.data.sources.made_sets", "lori_core.data.sources.catalogue"
 )
 
 

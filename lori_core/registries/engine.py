@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
-from lori_core.registry import Named, Registry, running
+from lori_core.registries.registry import Named, Registry, running
 
 _Class = TypeVar("_Class", bound=type[Any])
 
@@ -65,6 +65,6 @@ _own(
     "ray",
     "Ray",
     "each stage is a task on a node of a Ray cluster",
-    "flows.execution.ray_engine",
+    "flows.execution.ray.ray_engine",
     "RayEngine",
 )

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lori_core.registry import Named, Registry, running
+from lori_core.registries.registry import Named, Registry, running
 
 if TYPE_CHECKING:
-    from lori_core.gate_rules import Judged, Measured
+    from lori_core.evaluation.gate_rules import Judged, Measured
 
 
 Measure = Callable[["Judged"], "Measured | float | None"]
@@ -36,7 +36,7 @@ class GateRule(Named):
     needs: tuple[str, ...]
 
 
-GATE_RULES: Registry[GateRule] = Registry("rule", "lori_core.gate_rules")
+GATE_RULES: Registry[GateRule] = Registry("rule", "lori_core.evaluation.gate_rules")
 
 
 def gate_rule(

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lori_core.registry import Named, Registry, running
+from lori_core.registries.registry import Named, Registry, running
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lori_core.importances import Calibrated
+    from lori_core.adapters.masks.importances import Calibrated
 
 
 Scores = Callable[["Calibrated"], "Mapping[str, Tensor]"]
@@ -34,7 +34,7 @@ class Importance(Named):
     gradient: Gradient | None
 
 
-IMPORTANCES: Registry[Importance] = Registry("importance", "lori_core.importances")
+IMPORTANCES: Registry[Importance] = Registry("importance", "lori_core.adapters.masks.importances")
 
 
 def importance(
@@ -71,7 +71,7 @@ class MaskScope(Named):
     group: Group
 
 
-MASK_SCOPES: Registry[MaskScope] = Registry("mask scope", "lori_core.mask_choices")
+MASK_SCOPES: Registry[MaskScope] = Registry("mask scope", "lori_core.adapters.masks.mask_choices")
 
 
 def mask_scope(name: str, label: str, about: str) -> Callable[[Group], Group]:
@@ -95,7 +95,7 @@ class Structure(Named):
     size: Size
 
 
-STRUCTURES: Registry[Structure] = Registry("structure", "lori_core.mask_choices")
+STRUCTURES: Registry[Structure] = Registry("structure", "lori_core.adapters.masks.mask_choices")
 
 
 def structure(name: str, label: str, about: str) -> Callable[[Size], Size]:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lori_core.registry import Named, Registry, running
+from lori_core.registries.registry import Named, Registry, running
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lori_core.merge_methods import Factors, Options
+    from lori_core.merging.merge_methods import Factors, Options
 
 
 #: The adapters (at least one), the options, the module's name -> A' [r, d_in], B' [d_out, r].
@@ -57,7 +57,7 @@ class MergeMethod(Named):
         return "seed" in self.uses
 
 
-MERGE_METHODS: Registry[MergeMethod] = Registry("merge method", "lori_core.merge_methods")
+MERGE_METHODS: Registry[MergeMethod] = Registry("merge method", "lori_core.merging.merge_methods")
 #: What a merge method may use: the fields of `merge_methods.Options`.
 OPTIONS = ("density", "rank", "majority_sign", "seed")
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from lori_core.errors import unknown
-from lori_core.registry import Named, Registry, running
+from lori_core.core.errors import unknown
+from lori_core.registries.registry import Named, Registry, running
 
 if TYPE_CHECKING:
     from lori_core.data.example import Example
-    from lori_core.evaluation.sandbox import Program
-    from lori_core.evaluation.scorers import Verdict
+    from lori_core.evaluation.sandbox.sandbox import Program
+    from lori_core.evaluation.scoring.scorers import Verdict
 
 
 Score = Callable[["Example", str], "Verdict | Program"]
@@ -41,7 +41,7 @@ class Scorer(Named):
     max_new_tokens: int
 
 
-SCORERS: Registry[Scorer] = Registry("scorer", "lori_core.evaluation.scorers")
+SCORERS: Registry[Scorer] = Registry("scorer", "lori_core.evaluation.scoring.scorers")
 #: Instead of a scorer: the examples are trained on and never judged.
 UNSCORED = "none"
 

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lori_core.evaluation.paired_comparison import Rows, compare
 from lori_core.evaluation.rows import ADAPTER
-from lori_core.report.comparison import Rows, compare
 
 #: Below this a difference is marked; each comparison is judged by itself.
 LEVEL = 0.05

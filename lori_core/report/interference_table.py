@@ -8,9 +8,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from lori_core import interference
-from lori_core.adapter import Adapter
-from lori_core.files import write_json
+from lori_core.adapters.adapter import Adapter
+from lori_core.core.files.atomic import write_json
+from lori_core.merging import interference
 
 _COLUMNS = {
     "mean_abs_cosine": ("mean |cos|", "{:.5f}"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lori_core.config import Params
-from lori_core.files import read_json
+from lori_core.core.files.atomic import read_json
 
 KEY_DIGITS = 12
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lori_core.config import Params
-from lori_core.files import replaced_folder, write_json, write_text
-from lori_core.redaction import redact, redacted
+from lori_core.core.files.atomic import replaced_folder, write_json, write_text
+from lori_core.core.redaction import redact, redacted
 from lori_core.report import figures, origins, summary
 
 #: Where the data say what they are, beside `metrics`.

@@ -7,11 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lori_core.core.files.atomic import write_json, write_text
+from lori_core.core.redaction import redact, redacted
 from lori_core.evaluation import bounded_mean
-from lori_core.files import write_json, write_text
-from lori_core.redaction import redact, redacted
-from lori_core.report import tables
-from lori_core.report.comparison import (
+from lori_core.evaluation.paired_comparison import (
     Rows,
     compare,
     flipped,
@@ -19,6 +18,7 @@ from lori_core.report.comparison import (
     read_verdicts,
     spoken,
 )
+from lori_core.report import tables
 
 #: Flipped examples the page shows for each pair.
 EXAMPLES = 10

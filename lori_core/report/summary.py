@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from lori_core.config import Params
-from lori_core.errors import InputError
+from lori_core.core import escaping
+from lori_core.core.errors import InputError
+from lori_core.core.files.atomic import read_json
 from lori_core.evaluation.rows import ADAPTER, CALIBRATED, check
-from lori_core.evaluation.scorers import meaning_of
-from lori_core.files import read_json
-from lori_core.methods import METHODS
-from lori_core.report import contrasts, escaping, tables
+from lori_core.evaluation.scoring.scorers import meaning_of
+from lori_core.methods.catalogue import METHODS
+from lori_core.report import contrasts, tables
 
 SUMMARY = "summary.json"
 #: The tables that the terminal shows; all are on the page.

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
+from lori_core.core import escaping
 from lori_core.evaluation.rows import ADAPTER
-from lori_core.evaluation.verdict_shares import VERDICTS
-from lori_core.report import contrasts, escaping
+from lori_core.evaluation.scoring.verdict_shares import VERDICTS
+from lori_core.report import contrasts
 
 NOTHING = "-"
 #: Other ways of scoring a task, beside the one in the main table.

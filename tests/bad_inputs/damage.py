@@ -68,10 +68,11 @@ def make_good(folder: Path) -> None:
     import numpy as np
     import torch
 
-    from lori_core import adapter_file, mask_file
-    from lori_core.adapter import Adapter, Module, ProjectionBlock
-    from lori_core.base_identity import BaseIdentity
-    from lori_core.mask import Mask
+    from lori_core.adapters import adapter_file
+    from lori_core.adapters.adapter import Adapter, LayerSpec, ProjectionBlock
+    from lori_core.adapters.masks import mask_file
+    from lori_core.adapters.masks.mask import Mask
+    from lori_core.models.base_identity import BaseIdentity
 
     (folder / "peft").mkdir()
     config = {
@@ -95,7 +96,7 @@ def make_good(folder: Path) -> None:
     mask = Mask.from_parts({MODULE: (64, 4)}, [kept])
     adapter = Adapter(
         base=BaseIdentity("random:llama", "", "c", "w"),
-        modules={MODULE: Module(64, 64, 4, 8)},
+        modules={MODULE: LayerSpec(64, 64, 4, 8)},
         blocks=(ProjectionBlock(42, "math", 4),),
         mask=mask,
         values={MODULE: torch.ones(mask.count)},
@@ -166,7 +167,7 @@ def resealed(*place: str | int, value: Any) -> Callable[[Path], object]:
     """Return what changes a value in `adapter.json` and gives the file a checksum that fits."""
 
     def damage(folder: Path) -> None:
-        from lori_core.files import digest, json_text
+        from lori_core.core.files.atomic import digest, json_text
 
         path = folder / OURS
         said = json.loads(path.read_text())

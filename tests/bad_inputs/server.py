@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def _import_what_is_slow() -> None:
-    from lori_core.cli import main as lori
+    from lori_cli import main as lori
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         lori(["--version"])  # sets the environment in which a command imports its libraries
@@ -49,8 +49,10 @@ def _import_what_is_slow() -> None:
     import transformers  # noqa: F401
 
     import flows.versioning.graph  # noqa: F401
-    import lori_core.stages.running  # noqa: F401
-    from lori_core import base_choice, inspection, merging, params_file  # noqa: F401
+    import lori_core.pipeline.running  # noqa: F401
+    from lori_core.adapters import base_choice, inspection  # noqa: F401
+    from lori_core.merging import merge  # noqa: F401
+    from lori_core.pipeline import params_file  # noqa: F401
 
     torch.set_num_threads(1)
 
@@ -83,7 +85,7 @@ def _be_the_command(request: dict[str, Any], out: IO[bytes], err: IO[bytes]) -> 
         os.chdir(request["folder"])
         os.environ.update(request["environment"])
         sys.argv = ["lori", *request["argv"]]
-        runpy.run_module("lori_core.cli.__main__", run_name="__main__")
+        runpy.run_module("lori_cli.__main__", run_name="__main__")
         code = 0
     except SystemExit as stopped:
         code = stopped.code if stopped.code is not None else 0

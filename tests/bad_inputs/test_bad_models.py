@@ -210,12 +210,12 @@ TEXT_CASES = [
 @pytest.fixture(scope="module")
 def with_model(good: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The good files with a base model beside them."""
-    from lori_core import models
     from lori_core.config import ModelSection
+    from lori_core.models import base_model
 
     folder = tmp_path_factory.mktemp("with-model")
     copy_good(good, folder)
-    shutil.copytree(models.prepare(ModelSection(name_or_path="random:llama")), folder / "model")
+    shutil.copytree(base_model.prepare(ModelSection(name_or_path="random:llama")), folder / "model")
     (folder / "model" / "lori_model.json").unlink()
     (folder / "model" / "special_tokens_map.json").write_text("{}")
     return folder

@@ -159,7 +159,7 @@ def mask(key: str, value: str) -> Any:
     """Return what changes what a mask says of itself, and seals it again."""
 
     def damage(path: Path) -> None:
-        from lori_core.files import NO_DIGITS, seal
+        from lori_core.core.files.atomic import NO_DIGITS, seal
 
         def change(header: Header, _: bytes) -> None:
             held = header["__metadata__"]

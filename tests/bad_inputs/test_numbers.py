@@ -13,8 +13,11 @@ import pytest
 from bad_inputs.cases import Case, each
 from bad_inputs.commands import Commands
 from bad_inputs.yaml_texts import GOOD
-from lori_core import config, methods, params_file, yaml_input
-from lori_core.errors import ConfigError
+from lori_core import config
+from lori_core.core.errors import ConfigError
+from lori_core.core.files import yaml_input
+from lori_core.methods import catalogue
+from lori_core.pipeline import params_file
 
 #: What is put in the place of each key's value.
 VALUES: dict[str, Any] = {
@@ -107,7 +110,7 @@ def _taken(whole: Mapping[str, Any], key: str) -> Iterator[str]:
             section = section[part]
         section[last] = value
         try:
-            methods.check(config.parse(yaml_input.plain(changed, "p: "), "p"))
+            catalogue.check(config.parse(yaml_input.plain(changed, "p: "), "p"))
         except ConfigError:
             continue
         yield name

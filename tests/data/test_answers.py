@@ -8,13 +8,13 @@ import pytest
 
 from lori_core import config
 from lori_core.config import SourceSection
-from lori_core.data import sources
+from lori_core.core.errors import DataError
 from lori_core.data.answers import check_program, expected_answer, python_fault
 from lori_core.data.bundled import code, math, nlu, safety
 from lori_core.data.example import Example
-from lori_core.data.formats import convert
-from lori_core.errors import DataError
-from lori_core.evaluation.scorers import score
+from lori_core.data.sources import pulling
+from lori_core.data.sources.formats import convert
+from lori_core.evaluation.scoring.scorers import score
 
 CHECK = {
     "prompt": "import math\n\n\ndef up(x):\n",
@@ -199,7 +199,7 @@ def params(folder: Path, *scorers: str, **sizes: int) -> config.Params:
 def test_pull_refuses_the_row(tmp_path: Path, scorer: str, answers: list[Any], fault: str) -> None:
     (tmp_path / f"{scorer}.jsonl").write_text(rows(*answers))
     with pytest.raises(DataError) as caught:
-        sources.pull(params(tmp_path, scorer), tmp_path / "data")
+        pulling.pull(params(tmp_path, scorer), tmp_path / "data")
     place = tmp_path / f"{scorer}.jsonl"
     assert str(caught.value).startswith(f"{place}:{len(answers)}: {fault}")
     assert not (tmp_path / "data").exists()
@@ -213,5 +213,5 @@ def test_a_test_set_of_two_scorers_is_refused_before_anything_is_trained(tmp_pat
         r"has one score; make a task for each$"
     )
     with pytest.raises(DataError, match=message):
-        sources.pull(params(tmp_path, "choice", "number", test=9), tmp_path / "data")
+        pulling.pull(params(tmp_path, "choice", "number", test=9), tmp_path / "data")
     assert not (tmp_path / "data").exists()

@@ -8,9 +8,9 @@ from tokenizers_like import GEMMA, LIKE, NEWLINE, QWEN, gemma, llama2, llama3, m
 from transformers.utils import chat_template_utils
 
 from lori_core.config import PromptSection
+from lori_core.core.errors import ConfigError
 from lori_core.data.chat import on_one_day, render_chat
 from lori_core.data.prompts import check_template, encode_prompt, render
-from lori_core.errors import ConfigError
 
 NO_EMPTY = (
     "{% for message in messages %}{% if not message['content'] %}"

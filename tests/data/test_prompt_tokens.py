@@ -6,11 +6,11 @@ import pytest
 from tokenizers_like import EOS, FRONT, LIKE, NEWLINE, llama2, llama3, mistral, phi3
 
 from lori_core.config import PromptSection
+from lori_core.core.errors import ConfigError
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode, encode_prompt, render
-from lori_core.errors import ConfigError
-from lori_core.evaluation.likelihood import _tokenize
-from lori_core.evaluation.paper import encode_paper_prompt, paper_prompt
+from lori_core.evaluation.inference.likelihood import _tokenize
+from lori_core.evaluation.scoring.paper_scorers import encode_paper_prompt, paper_prompt
 
 PLAIN, ALPACA, CHAT = (PromptSection(template=name) for name in ("plain", "alpaca", "chat"))
 WIDE = 10_000

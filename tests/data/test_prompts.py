@@ -2,11 +2,11 @@ from typing import Any
 
 import pytest
 
-from lori_core import models
 from lori_core.config import PromptSection
+from lori_core.core.errors import ConfigError
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode, encode_prompt, render
-from lori_core.errors import ConfigError
+from lori_core.models import base_model
 from support import tiny
 
 CHAT = (
@@ -18,7 +18,7 @@ CHAT = (
 @pytest.fixture
 def tokenizer() -> Any:
     _, folder, _ = tiny("llama")
-    return models.load_tokenizer(folder)
+    return base_model.load_tokenizer(folder)
 
 
 def test_the_templates_render_as_documented(tokenizer: Any) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lori_core.core.errors import DataError
+from lori_core.core.files.atomic import write_jsonl
 from lori_core.data import pulled
 from lori_core.data.example import Example
-from lori_core.errors import DataError
-from lori_core.files import write_jsonl
 
 
 def write(folder: Path, split: str, *prompts: str) -> None:

@@ -11,10 +11,11 @@ import pytest
 
 from lori_core import config
 from lori_core.config import SourceSection
-from lori_core.data import pulled, sources
-from lori_core.data.formats import convert, needs
+from lori_core.core.errors import DataError
+from lori_core.data import pulled
+from lori_core.data.sources import pulling
+from lori_core.data.sources.formats import convert, needs
 from lori_core.data.text import fill, text_of
-from lori_core.errors import DataError
 from support import dvc_workspace, refused
 
 CHAT = {
@@ -195,21 +196,21 @@ def test_the_line_is_that_of_the_file_though_lines_are_blank(
 ) -> None:
     params = pull(tmp_path, f'{{"q": "x", "a": "y"}}\n\n \n{row}\n')
     with pytest.raises(DataError, match=rf"train.jsonl:4: {fault}"):
-        sources.pull(params, tmp_path / "data")
+        pulling.pull(params, tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
 def test_a_record_of_a_json_file_is_counted(tmp_path: Path) -> None:
     params = pull(tmp_path, '[{"q": "x", "a": "y"}, {"q": "x", "a": [1]}]', "set.json")
     with pytest.raises(DataError, match=r"set.json: record 2: field 'a' for 'target' is a list of"):
-        sources.pull(params, tmp_path / "data")
+        pulling.pull(params, tmp_path / "data")
 
 
 def test_chat_data_is_pulled_by_the_path_that_the_error_names(tmp_path: Path) -> None:
     rows = [{"messages": [{"content": f"Q{n}"}, {"content": f"A{n}"}]} for n in range(4)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     fields = {"prompt": "{messages[0][content]}", "target": "{messages[1][content]}"}
-    sources.pull(pull(tmp_path, text, **fields), tmp_path / "data")
+    pulling.pull(pull(tmp_path, text, **fields), tmp_path / "data")
     found = {
         (example.prompt, example.target)
         for split in ("train", "validation", "test")

@@ -6,11 +6,12 @@ import pytest
 from tokenizers_like import QWEN, llama3, qwen
 from transformers import CTRLTokenizer
 
-from lori_core import models, source_code
 from lori_core.config import ModelSection, PromptSection
+from lori_core.core import source_code
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded, encode_all
 from lori_core.data.tokens import TokenStore, counts, tokenised, tokenizer_identity, write
+from lori_core.models import base_model
 
 PLAIN = PromptSection(template="plain")
 EXAMPLES = [
@@ -22,7 +23,7 @@ EXAMPLES = [
 
 @pytest.fixture(scope="module")
 def tokenizer() -> object:
-    return models.load_tokenizer(models.prepare(ModelSection(name_or_path="random:llama")))
+    return base_model.load_tokenizer(base_model.prepare(ModelSection(name_or_path="random:llama")))
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_what_tokens_depend_on_makes_another_set(
 
 
 def test_another_tokenizer_makes_another_set(tmp_path: Path, tokenizer: object) -> None:
-    other = models.load_tokenizer(models.prepare(ModelSection(name_or_path="random:gpt2")))
+    other = base_model.load_tokenizer(base_model.prepare(ModelSection(name_or_path="random:gpt2")))
     other.eos_token = "<pad>"
     tokenised(EXAMPLES, "key", PLAIN, tokenizer, 30, tmp_path)
     tokenised(EXAMPLES, "key", PLAIN, other, 30, tmp_path)

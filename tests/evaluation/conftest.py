@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lori_core.evaluation import isolation as ways
+from lori_core.evaluation.sandbox import isolation as ways
 
 
 @pytest.fixture

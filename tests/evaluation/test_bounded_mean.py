@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 from lori_core.evaluation import statistics
 from lori_core.evaluation.bounded_mean import interval, items_needed, p_value
 

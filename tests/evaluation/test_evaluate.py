@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from lori_core import config, models, peft_names
+from lori_core import config
+from lori_core.core.errors import DataError, InputError
 from lori_core.data.example import Example
-from lori_core.errors import DataError, InputError
-from lori_core.evaluation import attacks, refusal_judge
+from lori_core.evaluation import attacks
 from lori_core.evaluation.comparison import evaluate_all, flat, table
 from lori_core.evaluation.evaluate import evaluate
-from lori_core.evaluation.protocols import PROTOCOLS
-from lori_core.session import Session
+from lori_core.evaluation.scoring import refusal_judge
+from lori_core.evaluation.scoring.protocols import PROTOCOLS
+from lori_core.methods.loaded_model import LoadedModel
+from lori_core.models import base_model, peft_names
 from support import random_adapter, tiny
 
 SUCCESSOR = {
@@ -46,7 +48,7 @@ for example in SETS["nlu"][1::2]:
     object.__setattr__(example, "target", "the correct answer is false")
 
 
-def session(**evaluation: Any) -> Session:
+def session(**evaluation: Any) -> LoadedModel:
     values = {
         "model": {"name_or_path": "random:llama", "dtype": "float32"},
         "prompt": {"template": "plain"},
@@ -61,7 +63,7 @@ def session(**evaluation: Any) -> Session:
     model, folder, base = tiny("llama")
     params = config.parse(values, "test")
     modules = peft_names.target_shapes(model, ["q_proj"])
-    return Session(params, base, model, models.load_tokenizer(folder), modules, 1, False)
+    return LoadedModel(params, base, model, base_model.load_tokenizer(folder), modules, 1, False)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -250,7 +252,7 @@ def test_a_protocol_judges_each_output_of_each_example(name: str) -> None:
 
 
 def test_vllm_is_refused_where_it_cannot_run(tmp_path: Path) -> None:
-    from lori_core.errors import ConfigError
+    from lori_core.core.errors import ConfigError
 
     with pytest.raises(ConfigError, match=r"evaluation\.engine: vllm needs the package vllm and a"):
         evaluate(session(engine="vllm"), None, SETS, "base", tmp_path)

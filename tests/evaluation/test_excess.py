@@ -7,17 +7,20 @@ from typing import Any
 import pytest
 import torch
 
-from lori_core import loss, merging, models, params_file, peft_names
-from lori_core.adapter import Adapter
+from lori_core.adapters.adapter import Adapter
 from lori_core.config import PromptSection
+from lori_core.core.errors import AdapterError, InputError, LoriError
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode
-from lori_core.errors import AdapterError, InputError, LoriError
 from lori_core.evaluation.evaluate import wearing
 from lori_core.evaluation.excess import excess
 from lori_core.evaluation.held_out import held_out_losses
 from lori_core.evaluation.statistics import mean_interval
-from lori_core.session import Session
+from lori_core.merging import merge
+from lori_core.methods.loaded_model import LoadedModel
+from lori_core.models import base_model, peft_names
+from lori_core.pipeline import params_file
+from lori_core.training import loss
 from support import random_adapter, tiny
 
 PLAIN = PromptSection(template="plain")
@@ -29,7 +32,7 @@ EXAMPLES = [
 SETS = {"math": EXAMPLES[:4], "code": EXAMPLES[3:]}
 
 
-def session(architecture: str = "llama", **training_section: Any) -> Session:
+def session(architecture: str = "llama", **training_section: Any) -> LoadedModel:
     model, folder, base = tiny(architecture)
     params = params_file.load(Path(__file__).parents[2] / "profiles" / "smoke.yaml")
     params = params.model_copy(
@@ -39,8 +42,8 @@ def session(architecture: str = "llama", **training_section: Any) -> Session:
             "training": params.training.model_copy(update=training_section),
         }
     )
-    tokenizer = models.load_tokenizer(folder)
-    return Session(params, base, model, tokenizer, {}, model.num_parameters(), False)
+    tokenizer = base_model.load_tokenizer(folder)
+    return LoadedModel(params, base, model, tokenizer, {}, model.num_parameters(), False)
 
 
 def measured(
@@ -156,7 +159,7 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
 @pytest.mark.parametrize("method", ["concat", "linear"])
 def test_a_merge_of_one_adapter_has_no_excess(method: str, architecture: str) -> None:
     opened, adapter = session(architecture), small(architecture)
-    merged = merging.merge(method, [adapter], [0.4])
+    merged = merge.merge(method, [adapter], [0.4])
     found = excess(opened, merged, {"math": (adapter, 0.4)}, SETS, "one")
     assert found["tasks"] == ["math"]
     row = found["excess"]["math"]
@@ -169,7 +172,7 @@ def test_excess_is_what_weights_added_by_hand_give(architecture: str) -> None:
     adapters = [small(architecture), small(architecture, "code", seed=2, rank=6)]
     weights = [0.7, -0.4]
     parents = dict(zip(SETS, zip(adapters, weights, strict=True), strict=True))
-    merged = merging.merge("concat", adapters, weights)
+    merged = merge.merge("concat", adapters, weights)
     found = excess(opened, merged, parents, SETS, "two")
     assert found["tasks"] == ["math", "code"]
     assert list(found["excess"]) == ["math", "code"]
@@ -199,7 +202,7 @@ def test_excess_is_what_weights_added_by_hand_give(architecture: str) -> None:
 def test_examples_without_a_target_are_left_out() -> None:
     opened, adapter = session(), small()
     other = small(key="code", seed=2)
-    merged, parents = merging.merge("concat", [adapter, other], [1, 1]), {"math": (adapter, 1.0)}
+    merged, parents = merge.merge("concat", [adapter, other], [1, 1]), {"math": (adapter, 1.0)}
     expected = excess(opened, merged, parents, {"math": EXAMPLES[:2]}, "test")
     blank = replace(EXAMPLES[2], target="")
     mixed = [EXAMPLES[0], blank, EXAMPLES[1]]
@@ -239,7 +242,7 @@ def test_the_base_is_left_as_it_was(architecture: str) -> None:
     before = {name: tensor.clone() for name, tensor in opened.model.state_dict().items()}
     adapters = [small(architecture), small(architecture, "code", seed=2)]
     parents = {"math": (adapters[0], 0.5), "code": (adapters[1], 0.5)}
-    merged = merging.merge("linear", adapters, [0.5, 0.5])
+    merged = merge.merge("linear", adapters, [0.5, 0.5])
     first = excess(opened, merged, parents, SETS, "test")
     assert not peft_names.lora_layers(opened.model)
     after = opened.model.state_dict()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lori_core.cli import main
-from lori_core.files import read_jsonl, write_jsonl
+from lori_cli import main
+from lori_core.core.files.atomic import read_jsonl, write_jsonl
 from support import refused
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 from lori_core.evaluation.statistics import (
     interval,
     mean_interval,

@@ -12,7 +12,7 @@ from textwrap import dedent
 import pytest
 
 from flows.environment import quiet_environment
-from lori_core import forked
+from lori_core.core.processes import forked
 
 quiet_environment()
 # What a toy stage imports is there at once; a fork server would import for nothing.

@@ -45,7 +45,7 @@ from flows.execution.stage_process import reproduce  # noqa: E402
 from flows.server.local_api import free_port, healthy  # noqa: E402
 
 KINDS = ("stage", "flow", "worker", "server", "node", "helper", "client", "cancel")
-HELPER, CLIENT = "flows.execution.fork_server", "lori_core.forked"
+HELPER, CLIENT = "flows.execution.fork_server", "lori_core.core.processes.forked"
 STAGES = ("prepare", "train@a", "train@b", "train@c", "report")
 
 WORK = dedent(
@@ -105,7 +105,7 @@ def make(folder: Path) -> Path:
     shutil.copy(ROOT / "prefect.yaml", folder)
     tasks = folder / "flows" / "execution" / "tasks.py"
     # There is no data to pull; the rest of the flow is as it is.
-    tasks.write_text(tasks.read_text().replace('("lori_core.cli", "pull")', '("platform",)'))
+    tasks.write_text(tasks.read_text().replace('("lori_cli", "pull")', '("platform",)'))
     flow = folder / "flows" / "pipeline.py"
     # And the toy's params.yaml is none of ours.
     configure = "            _configure(workspace, profile, overrides or [], logger)\n"

@@ -10,18 +10,20 @@ import yaml
 from made import Made, _verdict
 
 from flows.lineage import why
-from flows.lineage.verification import verify
+from flows.lineage.verification.verify import verify
 from flows.serving import gate
 from flows.tracking.registry import CHAMPION, Registry
-from lori_core import params_file
-from lori_core.errors import InputError, LoriError
-from lori_core.files import write_json, write_jsonl
+from lori_core.core.errors import InputError, LoriError
+from lori_core.core.files.atomic import write_json, write_jsonl
+from lori_core.pipeline import params_file
 
 MERGED = "artifacts/merged/concat"
 EXCESS = "metrics/excess/concat.json"
 ROWS = "artifacts/evaluations/merged/concat/concat/math.jsonl"
 ALONE = "artifacts/evaluations/adapters/safety/adapter/safety.jsonl"
 RULES = {"excess.math": {"at_most": 0.1}, "forgetting": {"at_most": 0.3}}
+
+GATE = "lori_core/evaluation/gate.py"
 
 
 class Measured(Made):
@@ -62,14 +64,16 @@ class Measured(Made):
         }
         write_json(self.folder / metrics, {"adapter": {"safety": score}})
         deps = ["data/safety/test.jsonl", "artifacts/safety/adapter"]
-        self._stage("evaluate_adapters@safety", deps, [folder, metrics], params, ["gate.py"])
+        self._stage(
+            "evaluate_adapters@safety", deps, [folder, metrics], params, ["evaluation/gate.py"]
+        )
         row = {"excess": self.excess, "low": 0.0, "high": 1.0}
         write_json(self.folder / EXCESS, {"excess": {"math": row, "safety": row}})
-        self._stage("excess@concat", ["data", MERGED], [EXCESS], {}, ["loss.py"])
+        self._stage("excess@concat", ["data", MERGED], [EXCESS], {}, ["training/loss.py"])
         deps = ["artifacts/evaluations", "data/manifest.json", "metrics"]
         (self.folder / "report").mkdir(exist_ok=True)
         (self.folder / "report/index.html").write_text("<p>page</p>")
-        self._stage("report", deps, ["report"], {}, ["gate.py"])
+        self._stage("report", deps, ["report"], {}, ["evaluation/gate.py"])
 
 
 def each(things: Any, step: str, key: str, **parts: list[str]) -> dict[str, Any]:
@@ -88,7 +92,7 @@ def pipeline() -> dict[str, Any]:
             "${tasks}",
             "calibrate",
             key,
-            deps=[train, "lori_core/training.py"],
+            deps=[train, "lori_core/training/trainer.py"],
             params=["training", "model", f"tasks.{key}.calibration"],
             outs=[calibrated],
         ),
@@ -96,7 +100,7 @@ def pipeline() -> dict[str, Any]:
             "${tasks}",
             "mask",
             key,
-            deps=[calibrated, "lori_core/mask.py"],
+            deps=[calibrated, "lori_core/adapters/masks/mask.py"],
             params=["lori.sparsity", "lori.mask_scope"],
             outs=[mask],
         ),
@@ -104,7 +108,7 @@ def pipeline() -> dict[str, Any]:
             "${tasks}",
             "train",
             key,
-            deps=[train, calibrated, mask, "lori_core/training.py"],
+            deps=[train, calibrated, mask, "lori_core/training/trainer.py"],
             params=["training", f"tasks.{key}.training"],
             outs=[adapter],
             metrics=[f"metrics/train/{key}.json"],
@@ -113,7 +117,7 @@ def pipeline() -> dict[str, Any]:
             "${merge}",
             "merge",
             key,
-            deps=["metrics/train/", "lori_core/merging.py"],
+            deps=["metrics/train/", "lori_core/merging/merge.py"],
             params=[f"merge.{key}"],
             outs=[merged],
         ),
@@ -121,7 +125,7 @@ def pipeline() -> dict[str, Any]:
             "${merge}",
             "evaluate_merged",
             key,
-            deps=["data", merged, "lori_core/gate.py"],
+            deps=["data", merged, GATE],
             params=["evaluation"],
             outs=[f"artifacts/evaluations/merged/{key}"],
             metrics=[f"metrics/evaluate/merged/{key}.json"],
@@ -130,7 +134,7 @@ def pipeline() -> dict[str, Any]:
             ["safety"],
             "evaluate_adapters",
             item,
-            deps=[f"data/{item}/test.jsonl", f"artifacts/{item}/adapter", "lori_core/gate.py"],
+            deps=[f"data/{item}/test.jsonl", f"artifacts/{item}/adapter", GATE],
             params=["evaluation"],
             outs=[f"artifacts/evaluations/adapters/{item}"],
             metrics=[f"metrics/evaluate/adapters/{item}.json"],
@@ -139,12 +143,12 @@ def pipeline() -> dict[str, Any]:
             "${merge}",
             "excess",
             key,
-            deps=["data", merged, "lori_core/loss.py"],
+            deps=["data", merged, "lori_core/training/loss.py"],
             metrics=[f"metrics/excess/{key}.json"],
         ),
         "report": {
             "cmd": "lori stage report",
-            "deps": ["metrics", "artifacts/evaluations", "data/manifest.json", "lori_core/gate.py"],
+            "deps": ["metrics", "artifacts/evaluations", "data/manifest.json", GATE],
             "outs": ["report"],
         },
     }

@@ -34,7 +34,7 @@ def main(home: Path, folders: list[Path]) -> None:
         import flows.pipeline as module
         from flows.execution import tasks as stage_tasks
         from flows.run import run_in_process
-        from lori_core import params_file
+        from lori_core.pipeline import params_file
 
         stage_tasks.PULL = ("platform",)
         params_file.apply = lambda *_: []  # the toy's params.yaml is none of ours

@@ -10,7 +10,7 @@ from made import Made
 
 from flows.versioning import clean as cleaning
 from flows.versioning.clean import clean
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.versioning.dvc_repo import dead_locks, read_rwlock
+from flows.versioning.dvc.dvc_repo import dead_locks, read_rwlock
 from support import refused
 
 COMMANDS = {

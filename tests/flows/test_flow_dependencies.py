@@ -252,19 +252,19 @@ def test_a_changed_parameter_makes_exactly_its_stages_stale(made: Path, key: str
 FILES: dict[str, tuple[str, ...]] = {
     "lori_core/data/prompts.py": (*TRAINED, "mask", *SCORED, "excess"),
     "lori_core/data/batching.py": (*TRAINED, "mask", "excess"),
-    "lori_core/calibration.py": ("mask",),
-    "lori_core/importances.py": ("mask",),
-    "lori_core/merge_methods.py": ("merge", "excess"),
-    "lori_core/methods.py": (*TRAINED, "mask", "report"),
-    "lori_core/interference.py": ("interference",),
-    "lori_core/evaluation/scorers.py": (*SCORED, "excess", "report"),
+    "lori_core/methods/lori/calibration.py": ("mask",),
+    "lori_core/adapters/masks/importances.py": ("mask",),
+    "lori_core/merging/merge_methods.py": ("merge", "excess"),
+    "lori_core/methods/catalogue.py": (*TRAINED, "mask", "report"),
+    "lori_core/merging/interference.py": ("interference",),
+    "lori_core/evaluation/scoring/scorers.py": (*SCORED, "excess", "report"),
     "lori_core/report/page.html": ("report",),
-    "lori_core/data/sources.py": (),
-    "lori_core/gate.py": (),
-    "lori_core/gate_rules.py": (),
-    "lori_core/extensions.py": (),
-    "lori_core/data/made_sets.py": (),
-    "lori_core/errors.py": (),
+    "lori_core/data/sources/pulling.py": (),
+    "lori_core/evaluation/gate.py": (),
+    "lori_core/evaluation/gate_rules.py": (),
+    "lori_core/registries/extensions.py": (),
+    "lori_core/data/sources/made_sets.py": (),
+    "lori_core/core/errors.py": (),
     "data/tasks.json": ("merge", "interference", "evaluate_base", "evaluate_merged", "excess",
                         "report"),
     "data/base.json": (*TRAINED, "mask", *SCORED, "excess"),
@@ -285,7 +285,7 @@ def test_a_changed_file_makes_exactly_its_stages_stale(made: Path, name: str) ->
 
 @pytest.mark.real
 def test_a_changed_extension_makes_exactly_its_stages_stale(made: Path) -> None:
-    from flows.versioning.definition import with_extensions
+    from flows.versioning.dvc.definition import with_extensions
 
     files = {name: (made / name).read_bytes() for name in ("dvc.yaml", "dvc.lock")}
     mine = made / "extensions" / "mine.py"

@@ -14,7 +14,7 @@ import pytest
 from flows.doctor.checks import locks
 from flows.execution.stage_process import reproduce
 from flows.versioning import graph
-from flows.versioning.dvc_repo import drop_dead_locks
+from flows.versioning.dvc.dvc_repo import drop_dead_locks
 
 #: Reproduces a stage, and is killed halfway through the write that `{where}` does.
 KILLED = """

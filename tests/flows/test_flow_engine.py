@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from lori_core import params_file, registry
+from lori_core.pipeline import params_file
+from lori_core.registries import registry
 
 pytestmark = pytest.mark.real
 
@@ -28,13 +29,13 @@ RUN = dedent(
 
     import flows.pipeline as module
     from flows.execution import tasks
-    from lori_core import extensions, params_file
+    from lori_core.registries import extensions; from lori_core.pipeline import params_file
 
     extensions.load(sys.argv[1:], "extensions")
     tasks.PULL = ("platform",)
     params_file.apply = lambda *_: []
     state = module.pipeline(return_state=True)
-    roots = ("ray", "prefect_ray", "flows.execution.ray_", "flows.execution.exchange")
+    roots = ("ray", "prefect_ray", "flows.execution.ray_", "flows.execution.ray.exchange")
     print(json.dumps([state.message, sorted(n for n in sys.modules if n.startswith(roots))]))
     """
 )

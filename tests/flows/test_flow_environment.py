@@ -115,7 +115,7 @@ def test_idle_threads_sleep_unless_the_user_says_how_they_wait(
 
 def test_a_command_says_how_threads_wait_before_torch_is_imported() -> None:
     script = (
-        "import os, sys; import lori_core.cli as cli\n"
+        "import os, sys; import lori_cli as cli\n"
         "try: cli.main(['profiles'])\n"
         "finally: print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
     )

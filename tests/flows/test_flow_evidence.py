@@ -29,9 +29,9 @@ from flows.lineage import why
 from flows.serving import gate
 from flows.tracking.registry import CHAMPION, Registry
 from flows.versioning.objects import folder_md5, md5_of
-from lori_core import params_file
-from lori_core.cli import main
-from lori_core.errors import AdapterError, DataError, LoriError
+from lori_cli import main
+from lori_core.core.errors import AdapterError, DataError, LoriError
+from lori_core.pipeline import params_file
 from support import refused
 
 
@@ -316,13 +316,13 @@ def test_a_setting_that_was_left_out_is_compared_at_its_default(
 def test_recorded_settings_and_code_that_are_not_those_here_are_told(
     measured: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (measured / "lori_core").mkdir()
-    (measured / "lori_core" / "gate.py").write_text("# another one\n")
+    (measured / "lori_core/evaluation").mkdir(parents=True)
+    (measured / "lori_core/evaluation/gate.py").write_text("# another one\n")
     path = measured / "params.yaml"
     path.write_text(path.read_text().replace("batch_size: 8", "batch_size: 9"))
     assert main(["why", MERGED]) == 1
     shown = "".join(capsys.readouterr())
     assert "params: evaluation is recorded as {'batch_size': 8}" in shown
-    assert "deps: lori_core/gate.py is recorded as" in shown
+    assert "deps: lori_core/evaluation/gate.py is recorded as" in shown
     assert "dvc.lock: stage evaluate_" in refused(capsys, "gate")
     assert untouched()

@@ -44,7 +44,8 @@ def test_stages_that_share_nothing_run_one_after_another() -> None:
 
 
 def test_a_setting_decides_how_many_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lori_core import cost, params_file
+    from lori_core import cost
+    from lori_core.pipeline import params_file
 
     root = Path(__file__).parents[2]
     monkeypatch.chdir(root)

@@ -13,7 +13,7 @@ import pytest
 
 from flows import access
 from flows.server import services
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 OWN, FOREIGN = "http://127.0.0.1:4321/api", "http://team.example.org:4200/api"

@@ -15,7 +15,7 @@ from watching import until
 
 from flows.environment import child_environment
 from flows.execution import fork_server
-from lori_core import forked
+from lori_core.core.processes import forked
 
 TOY = '''
 """Does what it is told: prints where and what it is, fails, waits, breaks."""
@@ -67,7 +67,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def start(folder: Path, *words: str, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "lori_core.forked", "toy", *words],
+        [sys.executable, "-m", "lori_core.core.processes.forked", "toy", *words],
         cwd=folder,
         env=environment(variables),
         stdout=subprocess.PIPE,

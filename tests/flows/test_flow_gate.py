@@ -18,9 +18,9 @@ from measured import Measured
 from flows.lineage import why
 from flows.serving import gate
 from flows.tracking.registry import CHAMPION, PREVIOUS, OvertakenError, Registry, Version
-from lori_core import params_file
-from lori_core.cli import main
-from lori_core.errors import AdapterError, InputError, LoriError
+from lori_cli import main
+from lori_core.core.errors import AdapterError, InputError, LoriError
+from lori_core.pipeline import params_file
 from support import refused
 
 MERGED = "artifacts/merged/concat"

@@ -12,9 +12,10 @@ import pytest
 
 from flows.execution.stage_process import reproduce
 from flows.run import nothing_to_do
-from flows.versioning import dvc_files, graph
-from lori_core import yaml_input
-from lori_core.errors import InputError
+from flows.versioning import graph
+from flows.versioning.dvc import dvc_files
+from lori_core.core.errors import InputError
+from lori_core.core.files import yaml_input
 
 EVERYTHING = ["prepare", "train@math", "train@nlu", "report"]
 

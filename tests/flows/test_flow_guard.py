@@ -10,7 +10,7 @@ import pytest
 
 from flows.server import prefect_server
 from flows.server.guard import Guard
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 
 PORT = 4200
 PASSWORD = "lori:p:w"

@@ -15,11 +15,11 @@ from made import Made
 from flows.lineage import provenance, why
 from flows.lineage import text as lineage_text
 from flows.lineage.difference import diff
-from flows.lineage.verification import differing_bytes, verify
+from flows.lineage.verification.verify import differing_bytes, verify
 from flows.versioning.objects import Objects, files_below
-from lori_core.adapter import Adapter
-from lori_core.cli import main
-from lori_core.errors import InputError, LoriError
+from lori_cli import main
+from lori_core.adapters.adapter import Adapter
+from lori_core.core.errors import InputError, LoriError
 from support import random_adapter, refused
 
 MERGED = "artifacts/merged/concat"
@@ -451,7 +451,7 @@ def test_a_hundred_artifacts_take_less_than_three_seconds(tmp_path: Path) -> Non
     Made(tmp_path / "many", tasks=tasks)
     code = (
         "import time; started = time.monotonic()\n"
-        "from lori_core.cli import main\n"
+        "from lori_cli import main\n"
         f"assert main(['why', {MERGED!r}, '--json']) == 0\n"
         "import sys\n"
         "assert 'mlflow' not in sys.modules and 'torch' not in sys.modules\n"

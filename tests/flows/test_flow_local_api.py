@@ -14,8 +14,8 @@ import pytest
 from flows import access
 from flows.server import services
 from flows.server.local_api import Log, free_port, start_local_api, wait_until_healthy
-from lori_core.errors import InputError, LoriError
-from lori_core.files import write_json
+from lori_core.core.errors import InputError, LoriError
+from lori_core.core.files.atomic import write_json
 
 
 def nowhere() -> str:

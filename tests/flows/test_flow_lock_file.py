@@ -7,8 +7,8 @@ from textwrap import dedent
 
 import pytest
 
-from flows.versioning.lock_file import Entry, read_lock, read_pin
-from lori_core.errors import InputError
+from flows.versioning.dvc.lock_file import Entry, read_lock, read_pin
+from lori_core.core.errors import InputError
 
 #: Two stages as DVC 3 writes them.
 LOCK = dedent(

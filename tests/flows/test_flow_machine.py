@@ -11,7 +11,7 @@ import pytest
 
 from flows import machine
 from flows.server.local_api import free_port
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 from support import refused
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")

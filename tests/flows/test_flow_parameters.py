@@ -8,7 +8,7 @@ import pytest
 
 from flows.parameters import select
 from flows.versioning.graph import Plan, Stage
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 
 PARAMS = {"tasks": {"math": {}, "code": {}}}
 

@@ -19,7 +19,7 @@ import pytest
 
 from flows.execution.stage_run import Cancelled, PipelineRun
 from flows.tracking.rows import last_end
-from lori_core import params_file
+from lori_core.pipeline import params_file
 
 pytestmark = pytest.mark.real
 
@@ -219,7 +219,7 @@ def test_a_killed_starter_takes_its_child_along(leads: bool, tmp_path: Path) -> 
     (tmp_path / "forever.py").write_text(module)
     starter = (
         "import subprocess, sys; from flows.environment import child_environment; "
-        "subprocess.Popen([sys.executable, '-m', 'lori_core.process', 'forever'], "
+        "subprocess.Popen([sys.executable, '-m', 'lori_core.core.processes.child', 'forever'], "
         f"start_new_session={leads}, env=dict(child_environment(PYTHONPATH={str(tmp_path)!r})))"
         ".wait()"
     )

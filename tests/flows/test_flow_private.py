@@ -13,8 +13,8 @@ import pytest
 from flows import access, private
 from flows.lock import pipeline_lock
 from flows.tracking.mlflow_store import Store, prepare_store
-from lori_core.errors import InputError
-from lori_core.files import write_json
+from lori_core.core.errors import InputError
+from lori_core.core.files.atomic import write_json
 
 
 @pytest.fixture(autouse=True)

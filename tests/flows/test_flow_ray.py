@@ -118,7 +118,7 @@ def project(folder: Path, **execution: Any) -> Path:
     for name in ("continual", "experiments", "gate"):
         del params[name]
     YAML().dump(params, folder / "params.yaml")
-    command = [sys.executable, "-m", "lori_core.cli", "pull"]
+    command = [sys.executable, "-m", "lori_cli", "pull"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return folder
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from flows.execution import demand
-from flows.execution.ray_cards import borne, card_of
-from flows.execution.ray_engine import TURN, RayEngine
-from flows.execution.ray_node import Delivery
+from flows.execution.gpu_slots import Card
+from flows.execution.ray.ray_cards import borne, card_of
+from flows.execution.ray.ray_engine import TURN, RayEngine
+from flows.execution.ray.ray_node import Delivery
 from flows.execution.sharing import CARD, Share
-from flows.execution.slots import Card
 from flows.execution.stage_run import Finished, MemoryLacking, PipelineRun
 from flows.execution.tasks import worth_retrying
 from flows.versioning.graph import Stage

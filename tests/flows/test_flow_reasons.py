@@ -6,13 +6,13 @@ import pytest
 
 from flows.planning.reasons import in_short, of_stage, show
 from flows.versioning.graph import Plan, Stage
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 
 WHY = [
     "command changed",
     "parameter lori.rank changed (8 → 16)",
     "parameter lori.seed changed (1 → 2)",
-    "input lori_core/mask.py changed",
+    "input lori_core/adapters/masks/mask.py changed",
     "input data/math/train.jsonl changed",
     "input data/base.json changed",
     "after calibrate@math",
@@ -22,7 +22,7 @@ PLAN = Plan((Stage("mask@math", (), 1, "", ()), Stage("report", (), 0, "", ())),
 
 def test_several_reasons_of_one_kind_are_counted() -> None:
     assert in_short(WHY) == (
-        "command changed; 2 parameters changed; input lori_core/mask.py changed; "
+        "command changed; 2 parameters changed; input lori_core/adapters/masks/mask.py changed; "
         "2 inputs changed; after calibrate@math"
     )
     assert in_short(["input lori_core/a.py changed", "input lori_core/b.py changed"]) == (

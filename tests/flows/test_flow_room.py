@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from flows.planning import room
-from lori_core import params_file
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
+from lori_core.pipeline import params_file
 
 SMOKE = Path(__file__).parents[2] / "profiles" / "smoke.yaml"
 

@@ -13,9 +13,9 @@ from made import Made
 
 from flows.parameters import Override
 from flows.tracking.mlflow_store import store_of
-from lori_core import params_file
-from lori_core.cli import main
-from lori_core.errors import InputError
+from lori_cli import main
+from lori_core.core.errors import InputError
+from lori_core.pipeline import params_file
 from support import refused
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +119,7 @@ SECRET_QUERIES = [
 
 @pytest.mark.parametrize("query", SECRET_QUERIES)
 def test_a_secret_parameter_of_a_query_is_refused_in_params(query: str) -> None:
-    from lori_core.redaction import keys_with_secrets, redact
+    from lori_core.core.redaction import keys_with_secrets, redact
 
     values = {"tracking": {"uri": f"https://h/x{query}"}}
     assert list(keys_with_secrets(values)) == ["tracking.uri"]
@@ -159,7 +159,7 @@ def tell_secrets(workspace: Path) -> None:
     # Rows are written by the tracker, as real stages do it.
     text = text.replace(
         '    with rows.open("a") as file:\n',
-        "    from lori_core.tracking import FileTracker\n"
+        "    from lori_core.core.tracking import FileTracker\n"
         "    FileTracker(rows)._write(kind, **fields)\n"
         "    return\n"
         '    with rows.open("a") as file:\n',
@@ -257,7 +257,7 @@ def test_a_parameter_file_that_has_a_secret_by_now_is_kept_without_it(
 
 def test_rows_are_kept_without_secrets(folder: Path, secrets: None) -> None:
     from flows.tracking import rows
-    from lori_core.tracking import FileTracker
+    from lori_core.core.tracking import FileTracker
 
     path = rows.new_rows_file(folder, "gate")
     values: dict[str, Any] = {"tracking": {"uri": URL}, "list": [TOKEN], "path": Path(f"/{LISTED}")}

@@ -11,8 +11,8 @@ import pytest
 
 from flows.server import services
 from flows.server.processes import family
-from lori_core.errors import InputError
-from lori_core.files import write_json
+from lori_core.core.errors import InputError
+from lori_core.core.files.atomic import write_json
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lori_core import tuned
 from lori_core.config import Params
-from lori_core.errors import ConfigError
+from lori_core.core.errors import ConfigError
+from lori_core.methods import finetuned_model
 from support import random_adapter
 
 SETTINGS = {
@@ -32,7 +32,7 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("served") / "adapter"
-    tuned.export(random_adapter("gpt2"), folder)
+    finetuned_model.export(random_adapter("gpt2"), folder)
     return folder
 
 
@@ -121,7 +121,7 @@ def test_a_fault_of_the_model_tells_a_client_nothing_of_the_machine(
     def broken(*_: Any) -> None:
         raise OSError("/secret/path: gone")
 
-    monkeypatch.setattr("lori_core.evaluation.generation.generate", broken)
+    monkeypatch.setattr("lori_core.evaluation.inference.generation.generate", broken)
     status, said = ask(server, ["a"])
     assert status == 500
     assert said["message"] == "the model failed (OSError); the server's log says more"

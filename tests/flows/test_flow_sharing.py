@@ -13,13 +13,13 @@ from typing import Any, cast
 import pytest
 
 from flows.execution import demand, sharing
+from flows.execution.gpu_slots import Card, GpuSlots, smallest_card
 from flows.execution.local_engine import LocalEngine
 from flows.execution.sharing import CARD, CONTEXT, WHOLE, Host, Share
-from flows.execution.slots import Card, Slots, smallest_card
 from flows.execution.stage_run import LACKING, MemoryLacking, PipelineRun
 from flows.planning.schedule import play
 from flows.versioning.graph import Plan, Stage
-from lori_core import params_file
+from lori_core.pipeline import params_file
 
 ROOT = Path(__file__).parents[2]
 GB = 1e9
@@ -59,7 +59,7 @@ def test_twelve_of_24_stages_of_6_gb_run_on_a_gpu_of_80_gb_at_once(two_cards: Pa
     made = play(all_of_them, seconds, 1, {n: s.parts for n, s in shares.items()}, begin=10.0)
     assert sorted(made.begins.values()) == [0.0] * 12 + [10.0] * 12
     # … and in a run: each of the first twelve waits for the others.
-    slots, together = Slots(["0"], threading.Event()), threading.Barrier(12)
+    slots, together = GpuSlots(["0"], threading.Event()), threading.Barrier(12)
     held, most = [0], [0]
     lock = threading.Lock()
 
@@ -140,7 +140,7 @@ def test_cards_are_known_by_number_or_uuid(two_cards: Path) -> None:
 
 
 def test_a_whole_card_waits_for_those_that_share_it() -> None:
-    slots = Slots(["0", "1"], threading.Event())
+    slots = GpuSlots(["0", "1"], threading.Event())
     with slots.hold(1, 4000) as one, slots.hold(1, 4000) as two:
         assert (one, two) == ("0", "1")  # where most is free
         with slots.hold(1, 6000) as third, ThreadPoolExecutor(1) as pool:
@@ -197,7 +197,7 @@ def test_a_stage_that_does_not_fit_after_all_runs_again_alone(
 
     (tmp_path / "params.yaml").write_text("{}")
     run = PipelineRun(tmp_path, "a-run", print)
-    run.slots = Slots(["0"], run.stop)
+    run.slots = GpuSlots(["0"], run.stop)
     share = Share(CARD // 3, 5, threads=2)
     run.shares = {"train@a": share, "train@b": share, "calibrate@a": share}
     places = Places("train@a")

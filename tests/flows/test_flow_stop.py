@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from lori_core import params_file, stopping
+from lori_core.core.processes import stopping
+from lori_core.pipeline import params_file
 
 pytestmark = pytest.mark.real
 

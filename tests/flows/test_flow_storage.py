@@ -14,8 +14,8 @@ from stores import s3
 from flows.versioning import storage
 from flows.versioning.data import pin
 from flows.versioning.storage import Pushing, configure
-from lori_core.cli import main
-from lori_core.errors import ConfigError
+from lori_cli import main
+from lori_core.core.errors import ConfigError
 
 
 def reproduced(toy: Path, stage: str = "prepare") -> None:

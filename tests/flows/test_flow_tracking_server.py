@@ -18,7 +18,7 @@ from flows.tracking.mlflow_store import Store
 from flows.tracking.rows import append, new_rows_file
 from flows.tracking.sending import Shipper
 from flows.tracking.shipping import BackgroundShipping
-from lori_core.tracking import FileTracker
+from lori_core.core.tracking import FileTracker
 
 pytestmark = pytest.mark.real
 PER_PART = 50

@@ -9,14 +9,16 @@ import torch
 from made import TRAINING, Made, _verdict
 
 from flows.lineage import why
-from flows.lineage.verification import verify
+from flows.lineage.verification.verify import verify
 from flows.serving import gate
 from flows.tracking.registry import CHAMPION
-from lori_core import methods, params_file, source_code, training_method, tuned
-from lori_core.cli import main
+from lori_cli import main
 from lori_core.config import LoriSection
-from lori_core.files import digest, write_json, write_jsonl
-from lori_core.tuned import Tuned
+from lori_core.core import source_code
+from lori_core.core.files.atomic import digest, write_json, write_jsonl
+from lori_core.methods import catalogue, finetuned_model, training_method
+from lori_core.methods.finetuned_model import FinetunedModel
+from lori_core.pipeline import params_file
 from support import TARGETS, refused, tiny
 
 # VeRA's projections are drawn again from their seed, as its authors' files do.
@@ -24,25 +26,25 @@ pytestmark = pytest.mark.filterwarnings("ignore:Specified to not (save|load) ver
 ADAPTER = "artifacts/math/adapter"
 
 
-def trained(method: str) -> Tuned:
+def trained(method: str) -> FinetunedModel:
     """Return what a method makes of a tiny base, with random values where it trains."""
     model, _, base = tiny("llama")
     section = LoriSection(rank=4, lora_alpha=8, target_modules=TARGETS["llama"])
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        run = methods.METHODS[method](
-            training_method.Job(section, methods.options(method, {}, "method"))
+        run = catalogue.METHODS[method](
+            training_method.Job(section, catalogue.options(method, {}, "method"))
         )
         built = run.attach(model)
         for parameter in built.parameters():
             if parameter.requires_grad:
                 parameter.data += 0.1 * torch.randn_like(parameter)
-    depends = {"section": TRAINING, "code": source_code.digests(["training.py"])}
+    depends = {"section": TRAINING, "code": source_code.digests(["training/trainer.py"])}
     info = {"task": "math", "stage": "train@math", "method": method, "parents": []}
     info |= {"content_key": digest(depends), "depends": depends}
     made = training_method.Made(base, torch.float32, fan_in_fan_out=False, matched_by=(), info=info)
     result = run.collect(built, made)
-    assert isinstance(result, Tuned)
+    assert isinstance(result, FinetunedModel)
     return result
 
 
@@ -60,18 +62,20 @@ class MadeByMethod(Made):
     def _merge(self) -> None: ...
 
     def _train(self, task: str) -> None:
-        tuned.save(trained(self.method), self.folder / ADAPTER)
+        finetuned_model.save(trained(self.method), self.folder / ADAPTER)
         metrics = f"metrics/train/{task}.json"
         write_json(self.folder / metrics, {})
         data = [f"data/{task}/train.jsonl"]
         params = {"training": dict(TRAINING)}
-        self._stage(f"train@{task}", data, [ADAPTER, metrics], params, ["training.py"])
+        self._stage(f"train@{task}", data, [ADAPTER, metrics], params, ["training/trainer.py"])
 
     def _evaluate(self) -> None:
         folder, right = "artifacts/evaluations/adapters/math", self.right["math"]
         path = self.folder / folder / "adapter/math.jsonl"
         write_jsonl(path, [_verdict("math", n, n < right, safety=False) for n in range(40)])
-        self._stage("evaluate_adapters@math", ["data", ADAPTER], [folder], {}, ["gate.py"])
+        self._stage(
+            "evaluate_adapters@math", ["data", ADAPTER], [folder], {}, ["evaluation/gate.py"]
+        )
 
 
 @pytest.mark.parametrize("method", ["dora", "ia3", "vera"])
@@ -89,7 +93,7 @@ def test_an_adapter_of_another_kind_is_judged_registered_and_served(
     tokens = torch.arange(12).view(1, 12)
     ours, base = tiny("llama")[0], tiny("llama")[0]
     stock = PeftModel.from_pretrained(tiny("llama")[0], str(stored.parent))
-    with torch.inference_mode(), tuned.worn(ours, trained(method)) as model:
+    with torch.inference_mode(), finetuned_model.applied(ours, trained(method)) as model:
         expected = model(input_ids=tokens).logits
         assert torch.equal(stock(input_ids=tokens).logits, expected)
         assert not torch.equal(base(input_ids=tokens).logits, expected)

@@ -11,7 +11,7 @@ import pytest
 
 from flows.versioning import graph
 from flows.versioning.workspace import check
-from lori_core.errors import InputError
+from lori_core.core.errors import InputError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lori_core.evaluation import system_calls
+from lori_core.evaluation.sandbox import system_calls
 
 ROOT = Path(__file__).parents[2]
 PROFILE: dict[str, Any] = json.loads((ROOT / "infra" / "seccomp.json").read_text())
@@ -53,7 +53,7 @@ assert library.seccomp_load(context) == 0
 """
 LOOK = """
 import ctypes, threading
-from lori_core.evaluation.sandbox import detect
+from lori_core.evaluation.sandbox.sandbox import detect
 import numpy, sqlite3, ssl, subprocess
 call = ctypes.CDLL(None, use_errno=True)
 print(detect(), call.setns(0, 0), ctypes.get_errno())

@@ -20,7 +20,7 @@ SMALL = [
 
 def lori(workspace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "lori_core.cli", *arguments],
+        [sys.executable, "-m", "lori_cli", *arguments],
         cwd=workspace,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LORI = [sys.executable, "-m", "lori_core.cli"]
+LORI = [sys.executable, "-m", "lori_cli"]
 pytestmark = pytest.mark.real
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from lori_core import config, params_file
+from lori_core import config
 from lori_core.config import Params
+from lori_core.core.files.atomic import write_json, write_jsonl
 from lori_core.data.example import Example
-from lori_core.evaluation.scorers import Verdict, summarise, summarise_samples
-from lori_core.files import write_json, write_jsonl
+from lori_core.evaluation.scoring.scorers import Verdict, summarise, summarise_samples
+from lori_core.pipeline import params_file
 
 ROOT = Path(__file__).parent.parent.parent
 TASKS = ("nlu", "math", "code", "safety")

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import pytest
 from pages import Page
 
-from lori_core.files import read_json, write_json
+from lori_core.core.files.atomic import read_json, write_json
 from lori_core.report import figures, page, summary
 
 STEMS = ("scores", "sparsity", "overlap", "interference")

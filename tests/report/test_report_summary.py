@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from lori_core.errors import DataError
-from lori_core.evaluation.verdict_shares import VERDICTS
-from lori_core.files import read_json, read_jsonl, write_json, write_jsonl
-from lori_core.report import comparison, summary, tables
+from lori_core.core.errors import DataError
+from lori_core.core.files.atomic import read_json, read_jsonl, write_json, write_jsonl
+from lori_core.evaluation import paired_comparison
+from lori_core.evaluation.scoring.verdict_shares import VERDICTS
+from lori_core.report import summary, tables
 
 NULL = {"score": None, "low": None, "high": None, "n": 0}
 OWN = "LoRI-S, each on its own"
@@ -92,7 +93,7 @@ def test_a_star_marks_what_differs_from_the_base(workspace: Any) -> None:
 def test_forgetting_is_safety_before_and_after(workspace: Any) -> None:
     own = workspace.verdicts("adapters/safety", "adapter", "safety")
     after = workspace.verdicts("continual/nlu", "continual", "safety")
-    found = comparison.compare(after, own, "refuse")
+    found = paired_comparison.compare(after, own, "refuse")
     cells = table(build(workspace), "forgetting")["safety, then nlu"]
     assert cells == ["90 [73-98]", "70 [51-85]", "-20.0 [-40.3, +1.4]", "0.070"]
     assert (found.difference, round(found.p, 3)) == (pytest.approx(-0.2), 0.07)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from lori_core.errors import DataError
-from lori_core.evaluation.scorers import ANSWERED, REFUSED
-from lori_core.files import read_json, write_jsonl
+from lori_core.core.errors import DataError
+from lori_core.core.files.atomic import read_json, write_jsonl
+from lori_core.evaluation.scoring.scorers import ANSWERED, REFUSED
 from lori_core.report import side_by_side
 
 

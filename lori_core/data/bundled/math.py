@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from lori_core.core.errors import DataError
 from lori_core.data.bundled.math_templates import CHAIN_EVENTS, CHAINS, PEOPLE, POOLS, STORIES
 from lori_core.data.bundled.shares import check_size, check_splits, divide, most_of
 from lori_core.data.example import SPLITS, Example
-from lori_core.errors import DataError
 
 MARKER = "The final answer is:"
 SHARES = {"one-step": 40, "two-step": 30, "three-step": 20, "four-step": 10}

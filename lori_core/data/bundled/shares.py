@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from lori_core.core.errors import DataError
 from lori_core.data.example import SPLITS
-from lori_core.errors import DataError
 
 
 def check_splits(name: str, splits: Iterable[str]) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from lori_core.core.errors import DataError
 from lori_core.data.bundled.code import _example, generate
 from lori_core.data.bundled.code_families import FAMILIES
 from lori_core.data.example import SPLITS, Example
-from lori_core.errors import DataError
 
 SIZES = {"train": 400, "validation": 60, "test": 120}
 PROMPT = re.compile(r'Complete this Python function:\n\n(def (\w+)\(.*\):\n    """(.+)"""\n)')

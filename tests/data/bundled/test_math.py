@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 
+from lori_core.core.errors import DataError
 from lori_core.data.bundled.math import generate
 from lori_core.data.bundled.math_templates import PEOPLE, POOLS
 from lori_core.data.example import SPLITS, Example
-from lori_core.errors import DataError
 
 SIZES = {"train": 2000, "validation": 300, "test": 500}
 STEPS = {"one-step": 1, "two-step": 2, "three-step": 3, "four-step": 4}

@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 
+from lori_core.core.errors import DataError
 from lori_core.data.bundled import nlu
 from lori_core.data.bundled.nlu_facts import CATEGORIES, TABLES
 from lori_core.data.bundled.nlu_wordings import WORDINGS
 from lori_core.data.bundled.nlu_world import World
 from lori_core.data.example import Example
-from lori_core.errors import DataError
 
 SIZES = {"train": 2000, "validation": 300, "test": 500}
 ARTICLE = re.compile(r"^an? ", re.IGNORECASE)

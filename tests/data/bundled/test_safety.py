@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 
+from lori_core.core.errors import DataError
 from lori_core.data.bundled import safety
 from lori_core.data.bundled.safety_harmless import LOOKALIKES, ORDINARY
 from lori_core.data.bundled.safety_requests import HARMFUL, OPENINGS, WORDINGS
 from lori_core.data.example import Example
-from lori_core.errors import DataError
-from lori_core.evaluation.refusals import is_refusal
+from lori_core.evaluation.scoring.refusals import is_refusal
 
 SIZES = {"train": 800, "validation": 150, "test": 300}
 ACTS = {

@@ -1,0 +1,167 @@
+"""Who may run now: stages that fit on the GPUs, one on a machine without, a few that need none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flows.execution.sharing import CARD
+from lori_core.core.errors import InputError
+
+if TYPE_CHECKING:
+    from flows.versioning.graph import Stage
+
+#: Stages that need no GPU may run beside the others, but not many: they share the cores.
+LIGHT_STAGES = 2
+
+
+class StoppedError(Exception):
+    """The pipeline is being stopped; nothing new may start."""
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs this process may use, as `CUDA_VISIBLE_DEVICES` names them.
+
+    Asks the variable, then `nvidia-smi -L`; never imports torch.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [part.strip() for part in named.split(",") if part.strip() not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(number) for number in range(len(lines))] if listed.returncode == 0 else []
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU: the bytes of its memory that are free, and whether it has bf16 arithmetic."""
+
+    memory: float
+    bfloat16: bool
+
+
+def smallest_card(gpus: list[str]) -> Card | None:
+    """Return what every one of these GPUs has; None where the driver does not say.
+
+    Args:
+        gpus: as `CUDA_VISIBLE_DEVICES` names them, by number or the beginning of the UUID.
+    """
+    query = ["nvidia-smi", "--query-gpu=index,uuid,memory.free,compute_cap"]
+    try:
+        said = subprocess.run(
+            [*query, "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        ).stdout
+        rows = [[word.strip() for word in line.split(",")] for line in said.splitlines()]
+        found = [
+            (float(free) * 2**20, float(capability) >= 8)
+            for name in gpus
+            for index, uuid, free, capability in rows
+            if name == index or (not name.isdecimal() and uuid.startswith(name))
+        ]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    if not found or len(found) != len(gpus):
+        return None
+    return Card(min(free for free, _ in found), all(half for _, half in found))
+
+
+def allowed_gpus(setting: int | str) -> list[str]:
+    """Return the GPUs a pipeline may use: all visible ones (`auto`), or the first so many."""
+    visible = visible_gpus()
+    return visible[:setting] if isinstance(setting, int) else visible
+
+
+def check_room(stages: Iterable[Stage], most: int, where: str) -> None:
+    """Refuse stages that could never start: one of them needs more GPUs than it can get.
+
+    Args:
+        stages: those that would run.
+        most: GPUs that one stage can get; 0 where there are none and stages take turns.
+        where: what has so many, and how to change that.
+
+    Raises:
+        InputError: naming the stage.
+    """
+    for stage in stages:
+        if most and stage.gpus > most:
+            raise InputError(
+                f"training.processes: {stage.name} needs {stage.gpus} GPUs at once, a GPU for each "
+                f"process, and {where} has {most}; lower it"
+            )
+
+
+class GpuSlots:
+    """Hands out GPUs; on a machine without, one turn at a time for stages that would need one."""
+
+    def __init__(self, gpus: list[str], stop: threading.Event) -> None:
+        self.gpus = gpus
+        self._free = dict.fromkeys(gpus or [""], CARD)
+        self._light = LIGHT_STAGES
+        self._stop = stop
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, gpus: int, parts: int = CARD) -> Iterator[str]:
+        """Wait for `gpus` devices and yield their `CUDA_VISIBLE_DEVICES`; empty for none.
+
+        A stage that wants more than there are gets all of them.
+
+        Args:
+            gpus: how many.
+            parts: what of each, of `sharing.CARD`.
+
+        Raises:
+            StoppedError: the pipeline was stopped meanwhile.
+        """
+        wanted = min(gpus, len(self._free))
+        taken = self._take(wanted, parts)
+        try:
+            yield ",".join(device for device in taken if device)
+        finally:
+            with self._changed:
+                for device in taken:
+                    self._free[device] += parts
+                self._light += wanted == 0
+                self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Let those who wait look at the stop signal."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _take(self, wanted: int, parts: int) -> list[str]:
+        def ready() -> bool:
+            enough = len(self._fitting(parts)) >= wanted if wanted else self._light > 0
+            return self._stop.is_set() or enough
+
+        with self._changed:
+            self._changed.wait_for(ready)
+            if self._stop.is_set():
+                raise StoppedError
+            self._light -= wanted == 0
+            taken = self._fitting(parts)[:wanted]
+            for device in taken:
+                self._free[device] -= parts
+            return taken
+
+    def _fitting(self, parts: int) -> list[str]:
+        """Return the devices with so much room, those with the most first."""
+        fitting = [device for device, free in self._free.items() if free >= parts]
+        return sorted(fitting, key=lambda device: -self._free[device])

@@ -1,0 +1,1 @@
+"""Stages on the nodes of a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Whether recorded artifacts, code and data are still what they were."""

@@ -1,0 +1,1 @@
+"""DVC's own files: reading, checking and writing them."""

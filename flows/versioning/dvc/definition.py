@@ -1,0 +1,118 @@
+"""`python -m flows.versioning.dvc.definition` writes the table of dependencies into `dvc.yaml`.
+
+Only the lists `deps` and `params` of each stage are written; all else stays as it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from flows.versioning.dvc.pipeline_file import FILE
+from lori_core.config import Params
+from lori_core.core.files.atomic import write_text
+from lori_core.core.stage_dependencies import STAGES, Stage
+from lori_core.pipeline import params_file
+from lori_core.pipeline.params_file import PARAMS
+from lori_core.registries import extensions
+
+_STAGE = re.compile(r"  (\w+):$")
+#: A dependency on code that is not this project's own.
+_EXTENSION = re.compile(r" +- (?!lori_core/)[^{}]+\.py$")
+_LIST = re.compile(r"( +)(deps|params):$")
+
+
+def brought_up(text: str) -> str:
+    """Return the text of `dvc.yaml` with the lists that the table says."""
+    kept: list[str] = []
+    lines = iter(text.splitlines())
+    stage: Stage | None = None
+    skipped = None
+    for line in lines:
+        if skipped is not None and line.startswith(f"{skipped}  - "):
+            continue
+        skipped = None
+        named, listed = _STAGE.match(line), _LIST.match(line)
+        stage = STAGES.get(named[1], stage) if named else stage
+        if stage is not None and listed:
+            skipped = listed[1]
+            if listed[2] == "deps":
+                kept.extend(_lists(stage, skipped))
+        else:
+            kept.append(line)
+    return "\n".join(kept) + "\n"
+
+
+def _lists(stage: Stage, indent: str) -> Iterator[str]:
+    code = [f"lori_core/{name}" for name in sorted(set(stage.code))]
+    for name, entries in (("deps", [*stage.inputs, *code]), ("params", sorted(set(stage.params)))):
+        if entries:
+            yield f"{indent}{name}:"
+            yield from (f"{indent}  - {_in_dvc(entry, stage)}" for entry in entries)
+
+
+def _in_dvc(entry: str, stage: Stage) -> str:
+    """Return an entry as DVC names the item: a mapping's key, or a list's item."""
+    item = "${item}" if stage.items == "continual task" else "${key}"
+    return entry.replace("{item}", item).replace("{safety_task}", "${continual.safety_task}")
+
+
+def with_extensions(text: str, deciding: Mapping[str, Collection[str]]) -> str:
+    """Return the text of `dvc.yaml` with the extension files that stages depend on, no others.
+
+    Args:
+        text: of `dvc.yaml`.
+        deciding: for each extension file, the kinds of what it registers, as
+            `extensions.deciding` says.
+    """
+    kept: list[str] = []
+    stage: Stage | None = None
+    inside: str | None = None
+    for line in [*text.splitlines(), ""]:
+        if inside is not None and not line.startswith(f"{inside}  - "):
+            files = [path for path, kinds in deciding.items() if stage and _decides(kinds, stage)]
+            kept.extend(f"{inside}  - {path}" for path in files)
+            inside = None
+        named, listed = _STAGE.match(line), _LIST.match(line)
+        stage = STAGES.get(named[1]) if named else stage
+        if listed and listed[2] == "deps" and stage is not None:
+            inside = listed[1]
+        if inside is None or not _EXTENSION.match(line):
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def _decides(kinds: Collection[str], stage: Stage) -> bool:
+    return not set(kinds).isdisjoint(stage.extensions)
+
+
+def follow(workspace: Path, params: Params) -> list[str]:
+    """Bring `dvc.yaml` to the extensions that `params.yaml` names; say so where it changes."""
+    path = workspace / FILE
+    if not path.is_file():
+        return []
+    before = path.read_text(encoding="utf-8")
+    text = with_extensions(before, extensions.deciding(params.extensions, workspace))
+    if text == before:
+        return []
+    write_text(path, text)
+    return [f"{FILE}: stages depend on extensions as {PARAMS} names them"]
+
+
+def missing(workspace: Path, params: Params, name: str) -> list[str]:
+    """Return the extensions that decide a stage's result and that `dvc.yaml` does not name."""
+    path = workspace / FILE
+    if not path.is_file() or not params.extensions:
+        return []
+    text = path.read_text(encoding="utf-8")
+    deciding = extensions.deciding(params.extensions, workspace)
+    if with_extensions(text, deciding) == text:
+        return []
+    return [file for file, kinds in deciding.items() if _decides(kinds, STAGES[name])]
+
+
+if __name__ == "__main__":
+    path = Path(FILE)
+    write_text(path, brought_up(path.read_text(encoding="utf-8")))
+    follow(Path(), params_file.load())

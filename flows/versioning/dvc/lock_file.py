@@ -1,0 +1,274 @@
+"""`dvc.lock` and `data.dvc`, read strictly: one that was cut off or edited is refused by name.
+
+DVC itself takes what is missing for a stage that never ran, or for data that nobody pinned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from flows.versioning.dvc import dvc_files
+from lori_core.config.validation import first_error
+from lori_core.core.errors import InputError
+from lori_core.core.files import yaml_input
+
+#: Where a damaged file is to be had from.
+MEND_LOCK = (
+    "restore it, as in git checkout -- dvc.lock, or from the last run's folder in .lori/snapshots"
+)
+MEND_PIN = "restore it, as in git checkout -- data.dvc, or pin the data anew with lori pull"
+#: The folder that `data.dvc` pins.
+PINNED = "data"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A dependency or output of a stage: a path and what it held."""
+
+    path: str
+    md5: str
+    size: int | None = None
+    files: int | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the hash stands for a listing of files."""
+        return self.md5.endswith(".dir")
+
+
+@dataclass(frozen=True)
+class StageEntry:
+    """A stage as `dvc.lock` recorded it."""
+
+    name: str
+    command: str
+    deps: Mapping[str, Entry]
+    params: Mapping[str, Any]
+    outs: Mapping[str, Entry]
+
+
+def _below(path: str) -> str:
+    if "://" not in path and ".." in path.split("/"):
+        raise ValueError(f"{path}: leads out of the folder")
+    return path
+
+
+Text = Annotated[str, Field(min_length=1)]
+#: Below the workspace, or an address: another place is none that a stage of ours writes or reads.
+RecordedPath = Annotated[
+    str, Field(pattern=r"^([a-z0-9]+://.+|[^/\x00-\x1f][^\x00-\x1f]*)$"), AfterValidator(_below)
+]
+Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Entry(BaseModel):
+    """A path with its hash; DVC adds keys of its own, which decide nothing here."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    path: RecordedPath
+    hash: Literal["md5"] | None = None
+    md5: Md5 | None = None
+    #: Of what lies in a cloud, in the place of an MD5.
+    etag: Text | None = None
+    checksum: Text | None = None
+    size: Count | None = None
+    nfiles: Count | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.md5 is None:
+            if not (self.etag or self.checksum):
+                raise ValueError(f"{self.path} has no md5")
+            return self
+        if self.hash is None or self.size is None:
+            raise ValueError(f"{self.path} has no {'hash' if self.hash is None else 'size'}")
+        if (self.nfiles is not None) != self.md5.endswith(".dir"):
+            raise ValueError(f"{self.path}: nfiles and a hash that ends in .dir go together")
+        return self
+
+    def entry(self) -> Entry:
+        md5 = self.md5 or self.etag or self.checksum or ""
+        return Entry(self.path, md5, self.size, self.nfiles)
+
+
+class _Stage(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    cmd: Text | list[Text]
+    deps: list[_Entry] = []
+    params: dict[str, dict[str, Any]] = {}
+    outs: list[_Entry] = []
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        _once((entry.path for entry in self.deps), "the dependency")
+        if self.command.startswith("lori stage ") and not self.outs:
+            raise ValueError("no outs are recorded")
+        return self
+
+    @property
+    def command(self) -> str:
+        return self.cmd if isinstance(self.cmd, str) else "\n".join(self.cmd)
+
+    def entry(self, name: str) -> StageEntry:
+        params: dict[str, Any] = {}
+        for values in self.params.values():
+            params |= values
+        deps = {entry.path: entry.entry() for entry in self.deps}
+        outs = {entry.path: entry.entry() for entry in self.outs}
+        return StageEntry(name, self.command, deps, _numbers(params), outs)
+
+
+class _Lock(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", protected_namespaces=())
+
+    version: Literal["2.0"] = Field(alias="schema")
+    stages: Annotated[dict[Text, _Stage], Field(min_length=1)]
+    datasets: Any = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        outs = (entry.path for stage in self.stages.values() for entry in stage.outs)
+        _once(outs, "the output")
+        return self
+
+
+class _Pin(BaseModel):
+    """A `.dvc` file that `dvc add` wrote; what else it may say decides nothing here."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    outs: Annotated[list[_Entry], Field(min_length=1, max_length=1)]
+
+
+def _once(paths: Iterable[str], what: str) -> None:
+    twice = [path for path, count in Counter(paths).items() if count > 1]
+    if twice:
+        raise ValueError(f"{what} {twice[0]} is recorded twice")
+
+
+def read_lock(content: bytes, where: str) -> dict[str, StageEntry]:
+    """Read `dvc.lock`; return its stages by name.
+
+    Args:
+        content: its bytes.
+        where: what messages call it.
+
+    Raises:
+        InputError: it is cut off, or something is missing, of another type or there twice.
+    """
+    said = parsed(content, where, MEND_LOCK)
+    try:
+        lock = _Lock.model_validate(said)
+    except ValidationError as error:
+        raise _damaged(where, first_error(error, _Lock), MEND_LOCK) from None
+    return {name: stage.entry(name) for name, stage in lock.stages.items()}
+
+
+def read_pin(content: bytes, where: str) -> Entry:
+    """Read `data.dvc`; return what it pins.
+
+    Raises:
+        InputError: as `read_lock`.
+    """
+    said = parsed(content, where, MEND_PIN)
+    try:
+        entry = _Pin.model_validate(said).outs[0].entry()
+    except ValidationError as error:
+        raise _damaged(where, first_error(error, _Pin), MEND_PIN) from None
+    if entry.path != PINNED:
+        raise _damaged(where, f"pins {entry.path!r}, not {PINNED!r}", MEND_PIN)
+    return entry
+
+
+def _damaged(where: str, what: str, mend: str) -> InputError:
+    return InputError(f"{where}: damaged: {what}; {mend}")
+
+
+def parsed(content: bytes, where: str, mend: str, *, by_hand: bool = False) -> dict[str, Any]:
+    """Return the mapping that a YAML file of DVC's holds, each key once.
+
+    Parsed by libyaml where it is there: a hundred stages are 6,000 lines.
+
+    Args:
+        content: its bytes.
+        where: what messages call it.
+        mend: what to do where it is damaged.
+        by_hand: whether people write it: its last line may have no end.
+
+    Raises:
+        InputError: it is cut off, or no such mapping.
+    """
+    import yaml
+
+    if not content.strip():
+        raise _damaged(where, "the file is empty", mend)
+    mark = re.search(rb"^(<<<<<<<|=======|>>>>>>>)( |\r?$)", content, re.M)
+    if mark:
+        at = content.count(b"\n", 0, mark.start()) + 1
+        raise _damaged(f"{where}:{at}", "it holds the marks of a merge's conflict", mend)
+    try:
+        dvc_files.scan(content, where)
+    except yaml_input.YAMLFaultError as error:
+        raise _damaged(error.at(where), str(error), mend) from None
+    except InputError as error:
+        raise InputError(f"{error}; {mend}") from None
+    try:
+        said = yaml.load(content, Loader=_loader())  # noqa: S506 - a safe loader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        twice = getattr(error, "problem", None) == _TWICE
+        what = "a key stands there twice" if twice else "not YAML"
+        raise _damaged(f"{where}{line}", what, mend) from None
+    except (ValueError, RecursionError) as error:  # a date that is none, depth without end
+        raise _damaged(where, f"not YAML that DVC wrote ({error})", mend) from None
+    if not by_hand and not content.endswith(b"\n"):
+        raise _damaged(where, "cut off: its last line has no end", mend)
+    if not isinstance(said, dict):
+        raise _damaged(where, "not a mapping", mend)
+    return said
+
+
+_TWICE = "found a key twice"
+
+
+@cache
+def _loader() -> Any:
+    """Return a safe loader that refuses a key that stands twice in a mapping."""
+    import yaml
+
+    class Once(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in seen:
+                        raise yaml.constructor.ConstructorError(None, None, _TWICE, key.start_mark)
+                    seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    return Once
+
+
+def _numbers(value: Any) -> Any:
+    """Read `1e-05` as the number it is in the YAML that DVC writes."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    if isinstance(value, str) and value[:1] in "-+.0123456789" and "e" in value.lower():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,315 @@
+"""Commands on adapters' folders, this project's or PEFT's; none of them needs a GPU."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lori_cli import given
+from lori_core.core.errors import InputError, shown
+from lori_core.registries.merge_method import MERGE_METHODS
+
+if TYPE_CHECKING:
+    from lori_core.adapters.adapter import Adapter
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the parser."""
+    inspect = commands.add_parser(
+        "inspect",
+        help="say what an adapter or mask is",
+        description="What it is, what it came from, its sizes, and where its mask keeps B.",
+    )
+    inspect.add_argument(
+        "path", type=given.path, metavar="PATH", help="an adapter's folder, or a mask"
+    )
+    inspect.set_defaults(function=_inspect)
+    _add_export(commands)
+    _add_merge(commands)
+    interference = commands.add_parser(
+        "interference",
+        help="measure how much adapters get in each other's way",
+        description="For each pair of adapters and each module: the exact inner product and cosine "
+        "of their updates beside the bound of Property 1, mask overlap beside its expectation, and "
+        "the share of common entries with opposite signs.",
+        epilog="example: lori interference artifacts/math/adapter artifacts/code/adapter -o out",
+    )
+    interference.add_argument("adapters", nargs="+", type=given.path, metavar="ADAPTER")
+    interference.add_argument(
+        "-o", "--out", type=given.path, help="a folder for interference.json and its picture"
+    )
+    interference.add_argument("--modules", action="store_true", help="print every module, too")
+    add_base(interference)
+    add_force(interference)
+    interference.set_defaults(function=_interference)
+
+
+def _add_export(commands: Any) -> None:
+    export = commands.add_parser(
+        "export",
+        help="write an adapter as a PEFT folder, or baked into its base model",
+        epilog="examples: lori export artifacts/merged/concat --to peft out   |   "
+        "lori export artifacts/math/adapter --to merged out --base /models/llama",
+    )
+    export.add_argument("adapter", type=given.path, metavar="ADAPTER", help="an adapter's folder")
+    export.add_argument("out", type=given.path, metavar="OUT", help="the folder to write")
+    export.add_argument(
+        "--to",
+        choices=["peft", "merged"],
+        required=True,
+        help="peft: a stock PEFT adapter; merged: the whole base model with the adapter in it",
+    )
+    export.add_argument(
+        "--base",
+        type=given.word,
+        help="with --to merged: the base model, if not the one the adapter names",
+    )
+    export.add_argument(
+        "--serving",
+        choices=["vllm"],
+        help="with --to peft: pad the rank to one that this server can load",
+    )
+    add_force(export)
+    export.set_defaults(function=_export)
+
+
+def _add_merge(commands: Any) -> None:
+    merge = commands.add_parser(
+        "merge",
+        help="merge adapters into one, without the base model",
+        epilog="example: lori merge a b c --method ties --density 0.7 --weights 0.5,0.3,0.3 -o out",
+    )
+    merge.add_argument("adapters", nargs="+", type=given.path, metavar="ADAPTER")
+    merge.add_argument("-o", "--out", type=given.path, required=True, help="the folder to write")
+    merge.add_argument(
+        "--method", default="concat", help=f"{', '.join(MERGE_METHODS)} (default: concat)"
+    )
+    merge.add_argument(
+        "--weights", default="1", help="one for all, or one each, as in 0.4,0.4,-0.2 (default: 1)"
+    )
+    merge.add_argument(
+        "--density", type=given.share, help=f"the share of entries to keep, for {_using('density')}"
+    )
+    merge.add_argument(
+        "--rank", type=given.whole(1, 2**16), help=f"the rank of the result, for {_using('rank')}"
+    )
+    merge.add_argument(
+        "--majority-sign",
+        default="total",
+        help=f"total (the default) or frequency, for {_using('majority_sign')}",
+    )
+    merge.add_argument(
+        "--seed",
+        type=given.whole(0, 2**32 - 1),
+        default=0,
+        help=f"what is dropped, for {_using('seed')}",
+    )
+    add_extension(merge)
+    add_base(merge)
+    add_force(merge)
+    merge.set_defaults(function=_merge)
+
+
+def add_extension(parser: Any) -> None:
+    """Add the option that names Python files which add what can be chosen by name."""
+    parser.add_argument(
+        "--extension",
+        type=given.word,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file that adds names, as `extensions` in params.yaml does; may be repeated",
+    )
+
+
+def _using(option: str) -> str:
+    return ", ".join(name for name, method in MERGE_METHODS.items() if option in method.uses)
+
+
+def add_base(parser: Any) -> None:
+    """Add the option that names the base model of adapters that do not prove theirs."""
+    parser.add_argument(
+        "--base",
+        type=given.word,
+        metavar="BASE",
+        help="the base model, for adapters that only name theirs or name none: a folder, pypi:…, "
+        "or OWNER/NAME@COMMIT; one that is proved to be for another is refused all the same",
+    )
+
+
+def add_force(parser: Any) -> None:
+    """Add the option that lets a command replace a folder that it did not write."""
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace the output folder whatever is in it; without this only an earlier output of "
+        "this command is replaced",
+    )
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from lori_core.adapters import inspection
+
+    inspection.show(args.path)
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from lori_core.adapters import output_folder
+    from lori_core.adapters.peft_format import peft_file
+
+    adapter = peft_file.open_adapter(args.adapter)
+    if args.to == "merged":
+        if args.serving:
+            raise InputError("--serving: only with --to peft; a merged model needs no adapter")
+        return _bake(adapter, args)
+    if args.base is not None:
+        raise InputError("--base: only with --to merged")
+    with output_folder.claim(
+        args.out, output_folder.PEFT, [args.adapter], force=args.force
+    ) as folder:
+        peft_file.export_peft(adapter, folder, serving=args.serving)
+    print(f"{args.out}: a stock PEFT adapter; load it with PeftModel.from_pretrained")
+    return 0
+
+
+def _bake(adapter: Adapter, args: argparse.Namespace) -> int:
+    from lori_core.adapters import base_choice, merge_into_base, output_folder
+
+    name = str(args.adapter)
+    kind = output_folder.BAKED
+    output_folder.check(args.out, kind, [args.adapter], force=args.force)
+    base = base_choice.chosen(args.base, {name: adapter})
+    adapter = base.of({name: adapter})[name]
+    inputs = [args.adapter, base.folder]
+    with output_folder.claim(args.out, kind, inputs, force=args.force) as folder:
+        baked = merge_into_base.merge_into_base(
+            base.folder,
+            folder,
+            {name: (module.d_in, module.d_out) for name, module in adapter.modules.items()},
+            lambda name: merge_into_base.Update(
+                adapter.A(name), adapter.B(name), adapter.scaling(name)
+            ),
+        )
+        made_of = {name: value for name, value in adapter.info.items() if name != "depends"}
+        merge_into_base.record(folder, {"adapter": made_of, "base": base.identity.as_dict()})
+    print(f"{args.out}: {base.section.name_or_path} with the adapter in {baked.tensors} matrices")
+    return 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from lori_core.adapters import adapter_file, output_folder
+    from lori_core.adapters.peft_format import peft_file
+    from lori_core.merging.merge import merge
+    from lori_core.merging.merge_methods import Options, check_options
+    from lori_core.registries import extensions
+
+    extensions.load(args.extension, "--extension")
+    weights = _weights(args.weights, len(args.adapters))
+    options = Options(
+        density=args.density, rank=args.rank, majority_sign=args.majority_sign, seed=args.seed
+    )
+    check_options(args.method, options)
+    for option in ("density", "rank"):
+        if getattr(args, option) is not None and option not in MERGE_METHODS[args.method].uses:
+            raise InputError(
+                f"--{option}: the method {args.method} has none; remove it, or take one of "
+                f"{_using(option)}"
+            )
+    # Keys are only carried along: whoever draws A from the result verifies them.
+    opened = [peft_file.open_adapter(p, verify_projection=False) for p in args.adapters]
+    named: dict[str, Adapter] = {}
+    for path, adapter in zip(args.adapters, opened, strict=True):
+        named[f"{path}" if f"{path}" not in named else f"{path} ({len(named) + 1})"] = adapter
+    named, read = _of_one_base(named, args.base)
+    parents, inputs = list(named.values()), [*args.adapters, *read]
+    merged = merge(args.method, parents, weights, options)
+    with output_folder.claim(args.out, output_folder.MERGED, inputs, force=args.force) as folder:
+        adapter_file.save(merged, folder)
+    _say_unproved(named)
+    print(f"{args.out}: {args.method} of {len(parents)} adapters, rank {merged.rank}")
+    return 0
+
+
+def _of_one_base(
+    adapters: dict[str, Adapter], word: str | None
+) -> tuple[dict[str, Adapter], list[Path]]:
+    """Return adapters that are for one base model, as far as anything says so.
+
+    Also the folders that were read for it: that of `--base`.
+
+    Raises:
+        AdapterError: they are, or may be, for several; or they do not fit the one of `--base`.
+    """
+    from lori_core.adapters import base_choice
+    from lori_core.adapters.adapter import check_one_base
+
+    if word is not None:
+        base = base_choice.chosen(word, adapters)
+        return base.of(adapters), [base.folder]
+    check_one_base(adapters)
+    return adapters, []
+
+
+def _say_unproved(adapters: dict[str, Adapter]) -> None:
+    """Say that nothing names the base of several adapters; once the work is done."""
+    if len(adapters) > 1 and not any(a.base.known or a.base.name for a in adapters.values()):
+        print(
+            f"lori: {', '.join(adapters)}: no base model is named, so nothing proves that these "
+            "are for one; --base names it",
+            file=sys.stderr,
+        )
+
+
+def _weights(text: str, count: int) -> list[float]:
+    weights = [given.real(part) for part in text.split(",")]
+    if not all(map(math.isfinite, weights)):
+        raise InputError(
+            f"--weights: {shown(text)}; expected numbers from {-given.MOST:,.0f} to "
+            f"{given.MOST:,.0f}, as in 0.4,0.4,0.2"
+        )
+    if len(weights) not in (1, count):
+        raise InputError(f"--weights: {len(weights)} weights for {count} adapters; give one or all")
+    return weights * count if len(weights) == 1 else weights
+
+
+def _interference(args: argparse.Namespace) -> int:
+    from lori_core.adapters import output_folder
+    from lori_core.adapters.peft_format import peft_file
+    from lori_core.report import interference_table
+
+    names = names_of(args.adapters)
+    adapters = {
+        name: peft_file.open_adapter(path) for name, path in zip(names, args.adapters, strict=True)
+    }
+    inputs = list(args.adapters)
+    if len(adapters) > 1 or args.base is not None:
+        adapters, read = _of_one_base(adapters, args.base)
+        inputs += read
+    kind = output_folder.INTERFERENCE
+    if args.out:
+        output_folder.check(args.out, kind, inputs, force=args.force)
+    result = interference_table.measure(adapters)
+    print(interference_table.text(result, every_module=args.modules))
+    if args.out:
+        with output_folder.claim(args.out, kind, inputs, force=args.force) as folder:
+            interference_table.write(result, list(adapters), folder)
+        print(f"{args.out}: interference.json, interference.png")
+    _say_unproved(adapters)
+    return 0
+
+
+def names_of(paths: list[Path]) -> list[str]:
+    """Return the shortest parts of the paths that tell them apart: `math` of `math/adapter`."""
+    parts = [path.resolve().parts for path in paths]
+    if len(set(parts)) < len(parts):
+        raise InputError("an adapter is named twice; each can only be compared with others")
+    while len(parts) > 1 and len({part[-1] for part in parts}) == 1:
+        parts = [part[:-1] for part in parts]
+    depth = 1
+    while len({part[-depth:] for part in parts}) < len(parts):
+        depth += 1
+    return ["/".join(part[-depth:]) for part in parts]

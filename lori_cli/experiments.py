@@ -1,0 +1,134 @@
+"""Commands that run the paper's experiments and ours."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from lori_cli import given
+from lori_cli.pipeline import add_changes, check_base, check_changes, check_machine, pull, tracked
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the parser."""
+    experiment = commands.add_parser(
+        "experiment",
+        help="run an experiment of the paper: methods, merges, ablations",
+        description="Pull the data, write the experiment's points to experiments/, and run those "
+        "that have not run yet, through the Prefect flow. What several experiments need is trained "
+        "once. The tables and figures stand beside the paper's in experiments/report/index.html.",
+        epilog="examples: lori experiment --list   |   lori experiment granularity --profile smoke "
+        "  |   lori experiment single-task merge-four   |   lori experiment all --plan",
+    )
+    experiment.add_argument("names", nargs="*", metavar="NAME", help="of --list, or all")
+    experiment.add_argument("--list", action="store_true", help="say which experiments there are")
+    experiment.add_argument("--plan", action="store_true", help="say what would run; run nothing")
+    experiment.add_argument(
+        "--write", action="store_true", help="only write experiments/dvc.yaml and points.json"
+    )
+    experiment.add_argument(
+        "--here",
+        action="store_true",
+        help="one point after the other in this process, without the flow: for small models, whose "
+        "points take less time than a process needs to start",
+    )
+    add_changes(experiment)
+    experiment.set_defaults(function=_experiment)
+    point = commands.add_parser(
+        "point", help="run one point here and now (what experiments/dvc.yaml calls)"
+    )
+    point.add_argument(
+        "name", type=given.word, metavar="NAME", help="of experiments/points.json, or report"
+    )
+    point.set_defaults(function=_point)
+
+
+def _experiment(args: argparse.Namespace) -> int:
+    if args.list or not args.names:
+        return _list()
+    from flows.lock import pipeline_lock
+    from flows.run import nothing_to_do, run_in_process
+    from flows.versioning import graph
+    from lori_core.core.files.atomic import put_back
+    from lori_core.pipeline import params_file
+    from studies import catalogue, stages
+    from studies.in_process import run_points
+    from studies.points import POINTS
+
+    workspace = Path.cwd()
+    params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
+    catalogue.build(params, args.names)  # refuses names before anything is written
+    if args.write:
+        _write(args)
+        return 0
+    if not args.plan:
+        check_machine(args, server=not args.here)
+        check_base(args)
+    with pipeline_lock(workspace, print):
+        if args.plan:
+            with put_back((params_file.PARAMS, stages.DVC, POINTS)):
+                _write(args)
+                return _plan(workspace)
+        check_changes(args)
+        _write(args)
+        pull(args)
+        unchanged = nothing_to_do(workspace, graph.EXPERIMENTS)
+        code = 0
+        if unchanged:
+            print(unchanged)
+        elif args.here:
+            run_points(workspace, print)
+        else:
+            code = run_in_process(workspace, args.names)
+    if code == 0:
+        stages.show(print)
+    return code
+
+
+def _write(args: argparse.Namespace) -> None:
+    from lori_core.pipeline import params_file
+    from lori_core.registries import extensions
+    from studies import catalogue, stages
+
+    for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
+        print(line)
+    params = params_file.load()
+    points = catalogue.build(params, args.names)
+    stages.write(points, extensions.deciding(params.extensions, Path()))
+    print(f"{stages.DVC}: {stages.describe(points)}")
+
+
+def _list() -> int:
+    from studies.catalogue import EXPERIMENTS
+
+    for name, function in EXPERIMENTS.items():
+        print(f"{name:26} {(function.__doc__ or '').splitlines()[0]}")
+    return 0
+
+
+def _plan(workspace: Path) -> int:
+    from flows.planning import reasons
+    from flows.versioning import graph
+
+    print("\n".join(reasons.show(graph.plan(workspace, graph.EXPERIMENTS))))
+    return 0
+
+
+def _point(args: argparse.Namespace) -> int:
+    if "DVC_STAGE" in os.environ:
+        from lori_core.core.processes.child import die_with_parent
+
+        die_with_parent()
+    from flows import machine
+
+    machine.check_for_stage(Path.cwd())
+    with tracked(args.name) as tracker:
+        from lori_core.pipeline import params_file
+        from studies import stages
+
+        if params_file.PARAMS.is_file():
+            params_file.load()  # runs the extensions that a point may need
+        stages.run(args.name, tracker)
+    return 0

@@ -1,0 +1,392 @@
+"""Commands that run the pipeline or look at a run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lori_cli import given
+from lori_core.core.errors import InputError, LoriError
+from lori_core.core.processes.forked import handed_over
+
+if TYPE_CHECKING:
+    from lori_core.config import Params
+    from lori_core.core.tracking import RunTracker
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the parser."""
+    run = commands.add_parser(
+        "run",
+        help="run the whole pipeline, redoing only what changed",
+        description="Pull the data, then run every stage of dvc.yaml that is not up to date, "
+        "through the Prefect flow, in this process; no server is needed.",
+        epilog="examples: lori run --profile smoke   |   lori run --set lori.rank=16 "
+        "--set tasks.math.training.learning_rate=1e-3",
+    )
+    add_changes(run)
+    run.set_defaults(function=_run)
+    plan = commands.add_parser(
+        "plan",
+        help="say which stages would run, why, and what they would cost",
+        description="Runs nothing and changes nothing, also with --profile and --set. The model of "
+        "cost is in docs/cluster.md; it needs no GPU.",
+        epilog="example: lori plan --profile llama3-8b-r32 --gpu h100 --gpus 8",
+    )
+    add_changes(plan)
+    plan.add_argument("--gpu", metavar="NAME", help="h100, a100-80gb, …, or cpu: this machine")
+    plan.add_argument("--gpus", type=given.whole(1, 2**20), metavar="N", help="how many of them")
+    plan.add_argument("--json", action="store_true", help="for machines")
+    plan.add_argument("--why", metavar="STAGE", help="only why this stage would run, all of it")
+    plan.set_defaults(function=_plan)
+    bring = commands.add_parser("pull", help="bring in data and base model; pin the data with DVC")
+    bring.set_defaults(function=_pull)
+    stage = commands.add_parser(
+        "stage",
+        help="run one stage here and now (what dvc.yaml calls)",
+        description="Reads params.yaml and the stage's inputs, writes its outputs and metrics.",
+    )
+    stage.add_argument(
+        "name", type=given.word, metavar="NAME", help="calibrate, mask, train, merge, …"
+    )
+    stage.add_argument("item", metavar="ITEM", nargs="?", help="a task, or a merge's name")
+    stage.set_defaults(function=_stage)
+    report = commands.add_parser("report", help="print the last run's table and where to look next")
+    report.set_defaults(function=_report)
+    track = commands.add_parser("track", help="send to MLflow what has not been sent yet")
+    track.set_defaults(function=_track)
+    methods = commands.add_parser(
+        "methods",
+        help="list the fine-tuning methods and what each costs on this base",
+        description="For the base and the settings of `lori` in params.yaml: the numbers each "
+        "method trains, their share of the base's, the memory of their float32 values, gradients "
+        "and AdamW moments, and the bytes of the result. Shapes alone are read, no weights.",
+    )
+    methods.set_defaults(function=_methods)
+    doctor = commands.add_parser(
+        "doctor",
+        help="say whether this machine is ready for a run, and what to do if not",
+        description="Versions, GPUs, disk, servers, remotes, clocks and locks: a line for each. "
+        "Changes nothing. Exit code 1 if a line is red.",
+    )
+    doctor.set_defaults(function=_doctor)
+    profiles = commands.add_parser("profiles", help="list the profiles there are")
+    profiles.set_defaults(function=_profiles)
+
+
+def add_changes(parser: argparse.ArgumentParser) -> None:
+    """Add the options that rewrite params.yaml."""
+    parser.add_argument(
+        "--profile", type=given.word, help="make params.yaml a copy of profiles/PROFILE.yaml"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one key of params.yaml, as in lori.rank=16; may be repeated",
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    from flows.lock import pipeline_lock
+    from flows.run import nothing_to_do, run_in_process
+    from lori_core.pipeline import params_file
+
+    workspace = Path.cwd()
+    check_machine(args, server=True)
+    check_base(args)  # before the lock: what is refused writes nothing, no lock either
+    with pipeline_lock(workspace, print):
+        check_changes(args)
+        for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
+            print(line)
+        pull(args)
+        unchanged = nothing_to_do(workspace)
+        if unchanged:
+            print(unchanged)
+        code = 0 if unchanged else run_in_process(workspace)
+    if code == 0:
+        _report(args)
+    return code
+
+
+def check_changes(args: argparse.Namespace) -> None:
+    """Refuse changes to params.yaml that make a run its base model cannot do; write none of them.
+
+    Raises:
+        InputError: as `limits.check`; or the base model or a source cannot be had.
+    """
+    if args.profile or args.set:
+        check_base(args)
+
+
+def check_base(args: argparse.Namespace) -> None:
+    """Bring in the base model, and refuse a run that it cannot do; errors as `check_changes`."""
+    from lori_core.pipeline import params_file
+
+    _prepare(params_file.changed(params_file.PARAMS, args.profile, args.set)[0])
+
+
+def _prepare(params: Params) -> tuple[Path, str]:
+    """Bring in the base model, refuse what it cannot do before anything else is written.
+
+    Returns:
+        The model's folder, and what was checked, for `limits.remember`.
+    """
+    from lori_core.data.sources import pulling
+    from lori_core.methods import limits
+    from lori_core.models import base_model
+
+    pulling.check(params)
+    folder = base_model.prepare(params.model)
+    return folder, limits.check_once(params, folder)
+
+
+def _pull_data() -> None:
+    from lori_core.methods import limits
+    from lori_core.pipeline import params_file
+    from lori_core.pipeline.stages.pull import pull as bring
+
+    params = params_file.load()
+    folder, checked = _prepare(params)
+    for line in bring(params, folder):
+        print(line)
+    limits.remember(checked)
+
+
+def check_machine(args: argparse.Namespace, *, server: bool) -> None:
+    """Refuse parameters, a folder, a machine or a server with which a run would fail.
+
+    Nothing is written.
+    """
+    from flows import machine
+    from flows.server.services import running_api
+    from lori_core.pipeline import params_file
+
+    params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
+    machine.check(Path.cwd(), params.model_dump())
+    if server:
+        running_api(Path.cwd())
+
+
+def pull(args: argparse.Namespace) -> int:
+    """Bring in data and base model, and pin the data with DVC."""
+    from lori_core.pipeline import params_file
+
+    for line in params_file.apply(params_file.PARAMS, None, []):
+        print(line)
+    from flows.versioning.data import pin
+    from flows.versioning.dvc import definition
+
+    for line in definition.follow(Path.cwd(), params_file.load()):
+        print(line)
+
+    _pull_data()
+    pin(Path.cwd())
+    return 0
+
+
+def _pull(args: argparse.Namespace) -> int:
+    from flows import machine
+    from lori_core.pipeline import params_file
+
+    machine.check(Path.cwd(), params_file.load().model_dump())
+    return pull(args)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from lori_core.pipeline import params_file
+    from lori_core.pipeline.stages.pull import is_pulled
+
+    params, text = params_file.changed(params_file.PARAMS, args.profile, args.set)
+    said = "\n".join(_planned(args, params, text))  # before the notice: what is refused is one line
+    if not is_pulled(params):
+        print(
+            "data/ was not pulled for these tasks, sizes, seed and base model: lori run pulls "
+            "first, and what then differs is run, too",
+            file=sys.stderr,
+        )
+    print(said)
+    return 0
+
+
+def _planned(args: argparse.Namespace, params: Params, text: str) -> Iterable[str]:
+    """Return the lines of a plan."""
+    from flows.execution import gpu_slots, sharing
+    from flows.planning import forecast, reasons
+    from flows.versioning import graph
+
+    if args.gpu:  # before DVC makes its locks
+        from lori_core.cost import device as known
+
+        known(args.gpu)
+    planned = graph.plan(Path.cwd(), params=text)
+    if args.why is not None:
+        return reasons.of_stage(planned, args.why)
+    if not planned.stale and not args.json:
+        return reasons.show(planned)
+    from lori_core import cost
+
+    here = gpu_slots.allowed_gpus(params.execution.gpus)
+    device = cost.device(args.gpu or (forecast.name_here() if here else "cpu"))
+    gpus, setting = args.gpus or max(1, len(here)), params.execution.share_gpus
+    # The cores of another machine are not known; without GPUs they do not matter.
+    elsewhere = bool(args.gpu or args.gpus) or device.kind == "cpu"
+    usual = setting if isinstance(setting, int) else sharing.USUAL
+    most = usual if elsewhere else sharing.this_host().bears(setting, gpus)
+    made = forecast.forecast(Path.cwd(), params, device, gpus, text=text, most=most)
+    return [forecast.as_json(made)] if args.json else forecast.show(made)
+
+
+def _stage(args: argparse.Namespace) -> int:
+    if "DVC_STAGE" in os.environ:
+        from lori_core.core.processes.child import die_with_parent
+
+        die_with_parent()
+    words = ["stage", args.name, *([args.item] if args.item else [])]
+    code = handed_over("lori_cli", ["--debug"] * args.debug + words)
+    if code is not None:
+        raise SystemExit(code)  # what there was to say, the other process has said
+    from flows import machine
+
+    machine.check_for_stage(Path.cwd())
+    stage = f"{args.name}@{args.item}" if args.item else args.name
+    with tracked(stage) as tracker:
+        from lori_core.config import training_overrides
+        from lori_core.core.processes import allotment
+        from lori_core.models import base_model
+        from lori_core.pipeline import params_file, running
+        from lori_core.training import distributed
+
+        allotment.keep_to()
+        params = params_file.load()
+        _check_followed(params, args.name)
+        base_model.leave_out_unused(params.model)
+        count = training_overrides.processes(params.model_dump(), stage)
+        with distributed.processes(count, ["lori_cli", *words]):
+            running.run(params, args.name, args.item, tracker)
+    return 0
+
+
+def _check_followed(params: Params, stage: str) -> None:
+    """Refuse to run a stage by an extension of which DVC would not notice a change.
+
+    Raises:
+        InputError: `dvc.yaml` does not name it.
+    """
+    from flows.versioning.dvc import definition
+    from lori_core.core.stage_dependencies import STAGES
+
+    if params.extensions and stage in STAGES:
+        for path in definition.missing(Path.cwd(), params, stage):
+            raise InputError(
+                f"dvc.yaml: stage {stage} does not depend on {path}, so that DVC would not notice "
+                "a change of it; run lori run, or python -m flows.versioning.dvc.definition"
+            )
+
+
+@contextmanager
+def tracked(stage: str) -> Iterator[RunTracker]:
+    """Yield a stage's tracker, and report to it how the stage failed, if it does."""
+    from lori_core.core import faults
+    from lori_core.core.processes import stopping
+    from lori_core.core.tracking import ROWS_VARIABLE, NullTracker, stage_tracker
+    from lori_core.training import distributed
+
+    # Of several processes that train together the first one alone reports.
+    follows = os.environ.get(distributed.RANK, "0") != "0"
+    tracker: RunTracker = NullTracker() if follows else stage_tracker(stage)
+    try:
+        yield tracker
+    except InputError as error:
+        if os.environ.get(ROWS_VARIABLE):
+            _tell(tracker, str(error), error.exit_code)
+        else:
+            tracker.forget()
+        raise
+    except LoriError as error:
+        _tell(tracker, str(error), error.exit_code)
+        raise
+    except Exception as error:
+        known = faults.explained(error)
+        if known is None:
+            _tell(tracker, f"{type(error).__name__}: {error}", 1)
+            raise
+        _tell(tracker, str(known), known.exit_code)
+        raise known from error
+    except stopping.Stopped:
+        _tell(tracker, "stopped", stopping.asked() or 130)
+        raise
+
+
+def _tell(tracker: RunTracker, message: str, exit_code: int) -> None:
+    """Report an end; on a full disk there may be no room for that either."""
+    with suppress(OSError):
+        tracker.error(message, exit_code)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from flows.lineage.verification.verify import check_output
+    from lori_core.report import summary
+
+    check_output(Path(), "report")
+    summary.show(Path("report"))
+    return 0
+
+
+def _track(args: argparse.Namespace) -> int:
+    from flows.tracking.sending import ship_all
+    from flows.versioning.dvc.damage import check_files
+    from lori_core.core import faults
+
+    check_files(Path(), definition=False)
+    try:
+        sent = ship_all(Path.cwd(), warn=print)
+    except LoriError:
+        raise
+    except Exception as error:  # whatever the server's client raises, the rows stay where they are
+        known = faults.explained(error)
+        if known is not None:
+            raise known from error
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise LoriError(f"MLflow cannot be reached: {first}; the rows are kept in .lori") from error
+    print(f"sent what {sent} rows files held")
+    return 0
+
+
+def _methods(_: argparse.Namespace) -> int:
+    from lori_core.methods import catalogue as methods
+    from lori_core.models import base_model
+    from lori_core.pipeline import params_file
+
+    params = params_file.load()
+    folder = base_model.prepare(params.model)
+    size = base_model.outline(folder).num_parameters()
+    print(f"{params.model.name_or_path}: {size:,} parameters, rank {params.lori.rank}")
+    print(f"{'method':10} {'trained':>14} {'of base':>8} {'state':>10} {'result':>10}")
+    for name, method in methods.METHODS.items():
+        chosen = methods.options(name, {}, "methods")
+        cost = methods.cost(name, base_model.outline(folder), params.lori, chosen)
+        print(
+            f"{name:10} {cost.trainable:14,} {cost.trainable / size:8.3%} "
+            f"{cost.state_bytes / 1e6:7.1f} MB {cost.artifact_bytes / 1e6:7.1f} MB  {method.about}"
+        )
+    return 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from flows.doctor import checks as doctor
+
+    return doctor.show(doctor.examine(Path.cwd()), colour=sys.stdout.isatty())
+
+
+def _profiles(args: argparse.Namespace) -> int:
+    from lori_core.pipeline import params_file
+
+    print("\n".join(params_file.profiles()))
+    return 0

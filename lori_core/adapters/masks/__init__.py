@@ -1,0 +1,1 @@
+"""Masks over the entries of B: selection, structure, encoding, files."""

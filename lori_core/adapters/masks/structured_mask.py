@@ -1,0 +1,82 @@
+"""Structured masks: whole rows, blocks or groups of B are kept (the paper's future work).
+
+The budget is that of the unstructured mask, in whole structures: a structure's importance is the
+mean over its entries, and the most important `⌊k / size⌋` structures are kept, with k the entries
+that the unstructured mask would keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, Decimal, localcontext
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lori_core.adapters.masks.mask import Mask, kept_count, shapes_of, top
+from lori_core.adapters.masks.mask_choices import KINDS
+from lori_core.core.errors import InputError, unknown
+
+#: Single entries: no structure.
+NONE = "none"
+
+
+def top_structures(
+    scores: Mapping[str, Tensor], sparsity: Decimal, scope: str, structure: str
+) -> tuple[Mask, float]:
+    """Keep the most important structures inside each group of a scope.
+
+    Args:
+        scores: importance of each entry, [d_out, rank], not negative, by module.
+        sparsity: the share to mask out, in [0, 1).
+        scope: inside what structures compete.
+        structure: `none` for single entries, or another name of `mask_choices.KINDS`.
+
+    Returns:
+        The mask, and the smallest importance of a structure that was kept.
+
+    Raises:
+        InputError: as `mask.top`; for a structure that does not exist or does not fit into a B, or
+            a sparsity that leaves no whole structure.
+    """
+    if structure not in KINDS:
+        raise InputError(unknown("structure", structure, KINDS))
+    if structure == NONE:
+        return top(scores, sparsity, scope)
+    sizes = {name: _size(name, matrix, structure) for name, matrix in scores.items()}
+    pooled = {name: _pooled(matrix, sizes[name]) for name, matrix in scores.items()}
+    total = sum(matrix.numel() for matrix in pooled.values())
+    entries = sum(matrix.numel() for matrix in scores.values())
+    size = Decimal(entries) / total
+    count = int(kept_count(entries, sparsity) / size)
+    if count < 1:
+        raise InputError(f"sparsity {sparsity} keeps no whole {structure} of this model")
+    with localcontext(rounding=ROUND_CEILING):  # so that N' - ⌊s'·N'⌋ is the count, never more
+        share = Decimal(total - count) / total
+    chosen, threshold = top(pooled, share, scope)
+    parts = (
+        np.kron(
+            chosen.of(name).reshape(pooled[name].shape), np.ones(sizes[name], dtype=bool)
+        ).reshape(-1)
+        for name in scores
+    )
+    return Mask.from_parts(shapes_of(scores), parts), threshold
+
+
+def _size(name: str, matrix: Tensor, structure: str) -> tuple[int, int]:
+    rows, columns = matrix.shape
+    height, width = KINDS[structure].size(columns)
+    if rows % height or columns % width:
+        raise InputError(
+            f"lori.structure: {structure} is {height} x {width}, B of {name} is {rows} x {columns}"
+            "; choose a rank and modules that it divides"
+        )
+    return height, width
+
+
+def _pooled(matrix: Tensor, size: tuple[int, int]) -> Tensor:
+    rows, columns = matrix.shape
+    height, width = size
+    parts = matrix.detach().float().cpu().view(rows // height, height, columns // width, width)
+    return torch.mean(parts, dim=(1, 3))

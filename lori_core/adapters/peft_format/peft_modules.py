@@ -1,0 +1,108 @@
+"""The modules of a PEFT LoRA folder: their tensors, shapes, ranks and alphas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lori_core.adapters.adapter import LayerSpec
+from lori_core.core.errors import AdapterError, shown
+from lori_core.core.files.tensor_file import TensorFile
+from lori_core.core.name_patterns import PatternError
+from lori_core.models import peft_names
+
+
+class Keys(NamedTuple):
+    """The names of a module's two tensors in the file."""
+
+    A: str
+    B: str
+
+
+def keys_in(file: TensorFile) -> dict[str, Keys]:
+    """Return the names of the two tensors of each module of a file.
+
+    Raises:
+        AdapterError: for a tensor that is neither, or a module without one of them.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for key in file:
+        parsed = peft_names.parse_key(key)
+        if parsed is None:
+            raise AdapterError(
+                f"{file.path}: holds {key}, which is no lora_A or lora_B of a linear map (a saved "
+                "embedding, a DoRA magnitude, a bias?); it cannot be used here"
+            )
+        found.setdefault(parsed[0], {})[parsed[1]] = key
+    for name, pair in found.items():
+        if len(pair) < 2:
+            raise AdapterError(f"{file.path}: {name} has only one of lora_A and lora_B")
+    if not found:
+        raise AdapterError(f"{file.path}: holds no tensors")
+    return {name: Keys(**pair) for name, pair in found.items()}
+
+
+def modules_of(
+    folder: Path, config: Mapping[str, Any], file: TensorFile, keys: Mapping[str, Keys]
+) -> dict[str, LayerSpec]:
+    """Return the modules of a file with the rank and alpha that the configuration gives each.
+
+    Raises:
+        AdapterError: for a pattern that cannot be used, a module that the configuration does not
+            name, or tensors of other shapes.
+    """
+    names, path = list(keys), folder / peft_names.CONFIG_FILE
+    ranks = _each(path, config, "rank_pattern", names, config["r"])
+    alphas = _each(path, config, "alpha_pattern", names, config["lora_alpha"])
+    _named(path, config, "layers_pattern", names)
+    unnamed = set(names) - _named(path, config, "target_modules", names)
+    excluded = _named(path, config, "exclude_modules", names)
+    for option, modules, verb in (
+        ("target_modules", unnamed, "does not name"),
+        ("exclude_modules", excluded, "leaves out"),
+    ):
+        if modules:
+            raise AdapterError(
+                f"{path}: {option} is {shown(config[option])}, which {verb} {min(modules)} of "
+                f"{file.path.name}; take both files from where the adapter came"
+            )
+    return {name: _module(file, name, keys[name], ranks[name], alphas[name]) for name in names}
+
+
+def _each(
+    path: Path, config: Mapping[str, Any], option: str, names: list[str], default: Any
+) -> dict[str, Any]:
+    try:
+        return peft_names.pattern_values(config.get(option) or {}, names, default)
+    except PatternError as error:
+        raise AdapterError(f"{path}: {option}: {error}") from None
+
+
+def _named(path: Path, config: Mapping[str, Any], option: str, names: list[str]) -> set[str]:
+    try:
+        return peft_names.named_by(config.get(option) or [], names)
+    except PatternError as error:
+        raise AdapterError(f"{path}: {option}: {error}") from None
+
+
+def _module(file: TensorFile, name: str, keys: Keys, rank: int, alpha: float) -> LayerSpec:
+    down, up = _matrix(file, keys.A), _matrix(file, keys.B)
+    if not down[0] == up[1] == rank:
+        raise AdapterError(
+            f"{file.path}: {name}: lora_A is {down}, lora_B is {up}, but the configured rank is "
+            f"{rank}"
+        )
+    return LayerSpec(down[1], up[0], int(rank), float(alpha))
+
+
+def _matrix(file: TensorFile, key: str) -> tuple[int, ...]:
+    """Return the shape of a matrix of floating-point numbers."""
+    spec = file.spec(key)
+    if spec is None or not spec.dtype.is_floating_point or len(spec.shape) != 2:
+        entry = file.entries[key]
+        raise AdapterError(
+            f"{file.path}: {shown(key)} is {shown(entry.dtype)} {shown(list(entry.shape))}; lora_A "
+            "and lora_B must be matrices of F64, F32, F16 or BF16: save the adapter so"
+        )
+    return spec.shape

@@ -1,0 +1,1 @@
+"""Child processes: started, limited, forked and stopped in order."""

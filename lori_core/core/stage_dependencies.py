@@ -1,0 +1,447 @@
+"""What decides the result of each pipeline stage: its code, parameters and inputs.
+
+This table is the only place that says so. Content keys take the code from here; `dvc.yaml` and
+`experiments/dvc.yaml` list the same, so that DVC runs a stage again when any of it changes. Tests
+compare `dvc.yaml` with the table, and the table with what each stage's module really imports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: Modules that no result depends on, beside every `__init__.py`: messages, refusals, progress bars,
+#: reports of a run.
+NEUTRAL = (
+    "core/cache.py",
+    "config/experiments.py",
+    "config/operations.py",
+    "config/references.py",
+    "data/chat_limits.py",
+    "methods/limits.py",
+    "registries/engine.py",
+    "core/errors.py",
+    "registries/extensions.py",
+    "core/faults.py",
+    "core/files/finite.py",
+    "core/files/input_files.py",
+    "core/processes/limited.py",
+    "models/model_settings.py",
+    "core/processes/child.py",
+    "core/progress.py",
+    "core/redaction.py",
+    "core/source_code.py",
+    "core/stage_dependencies.py",
+    "training/step_report.py",
+    "core/processes/stopping.py",
+    "core/tracking.py",
+    "core/files/yaml_input.py",
+)
+
+#: How `params.yaml` is read, and how files are.
+CONFIG = (
+    "config/evaluation.py",
+    "config/model.py",
+    "config/params.py",
+    "config/tasks.py",
+    "config/templates.py",
+    "config/training.py",
+    "core/files/atomic.py",
+    "core/files/json_input.py",
+    "config/training_overrides.py",
+    "registries/gate_rule.py",
+    "registries/mask.py",
+    "registries/merge_method.py",
+    "registries/scorer.py",
+    "registries/registry.py",
+    "config/validation.py",
+)
+#: The modules of a base model that are adapted, and their names.
+MODULES = (
+    "models/fused_experts.py",
+    "models/linear_layers.py",
+    "core/name_patterns.py",
+    "models/peft_names.py",
+    "models/text_part.py",
+    "models/weight_names.py",
+)
+#: Adapters in memory and on disk.
+ADAPTERS = (
+    "adapters/adapter.py",
+    "adapters/adapter_file.py",
+    "models/base_files.py",
+    "models/base_identity.py",
+    "core/files/atomic.py",
+    "core/files/json_input.py",
+    "adapters/masks/mask.py",
+    "adapters/masks/mask_choices.py",
+    "adapters/masks/mask_codec.py",
+    "adapters/projection.py",
+    "registries/mask.py",
+    "registries/registry.py",
+    "core/files/tensor_file.py",
+)
+#: PEFT's adapter folders, read and written.
+PEFT_FILES = (
+    "adapters/peft_format/peft_config.py",
+    "adapters/peft_format/peft_file.py",
+    "adapters/peft_format/peft_modules.py",
+    "methods/finetuned_model.py",
+)
+#: An adapter on a base model, and the interface of what trains one.
+APPLYING = (
+    *CONFIG,
+    *ADAPTERS,
+    *MODULES,
+    *PEFT_FILES,
+    "adapters/attach.py",
+    "training/trainer_overrides.py",
+    "adapters/sparse_parametrization.py",
+    "methods/training_method.py",
+)
+#: The training methods: what is attached to a base, and what is collected.
+METHODS = (
+    *APPLYING,
+    "methods/lori/continual.py",
+    "methods/lori/lori_methods.py",
+    "methods/catalogue.py",
+    "methods/baselines/peft_methods.py",
+    "methods/peft_layers.py",
+)
+#: A loaded base model, and its tokenised examples.
+SESSION = (
+    *APPLYING,
+    "data/chat.py",
+    "data/example.py",
+    "data/prompts.py",
+    "data/pulled.py",
+    "data/tokens.py",
+    "adapters/masks/mask_choices.py",
+    "models/base_model.py",
+    "models/precision.py",
+    "methods/loaded_model.py",
+)
+#: The loss of a batch.
+LOSS = (
+    "data/batching.py",
+    "data/packing.py",
+    "training/loss.py",
+    "training/kernels/packed_attention.py",
+    "training/kernels/plain_attention.py",
+)
+#: Training by any method.
+TUNING = (
+    *METHODS,
+    *SESSION,
+    *LOSS,
+    "training/kernels/lora_linear.py",
+    "training/memory.py",
+    "training/distributed.py",
+    "training/kernels/pointwise.py",
+    "training/trainer.py",
+    "methods/tuning.py",
+)
+#: Saving what was trained.
+SAVING = (
+    *ADAPTERS,
+    *PEFT_FILES,
+    "pipeline/adapter_facts.py",
+    "pipeline/results.py",
+    "pipeline/saving.py",
+)
+#: What is taken from a calibrated adapter.
+CALIBRATION = (
+    *SESSION,
+    *LOSS,
+    "methods/lori/calibration.py",
+    "adapters/masks/importances.py",
+    "adapters/masks/structured_mask.py",
+)
+MASKING = (*CALIBRATION, "adapters/masks/mask_file.py")
+MERGING = (
+    "adapters/adapter.py",
+    "models/base_files.py",
+    "models/base_identity.py",
+    "core/files/atomic.py",
+    "core/files/json_input.py",
+    "adapters/masks/mask.py",
+    "adapters/masks/mask_choices.py",
+    "merging/merge_methods.py",
+    "merging/merge.py",
+    "adapters/projection.py",
+    "registries/mask.py",
+    "registries/merge_method.py",
+    "registries/registry.py",
+    "core/files/tensor_file.py",
+)
+#: Outputs, log-likelihoods and their scores.
+EVALUATION = (
+    "evaluation/attacks.py",
+    "evaluation/bounded_mean.py",
+    "evaluation/evaluate.py",
+    "evaluation/inference",
+    "evaluation/lm_eval",
+    "evaluation/sandbox",
+    "evaluation/scoring",
+    "evaluation/statistics.py",
+)
+#: Verdicts that are kept, and models compared by them.
+VERDICTS = (
+    "core/escaping.py",
+    "evaluation/bounded_mean.py",
+    "evaluation/paired_comparison.py",
+    "evaluation/rows.py",
+    "evaluation/sandbox",
+    "evaluation/scoring",
+    "evaluation/statistics.py",
+)
+SCORING = (
+    *SESSION,
+    "data/answers.py",
+    *EVALUATION,
+)
+
+TRAINING_PARAMS = (
+    "lori.lora_alpha",
+    "lori.rank",
+    "lori.seed",
+    "lori.target_modules",
+    "lori.values_dtype",
+    "model",
+    "prompt",
+    "tasks.{item}.method",
+    "training",
+)
+SCORING_PARAMS = ("evaluation", "model", "prompt")
+#: The base model's content and the tasks' names in their order, as the last pull found them.
+BASE_FILE = "data/base.json"
+TASKS_FILE = "data/tasks.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage's result depends on.
+
+    Attributes:
+        items: what there is one of the stage for; `{item}` stands for it below.
+        code: files and folders of this package.
+        params: keys of `params.yaml`; a section's key stands for all of it.
+        extensions: the kinds of registries of which an extension file may decide the result; the
+            stage depends on each file of `extensions` that registers one of them.
+        inputs: paths in the workspace. A stage that reads several adapters depends on the folder of
+            the small metric files that hold each adapter's SHA-256.
+    """
+
+    items: Literal["task", "merge", "continual task", "none"]
+    code: tuple[str, ...]
+    params: tuple[str, ...]
+    inputs: tuple[str, ...]
+    extensions: tuple[str, ...] = ()
+
+
+STAGES: dict[str, Stage] = {
+    "calibrate": Stage(
+        "task",
+        (*TUNING, *SAVING, "pipeline/base.py", "pipeline/stages/calibrate.py", "pipeline/masks.py"),
+        (*TRAINING_PARAMS, "tasks.{item}.calibration", "tasks.{item}.projection_key"),
+        (BASE_FILE, "data/{item}/train.jsonl"),
+        ("training method",),
+    ),
+    "mask": Stage(
+        "task",
+        (
+            *MASKING,
+            *METHODS,
+            "pipeline/base.py",
+            "pipeline/stages/mask.py",
+            "pipeline/masks.py",
+            "pipeline/results.py",
+        ),
+        (
+            "lori.importance",
+            "lori.mask_scope",
+            "lori.seed",
+            "lori.sparsity",
+            "lori.structure",
+            "lori.target_modules",
+            "model",
+            "prompt",
+            "tasks.{item}.calibration",
+            "tasks.{item}.method",
+            "training",
+        ),
+        (BASE_FILE, "artifacts/{item}/calibrated", "data/{item}/train.jsonl"),
+        ("importance", "training method"),
+    ),
+    "train": Stage(
+        "task",
+        (
+            *TUNING,
+            *SAVING,
+            "adapters/masks/mask_file.py",
+            "pipeline/base.py",
+            "pipeline/masks.py",
+            "pipeline/stages/train.py",
+        ),
+        (*TRAINING_PARAMS, "tasks.{item}.projection_key", "tasks.{item}.training"),
+        (
+            BASE_FILE,
+            "artifacts/{item}/calibrated",
+            "artifacts/{item}/mask.safetensors",
+            "data/{item}/train.jsonl",
+        ),
+        ("training method",),
+    ),
+    "continual": Stage(
+        "continual task",
+        (
+            *TUNING,
+            *SAVING,
+            "adapters/masks/mask_file.py",
+            "pipeline/base.py",
+            "pipeline/stages/continual.py",
+            "pipeline/masks.py",
+        ),
+        (*TRAINING_PARAMS, "continual.training", "tasks.{item}.training"),
+        (
+            BASE_FILE,
+            "artifacts/{item}/mask.safetensors",
+            "artifacts/{safety_task}/adapter",
+            "data/{item}/train.jsonl",
+        ),
+        ("training method",),
+    ),
+    "merge": Stage(
+        "merge",
+        (
+            *CONFIG,
+            *ADAPTERS,
+            *MERGING,
+            *MODULES,
+            *PEFT_FILES,
+            "adapters/attach.py",
+            "adapters/sparse_parametrization.py",
+            "pipeline/adapter_facts.py",
+            "pipeline/stages/merge.py",
+            "pipeline/results.py",
+        ),
+        ("merge.{item}",),
+        (TASKS_FILE, "metrics/train"),
+        ("merge method",),
+    ),
+    "interference": Stage(
+        "none",
+        (
+            *CONFIG,
+            *ADAPTERS,
+            "evaluation/rows.py",
+            "merging/interference.py",
+            *MODULES,
+            *PEFT_FILES,
+            "adapters/attach.py",
+            "adapters/sparse_parametrization.py",
+            "pipeline/stages/interference.py",
+            "pipeline/results.py",
+        ),
+        (),
+        (TASKS_FILE, "metrics/calibrate", "metrics/train"),
+    ),
+    "evaluate_base": Stage(
+        "none",
+        (
+            *SCORING,
+            "evaluation/rows.py",
+            "pipeline/base.py",
+            "pipeline/results.py",
+            "pipeline/stages/evaluate.py",
+        ),
+        SCORING_PARAMS,
+        ("data",),
+        ("scorer",),
+    ),
+    "evaluate_adapters": Stage(
+        "task",
+        (
+            *SCORING,
+            "evaluation/rows.py",
+            "pipeline/base.py",
+            "pipeline/results.py",
+            "pipeline/stages/evaluate.py",
+        ),
+        (*SCORING_PARAMS, "tasks.{item}.method"),
+        (
+            BASE_FILE,
+            "artifacts/{item}/adapter",
+            "artifacts/{item}/calibrated",
+            "data/{item}/test.jsonl",
+        ),
+        ("scorer",),
+    ),
+    "evaluate_merged": Stage(
+        "merge",
+        (
+            *SCORING,
+            "evaluation/rows.py",
+            "pipeline/base.py",
+            "pipeline/results.py",
+            "pipeline/stages/evaluate.py",
+        ),
+        SCORING_PARAMS,
+        ("artifacts/merged/{item}", "data"),
+        ("scorer",),
+    ),
+    "evaluate_continual": Stage(
+        "continual task",
+        (
+            *SCORING,
+            "evaluation/rows.py",
+            "pipeline/base.py",
+            "pipeline/results.py",
+            "pipeline/stages/evaluate.py",
+        ),
+        SCORING_PARAMS,
+        (
+            BASE_FILE,
+            "artifacts/continual/{item}/adapter",
+            "data/{item}/test.jsonl",
+            "data/{safety_task}/test.jsonl",
+        ),
+        ("scorer",),
+    ),
+    "excess": Stage(
+        "merge",
+        (
+            *SCORING,
+            *LOSS,
+            *MERGING,
+            "evaluation/excess.py",
+            "evaluation/held_out.py",
+            "pipeline/base.py",
+            "pipeline/stages/excess.py",
+            "pipeline/results.py",
+        ),
+        (*SCORING_PARAMS, "merge.{item}", "training"),
+        ("artifacts/merged/{item}", "data"),
+        ("merge method", "scorer"),
+    ),
+    "report": Stage(
+        "none",
+        (
+            *METHODS,
+            "data/answers.py",
+            "data/example.py",
+            *VERDICTS,
+            "report",
+            "pipeline/stages/report.py",
+            "pipeline/results.py",
+        ),
+        ("continual", "lori", "merge", "model", "training"),
+        ("artifacts/evaluations", "data/manifest.json", TASKS_FILE, "metrics"),
+        ("scorer", "training method"),
+    ),
+}
+
+
+def keys(stage: str, item: str | None) -> list[str]:
+    """Return the keys of `params.yaml` that a stage depends on, for one of its items."""
+    return [key.format(item=item) for key in STAGES[stage].params]

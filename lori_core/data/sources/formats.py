@@ -1,0 +1,89 @@
+"""From a record, as its authors published it, to an `Example`."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lori_core.config import SourceSection
+from lori_core.config.templates import read_template
+from lori_core.core.errors import ConfigError, DataError, unknown
+from lori_core.data.answers import expected_answer
+from lori_core.data.example import Example
+from lori_core.data.sources.benchmarks import BENCHMARKS
+from lori_core.data.sources.benchmarks import convert as convert_benchmark
+from lori_core.data.text import fill, storable, visible
+
+_OWN_FIELDS = {"prompt": "{prompt}", "target": "{target}"}
+
+
+def _fields(record: Mapping[str, Any], source: SourceSection, where: str) -> dict[str, Any]:
+    """Fill the templates of `source.fields`, or copy fields of the schema's own names."""
+    templates = source.fields or _OWN_FIELDS
+    return {name: fill(template, record, name, where) for name, template in templates.items()}
+
+
+def _instructions(record: Any, source: SourceSection, where: str) -> dict[str, Any]:
+    """A bare list of requests, without answers."""
+    if not isinstance(record, str):
+        raise DataError(f"{where}: expected text, got {type(record).__name__}")
+    return {"prompt": storable(record, "the request", where).strip(), "target": ""}
+
+
+def _benchmark(name: str, record: Any, source: SourceSection, where: str) -> dict[str, Any]:
+    return convert_benchmark(name, record, where)
+
+
+FORMATS: dict[str, Callable[[Any, SourceSection, str], dict[str, Any]]] = {
+    "fields": _fields,
+    "instructions": _instructions,
+    **{name: functools.partial(_benchmark, name) for name in BENCHMARKS},
+}
+_SPACES = re.compile(r"[ \t]+\n")
+
+
+def check_format(source: SourceSection, where: str) -> None:
+    """Refuse a format that does not exist, and templates that cannot be filled."""
+    try:
+        source.check(where)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if source.format not in FORMATS:
+        raise ConfigError(f"{where}.format: {unknown('format', source.format, FORMATS)}")
+
+
+def needs(source: SourceSection) -> tuple[str, ...]:
+    """Return the fields that each record of a source must have; empty for bare texts."""
+    if source.format in BENCHMARKS:
+        return BENCHMARKS[source.format].needs
+    if source.format == "instructions":
+        return ()
+    used = (
+        part.path[0]
+        for template in (source.fields or _OWN_FIELDS).values()
+        for part in read_template(template)
+        if not isinstance(part, str)
+    )
+    return tuple(dict.fromkeys(used))
+
+
+def convert(record: Any, source: SourceSection, where: str) -> Example:
+    """Turn one record into an example; `where` is its file and line.
+
+    Raises:
+        DataError: for a record that lacks a field or is none, or an answer that its scorer cannot
+            judge outputs by.
+    """
+    if source.format != "instructions" and not isinstance(record, Mapping):
+        raise DataError(f"{where}: expected a JSON object, got {type(record).__name__}")
+    values = FORMATS[source.format](record, source, where)
+    if not visible(values["prompt"]):
+        raise DataError(f"{where}: the prompt is empty")
+    values["prompt"] = _SPACES.sub("\n", values["prompt"])
+    values.setdefault("answer", source.answer or "")
+    values.setdefault("kind", source.subset)
+    example = Example.from_row({"scorer": source.scorer, **values}, where)
+    expected_answer(example, where)
+    return example

@@ -1,0 +1,264 @@
+"""Reading one source: what is bundled, files of this machine, a data set of the hub."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lori_core.config import Sizes, SourceSection
+from lori_core.core.errors import ConfigError, DataError, InputError, shown, unknown
+from lori_core.core.files import input_files, json_input
+from lori_core.core.files.atomic import each_jsonl, sha256_file
+from lori_core.data.answers import expected_answer
+from lori_core.data.example import SPLITS, Example
+from lori_core.data.sources import csv_records, formats, made_sets
+from lori_core.registries.data_source import PREFIX
+
+#: Examples of a bundled set when neither the task nor the source says how many.
+DEFAULT_SIZES = {"train": 400, "validation": 50, "test": 100}
+#: The most bytes of a file that is parsed whole; larger ones are to be JSONL.
+_LARGEST = 4 << 30
+#: Such a source is made by an extension; in a manifest, the digest of its file.
+EXTENSION = "extension"
+
+
+@dataclass
+class Pulled:
+    """What one source gives.
+
+    Attributes:
+        rows: each example with its split, read as they are asked for, once; a record that cannot
+            be read or converted is a `DataError` when its turn comes.
+        facts: what the manifest says about the source.
+    """
+
+    rows: Iterator[tuple[str, Example]]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def _bundled(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
+    """Make the examples of a set that is part of this project or of a package."""
+    full = f"{PREFIX}{source.name}"
+    made = made_sets.SOURCES[full if full in made_sets.SOURCES else str(source.name)]
+    try:
+        rows = _rows(made.examples(_wanted(source, sizes), seed))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return Pulled(rows, {"license": made.license})
+
+
+def _extension(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
+    """Make the examples of a set that an extension adds, each checked as a record of a file is."""
+    made = made_sets.SOURCES[str(source.name)]
+    facts = {"license": made.license, EXTENSION: extension_of(source)}
+    rows = made.examples(_wanted(source, sizes), seed)
+    return Pulled(_checked(rows, f"{where}: {made.where}: {made.name}"), facts)
+
+
+def extension_of(source: SourceSection) -> dict[str, str]:
+    """Return the SHA-256 of the extension file that makes a source, by its path; else nothing."""
+    origin = made_sets.SOURCES[str(source.name)].origin if source.kind == EXTENSION else None
+    return {} if origin is None else {origin.path: origin.sha256}
+
+
+def _wanted(source: SourceSection, sizes: Sizes) -> dict[str, int]:
+    return {
+        split: source.limit.get(split) or getattr(sizes, split) or DEFAULT_SIZES[split]  # type: ignore[call-overload]
+        for split in SPLITS
+    }
+
+
+def _rows(
+    made: Mapping[str, Sequence[Example]] | Iterator[tuple[str, Example]],
+) -> Iterator[tuple[str, Example]]:
+    if not isinstance(made, Mapping):
+        return iter(made)
+    return ((split, example) for split, examples in made.items() for example in examples)
+
+
+def _checked(made: Any, where: str) -> Iterator[tuple[str, Example]]:
+    for number, pair in enumerate(_rows(made), start=1):
+        place = f"{where}: example {number}"
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], Example):
+            raise DataError(f"{place}: expected a split and an Example, got {shown(pair)}")
+        split, example = pair
+        if split not in SPLITS:
+            raise DataError(f"{place}: {unknown('split', str(split), SPLITS)}")
+        if not example.prompt.strip():
+            raise DataError(f"{place}: the prompt is empty")
+        example = Example.from_row(example.row(), place)
+        expected_answer(example, place)
+        yield split, example
+
+
+def _local(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
+    """Read JSON, JSONL or CSV files; a path may hold `$VARIABLES`."""
+    if not source.path:
+        raise ConfigError(f"{where}.path: a local source needs a folder or file")
+    expanded = os.path.expandvars(source.path)
+    if "$" in expanded:
+        name = expanded.split("$", 1)[1].split("/", 1)[0]
+        raise ConfigError(
+            f"{where}.path: {source.path}: the variable {name} is not set; set it to the folder "
+            "that holds the data sets"
+        )
+    root = Path(expanded).expanduser()
+    if not root.exists():
+        raise DataError(f"{where}.path: {root}: no such file or folder")
+    files = _split_files(source, root, where)
+    rows = (
+        (split, formats.convert(record, source, place))
+        for split, path in files
+        for place, record in _records(path)
+    )
+    base = root if root.is_dir() else root.parent
+    sums = {Path(os.path.relpath(path, base)).as_posix(): sha256_file(path) for _, path in files}
+    return Pulled(rows, {"sha256": sums})
+
+
+def _split_files(source: SourceSection, root: Path, where: str) -> Sequence[tuple[str, Path]]:
+    if root.is_file():
+        if source.files:
+            raise ConfigError(f"{where}.files: {root} is one file; name its folder in {where}.path")
+        return [("train", root)]
+    if not source.files:
+        found = [
+            (split, root / f"{split}{suffix}")
+            for split in SPLITS
+            for suffix in (".jsonl", ".json")
+            if (root / f"{split}{suffix}").is_file()
+        ]
+        if not found:
+            raise DataError(
+                f"{root}: no train.jsonl or train.json here; name files in {where}.files"
+            )
+        return found
+    named = [
+        (split, root / name)
+        for split, names in source.files.items()
+        for name in ([names] if isinstance(names, str) else names)
+    ]
+    for _, path in named:
+        if not path.is_file():
+            raise DataError(f"{where}.files: {path}: no such file")
+    return named
+
+
+def _records(path: Path) -> Iterable[tuple[str, Any]]:
+    """Return each record with its place: of JSONL, CSV, a JSON list, or an object that holds one.
+
+    Those of a JSONL file are read one at a time; any other file is parsed whole.
+    """
+    if path.suffix == ".jsonl":
+        return ((f"{path}:{line}", record) for line, record in each_jsonl(path))
+    if path.suffix == ".csv":
+        return csv_records.records(path, _LARGEST)
+    content = input_files.read_bytes(path, _LARGEST, DataError)
+    if not content.strip():
+        raise DataError(f"{path}: the file is empty")
+    try:
+        held = json_input.loads(content)
+    except json_input.JSONError as error:
+        raise DataError(f"{path}:{error.line}: {error}") from None
+    del content
+    rows = _longest_list(held) if isinstance(held, dict) else held
+    if not isinstance(rows, list) or not rows:
+        raise DataError(f"{path}: expected a list of records that is not empty")
+    return ((f"{path}: record {number}", record) for number, record in enumerate(rows, start=1))
+
+
+def _longest_list(held: dict[str, Any]) -> list[Any]:
+    """Return the records of an object that holds them beside other things."""
+    return max((value for value in held.values() if isinstance(value, list)), key=len, default=[])
+
+
+def _hub(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
+    """Load a hub data set at a commit; gated ones with the user's own token."""
+    if not source.name:
+        raise ConfigError(f"{where}.name: a hub source needs the data set's id")
+    from huggingface_hub import HfApi
+
+    with _hub_errors(source, where):
+        revision = source.revision or HfApi().dataset_info(source.name).sha
+    return Pulled(_hub_examples(source, revision, where), {"revision": revision})
+
+
+def _hub_examples(
+    source: SourceSection, revision: str | None, where: str
+) -> Iterator[tuple[str, Example]]:
+    with _hub_errors(source, where):
+        for split, names in (source.files or {"train": "train"}).items():
+            for name in [names] if isinstance(names, str) else names:
+                for place, row in _hub_rows(source, name, revision):
+                    yield split, formats.convert(row, source, place)
+
+
+@contextmanager
+def _hub_errors(source: SourceSection, where: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # the hub's client raises many kinds; all mean the same to a user
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{where}: {source.name}: {first} (for a gated set: accept its terms on the hub and "
+            "run `hf auth login`)"
+        ) from None
+
+
+def _hub_rows(source: SourceSection, name: str, revision: str | None) -> Iterator[tuple[str, Any]]:
+    """Yield the records of a split, or those of CSV files without a header, each with its place.
+
+    `datasets` takes a file's first row for its header, and files of unlike headers for unlike data.
+    """
+    if not source.columns:
+        import datasets
+
+        rows = datasets.load_dataset(str(source.name), source.config, split=name, revision=revision)
+        for number, row in enumerate(rows, start=1):
+            yield f"{source.name}[{name}]:{number}", row
+        return
+    from huggingface_hub import snapshot_download
+
+    folder = snapshot_download(
+        str(source.name), repo_type="dataset", revision=revision, allow_patterns=name
+    )
+    paths = sorted(Path(folder).glob(name))
+    if not paths:
+        raise DataError(f"{source.name}: no file of the data set is called {name}")
+    for path in paths:
+        yield from _headless(path, f"{source.name}/{path.relative_to(folder)}", source.columns)
+
+
+def _headless(path: Path, name: str, columns: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the records of a CSV file, each with the file's name and the line it begins at."""
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        rows = csv.reader(lines)
+        line, number = 1, 0
+        try:
+            for row in rows:
+                number += bool(row)
+                if row and len(row) != len(columns):
+                    raise DataError(
+                        f"{name}: record {number} has {len(row)} columns, expected {len(columns)} "
+                        f"({', '.join(columns)}); it begins at line {line}"
+                    )
+                if row:
+                    yield f"{name}:{line}", dict(zip(columns, row, strict=True))
+                line = rows.line_num + 1
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{name}:{line}: not a CSV file in UTF-8 ({error})") from None
+
+
+READERS: dict[str, Callable[[SourceSection, Sizes, int, str], Pulled]] = {
+    "bundled": _bundled,
+    EXTENSION: _extension,
+    "local": _local,
+    "hub": _hub,
+}

@@ -1,0 +1,1 @@
+"""Outputs and log-likelihoods of a model: transformers or vLLM."""

@@ -1,0 +1,1 @@
+"""Running generated programs against their tests, isolated from the host."""

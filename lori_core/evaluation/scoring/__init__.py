@@ -1,0 +1,1 @@
+"""Scorers: from an output and its example to a verdict."""

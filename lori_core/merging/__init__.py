@@ -1,0 +1,1 @@
+"""Merging adapters without the base model, and how much they interfere."""

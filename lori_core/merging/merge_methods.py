@@ -1,0 +1,337 @@
+"""How the adapters of one module become one: every merge method, on tensors alone (METHOD: 3).
+
+With weight w_t and scaling s_t, adapter t changes the module by w_t·ΔW_t = w_t·s_t·B_t @ A_t. A
+method turns the adapters' factors into one pair (A', B') of scaling 1. All but `concat` and `svd`
+are a product of two choices, made either on A and B apart or on the dense ΔW, which is then cut
+down to a rank (`*_svd`):
+
+* which entries of each adapter stay: all, the largest (`magnitude_prune`, `ties`), or a random
+  share, scaled up to keep the mean (`dare_*`);
+* how they are put together: the weighted sum, or the mean of those on the majority's side (`ties`).
+
+They are PEFT's methods of these names (`concat` is its `cat`), with three differences. Adapters may
+have unequal ranks everywhere: an adapter is pruned as it is, then A and B are padded with zeros.
+Drops are a function of the seed, and ties in magnitude of the position. One adapter is treated as
+many are, where PEFT turns to `linear`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lori_core.core.errors import InputError, unknown
+from lori_core.registries.merge_method import MERGE_METHODS as MERGE_METHODS
+from lori_core.registries.merge_method import merge_method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAJORITY_SIGNS = ("total", "frequency")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One adapter at one module: w·ΔW = weight · scaling · B @ A.
+
+    Attributes:
+        A: [rank, d_in], float32.
+        B: [d_out, rank], float32.
+        weight: may be negative.
+        scaling: lora_alpha / rank, or lora_alpha / √rank for rsLoRA; positive.
+        index: its place among the merge's adapters, which random drops depend on.
+    """
+
+    A: Tensor
+    B: Tensor
+    weight: float
+    scaling: float
+    index: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a weight that is not a number, which would make all of the merge none."""
+        if not math.isfinite(self.factor):
+            what = f"weight {self.weight!r} times scaling {self.scaling!r}"
+            raise InputError(f"adapter {self.index}: {what} is not a finite number")
+
+    @property
+    def factor(self) -> float:
+        """What B @ A is multiplied with: weight · scaling."""
+        return self.weight * self.scaling
+
+    @property
+    def rank(self) -> int:
+        """The rank of this adapter."""
+        return self.A.shape[0]
+
+    def stream(self, side: str, module: str) -> str:
+        """Return the name of the random stream of one side: `A`, `B` or `delta`."""
+        return f"{self.index}\n{side}\n{module}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a merge can be told; a method reads those it `uses` and no others.
+
+    Attributes:
+        density: the share of an adapter's entries to keep, in (0, 1].
+        rank: the rank of the result of the svd methods; the largest of the adapters' if None.
+        majority_sign: whether the larger sum (`total`) or count (`frequency`) decides a sign.
+        seed: which entries the dare methods drop.
+    """
+
+    density: float | None = None
+    rank: int | None = None
+    majority_sign: str = "total"
+    seed: int = 0
+
+    @property
+    def share_kept(self) -> float:
+        """The density, where there has to be one."""
+        if self.density is None:
+            raise InputError("density: a number in (0, 1] is needed, the share of entries to keep")
+        return self.density
+
+    def used_by(self, method: str) -> dict[str, Any]:
+        """Return the options the result of a method depends on."""
+        return {name: getattr(self, name) for name in MERGE_METHODS[method].uses}
+
+
+#: A tensor, the options, the name of its random stream -> the tensor with entries set to zero.
+Sparsify = Callable[["Tensor", Options, str], "Tensor"]
+#: Tensors of one shape with their factors, the options -> one tensor.
+Join = Callable[[Iterable[tuple["Tensor", float]], Options], "Tensor"]
+
+
+def check_options(method: str, options: Options) -> None:
+    """Refuse options that a method cannot work with.
+
+    Raises:
+        InputError: the method is unknown, it needs a density and has none, or an option is out of
+            its range.
+    """
+    if method not in MERGE_METHODS:
+        raise InputError(unknown("merge method", method, MERGE_METHODS))
+    if options.density is None and MERGE_METHODS[method].needs_density:
+        raise InputError(f"{method} needs a density: the share of entries to keep, as in 0.7")
+    if options.density is not None and not 0 < options.density <= 1:
+        raise InputError(f"density: {options.density!r} is outside (0, 1]")
+    if options.rank is not None and options.rank < 1:
+        raise InputError(f"rank: expected a whole number, at least 1, got {options.rank!r}")
+    if options.majority_sign not in MAJORITY_SIGNS:
+        raise InputError(unknown("majority_sign", options.majority_sign, MAJORITY_SIGNS))
+
+
+def keep_all(tensor: Tensor, options: Options, stream: str) -> Tensor:
+    """Return the tensor as it is."""
+    return tensor
+
+
+def keep_largest(tensor: Tensor, options: Options, stream: str) -> Tensor:
+    """Return the tensor with all but its ⌊density · N⌋ largest magnitudes set to zero.
+
+    Of equal magnitudes the first, row by row, stay.
+    """
+    import torch
+
+    magnitudes = tensor.abs().reshape(-1)
+    count = int(options.share_kept * magnitudes.numel())
+    if count == 0:
+        return torch.zeros_like(tensor)
+    threshold = magnitudes.kthvalue(magnitudes.numel() - count + 1).values
+    kept = magnitudes > threshold
+    equal = (magnitudes == threshold).nonzero().reshape(-1)
+    kept[equal[: count - int(kept.sum())]] = True
+    return tensor * kept.view_as(tensor)
+
+
+def drop_at_random(tensor: Tensor, options: Options, stream: str) -> Tensor:
+    """Return the tensor with each entry kept with chance `density`, then divided by it (DARE).
+
+    Which entries stay is reproducible in any language: the first 16 bytes of SHA-256 over the
+    UTF-8 text `lori-drop/1\\n{seed}\\n{stream}`, read as two little-endian 64-bit words, are the
+    key of Philox4x64-10, whose first counter is 1. Each 64-bit output gives two words, its low
+    32 bits first; an entry, row by row, stays where its word is below density · 2³². The stream is
+    `{index}\\n{side}\\n{module}`: the adapter's place, `A`, `B` or `delta`, the module's name.
+    """
+    import numpy as np
+    import torch
+
+    density = options.share_kept
+    text = f"lori-drop/1\n{options.seed}\n{stream}"
+    key = np.frombuffer(hashlib.sha256(text.encode()).digest()[:16], dtype="<u8")
+    count = tensor.numel()
+    raw = np.random.Philox(key=key.astype(np.uint64)).random_raw((count + 1) // 2)
+    words = raw.astype("<u8", copy=False).view("<u4")[:count]
+    kept = torch.from_numpy(words < density * 2.0**32)
+    return tensor * kept.view_as(tensor) / density
+
+
+def weighted_sum(terms: Iterable[tuple[Tensor, float]], options: Options) -> Tensor:
+    """Return Σ weight · tensor."""
+    terms = iter(terms)
+    tensor, weight = next(terms)
+    total = tensor * weight
+    for tensor, weight in terms:
+        total.add_(tensor, alpha=weight)
+    return total
+
+
+def majority_mean(terms: Iterable[tuple[Tensor, float]], options: Options) -> Tensor:
+    """Return the mean of weight · tensor over the tensors on the majority's side (TIES).
+
+    Entry by entry: the elected sign is that of Σ tensor (`total`) or Σ sign(tensor)
+    (`frequency`), and + where that is zero; neither sees the weights. Tensors that are zero or of
+    the other sign do not count; where none is left the result is zero.
+    """
+    import torch
+
+    pairs = list(terms)
+    balance = torch.zeros_like(pairs[0][0])
+    for tensor, _ in pairs:
+        balance += tensor if options.majority_sign == "total" else tensor.sign()
+    elected = torch.where(balance >= 0, 1.0, -1.0)
+    total, count = torch.zeros_like(elected), torch.zeros_like(elected)
+    for tensor, weight in pairs:
+        agrees = tensor.sign() == elected
+        total.add_(tensor * agrees, alpha=weight)
+        count += agrees
+    return total / count.clamp_(min=1)
+
+
+def _sum_of_ranks(ranks: Sequence[int], size: tuple[int, int], options: Options) -> int:
+    return sum(ranks)
+
+
+def _cut_rank(ranks: Sequence[int], size: tuple[int, int], options: Options) -> int:
+    return min(options.rank or max(ranks), *size)
+
+
+def _svd_rank(ranks: Sequence[int], size: tuple[int, int], options: Options) -> int:
+    return min(_cut_rank(ranks, size, options), sum(ranks))
+
+
+def _truncated(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return A', B' of a rank whose product is nearest to ΔW [d_out, d_in] (Eckart-Young).
+
+    One of the two holds ΔW's leading singular vectors, the strongest first, the other ΔW projected
+    on them.
+    """
+    import torch
+    from scipy.linalg import eigh
+
+    # The leading eigenvectors of the smaller Gram matrix: a fraction of a whole decomposition's
+    # time, and in float64 closer than that one is in float32.
+    wide = delta.shape[0] < delta.shape[1]
+    tall = (delta.T if wide else delta).double()
+    gram = (tall.T @ tall).numpy()
+    _, vectors = eigh(gram, subset_by_index=(len(gram) - rank, len(gram) - 1), overwrite_a=True)
+    basis = torch.from_numpy(vectors).flip(1)
+    projected = tall @ basis
+    A, B = (projected.T, basis) if wide else (basis.T, projected)
+    return A.float().contiguous(), B.float().contiguous()
+
+
+#: The options that each choice reads.
+_USES: dict[Sparsify | Join, tuple[str, ...]] = {
+    keep_all: (),
+    keep_largest: ("density",),
+    drop_at_random: ("density", "seed"),
+    weighted_sum: (),
+    majority_mean: ("majority_sign",),
+}
+
+
+def _by_factor(name: str, label: str, about: str, sparsify: Sparsify, join: Join) -> None:
+    """Register the method that treats A and B apart, each times √|w_t·s_t|, A with the sign.
+
+    ΔW = B' @ A' is then the w_t·ΔW_t and cross terms B_t @ A_u (paper, eq. 8).
+    """
+
+    @merge_method(name, label, about, needs=_USES[sparsify] + _USES[join], dense=False)
+    def combine(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
+        from torch.nn.functional import pad
+
+        rank = max(p.rank for p in parents)
+        A, B = [], []
+        for p in parents:
+            root, missing = math.sqrt(abs(p.factor)), rank - p.rank
+            kept_A = sparsify(p.A, options, p.stream("A", module))
+            kept_B = sparsify(p.B, options, p.stream("B", module))
+            A.append((pad(kept_A, (0, 0, 0, missing)), math.copysign(root, p.factor)))
+            B.append((pad(kept_B, (0, missing)), root))
+        return join(A, options), join(B, options)
+
+
+def _by_delta(name: str, label: str, about: str, sparsify: Sparsify, join: Join) -> None:
+    """Register the method that treats each ΔW_t, dense, and cuts the result down to a rank."""
+    needs = (*_USES[sparsify], *_USES[join], "rank")
+
+    @merge_method(name, label, about, needs=needs, rank=_cut_rank)
+    def combine(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
+        # Made one at a time: a sum then holds two dense matrices, not one for each adapter.
+        deltas = (
+            (sparsify(p.B @ p.A * p.scaling, options, p.stream("delta", module)), p.weight)
+            for p in parents
+        )
+        delta = join(deltas, options)
+        size = (delta.shape[1], delta.shape[0])
+        return _truncated(delta, _cut_rank([p.rank for p in parents], size, options))
+
+
+# The order is that of tables: the factors' methods first, then those that cut to a rank.
+@merge_method(
+    "concat", "Concat", "exact sum of the ΔWs; ranks add up", rank=_sum_of_ranks, stacks=True,
+    dense=False,
+)  # fmt: skip
+def concat(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
+    """Return A' = [A_1; …; A_n], B' = [w_1·s_1·B_1, …]: ΔW = Σ w_t·ΔW_t (paper, eq. 5-6)."""
+    import torch
+
+    return torch.cat([p.A for p in parents]), torch.cat([p.B * p.factor for p in parents], dim=1)
+
+
+_by_factor("linear", "Linear", "A and B summed apart: cross terms", keep_all, weighted_sum)
+_by_factor(
+    "magnitude_prune", "Magnitude", "linear, largest entries only", keep_largest, weighted_sum
+)
+_by_factor("ties", "TIES", "largest entries, mean of the majority", keep_largest, majority_mean)
+_by_factor("dare_linear", "DARE", "linear, entries dropped at random", drop_at_random, weighted_sum)
+_by_factor(
+    "dare_ties", "DARE-TIES", "ties, entries dropped at random", drop_at_random, majority_mean
+)
+
+
+@merge_method("svd", "SVD", "sum of the ΔWs, cut to a rank", needs=("rank",), rank=_svd_rank)
+def svd(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
+    """Return the best approximation of Σ w_t·ΔW_t of the rank asked for; exact from Σ r_t on.
+
+    With the stacked factors B @ A of `concat`, B = Q_B·R_B and Aᵀ = Q_A·R_A, the singular value
+    decomposition of B @ A is that of R_B·R_Aᵀ between Q_B and Q_Aᵀ, so ΔW is never formed. A' has
+    orthonormal rows. Computed in float64.
+    """
+    import torch
+
+    A, B = concat(parents, options, module)
+    q_a, r_a = torch.linalg.qr(A.double().T)
+    q_b, r_b = torch.linalg.qr(B.double())
+    u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
+    rank = _svd_rank([p.rank for p in parents], (A.shape[1], B.shape[0]), options)
+    return (vh[:rank] @ q_a.T).float(), (q_b @ (u[:, :rank] * s[:rank])).float()
+
+
+_by_delta(
+    "magnitude_prune_svd", "Magnitude, SVD", "largest of ΔW, cut to a rank", keep_largest,
+    weighted_sum,
+)  # fmt: skip
+_by_delta("ties_svd", "TIES, SVD", "ties on ΔW, cut to a rank", keep_largest, majority_mean)
+_by_delta(
+    "dare_linear_svd", "DARE, SVD", "dare_linear on ΔW, cut to a rank", drop_at_random, weighted_sum
+)
+_by_delta(
+    "dare_ties_svd", "DARE-TIES, SVD", "dare_ties on ΔW, cut to a rank", drop_at_random,
+    majority_mean,
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""Training methods: the interface, the procedure they share, LoRI and the baselines."""

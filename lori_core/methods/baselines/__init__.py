@@ -1,0 +1,1 @@
+"""The methods that LoRI is compared with, through PEFT."""

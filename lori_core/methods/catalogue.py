@@ -1,0 +1,116 @@
+"""The training methods there are, and whether a run can use them as it asks.
+
+Importing this module fills the registry, `METHODS`, with the methods of this package.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lori_core.methods.baselines import peft_methods  # noqa: F401 - registers its methods
+
+# isort: split
+# LoRI's come last, in tables and figures too.
+from lori_core.config import LoriSection, Params
+from lori_core.config.validation import Strict
+from lori_core.core.errors import ConfigError
+from lori_core.methods.lori import lori_methods  # noqa: F401
+from lori_core.methods.training_method import METHODS, STATE_BYTES, Cost, Job, NoOptions, options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = [
+    "BUILT_IN",
+    "METHODS",
+    "STATE_BYTES",
+    "Cost",
+    "NoOptions",
+    "build",
+    "check",
+    "cost",
+    "options",
+]
+
+#: The methods of this package, which the paper compares.
+BUILT_IN = tuple(n for n, m in METHODS.items() if m.__module__.startswith(f"{__package__}."))
+
+
+def check(params: Params) -> None:
+    """Refuse a run whose methods do not exist, have other options, or cannot do what is asked.
+
+    Raises:
+        ConfigError: naming the task.
+    """
+    for task, section in params.tasks.items():
+        options(section.method_name, section.method_options, f"tasks.{task}.method")
+        _check_training(params, task)
+    for name in params.merge:
+        for task in params.merged_tasks(name):
+            method = params.tasks[task].method_name
+            if METHODS[method].result != "low-rank":
+                fit = [n for n, m in METHODS.items() if m.result == "low-rank"]
+                raise ConfigError(
+                    f"merge.{name}: task {task} is trained by {method}, whose result is no "
+                    f"low-rank update and cannot be merged (methods that can: {', '.join(fit)})"
+                )
+    _check_continual(params)
+    for where, name in params.experiments.named_methods():
+        options(name, params.experiments.options.get(name, {}), where)
+
+
+def _check_training(params: Params, task: str) -> None:
+    method, section = params.tasks[task].method_name, params.phase(task, "training")
+    if params.model.quantization and METHODS[method].result == "weights":
+        raise ConfigError(
+            f"tasks.{task}.method: {method!r} trains every weight, and model.quantization is "
+            f"{params.model.quantization!r}; only an adapter can be trained on a quantised base"
+        )
+    if section.dropout and not METHODS[method].dropout:
+        fit = [name for name, m in METHODS.items() if m.dropout]
+        raise ConfigError(
+            f"tasks.{task}: dropout {section.dropout} with the method {method!r}; only "
+            f"{', '.join(fit)} have it here (set dropout to 0)"
+        )
+
+
+def _check_continual(params: Params) -> None:
+    safety = params.continual.safety_task
+    if safety is None:
+        return
+    before = params.tasks[safety].method_name
+    for task in params.continual.tasks:
+        method = params.tasks[task].method_name
+        if not METHODS[method].goes_on_from(METHODS[before]):
+            fit = [name for name, m in METHODS.items() if m.continues]
+            raise ConfigError(
+                f"continual.tasks: {task} is trained by {method}, {safety} by {before}; both must "
+                f"have one method, of: {', '.join(fit)}; or leave {task} out of continual.tasks"
+            )
+
+
+def build(name: str, model: nn.Module, lori: LoriSection, chosen: Strict) -> Any:
+    """Put a method on a base model in place, and mark what is trained.
+
+    Args:
+        name: one of `METHODS`.
+        model: the base, also on the meta device (but PiSSA decomposes real weights).
+        lori: rank, alpha and target modules.
+        chosen: from `options`.
+
+    Raises:
+        ConfigError, AdapterError: as the method's `attach`.
+    """
+    return METHODS[name](Job(lori, chosen)).attach(model)
+
+
+def cost(name: str, model: nn.Module, lori: LoriSection, chosen: Strict) -> Cost:
+    """Return what a method costs; the model is changed, so give each call its own.
+
+    Args:
+        name: one of `METHODS`.
+        model: a base on the meta device, which holds shapes and no values.
+        lori: rank, alpha, targets, and LoRI's sparsity.
+        chosen: from `options`.
+    """
+    return METHODS[name](Job(lori, chosen)).cost(model)

@@ -1,0 +1,1 @@
+"""LoRI: both of its methods, calibration, masks taken from it, continual training."""

@@ -1,0 +1,1 @@
+"""Base models: their files, identity, modules and the names PEFT gives them."""

@@ -1,0 +1,1 @@
+"""What DVC's stages call, and the `params.yaml` they read."""

@@ -1,0 +1,33 @@
+"""The base model of the pipeline's stages: the one that `lori pull` found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lori_core.config import Params
+from lori_core.core.errors import ModelError
+from lori_core.core.files.atomic import read_object
+from lori_core.core.stage_dependencies import BASE_FILE
+
+if TYPE_CHECKING:
+    from lori_core.methods.loaded_model import LoadedModel
+
+
+def open_base(params: Params, *, training: bool = True) -> LoadedModel:
+    """Load the base model of a run, as `session.open_session` does.
+
+    Raises:
+        ModelError: its content is not what the last `lori pull` recorded, so that DVC would keep
+            results of the other one.
+    """
+    from lori_core.methods.loaded_model import load_model
+
+    session = load_model(params, training=training)
+    recorded = Path(BASE_FILE)
+    if recorded.is_file() and not session.base.content().items() <= read_object(recorded).items():
+        raise ModelError(
+            f"model.name_or_path: {params.model.name_or_path}: the model there is not the one that "
+            f"{recorded} records; run lori pull, so that what depends on it runs again"
+        )
+    return session

@@ -1,0 +1,251 @@
+"""`params.yaml` itself: reading it, and rewriting it only to what has been validated."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lori_core.config import Params, parse
+from lori_core.config.validation import Strict
+from lori_core.core import stage_dependencies
+from lori_core.core.errors import ConfigError, shown, unknown
+from lori_core.core.files import yaml_input
+from lori_core.core.files.atomic import write_text
+from lori_core.data.sources import pulling
+from lori_core.methods import catalogue
+from lori_core.registries import extensions
+
+PARAMS = Path("params.yaml")
+PROFILES = Path("profiles")
+#: The most characters of a dotted key.
+LONGEST_KEY = 500
+
+
+@cache
+def _yaml() -> Any:
+    from ruamel.yaml import YAML
+
+    yaml = YAML()  # keeps comments and order, so that `--set` changes one line only
+    yaml.preserve_quotes = True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(
+        type(None),
+        lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null"),
+    )
+    yaml.width = 100
+    return yaml
+
+
+def _read(path: Path) -> Any:
+    try:
+        text = yaml_input.read_text(path)
+    except ConfigError as error:
+        here = "" if path.exists() or path.is_symlink() else " (run this in the project's folder)"
+        raise ConfigError(f"{error}{here}") from None
+    return _sections(_parsed(text, str(path)), str(path))
+
+
+def _sections(values: Any, where: str) -> Any:
+    if not isinstance(values, Mapping):
+        found = "nothing" if values is None else f"a {_KINDS.get(type(values).__name__, 'value')}"
+        raise ConfigError(f"{where}: expected a mapping of sections, found {found}")
+    return values
+
+
+_KINDS = {"CommentedSeq": "list", "list": "list"}
+
+
+def _parsed(text: str, where: str) -> Any:
+    return yaml_input.load(text, where, _yaml().load)
+
+
+def _plain(values: Any, where: str = "") -> Any:
+    """Return ruamel's mappings and sequences as plain dicts and lists."""
+    return yaml_input.plain(values, where)
+
+
+def read_values(content: bytes, where: str) -> dict[str, Any]:
+    """Return what a `params.yaml` of any state says, as plain values that are not validated.
+
+    Args:
+        content: its bytes.
+        where: what messages call it.
+
+    Raises:
+        ConfigError: as `load`, of what is no YAML or no mapping.
+    """
+    values = _parsed(yaml_input.decoded(content, where), where)
+    plain: dict[str, Any] = _plain(_sections(values, where), f"{where}: ")
+    return plain
+
+
+def load(path: Path = PARAMS, workspace: Path | None = None) -> Params:
+    """Read and validate `params.yaml`, or a profile of the workspace that is given."""
+    return _checked(_read(path), path, workspace)
+
+
+def _checked(values: Any, path: Path, workspace: Path | None = None) -> Params:
+    workspace = path.parent if workspace is None else workspace
+    params = parse(_plain(values, f"{path}: "), str(path), workspace)
+    with extensions.loaded(params.extensions, f"{path}: {extensions.KEY}", workspace):
+        catalogue.check(params)
+        pulling.check(params)
+    return params
+
+
+def profiles(folder: Path = PROFILES) -> list[str]:
+    """Return the names of the profiles there are."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def changed(params_path: Path, profile: str | None, overrides: Sequence[str]) -> tuple[Params, str]:
+    """Return what `apply` would write, validated, and its text; nothing is written.
+
+    Raises:
+        ConfigError: as `apply` does.
+    """
+    values, _ = _changed(params_path, profile, overrides)
+    params = _checked(values, params_path)
+    _complete(values, params)
+    return params, _text(values)
+
+
+def _text(values: Any) -> str:
+    buffer = io.StringIO()
+    _yaml().dump(values, buffer)
+    return buffer.getvalue()
+
+
+def _complete(values: Any, params: Params) -> list[str]:
+    """Write in the keys that DVC reads and that were left out, with their defaults; return them.
+
+    DVC compares `params.yaml` as it is written and refuses a stage whose parameter is not there.
+    """
+    return [key for key in _read_by_dvc(params) if _fill(values, key, params)]
+
+
+def _read_by_dvc(params: Params) -> Iterator[str]:
+    """Yield the keys that `dvc.yaml` names, for these tasks and merges."""
+    yield from ("continual.safety_task", "continual.tasks", "merge")
+    for stage in stage_dependencies.STAGES.values():
+        items = params.items_of(stage.items) if stage.items != "none" else [""]
+        yield from (key.format(item=item) for item in items for key in stage.params)
+
+
+def _fill(values: Any, key: str, params: Params) -> bool:
+    """Set one key to its default where it is not there; say whether it was not."""
+    *folders, last = key.split(".")
+    section, default = values, params
+    for part in folders:
+        if section.get(part) is None:
+            section[part] = {}
+        section = section[part]
+        default = default[part] if isinstance(default, Mapping) else getattr(default, part)
+    if last in section:
+        return False
+    value = getattr(default, last)
+    section[last] = {} if isinstance(value, (Strict, Mapping)) else _as_yaml(value)
+    return True
+
+
+def _as_yaml(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _changed(
+    params_path: Path, profile: str | None, overrides: Sequence[str]
+) -> tuple[Any, list[str]]:
+    folder = params_path.parent / PROFILES
+    if profile and profile not in profiles(folder):
+        raise ConfigError(f"--profile: {unknown('profile', profile, profiles(folder))}")
+    values = _read(folder / f"{profile}.yaml" if profile else params_path)
+    said = [f"{params_path.name}: now the profile {profile}"] if profile else []
+    said += [f"{params_path.name}: {_override(values, text)}" for text in overrides]
+    return values, said
+
+
+def profile_of(params: Params, folder: Path = PROFILES) -> str | None:
+    """Return the profile that says the same as these parameters, if one does."""
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            if load(path, folder.parent) == params:
+                return path.stem
+        except ConfigError:
+            continue
+    return None
+
+
+def apply(params_path: Path, profile: str | None, overrides: Sequence[str]) -> list[str]:
+    """Rewrite `params.yaml` to a profile, then to `key=value` overrides; say what changed.
+
+    What was left out and DVC reads is written in with its default. The result is validated first: a
+    refused change leaves the file as it was.
+
+    Raises:
+        ConfigError: for a profile, key or source that does not exist, or a value that is not
+            allowed.
+    """
+    values, said = _changed(params_path, profile, overrides)
+    params = _checked(values, params_path)
+    added = _complete(values, params)
+    if added:
+        said.append(f"{params_path.name}: written in at their defaults: {', '.join(added)}")
+    if not said:
+        return []
+    text = _text(values)
+    if params_path.exists() and yaml_input.read_text(params_path) == text:
+        return [f"{params_path.name}: unchanged"]
+    write_text(params_path, text)
+    return said
+
+
+def _override(values: Any, text: str) -> str:
+    """Set one `a.b.c=value` in place; the value is read as YAML."""
+    key, equals, written = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {shown(text)}: expected key=value, as in lori.rank=16")
+    if len(key) > LONGEST_KEY or not all(key.split(".")):
+        raise ConfigError(
+            f"--set {shown(text)}: expected names with dots between them before the =, as in "
+            "lori.rank=16"
+        )
+    value = _parsed(written, f"--set {key}")
+    _plain(value, f"--set {key}: ")
+    *folders, last = key.split(".")
+    section = values
+    first = key.partition(".")[0]
+    if first not in Params.model_fields:
+        raise ConfigError(f"--set {first}: {unknown('key', first, Params.model_fields)}")
+    for depth, part in enumerate(folders):
+        if not isinstance(section, Mapping):
+            break
+        if folders[0] in ("tasks", "merge") and depth == 1 and part not in section:
+            raise ConfigError(f"--set {key}: {unknown(folders[0].rstrip('s'), part, section)}")
+        # A section that the file leaves at its defaults is made; the schema says if there is one.
+        section = _own(section, part, values)
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"--set {key}: {'.'.join(folders)} is a value, it has no keys")
+    before = section.get(last)
+    section[last] = value  # type: ignore[index]
+    return f"{key}: {before!r} -> {value!r}"
+
+
+def _own(section: Any, part: str, values: Any) -> Any:
+    """Return a section's part to be changed, apart from other places that share it (`*name`)."""
+    found = section.setdefault(part, {})
+    if isinstance(found, Mapping) and _uses(values, found) > 1:
+        found = section[part] = copy.deepcopy(found)
+        found.yaml_set_anchor(None)  # type: ignore[attr-defined]
+    return found
+
+
+def _uses(values: Any, wanted: Any) -> int:
+    """Count the places that hold one and the same object."""
+    inside = values.values() if isinstance(values, Mapping) else values
+    if not isinstance(values, (Mapping, list)):
+        return 0
+    return sum((1 if value is wanted else 0) + _uses(value, wanted) for value in inside)

@@ -1,0 +1,24 @@
+"""`calibrate`: train the dense adapter that the mask is taken from (METHOD, section 2)."""
+
+from __future__ import annotations
+
+from lori_core.config import Params
+from lori_core.core.tracking import RunTracker
+from lori_core.pipeline.base import open_base
+from lori_core.pipeline.masks import calibrated_by, write_unused
+from lori_core.pipeline.results import METRICS, calibrated_path
+from lori_core.pipeline.saving import keep
+
+
+def calibrate(params: Params, task: str, tracker: RunTracker) -> None:
+    """Train all of B on a task; a method without masks has no use for it."""
+    from lori_core.methods.tuning import Tuning, tune
+
+    method = calibrated_by(params, task)
+    if method is None:
+        write_unused(params, task, calibrated_path(task), METRICS / "calibrate", tracker)
+        return
+    session = open_base(params)
+    run = Tuning(f"calibrate@{task}", task, method, params.phase(task, "calibration"))
+    adapter, result = tune(session, run, tracker)
+    keep(session, adapter, result, calibrated_path(task), METRICS / "calibrate", task, tracker)

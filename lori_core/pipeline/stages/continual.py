@@ -1,0 +1,25 @@
+"""`continual`: learn a task on top of the safety adapter (METHOD, section 4)."""
+
+from __future__ import annotations
+
+from lori_core.config import Params
+from lori_core.core.tracking import RunTracker
+from lori_core.pipeline.base import open_base
+from lori_core.pipeline.masks import calibrated_by
+from lori_core.pipeline.results import METRICS, adapter_path, continual_path, mask_path
+from lori_core.pipeline.saving import keep
+
+
+def continual(params: Params, task: str, tracker: RunTracker) -> None:
+    """Train a task on top of the safety adapter, inside the task's mask where it has one."""
+    from lori_core.adapters import adapter_file
+    from lori_core.adapters.masks import mask_file
+    from lori_core.methods.tuning import Tuning, tune
+
+    session = open_base(params)
+    start = adapter_file.load(adapter_path(str(params.continual.safety_task)))
+    masked = calibrated_by(params, task) is not None
+    mask = mask_file.load(mask_path(task))[0] if masked else None
+    run = Tuning.of_task(params, f"continual@{task}", task, "continual", start=start, mask=mask)
+    adapter, result = tune(session, run, tracker)
+    keep(session, adapter, result, continual_path(task), METRICS / "continual", task, tracker)

@@ -1,0 +1,74 @@
+"""The stages that score a model on test sets: the base, adapters, merges."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lori_core.config import Params
+from lori_core.core.files.atomic import write_json
+from lori_core.core.tracking import RunTracker
+from lori_core.evaluation.rows import ADAPTER, CALIBRATED
+from lori_core.pipeline.base import open_base
+from lori_core.pipeline.results import (
+    EVALUATIONS,
+    METRICS,
+    adapter_path,
+    calibrated_path,
+    continual_path,
+    is_calibrated,
+    merged_path,
+)
+
+
+def evaluate_base(params: Params, tracker: RunTracker) -> None:
+    """Score the base model on all tasks."""
+    _evaluate(params, tracker, "base", "", {"base": (None, list(params.tasks))})
+
+
+def evaluate_adapters(params: Params, task: str, tracker: RunTracker) -> None:
+    """Score a task's adapter on the task, and the adapter its mask came from."""
+    paths = {CALIBRATED: calibrated_path(task)} if is_calibrated(task) else {}
+    paths[ADAPTER] = adapter_path(task)
+    _evaluate(params, tracker, "adapters", task, {row: (p, [task]) for row, p in paths.items()})
+
+
+def evaluate_merged(params: Params, name: str, tracker: RunTracker) -> None:
+    """Score a merged adapter on all tasks."""
+    _evaluate(params, tracker, "merged", name, {name: (merged_path(name), list(params.tasks))})
+
+
+def evaluate_continual(params: Params, task: str, tracker: RunTracker) -> None:
+    """Score a safety-preserving adapter on its task and on safety."""
+    tasks = [task, str(params.continual.safety_task)]
+    _evaluate(params, tracker, "continual", task, {"continual": (continual_path(task), tasks)})
+
+
+def _evaluate(
+    params: Params,
+    tracker: RunTracker,
+    group: str,
+    item: str,
+    rows: dict[str, tuple[Path | None, list[str]]],
+) -> None:
+    from lori_core.core.files.atomic import replaced_folder
+    from lori_core.data.pulled import read_examples
+    from lori_core.evaluation.evaluate import evaluate
+    from lori_core.methods.finetuned_model import open_model
+
+    session = open_base(params, training=False)
+    results: dict[str, Any] = {}
+    with replaced_folder(EVALUATIONS / group / item) as work:
+        for row, (path, tasks) in rows.items():
+            adapter = None if path is None else open_model(path)
+            started = time.monotonic()
+            sets = {task: read_examples(task, "test") for task in tasks}
+            results[row] = evaluate(session, adapter, sets, row, work)
+            tracker.metrics({f"seconds.{row}": time.monotonic() - started})
+    for row, tasks_scores in results.items():
+        for task, scores in tasks_scores.items():
+            prefix = f"{row}." if len(results) > 1 else ""
+            known = {k: scores[k] for k in ("score", "low", "high") if scores[k] is not None}
+            tracker.metrics({f"{prefix}{key}.{task}": value for key, value in known.items()})
+    write_json(METRICS / "evaluate" / group / f"{item or 'base'}.json", results)

@@ -1,0 +1,29 @@
+"""`excess`: what a merge costs each of its tasks in held-out loss (eq. 3)."""
+
+from __future__ import annotations
+
+import sys
+
+from lori_core.config import Params
+from lori_core.core.files.atomic import write_json
+from lori_core.core.tracking import RunTracker
+from lori_core.pipeline.base import open_base
+from lori_core.pipeline.results import METRICS, adapter_path, merged_path
+
+
+def excess(params: Params, name: str, tracker: RunTracker) -> None:
+    """Measure what a merge costs each of its tasks in held-out loss (eq. 3)."""
+    from lori_core.adapters import adapter_file
+    from lori_core.data.pulled import read_held_out
+    from lori_core.evaluation.excess import excess as measure
+
+    session = open_base(params, training=False)
+    weights = zip(params.merged_tasks(name), params.merge_weights(name), strict=True)
+    parents = {task: (adapter_file.load(adapter_path(task)), weight) for task, weight in weights}
+    examples = {task: read_held_out(task) for task in parents}
+    for task in [task for task in parents if not any(e.target for e in examples[task])]:
+        print(f"{task}: no held-out example has a target; its loss is left out", file=sys.stderr)
+        del parents[task]
+    found = measure(session, adapter_file.load(merged_path(name)), parents, examples, name)
+    tracker.metrics({f"excess.{task}": row["excess"] for task, row in found["excess"].items()})
+    write_json(METRICS / "excess" / f"{name}.json", found)

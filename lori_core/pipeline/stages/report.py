@@ -1,0 +1,16 @@
+"""`report`: the page, its pictures, and the table that ends a run."""
+
+from __future__ import annotations
+
+from lori_core.config import Params
+from lori_core.core.tracking import RunTracker
+from lori_core.pipeline.results import EVALUATIONS, METRICS, REPORT
+
+
+def report(params: Params, tracker: RunTracker) -> None:
+    """Draw the pictures, the page, and the table that ends a run."""
+    from lori_core.report import page
+
+    summary = page.write(params, METRICS, EVALUATIONS, REPORT)
+    tracker.metrics(summary["metrics"])
+    tracker.artifact(REPORT)

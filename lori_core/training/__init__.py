@@ -1,0 +1,1 @@
+"""One training run: trainer, loss, several processes, memory."""

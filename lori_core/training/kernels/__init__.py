@@ -1,0 +1,1 @@
+"""Faster forward and backward passes, with the same results as the plain ones."""

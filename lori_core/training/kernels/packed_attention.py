@@ -1,0 +1,241 @@
+"""Packed batches through a transformers model: the attention that lays examples out again.
+
+Registered with transformers' `AttentionInterface`, so any model whose attention goes through it
+takes packed batches unchanged; whether it gives the plain numbers is tried, not assumed (`suits`).
+The layout is gathers and `scaled_dot_product_attention`, on the CPU and on CUDA alike: groups of
+examples of like length, so the padding that attention alone still sees is a few per cent of its
+work; and right padding needs no mask, which leaves the kernels for plain causal attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from lori_core.data.packing import pack_batch
+from lori_core.data.prompts import Encoded
+from lori_core.training.kernels import plain_attention
+
+NAME = "lori_packed"
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the nodes of a packed batch are; see `data.packing.pack_batch`."""
+
+    groups: tuple[tuple[int, int], ...]
+    slots: Tensor
+    places: Tensor
+    shared: Tensor
+    uses: Tensor
+    offsets: Tensor
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, Any]) -> Packing:
+        """Take the layout out of a batch."""
+        return cls(**{name: inputs[name] for name in cls.__dataclass_fields__})
+
+
+class _LayOut(torch.autograd.Function):
+    """[T, features] of nodes -> [N, features] of places, and sums of gradients back."""
+
+    @staticmethod
+    def forward(ctx: Any, nodes: Tensor, packing: Packing) -> Tensor:
+        ctx.packing = packing
+        return nodes.index_select(0, packing.slots)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        packing = ctx.packing
+        result = gradient.index_select(0, packing.places)
+        if len(packing.shared):
+            # In one fixed order, on CUDA too, where index_add's atomics would not repeat.
+            sums = nn.functional.embedding_bag(
+                packing.uses, gradient.contiguous(), packing.offsets, mode="sum"
+            )
+            result.index_copy_(0, packing.shared, sums)
+        return result, None
+
+
+class _TakeNodes(torch.autograd.Function):
+    """[N, features] of places -> [T, features]: each node from one of its places."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, packing: Packing) -> Tensor:
+        ctx.packing, ctx.count = packing, len(rows)
+        return rows.index_select(0, packing.places)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        result = gradient.new_zeros(ctx.count, gradient.shape[1])
+        return result.index_copy_(0, ctx.packing.places, gradient), None
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packing: Packing | None = None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attend causally inside each example of a packed batch.
+
+    Args:
+        module: the attention layer.
+        query: [1, heads, T, head size]; key and value: [1, key heads, T, head size].
+        key: see query.
+        value: see query.
+        attention_mask: none; the layout says who sees whom.
+        packing: the layout.
+        dropout: of attention weights.
+        scaling: of the scores.
+        sliding_window: how many tokens back a token sees, itself included.
+        softcap: not supported.
+        s_aux: not supported.
+
+    Returns:
+        [1, T, heads, head size].
+
+    Raises:
+        ValueError: for what this attention does not do; the model then takes padded batches.
+    """
+    if packing is None or attention_mask is not None or softcap or s_aux is not None:
+        raise ValueError("attention of this kind cannot be packed")
+    if not getattr(module, "is_causal", True):
+        raise ValueError("attention that is not causal cannot be packed")
+    q, k, v = (_rows(x, packing) for x in (query, key, value))
+    heads = query.shape[1]
+    rows = []
+    start = 0
+    for batch, length in packing.groups:
+        stop = start + batch * length
+        laid = [
+            x[start:stop].view(batch, length, n, -1).transpose(1, 2)
+            for x, n in ((q, heads), (k, key.shape[1]), (v, value.shape[1]))
+        ]
+        rows.append(_attend(laid, dropout, scaling, sliding_window))
+        start = stop
+    out = rows[0] if len(rows) == 1 else torch.cat(rows)
+    return _TakeNodes.apply(out, packing).view(1, -1, heads, value.shape[-1]), None
+
+
+def _attend(
+    laid: Sequence[Tensor], dropout: float, scaling: float | None, window: int | None
+) -> Tensor:
+    """Attend in one group: q, k, v, [examples, heads, length, size] -> [places, heads * size]."""
+    q, k, v = laid
+    grouped = q.shape[1] != k.shape[1]
+    if grouped and q.is_cuda and q.dtype == torch.float32:
+        # No fused CUDA kernel takes grouped heads in float32; the plain one would fill memory.
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
+        grouped = False
+    band = _band(q.shape[2], window, q.device)
+    if band is None and not dropout and plain_attention.suits(q):
+        out = plain_attention.attend(q, k, v, scaling or q.shape[-1] ** -0.5)
+        return out.transpose(1, 2).flatten(2).flatten(0, 1)
+    out = nn.functional.scaled_dot_product_attention(
+        q, k, v, band, dropout, is_causal=band is None, scale=scaling, enable_gqa=grouped
+    )
+    return out.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def _rows(states: Tensor, packing: Packing) -> Tensor:
+    """Lay [1, heads, T, size] out as [N, heads * size]."""
+    nodes = states[0].transpose(0, 1).flatten(1)
+    rows: Tensor = _LayOut.apply(nodes, packing)
+    return rows
+
+
+def _band(length: int, window: int | None, device: torch.device) -> Tensor | None:
+    """Return who sees whom, [length, length], where a window is narrower than the batch."""
+    if window is None or window >= length:
+        return None
+    ones = torch.ones(length, length, dtype=torch.bool, device=device)
+    return ones.tril().triu(1 - window)
+
+
+AttentionInterface.register(NAME, packed_attention)
+
+
+@contextmanager
+def attending(base: Any) -> Iterator[None]:
+    """Let a base model attend to packed batches, and as it did before afterwards."""
+    before = base.config._attn_implementation
+    base.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        base.set_attn_implementation(before)
+
+
+def backbone(base: Any) -> Any:
+    """Return the part of a causal language model that gives hidden states."""
+    # Some language models of larger ones keep the larger one's prefix.
+    own = getattr(base, base.base_model_prefix, None)
+    return base.model if own is None else own
+
+
+def hidden_states(base: Any, inputs: Mapping[str, Any]) -> Tensor:
+    """Return the last hidden state of each node of a packed batch, [T, features]."""
+    states: Tensor = backbone(base)(
+        input_ids=inputs["input_ids"],
+        position_ids=inputs["position_ids"],
+        use_cache=False,
+        packing=Packing.of(inputs),
+    ).last_hidden_state
+    return states[0]
+
+
+#: Three examples with a common beginning: what a model is tried on.
+_TRIAL = [Encoded([5, 6, 7, 8], [9, 10], False), Encoded([5, 6, 7], [11], False)]
+_TRIAL += [Encoded([5, 12, 13, 14, 15], [16, 17, 18], False)]
+
+
+@torch.no_grad()
+def suits(base: Any) -> str | None:
+    """Say why a model cannot take packed batches; None where it gives the padded batch's numbers.
+
+    What mixes tokens by other means than transformers' attention (a recurrence, a convolution, a
+    position from the place in the batch) gives other numbers, and is found here by them.
+    """
+    device = next(base.parameters()).device
+    packed: dict[str, Any] = {
+        name: x.to(device) if isinstance(x, Tensor) else x for name, x in pack_batch(_TRIAL).items()
+    }
+    was_training = base.training
+    base.eval()
+    try:
+        plain = [
+            backbone(base)(
+                input_ids=torch.tensor([item.prompt + item.target], device=device), use_cache=False
+            ).last_hidden_state[0]
+            for item in _TRIAL
+        ]
+        with attending(base):
+            found = hidden_states(base, packed)
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        return f"its forward pass refuses them ({type(error).__name__})"
+    finally:
+        base.train(was_training)
+    # One group: its rows are the examples from the longest on.
+    rows = packed["slots"].view(packed["groups"][0])
+    tolerance = 1e-3 if found.dtype == torch.float32 else 5e-2
+    for row, expected in zip(rows, sorted(plain, key=len, reverse=True), strict=True):
+        ours = found[row[: len(expected)]]
+        if (ours - expected).float().norm() > tolerance * expected.float().norm():
+            return "its forward pass gives other numbers for them"
+    return None

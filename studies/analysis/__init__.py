@@ -1,0 +1,1 @@
+"""The experiments' rows: factors, differences, claims and their verdicts."""

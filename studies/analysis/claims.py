@@ -1,0 +1,336 @@
+"""The paper's claims, each with the rule that decides from the rows whether it held.
+
+A comparison is a difference paired by seed with its 95 % interval (`differences.contrast`), each
+judged by itself. "More" holds where the whole interval is above 0; "as good as" where it is above
+-2 points (of a loss: -2 %). A claim of several comparisons holds where all do, did not hold where
+one did not, and else could not be told at this size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lori_core.methods.catalogue import BUILT_IN
+from studies.analysis.differences import Cell, Difference, contrast
+from studies.analysis.mask_claims import MASK_CLAIMS
+from studies.analysis.rows import Experiment
+from studies.analysis.specs import MERGES, METHODS
+from studies.analysis.verdicts import MARGIN, Cells, Claim, Compare, Condition, Part, above, judge
+
+#: Mean fall from single task to concatenated LoRI-D in the paper's Table 3, over its four tasks.
+PAPERS_FALL = 5.1
+PRUNING = ("magnitude_prune", "ties", "dare_linear")
+OTHERS = tuple(name for name in BUILT_IN if name not in ("lori-d", "lori-s"))
+
+
+def judged(experiments: Mapping[str, Experiment]) -> list[dict[str, Any]]:
+    """Return `verdicts.judge` of each claim whose experiment there is, in the claims' order."""
+    return [
+        judge(claim, experiments[claim.experiment])
+        for claim in CLAIMS
+        if claim.experiment in experiments
+    ]
+
+
+def _methods(
+    pairs: Iterable[tuple[str, str]], margin: float = 0.0, tasks: Sequence[str] | None = None
+) -> Compare:
+    """Compare methods on single tasks; what was not run is "not measured"."""
+
+    def compare(experiment: Experiment, cells: Cells) -> list[Part]:
+        return [
+            above(
+                experiment,
+                cells.of(experiment, tasks),
+                {"method": first},
+                {"method": second},
+                f"{METHODS[first]} against {METHODS[second]}",
+                margin,
+            )
+            for first, second in pairs
+        ]
+
+    return compare
+
+
+def _fewer_parameters(experiment: Experiment, cells: Cells) -> list[Part]:
+    counts = [experiment.estimate("trainable_parameters", method=m) for m in ("lori-s", "lora")]
+    if counts[0] is None or counts[1] is None:
+        return [Part("trainable parameters of LoRI-S and LoRA", None)]
+    fewer = 100 * (1 - counts[0].value / counts[1].value)
+    found = Difference(fewer - 94.5, fewer - 94.5, fewer - 94.5, counts[0].seeds, "%", ())
+    note = f"{counts[0].value:,.0f} against {counts[1].value:,.0f}, {fewer:.1f} % fewer"
+    return [Part("LoRI-S against LoRA", found, note=note)]
+
+
+def _merges(
+    firsts: Sequence[tuple[str, str]],
+    seconds: Sequence[tuple[str, str]] | None,
+    *,
+    margin: float = 0.0,
+    tasks: Sequence[str] | None = None,
+    apart: bool = False,
+) -> Compare:
+    """Compare merges, each of the first with each of the second: (method, merge).
+
+    Args:
+        firsts: claimed to be above.
+        seconds: to compare with; None for the same method's linear merge.
+        margin: how far below they may be.
+        tasks: to compare on; None for all.
+        apart: whether each task is a comparison of its own, not their mean.
+    """
+
+    def compare(experiment: Experiment, cells: Cells) -> list[Part]:
+        parts = []
+        for first in firsts:
+            for second in seconds if seconds is not None else [(first[0], "linear")]:
+                for chosen in [[task] for task in tasks or ()] if apart else [tasks]:
+                    where = cells.of(experiment, chosen)
+                    label = f"{_named(first)} against {_named(second)}"
+                    a, b = _setting(experiment, first), _setting(experiment, second)
+                    parts.append(above(experiment, where, a, b, label, margin))
+        return parts
+
+    return compare
+
+
+def _named(pair: tuple[str, str]) -> str:
+    return f"{MERGES[pair[1]]} {METHODS[pair[0]]}"
+
+
+def _setting(experiment: Experiment, pair: tuple[str, str]) -> Condition:
+    """Return a merge as a condition; of several weights or densities the first one that was run."""
+    method, merge = pair
+    rows = [r for r in experiment.rows if (r.factors["method"], r.factors["merge"]) == pair]
+    setting = {key: rows[0].factors[key] for key in ("weight", "density")} if rows else {}
+    return {"method": method, "merge": merge, **setting}
+
+
+def _safety(experiment: Experiment, cells: Cells) -> list[Cell]:
+    """Return a cell of safety for each task learned after it."""
+    base = next((c for c in cells.of(experiment, None) if c["task"] == "safety"), None)
+    learned = [task for task in experiment.levels("learned") if task]
+    return [{**base, "learned": task} for task in learned] if base else []
+
+
+def _forgets(experiment: Experiment, cells: Cells) -> list[Part]:
+    where = _safety(experiment, cells)
+    before, after = {"method": "lora", "learned": ""}, {"method": "lora"}
+    return [above(experiment, where, before, after, "LoRA's safety before against after")]
+
+
+def _safest(method: str, others: Sequence[str]) -> Compare:
+    def compare(experiment: Experiment, cells: Cells) -> list[Part]:
+        where = _safety(experiment, cells)
+        return [
+            above(
+                experiment,
+                where,
+                {"method": method},
+                {"method": other},
+                f"{METHODS[method]} against {METHODS[other]} after learning",
+            )
+            for other in others
+        ]
+
+    return compare
+
+
+def _loses_least(experiment: Experiment, cells: Cells) -> list[Part]:
+    where, parts = _safety(experiment, cells), []
+    for other in ("lora", "lori-d"):
+        terms: list[tuple[float, Condition]] = [
+            (1, {"method": "lori-s"}),
+            (-1, {"method": "lori-s", "learned": ""}),
+            (-1, {"method": other}),
+            (1, {"method": other, "learned": ""}),
+        ]
+        found = contrast(experiment, where, terms)
+        parts.append(Part(f"Change of LoRI-S against that of {METHODS[other]}", found))
+    return parts
+
+
+def _learns(experiment: Experiment, cells: Cells) -> list[Part]:
+    where = [
+        {**cell, "learned": cell["task"]}
+        for cell in cells.of(experiment, None)
+        if cell["task"] != "safety"
+    ]
+    label = "LoRI-D against LoRI-S on the learned task"
+    return [above(experiment, where, {"method": "lori-d"}, {"method": "lori-s"}, label)]
+
+
+_ALL_LORA = [("lora", merge) for merge in ("concat", "linear", *PRUNING)]
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "fewer_parameters",
+        "single-task",
+        "LoRI uses up to 95 % fewer trainable parameters than LoRA.",
+        "Abstract",
+        "LoRI-S trains at least 94.5 % fewer values than LoRA (95 % when rounded)",
+        _fewer_parameters,
+        losses=False,
+    ),
+    Claim(
+        "beats_all",
+        "single-task",
+        "LoRI outperforms full fine-tuning and the existing PEFT methods.",
+        "Abstract; Tables 11, 12",
+        "the mean over tasks of LoRI-D is above that of every other method",
+        _methods([("lori-d", other) for other in OTHERS]),
+    ),
+    Claim(
+        "d_as_lora",
+        "single-task",
+        "LoRI-D does as well as LoRA on single tasks, with half the parameters.",
+        "Section 3.2; Tables 1, 2",
+        "the mean over tasks of LoRI-D is above that of LoRA less 2 points (2 % of the loss)",
+        _methods([("lori-d", "lora")], MARGIN),
+    ),
+    Claim(
+        "s_near_lora",
+        "single-task",
+        "LoRI-S stays within a point or two of LoRA at 5 % of its parameters.",
+        "Section 3.2; Tables 1, 2",
+        "the mean over tasks of LoRI-S is above that of LoRA less 2 points (2 % of the loss)",
+        _methods([("lori-s", "lora")], MARGIN),
+    ),
+    Claim(
+        "code",
+        "single-task",
+        "On code, LoRI-D and LoRI-S outperform FFT, LoRA and DoRA.",
+        "Section 3.2; Table 2",
+        "on code each of the two is above each of the three",
+        _methods(
+            [(ours, other) for ours in ("lori-d", "lori-s") for other in ("full", "lora", "dora")],
+            tasks=["code"],
+        ),
+    ),
+    Claim(
+        "d_above_s",
+        "single-task",
+        "LoRI-D generally scores slightly above LoRI-S.",
+        "Section 3.2; Tables 1, 2",
+        "the mean over tasks of LoRI-D is above that of LoRI-S",
+        _methods([("lori-d", "lori-s")]),
+    ),
+    Claim(
+        "small_methods",
+        "single-task",
+        "VeRA and IA3 train fewer values still, and score well below LoRI-S.",
+        "Section E.1; Tables 11, 12",
+        "the mean over tasks of LoRI-S is above that of each of the two",
+        _methods([("lori-s", "vera"), ("lori-s", "ia3")]),
+    ),
+    Claim(
+        "merged_code",
+        "merge-four",
+        "Concatenated LoRI-D keeps its code after merging, where LoRA loses it (40.5 to 13.0).",
+        "Section 3.3; Table 3",
+        "on code, Concat LoRI-D is above Concat LoRA",
+        _merges([("lori-d", "concat")], [("lora", "concat")], tasks=["code"]),
+    ),
+    Claim(
+        "merged_best",
+        "merge-four",
+        "Concatenated merging of LoRI-D is best overall.",
+        "Section 3.3; Table 3",
+        "the mean over tasks of Concat LoRI-D is above that of every merge of LoRA",
+        _merges([("lori-d", "concat")], _ALL_LORA),
+    ),
+    Claim(
+        "merged_near_single",
+        "merge-four",
+        "Concatenated LoRI-D closely matches the single-task adapters.",
+        "Section 3.3; Table 3",
+        f"the mean over tasks falls by less than {PAPERS_FALL} points, the paper's own fall (a "
+        f"loss rises by less than {PAPERS_FALL} %)",
+        _merges([("lori-d", "concat")], [("lori-d", "single-task")], margin=PAPERS_FALL),
+    ),
+    Claim(
+        "concat_above_linear",
+        "merge-four",
+        "Concatenated merging of LoRI is ahead of linear merging, which has cross terms.",
+        "Sections 2.2, 3.3; Table 3",
+        "the mean over tasks of Concat is above that of Linear, for LoRI-D and for LoRI-S",
+        _merges([("lori-d", "concat"), ("lori-s", "concat")], None),
+    ),
+    Claim(
+        "merged_s",
+        "merge-four",
+        "On code and on safety, concatenated LoRI-S outperforms all merges of LoRA.",
+        "Section 3.3; Table 3",
+        "on each of the two tasks, Concat LoRI-S is above every merge of LoRA",
+        _merges([("lori-s", "concat")], _ALL_LORA, tasks=["code", "safety"], apart=True),
+    ),
+    Claim(
+        "pruning_hurts_s",
+        "merge-four",
+        "Pruning merges do LoRI-S harm: they prune its dense A against its sparse B.",
+        "Section E.5; Table 20",
+        "the mean over tasks of Concat LoRI-S is above that of each pruning merge of LoRI-S",
+        _merges([("lori-s", "concat")], [("lori-s", merge) for merge in PRUNING]),
+    ),
+    Claim(
+        "three_code",
+        "merge-three",
+        "With three adapters too, Concat LoRI-D keeps its code where LoRA loses it (41.5 to 13.0).",
+        "Section E.4; Table 18",
+        "on code, Concat LoRI-D is above Concat LoRA",
+        _merges([("lori-d", "concat")], [("lora", "concat")], tasks=["code"]),
+    ),
+    Claim(
+        "three_concat_above_linear",
+        "merge-three",
+        "With three adapters too, concatenated merging of LoRI is ahead of linear merging.",
+        "Section E.4; Table 18",
+        "the mean over tasks of Concat is above that of Linear, for LoRI-D and for LoRI-S",
+        _merges([("lori-d", "concat"), ("lori-s", "concat")], None),
+    ),
+    Claim(
+        "lora_forgets",
+        "continual",
+        "LoRA forgets safety when it goes on to learn a task.",
+        "Section 3.4; Figure 3",
+        "the refusal rate of LoRA is higher before than after, mean over the tasks learned",
+        _forgets,
+    ),
+    Claim(
+        "s_safest",
+        "continual",
+        "LoRI-S ends with the most safety.",
+        "Section 3.4; Figure 3",
+        "after learning, the refusal rate of LoRI-S is above that of LoRA and of LoRI-D, mean over "
+        "the tasks learned",
+        _safest("lori-s", ("lora", "lori-d")),
+    ),
+    Claim(
+        "s_loses_least",
+        "continual",
+        "LoRI-S loses the least safety.",
+        "Section 3.4; Figure 3",
+        "the refusal rate of LoRI-S changes by more (falls by less) than that of LoRA and of "
+        "LoRI-D, mean over the tasks learned",
+        _loses_least,
+    ),
+    Claim(
+        "d_resists",
+        "continual",
+        "LoRI-D too forgets less than LoRA.",
+        "Section 3.4; Figure 3",
+        "after learning, the refusal rate of LoRI-D is above that of LoRA, mean over the tasks "
+        "learned",
+        _safest("lori-d", ("lora",)),
+    ),
+    Claim(
+        "d_learns_more",
+        "continual",
+        "On the learned task, LoRI-D generally scores above LoRI-S.",
+        "Section 3.4; Figure 3",
+        "the mean over the tasks learned of LoRI-D is above that of LoRI-S",
+        _learns,
+    ),
+    *MASK_CLAIMS,
+)

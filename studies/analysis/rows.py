@@ -1,0 +1,295 @@
+"""Reading an experiment's rows, and what several seeds say together.
+
+The file `metrics/experiments/NAME.json` is `{"experiment", "info", "rows"}`; a row is flat:
+`metric`, `value` (null where nothing could be measured), `task` ("" for none), `seed`; `low`,
+`high` and `n` where it is a score over items; and the experiment's factors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from lori_core.core.errors import DataError, InputError, unknown
+from lori_core.core.files.atomic import read_json
+from lori_core.evaluation.statistics import mean_interval
+from studies.analysis import specs
+from studies.analysis.specs import METRICS, SPECS, Spec
+
+Level = str | float | None
+#: A level, or several of which any will do.
+Wanted = Level | tuple[Level, ...]
+_FIELDS = ("metric", "value", "task", "seed", "low", "high", "n")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number.
+
+    Attributes:
+        metric: what was measured.
+        value: in its metric's unit; None where there was nothing to measure.
+        task: measured on; "" for none.
+        seed: of the run.
+        low: the lower end of its 95 % interval over items, where it is a score.
+        high: the upper end.
+        n: items it is over; 0 where it is not over items.
+        factors: by name.
+    """
+
+    metric: str
+    value: float | None
+    task: str
+    seed: int
+    low: float | None
+    high: float | None
+    n: int
+    factors: Mapping[str, Level]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What all seeds say of one number.
+
+    Attributes:
+        value: the mean over seeds.
+        low: the lower end of its 95 % interval: the wider of Student's over seeds and, of a share,
+            that over a seed's items; None where neither is known. All seeds answer the same items,
+            so neither more seeds nor seeds that happen to agree make those more certain.
+        high: the upper end.
+        seeds: how many there are.
+        n: items of all seeds together.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    seeds: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment's rows, checked.
+
+    Attributes:
+        name: of the experiment.
+        spec: what is known of it.
+        info: how it was run.
+        rows: all of them, in the file's order.
+    """
+
+    name: str
+    spec: Spec
+    info: Mapping[str, Any]
+    rows: tuple[Row, ...]
+
+    @cached_property
+    def _by_metric(self) -> dict[str, list[Row]]:
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            if row.value is not None:
+                found.setdefault(row.metric, []).append(row)
+        return found
+
+    def select(self, metric: str, task: str | None = None, **factors: Wanted) -> list[Row]:
+        """Return the rows with a value that match; a factor not named may be anything."""
+        return [
+            row
+            for row in self._by_metric.get(metric, [])
+            if (task is None or row.task == task)
+            and all(_is(row.factors.get(name), level) for name, level in factors.items())
+        ]
+
+    def by_seed(self, metric: str, task: str | None = None, **factors: Wanted) -> dict[int, float]:
+        """Return the mean of the rows that match, by seed."""
+        found: dict[int, list[float]] = {}
+        for row in self.select(metric, task, **factors):
+            if row.value is not None:
+                found.setdefault(row.seed, []).append(row.value)
+        return {seed: fmean(values) for seed, values in sorted(found.items())}
+
+    def estimate(self, metric: str, task: str | None = None, **factors: Wanted) -> Estimate | None:
+        """Return the mean over seeds of the rows that match; None where there are none."""
+        rows = self.select(metric, task, **factors)
+        seeds = self.by_seed(metric, task, **factors)
+        if not seeds:
+            return None
+        middle = fmean(seeds.values())
+        low, high = _interval(rows, list(seeds.values()), middle, _kind(metric) == "share")
+        n = sum(row.n for row in rows)
+        return Estimate(middle, low, high, len(seeds), n)
+
+    def levels(self, factor: str) -> list[Any]:
+        """Return the levels of a factor that rows have: names in their order, numbers sorted."""
+        found = [row.factors.get(factor) for row in self.rows]
+        there = [level for level in found if level is not None]
+        if all(isinstance(level, str) for level in there):
+            names = [str(level) for level in there]
+            known = [*self.spec.factors[factor].names, *specs.TASKS, *specs.PROJECTIONS]
+            return specs.in_order(names, known)
+        return sorted(set(there), key=lambda level: (isinstance(level, str), level))
+
+    def tasks(self) -> list[str]:
+        """Return the tasks that scores were measured on, in the usual order."""
+        named = (row.task for row in self.rows if row.task and row.metric in specs.MEASURES)
+        return specs.in_order(named, specs.TASKS)
+
+    def measures(self, *kinds: str) -> list[tuple[str, str]]:
+        """Return (task, metric) of what was measured, tasks in order and scores before losses."""
+        there = {(row.task, row.metric) for row in self.rows}
+        wanted = kinds or specs.MEASURES
+        return [(t, m) for t in self.tasks() for m in wanted if (t, m) in there]
+
+    def main_measures(self) -> list[tuple[str, str]]:
+        """Return (task, metric) of each task: its score, or its loss where it has no score."""
+        scored = dict(reversed(self.measures(*specs.SCORES)))
+        return [(t, scored.get(t, "loss")) for t in self.tasks() if t in scored or self._loss(t)]
+
+    def _loss(self, task: str) -> bool:
+        return (task, "loss") in self.measures("loss")
+
+    def seeds(self) -> list[int]:
+        """Return the seeds that rows have."""
+        return sorted({row.seed for row in self.rows})
+
+
+def _interval(
+    rows: Sequence[Row], values: Sequence[float], middle: float, share: bool
+) -> tuple[float | None, float | None]:
+    """Return the interval of an estimate, as `Estimate` says."""
+    below, above = _items(rows) if len(rows) == len(values) else (None, None)
+    if len(values) > 1:
+        low, high = mean_interval(values)
+        if share and below is not None and above is not None:
+            low, high = min(low, middle - below), max(high, middle + above)
+    elif below is not None and above is not None:
+        low, high = middle - below, middle + above
+    else:
+        return None, None
+    return (max(0.0, low), min(1.0, high)) if share else (low, high)
+
+
+def _items(rows: Sequence[Row]) -> tuple[float | None, float | None]:
+    """Return how far an interval over items goes below and above its number, the mean of rows."""
+    known = [(row.value, row.low, row.high) for row in rows]
+    below = [v - low for v, low, _ in known if v is not None and low is not None]
+    above = [high - v for v, _, high in known if v is not None and high is not None]
+    if len(below) < len(rows) or len(above) < len(rows):
+        return None, None
+    return fmean(below), fmean(above)
+
+
+def _is(level: Level, wanted: Wanted) -> bool:
+    return level in wanted if isinstance(wanted, tuple) else level == wanted
+
+
+def _kind(metric: str) -> str:
+    return METRICS[metric].kind if metric in METRICS else "plain"
+
+
+def read(path: Path) -> Experiment:
+    """Read and check an experiment's file.
+
+    Raises:
+        InputError: there is no such file, or it is not JSON.
+        DataError: it is not of this form; one line with the row's number and field.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
+        raise DataError(f"{path}: expected an object with experiment, info and rows; run it again")
+    name = content.get("experiment")
+    if name not in SPECS:
+        raise DataError(f"{path}: " + unknown("experiment", str(name), SPECS))
+    if name != path.stem:
+        raise DataError(f"{path}: holds the experiment {name!r}; name the file {name}.json")
+    info = content.get("info", {})
+    if not isinstance(info, dict):
+        raise DataError(f"{path}: info: expected an object, got {info!r}")
+    spec = SPECS[name]
+    rows = tuple(
+        _row(raw, spec, f"{path}: row {number}")
+        for number, raw in enumerate(content["rows"], start=1)
+    )
+    if not rows:
+        raise DataError(f"{path}: rows is empty; run the experiment again")
+    _distinct(rows, path)
+    return Experiment(name, spec, info, rows)
+
+
+def read_folder(folder: Path) -> dict[str, Experiment]:
+    """Read the experiments there are in a folder, in the catalogue's order.
+
+    Raises:
+        InputError: there is none, or a file of the folder is no experiment.
+    """
+    files = {path.stem: path for path in sorted(folder.glob("*.json"))}
+    for stem, path in files.items():
+        if stem not in SPECS:
+            raise DataError(f"{path}: " + unknown("experiment", stem, SPECS))
+    if not files:
+        raise InputError(f"{folder}: no experiment has run; start one with `lori experiment NAME`")
+    return {name: read(files[name]) for name in SPECS if name in files}
+
+
+def _row(raw: Any, spec: Spec, where: str) -> Row:
+    if not isinstance(raw, dict):
+        raise DataError(f"{where}: expected an object, got {raw!r}")
+    metric, task, seed = raw.get("metric"), raw.get("task", ""), raw.get("seed")
+    if not isinstance(metric, str) or not metric:
+        raise DataError(f"{where}: metric: expected a name, got {metric!r}")
+    if not isinstance(task, str):
+        raise DataError(f"{where}: task: expected a name or an empty string, got {task!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise DataError(f"{where}: seed: expected a whole number, got {seed!r}")
+    value, low, high = (_number(raw, key, where) for key in ("value", "low", "high"))
+    n = raw.get("n") or 0
+    if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+        raise DataError(f"{where}: n: expected a number of items, got {n!r}")
+    if value is None or low is None or high is None:
+        low = high = None
+    elif not low - 1e-9 <= value <= high + 1e-9:
+        raise DataError(f"{where}: value {value!r} is outside its interval [{low!r}, {high!r}]")
+    if value is not None and _kind(metric) == "share" and not 0 <= value <= 1:
+        raise DataError(f"{where}: value: {metric} is a share from 0 to 1, got {value!r}")
+    factors = {name: _factor(raw, name, spec, where) for name in spec.factors}
+    return Row(metric, value, task, seed, low, high, n, factors)
+
+
+def _number(raw: Mapping[str, Any], key: str, where: str) -> float | None:
+    value = raw.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise DataError(f"{where}: {key}: expected a finite number or null, got {value!r}")
+    return float(value)
+
+
+def _factor(raw: Mapping[str, Any], name: str, spec: Spec, where: str) -> Level:
+    factor, value = spec.factors[name], raw.get(name)
+    if value is None:
+        if factor.optional:
+            return None
+        raise DataError(f"{where}: {name}: missing; this experiment varies it, so each row has one")
+    if factor.names and value not in factor.names:
+        raise DataError(f"{where}: " + unknown(name, str(value), factor.names))
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise DataError(f"{where}: {name}: expected a name or a number, got {value!r}")
+    return value
+
+
+def _distinct(rows: tuple[Row, ...], path: Path) -> None:
+    seen: dict[tuple[Any, ...], int] = {}
+    for number, row in enumerate(rows, start=1):
+        key = (row.metric, row.task, row.seed, *row.factors.items())
+        if key in seen:
+            raise DataError(
+                f"{path}: row {number}: the same {row.metric} of {row.task or 'no task'} as row "
+                f"{seen[key]}, seed {row.seed}; one number for each metric, task, seed and factors"
+            )
+        seen[key] = number

@@ -1,0 +1,304 @@
+"""The experiments by name: which points each of them has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import product
+from typing import Any
+
+from lori_core.config import Params
+from lori_core.config.experiments import DEFAULT
+from lori_core.core.errors import ConfigError, unknown
+from lori_core.methods.catalogue import METHODS, options
+from lori_core.pipeline import params_file
+from studies.builder import Builder, rate
+from studies.points import Cell, Collect, Mixture, Orthogonality, Points, SparsityMap
+
+Factors = dict[str, str | float | int | None]
+
+
+def single_task(build: Builder) -> list[Cell]:
+    """Every method on every task by itself (Tables 1, 2, 11 to 14)."""
+    cells = []
+    for seed, task in product(build.params.experiments.seeds, build.compared_tasks):
+        cells.append(_base(build, (task,), seed, {"method": "base"}))
+        for method in build.params.experiments.methods or METHODS:
+            name = build.train(method, task, seed)
+            cells += build.trained(name, (task,), seed, method=method)
+    return cells
+
+
+def _base(build: Builder, tasks: tuple[str, ...], seed: int, factors: Factors) -> Cell:
+    return Cell(
+        point=build.score("base", {"base": Mixture()}, tasks),
+        model="base",
+        factors=factors,
+        seed=seed,
+    )
+
+
+def merge_four(build: Builder) -> list[Cell]:
+    """All tasks' adapters merged by each method (Tables 3, 15 to 17)."""
+    return _merges(build, build.tasks, build.params.experiments.weights_of_four)
+
+
+def merge_three(build: Builder) -> list[Cell]:
+    """The adapters of all tasks but safety merged by each method (Tables 18 to 22)."""
+    section = build.params.experiments
+    others = [t for t in build.tasks if t != build.params.continual.safety_task]
+    return _merges(build, section.three or tuple(others), section.weights_of_three)
+
+
+def _merges(build: Builder, tasks: tuple[str, ...], weights: dict[str, float]) -> list[Cell]:
+    section, cells = build.params.experiments, []
+    _check_low_rank(section.merged_methods)
+    for seed, method in product(section.seeds, section.merged_methods):
+        parents = [build.train(method, task, seed) for task in tasks]
+        for task, parent in zip(tasks, parents, strict=True):
+            alone = {"method": method, "merge": "single-task"}
+            cells += build.trained(parent, (task,), seed, **alone)[:1]
+        for merge in section.merges:
+            mixture = Mixture(
+                adapters=tuple(parents),
+                method=merge,
+                weights=(weights[method],) * len(parents),
+                density=section.densities.get(merge),
+                seed=seed,
+            )
+            cells.append(
+                Cell(
+                    point=build.score(f"{merge}-{method}-s{seed}", {"merge": mixture}, tasks),
+                    model="merge",
+                    seed=seed,
+                    factors={
+                        "method": method,
+                        "merge": merge,
+                        "weight": weights[method],
+                        "density": mixture.density,
+                    },
+                )
+            )
+    return cells
+
+
+def _check_low_rank(methods: Iterable[str]) -> None:
+    for method in methods:
+        if method not in METHODS:
+            raise ConfigError(f"experiments.merged_methods: {unknown('method', method, METHODS)}")
+        if METHODS[method].result != "low-rank":
+            raise ConfigError(
+                f"experiments.merged_methods: {method} trains no low-rank update, which cannot be "
+                "merged"
+            )
+
+
+def continual(build: Builder) -> list[Cell]:
+    """Safety first, then each task: what is forgotten, what is learned (Fig. 3)."""
+    section, safety = build.params.experiments, build.params.continual.safety_task
+    if safety is None or safety not in build.tasks:
+        raise ConfigError("continual.safety_task: the experiment needs one, among its tasks")
+    cells = []
+    others = [task for task in build.tasks if task != safety]
+    for seed, method in product(section.seeds, section.merged_methods):
+        if not METHODS[method].continues:
+            raise ConfigError(
+                f"experiments.merged_methods: {method} cannot go on from another adapter"
+            )
+        before = build.train(method, safety, seed)
+        cells += build.trained(before, (safety,), seed, method=method, learned="")[:1]
+        for task in others:
+            after = build.train(method, task, seed, start=before)
+            factors: Factors = {"method": method, "learned": task}
+            cells += build.trained(after, (task, safety), seed, **factors)[:1]
+    return cells
+
+
+def _ablation(
+    build: Builder, factor: str, levels: Iterable[Any], change: Callable[[Any], dict[str, Any]]
+) -> list[Cell]:
+    """Train LoRI-S at each level of one factor, at the learning rate of the ordinary LoRI-S."""
+    cells = []
+    seeds = build.params.experiments.seeds
+    for seed, task, level in product(seeds, build.ablation_tasks, levels):
+        name = build.train("lori-s", task, seed, **change(level))
+        cells += build.trained(name, (task,), seed, **{factor: level})
+    return cells
+
+
+def calibration_steps(build: Builder) -> list[Cell]:
+    """How long a calibration must be (Fig. 4a); 0 steps are a random mask."""
+
+    def change(steps: int) -> dict[str, Any]:
+        if steps == 0:
+            return {"importance": "random"}
+        return {"calibration": {"max_steps": steps}}
+
+    return _ablation(build, "calibration_steps", build.params.experiments.calibration_steps, change)
+
+
+def granularity(build: Builder) -> list[Cell]:
+    """Inside what the top of B is taken (Fig. 4c)."""
+    scopes = build.params.experiments.scopes
+    return _ablation(build, "scope", scopes, lambda scope: {"mask_scope": scope})
+
+
+def importance(build: Builder) -> list[Cell]:
+    """What B's entries are ranked by."""
+    kinds = build.params.experiments.importances
+    return _ablation(build, "importance", kinds, lambda kind: {"importance": kind})
+
+
+def structured(build: Builder) -> list[Cell]:
+    """Masks of whole rows, blocks and groups of the same budget (the paper's future work)."""
+    kinds = build.params.experiments.structures
+    return _ablation(build, "structure", kinds, lambda kind: {"structure": kind})
+
+
+def sparsity_by_learning_rate(build: Builder) -> list[Cell]:
+    """Sparsity crossed with the learning rate (Fig. 5)."""
+    section, cells = build.params.experiments, []
+    grid = product(
+        section.seeds, build.ablation_tasks, section.sparsities, section.sweep_learning_rates
+    )
+    for seed, task, sparsity, step in grid:
+        name = build.train("lori-s", task, seed, training=rate(step), sparsity=sparsity)
+        cells += build.trained(name, (task,), seed, sparsity=sparsity, learning_rate=step)[:1]
+    return cells
+
+
+def sparsity_map(build: Builder) -> list[Cell]:
+    """Where the masks keep B, by layer and projection (Fig. 4b, 6)."""
+    section, cells = build.params.experiments, []
+    for seed, task in product(section.seeds, build.tasks):
+        point = SparsityMap(
+            task=task,
+            calibrated=build.train("lori-d", task, seed),
+            lori=build.params.lori.model_copy(update={"seed": seed}),
+            sparsities=section.sparsities,
+        )
+        cells.append(Cell(point=build.points.add(point), seed=seed))
+    return cells
+
+
+def merge_weights(build: Builder) -> list[Cell]:
+    """The uniform weight of a concatenated merge (Fig. 4d, 7)."""
+    section, cells = build.params.experiments, []
+    _check_low_rank(section.merged_methods)
+    for seed, method in product(section.seeds, section.merged_methods):
+        parents = tuple(build.train(method, task, seed) for task in build.tasks)
+        for weight in section.merge_weights:
+            mixture = Mixture(
+                adapters=parents, method="concat", weights=(weight,) * len(parents), seed=seed
+            )
+            what = f"concat-{method}-s{seed}"
+            cells.append(
+                Cell(
+                    point=build.score(what, {"merge": mixture}, build.tasks),
+                    model="merge",
+                    factors={"method": method, "weight": weight},
+                    seed=seed,
+                )
+            )
+    return cells
+
+
+def merge_weight_pareto(build: Builder) -> list[Cell]:
+    """Safety against the tasks as the safety adapter's weight grows, in one process a seed."""
+    section, safety = build.params.experiments, build.params.continual.safety_task
+    if safety is None or safety not in build.tasks:
+        raise ConfigError("continual.safety_task: the experiment needs one, among its tasks")
+    weight, cells = section.weights_of_four["lori-s"], []
+    for seed in section.seeds:
+        parents = tuple(build.train("lori-s", task, seed) for task in build.tasks)
+        models = {
+            f"{own:g}": Mixture(
+                adapters=parents,
+                method="concat",
+                weights=tuple(own if task == safety else weight for task in build.tasks),
+                seed=seed,
+            )
+            for own in section.safety_weights
+        }
+        point = build.score(f"pareto-s{seed}", models, build.tasks)
+        cells += [
+            Cell(
+                point=point,
+                model=f"{own:g}",
+                factors={"safety_weight": own, "task_weight": weight},
+                seed=seed,
+            )
+            for own in section.safety_weights
+        ]
+    return cells
+
+
+def property_1(build: Builder) -> list[Cell]:
+    """Cosines between updates against d_in and rank (Property 1, eq. 4)."""
+    section, cells = build.params.experiments, []
+    own = build.params.lori.rank
+    for seed in section.seeds:
+        trained = tuple(build.train("lori-d", task, seed) for task in build.tasks)
+        point = Orthogonality(
+            seed=seed,
+            input_dimensions=section.input_dimensions,
+            ranks=section.ranks,
+            trained={str(own): trained} if len(trained) > 1 else {},
+        )
+        cells.append(Cell(point=build.points.add(point), seed=seed))
+    return cells
+
+
+EXPERIMENTS: dict[str, Callable[[Builder], list[Cell]]] = {
+    "single-task": single_task,
+    "merge-four": merge_four,
+    "merge-three": merge_three,
+    "continual": continual,
+    "calibration-steps": calibration_steps,
+    "sparsity-map": sparsity_map,
+    "granularity": granularity,
+    "merge-weights": merge_weights,
+    "sparsity-by-learning-rate": sparsity_by_learning_rate,
+    "property-1": property_1,
+    "merge-weight-pareto": merge_weight_pareto,
+    "importance": importance,
+    "structured": structured,
+}
+ALL = "all"
+
+
+def build(params: Params, names: Iterable[str]) -> Points:
+    """Return the points of some experiments, each experiment's own last.
+
+    Raises:
+        ConfigError: for an experiment or method that does not exist, options that a method does
+            not have, or a merge that a method does not support.
+    """
+    wanted = list(EXPERIMENTS) if ALL in names else list(dict.fromkeys(names))
+    for name in wanted:
+        if name not in EXPERIMENTS:
+            raise ConfigError(unknown("experiment", name, [*EXPERIMENTS, ALL]))
+    for method in {*params.experiments.methods, *params.experiments.options}:
+        chosen = params.experiments.options.get(method, {})
+        options(method, chosen, f"experiments.options.{method}")
+    for method in params.experiments.learning_rates:
+        if method != DEFAULT and method not in METHODS:
+            raise ConfigError(f"experiments.learning_rates: {unknown('method', method, METHODS)}")
+    builder = Builder(params)
+    profile = params_file.profile_of(params)
+    cells = {name: EXPERIMENTS[name](builder) for name in wanted}
+    for name, found in cells.items():
+        builder.points.add(
+            Collect(experiment=name, cells=tuple(found), info=_info(params, builder, name, profile))
+        )
+    return builder.points
+
+
+def _info(params: Params, builder: Builder, name: str, profile: str | None) -> dict[str, Any]:
+    return {
+        "model": params.model.name_or_path,
+        "revision": params.model.revision,
+        "rank": params.lori.rank,
+        "seeds": list(params.experiments.seeds),
+        "tasks": list(builder.tasks),
+        "command": f"lori experiment {name}{f' --profile {profile}' if profile else ''}",
+    }

@@ -1,0 +1,80 @@
+"""The code that each kind of point depends on, as files and folders of this package."""
+
+from __future__ import annotations
+
+from lori_core.core.stage_dependencies import (
+    ADAPTERS,
+    CALIBRATION,
+    CONFIG,
+    LOSS,
+    MERGING,
+    METHODS,
+    MODULES,
+    PEFT_FILES,
+    SCORING,
+    TUNING,
+    VERDICTS,
+)
+
+#: What the points of the experiments depend on besides their settings, by kind.
+_POINT = (
+    *ADAPTERS,
+    "studies/points.py",
+    "studies/results.py",
+    *MODULES,
+    *PEFT_FILES,
+    "adapters/attach.py",
+    "adapters/sparse_parametrization.py",
+)
+_MEASURING = (
+    "studies/measuring.py",
+    "merging/interference.py",
+    "adapters/masks/structured_mask.py",
+)
+POINTS: dict[str, tuple[str, ...]] = {
+    "train": (
+        *_POINT,
+        *CALIBRATION,
+        *TUNING,
+        "evaluation/inference/decoding.py",
+        "evaluation/inference/generation.py",
+        "evaluation/held_out.py",
+        "studies/training.py",
+    ),
+    "score": (
+        *_POINT,
+        *SCORING,
+        *LOSS,
+        *MERGING,
+        "evaluation/held_out.py",
+        "studies/scoring.py",
+    ),
+    "map": (*_POINT, *CONFIG, *_MEASURING),
+    "orthogonality": (*_POINT, *CONFIG, *_MEASURING),
+    "collect": (
+        *_POINT,
+        *CONFIG,
+        "data/example.py",
+        "models/base_model.py",
+        "models/precision.py",
+        "data/pulled.py",
+        "studies/collecting.py",
+    ),
+    "report": (
+        *METHODS,
+        *VERDICTS,
+        "adapters/masks/importances.py",
+        "data/answers.py",
+        "data/example.py",
+        "merging/merge_methods.py",
+        "report",
+        "studies/analysis",
+        "studies/page",
+    ),
+}
+#: By kind of point, the kinds of what an extension may register that decide its result.
+EXTENSIONS: dict[str, frozenset[str]] = {
+    "train": frozenset({"importance", "training method"}),
+    "score": frozenset({"merge method", "scorer"}),
+    "report": frozenset({"importance", "merge method", "scorer", "training method"}),
+}

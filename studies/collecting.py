@@ -1,0 +1,67 @@
+"""An experiment's measurements, one row each, as `studies.page` reads them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+
+from lori_core.config import ModelSection
+from lori_core.data.pulled import read_examples
+from lori_core.models import base_model
+from studies.points import Cell, Collect, Train, load
+from studies.results import Row, facts_of
+
+#: What a trained point's own facts add to an experiment's rows.
+TRAINING_FACTS = (
+    "trainable_parameters",
+    "trainable_share",
+    "state_bytes",
+    "artifact_bytes",
+    "learning_rate",
+)
+
+
+def collect(point: Collect) -> Row:
+    """Bring an experiment's measurements together, one row each."""
+    rows = [row for cell in point.cells for row in _rows(cell)]
+    section = ModelSection(name_or_path=point.info["model"], revision=point.info.get("revision"))
+    count = base_model.outline(base_model.prepare(section)).num_parameters()
+    facts = {"machine": machine(), "parameters": count}
+    info = point.info | facts | _sizes(point.info["tasks"])
+    return {"experiment": point.experiment, "info": info, "rows": rows}
+
+
+def _rows(cell: Cell) -> Iterator[Row]:
+    facts, source = facts_of(cell.point), load(cell.point)
+    if isinstance(source, Train):
+        facts = facts | {"artifact_bytes": facts["adapter_bytes"]}
+        for metric in TRAINING_FACTS:
+            if metric in cell.factors:  # a factor of the experiment already
+                continue
+            yield _row(cell, {"metric": metric, "task": source.task, "value": facts[metric]})
+        return
+    for row in facts["rows"][cell.model]:
+        if not cell.tasks or row["task"] in cell.tasks:
+            yield _row(cell, row)
+
+
+def _row(cell: Cell, row: Row) -> Row:
+    return {**row, **cell.factors, "seed": cell.seed}
+
+
+def _sizes(tasks: list[str]) -> Row:
+    def counts(split: str) -> dict[str, int]:
+        return {task: len(read_examples(task, split)) for task in tasks}
+
+    return {"train_sizes": counts("train"), "test_sizes": counts("test")}
+
+
+def machine() -> str:
+    """Return what this machine computes with, in a few words."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{os.cpu_count()} CPU cores ({platform.machine()}, {capability})"

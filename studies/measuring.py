@@ -1,0 +1,89 @@
+"""What can be measured on adapters alone: where masks keep B, and how orthogonal updates are."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+import torch
+
+from lori_core.adapters.adapter import Adapter, ProjectionBlock, last_name, uniform, values_in_mask
+from lori_core.adapters.masks.mask import magnitude, scope_of
+from lori_core.adapters.masks.structured_mask import top_structures
+from lori_core.merging import interference
+from lori_core.models.base_identity import BaseIdentity
+from studies.points import Orthogonality, SparsityMap
+from studies.results import Row, adapter_of
+
+
+def sparsity_map(point: SparsityMap) -> Row:
+    """Count what masks of each sparsity keep in each layer's projections."""
+    calibrated = adapter_of(point.calibrated)
+    scores = magnitude({n: calibrated.B(n) for n in calibrated.modules})
+    rows = []
+    for sparsity in point.sparsities:
+        lori = point.lori.model_copy(update={"sparsity": sparsity})
+        mask, _ = top_structures(scores, lori.exact_sparsity(), lori.mask_scope, lori.structure)
+        for module, (height, width) in mask.shapes.items():
+            layer = scope_of("layer", module)
+            rows.append(
+                {
+                    "metric": "kept",
+                    "task": point.task,
+                    "value": mask.counts[module] / (height * width),
+                    "sparsity": sparsity,
+                    "layer": int(layer) if layer.isdigit() else None,
+                    "projection": last_name(module),
+                }
+            )
+    return {"rows": {"": rows}}
+
+
+def orthogonality(point: Orthogonality) -> Row:
+    """Measure cosines of drawn pairs at each d_in and rank, and of the trained adapters."""
+    rows = []
+    for d_in in point.input_dimensions:
+        for rank in point.ranks:
+            pair = _drawn(d_in, rank, point.seed)
+            rows += _cosine_rows(pair, {"d_in": d_in, "rank": rank, "source": "drawn"})
+    for rank_text, names in point.trained.items():
+        adapters = {name: adapter_of(name) for name in names}
+        by_width: dict[int, list[interference.ModulePair]] = {}
+        for modules in interference.measure(adapters).values():
+            for module, found in modules.items():
+                width = next(iter(adapters.values())).modules[module].d_in
+                by_width.setdefault(width, []).append(found)
+        for width, found_pairs in by_width.items():
+            factors = {"d_in": width, "rank": int(rank_text), "source": "trained"}
+            rows += _cosine_rows(found_pairs, factors)
+    return {"rows": {"": rows}}
+
+
+#: How many pairs are drawn at each d_in and rank, and how many outputs their B have.
+DRAWN_PAIRS = 20
+DRAWN_OUTPUTS = 64
+
+
+def _drawn(d_in: int, rank: int, seed: int) -> list[interference.ModulePair]:
+    """Return pairs of adapters with keyed A's and normal B's, [DRAWN_OUTPUTS, rank]."""
+    generator = torch.Generator().manual_seed(seed)
+    names = [f"layers.{number}.drawn" for number in range(DRAWN_PAIRS)]
+    modules = uniform(dict.fromkeys(names, (d_in, DRAWN_OUTPUTS)), rank, rank)
+    sides = []
+    for key in ("first", "second"):
+        B = {n: torch.randn(DRAWN_OUTPUTS, rank, generator=generator) for n in names}
+        block = ProjectionBlock(seed, key, rank)
+        values = values_in_mask(modules, B, None, torch.float32)
+        base = BaseIdentity("drawn", "", "", "")
+        sides.append(Adapter(base, modules, (block,), None, values))
+    first, second = sides
+    return [interference.module_pair(first, second, name) for name in names]
+
+
+def _cosine_rows(pairs: list[interference.ModulePair], factors: Row) -> list[Row]:
+    cosines = [abs(pair.cosine) for pair in pairs]
+    # The bound is on |inner|; over both norms it is one on the cosine.
+    bounds = [p.bound * abs(p.cosine / p.inner) for p in pairs if p.bound is not None and p.inner]
+    found = {"mean_abs_cosine": fmean(cosines), "max_abs_cosine": max(cosines)}
+    if bounds:
+        found["bound"] = fmean(bounds)
+    return [{"metric": metric, "task": "", "value": v, **factors} for metric, v in found.items()]

@@ -1,0 +1,103 @@
+"""What an experiment has no number for, said in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+from studies.analysis import cells, specs
+from studies.analysis.rows import Experiment, Level
+
+#: More lines than this are counted, not listed.
+MOST = 6
+
+
+def of(experiment: Experiment) -> list[str]:
+    """Return a line for each level never run and each point of the sweep without a number.
+
+    A point is wanted for each task and metric that any point has, and for each seed.
+    """
+    return [*_never_run(experiment), *_missing_points(experiment), *_nulls(experiment)]
+
+
+def _never_run(experiment: Experiment) -> list[str]:
+    lines = []
+    for name, factor in experiment.spec.factors.items():
+        there = experiment.levels(name)
+        absent = [factor.names[key] for key in factor.expected if key not in there]
+        if absent:
+            lines.append(f"Not run: {factor.label} {', '.join(absent)}.")
+    return lines
+
+
+def _missing_points(experiment: Experiment) -> list[str]:
+    missing: dict[str, list[str]] = {}
+    needed = dict.fromkeys(
+        (row.task, row.metric) for row in experiment.rows if row.metric in experiment.spec.required
+    )
+    measures = experiment.measures() or list(needed)
+    for task, metric in measures:
+        for where in _missing(experiment, task, metric):
+            missing.setdefault(where, []).append(cells.heading(task, metric, unit=False))
+    lines = [
+        f"No number at {where}: "
+        + ("all measures." if len(found) == len(measures) > 1 else f"{', '.join(found)}.")
+        for where, found in missing.items()
+    ]
+    if len(lines) > MOST:
+        lines = [*lines[:MOST], f"And at {len(lines) - MOST} more points."]
+    return lines
+
+
+def _missing(experiment: Experiment, task: str, metric: str) -> Iterator[str]:
+    """Yield each point of the sweep without a number, with the seeds it misses, as text."""
+    sweep, seeds = experiment.spec.sweep, experiment.seeds()
+    there = {
+        (*(row.factors[name] for name in sweep), row.seed)
+        for row in experiment.rows
+        if (row.task, row.metric) == (task, metric)
+    }
+    for point in product(*(_levels_for(experiment, name, task) for name in sweep)):
+        lost = [seed for seed in seeds if (*point, seed) not in there]
+        if lost and _wanted(experiment, point):
+            which = "" if len(lost) == len(seeds) else f" (seed {', '.join(map(str, lost))})"
+            yield _place(experiment, dict(zip(sweep, point, strict=True))) + which
+
+
+def _place(experiment: Experiment, point: Mapping[str, Level]) -> str:
+    factors = experiment.spec.factors
+    return ", ".join(
+        f"{factors[name].label} {cells.level(factors[name], level) or 'none'}"
+        for name, level in point.items()
+    )
+
+
+def _levels_for(experiment: Experiment, name: str, task: str) -> list[Level]:
+    """Return the levels that a task should have: a learned task is measured after itself alone."""
+    found: list[Level] = experiment.levels(name)
+    if name == "learned" and task != "safety":
+        return [level for level in found if level == task]
+    return found
+
+
+def _wanted(experiment: Experiment, point: tuple[Level, ...]) -> bool:
+    """Whether a point was meant: not every adapter is merged in every way, or width trained."""
+    sweep = experiment.spec.sweep
+    if not {"merge", "source"} & set(sweep):
+        return True
+    return any(tuple(row.factors[name] for name in sweep) == point for row in experiment.rows)
+
+
+def _nulls(experiment: Experiment) -> list[str]:
+    count = sum(row.value is None for row in experiment.rows)
+    plural = "measurement" if count == 1 else "measurements"
+    return [f"{count} {plural} came out without a value."] if count else []
+
+
+def known(experiment: Experiment) -> bool:
+    """Whether the rows have what the experiment's figure is made of."""
+    needed = experiment.spec.required
+    if needed:
+        return any(row.metric in needed and row.value is not None for row in experiment.rows)
+    measured = specs.MEASURES
+    return any(row.metric in measured and row.value is not None for row in experiment.rows)

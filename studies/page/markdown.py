@@ -1,0 +1,77 @@
+"""The same tables and verdicts in Markdown: a part for each experiment, and all as the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lori_core.core import escaping
+from lori_core.report import tables
+
+HOW = (
+    "Intervals are of 95 %: of a score, the wider of Student's over seeds and that over the test "
+    "items; of a loss, Student's over seeds; of a single seed, that over its items. A difference "
+    "is paired by seed, and its interval is the wider of Student's and what its items allow if "
+    "they count anew with each seed. A claim of several comparisons held "
+    "where all of them do, did not hold where one did not, and otherwise could not be told at this "
+    "size. Each comparison is judged by itself. Beside the verdict by the tasks' scores stands "
+    "that by held-out losses, which vary less, where both were measured."
+)
+
+#: How the document begins.
+TITLE = "# The paper's experiments, run here"
+
+
+def part(built: Mapping[str, Any], level: int = 1, pictures: str = "") -> str:
+    """Return an experiment's part.
+
+    Args:
+        built: as `page.build` returns it for one experiment.
+        level: of its heading.
+        pictures: what stands before a picture's file name.
+    """
+    deeper = "#" * (level + 1)
+    lines = [f"{'#' * level} {built['title']}", "", built["about"], ""]
+    lines += [f"- {name}: {escaping.cell(text)}" for name, text in built["info"]]
+    if built["claims"]:
+        lines += ["", f"{deeper} What the paper says", ""]
+        for claim in built["claims"]:
+            lines += _claim(claim)
+    for figure in built["figures"]:
+        lines += ["", f"![{figure['title']}]({pictures}{figure['stem']}.png)"]
+    lines += ["", built["reading"]] if built["reading"] else []
+    for table in built["tables"]:
+        lines += ["", f"{deeper} {table['title']}", "", *_table(table)]
+        lines += ["", table["note"]] if table["note"] else []
+    lines += [""] if built["gaps"] else []
+    lines += [f"- {gap}" for gap in built["gaps"]]
+    return "\n".join(lines) + "\n"
+
+
+def evidence(built: Mapping[str, Any], pictures: str = "") -> str:
+    """Return all experiments' parts, the verdicts first."""
+    lines = [TITLE, "", built["summary"], ""]
+    lines += tables.markdown(
+        ["claim", "verdict", "by held-out losses"],
+        [
+            [claim["claim"], claim["verdict"], claim["losses"] or tables.NOTHING]
+            for claim in built["claims"]
+        ],
+    )
+    lines += ["", HOW, ""]
+    parts = [part(made, 2, pictures) for made in built["experiments"].values()]
+    return "\n".join(lines) + "\n" + "\n".join(parts)
+
+
+def _claim(claim: Mapping[str, Any]) -> list[str]:
+    lines = [f"- **{claim['claim']}** ({claim['source']}) By {claim['by']}: {claim['verdict']}."]
+    lines += [f"  - Rule: {claim['rule']}."]
+    lines += [f"  - {because['text']}: {because['verdict']}" for because in claim["because"]]
+    if claim["losses"]:
+        lines += [f"  - By held-out losses: {claim['losses']}."]
+        lines += [f"    - {b['text']}: {b['verdict']}" for b in claim["losses_because"]]
+    return lines
+
+
+def _table(table: Mapping[str, Any]) -> list[str]:
+    return tables.markdown(table["columns"], table["rows"])

@@ -1,0 +1,176 @@
+"""One page about all experiments that have run, its pictures inside, and the same in Markdown."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lori_core.core.files.atomic import replaced_folder, write_json, write_text
+from lori_core.core.redaction import redact, redacted
+from studies.analysis import cells, claims, paper, rows, tables, verdicts
+from studies.analysis.rows import Experiment
+from studies.analysis.specs import TASKS, in_order
+from studies.page import figures, gaps, markdown, plots
+
+#: How an experiment was run, by the key of its `info`: the label for people.
+INFO = {
+    "model": "Base model",
+    "parameters": "Parameters of the base",
+    "rank": "Rank",
+    "seeds": "Seeds",
+    "train_sizes": "Training examples",
+    "test_sizes": "Test items",
+    "machine": "Machine",
+    "command": "Command",
+}
+
+
+def write(folder_of_metrics: Path, out: Path) -> dict[str, Any]:
+    """Write the page, the pictures and the Markdown of the experiments there are, anew.
+
+    Args:
+        folder_of_metrics: the folder of `NAME.json`, any subset of the experiments.
+        out: becomes `index.html`, `evidence.md`, `summary.json`, and for each experiment
+            `NAME.md`, `NAME.png`, `NAME.svg` and, for `dvc plots`, `plots/NAME.csv`.
+
+    Returns:
+        `metrics`: flat numbers for tracking; `experiments`: by name `figures` (file names),
+        `tables`, `claims`, `gaps` and how it was run; `claims`: all verdicts; `summary`: a line.
+
+    Raises:
+        InputError: no experiment has run.
+        DataError: a file is not an experiment's.
+    """
+    experiments = rows.read_folder(folder_of_metrics)
+    with replaced_folder(out) as work:
+        built = _build(experiments, work)
+        for name, made in built["experiments"].items():
+            write_text(work / f"{name}.md", redact(markdown.part(made)))
+        write_text(work / "evidence.md", redact(markdown.evidence(built)))
+        for name, experiment in experiments.items():
+            write_text(work / "plots" / f"{name}.csv", plots.scores(experiment))
+        write_text(work / "index.html", redact(_html(built, work)))
+        write_json(work / "summary.json", redacted(built))
+    return built
+
+
+def _build(experiments: Mapping[str, Experiment], folder: Path) -> dict[str, Any]:
+    """Draw all figures, and return everything the page and the Markdown show."""
+    judged = claims.judged(experiments)
+    counts = Counter(claim["verdict"] for claim in judged)
+    metrics = {f"claims/{v.replace(' ', '_')}": float(counts[v]) for v in VERDICTS}
+    for experiment in experiments.values():
+        metrics |= plots.metrics(experiment)
+    made = {
+        name: _part(experiment, [c for c in judged if c["experiment"] == name], folder)
+        for name, experiment in experiments.items()
+    }
+    return {
+        "summary": _summary(experiments, counts),
+        "claims": judged,
+        "experiments": made,
+        "metrics": metrics,
+    }
+
+
+VERDICTS = (verdicts.HELD, verdicts.FAILED, verdicts.UNCLEAR)
+
+
+def _part(experiment: Experiment, judged: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    drawn = figures.draw(experiment, folder) if gaps.known(experiment) else []
+    return {
+        "title": experiment.spec.title,
+        "about": experiment.spec.about,
+        "reading": experiment.spec.reading if drawn else "",
+        "info": _info(experiment),
+        "claims": judged,
+        "figures": [
+            figure | {"png": f"{figure['stem']}.png", "svg": f"{figure['stem']}.svg"}
+            for figure in drawn
+        ],
+        "tables": tables.build(experiment),
+        "gaps": gaps.of(experiment),
+        "paper": {
+            "tables": list(experiment.spec.tables),
+            "figures": list(experiment.spec.figures),
+        },
+    }
+
+
+def _info(experiment: Experiment) -> list[list[str]]:
+    """Return how an experiment was run as [label, text], the known labels first."""
+    known = [key for key in INFO if key in experiment.info]
+    others = sorted(key for key in experiment.info if key not in INFO)
+    made = [
+        [INFO.get(key, key.replace("_", " ").capitalize()), _text(experiment.info[key])]
+        for key in [*known, *others]
+    ]
+    if "seeds" not in experiment.info:
+        made.append([INFO["seeds"], _text(experiment.seeds())])
+    made.append(["Items of each seed's scores", _items(experiment)])
+    return [[label, text] for label, text in made if text]
+
+
+def _items(experiment: Experiment) -> str:
+    """Return how many items each score of a seed is over: the most, where rows differ."""
+    counts: dict[tuple[str, str], int] = {}
+    for row in experiment.rows:
+        if row.n:
+            key = (row.task, row.metric)
+            counts[key] = max(counts.get(key, 0), row.n)
+    measures = [pair for pair in experiment.measures() if pair in counts]
+    return "; ".join(f"{cells.heading(*pair, unit=False)} {counts[pair]:,}" for pair in measures)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        keys = in_order(map(str, value), TASKS)
+        return ", ".join(f"{key} {_text(value[key])}" for key in keys)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(inner) for inner in value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "" if value is None else str(value)
+
+
+def _summary(experiments: Mapping[str, Experiment], counts: Mapping[str, int]) -> str:
+    bases = {
+        f"{e.info['model']}" + (f" ({e.info['parameters'] / 1e6:,.0f}M parameters)")
+        if isinstance(e.info.get("parameters"), (int, float))
+        else str(e.info["model"])
+        for e in experiments.values()
+        if e.info.get("model")
+    }
+    on = f" on {', '.join(sorted(bases))}" if bases else ""
+    told = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
+    count, judged = len(experiments), sum(counts.values())
+    return (
+        f"{count} experiment{'s' if count > 1 else ''}{on}. "
+        f"Of {judged} claim{'' if judged == 1 else 's'} {told}."
+    )
+
+
+def _html(built: Mapping[str, Any], folder: Path) -> str:
+    from jinja2 import ChoiceLoader, Environment, PackageLoader
+
+    found = ChoiceLoader([PackageLoader("studies", "page"), PackageLoader("lori_core", "report")])
+    pages = Environment(loader=found, autoescape=True)
+    return pages.get_template("experiments.html").render(
+        **built,
+        how=markdown.HOW,
+        images={
+            figure["stem"]: _embedded(folder / figure["svg"])
+            for made in built["experiments"].values()
+            for figure in made["figures"]
+        },
+        paper_tables=paper.tables(),
+        paper_figures=paper.figures(),
+    )
+
+
+def _embedded(svg: Path) -> str:
+    """Return a picture as the address of itself, so that the page is one file."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode()

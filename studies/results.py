@@ -1,0 +1,54 @@
+"""What points have made: their facts, their models, and the parameters they ran under."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lori_core.adapters.adapter import Adapter
+from lori_core.config import Params, parse
+from lori_core.core.errors import AdapterError
+from lori_core.core.files.atomic import read_json
+from lori_core.methods import finetuned_model
+from studies.points import FACTS, MODEL, Score, Train, folder_of
+
+Row = dict[str, Any]
+
+
+def facts_of(name: str) -> Row:
+    """Return what a point measured."""
+    facts: Row = read_json(folder_of(name) / FACTS)
+    return facts
+
+
+def params_of(point: Train | Score) -> Params:
+    """Return the parameters under which a point's base is loaded."""
+    values: dict[str, Any] = {
+        "model": point.model.model_dump(),
+        "prompt": point.prompt.model_dump(),
+        "lori": {"rank": 1},
+        "training": {},
+        "tasks": {"none": _task()},
+    }
+    if isinstance(point, Score):
+        values["evaluation"] = point.evaluation.model_dump()
+        return parse(values, "experiments/points.json", None)
+    values["lori"] = point.lori.model_dump()
+    values["training"] = point.training.model_dump()
+    values["tasks"] = {point.task: _task()}
+    return parse(values, "experiments/points.json", None)
+
+
+def _task() -> Row:
+    return {"source": "bundled-math", "calibration": {}, "training": {}}
+
+
+def adapter_of(name: str) -> Adapter:
+    """Return the adapter that a point trained.
+
+    Raises:
+        AdapterError: if what it trained is no low-rank update.
+    """
+    found = finetuned_model.open_model(folder_of(name) / MODEL)
+    if not isinstance(found, Adapter):
+        raise AdapterError(f"{name}: what it trained is no low-rank update, B @ A")
+    return found

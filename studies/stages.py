@@ -1,0 +1,145 @@
+"""`experiments/dvc.yaml`: one stage for each point, and one for the page about all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from lori_core.core.errors import InputError
+from lori_core.core.files.atomic import read_json, write_text
+from lori_core.core.stage_dependencies import BASE_FILE
+from lori_core.core.tracking import RunTracker
+from studies import code
+from studies.page import plots
+from studies.points import FOLDER, METRICS, POINTS, Collect, Point, Points, Score, Train, folder_of
+
+DVC = FOLDER / "dvc.yaml"
+REPORT = FOLDER / "report"
+REPORT_STAGE = "report"
+HEADER = """\
+# Written by `lori experiment` from params.yaml: one stage a point, its settings in points.json.
+# Points that several experiments need stand here once; a finished one is never run again.
+"""
+
+
+def write(points: Points, extensions: Mapping[str, Collection[str]] | None = None) -> None:
+    """Write the points and the stages that run them.
+
+    Args:
+        points: what there is to run.
+        extensions: for each extension file, the kinds of what it registers.
+
+    Raises:
+        InputError: `experiments/dvc.yaml` is there and was not written here.
+    """
+    title, _, _ = HEADER.partition("\n")
+    if DVC.is_file() and not DVC.read_text(encoding="utf-8").startswith(title):
+        raise InputError(f"{DVC}: lori experiment did not write it and would replace it: move it")
+    points.save()
+    stages = {name: _stage(name, point) for name, point in points.by_name.items()}
+    kinds: dict[str, str] = {name: point.kind for name, point in points.by_name.items()}
+    collected = [n for n, p in points.by_name.items() if isinstance(p, Collect)]
+    stages[REPORT_STAGE] = {
+        "wdir": "..",
+        "desc": "Draw the experiments' figures, tables and page beside the paper's",
+        "cmd": "lori point report",
+        "deps": [*(str(METRICS / f"{name}.json") for name in collected), *_code(REPORT_STAGE)],
+        "outs": [str(REPORT)],
+        "meta": {"gpus": 0},
+    }
+    kinds[REPORT_STAGE] = REPORT_STAGE
+    for path, registered in (extensions or {}).items():
+        for name, stage in stages.items():
+            if not code.EXTENSIONS.get(kinds[name], frozenset()).isdisjoint(registered):
+                stage["deps"].append(path)
+    shown = plots.section(collected, REPORT.name)
+    write_text(DVC, HEADER + _yaml({"stages": stages, "plots": shown}))
+
+
+def describe(points: Points) -> str:
+    """Return in a few words what there is to run."""
+    kinds = [point.kind for point in points.by_name.values()]
+    return f"{kinds.count('train')} trainings, {kinds.count('score')} scorings"
+
+
+def run(name: str, tracker: RunTracker) -> None:
+    """Run one stage of `experiments/dvc.yaml`: a point, or the report.
+
+    Raises:
+        InputError: for a point that does not exist.
+    """
+    if name == REPORT_STAGE:
+        report(tracker)
+        return
+    from studies import running
+
+    running.run(name, tracker)
+
+
+def report(tracker: RunTracker) -> None:
+    """Write the page about all experiments that `metrics/experiments` has numbers of."""
+    from studies.page import page
+
+    tracker.start(REPORT_STAGE)
+    summary = page.write(METRICS, REPORT)
+    tracker.metrics(summary["metrics"])
+    tracker.artifact(REPORT)
+    tracker.end()
+
+
+def show(say: Callable[[str], None]) -> None:
+    """Say what came out, and where to look."""
+    summary = read_json(REPORT / "summary.json")
+    say(summary["summary"])
+    for claim in summary["claims"]:
+        say(f"  {claim['verdict']:32} {claim['claim']}")
+    say(f"The tables and figures beside the paper's: {REPORT / 'index.html'}")
+
+
+def _yaml(values: Any) -> str:
+    import io
+
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width = 1000
+    buffer = io.StringIO()
+    yaml.dump(values, buffer)
+    return buffer.getvalue()
+
+
+def _stage(name: str, point: Point) -> dict[str, Any]:
+    stage: dict[str, Any] = {
+        "wdir": "..",
+        "cmd": f"lori point {name}",
+        "deps": [*_data(point), *(str(folder_of(n)) for n in point.parents), *_code(point.kind)],
+        "params": [{str(POINTS): [name]}],
+        "meta": {"gpus": int(isinstance(point, Train | Score))},
+    }
+    if isinstance(point, Collect):
+        stage["metrics"] = [{str(METRICS / f"{name}.json"): {"cache": False}}]
+    else:
+        stage["outs"] = [str(folder_of(name))]
+    return stage
+
+
+def _code(kind: str) -> list[str]:
+    names = set(code.POINTS[kind])
+    return sorted(n if n.startswith("studies/") else f"lori_core/{n}" for n in names)
+
+
+def _data(point: Point) -> list[str]:
+    """Return the files that a point reads: examples, and what identifies the base's content."""
+    if isinstance(point, Train):
+        return [BASE_FILE, *_splits([point.task], "train", "validation", "test")]
+    if isinstance(point, Score):
+        return [
+            BASE_FILE,
+            *_splits(dict.fromkeys([*point.scored, *point.losses]), "test"),
+            *_splits(point.losses, "validation"),
+        ]
+    return ["data"] if isinstance(point, Collect) else []
+
+
+def _splits(tasks: Iterable[str], *splits: str) -> list[str]:
+    return [f"data/{task}/{split}.jsonl" for task in tasks for split in splits]

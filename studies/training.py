@@ -1,0 +1,131 @@
+"""A point that trains: one adapter, or a whole model, by one method."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from lori_core.adapters.adapter import Adapter, uniform
+from lori_core.adapters.masks import importances
+from lori_core.adapters.masks.mask import Mask
+from lori_core.adapters.masks.structured_mask import top_structures
+from lori_core.core.errors import InputError
+from lori_core.core.tracking import RunTracker
+from lori_core.data.pulled import read_held_out
+from lori_core.evaluation.held_out import held_out_losses
+from lori_core.methods import catalogue, finetuned_model
+from lori_core.methods.loaded_model import LoadedModel, forget_checkpoints, load_model
+from lori_core.methods.lori import calibration
+from lori_core.methods.tuning import Tuning, tune
+from studies.points import MODEL, Train, folder_of, load
+from studies.results import Row, adapter_of, facts_of, params_of
+
+
+def train(point: Train, name: str, work: Path, tracker: RunTracker) -> Row:
+    """Train, and measure the loss on the task's validation examples."""
+    chosen = point
+    if point.tries:
+        best = best_of(point.tries)
+        rate = {"learning_rate": best.training.learning_rate}
+        training = point.training.model_copy(update=rate)
+        chosen = point.model_copy(update={"training": training, "tries": ()})
+        if chosen == best:  # the same run, down to the seed
+            shutil.copytree(folder_of(_name_of_best(point.tries)) / MODEL, work / MODEL)
+            return facts_of(_name_of_best(point.tries)) | _tried(point.tries)
+    session = load_model(params_of(chosen), scoring=False)
+    validation = _Validation(chosen, session)
+    trained, result = tune(session, _tuning(session, chosen, name), tracker, validation)
+    finetuned_model.save_model(trained, work / MODEL)
+    forget_checkpoints(name)
+    facts = asdict(result) | finetuned_model.facts(trained, work / MODEL)
+    facts |= {
+        "content_key": trained.info["content_key"],
+        "learning_rate": chosen.training.learning_rate,
+        "trainable_share": result.trainable_parameters / session.parameters,
+        "state_bytes": catalogue.STATE_BYTES * result.trainable_parameters,
+        "validation_loss": validation.loss,
+    }
+    tracker.metrics({k: v for k, v in facts.items() if isinstance(v, (int, float))})
+    return facts | _tried(point.tries)
+
+
+def best_of(tries: tuple[str, ...]) -> Train:
+    """Return the point with the least validation loss; the first of several."""
+    best = load(_name_of_best(tries))
+    if not isinstance(best, Train):
+        raise InputError(f"{_name_of_best(tries)}: no training run, so nothing to choose from")
+    return best
+
+
+def _name_of_best(tries: tuple[str, ...]) -> str:
+    losses = {name: facts_of(name)["validation_loss"] for name in tries}
+    if None in losses.values():
+        raise InputError(
+            f"{tries[0]}: no validation example has a target, so no learning rate can be chosen; "
+            "give the task validation examples, or each method one learning rate"
+        )
+    return min(tries, key=losses.__getitem__)
+
+
+def _tried(tries: tuple[str, ...]) -> Row:
+    """Return what was tried: validation loss by learning rate."""
+    found = [facts_of(name) for name in tries]
+    return {"tried": {f"{f['learning_rate']:g}": f["validation_loss"] for f in found}}
+
+
+def _tuning(session: LoadedModel, point: Train, name: str) -> Tuning:
+    """Return the run of a point; a mask is taken from its calibrated adapter, or at random."""
+    start = None if point.start is None else adapter_of(point.start)
+    calibrated = None if point.mask_of is None else adapter_of(point.mask_of)
+    mask = None
+    if catalogue.METHODS[point.method].calibrated_by is not None:
+        mask = _mask(session, point, calibrated)
+    return Tuning(
+        name,
+        point.task,
+        point.method,
+        point.training,
+        point.options,
+        start=start,
+        mask=mask,
+        calibrated=calibrated if start is None else None,
+    )
+
+
+def _mask(session: LoadedModel, point: Train, calibrated: Adapter | None) -> Mask:
+    if calibrated is not None:
+        mask, _ = calibration.take_mask(lambda: session, calibrated, point.lori, point.task)
+        return mask
+    modules = uniform(session.modules, point.lori.rank, point.lori.lora_alpha)
+    shapes = {name: (m.d_out, m.rank) for name, m in modules.items()}
+    scores = importances.noise(shapes, point.lori.seed, point.task)
+    lori = point.lori
+    mask, _ = top_structures(scores, lori.exact_sparsity(), lori.mask_scope, lori.structure)
+    return mask
+
+
+class _Validation:
+    """Measures a model's mean loss on the task's validation examples, where there are any."""
+
+    def __init__(self, point: Train, session: LoadedModel) -> None:
+        self.point = point
+        self.session = session
+        self.loss: float | None = None
+
+    def __call__(self, model: Any) -> None:
+        examples = [e for e in read_held_out(self.point.task) if e.target]
+        if not examples:
+            return
+        losses, _ = held_out_losses(
+            model,
+            self.session.tokenizer,
+            examples,
+            self.point.prompt,
+            self.point.training.max_length,
+            self.point.training.batch_size,
+            f"validation {self.point.task}",
+        )
+        self.loss = fmean(losses)

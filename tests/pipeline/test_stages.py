@@ -1,0 +1,173 @@
+"""The stages on a two-layer model, through files, without any engine."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lori_core import config
+from lori_core.adapters import adapter_file
+from lori_core.adapters.masks import mask_file
+from lori_core.core.files.atomic import digest
+from lori_core.core.tracking import NullTracker
+from lori_core.data.sources import pulling
+from lori_core.pipeline import params_file, results, running
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Run every stage once, on two tasks."""
+    folder = tmp_path_factory.mktemp("workspace")
+    shutil.copy(ROOT / "profiles" / "smoke.yaml", folder / "params.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        values = params_file._plain(params_file._read(Path("params.yaml")))
+        values["tasks"] = {name: values["tasks"][name] for name in ("math", "safety")}
+        values["continual"]["tasks"] = ["math"]
+        params = config.parse(values, "params.yaml")
+        pulling.pull(params)
+        tracker = NullTracker()
+        for name, items in {
+            "calibrate": ["math", "safety"],
+            "mask": ["math", "safety"],
+            "train": ["math", "safety"],
+            "continual": ["math"],
+            "merge": ["concat", "linear"],
+            "interference": [None],
+            "evaluate_base": [None],
+            "evaluate_adapters": ["math", "safety"],
+            "evaluate_merged": ["concat", "linear"],
+            "evaluate_continual": ["math"],
+            "excess": ["concat", "linear"],
+            "report": [None],
+        }.items():
+            for item in items:
+                running.run(params, name, item, tracker)
+        yield folder, params
+
+
+def test_the_masked_adapter_uses_the_calibrations_a_and_only_its_mask(finished: Any) -> None:
+    folder, _ = finished
+    calibrated = adapter_file.load(folder / results.calibrated_path("math"))
+    sparse = adapter_file.load(folder / results.adapter_path("math"))
+    mask, facts = mask_file.load(folder / results.mask_path("math"))
+    assert sparse.blocks == calibrated.blocks
+    assert sparse.blocks[0].key == "math"
+    assert facts["count"] == mask.count == sparse.count
+    assert mask.count == mask.total - int(0.9 * mask.total)
+    assert facts["calibration"] == calibrated.info["content_key"]
+    assert sparse.info["parents"] == [calibrated.info["content_key"]]
+    for adapter in (sparse, calibrated):
+        assert digest(adapter.info["depends"]) == adapter.info["content_key"]
+        assert "lori_core/training/trainer.py" in adapter.info["depends"]["code"]
+    for name in sparse.modules:
+        b = sparse.B(name)
+        outside = torch.ones(b.numel(), dtype=torch.bool)
+        outside[mask.positions()[name]] = False
+        assert not bool(b.reshape(-1)[outside].any())
+        assert torch.equal(sparse.A(name), calibrated.A(name))
+
+
+def test_tasks_have_projections_of_their_own(finished: Any) -> None:
+    folder, _ = finished
+    math, safety = (adapter_file.load(folder / results.adapter_path(t)) for t in ("math", "safety"))
+    name = next(iter(math.modules))
+    assert not torch.equal(math.A(name), safety.A(name))
+
+
+def test_continual_keeps_safety_bit_for_bit_outside_the_tasks_mask(finished: Any) -> None:
+    folder, _ = finished
+    safety = adapter_file.load(folder / results.adapter_path("safety"))
+    continued = adapter_file.load(folder / results.continual_path("math"))
+    mask, _ = mask_file.load(folder / results.mask_path("math"))
+    assert continued.blocks == safety.blocks
+    changed = 0
+    for name in continued.modules:
+        b = continued.B(name)
+        outside = torch.ones(b.numel(), dtype=torch.bool)
+        outside[mask.positions()[name]] = False
+        before = safety.B(name).reshape(-1)
+        assert torch.equal(b.reshape(-1)[outside], before[outside])
+        changed += int((b.reshape(-1) != before).sum())
+    assert 0 < changed <= mask.count
+
+
+def test_a_concatenated_merge_is_the_weighted_sum(finished: Any) -> None:
+    folder, params = finished
+    merged = adapter_file.load(folder / results.merged_path("concat"))
+    parents = [adapter_file.load(folder / results.adapter_path(t)) for t in ("math", "safety")]
+    weight = params.merge["concat"].weights
+    for name in merged.modules:
+        expected = sum(weight * parent.delta(name) for parent in parents)
+        assert torch.allclose(merged.delta(name), expected, atol=1e-6)
+
+
+def test_the_summary_has_every_model_and_the_page_every_picture(finished: Any) -> None:
+    folder, _ = finished
+    summary = json.loads((folder / "report" / "summary.json").read_text())
+    assert [row["model"] for row in summary["table"]] == [
+        "base",
+        "LoRI-D, each on its own",
+        "LoRI-S, each on its own",
+        "LoRI-S merged, concat",
+        "LoRI-S merged, linear",
+        "safety, then math",
+    ]
+    page = (folder / "report" / "index.html").read_text()
+    for name in ("scores", "sparsity", "overlap", "interference", "excess"):
+        assert f'src="{name}.png"' in page
+        assert (folder / "report" / f"{name}.svg").stat().st_size > 1000
+    assert summary["interference"]["adapter"]["math+safety"]["within_bound"] == 1.0
+    compared = {(c["model"], c["against"], c["task"]) for c in summary["comparisons"]}
+    own = "LoRI-S, each on its own"
+    assert {("safety, then math", against, "safety") for against in ("base", own)} <= compared
+    assert len(compared) == 2 * 2 + 2 * 2 * 2 + 2 * 2  # own adapters, merges, continual
+
+
+def test_metrics_hold_nothing_that_time_decides(finished: Any) -> None:
+    folder, params = finished
+    before = (folder / "metrics" / "train" / "math.json").read_bytes()
+    adapter = (folder / results.adapter_path("math") / "adapter.safetensors").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        running.run(params, "train", "math", NullTracker())
+    assert (folder / "metrics" / "train" / "math.json").read_bytes() == before
+    again = (folder / results.adapter_path("math") / "adapter.safetensors").read_bytes()
+    assert again == adapter
+
+
+def test_every_generation_is_kept(finished: Any) -> None:
+    folder, _ = finished
+    path = folder / "artifacts" / "evaluations" / "adapters" / "math" / "adapter" / "math.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(rows) == 12
+    assert set(rows[0]) == {
+        "id", "sample", "kind", "protocol", "prompt", "cut", "output", "answer", "correct",
+        "counted", "parsed", "reason",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("importance", ["fisher", "snip"])
+def test_other_importances_give_masks_of_the_same_count(finished: Any, importance: str) -> None:
+    folder, params = finished
+    values = params.model_dump(mode="json")
+    values["lori"]["importance"] = importance
+    other = config.parse(values, "params.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        kept = {
+            p: p.read_bytes() for p in (results.mask_path("math"), Path("metrics/mask/math.json"))
+        }
+        by_magnitude, _ = mask_file.load(results.mask_path("math"))
+        running.run(other, "mask", "math", NullTracker())
+        mask, facts = mask_file.load(results.mask_path("math"))
+        for path, content in kept.items():
+            path.write_bytes(content)
+    assert facts["importance"] == importance
+    assert mask.count == by_magnitude.count
+    assert mask.bits.tobytes() != by_magnitude.bits.tobytes()

@@ -1,0 +1,52 @@
+"""The document of the experiments, and the one that is published here."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lori_core.core.errors import InputError
+from studies.analysis import specs
+from studies.page import publish
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def test_the_document_stands_beside_its_record(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / publish.METRICS).symlink_to(drawn)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / publish.LOCK).write_text("schema: '2.0'\n")
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    publish.publish(tmp_path, docs)
+    text = (docs / "evidence.md").read_text()
+    shown = re.findall(r"\]\((evidence/[^)]*\.png)\)", text)
+    assert len(shown) >= len(specs.SPECS)
+    assert all((docs / picture).stat().st_size > 1000 for picture in shown)
+    names = {path.stem for path in (docs / "evidence" / "metrics").iterdir()}
+    assert names == set(specs.SPECS)
+    assert (docs / "evidence" / "dvc.lock").read_text() == "schema: '2.0'\n"
+    own = docs / "evidence" / "own.png"
+    own.write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"it holds own\.png; move it away"):
+        publish.publish(tmp_path, docs)
+    own.unlink()
+    publish.publish(tmp_path, docs)
+    (docs / "evidence.md").write_text("# Mine\n")
+    with pytest.raises(InputError, match=r"evidence\.md: another document"):
+        publish.publish(tmp_path, docs)
+    assert (docs / "evidence.md").read_text() == "# Mine\n"
+
+
+def test_what_is_published_here_is_what_its_rows_say(tmp_path: Path) -> None:
+    metrics = DOCS / "evidence" / "metrics"
+    assert publish.document(metrics, tmp_path / "pictures") == (DOCS / "evidence.md").read_text()
+    assert {path.stem for path in metrics.iterdir()} == set(specs.SPECS)
+
+
+@pytest.mark.parametrize("name", specs.SPECS)
+def test_each_experiment_here_has_three_seeds(name: str) -> None:
+    rows = json.loads((DOCS / "evidence" / "metrics" / f"{name}.json").read_text())["rows"]
+    assert {row["seed"] for row in rows if row["seed"] is not None} == {1, 2, 3}

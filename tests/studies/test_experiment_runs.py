@@ -1,0 +1,121 @@
+"""Every experiment on the tiny model, from its points to its figure."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lori_core.core.tracking import NullTracker
+from lori_core.data.sources import pulling
+from studies import catalogue, points, running, stages
+from studies.points import Train
+from support import smoke_params
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Run all points of all experiments once, in one process."""
+    folder = tmp_path_factory.mktemp("experiments")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        params = smoke_params(seeds=[1], learning_rates={"default": [1e-3, 1e-2]})
+        values = params.model_dump(mode="json")
+        for task in ("math", "safety"):
+            values["tasks"][task]["sizes"] = {"train": 16, "validation": 4, "test": 8}
+        params = type(params).model_validate(values)
+        pulling.pull(params)
+        found = catalogue.build(params, ["all"])
+        stages.write(found)
+        for name in found.by_name:
+            running.run(name, NullTracker())
+        stages.report(NullTracker())
+        yield folder
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", catalogue.EXPERIMENTS)
+def test_each_experiment_gives_its_figure(finished: Path, name: str) -> None:
+    summary = json.loads((finished / "experiments" / "report" / "summary.json").read_text())
+    part = summary["experiments"][name]
+    assert part["figures"] or part["tables"]
+    for figure in part["figures"]:
+        for kind in ("png", "svg"):
+            assert (finished / "experiments" / "report" / figure[kind]).stat().st_size > 1000
+    rows = json.loads((finished / "metrics" / "experiments" / f"{name}.json").read_text())["rows"]
+    assert rows
+    assert all(row["seed"] == 1 for row in rows)
+
+
+@pytest.mark.real
+def test_the_rate_with_the_least_validation_loss_is_used(finished: Path) -> None:
+    named = json.loads((finished / "experiments" / "points.json").read_text())
+    checked = 0
+    for name in named:
+        point = points.load(name, finished / "experiments" / "points.json")
+        if not isinstance(point, Train) or not point.tries:
+            continue
+        facts: dict[str, Any] = json.loads(
+            (finished / "artifacts" / "experiments" / name / "facts.json").read_text()
+        )
+        best = min(facts["tried"], key=facts["tried"].get)
+        assert f"{facts['learning_rate']:g}" == best
+        checked += 1
+    assert checked > 24
+
+
+@pytest.mark.real
+def test_a_chosen_rate_changes_no_other_setting(finished: Path) -> None:
+    """A calibration of few steps has few, whatever rate was chosen for long ones."""
+    named = json.loads((finished / "experiments" / "points.json").read_text())
+    loaded = {n: points.load(n, finished / "experiments" / "points.json") for n in named}
+    short = {
+        name: point.training.max_steps
+        for name, point in loaded.items()
+        if isinstance(point, Train) and point.tries and point.training.max_steps
+    }
+    assert len(set(short.values())) > 1
+    for name, steps in short.items():
+        path = finished / "artifacts" / "experiments" / name / "facts.json"
+        assert json.loads(path.read_text())["steps"] == steps
+
+
+@pytest.mark.real
+def test_a_run_that_was_tried_is_not_trained_again(finished: Path) -> None:
+    """The chosen run with the first seed is the best try itself, byte for byte."""
+    folder = finished / "artifacts" / "experiments"
+    for path in folder.glob("train-lora-math-s1-*"):
+        facts = json.loads((path / "facts.json").read_text())
+        if "start" in path.name or not facts["tried"]:
+            continue
+        files = {p.name: p.read_bytes() for p in (path / "model").iterdir()}
+        alike = [
+            other
+            for other in folder.glob("train-lora-math-s1-*")
+            if other != path
+            and {p.name: p.read_bytes() for p in (other / "model").iterdir()} == files
+        ]
+        point = points.load(path.name, finished / "experiments" / "points.json")
+        assert isinstance(point, Train)
+        assert len(alike) == (0 if point.start else 1)
+
+
+@pytest.mark.real
+def test_scores_of_one_model_are_the_same_in_every_experiment(finished: Path) -> None:
+    def loss(experiment: str, **wanted: Any) -> list[float]:
+        path = finished / "metrics" / "experiments" / f"{experiment}.json"
+        rows = json.loads(path.read_text())["rows"]
+        return [
+            row["value"]
+            for row in rows
+            if row["metric"] == "loss"
+            and row["task"] == "math"
+            and all(row.get(key) == value for key, value in wanted.items())
+        ]
+
+    own = loss("single-task", method="lori-s")
+    assert len(own) == 1
+    assert own == loss("granularity", scope="model") == loss("importance", importance="magnitude")
+    assert own == loss("structured", structure="none")
+    assert own == loss("merge-four", method="lori-s", merge="single-task")
