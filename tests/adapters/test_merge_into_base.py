@@ -349,7 +349,8 @@ def test_a_killed_bake_is_not_taken_for_a_model(
         from lori_core.adapters.merge_into_base import merge_into_base
         def update(name):
             os.kill(os.getpid(), signal.SIGKILL)
-        merge_into_base(Path({str(base)!r}), Path({str(tmp_path / "out")!r}), {dict(modules)!r}, update)
+        base, out = Path({str(base)!r}), Path({str(tmp_path / "out")!r})
+        merge_into_base(base, out, {dict(modules)!r}, update)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
     assert done.returncode == -signal.SIGKILL
