@@ -1,13 +1,29 @@
-"""LoRI: low-rank adapters with reduced interference (the method; no engine is imported here).
+"""LoRI: train, merge and keep safe many sparse LoRA adapters on one language model.
 
-An extension imports from here what it adds something with: `from lori_core import merge_method`.
+The Python API is this package's own names, imported when they are first used:
+
+    import lori_core as lori
+
+    params = lori.load_params("params.yaml")
+    math = lori.train(params, "math", workspace="work")
+    merged = lori.merge([math, "other/peft/folder"], method="ties", density=0.7, out="merged")
+    scores = lori.evaluate(merged, tasks=["bundled-math"], limit=100)
+
+An extension imports its decorator from here: `from lori_core import merge_method`.
+
+No engine (Prefect, DVC, MLflow) is imported by this package.
 """
 
-from importlib import import_module
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lori_core.adapters.adapter import Adapter
     from lori_core.adapters.masks.importances import Calibrated
+    from lori_core.api import Score, evaluate, export, load_adapter, load_params, merge, train
+    from lori_core.config import Params
+    from lori_core.core.errors import LoriError
     from lori_core.data.example import Example
     from lori_core.evaluation.gate_rules import Judged, Measured
     from lori_core.evaluation.scoring.scorers import Verdict
@@ -22,30 +38,45 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = [
+    "Adapter",
     "Calibrated",
     "Example",
     "Factors",
     "Judged",
+    "LoriError",
     "Measured",
     "Options",
+    "Params",
+    "Score",
     "TrainingMethod",
     "Verdict",
+    "__version__",
     "data_source",
     "engine",
+    "evaluate",
+    "export",
     "gate_rule",
     "importance",
+    "load_adapter",
+    "load_params",
+    "merge",
     "merge_method",
     "scorer",
+    "train",
     "training_method",
 ]
-#: Where each of them stands; it is imported when it is asked for.
+
+#: The names that `api` does not define itself, and the modules that do.
 _HOMES = {
+    "Adapter": "adapters.adapter",
     "Calibrated": "adapters.masks.importances",
     "Example": "data.example",
     "Factors": "merging.merge_methods",
     "Judged": "evaluation.gate_rules",
+    "LoriError": "core.errors",
     "Measured": "evaluation.gate_rules",
     "Options": "merging.merge_methods",
+    "Params": "config",
     "TrainingMethod": "methods.training_method",
     "Verdict": "evaluation.scoring.scorers",
     "data_source": "registries.data_source",
@@ -59,6 +90,17 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    """Import a name of the API when it is first used: `import lori_core` itself loads no torch."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    # By name, so that a stage's digest of the code it imports does not hold the whole library.
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the names of the API beside the module's own."""
+    return sorted({*globals(), *__all__})
