@@ -164,6 +164,38 @@ def merge(
     return load_adapter(out)
 
 
+def export(
+    adapter: Adapter | str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    serving: Literal["vllm"] | None = None,
+    force: bool = False,
+) -> Path:
+    """Write an adapter as a stock PEFT folder, with the same A and B bit for bit.
+
+    Args:
+        adapter: in memory or by path.
+        out: a folder to write; only an empty one or an earlier export is replaced.
+        serving: a server whose ranks are few: the rank is padded with zeros to one it can load.
+        force: whether another folder is replaced, too.
+
+    Returns:
+        `out`, for `PeftModel.from_pretrained(base, out)`.
+
+    Raises:
+        InputError: an `out` that may not be written.
+        AdapterError: the adapter has what PEFT's format cannot say, naming it.
+    """
+    from lori_core.adapters import output_folder
+    from lori_core.adapters.peft_format import peft_file
+
+    opened = load_adapter(adapter) if isinstance(adapter, str | PathLike) else adapter
+    kind, inputs = output_folder.PEFT, _paths([adapter])
+    with output_folder.claim(Path(out), kind, inputs, force=force) as folder:
+        peft_file.export_peft(opened, folder, serving=serving)
+    return Path(out)
+
+
 def evaluate(
     adapter: Adapter | Tuned | str | PathLike[str] | None,
     *,

@@ -143,6 +143,18 @@ def test_a_merge_never_replaces_an_input_or_a_foreign_folder(
     assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
 
 
+def test_an_export_is_the_same_adapter_for_peft(two: list[Path], tmp_path: Path) -> None:
+    out = lori.export(two[0], tmp_path / "out")
+    assert sorted(path.name for path in out.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    ours, theirs = lori.load_adapter(two[0]), lori.load_adapter(out)
+    assert all(torch.equal(ours.delta(name), theirs.delta(name)) for name in ours.modules)
+    with pytest.raises(InputError, match="exists and is not an empty folder"):
+        lori.export(two[0], two[1])
+
+
 def test_adapters_that_name_no_base_are_merged_with_a_warning(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
