@@ -37,7 +37,8 @@ def on_files(files: Any, config: Any) -> Any:
         files.append(_page(config, page, _EXAMPLE.sub(_quoted, _linked(text, source, page))))
     for path in sorted((ROOT / "examples").glob("*.py")):
         files.append(_page(config, f"examples/{path.stem}.md", _code(path, path.stem)))
-    for room in sorted(path.name for path in LIBRARY.iterdir() if (path / "__init__.py").is_file()):
+    rooms = {path.parent.name for path in LIBRARY.glob("*/__init__.py")} - {"api"}
+    for room in sorted(rooms):
         files.append(_page(config, f"reference/{room}.md", _reference(room)))
     files.append(_page(config, "reference/api.md", API))
     return files
@@ -110,10 +111,17 @@ import lori_core as lori
 
 ::: lori_core.api
     options:
-      heading_level: 2
       show_root_heading: false
       show_root_toc_entry: false
-      members: [load_params, load_adapter, merge, export, evaluate, Score, train]
+      members: false
+
+::: lori_core.api.training.load_params
+::: lori_core.api.adapters.load_adapter
+::: lori_core.api.adapters.merge
+::: lori_core.api.adapters.export
+::: lori_core.api.evaluation.evaluate
+::: lori_core.api.evaluation.Score
+::: lori_core.api.training.train
 
 ## What else `lori_core` has
 
@@ -134,5 +142,5 @@ def _reference(room: str) -> str:
         if path.name == "__init__.py" or path.name.startswith("_") or name.startswith(LEFT_OUT):
             continue
         dotted = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        lines.append(f"::: {dotted}\n    options:\n      heading_level: 2\n")
+        lines.append(f"::: {dotted}\n    options:\n      show_root_full_path: true")
     return "\n\n".join(lines)

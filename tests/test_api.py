@@ -248,6 +248,16 @@ def test_an_adapter_and_its_base_are_scored(
     assert again == scores
 
 
+def test_a_method_that_is_no_low_rank_update_is_trained_and_scored(tmp_path: Path) -> None:
+    task = SETTINGS["tasks"]["math"] | {"method": "ia3"}
+    params = lori.load_params(SETTINGS | {"tasks": {"math": task}})
+    folder = lori.train(params, "math", workspace=tmp_path)
+    scores = lori.evaluate(folder, tasks=["math"], workspace=tmp_path, params=params, limit=2)
+    assert scores["math"].n == 2
+    with pytest.raises(AdapterError, match="IA3"):
+        lori.load_adapter(folder)
+
+
 def test_own_examples_are_scored_without_a_trace(
     params: lori.Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

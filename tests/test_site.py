@@ -41,10 +41,12 @@ def test_every_page_that_was_promised_is_there(site: Path) -> None:
 def test_the_reference_has_every_room_and_the_api(site: Path) -> None:
     rooms = {path.parent.name for path in (ROOT / "lori_core").glob("*/__init__.py")}
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    assert {room for room in rooms if f"{room}: reference/{room}.md" not in navigation} == set()
+    assert {room for room in rooms if f": reference/{room}.md" not in navigation} == set()
     page = (site / "reference" / "api.html").read_text(encoding="utf-8")
     names = ("load_params", "load_adapter", "merge", "export", "evaluate", "train", "Score")
-    assert [name for name in names if f'id="lori_core.api.{name}"' not in page] == []
+    assert [
+        name for name in names if not re.search(rf'id="lori_core\.api\.\w+\.{name}"', page)
+    ] == []
 
 
 def test_nothing_is_loaded_from_other_servers(site: Path) -> None:

@@ -1,0 +1,197 @@
+"""Scoring an adapter, or its base model, on test sets."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lori_core.api.adapters import paths_of
+from lori_core.core.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from lori_core.adapters.adapter import Adapter
+    from lori_core.adapters.base_choice import Base
+    from lori_core.config import Params
+    from lori_core.data.example import Example, Split
+    from lori_core.methods.baselines.finetuned_model import Tuned
+
+#: What a parameter file must hold and an evaluation has no use for.
+_LEAST: dict[str, Any] = {
+    "lori": {},
+    "training": {"learning_rate": 1e-3},
+    "tasks": {"none": {"source": "bundled-math", "calibration": {}, "training": {}}},
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model does on one test set.
+
+    Attributes:
+        metric: what `value` is: `accuracy`, `exact_match`, `pass_at_1`, `refusal_rate`, …
+        value: in [0, 1]; None where no example counts.
+        low: the lower end of the 95 % confidence interval of `value`; None where there is none.
+        high: its upper end.
+        n: how many examples count.
+        details: everything that was measured, as in `results.json` of `lori evaluate`: by kind of
+            example, by other protocols, cut prompts and empty outputs.
+    """
+
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    details: Mapping[str, Any] = field(repr=False, default_factory=dict)
+
+
+def evaluate(
+    adapter: Adapter | Tuned | str | PathLike[str] | None,
+    *,
+    tasks: Sequence[str] | Mapping[str, Sequence[Example]],
+    base: str | None = None,
+    params: Params | None = None,
+    workspace: str | PathLike[str] | None = None,
+    split: Split = "test",
+    limit: int | None = None,
+    out: str | PathLike[str] | None = None,
+) -> dict[str, Score]:
+    """Score an adapter, or its base model alone, on test sets.
+
+    The base model is loaded for the call. Progress goes to standard error.
+
+    Args:
+        adapter: in memory or by path; None for the base model itself.
+        tasks: names of sources (`lori sources`) or of tasks whose data are in `workspace`; or
+            examples of your own by the name of their set.
+        base: the base model: a folder, `pypi:…` or `OWNER/NAME@COMMIT`; the adapter's own unless
+            given, or that of `params`.
+        params: whose `model`, `prompt` and `evaluation` count; the defaults unless given.
+        workspace: a folder in which `train`, or the pipeline, has written `data/`.
+        split: which examples of a named task.
+        limit: at most so many examples of each set; all unless given.
+        out: a folder for every prompt, output and verdict as JSON lines; nothing is kept unless
+            given.
+
+    Returns:
+        The score of each set that has a scorer, by its name.
+
+    Raises:
+        InputError: a task that does not exist, or that has nothing to judge by; no base model is
+            named; or the base model cannot be used.
+        AdapterError: the adapter is, or may be, for another base model.
+    """
+    from lori_core.adapters import attach, output_folder
+    from lori_core.adapters.adapter import Adapter
+    from lori_core.evaluation.evaluate import evaluate as score
+    from lori_core.methods.baselines.finetuned_model import open_model
+    from lori_core.methods.loaded_model import open_session
+
+    _check_limit(limit)
+    opened = open_model(Path(adapter)) if isinstance(adapter, str | PathLike) else adapter
+    params, chosen = _with_base(params, opened, base)
+    sets = _sets(tasks, params, workspace, split, limit)
+    with contextlib.ExitStack() as stack:
+        inputs = [chosen.folder, *paths_of([adapter])]
+        if out is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            output_folder.check(Path(out), output_folder.EVALUATION, inputs)
+            claim = output_folder.claim(Path(out), output_folder.EVALUATION, inputs)
+            folder = stack.enter_context(claim)
+        session = open_session(params, training=False)
+        fitted = _for_base(opened, chosen)
+        if isinstance(fitted, Adapter):
+            attach.check(session.model, fitted, "adapter")
+        results = score(session, fitted, sets, "model", folder)
+        if out is not None:
+            _write_results(folder, results)
+    return {name: _score(result) for name, result in results.items()}
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise InputError(f"limit: {limit}; at least 1")
+
+
+def _with_base(
+    params: Params | None, adapter: Adapter | Tuned | None, base: str | None
+) -> tuple[Params, Base]:
+    """Return the parameters with the base model to load, and that model."""
+    from lori_core import config
+    from lori_core.adapters import base_choice
+
+    own = None if params is None else params.model
+    if adapter is not None or base is not None:
+        # Only the base that the adapter names is looked at, which both kinds have.
+        named: Any = {} if adapter is None else {"adapter": adapter}
+        chosen = base_choice.chosen(base, named, own)
+    elif own is not None:
+        chosen = base_choice.at_hand(own)
+    else:
+        raise InputError("no adapter, base or params: which model shall be evaluated?")
+    values = _LEAST if params is None else params.model_dump()
+    return config.parse(values | {"model": chosen.section.model_dump()}, "params"), chosen
+
+
+def _for_base(adapter: Adapter | Tuned | None, base: Base) -> Adapter | Tuned | None:
+    from lori_core.adapters.adapter import Adapter
+
+    return base.of({"adapter": adapter})["adapter"] if isinstance(adapter, Adapter) else adapter
+
+
+def _sets(
+    tasks: Sequence[str] | Mapping[str, Sequence[Example]],
+    params: Params,
+    workspace: str | PathLike[str] | None,
+    split: Split,
+    limit: int | None,
+) -> dict[str, list[Example]]:
+    if isinstance(tasks, str) or not tasks:
+        raise InputError(f"tasks: {tasks!r}; give a list of names, or examples by name")
+    if isinstance(tasks, Mapping):
+        sets = {name: list(examples)[:limit] for name, examples in tasks.items()}
+    else:
+        data = None if workspace is None else Path(workspace) / "data"
+        sets = {name: _examples(name, params, data, split, limit) for name in tasks}
+    for name, examples in sets.items():
+        if all(example.scorer == "none" for example in examples):
+            raise InputError(f"tasks: {name}: its {split} examples have no answer to judge")
+    return sets
+
+
+def _examples(
+    name: str, params: Params, data: Path | None, split: Split, limit: int | None
+) -> list[Example]:
+    from lori_core.data import pulled
+    from lori_core.data.sources import catalogue, pulling
+
+    if data is not None and (data / name / f"{split}.jsonl").is_file():
+        return pulled.read_examples(name, split, data)[:limit]
+    if name in catalogue.CATALOGUE:
+        return pulling.read_source(name, split, limit, params.lori.seed)
+    there = set() if data is None else {p.parent.name for p in data.glob(f"*/{split}.jsonl")}
+    raise InputError(f"tasks: {unknown('task', name, there | set(catalogue.CATALOGUE))}")
+
+
+def _write_results(folder: Path, results: Mapping[str, Any]) -> None:
+    """Write `results.json` as `lori evaluate` does, by which the folder is known as its output."""
+    from lori_core.core.files.atomic import write_json
+
+    write_json(folder / "results.json", {"scores": {"model": results}, "seconds": {}})
+
+
+def _score(result: Mapping[str, Any]) -> Score:
+    return Score(
+        metric=str(result["metric"]),
+        value=result["score"],
+        low=result["low"],
+        high=result["high"],
+        n=int(result["n"]),
+        details=result,
+    )
