@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import lori_core as lori
-from lori_core.config import GateSection
+from lori_core.config import Bound, GateSection
 from lori_core.evaluation.gate import Scored, Verdict, as_markdown, judge
 
 TASKS = ["bundled-math", "bundled-nlu"]
@@ -26,7 +26,7 @@ RULES = GateSection(
     margin=0.3,  # what a task may lose to the champion; the fewer items, the wider it must be
     confidence=0.9,
     least_items=20,
-    rules={"score.bundled-nlu": {"at_least": 0.0}, "mean_words": {"at_most": 200}},
+    rules={"score.bundled-nlu": Bound(at_least=0.0), "mean_words": Bound(at_most=200)},
 )
 
 

@@ -11,6 +11,7 @@ import torch
 
 import lori_core as lori
 from lori_core.adapters import adapter_file
+from lori_core.config import Bound
 from support import random_adapter
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -70,8 +71,6 @@ def test_a_gate_of_ones_own_passes_and_refuses(
     adapter_file.save(random_adapter(), tmp_path / "adapter")
     assert gate.main(tmp_path / "out", tmp_path / "adapter").passed
     assert "mean_words" in capsys.readouterr().out
-    gate.RULES = gate.RULES.model_copy(
-        update={"rules": {"mean_words": type(gate.RULES.rules["mean_words"])(at_most=0)}}
-    )
+    gate.RULES = gate.RULES.model_copy(update={"rules": {"mean_words": Bound(at_most=0)}})
     verdict = gate.main(tmp_path / "out", tmp_path / "adapter")
     assert [finding.rule for finding in verdict.refusals] == ["mean_words"]
