@@ -14,12 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import lori_core as lori
 from lori_core.config import Bound, GateSection
-from lori_core.evaluation.gate import Scored, Verdict, as_markdown, judge
+from lori_core.evaluation.gate import GateDecision, as_markdown, judge
+from lori_core.evaluation.gate_rules import Scored
 
 TASKS = ["bundled-math", "bundled-nlu"]
 RULES = GateSection(
@@ -30,18 +30,20 @@ RULES = GateSection(
 )
 
 
+@lori.gate_rule("mean_words", "words", "how many words an output has on average", least=0, most=1e6)
+def mean_words(at: lori.Judged) -> float:
+    """Return the mean number of words of the candidate's outputs: a rule of your own."""
+    files = at.candidate.files.values()
+    lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
+    return sum(len(json.loads(line)["output"].split()) for line in lines) / len(lines)
+
+
 def scored(name: str, adapter: Path | None, base: str, out: Path) -> Scored:
-    """Score a model and return what the gate needs: its verdicts' files, and facts of your own."""
+    """Score a model and return what the gate needs: the files of its verdicts."""
     folder = out / name
     scores = lori.evaluate(adapter, tasks=TASKS, base=base, limit=24, out=folder)
     files = {task: folder / "model" / f"{task}.jsonl" for task in scores}
-    return Scored(name, files, {"mean_words": mean_words(files.values())})
-
-
-def mean_words(files: Iterable[Path]) -> float:
-    """Return how many words an output has on average: a fact that a rule of ours is about."""
-    lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
-    return sum(len(json.loads(line)["output"].split()) for line in lines) / len(lines)
+    return Scored(name, files)
 
 
 def main(
@@ -49,16 +51,16 @@ def main(
     candidate: Path | None = None,
     champion: Path | None = None,
     base: str = "random:llama",
-) -> Verdict:
-    """Return the verdict on the candidate, and print it with examples."""
-    verdict = judge(
+) -> GateDecision:
+    """Return the decision on the candidate, and print it with examples."""
+    decision = judge(
         scored("candidate", candidate, base, out),
         scored("champion", champion, base, out),
         None,  # no adapter to measure forgetting against
         RULES,
     )
-    print(as_markdown(verdict))
-    return verdict
+    print(as_markdown(decision))
+    return decision
 
 
 if __name__ == "__main__":

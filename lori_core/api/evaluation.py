@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lori_core.adapters.base_choice import Base
     from lori_core.config import Params
     from lori_core.data.example import Example, Split
-    from lori_core.methods.baselines.finetuned_model import Tuned
+    from lori_core.methods.finetuned_model import FinetunedModel
 
 #: What a parameter file must hold and an evaluation has no use for.
 _LEAST: dict[str, Any] = {
@@ -51,7 +51,7 @@ class Score:
 
 
 def evaluate(
-    adapter: Adapter | Tuned | str | PathLike[str] | None,
+    adapter: Adapter | FinetunedModel | str | PathLike[str] | None,
     *,
     tasks: Sequence[str] | Mapping[str, Sequence[Example]],
     base: str | None = None,
@@ -89,8 +89,8 @@ def evaluate(
     from lori_core.adapters import attach, output_folder
     from lori_core.adapters.adapter import Adapter
     from lori_core.evaluation.evaluate import evaluate as score
-    from lori_core.methods.baselines.finetuned_model import open_model
-    from lori_core.methods.loaded_model import open_session
+    from lori_core.methods.finetuned_model import open_model
+    from lori_core.methods.loaded_model import load_model
 
     _check_limit(limit)
     opened = open_model(Path(adapter)) if isinstance(adapter, str | PathLike) else adapter
@@ -104,7 +104,7 @@ def evaluate(
             output_folder.check(Path(out), output_folder.EVALUATION, inputs)
             claim = output_folder.claim(Path(out), output_folder.EVALUATION, inputs)
             folder = stack.enter_context(claim)
-        session = open_session(params, training=False)
+        session = load_model(params, training=False)
         fitted = _for_base(opened, chosen)
         if isinstance(fitted, Adapter):
             attach.check(session.model, fitted, "adapter")
@@ -120,7 +120,7 @@ def _check_limit(limit: int | None) -> None:
 
 
 def _with_base(
-    params: Params | None, adapter: Adapter | Tuned | None, base: str | None
+    params: Params | None, adapter: Adapter | FinetunedModel | None, base: str | None
 ) -> tuple[Params, Base]:
     """Return the parameters with the base model to load, and that model."""
     from lori_core import config
@@ -139,7 +139,9 @@ def _with_base(
     return config.parse(values | {"model": chosen.section.model_dump()}, "params"), chosen
 
 
-def _for_base(adapter: Adapter | Tuned | None, base: Base) -> Adapter | Tuned | None:
+def _for_base(
+    adapter: Adapter | FinetunedModel | None, base: Base
+) -> Adapter | FinetunedModel | None:
     from lori_core.adapters.adapter import Adapter
 
     return base.of({"adapter": adapter})["adapter"] if isinstance(adapter, Adapter) else adapter

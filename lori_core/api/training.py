@@ -81,9 +81,9 @@ def train(params: Params, task: str, *, workspace: str | PathLike[str]) -> Path:
 def _checked(params: Params) -> Params:
     """Refuse methods and sources that do not exist, as reading `params.yaml` does."""
     from lori_core.data.sources import pulling
-    from lori_core.methods import registry
+    from lori_core.methods import catalogue
 
-    registry.check(params)
+    catalogue.check(params)
     pulling.check(params)
     return params
 

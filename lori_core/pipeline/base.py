@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def open_base(params: Params, *, training: bool = True) -> LoadedModel:
-    """Load the base model of a run, as `session.open_session` does.
+    """Load the base model of a run, as `load_model` does.
 
     Raises:
         ModelError: its content is not what the last `lori pull` recorded, so that DVC would keep
