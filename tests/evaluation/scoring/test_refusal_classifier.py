@@ -125,7 +125,8 @@ def test_the_documents_say_what_was_measured() -> None:
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name.startswith("evaluate")])
 def test_an_evaluation_depends_on_the_weights(stage: str) -> None:
-    assert WEIGHTS.parent.name in STAGES[stage].code  # the folder, with all that is in it
+    assert "evaluation/scoring" in STAGES[stage].code  # the folder, with all that is in it
+    assert WEIGHTS.parent.parts[-2:] == ("evaluation", "scoring")
 
 
 def test_the_judge_has_a_version_of_16_digits() -> None:
