@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from lori_core.methods import catalogue, finetuned_model, tuning
 from lori_core.methods.finetuned_model import FinetunedModel, Trained
 from lori_core.methods.loaded_model import LoadedModel, load_model, training_rows
 from lori_core.methods.lori import calibration
-from lori_core.methods.training_method import Made
+from lori_core.methods.training_method import REGISTERED, Made
 from lori_core.models import peft_names
 from lori_core.pipeline import params_file, running
 from lori_core.training.loss import example_losses
@@ -77,7 +78,7 @@ def test_what_is_saved_is_what_was_trained(workspace: Params, tmp_path: Path, me
             return super().collect(model, made)  # type: ignore[no-any-return]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(catalogue.METHODS, method, Spied)
+        patch.setitem(REGISTERED._entries, method, replace(REGISTERED[method], method=Spied))
         _, trained, result = tune(workspace, method)
     assert isinstance(trained, FinetunedModel) == (kind.result != "low-rank")
     assert result.steps == 4

@@ -90,11 +90,12 @@ class Lori(TrainingMethod):
         )
 
     def depends(self) -> dict[str, Any]:
-        """Return the keys of A and the mask."""
+        """Return the keys of A, the mask, and the precision that B's values are saved in."""
         mask = self.job.mask
         return {
             "blocks": [{"seed": b.seed, "key": b.key, "rank": b.rank} for b in self.job.blocks],
             "mask": None if mask is None else digest(mask.bits.tobytes().hex()),
+            "values_dtype": self.job.lori.values_dtype,
         }
 
     def cost(self, model: nn.Module) -> Cost:
