@@ -5,7 +5,7 @@ With this file under `extensions` in params.yaml, `tasks.<task>.method: lora-hal
 
 from typing import Any
 
-from lori_core.methods import training_method
+from lori_core import training_method
 from lori_core.methods.baselines.peft_methods import Lora
 from lori_core.models import peft_names
 
