@@ -67,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation.max_new_tokens.number": POSITIVE, "evaluation.max_new_tokens.code": POSITIVE,
     "evaluation.max_new_tokens.refusal": POSITIVE,
     "evaluation.harness.include_path": WORD | NULL, "evaluation.harness.limit": POSITIVE | NULL,
-    "evaluation.judge.url": NULL, "evaluation.judge.model": WORD,
+    "evaluation.judge.url": NULL, "evaluation.judge.rubric": set(), "evaluation.judge.model": WORD,
     "evaluation.judge.timeout": REAL, "evaluation.judge.workers": POSITIVE,
     "execution.engine": set(), "execution.ray_address": NULL, "execution.exchange": set(),
     "execution.gpus": POSITIVE, "execution.share_gpus": POSITIVE, "execution.retries": COUNT,
@@ -77,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
     "gate.least_items": POSITIVE, "gate.margins.math": PART,
     "gate.rules.refusal.at_least": {*PART, "null"},
     "gate.rules.refusal.at_most": {"half", "1", "1.0", "null"},
-    "experiments.seeds": set(), "experiments.seeds.0": COUNT, "experiments.methods": set(),
+    "experiments.seeds": set(), "experiments.seeds.0": COUNT, "experiments.methods": {"list"},
     "experiments.methods.0": set(), "experiments.merge_weights.0": REAL,
     "experiments.safety_weights.0": REAL, "experiments.calibration_steps.0": COUNT,
     "experiments.scopes": set(), "experiments.scopes.0": set(),
@@ -97,6 +97,7 @@ def whole() -> dict[str, Any]:
     said["tasks"]["math"]["training"] = dict(said["training"])
     said["gate"]["rules"] = {"refusal": {"at_least": 0.2, "at_most": 0.9}}
     said["gate"]["margins"] = {"math": 0.1}
+    said["experiments"]["methods"] = ["lora"]
     return said
 
 
