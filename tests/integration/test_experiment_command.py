@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LINKED = ("lori_core", "flows")
+LINKED = ("lori_core", "studies", "flows")
 SMALL = [
     "--set", "experiments.seeds=[1]",
     "--set", "experiments.scopes=[model, matrix]",

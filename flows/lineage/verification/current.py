@@ -15,7 +15,7 @@ from flows.versioning.snapshot import LOCK, PARAMS
 from lori_core.pipeline import params_file
 
 #: Where the code lies that stages depend on, beside extensions.
-_CODE = "lori_core/"
+_CODE = ("lori_core/", "studies/")
 #: What DVC leaves out of a folder's hash (`.dvcignore`).
 _LEFT_OUT = "__pycache__"
 
