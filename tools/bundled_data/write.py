@@ -20,18 +20,18 @@ questions of the first.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lori_core.core.files.atomic import canonical_json, write_lines
-from lori_core.data.bundled import __file__ as data_package
+from lori_core.core.files.atomic import write_lines
 from lori_core.data.example import SPLITS, Example
+from lori_core.data.sources.made_sets import FOLDER
 from lori_core.data.text import seen
 from tools.bundled_data import code, math, nlu, safety
 
-FOLDER = Path(data_package).parent
 #: How many examples of each split there are, of every set.
 SHIPPED = {"train": 1000, "validation": 200, "test": 500}
 #: `lori.seed` of `params.yaml`.
@@ -142,10 +142,14 @@ def _mixed(
 
 
 def lines(name: str) -> Iterator[str]:
-    """Yield a set's file, an example a line: its split and the fields of `Example`, sorted."""
+    """Yield a set's file, an example a line: its split and the fields of `Example`, sorted.
+
+    Inside `check` the order is the generator's: it is that of the files that `lori pull` writes.
+    """
     for split, rows in examples(name).items():
         for example in rows:
-            yield canonical_json({"split": split, **vars(example)}) + "\n"
+            row = sorted({"split": split, **vars(example)}.items())
+            yield json.dumps(dict(row), ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 def write() -> Iterator[Path]:

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lori_core.core.errors import DataError, InputError
-from lori_core.data.bundled import __file__ as _package
 from lori_core.data.example import SPLITS, Example
 from lori_core.registries.data_source import DATA_SOURCES, PREFIX, data_source
 
 #: What is registered below, for whoever needs it done.
 SOURCES = DATA_SOURCES
-_FOLDER = Path(_package).parent
+#: What is shipped of this project's own sets, a file each.
+FOLDER = Path(__file__).parents[1] / "bundled"
 _Made = Mapping[str, list[Example]]
 
 
@@ -29,7 +29,7 @@ def _shipped(name: str, sizes: Mapping[str, int]) -> _Made:
         DataError: it holds fewer of a split than are asked for.
     """
     there: dict[str, list[Example]] = {split: [] for split in SPLITS}
-    with (_FOLDER / f"{name}.jsonl").open(encoding="utf-8") as lines:
+    with (FOLDER / f"{name}.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
             there[row.pop("split")].append(Example(**row))

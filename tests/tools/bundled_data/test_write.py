@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from shipped import examples
 
+from lori_core.core.files.atomic import json_line
 from lori_core.data.example import SPLITS, Example
-from lori_core.data.sources import catalogue, readers
+from lori_core.data.sources import catalogue, made_sets, readers
 from lori_core.data.text import seen
 from lori_core.pipeline import params_file
 from tools.bundled_data import write
@@ -27,7 +28,7 @@ def test_the_files_are_what_the_generators_give(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_line_is_a_split_and_an_example(name: str) -> None:
-    text = (write.FOLDER / f"{name}.jsonl").read_text(encoding="utf-8")
+    text = (made_sets.FOLDER / f"{name}.jsonl").read_text(encoding="utf-8")
     assert text.endswith("}\n")
     rows = [json.loads(line) for line in text.split("\n")[:-1]]
     assert [row["split"] for row in rows] == [s for s in SPLITS for _ in range(write.SHIPPED[s])]
@@ -48,7 +49,9 @@ def test_the_quickstart_gets_what_the_generator_gives_for_its_sizes(name: str) -
     given = list(readers.READERS["bundled"](source, sizes, seed, where).rows)
     asked = {split: source.limit.get(split) or getattr(sizes, split) for split in SPLITS}  # type: ignore[call-overload]
     made = write.GENERATORS[name].generate(asked, seed)
-    assert given == [(split, row) for split in SPLITS for row in made[split]]
+    assert [(split, json_line(row.row())) for split, row in given] == [
+        (split, json_line(row.row())) for split in SPLITS for row in made[split]
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
