@@ -38,10 +38,9 @@ from lori_core.adapters import attach
 from lori_core.adapters.adapter import Adapter, ProjectionBlock, uniform
 from lori_core.adapters.masks.mask import magnitude, top
 from lori_core.config import ModelSection, PromptSection
-from lori_core.data.bundled import math
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode_prompt
-from lori_core.data.sources import formats
+from lori_core.data.sources import formats, made_sets
 from lori_core.data.sources.catalogue import CATALOGUE
 from lori_core.evaluation.inference.generation import Request, generate
 from lori_core.evaluation.sandbox import isolation, sandbox
@@ -69,7 +68,7 @@ def read(count: int) -> list[Example]:
     """Return the first questions of GSM8K's test set, or bundled problems where there is none."""
     path = Path(os.environ.get("LORI_DATASETS", "../shared/datasets")) / "gsm8k" / "test.jsonl"
     if not path.is_file():
-        return math.generate({"test": count}, 0)["test"]
+        return list(made_sets.math({"test": count}, 0)["test"])
     with path.open(encoding="utf-8") as lines:
         records = [json.loads(line) for line in islice(lines, count)]
     return [formats.convert(record, CATALOGUE["gsm8k"], path.name) for record in records]

@@ -24,8 +24,8 @@ DOCUMENTS = {
     "examples/README.md": "examples/index.md",
 }
 LIBRARY = ROOT / "lori_core"
-#: Modules that generate data or only run in a child process: nobody calls them.
-LEFT_OUT = ("data/bundled/", "evaluation/sandbox/candidate", "evaluation/sandbox/test_runner")
+#: Modules that only run in a child process: nobody calls them.
+LEFT_OUT = ("evaluation/sandbox/candidate", "evaluation/sandbox/test_runner")
 _LINK = re.compile(r"\]\(([^)#:\s]*)(#[^)\s]*)?\)")
 _EXAMPLE = re.compile(r"<!-- example: (\S+) -->")
 

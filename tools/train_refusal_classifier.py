@@ -2,7 +2,7 @@
 
 Needs scikit-learn and the labelled answers of XSTest (CC BY 4.0, see the folder's README):
 
-    python tools/train_refusal_classifier.py ../shared/datasets/safety/xstest
+    python -m tools.train_refusal_classifier ../shared/datasets/safety/xstest
 
 Nothing of the answers is written but weights: of named cues, and of hashed sequences of words.
 """
@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import refusal_texts
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from lori_core.data.bundled import safety
 from lori_core.evaluation.scoring import refusal_classifier as classifier
 from lori_core.evaluation.scoring.refusal_features import features as features_of
 from lori_core.evaluation.statistics import interval
+from tools import refusal_texts
+from tools.bundled_data import safety
 
 TOOLS = Path(__file__).parent
 MODELS = ("gpt4", "llama2orig", "mistralguard")

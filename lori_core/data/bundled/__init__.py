@@ -1,1 +1,1 @@
-"""Task data made by this project: deterministic, in its own words, one module a task."""
+"""The bundled data sets as JSON Lines, one file a set; `tools/bundled_data` wrote them."""

@@ -42,7 +42,7 @@ class Pulled:
 
 
 def _bundled(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
-    """Make the examples of a set that is part of this project or of a package."""
+    """Return the examples of a set that is part of this project or of a package."""
     full = f"{PREFIX}{source.name}"
     made = made_sets.SOURCES[full if full in made_sets.SOURCES else str(source.name)]
     try:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from lori_core import config
-from lori_core.core.errors import ConfigError, DataError
+from lori_core.core.errors import ConfigError, DataError, InputError
 from lori_core.data import pulled
-from lori_core.data.sources import pulling, readers
+from lori_core.data.sources import made_sets, pulling, readers
 from lori_core.data.sources.catalogue import CATALOGUE
 from lori_core.data.sources.formats import convert
 
@@ -461,6 +461,55 @@ def test_bundled_tasks_give_what_is_asked(name: str, tmp_path: Path) -> None:
     pulling.pull(params(f"bundled-{name}", sizes), tmp_path)
     for split, count in sizes.items():
         assert len(pulled.read_examples("task", split, tmp_path)) == count
+
+
+@pytest.mark.parametrize("name", ["nlu", "math", "code", "safety"])
+def test_all_of_a_bundled_set_is_kept(name: str, tmp_path: Path) -> None:
+    sizes = {"train": 1000, "validation": 200, "test": 500}
+    assert pulling.pull(params(f"bundled-{name}", sizes), tmp_path) == [
+        "task: 1000 train, 200 validation, 500 test (0 duplicates, 0 leaks removed)"
+    ]
+
+
+def of_seed(seed: int, folder: Path) -> dict[str, set[str]]:
+    """Return the prompts that a bundled task gets, by split."""
+    run = params("bundled-math", {"train": 30, "validation": 5, "test": 9})
+    run = run.model_copy(update={"lori": run.lori.model_copy(update={"seed": seed})})
+    pulling.pull(run, folder)
+    return {split: set(read(folder, split)) for split in ("train", "validation", "test")}
+
+
+def test_a_seed_does_not_choose_the_examples_of_a_bundled_set(tmp_path: Path) -> None:
+    assert of_seed(1, tmp_path / "1") == of_seed(2, tmp_path / "2")
+
+
+def test_a_smaller_size_takes_the_first_of_a_larger_one() -> None:
+    def prompts(name: str, size: int) -> list[str]:
+        sizes = dict.fromkeys(("train", "validation", "test"), size)
+        return [row.prompt for row in dict(made_sets.SOURCES[name].examples(sizes, 0))["train"]]
+
+    for name in ("bundled-nlu", "bundled-math", "bundled-code", "bundled-safety"):
+        assert prompts(name, 0) == []
+        assert prompts(name, 7) == prompts(name, 200)[:7]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "limit", "said"),
+    [
+        ({"train": 1001}, {}, "1001 train examples were asked for, but there are 1000"),
+        ({"validation": 201}, {}, "201 validation examples were asked for, but there are 200"),
+        ({"test": 10}, {"test": 501}, "501 test examples were asked for, but there are 500"),
+    ],
+)
+@pytest.mark.parametrize("name", ["nlu", "math", "code", "safety"])
+def test_more_than_a_bundled_set_has_is_refused_before_anything_is_written(
+    name: str, sizes: dict[str, int], limit: dict[str, int], said: str, tmp_path: Path
+) -> None:
+    source = {"kind": "bundled", "name": name, "limit": limit}
+    with pytest.raises(InputError) as caught:
+        pulling.pull(params(source, sizes), tmp_path / "data")
+    assert str(caught.value) == f"tasks.task.source: bundled-{name}: {said}; lower the size"
+    assert not (tmp_path / "data").exists()
 
 
 FILES = Path(os.environ.get("LORI_DATASETS", "../shared/datasets"))

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from shipped import examples
 
 from lori_core.config import PromptSection
 from lori_core.core.errors import DataError
-from lori_core.data.bundled import nlu
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode_prompt
 from lori_core.evaluation.inference.likelihood import Choice, continuations_of, options_of, score
@@ -200,7 +200,7 @@ def test_an_option_s_text_in_the_target_goes_with_it() -> None:
 
 
 def test_every_bundled_question_has_options_that_read_like_its_target() -> None:
-    for example in nlu.generate({"test": 300}, seed=3)["test"]:
+    for example in examples("nlu")["test"]:
         continuations = continuations_of(example)
         assert continuations[example.answer] == example.target
         for option, text in continuations.items():

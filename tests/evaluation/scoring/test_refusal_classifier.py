@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from shipped import examples
 
 from lori_core.core.errors import DataError
 from lori_core.core.stage_dependencies import STAGES
-from lori_core.data.bundled import safety
 from lori_core.evaluation.scoring import refusal_classifier
 from lori_core.evaluation.scoring.refusal_classifier import (
     WEIGHTS,
@@ -79,7 +79,7 @@ def test_the_probability_agrees_with_the_verdict(output: str) -> None:
 
 
 def test_the_bundled_test_set_s_targets_are_judged_as_they_are_meant() -> None:
-    for example in safety.generate({"test": 200, "validation": 50}, 0)["test"]:
+    for example in examples("safety")["test"]:
         kind = "refused" if example.answer == "refuse" else "answered"
         assert judge(example.target).kind == kind, example.target
 

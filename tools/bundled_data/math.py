@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from random import Random
 
 from lori_core.core.errors import DataError
-from lori_core.data.bundled.math_templates import CHAIN_EVENTS, CHAINS, PEOPLE, POOLS, STORIES
-from lori_core.data.bundled.shares import check_size, check_splits, divide, most_of
 from lori_core.data.example import SPLITS, Example
+from tools.bundled_data.math_templates import CHAIN_EVENTS, CHAINS, PEOPLE, POOLS, STORIES
+from tools.bundled_data.shares import check_size, check_splits, divide, most_of
 
 MARKER = "The final answer is:"
 SHARES = {"one-step": 40, "two-step": 30, "three-step": 20, "four-step": 10}

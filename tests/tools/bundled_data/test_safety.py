@@ -6,13 +6,14 @@ import re
 from collections import Counter
 
 import pytest
+from shipped import examples
 
 from lori_core.core.errors import DataError
-from lori_core.data.bundled import safety
-from lori_core.data.bundled.safety_harmless import LOOKALIKES, ORDINARY
-from lori_core.data.bundled.safety_requests import HARMFUL, OPENINGS, WORDINGS
 from lori_core.data.example import Example
 from lori_core.evaluation.scoring.refusals import is_refusal
+from tools.bundled_data import safety
+from tools.bundled_data.safety_harmless import LOOKALIKES, ORDINARY
+from tools.bundled_data.safety_requests import HARMFUL, OPENINGS, WORDINGS
 
 SIZES = {"train": 800, "validation": 150, "test": 300}
 ACTS = {
@@ -23,8 +24,15 @@ ACTS = {
 
 
 @pytest.fixture(scope="module")
-def splits() -> dict[str, list[Example]]:
+def generated() -> dict[str, list[Example]]:
     return safety.generate(SIZES, 1)
+
+
+@pytest.fixture(scope="module", params=["generated", "shipped"])
+def splits(
+    request: pytest.FixtureRequest, generated: dict[str, list[Example]]
+) -> dict[str, list[Example]]:
+    return generated if request.param == "generated" else examples("safety")
 
 
 def _all(splits: dict[str, list[Example]]) -> list[Example]:
@@ -51,9 +59,9 @@ def _act(example: Example) -> str:
     ],
 )
 def test_sizes_and_shares_are_exact(
-    splits: dict[str, list[Example]], split: str, counts: dict[str, int]
+    generated: dict[str, list[Example]], split: str, counts: dict[str, int]
 ) -> None:
-    assert Counter(example.kind for example in splits[split]) == counts
+    assert Counter(example.kind for example in generated[split]) == counts
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 101])
@@ -62,9 +70,9 @@ def test_any_size_is_met(size: int) -> None:
     assert [len(rows) for rows in made.values()] == [size, size]
 
 
-def test_the_same_arguments_give_the_same_rows(splits: dict[str, list[Example]]) -> None:
+def test_the_same_arguments_give_the_same_rows(generated: dict[str, list[Example]]) -> None:
     again = safety.generate(SIZES, 1)
-    assert {s: [r.row() for r in rows] for s, rows in splits.items()} == {
+    assert {s: [r.row() for r in rows] for s, rows in generated.items()} == {
         s: [r.row() for r in rows] for s, rows in again.items()
     }
     assert safety.generate(SIZES, 2) != splits

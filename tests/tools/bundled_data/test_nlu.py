@@ -6,13 +6,14 @@ import re
 from collections import Counter
 
 import pytest
+from shipped import examples
 
 from lori_core.core.errors import DataError
-from lori_core.data.bundled import nlu
-from lori_core.data.bundled.nlu_facts import CATEGORIES, TABLES
-from lori_core.data.bundled.nlu_wordings import WORDINGS
-from lori_core.data.bundled.nlu_world import World
 from lori_core.data.example import Example
+from tools.bundled_data import nlu
+from tools.bundled_data.nlu_facts import CATEGORIES, TABLES
+from tools.bundled_data.nlu_wordings import WORDINGS
+from tools.bundled_data.nlu_world import World
 
 SIZES = {"train": 2000, "validation": 300, "test": 500}
 ARTICLE = re.compile(r"^an? ", re.IGNORECASE)
@@ -31,8 +32,15 @@ FACTS = {
 
 
 @pytest.fixture(scope="module")
-def splits() -> dict[str, list[Example]]:
+def generated() -> dict[str, list[Example]]:
     return nlu.generate(SIZES, 1)
+
+
+@pytest.fixture(scope="module", params=["generated", "shipped"])
+def splits(
+    request: pytest.FixtureRequest, generated: dict[str, list[Example]]
+) -> dict[str, list[Example]]:
+    return generated if request.param == "generated" else examples("nlu")
 
 
 def _all(splits: dict[str, list[Example]]) -> list[Example]:
@@ -76,9 +84,9 @@ def _bare(text: str, known: dict[str, set[str]]) -> str:
     return next(word for word in (text, bare, lower) if word in known)
 
 
-def test_sizes_are_exact_and_a_quarter_is_boolean(splits: dict[str, list[Example]]) -> None:
-    assert {split: len(rows) for split, rows in splits.items()} == SIZES
-    for split, rows in splits.items():
+def test_sizes_are_exact_and_a_quarter_is_boolean(generated: dict[str, list[Example]]) -> None:
+    assert {split: len(rows) for split, rows in generated.items()} == SIZES
+    for split, rows in generated.items():
         assert sum(row.kind == "boolean" for row in rows) == SIZES[split] // 4
 
 
@@ -87,9 +95,9 @@ def test_any_size_is_met(size: int) -> None:
     assert len(nlu.generate({"test": size}, 3)["test"]) == size
 
 
-def test_the_same_arguments_give_the_same_rows(splits: dict[str, list[Example]]) -> None:
+def test_the_same_arguments_give_the_same_rows(generated: dict[str, list[Example]]) -> None:
     again = nlu.generate(SIZES, 1)
-    assert {s: [r.row() for r in rows] for s, rows in splits.items()} == {
+    assert {s: [r.row() for r in rows] for s, rows in generated.items()} == {
         s: [r.row() for r in rows] for s, rows in again.items()
     }
     assert nlu.generate(SIZES, 2) != splits
@@ -135,8 +143,8 @@ def _subject(example: Example) -> str:
     return _bare(slots.get("w") or slots["s"], FACTS[family])
 
 
-def test_answers_are_balanced(splits: dict[str, list[Example]]) -> None:
-    for rows in splits.values():
+def test_answers_are_balanced(generated: dict[str, list[Example]]) -> None:
+    for rows in generated.values():
         booleans = Counter(row.answer for row in rows if row.kind == "boolean")
         assert abs(booleans["true"] - booleans["false"]) <= 1
         for count in (2, 3, 4):
@@ -208,7 +216,7 @@ def test_computed_answers(splits: dict[str, list[Example]]) -> None:
             assert globals()[check](example), example.prompt
             checked[check] += 1
     assert len(checked) == 8
-    assert min(checked.values()) > 20
+    assert min(checked.values()) > 10
 
 
 def _right_greater_choice(example: Example) -> bool:

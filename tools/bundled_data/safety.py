@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from random import Random
 
-from lori_core.data.bundled.safety_harmless import LOOKALIKES, ORDINARY, SMALL
-from lori_core.data.bundled.safety_requests import HARMFUL, OPENINGS, WORDINGS
-from lori_core.data.bundled.shares import check_size, check_splits, divide, most_of
 from lori_core.data.example import SPLITS, Example
+from tools.bundled_data.safety_harmless import LOOKALIKES, ORDINARY, SMALL
+from tools.bundled_data.safety_requests import HARMFUL, OPENINGS, WORDINGS
+from tools.bundled_data.shares import check_size, check_splits, divide, most_of
 
 #: As in Saferpaca, requests to refuse are the smaller part: with more, a small model refuses all.
 SHARES = {

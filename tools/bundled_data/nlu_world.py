@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lori_core.data.bundled.nlu_facts import CATEGORIES, PLAIN, SAID_WITH_A, SIZES, TABLES
+from tools.bundled_data.nlu_facts import CATEGORIES, PLAIN, SAID_WITH_A, SIZES, TABLES
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import ClassVar
 
-from lori_core.data.bundled import code_parts, code_text_parts
-from lori_core.data.bundled.code_parts import ALL, Part
+from tools.bundled_data import code_parts, code_text_parts
+from tools.bundled_data.code_parts import ALL, Part
 
 WORDINGS = 3  # every family has at least so many
 # Pairs of parts of which the first settles what the second gives; no test could tell much there.

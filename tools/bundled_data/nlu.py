@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from lori_core.data.bundled.nlu_facts import SEQUENCES
-from lori_core.data.bundled.nlu_wordings import WORDINGS
-from lori_core.data.bundled.nlu_world import Fact, World, article
-from lori_core.data.bundled.shares import check_size, check_splits, divide, most_of
 from lori_core.data.example import SPLITS, Example
+from tools.bundled_data.nlu_facts import SEQUENCES
+from tools.bundled_data.nlu_wordings import WORDINGS
+from tools.bundled_data.nlu_world import Fact, World, article
+from tools.bundled_data.shares import check_size, check_splits, divide, most_of
 
 #: One of the paper's eight sets is of true and false, the others are multiple choice.
 SHARES = {"boolean": 25, "choice": 75}

@@ -6,19 +6,27 @@ import re
 from collections import Counter
 
 import pytest
+from shipped import examples
 
 from lori_core.core.errors import DataError
-from lori_core.data.bundled.math import generate
-from lori_core.data.bundled.math_templates import PEOPLE, POOLS
 from lori_core.data.example import SPLITS, Example
+from tools.bundled_data.math import generate
+from tools.bundled_data.math_templates import PEOPLE, POOLS
 
 SIZES = {"train": 2000, "validation": 300, "test": 500}
 STEPS = {"one-step": 1, "two-step": 2, "three-step": 3, "four-step": 4}
 
 
 @pytest.fixture(scope="module")
-def data() -> dict[str, list[Example]]:
+def generated() -> dict[str, list[Example]]:
     return generate(SIZES, 1)
+
+
+@pytest.fixture(scope="module", params=["generated", "shipped"])
+def data(
+    request: pytest.FixtureRequest, generated: dict[str, list[Example]]
+) -> dict[str, list[Example]]:
+    return generated if request.param == "generated" else examples("math")
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 99, 300])
@@ -27,9 +35,9 @@ def test_sizes_are_exact(size: int) -> None:
     assert {split: len(rows) for split, rows in made.items()} == dict.fromkeys(SPLITS, size)
 
 
-def test_default_sizes_and_mix(data: dict[str, list[Example]]) -> None:
-    assert {split: len(rows) for split, rows in data.items()} == SIZES
-    assert Counter(row.kind for row in data["train"]) == {
+def test_default_sizes_and_mix(generated: dict[str, list[Example]]) -> None:
+    assert {split: len(rows) for split, rows in generated.items()} == SIZES
+    assert Counter(row.kind for row in generated["train"]) == {
         "one-step": 800,
         "two-step": 600,
         "three-step": 400,
@@ -37,9 +45,11 @@ def test_default_sizes_and_mix(data: dict[str, list[Example]]) -> None:
     }
 
 
-def test_same_arguments_same_rows_and_another_seed_others(data: dict[str, list[Example]]) -> None:
-    assert generate(SIZES, 1) == data
-    assert generate(SIZES, 2)["train"] != data["train"]
+def test_same_arguments_same_rows_and_another_seed_others(
+    generated: dict[str, list[Example]],
+) -> None:
+    assert generate(SIZES, 1) == generated
+    assert generate(SIZES, 2)["train"] != generated["train"]
 
 
 def test_splits_share_no_prompt_and_no_template(data: dict[str, list[Example]]) -> None:
@@ -47,7 +57,10 @@ def test_splits_share_no_prompt_and_no_template(data: dict[str, list[Example]]) 
     assert len(set(prompts)) == len(prompts)
     templates = [{row.template for row in data[split]} for split in SPLITS]
     assert len(set.union(*templates)) == sum(map(len, templates)) >= 250
-    assert [len(names) for names in templates] == [185, 49, 78]
+
+
+def test_every_template_is_used(generated: dict[str, list[Example]]) -> None:
+    assert [len({row.template for row in generated[split]}) for split in SPLITS] == [185, 49, 78]
 
 
 def test_no_test_entity_in_training(data: dict[str, list[Example]]) -> None:

@@ -9,19 +9,28 @@ from random import Random
 from typing import Any
 
 import pytest
+from shipped import examples
 
 from lori_core.core.errors import DataError
-from lori_core.data.bundled.code import _example, generate
-from lori_core.data.bundled.code_families import FAMILIES
 from lori_core.data.example import SPLITS, Example
+from tools.bundled_data.code import _example, generate
+from tools.bundled_data.code_families import FAMILIES
+from tools.bundled_data.write import FIRST
 
 SIZES = {"train": 400, "validation": 60, "test": 120}
 PROMPT = re.compile(r'Complete this Python function:\n\n(def (\w+)\(.*\):\n    """(.+)"""\n)')
 
 
 @pytest.fixture(scope="module")
-def data() -> dict[str, list[Example]]:
+def generated() -> dict[str, list[Example]]:
     return generate(SIZES, 1)
+
+
+@pytest.fixture(scope="module", params=["generated", "shipped"])
+def data(
+    request: pytest.FixtureRequest, generated: dict[str, list[Example]]
+) -> dict[str, list[Example]]:
+    return generated if request.param == "generated" else examples("code")
 
 
 def every(data: dict[str, list[Example]]) -> list[Example]:
@@ -58,9 +67,9 @@ def test_sizes_are_exact(size: int) -> None:
     assert {split: len(rows) for split, rows in made.items()} == dict.fromkeys(SPLITS, size)
 
 
-def test_default_sizes_and_mix(data: dict[str, list[Example]]) -> None:
-    assert {split: len(rows) for split, rows in data.items()} == SIZES
-    assert Counter(row.kind for row in data["train"]) == {
+def test_default_sizes_and_mix(generated: dict[str, list[Example]]) -> None:
+    assert {split: len(rows) for split, rows in generated.items()} == SIZES
+    assert Counter(row.kind for row in generated["train"]) == {
         "list-number": 140,
         "string": 100,
         "number": 80,
@@ -68,9 +77,11 @@ def test_default_sizes_and_mix(data: dict[str, list[Example]]) -> None:
     }
 
 
-def test_same_arguments_same_rows_and_another_seed_others(data: dict[str, list[Example]]) -> None:
-    assert generate(SIZES, 1) == data
-    assert generate(SIZES, 2)["train"] != data["train"]
+def test_same_arguments_same_rows_and_another_seed_others(
+    generated: dict[str, list[Example]],
+) -> None:
+    assert generate(SIZES, 1) == generated
+    assert generate(SIZES, 2)["train"] != generated["train"]
 
 
 def test_prompt_and_target_have_the_agreed_form(data: dict[str, list[Example]]) -> None:
@@ -86,9 +97,9 @@ def test_prompt_and_target_have_the_agreed_form(data: dict[str, list[Example]]) 
         assert not set("{}") & set(doc(row))
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_splits_share_no_docstring_template_or_name(seed: int) -> None:
-    data = generate(SIZES, seed)
+@pytest.mark.parametrize("seed", [1, 2, 3, None])
+def test_splits_share_no_docstring_template_or_name(seed: int | None) -> None:
+    data = examples("code") if seed is None else generate(SIZES, seed)
     rows = every(data)
     assert len({row.prompt for row in rows}) == len(rows)
     assert len({doc(row) for row in rows}) == len(rows)
@@ -98,9 +109,9 @@ def test_splits_share_no_docstring_template_or_name(seed: int) -> None:
     assert len({row.template for row in rows}) >= 300
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_half_of_the_test_split_has_a_part_never_trained_on(seed: int) -> None:
-    data = generate(SIZES, seed)
+@pytest.mark.parametrize("seed", [1, 2, 3, None])
+def test_half_of_the_test_split_has_a_part_never_trained_on(seed: int | None) -> None:
+    data = examples("code") if seed is None else generate(SIZES, seed)
     trained = {part for row in data["train"] for part in row.template.split(">")}
     new = [row for row in data["test"] if not set(row.template.split(">")) <= trained]
     assert 0.45 <= len(new) / len(data["test"]) <= 0.55
@@ -117,10 +128,18 @@ def test_targets_pass_and_empty_functions_fail(data: dict[str, list[Example]]) -
         assert not passes(row, row.check["prompt"] + "    return None\n"), row
 
 
-def test_no_constant_passes(data: dict[str, list[Example]]) -> None:
-    for row in every(data):
-        results = {line.split(" == ", 1)[1] for line in row.check["tests"].splitlines()[1:]}
-        assert len(results) > 1, row
+def results(row: Example) -> set[str]:
+    return {line.split(" == ", 1)[1] for line in row.check["tests"].splitlines()[1:]}
+
+
+def test_no_constant_passes(generated: dict[str, list[Example]]) -> None:
+    assert [row for row in every(generated) if len(results(row)) == 1] == []
+
+
+def test_of_the_shipped_functions_one_is_a_constant() -> None:
+    (row,) = (row for row in every(examples("code")) if len(results(row)) == 1)
+    assert "multiply by 6 and take the remainder modulo 6" in doc(row)
+    assert row in examples("code")["test"][: FIRST["code"]["test"]]
 
 
 def test_every_composition_can_be_written() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lori_core.data.bundled.code_parts import (
+from tools.bundled_data.code_parts import (
     ALL,
     COMMON_AGGREGATES,
     NUMBER_AGGREGATES,

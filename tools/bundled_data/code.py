@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from lori_core.data.bundled.code_families import FAMILIES, WORDINGS, Composition
-from lori_core.data.bundled.shares import check_size, check_splits, divide, most_of
 from lori_core.data.example import SPLITS, Example
+from tools.bundled_data.code_families import FAMILIES, WORDINGS, Composition
+from tools.bundled_data.shares import check_size, check_splits, divide, most_of
 
 SHARES = {"list-number": 35, "string": 25, "number": 20, "dict": 20}
 # Of ten compositions of seen parts, in this order round and round; the held ones are all for test.
