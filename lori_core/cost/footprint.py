@@ -99,11 +99,11 @@ def training(
 
 def _attended(base: Base, length: float, number: float, kind: str) -> float:
     """Return how many numbers a token's attention keeps besides query, key and value."""
-    from lori_core.training.kernels.plain_attention import BLOCK, KEPT_LENGTH
+    from lori_core.training.kernels.plain_attention import BLOCK, SAVED_LENGTH
 
     if kind == "gpu" or number == 4:
         return base.hidden
-    return base.heads * (length + BLOCK) / 2 if length <= KEPT_LENGTH else 0.0
+    return base.heads * (length + BLOCK) / 2 if length <= SAVED_LENGTH else 0.0
 
 
 def _logit_bytes(whole: bool, number: float, kind: str) -> float:

@@ -143,7 +143,7 @@ def test_the_loss_that_is_trained_on_is_the_models_own(kind: str, bases: Path) -
     with torch.no_grad():
         own = model(input_ids=torch.tensor(ids)).logits[:, 3:-1].flatten(0, 1)
         expected = nn.functional.cross_entropy(own, torch.tensor(ids)[:, 4:].flatten())
-        packs = not changes_logits(base) and packed_attention.suits(base) is None
+        packs = not changes_logits(base) and packed_attention.unsupported_reason(base) is None
         with trainer.computing(model, base, packs=packs):
             batch = pack_batch(rows) if packs else collate(rows, 259)
             found = sequence_loss(model, batch) / (3 * 5)
