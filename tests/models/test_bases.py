@@ -458,4 +458,4 @@ def test_training_on_a_model_of_pictures_says_what_it_leaves_out(
     theirs = stock(tmp_path / "peft", base)
     assert list(peft_names.lora_layers(theirs)) == list(adapter.modules)
     shapes = cost_bases.base_of(params, base_model.outline(base))
-    assert (shapes.layers, shapes.hidden, shapes.maps) == (2, 32, 2.0)
+    assert (shapes.layers, shapes.hidden, shapes.linear_layers) == (2, 32, 2.0)

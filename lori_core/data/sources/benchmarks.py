@@ -251,7 +251,7 @@ def _answered(prompt: str, answer: str) -> Fields:
 
 
 def _index(record: Record, name: str, count: int, first: int, where: str) -> int:
-    """Return the index of the right choice, from 0; the record's number or text starts at `first`."""
+    """Return the index of the right choice, from 0; the record counts choices from `first`."""
     allowed = [str(first + n) for n in range(count)]
     value = record[name]
     number = isinstance(value, (int, str)) and not isinstance(value, bool)
