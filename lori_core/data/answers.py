@@ -49,8 +49,8 @@ _CHANGES = re.compile(
 
 def parse_choice(text: str) -> str:
     """Return the first choice in a text, in lower case without space; empty if there is none."""
-    found = _CHOICE.search(text)
-    return _choice(found) if found else ""
+    match = _CHOICE.search(text)
+    return _choice(match) if match else ""
 
 
 def parse_number(text: str) -> str:
@@ -61,10 +61,10 @@ def parse_number(text: str) -> str:
     becomes `1234.5`.
     """
     marker = next(reversed(list(_MARKER.finditer(text))), None)
-    found = _NUMBER.search(text, marker.end()) if marker else None
-    if found is None:
-        found = next(reversed(list(_NUMBER.finditer(text))), None)
-    return _canonical(found) if found else ""
+    match = _NUMBER.search(text, marker.end()) if marker else None
+    if match is None:
+        match = next(reversed(list(_NUMBER.finditer(text))), None)
+    return _canonical(match) if match else ""
 
 
 def expected_answer(example: Example, where: str) -> str:
@@ -128,7 +128,7 @@ def _leaves_value(text: str) -> bool:
     Words such as units, and punctuation, do. A sign or operator that `_NUMBER` does not match,
     a letter next to a number (3x, 5k) and words such as "minus" or "million" change the value.
     """
-    rest = _NUMBER.sub(lambda found: "\1" if found["sign"] or found["inner"] else "\0", text)
+    rest = _NUMBER.sub(lambda match: "\1" if match["sign"] or match["inner"] else "\0", text)
     rest = normalize("NFKC", rest)
     between = re.split(r"[\0\1]", rest)[1:-1]
     repeats = all("=" in gap or re.search(r"[^\W\d_]{2}", gap) for gap in between)

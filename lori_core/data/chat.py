@@ -95,9 +95,9 @@ def _without_system(tokenizer: Any) -> str | None:
 
 
 def _no_system(system: str, why: str) -> ConfigError:
-    shown = system if len(system) <= 60 else f"{system[:57]}..."
+    excerpt = system if len(system) <= 60 else f"{system[:57]}..."
     return ConfigError(
-        f"prompt.system: {shown!r}, but the chat template of the model's tokenizer {why}; set it "
+        f"prompt.system: {excerpt!r}, but the chat template of the model's tokenizer {why}; set it "
         "to null, or put its text into the examples' prompts"
     )
 

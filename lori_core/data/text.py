@@ -117,8 +117,8 @@ def comparison_key(text: str) -> str:
     """
     if text.isascii():
         return text.casefold()
-    kept = {ord(c): f"\0{ord(c)}\0" for c in set(text) if decomposition(c).startswith(_PLACED)}
-    plain = normalize("NFKC", visible(text).translate(kept))
+    preserved = {ord(c): f"\0{ord(c)}\0" for c in set(text) if decomposition(c).startswith(_PLACED)}
+    plain = normalize("NFKC", visible(text).translate(preserved))
     return normalize("NFKC", plain.casefold())
 
 

@@ -31,7 +31,7 @@ class ModulePair:
         bound: Property 1's bound on |inner|, which holds with probability 1 - δ; None if one A is
             not drawn from a key, so that Property 1 does not apply.
         entries: the number of entries of B; 0 if the masks cannot be compared.
-        kept: the number of entries inside the first and inside the second mask.
+        inside: the number of entries inside the first and inside the second mask.
         both: the number of entries inside both masks.
         collisions: the number of entries inside both masks whose values have opposite signs.
     """
@@ -40,14 +40,14 @@ class ModulePair:
     cosine: float
     bound: float | None
     entries: int = 0
-    kept: tuple[int, int] = (0, 0)
+    inside: tuple[int, int] = (0, 0)
     both: int = 0
     collisions: int = 0
 
     @property
     def expected(self) -> float | None:
         """The expected `both` of two independent masks; None if masks cannot be compared."""
-        return self.kept[0] * self.kept[1] / self.entries if self.entries else None
+        return self.inside[0] * self.inside[1] / self.entries if self.entries else None
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Side:
         scaling: the scaling of B @ A.
         norm: ‖ΔW‖_F.
         keyed: whether A is drawn from a key.
-        kept: the mask, flat booleans [d_out · rank]; None without a mask.
+        mask: the mask, flat booleans [d_out · rank]; None without a mask.
     """
 
     A: Tensor
@@ -68,7 +68,7 @@ class _Side:
     scaling: float
     norm: float
     keyed: bool
-    kept: np.ndarray | None
+    mask: np.ndarray | None
 
     @classmethod
     def of(cls, adapter: Adapter, module: str) -> _Side:
@@ -78,10 +78,10 @@ class _Side:
         square = float(terms.sum())
         if square <= _CANCELLED * float(terms.abs().sum()):
             square = 0.0
-        kept = None if adapter.mask is None else adapter.mask.of(module)
+        mask = None if adapter.mask is None else adapter.mask.of(module)
         scaling = adapter.scaling(module)
         norm = abs(scaling) * math.sqrt(square)
-        return cls(A, B, scaling, norm, bool(adapter.blocks), kept)
+        return cls(A, B, scaling, norm, bool(adapter.blocks), mask)
 
 
 def module_pair(first: Adapter, second: Adapter, module: str) -> ModulePair:
@@ -100,14 +100,14 @@ def _pair(s: _Side, t: _Side) -> ModulePair:
         bound = abs(scaling) * float(s.B.norm()) * float(t.B.norm()) * gram
     cosine = max(-1.0, min(1.0, inner / norms)) if norms else 0.0
     facts = (inner, cosine, bound)
-    if s.kept is None or t.kept is None or s.kept.size != t.kept.size:
+    if s.mask is None or t.mask is None or s.mask.size != t.mask.size:
         return ModulePair(*facts)
-    both = s.kept & t.kept
+    both = s.mask & t.mask
     opposite = torch.sign(s.B) * torch.sign(t.B) < 0
     return ModulePair(
         *facts,
         entries=both.size,
-        kept=(int(s.kept.sum()), int(t.kept.sum())),
+        inside=(int(s.mask.sum()), int(t.mask.sum())),
         both=int(both.sum()),
         collisions=int(opposite.sum()),
     )
@@ -183,11 +183,11 @@ def summarise(modules: Sequence[ModulePair]) -> dict[str, float]:
     if not all(module.entries for module in modules):
         return row
     both = sum(module.both for module in modules)
-    kept = [sum(module.kept[side] for module in modules) for side in (0, 1)]
+    inside = [sum(module.inside[side] for module in modules) for side in (0, 1)]
     collisions = sum(module.collisions for module in modules)
     return row | {
         "mask_overlap": both / entries,
-        "expected_overlap": kept[0] / entries * (kept[1] / entries),
+        "expected_overlap": inside[0] / entries * (inside[1] / entries),
         "sign_collisions": collisions / both if both else 0.0,
     }
 

@@ -146,10 +146,10 @@ def keep_largest(tensor: Tensor, options: Options, stream: str) -> Tensor:
     if count == 0:
         return torch.zeros_like(tensor)
     threshold = magnitudes.kthvalue(magnitudes.numel() - count + 1).values
-    kept = magnitudes > threshold
+    selected = magnitudes > threshold
     equal = (magnitudes == threshold).nonzero().reshape(-1)
-    kept[equal[: count - int(kept.sum())]] = True
-    return tensor * kept.view_as(tensor)
+    selected[equal[: count - int(selected.sum())]] = True
+    return tensor * selected.view_as(tensor)
 
 
 def drop_at_random(tensor: Tensor, options: Options, stream: str) -> Tensor:
@@ -171,8 +171,8 @@ def drop_at_random(tensor: Tensor, options: Options, stream: str) -> Tensor:
     count = tensor.numel()
     raw = np.random.Philox(key=key.astype(np.uint64)).random_raw((count + 1) // 2)
     words = raw.astype("<u8", copy=False).view("<u4")[:count]
-    kept = torch.from_numpy(words < density * 2.0**32)
-    return tensor * kept.view_as(tensor) / density
+    selected = torch.from_numpy(words < density * 2.0**32)
+    return tensor * selected.view_as(tensor) / density
 
 
 def weighted_sum(terms: Iterable[tuple[Tensor, float]], options: Options) -> Tensor:
@@ -264,10 +264,10 @@ def _by_factor(name: str, label: str, about: str, sparsify: Sparsify, join: Join
         A, B = [], []
         for p in parents:
             root, missing = math.sqrt(abs(p.factor)), rank - p.rank
-            kept_A = sparsify(p.A, options, p.stream("A", module))
-            kept_B = sparsify(p.B, options, p.stream("B", module))
-            A.append((pad(kept_A, (0, 0, 0, missing)), math.copysign(root, p.factor)))
-            B.append((pad(kept_B, (0, missing)), root))
+            sparse_A = sparsify(p.A, options, p.stream("A", module))
+            sparse_B = sparsify(p.B, options, p.stream("B", module))
+            A.append((pad(sparse_A, (0, 0, 0, missing)), math.copysign(root, p.factor)))
+            B.append((pad(sparse_B, (0, missing)), root))
         return join(A, options), join(B, options)
 
 

@@ -113,9 +113,9 @@ def check(
     for key, tokens in rows.items():
         if tokens > most:
             raise ConfigError(f"{key}: {tokens}, but {_reach(config, most)}; set {most} or less")
-    for asked, tokens, instead in _evaluation_lengths(params.evaluation) if scoring else ():
+    for setting, tokens, advice in _evaluation_lengths(params.evaluation) if scoring else ():
         if tokens > most:
-            raise ConfigError(f"{asked}, but {_reach(config, most)}; {instead}")
+            raise ConfigError(f"{setting}, but {_reach(config, most)}; {advice}")
 
 
 def _check_vocabulary(config: Any, tokenizer: Any, name: str) -> None:

@@ -345,20 +345,24 @@ def describe() -> list[dict[str, Any]]:
 def _row(name: str, entry: Entry) -> dict[str, Any]:
     source = entry.source
     config = f" ({source.config})" if source.config else ""
-    made = DATA_SOURCES.get(name)
+    registered = DATA_SOURCES.get(name)
     where = (
-        made.where if made else f"{source.name}{config}" if source.kind == "hub" else source.path
+        registered.where
+        if registered
+        else f"{source.name}{config}"
+        if source.kind == "hub"
+        else source.path
     )
     row: dict[str, Any] = {
-        "scorer": made.scorer if made else source.scorer,
+        "scorer": registered.scorer if registered else source.scorer,
         "where": where,
-        "splits": made.splits if made else tuple(source.files),
+        "splits": registered.splits if registered else tuple(source.files),
     }
     return {
         "name": name,
         "purpose": entry.purpose,
         **row,
-        "needs": () if made else needs(source),
+        "needs": () if registered else needs(source),
         "license": source.license,
         "gated": entry.gated,
     }

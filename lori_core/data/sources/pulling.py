@@ -61,8 +61,8 @@ def sources_of(params: Params, task: str) -> list[tuple[str, SourceSection]]:
     for where, named in params.tasks[task].sources(f"tasks.{task}"):
         source = catalogue.resolve(named, where)
         formats.check_format(source, where)
-        made = {"bundled": made_sets.bundled, readers.EXTENSION: made_sets.extensions}
-        known = made[source.kind]() if source.kind in made else [source.name]
+        names = {"bundled": made_sets.bundled, readers.EXTENSION: made_sets.extensions}
+        known = names[source.kind]() if source.kind in names else [source.name]
         if source.name not in known:
             raise ConfigError(
                 f"{where}.name: {unknown(f'{source.kind} set', str(source.name), map(str, known))}"
