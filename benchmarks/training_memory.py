@@ -94,7 +94,7 @@ def _one(shape: Shape, dtype: str, folder: Path) -> tuple[float, dict[str, float
     params, text = params_file.changed(ROOT / "params.yaml", "quickstart", settings)
     (folder / "params.yaml").write_text(text, encoding="utf-8")
     _write_rows(shape, folder / "data" / TASK / "train.jsonl")
-    model = cost.Model(params, cost.look_at(params, folder / "data"), _device())
+    model = cost.Model(params, cost.count_splits(params, folder / "data"), _device())
     stage = "calibrate" if shape.method == "lori-d" else "train"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.training_memory", "--here", str(folder), shape.method],

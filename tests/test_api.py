@@ -216,7 +216,7 @@ def test_training_refuses_an_unknown_task_and_foreign_folders(
     with pytest.raises(InputError, match=r"has a dvc\.yaml: lori run trains there"):
         lori.train(params, "math", workspace=tmp_path)
     (tmp_path / "dvc.yaml").rename(tmp_path / "file")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         lori.train(params, "math", workspace=tmp_path / "file")
     (tmp_path / "artifacts" / "math").mkdir(parents=True)
     with pytest.raises(InputError, match="holds artifacts/math, which no earlier call"):

@@ -126,7 +126,7 @@ def pulled(folder: Path, *settings: str) -> dict[str, Split]:
     params, _ = params_file.changed(ROOT / "profiles/smoke.yaml", None, list(settings))
     only = params.model_copy(update={"tasks": {"math": params.tasks["math"]}})
     pulling.pull(only, folder)
-    return cost.look_at(only, folder)["math"]
+    return cost.count_splits(only, folder)["math"]
 
 
 def test_data_that_is_here_is_counted(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_data_that_is_here_is_counted(tmp_path: Path) -> None:
 def test_data_of_other_settings_is_not_counted(tmp_path: Path, setting: str) -> None:
     pulled(tmp_path)
     params, _ = params_file.changed(ROOT / "profiles/smoke.yaml", None, [setting])
-    found = cost.look_at(params, tmp_path)["math"]
+    found = cost.count_splits(params, tmp_path)["math"]
     assert "pulled" not in {split.basis for split in found.values()}
     assert found["train"].examples == params.tasks["math"].sizes.train
 
@@ -158,9 +158,9 @@ def test_data_of_other_settings_is_not_counted(tmp_path: Path, setting: str) -> 
 @pytest.mark.parametrize("profile", ["llama3-8b-r32", "mistral-7b-r64"])
 def test_a_run_costs_the_same_whatever_data_lies_there(tmp_path: Path, profile: str) -> None:
     params, _ = params_file.changed(ROOT / "params.yaml", profile, [])
-    fresh = cost.look_at(params, tmp_path)
+    fresh = cost.count_splits(params, tmp_path)
     pulled(tmp_path)
-    assert cost.look_at(params, tmp_path) == fresh
+    assert cost.count_splits(params, tmp_path) == fresh
     assert [split.examples for split in fresh["nlu"].values()] == [167_920, 500, 2_000]
 
 
@@ -168,7 +168,7 @@ def test_splits_that_a_set_lacks_are_carved_from_its_training_examples(tmp_path:
     """As `lori pull` does; the catalogue says how many there are."""
     changes = ["tasks.math.source=gsm8k", "tasks.math.sizes={train: null, validation: 300}"]
     params, _ = params_file.changed(ROOT / "profiles/smoke.yaml", None, changes)
-    found = cost.look_at(params, tmp_path)["math"]
+    found = cost.count_splits(params, tmp_path)["math"]
     assert {name: (split.examples, split.basis) for name, split in found.items()} == {
         "train": (7_173, "published"),
         "validation": (300, "published"),

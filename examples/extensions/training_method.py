@@ -1,4 +1,4 @@
-"""A training method of one's own: LoRA whose A begins at half of what PEFT draws.
+"""Example of a training method: LoRA whose initial A is half of what PEFT draws.
 
 With this file under `extensions` in params.yaml, `tasks.<task>.method: lora-half` trains by it.
 """
@@ -12,14 +12,14 @@ from lori_core.models import peft_names
 
 @training_method
 class LoraHalf(Lora):
-    """LoRA with a smaller A at the start."""
+    """LoRA with a smaller initial A."""
 
     name = "lora-half"
     label = "LoRA, half A"
-    about = "A and B; A begins at half"
+    about = "A and B; the initial A is halved"
 
     def attach(self, model: Any) -> Any:
-        """Put LoRA on the base, and halve each A."""
+        """Add LoRA to the base, and halve each A."""
         wrapped = super().attach(model)
         for layer in peft_names.lora_layers(wrapped).values():
             layer.lora_A[peft_names.ADAPTER].weight.data.mul_(0.5)

@@ -40,7 +40,7 @@ def forecast(params: Params, stages: Sequence[str], data: Path, card: Card) -> d
 
     # Of the device only what decides memory matters here.
     device = cost.Device("GPU", 1.0, 1.0, card.memory, bfloat16=card.bfloat16)
-    model = cost.Model(params, cost.look_at(params, data), device)
+    model = cost.Model(params, cost.count_splits(params, data), device)
     # vLLM takes nearly all memory of a card for its cache, whatever it needs.
     greedy = find_spec("vllm") is not None and params.evaluation.engine != "transformers"
     return {

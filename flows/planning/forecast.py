@@ -133,7 +133,7 @@ def forecast(
 
     plan = graph.plan(workspace, params=text)
     cached = graph.cached(workspace, plan, params=text)
-    splits = cost.look_at(params, workspace / "data")
+    splits = cost.count_splits(params, workspace / "data")
     model = cost.Model(params, splits, device)
     lines = []
     for stage in plan.stages:

@@ -1,8 +1,8 @@
-"""The Python API: `import lori_core as lori`, then `lori.merge(…)` and the like.
+"""The Python API: `import lori_core as lori`, then `lori.merge(…)` and so on.
 
-Thin functions over what the `lori` command does, without its files: no `params.yaml`, DVC, Prefect
-or MLflow is needed. Each refuses what the command refuses, with the same one-line errors, all of
-them subclasses of `LoriError`. Nothing heavy is imported before a function is called.
+The functions do what the `lori` command does, and need no `params.yaml`, DVC, Prefect or MLflow.
+They refuse the same input as the command, with the same one-line errors, which are subclasses of
+`LoriError`. Heavy libraries are imported only when a function is called.
 """
 
 from lori_core.api.adapters import export, load_adapter, merge

@@ -1,4 +1,4 @@
-"""Loading, merging and exporting adapters; none of it needs the base model."""
+"""Load, merge and export adapters, without the base model."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ if TYPE_CHECKING:
 
 
 def load_adapter(path: str | PathLike[str], *, verify_projection: bool = True) -> Adapter:
-    """Read an adapter's folder, one of this project's or of PEFT's (`adapter_config.json`).
+    """Open the folder of a LoRI adapter or of a PEFT adapter (`adapter_config.json`).
 
-    The files' checksums are verified at once; tensors are read when they are asked for, so that
-    memory holds one module at a time. `adapter.modules` names the adapted linear layers;
-    `adapter.A(name)` is [rank, d_in] and `adapter.B(name)` is [d_out, rank], both float32;
-    `adapter.delta(name)` is ΔW = scaling · B @ A, [d_out, d_in].
+    Checksums are verified now; tensors are read on access, so that memory holds one module at a
+    time. `adapter.modules` names the adapted linear layers; `adapter.A(name)` is [rank, d_in] and
+    `adapter.B(name)` is [d_out, rank], both float32; `adapter.delta(name)` is
+    ΔW = scaling · B @ A, [d_out, d_in].
 
     Args:
         path: the folder.
-        verify_projection: whether an A that is drawn from a key is drawn once and compared with
-            its recorded SHA-256.
+        verify_projection: whether to draw an A that is given by its key once now, and compare it
+            with the recorded SHA-256.
 
     Raises:
-        AdapterError: no adapter is there, it is damaged, or it uses a feature of PEFT that is no
-            low-rank update of linear layers (DoRA, IA3, a bias, …), naming which.
+        AdapterError: the folder has no adapter, the adapter is damaged, or it uses a feature of
+            PEFT that is not a low-rank update of linear layers (DoRA, IA3, a bias, …), which the
+            error names.
     """
     from lori_core.adapters.peft_format import peft_file
 
@@ -49,34 +50,34 @@ def merge(
     out: str | PathLike[str] | None = None,
     force: bool = False,
 ) -> Adapter:
-    """Merge adapters of one base model into one, without loading that model.
+    """Merge adapters of one base model into one adapter, without loading that model.
 
-    Ranks, scalings and adapted modules may differ. The result is computed module by module when its
-    tensors are asked for, or written to `out`.
+    Ranks, scalings and adapted modules may differ. The result is computed module by module, on
+    access or while it is written to `out`.
 
     Args:
-        adapters: at least one, in memory or by path; the order matters to `concat` and `dare_*`.
-        method: a name of `lori_core.merging.merge_methods.METHODS`.
-        weights: one for all adapters or one each; ΔW = Σ weight · ΔW_t for `concat`.
+        adapters: at least one, in memory or by path; the order matters for `concat` and `dare_*`.
+        method: a name of `lori_core.merging.merge_methods.MERGE_METHODS`.
+        weights: one weight for all adapters or one each; `concat` gives ΔW = Σ weight · ΔW_t.
         density: the share of each adapter's entries that pruning methods keep, in (0, 1].
-        rank: the `*svd` methods' rank of the result; the largest of the adapters' unless given.
-        majority_sign: the `ties` methods: whether the larger sum or the larger count elects a sign.
-        seed: the `dare` methods: which entries are dropped.
-        base: the base model, for adapters that only name theirs or name none.
+        rank: the rank of the result of the `*svd` methods; by default the largest of the adapters.
+        majority_sign: the `ties` methods elect a sign by the larger sum (`total`) or count
+            (`frequency`).
+        seed: the seed of the `dare` methods' random drops.
+        base: the base model, for adapters that only name their base, or name none.
         out: a folder to write; only an empty one or an earlier merge is replaced.
-        force: whether another folder is replaced, too.
+        force: whether to replace any other folder, too.
 
     Returns:
-        The merged adapter, read back from `out` where it was written.
+        The merged adapter; read back from `out`, if given.
 
     Raises:
-        InputError: an unknown method, weights or options that do not fit, or an `out` that may not
-            be written.
-        AdapterError: adapters of different base models, or that may be of different ones.
+        InputError: the method is unknown, weights or options do not fit, or `out` may not be
+            written.
+        AdapterError: the adapters have, or may have, different base models.
 
     Warns:
-        UserWarning: no adapter says which base model it is for, so nothing proves that they are
-            for one.
+        UserWarning: no adapter names its base model, so nothing proves that they have the same.
     """
     from lori_core.adapters import adapter_file, output_folder
     from lori_core.merging import merge as merging
@@ -86,7 +87,7 @@ def merge(
         raise InputError(f"adapters: {adapters!r}; give a list of at least one")
     each = [weights] * len(adapters) if isinstance(weights, int | float) else list(weights)
     options = Options(density=density, rank=rank, majority_sign=majority_sign, seed=seed)
-    # Keys are only carried along: whoever draws A from the result verifies them.
+    # No A is drawn here; whoever draws it from the result verifies it.
     named = _named(adapters)
     known, read = _of_one_base(named, base)
     merged = merging.merge(method, list(known.values()), each, options)
@@ -107,20 +108,21 @@ def export(
     serving: Literal["vllm"] | None = None,
     force: bool = False,
 ) -> Path:
-    """Write an adapter as a stock PEFT folder, with the same A and B bit for bit.
+    """Write an adapter as a stock PEFT folder, with bit-identical A and B.
 
     Args:
-        adapter: in memory or by path.
+        adapter: the adapter, in memory or by path.
         out: a folder to write; only an empty one or an earlier export is replaced.
-        serving: a server whose ranks are few: the rank is padded with zeros to one it can load.
-        force: whether another folder is replaced, too.
+        serving: a server that supports certain ranks only; the rank is padded with zeros to the
+            next of them.
+        force: whether to replace any other folder, too.
 
     Returns:
         `out`, for `PeftModel.from_pretrained(base, out)`.
 
     Raises:
-        InputError: an `out` that may not be written.
-        AdapterError: the adapter has what PEFT's format cannot say, naming it.
+        InputError: `out` may not be written.
+        AdapterError: PEFT's format cannot represent the adapter; the error says why.
     """
     from lori_core.adapters import output_folder
     from lori_core.adapters.peft_format import peft_file
@@ -132,19 +134,19 @@ def export(
     return Path(out)
 
 
-def paths_of(given: Iterable[object]) -> list[Path]:
-    """Return the paths among what was given."""
-    return [Path(one) for one in given if isinstance(one, str | PathLike)]
+def paths_of(arguments: Iterable[object]) -> list[Path]:
+    """Return the arguments that are paths."""
+    return [Path(item) for item in arguments if isinstance(item, str | PathLike)]
 
 
 def _named(adapters: Sequence[Adapter | str | PathLike[str]]) -> dict[str, Adapter]:
-    """Return the adapters by what errors call them: their path, else their place."""
+    """Return the adapters by their names in errors: the path, otherwise `adapter N`."""
     named: dict[str, Adapter] = {}
-    for number, one in enumerate(adapters, start=1):
-        if isinstance(one, str | PathLike):
-            name, adapter = str(one), load_adapter(one, verify_projection=False)
+    for number, item in enumerate(adapters, start=1):
+        if isinstance(item, str | PathLike):
+            name, adapter = str(item), load_adapter(item, verify_projection=False)
         else:
-            name, adapter = f"adapter {number}", one
+            name, adapter = f"adapter {number}", item
         named[name if name not in named else f"{name} ({number})"] = adapter
     return named
 
@@ -152,7 +154,7 @@ def _named(adapters: Sequence[Adapter | str | PathLike[str]]) -> dict[str, Adapt
 def _of_one_base(
     adapters: dict[str, Adapter], base: str | None
 ) -> tuple[dict[str, Adapter], list[Path]]:
-    """Return adapters of one base model, and the folders that were read to tell."""
+    """Return the adapters, checked to have one base model, and the folders read for that check."""
     from lori_core.adapters import base_choice
     from lori_core.adapters.adapter import check_one_base
 

@@ -1,4 +1,4 @@
-"""Scoring an adapter, or its base model, on test sets."""
+"""Score an adapter, or its base model, on test sets."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from lori_core.data.example import Example, Split
     from lori_core.methods.finetuned_model import FinetunedModel
 
-#: What a parameter file must hold and an evaluation has no use for.
-_LEAST: dict[str, Any] = {
+#: Required sections of a parameter file that an evaluation does not use.
+_PLACEHOLDERS: dict[str, Any] = {
     "lori": {},
     "training": {"learning_rate": 1e-3},
     "tasks": {"none": {"source": "bundled-math", "calibration": {}, "training": {}}},
@@ -30,16 +30,16 @@ _LEAST: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Score:
-    """How well a model does on one test set.
+    """The score of a model on one test set.
 
     Attributes:
-        metric: what `value` is: `accuracy`, `exact_match`, `pass_at_1`, `refusal_rate`, …
-        value: in [0, 1]; None where no example counts.
-        low: the lower end of the 95 % confidence interval of `value`; None where there is none.
-        high: its upper end.
-        n: how many examples count.
-        details: everything that was measured, as in `results.json` of `lori evaluate`: by kind of
-            example, by other protocols, cut prompts and empty outputs.
+        metric: the name of the metric: `accuracy`, `exact_match`, `pass_at_1`, `refusal_rate`, …
+        value: the value of the metric, in [0, 1]; None if no example counts.
+        low: the lower end of the 95 % confidence interval of `value`; None if there is none.
+        high: the upper end of the interval; None if there is none.
+        n: the number of examples that count.
+        details: all measurements, as in `results.json` of `lori evaluate`: by kind of example, by
+            other protocols, cut prompts and empty outputs.
     """
 
     metric: str
@@ -63,28 +63,28 @@ def evaluate(
 ) -> dict[str, Score]:
     """Score an adapter, or its base model alone, on test sets.
 
-    The base model is loaded for the call. Progress goes to standard error.
+    Each call loads the base model. Progress goes to standard error.
 
     Args:
-        adapter: in memory or by path; None for the base model itself.
-        tasks: names of sources (`lori sources`) or of tasks whose data are in `workspace`; or
-            examples of your own by the name of their set.
-        base: the base model: a folder, `pypi:…` or `OWNER/NAME@COMMIT`; the adapter's own unless
-            given, or that of `params`.
-        params: whose `model`, `prompt` and `evaluation` count; the defaults unless given.
+        adapter: the adapter, in memory or by path; None for the base model alone.
+        tasks: names of sources (`lori sources`) or of tasks with data in `workspace`; or your own
+            examples, by the name of their set.
+        base: the base model: a folder, `pypi:…` or `OWNER/NAME@COMMIT`; by default that of the
+            adapter or of `params`.
+        params: gives `model`, `prompt` and `evaluation`; by default their defaults.
         workspace: a folder in which `train`, or the pipeline, has written `data/`.
-        split: which examples of a named task.
-        limit: at most so many examples of each set; all unless given.
-        out: a folder for every prompt, output and verdict as JSON lines; nothing is kept unless
-            given.
+        split: the split of a named task.
+        limit: the most examples of each set; None for all.
+        out: a folder for every prompt, output and verdict as JSON lines; by default nothing is
+            saved.
 
     Returns:
         The score of each set that has a scorer, by its name.
 
     Raises:
-        InputError: a task that does not exist, or that has nothing to judge by; no base model is
-            named; or the base model cannot be used.
-        AdapterError: the adapter is, or may be, for another base model.
+        InputError: a task does not exist or has no answers to judge, or no base model is named or
+            it cannot be used.
+        AdapterError: the adapter has, or may have, another base model.
     """
     from lori_core.adapters import attach, output_folder
     from lori_core.adapters.adapter import Adapter
@@ -104,11 +104,11 @@ def evaluate(
             output_folder.check(Path(out), output_folder.EVALUATION, inputs)
             claim = output_folder.claim(Path(out), output_folder.EVALUATION, inputs)
             folder = stack.enter_context(claim)
-        session = load_model(params, training=False)
+        loaded = load_model(params, training=False)
         fitted = _for_base(opened, chosen)
         if isinstance(fitted, Adapter):
-            attach.check(session.model, fitted, "adapter")
-        results = score(session, fitted, sets, "model", folder)
+            attach.check(loaded.model, fitted, "adapter")
+        results = score(loaded, fitted, sets, "model", folder)
         if out is not None:
             _write_results(folder, results)
     return {name: _score(result) for name, result in results.items()}
@@ -128,20 +128,21 @@ def _with_base(
 
     own = None if params is None else params.model
     if adapter is not None or base is not None:
-        # Only the base that the adapter names is looked at, which both kinds have.
+        # `chosen` reads only the adapter's base, which both classes have.
         named: Any = {} if adapter is None else {"adapter": adapter}
         chosen = base_choice.chosen(base, named, own)
     elif own is not None:
         chosen = base_choice.at_hand(own)
     else:
         raise InputError("no adapter, base or params: which model shall be evaluated?")
-    values = _LEAST if params is None else params.model_dump()
+    values = _PLACEHOLDERS if params is None else params.model_dump()
     return config.parse(values | {"model": chosen.section.model_dump()}, "params"), chosen
 
 
 def _for_base(
     adapter: Adapter | FinetunedModel | None, base: Base
 ) -> Adapter | FinetunedModel | None:
+    """Return an adapter with the identity of the base that is loaded."""
     from lori_core.adapters.adapter import Adapter
 
     return base.of({"adapter": adapter})["adapter"] if isinstance(adapter, Adapter) else adapter
@@ -154,6 +155,11 @@ def _sets(
     split: Split,
     limit: int | None,
 ) -> dict[str, list[Example]]:
+    """Return the examples of each set.
+
+    Raises:
+        InputError: there is no set, a task does not exist, or a set has no answers to judge.
+    """
     if isinstance(tasks, str) or not tasks:
         raise InputError(f"tasks: {tasks!r}; give a list of names, or examples by name")
     if isinstance(tasks, Mapping):
@@ -170,6 +176,7 @@ def _sets(
 def _examples(
     name: str, params: Params, data: Path | None, split: Split, limit: int | None
 ) -> list[Example]:
+    """Return the examples of a task with pulled data, or of a ready-made source."""
     from lori_core.data import pulled
     from lori_core.data.sources import catalogue, pulling
 
@@ -177,12 +184,12 @@ def _examples(
         return pulled.read_examples(name, split, data)[:limit]
     if name in catalogue.CATALOGUE:
         return pulling.read_source(name, split, limit, params.lori.seed)
-    there = set() if data is None else {p.parent.name for p in data.glob(f"*/{split}.jsonl")}
-    raise InputError(f"tasks: {unknown('task', name, there | set(catalogue.CATALOGUE))}")
+    local = set() if data is None else {p.parent.name for p in data.glob(f"*/{split}.jsonl")}
+    raise InputError(f"tasks: {unknown('task', name, local | set(catalogue.CATALOGUE))}")
 
 
 def _write_results(folder: Path, results: Mapping[str, Any]) -> None:
-    """Write `results.json` as `lori evaluate` does, by which the folder is known as its output."""
+    """Write `results.json` as `lori evaluate` does; it marks the folder as an evaluation."""
     from lori_core.core.files.atomic import write_json
 
     write_json(folder / "results.json", {"scores": {"model": results}, "seconds": {}})

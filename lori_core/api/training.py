@@ -1,4 +1,4 @@
-"""Parameters, and training one task by them in a folder."""
+"""Load parameters, and train one task in a folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def load_params(source: str | PathLike[str] | Mapping[str, Any]) -> Params:
     """Read and validate the parameters of a run.
 
     Args:
-        source: the path of a `params.yaml` or of a profile; or its sections as plain values.
+        source: the path of a `params.yaml` or of a profile; or its sections as a mapping.
 
     Returns:
-        The parameters, immutable, every field with its default filled in.
+        The parameters, immutable, with defaults filled in.
 
     Raises:
-        ConfigError: a key or value that is not allowed, naming it and what is.
+        ConfigError: a key or value is not allowed; the error says which are.
     """
     from lori_core import config
     from lori_core.pipeline import params_file
@@ -38,26 +38,27 @@ def load_params(source: str | PathLike[str] | Mapping[str, Any]) -> Params:
 
 
 def train(params: Params, task: str, *, workspace: str | PathLike[str]) -> Path:
-    """Train one task's adapter, by the method that its section names, in a folder.
+    """Train the adapter of one task in a folder, by the method of the task's section.
 
-    Runs the pipeline's stages for this task in this process: the data of all tasks are brought in,
-    then `calibrate`, `mask` and `train`. Their outputs lie where the pipeline puts them: `data/`,
-    `artifacts/<task>/` and `metrics/`. Relative paths in `params` are read from `workspace`, which
-    is the current folder of the process during the call; so call it from one thread at a time.
+    Runs stages of the pipeline in this process: it pulls the data of all tasks, then runs
+    `calibrate`, `mask` and `train` of this task. Outputs have the pipeline's paths: `data/`,
+    `artifacts/<task>/` and `metrics/`. During the call, `workspace` is the process's working
+    directory, so relative paths in `params` are relative to it, and only one thread may call this
+    function at a time.
 
     Args:
         params: the run; see `load_params`.
         task: a key of `params.tasks`.
-        workspace: a folder, made if it is missing. What an earlier call wrote is replaced; a run
-            that was stopped goes on from its last checkpoint.
+        workspace: a folder, created if it is missing. The outputs of an earlier call are replaced;
+            an interrupted training resumes from its last checkpoint.
 
     Returns:
-        The adapter's folder, absolute, for `load_adapter`, `merge` and `evaluate`.
+        The absolute path of the adapter's folder, for `load_adapter`, `merge` and `evaluate`.
 
     Raises:
-        InputError: no such task; a folder of the pipeline's own (`lori run` trains there) or one
-            with results of something else; parameters or data that cannot be used.
-        DivergedError: a loss that is not a finite number.
+        InputError: the task does not exist, parameters or data cannot be used, or the folder
+            belongs to a pipeline (`lori run`) or has results that no earlier call wrote.
+        DivergedError: a loss is not finite.
     """
     from lori_core.core.tracking import NullTracker
     from lori_core.models import base_model
@@ -79,7 +80,7 @@ def train(params: Params, task: str, *, workspace: str | PathLike[str]) -> Path:
 
 
 def _checked(params: Params) -> Params:
-    """Refuse methods and sources that do not exist, as reading `params.yaml` does."""
+    """Refuse methods and sources that do not exist, as when `params.yaml` is loaded."""
     from lori_core.data.sources import pulling
     from lori_core.methods import catalogue
 
@@ -89,6 +90,7 @@ def _checked(params: Params) -> Params:
 
 
 def _check_one_process(params: Params, task: str) -> None:
+    """Refuse `training.processes` above 1."""
     from lori_core.config.training_overrides import processes
 
     for stage in _STAGES:
@@ -101,12 +103,12 @@ def _check_one_process(params: Params, task: str) -> None:
 
 
 def _check_workspace(folder: Path, task: str) -> None:
-    """Refuse a folder whose results something else wrote and keeps account of."""
+    """Refuse a folder of a pipeline, or one with results that no earlier call of `train` wrote."""
     from lori_core.pipeline import results
     from lori_core.pipeline.stages.pull import ASKED
 
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"workspace: {folder} is no folder; name a folder to write")
+        raise InputError(f"workspace: {folder} is not a folder; name a folder to write")
     if (folder / "dvc.yaml").exists():
         raise InputError(
             f"workspace: {folder} has a dvc.yaml: lori run trains there; name another folder"

@@ -1,8 +1,8 @@
-"""What a stage costs before it runs: operations, bytes moved, memory, seconds."""
+"""Forecasts of the cost of a stage: operations, bytes moved, memory, seconds."""
 
 from lori_core.cost.bases import KNOWN, Base, base_of, outline
 from lori_core.cost.devices import DEVICES, Device, device, measured_cpu
-from lori_core.cost.examples import Split, Splits, look_at
+from lori_core.cost.examples import Split, Splits, count_splits
 from lori_core.cost.footprint import WEIGHT_BYTES
 from lori_core.cost.model import DISK, LOAD_SECONDS, Estimate, Model
 
@@ -19,8 +19,8 @@ __all__ = [
     "Split",
     "Splits",
     "base_of",
+    "count_splits",
     "device",
-    "look_at",
     "measured_cpu",
     "outline",
 ]

@@ -1,4 +1,4 @@
-"""The shapes of a base model that decide what work on it costs."""
+"""The sizes of a base model that a cost forecast depends on."""
 
 from __future__ import annotations
 
@@ -13,29 +13,39 @@ from lori_core.models import base_model, peft_names
 
 @dataclass(frozen=True)
 class Base:
-    """The shapes of a base model that decide its cost."""
+    """The sizes of a base model and of its adapter.
+
+    Attributes:
+        body: the number of parameters without embeddings.
+        total: the number of all parameters.
+        stored: bytes of a parameter in the model's file.
+        hidden: the hidden size.
+        intermediate: the intermediate size of the MLP.
+        heads: the number of query heads.
+        keys: the size of all key (or value) heads together.
+        layers: the number of transformer layers.
+        vocabulary: the size of the vocabulary.
+        adapter: the number of entries of A and B together, dense.
+        rank: the rank of the adapter.
+        linear_layers: the number of adapted linear layers per transformer layer.
+    """
 
     body: int
-    """Parameters without embeddings."""
     total: int
     stored: float
-    """Bytes of a number in its file."""
     hidden: int
     intermediate: int
     heads: int
-    """Of the queries."""
     keys: int
-    """Size of all key (or value) heads together."""
     layers: int
     vocabulary: int
     adapter: int
-    """Parameters of A and B together, dense."""
     rank: int
-    maps: float
-    """Adapted maps in a layer."""
+    linear_layers: float
 
 
-#: Bases that may not be here yet: layers, hidden, intermediate, key heads, heads, vocabulary.
+#: Sizes of bases that may not be downloaded yet: class of the configuration, layers, hidden,
+#: intermediate, key heads, heads, vocabulary.
 KNOWN = {
     "meta-llama/Meta-Llama-3-8B": ("LlamaConfig", 32, 4096, 14336, 8, 32, 128256),
     "mistralai/Mistral-7B-v0.1": ("MistralConfig", 32, 4096, 14336, 8, 32, 32000),
@@ -43,10 +53,10 @@ KNOWN = {
 
 
 def outline(section: ModelSection) -> Any:
-    """Return the base on the meta device, from its config alone.
+    """Return the base model on the meta device, built from its configuration only.
 
     Raises:
-        InputError: the config is neither here nor known.
+        InputError: the configuration is neither on this machine nor in `KNOWN`.
     """
     name = section.name_or_path
     if name.startswith(("pypi:", "random:")) or Path(name).expanduser().is_dir():
@@ -80,7 +90,12 @@ def outline(section: ModelSection) -> Any:
 
 
 def base_of(params: Params, model: Any) -> Base:
-    """Return the shapes of a base on the meta device."""
+    """Return the sizes of a base model on the meta device.
+
+    Args:
+        params: gives rank and target modules.
+        model: the base model.
+    """
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -100,5 +115,5 @@ def base_of(params: Params, model: Any) -> Base:
         vocabulary=config.vocab_size,
         adapter=params.lori.rank * sum(a + b for a, b in shapes.values()),
         rank=params.lori.rank,
-        maps=len(shapes) / config.num_hidden_layers,
+        linear_layers=len(shapes) / config.num_hidden_layers,
     )

@@ -1,4 +1,4 @@
-"""What a stage runs on: GPUs by their data sheets, and this machine's cores as measured."""
+"""The devices of a forecast: GPUs by their data sheets, and this machine's CPU as measured."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from lori_core.models.precision import x86_has
 
 @dataclass(frozen=True)
 class Device:
-    """What a stage runs on.
+    """A device that a stage runs on.
 
     Attributes:
-        name: as people call it.
-        flops: peak of bf16 matrix products, operations a second.
-        bandwidth: of its memory, bytes a second.
-        memory: bytes.
+        name: the name to show.
+        flops: the peak of bfloat16 matrix products, operations per second.
+        bandwidth: the memory bandwidth, bytes per second.
+        memory: the size of the memory, bytes.
         kind: gpu or cpu.
-        bfloat16: whether it has that arithmetic; else the same work is done in float32.
+        bfloat16: whether it has bfloat16 arithmetic; otherwise the work is done in float32.
     """
 
     name: str
@@ -44,10 +44,10 @@ DEVICES = {
 
 
 def device(name: str) -> Device:
-    """Return a device by name, `cpu` for this machine's cores as they are measured now.
+    """Return a device by name; `cpu` measures this machine.
 
     Raises:
-        InputError: for a name that is not known.
+        InputError: the name is unknown.
     """
     if name == "cpu":
         return measured_cpu()
@@ -57,9 +57,10 @@ def device(name: str) -> Device:
 
 
 def measured_cpu() -> Device:
-    """Measure this machine: a matrix product and a copy, a tenth of a second in all.
+    """Measure this machine's CPU with a matrix product and a copy, in about 0.1 seconds.
 
-    In bf16 where the cores have instructions for it, else in float32, as the work itself is done.
+    The product is in bfloat16 if the CPU has instructions for it, otherwise in float32, as in
+    training.
     """
     import time
 

@@ -1,4 +1,4 @@
-"""How many examples a run reads, and how long they are: counted where they are here."""
+"""The numbers and lengths of a run's examples: counted in pulled data, otherwise as published."""
 
 from __future__ import annotations
 
@@ -20,33 +20,44 @@ from lori_core.data.sources.published import published
 from lori_core.methods import limits
 from lori_core.models import base_model
 
-#: pulled: counted in this run's data. published: what the catalogue says of a set. sizes: the most
-#: that `tasks.T.sizes` allows. assumed: `EXAMPLES`.
+#: The origin of a number of examples. pulled: counted in the run's data. published: from the
+#: catalogue. sizes: the limit in `tasks.<task>.sizes`. assumed: from `EXAMPLES`.
 Basis = Literal["pulled", "published", "sizes", "assumed"]
-#: Where the run's data is not here: tokens of an example, and how many of them are its target.
+#: The assumed tokens of an example, and of its target, if the data is not pulled.
 TOKENS, TARGET = 200.0, 60.0
-#: Where nothing says how many examples a split has.
+#: The assumed numbers of examples, if nothing else gives them.
 EXAMPLES: dict[Named, int] = {"train": 10_000, "validation": 500, "test": 1_000}
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a task's data: how many examples, and their mean tokens."""
+    """The sizes of one split of a task's data.
+
+    Attributes:
+        examples: the number of examples.
+        tokens: the mean tokens of an example, with its target.
+        target: the mean tokens of a target.
+        basis: the origin of the number of examples; `tokens` and `target` are counted if it is
+            `pulled`, otherwise assumed.
+        lengths: the tokens of the sampled examples, longest first.
+        shared: the tokens of the prefix common to all prompts; a packed batch computes it once.
+    """
 
     examples: int
     tokens: float
     target: float
     basis: Basis
-    """Where the number of examples is from; their tokens are counted where it is `pulled`."""
     lengths: tuple[float, ...] = ()
-    """Tokens of the examples that were looked at, the longest first."""
     shared: float = 0.0
-    """Tokens with which all of them begin: a batch computes them once."""
 
     def largest(self, batch: int, most: int) -> float:
-        """Return the tokens of the largest batch of `batch` rows, each of `most` at most.
+        """Return the expected tokens of the largest batch.
 
-        Batches are of like length inside each `BUCKET` of them (`data.batching`).
+        Inside each `BUCKET` batches, examples are sorted by length (`data.batching`).
+
+        Args:
+            batch: the examples of a batch.
+            most: the most tokens of an example.
         """
         lengths = self.lengths or (2 * self.tokens,)
         share = max(1 / BUCKET, min(1.0, batch / self.examples))
@@ -57,62 +68,71 @@ class Split:
 Splits = Mapping[str, Mapping[str, Split]]
 
 
-def look_at(params: Params, folder: Path) -> dict[str, dict[str, Split]]:
-    """Return the splits of every task: counted where the run's data is here, else as published.
+def count_splits(params: Params, folder: Path) -> dict[str, dict[str, Split]]:
+    """Return the sizes of each task's splits: counted in pulled data, otherwise as published.
 
-    Data in `folder` that was pulled for another run (other sources, sizes or seed) is not looked
-    at. Tokens are counted on the first 200 examples, as training encodes them where the base's
-    tokenizer is here, else as one for four characters.
+    Data in `folder` that was pulled for another run (other sources, sizes or seed) is ignored.
+    Tokens are counted on the first 200 examples of a split, encoded as in training if the base
+    model is on this machine, otherwise as one token per four characters.
+
+    Args:
+        params: the run.
+        folder: the data folder.
+
+    Returns:
+        The sizes by task and split.
 
     Raises:
-        ConfigError, ModelError: where the base is here and cannot do the run (`limits.check`).
+        ConfigError, ModelError: the base model is on this machine and cannot do the run
+            (`limits.check`).
     """
     encoder = _encoder(params)
-    found: dict[str, dict[str, Split]] = {}
+    splits: dict[str, dict[str, Split]] = {}
     for task in params.tasks:
-        found[task] = _not_pulled(params, task)
+        splits[task] = _not_pulled(params, task)
         for split in EXAMPLES if pulling.is_pulled(params, task, folder) else ():
             path = folder / task / f"{split}.jsonl"
             if path.is_file() and path.stat().st_size:
-                found[task][split] = _looked_at(path, encoder)
-    return found
+                splits[task][split] = _counted(path, encoder)
+    return splits
 
 
 def _not_pulled(params: Params, task: str) -> dict[str, Split]:
-    """Return a task's splits as a pull would write them, as far as the catalogue tells."""
+    """Return the expected sizes of a task's splits after a pull."""
     sizes, counts = params.tasks[task].sizes, _published(params, task)
-    found: dict[str, Split] = {}
+    splits: dict[str, Split] = {}
     for split, assumed in EXAMPLES.items():
         size, count = getattr(sizes, split), counts[split]
         if count is not None:
             number, basis = min(count, size or count), "published"
         else:
             number, basis = (size, "sizes") if size else (assumed, "assumed")
-        found[split] = Split(number, TOKENS, TARGET, cast("Basis", basis))
-    return found
+        splits[split] = Split(number, TOKENS, TARGET, cast("Basis", basis))
+    return splits
 
 
 def _published(params: Params, task: str) -> dict[str, int | None]:
-    """Return how many examples a task's sources have by split, None where one does not say."""
+    """Return the published examples of a task's sources by split; None if one is unknown."""
     counts: dict[str, int | None] = {}
     for split in EXAMPLES:
-        each = [published(s, split) for _, s in pulling.listed(params, task)]
+        each = [published(s, split) for _, s in pulling.sources_of(params, task)]
         known = [count for count in each if count is not None]
         counts[split] = sum(known) if len(known) == len(each) else None
     train = counts["train"]
     for split in ("test", "validation"):
         if counts[split] == 0:
             size = getattr(params.tasks[task].sizes, split)
-            counts[split] = None if train is None else pulling.carved(train, size)
+            counts[split] = None if train is None else pulling.carved_count(train, size)
             train = None if train is None else train - (counts[split] or 0)
     return counts | {"train": train}
 
 
-#: Example -> its prompt and its target, as tokens.
+#: Example -> the tokens of its prompt, and of its target.
 Encoder = Callable[[Example], tuple[Sequence[Any], Sequence[Any]]]
 
 
-def _looked_at(path: Path, encoder: Encoder, sample: int = 200) -> Split:
+def _counted(path: Path, encoder: Encoder, sample: int = 200) -> Split:
+    """Return the sizes of a pulled split; tokens are counted on its first `sample` examples."""
     examples, pairs = 0, []
     for number, row in each_jsonl(path):
         examples += 1
@@ -130,12 +150,13 @@ def _looked_at(path: Path, encoder: Encoder, sample: int = 200) -> Split:
 
 
 def _shared(prompts: list[list[Any]]) -> int:
-    """Return how many tokens all prompts begin with: as many as the first and last in order do."""
+    """Return the length of the common prefix of all prompts: that of the smallest and largest."""
     both = zip(min(prompts), max(prompts), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], both))
 
 
 def _encoder(params: Params) -> Encoder:
+    """Return the encoder of training, or an estimate if the base model is not on this machine."""
     name, whole = params.model.name_or_path, 2**30
     if name.startswith(("pypi:", "random:")) or Path(name).expanduser().is_dir():
         folder = base_model.prepare(params.model)

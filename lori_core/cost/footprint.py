@@ -1,22 +1,22 @@
-"""The memory that one process takes to train, from shapes alone.
+"""Forecast the memory that one process needs for training, from sizes alone.
 
-For T tokens in the largest batch, hidden size h, feed-forward size f, all key heads k, rank r and
-n adapted maps in a layer, a layer keeps for each token until its backward pass
+For hidden size h, intermediate size f, size k of all key heads, rank r and n adapted linear layers
+per transformer layer, a transformer layer saves for each token until its backward pass
 
     h + 2 k   query, key, value
-    h         what attention gave; or the weights of short rows (`training.kernels.plain_attention`)
+    h         the attention's output; or the weights of short rows (`kernels.plain_attention`)
     2 f       gate and up
-    n r       x Aᵀ of each map
-    2 h       what the two norms read; in float32 where they are trained
+    n r       x Aᵀ of each adapted linear layer
+    2 h       the inputs of the two norms; in float32 if they are trained
 
-in the computing precision, and nothing else: frozen weights need no inputs
+in the computing precision, and nothing else: layers with frozen weights save no inputs
 (`training.kernels.lora_linear`, `training.kernels.pointwise`). PEFT's own layers, which other
-methods use, keep the inputs of A too, 3 h + f more; where the base is not in float32 as A is, each
-linear layer keeps a copy of its own in float32, 6 h + f. With gradient checkpointing a layer keeps
-its input alone, and one at a time all of that. On top: one chunk of logits with its softmax in
-float32; or the widest gradients of one layer, whichever is more. On the CPU also the process
-itself, and the holes that the C library's allocator leaves. A base that is converted while it is
-read has its file in memory too.
+methods use, also save the inputs of A, 3 h + f; if the base is not in float32 like A, each linear
+layer saves its own float32 copy, 6 h + f. With gradient checkpointing, each layer saves its input
+only, and one layer at a time everything above. In addition come the larger of one chunk of logits
+with its float32 softmax and the widest gradients of one layer; on the CPU, the process itself and
+the fragmentation of the C library's allocator. A base that is converted while it is loaded also has
+its file in memory.
 """
 
 from __future__ import annotations
@@ -28,22 +28,34 @@ from lori_core.methods.catalogue import METHODS
 
 WEIGHT_BYTES = {"4bit": 0.56, "8bit": 1.03}
 DTYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
-#: Resident before anything is loaded, bytes: Python, torch and transformers. On a GPU what torch
-#: allocates is counted, as `memory.memory_gb` does: CUDA's own half gigabyte comes on top.
+#: Bytes of Python, torch and transformers before anything is loaded. On a GPU, only torch's
+#: allocations count, as in `memory.memory_gb`, without the 0.5 GB of the CUDA context.
 PROCESS = {"cpu": 0.58e9, "gpu": 0.0}
-#: What glibc holds of freed tensors beside those in use, in layers' gradients; found by measuring.
-#: Batches of unlike sizes leave holes: 5 to 13 were seen, by the order of the batches.
+#: Freed memory that glibc does not return, as a multiple of a layer's gradients. It fragments as
+#: batches differ in size; measured values are 5 to 13, depending on the order of the batches.
 HOLES = {"cpu": 8.0, "gpu": 0.0}
 
 
 def width(dtype: str, quantized: bool, on: Device) -> float:
-    """Return the bytes of a number in the precision that a device computes in."""
+    """Return the bytes of a number in the precision in which a device computes.
+
+    Args:
+        dtype: `model.dtype`.
+        quantized: whether the base is quantised.
+        on: the device.
+    """
     half = dtype == "float16" or on.bfloat16
     return DTYPE_BYTES[dtype] if half or quantized else DTYPE_BYTES["float32"]
 
 
 def weights(base: Base, quantization: str | None, number: float) -> float:
-    """Return the bytes of a base in memory, `number` bytes each where it is not quantised."""
+    """Return the bytes of a base model in memory.
+
+    Args:
+        base: its sizes.
+        quantization: `model.quantization`.
+        number: the bytes of a parameter that is not quantised.
+    """
     return base.total * WEIGHT_BYTES.get(quantization or "", number)
 
 
@@ -56,15 +68,15 @@ def training(
     number: float,
     kind: str,
 ) -> float:
-    """Return the bytes that training takes beside the weights and the trained state.
+    """Return the bytes that training needs besides the weights and the trained state.
 
     Args:
-        base: its shapes.
-        section: batch size and checkpointing.
-        method: of `lori_core.methods.catalogue`.
-        tokens: of the largest batch.
-        target: tokens of an example's target.
-        number: bytes of a number in the computing precision.
+        base: the sizes of the base model.
+        section: gives batch size and gradient checkpointing.
+        method: one of `lori_core.methods.catalogue.METHODS`.
+        tokens: the tokens of the largest batch.
+        target: the tokens of an example's target.
+        number: the bytes of a number in the computing precision.
         kind: gpu or cpu.
     """
     from lori_core.training.loss import LOGIT_CHUNK
@@ -72,17 +84,17 @@ def training(
     known = METHODS[method]
     lean, whole = known.lean, known.result == "weights"
     wide, inner = base.hidden, base.intermediate
-    low = 0 if whole else base.rank * base.maps
+    low = 0 if whole else base.rank * base.linear_layers
     norms = 2 * wide * (4 if whole else number)
     attended = _attended(base, tokens / section.batch_size, number, kind)
     layer = number * (wide + 2 * base.keys + attended + 2 * inner + low) + norms
     if not lean and (number == 4 or whole):
         layer += number * (3 * wide + inner)
-    elif not lean:  # a float32 copy for each map, and of x Aᵀ
+    elif not lean:  # a float32 copy for each linear layer, and of x Aᵀ
         layer += 4 * (6 * wide + inner) + (4 - number) * low
-    kept = base.layers * layer
+    saved = base.layers * layer
     if section.gradient_checkpointing:
-        kept = base.layers * number * wide + layer
+        saved = base.layers * number * wide + layer
     gradients = tokens * number * (4 * inner + 4 * wide)
     holes = HOLES[kind] * gradients
     positions = min(section.batch_size * target, LOGIT_CHUNK)
@@ -90,35 +102,41 @@ def training(
     if lean and number == 4:  # W + s B A of gate and up
         gradients += number * 2 * inner * wide
     adapter = 0.0 if whole else number * base.adapter
-    if section.gradient_checkpointing:  # the logits are gone before a layer's inputs are back
+    if section.gradient_checkpointing:  # the logits are freed before a layer is computed again
         work = max(logits, gradients + holes)
     else:
         work = max(logits, gradients) + holes
-    return adapter + kept * tokens + work + PROCESS[kind]
+    return adapter + saved * tokens + work + PROCESS[kind]
 
 
 def _attended(base: Base, length: float, number: float, kind: str) -> float:
-    """Return how many numbers a token's attention keeps besides query, key and value."""
-    from lori_core.training.kernels.plain_attention import BLOCK, KEPT_LENGTH
+    """Return how many numbers attention saves for each token besides query, key and value."""
+    from lori_core.training.kernels.plain_attention import BLOCK, SAVED_LENGTH
 
     if kind == "gpu" or number == 4:
         return base.hidden
-    return base.heads * (length + BLOCK) / 2 if length <= KEPT_LENGTH else 0.0
+    return base.heads * (length + BLOCK) / 2 if length <= SAVED_LENGTH else 0.0
 
 
 def _logit_bytes(whole: bool, number: float, kind: str) -> float:
-    """Return what one logit takes while its chunk is there, with its share of the softmax."""
+    """Return the bytes of one logit while its chunk is in memory, with its share of the softmax."""
     from lori_core.training.loss import LOGIT_CHUNK, SOFTMAX_ROWS
 
-    if not whole:  # what half precision gives is counted in float32
+    if not whole:  # logits in half precision get a float32 copy
         softmax = 4 if number == 4 else 8
         return number + softmax * (SOFTMAX_ROWS / LOGIT_CHUNK if kind == "cpu" else 1)
-    if number == 4:  # the head is trained with the rest: its logits have a gradient
+    if number == 4:  # the head is trained, so its logits have a gradient
         return 8
     return number + (12 if kind == "cpu" else 8)
 
 
 def loading(base: Base, number: float, kind: str) -> float:
-    """Return the bytes in memory while weights are read, which the CPU converts beside them."""
+    """Return the peak bytes while weights are loaded; the CPU may hold them in both precisions.
+
+    Args:
+        base: the sizes of the base model.
+        number: the bytes of a parameter in memory.
+        kind: gpu or cpu.
+    """
     converted = kind == "cpu" and number != base.stored
     return PROCESS[kind] + base.total * (number + (base.stored if converted else 0.0))

@@ -1,19 +1,19 @@
-"""What a stage costs before it runs: floating point operations, bytes moved, memory, seconds.
+"""Forecast the cost of a stage: floating point operations, bytes moved, memory, seconds.
 
-A stated model, of shapes and counts alone (T tokens, N parameters of the base without its
-embeddings, n of the adapter as dense matrices, h hidden size, V vocabulary):
+The cost model uses sizes and counts only. For T tokens, N parameters of the base without its
+embeddings, n entries of the dense adapter, hidden size h and vocabulary V, the operations are
 
-    training     4 N T through the frozen base (forward, and backward to the activations alone),
-                 6 n T through the adapter, 4 h V for each supervised token; 2 N T more with
-                 gradient checkpointing; 6 N T where the base itself is trained
-    scoring      2 (N + h V) for each token read
+    training     4 N T for the frozen base (forward pass, and backward pass to the activations
+                 only), 6 n T for the adapter, 4 h V for each supervised token; 2 N T more with
+                 gradient checkpointing; 6 N T if the base itself is trained
+    scoring      2 (N + h V) for each token
     generating   the same for the prompts; then each step reads the weights and the keys and values
-                 of the batch once, and does 2 (N + h V) for each sequence
-    a stage      LOAD_SECONDS to begin, and its weights once from the disk
+                 of the batch once, and takes 2 (N + h V) for each sequence
+    a stage      LOAD_SECONDS to start, plus reading its weights from disk once
 
-Seconds are operations over the device's peak times `USE`, or bytes over its bandwidth times
-`BANDWIDTH_USE`, whichever is more. What a step really reaches depends on shapes and kernels:
-within a factor of two is a good forecast.
+Seconds are the larger of operations / (peak of the device · `USE`) and bytes / (bandwidth ·
+`BANDWIDTH_USE`). The actual speed depends on shapes and kernels; a forecast within a factor of two
+is good.
 """
 
 from __future__ import annotations
@@ -30,38 +30,52 @@ from lori_core.cost.devices import Device
 from lori_core.cost.examples import TOKENS, Splits
 from lori_core.methods import catalogue
 
-#: Python, torch and transformers, from a warm disk.
+#: Seconds to import Python, torch and transformers, with warm disk caches.
 LOAD_SECONDS = 10.0
-#: Bytes a second at which weights come from a local disk.
+#: Bytes per second at which weights are read from a local disk.
 DISK = 1.0e9
-#: Share of the peak that matrix products of a training step reach.
+#: The share of the device's peak that a training step reaches.
 USE = {"gpu": 0.35, "cpu": 0.55}
-#: Share of the memory bandwidth that generation reaches.
+#: The share of the memory bandwidth that generation reaches.
 BANDWIDTH_USE = 0.5
-#: How many of the allowed new tokens are written on average.
-WRITTEN = 0.6
-#: Outputs of an evaluation, for each example.
+#: The mean share of the allowed new tokens that is generated.
+GENERATED = 0.6
+#: Bytes that an evaluation writes for each example.
 VERDICT_BYTES = 2_000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one stage costs on one device."""
+    """The cost of one stage on one device.
+
+    Attributes:
+        seconds: its duration.
+        flops: its floating point operations.
+        memory: its peak memory, of the GPU or the process, bytes.
+        written: the size of its outputs, bytes.
+    """
 
     seconds: float
     flops: float
     memory: float
-    """The most GPU (or process) memory at once, bytes."""
     written: float
-    """Outputs, bytes."""
 
 
-#: A stage that does little but start.
+#: The cost of a stage that does little more than start.
 START = Estimate(LOAD_SECONDS, 0.0, 0.0, 1e6)
 
 
 class Model:
-    """The model of cost of one run on one device."""
+    """The cost model of one run on one device.
+
+    Args:
+        params: the run.
+        splits: the sizes of each task's splits.
+        on: the device.
+
+    Raises:
+        InputError: the base model is unknown (`bases.outline`).
+    """
 
     def __init__(self, params: Params, splits: Splits, on: Device) -> None:
         self.params, self.splits, self.device = params, splits, on
@@ -73,15 +87,16 @@ class Model:
         self._costs: dict[str, catalogue.Cost] = {}
 
     def stage(self, name: str) -> Estimate:
-        """Return what a stage (`train@math`) costs; one that is not known costs its start."""
-        known = self._known(name)
-        return known() if known else START
+        """Return the cost of a stage, as `train@math`; `START` for a stage without a model."""
+        estimate = self._estimator(name)
+        return estimate() if estimate else START
 
     def knows(self, name: str) -> bool:
-        """Say whether there is a model of this stage's cost."""
-        return self._known(name) is not None
+        """Return whether a stage has a cost model."""
+        return self._estimator(name) is not None
 
-    def _known(self, name: str) -> Callable[[], Estimate] | None:
+    def _estimator(self, name: str) -> Callable[[], Estimate] | None:
+        """Return the function that estimates a stage; None for a stage without a model."""
         step, _, item = name.partition("@")
         return {
             "calibrate": lambda: self._calibrate(item),
@@ -102,6 +117,7 @@ class Model:
         return self.params.tasks[task].method_name
 
     def _cost(self, method: str) -> catalogue.Cost:
+        """Return the cost of a training method on the base, computed once."""
         if method not in self._costs:
             chosen = catalogue.options(method, {}, "method")
             fresh = outline(self.params.model)
@@ -109,6 +125,7 @@ class Model:
         return self._costs[method]
 
     def _seconds(self, flops: float, moved: float = 0.0) -> float:
+        """Return the seconds of a stage that does `flops` operations and reads `moved` bytes."""
         use = USE[self.device.kind]
         work = max(
             flops / (self.device.flops * use), moved / (self.device.bandwidth * BANDWIDTH_USE)
@@ -136,10 +153,10 @@ class Model:
     def _training(
         self, section: TrainingSection, method: str, tokens: float, target: float
     ) -> float:
-        """Return the weights and what training takes beside them and the trained state, bytes."""
+        """Return the bytes that training needs, without the trained state."""
         width, kind = self.width, self.device.kind
-        beside = footprint.training(self.base, section, method, tokens, target, width, kind)
-        return self.weights + beside
+        working = footprint.training(self.base, section, method, tokens, target, width, kind)
+        return self.weights + working
 
     def _calibrate(self, task: str) -> Estimate:
         method = catalogue.METHODS[self._method(task)].calibrated_by
@@ -163,13 +180,13 @@ class Model:
         for task in tasks:
             data = self.splits[task]["test"]
             batch = min(settings.batch_size, max(1, data.examples))
-            new = WRITTEN * max(settings.new_tokens.values())
+            new = GENERATED * max(settings.new_tokens.values())
             prompt = min(data.tokens, settings.max_prompt_length)
             steps = math.ceil(data.examples / batch) * new * settings.samples
-            held = 2 * self.width * base.layers * base.keys * batch * (prompt + new)
+            cache = 2 * self.width * base.layers * base.keys * batch * (prompt + new)
             flops += data.examples * (prompt + new * settings.samples) * each
-            moved += steps * (self.weights + held)
-            memory = max(memory, held + batch * base.vocabulary * 8)
+            moved += steps * (self.weights + cache)
+            memory = max(memory, cache + batch * base.vocabulary * 8)
             written += data.examples * VERDICT_BYTES
         flops, moved = copies * flops, copies * moved
         memory += self.weights + footprint.PROCESS[self.device.kind]
@@ -179,7 +196,7 @@ class Model:
         base, flops = self.base, 0.0
         for task in self.params.merged_tasks(merge):
             data = self.splits[task].get("validation") or self.splits[task]["test"]
-            # Once with the merge, once with the task's own adapter.
+            # Scored twice: with the merged adapter, and with the task's own.
             flops += (
                 4
                 * data.examples
@@ -188,7 +205,7 @@ class Model:
                     + data.target * base.hidden * base.vocabulary
                 )
             )
-        # Without gradients a layer's states go as the next one's come, as with checkpointing.
+        # Without gradients, one layer's activations are in memory at a time, as with checkpointing.
         section = self.params.training.model_copy(update={"gradient_checkpointing": True})
         memory = self._training(section, "lori-s", section.batch_size * TOKENS, TOKENS)
         return Estimate(self._seconds(flops), flops, memory, 1e4)

@@ -1,1 +1,1 @@
-"""Examples: where they come from, how they are rendered and batched."""
+"""Examples: their sources, prompt templates, tokenisation and batches."""

@@ -1,7 +1,7 @@
-"""What a gold answer must be for its scorer to judge outputs by it, and how answers are read.
+"""Validate gold answers for their scorers, and extract answers from texts.
 
-The same functions read an output's answer in an evaluation: what is accepted when data is pulled
-is what scores, and nothing is refused only after training.
+`lori pull` and the evaluation use the same functions, so an answer that a scorer cannot use is
+refused when data is pulled and not only after training.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from lori_core.registries.scorer import SCORERS, UNSCORED
 
 #: The fields of `check` for the scorer `code`.
 CHECK = ("prompt", "entry_point", "tests")
-#: What an output is to do, for the scorer `refusal`.
+#: The answers of the scorer `refusal`.
 REFUSE, COMPLY = "refuse", "comply"
 
 _CHOICE = re.compile(r"\b(?:(true|false)|(answer|solution|option|ending) ?([1-5]))\b", re.I)
 _MARKER = re.compile(r"final answer is", re.I)
-#: A sign counts where it is no minus between two operands ("10-12").
+#: A number; a sign belongs to it unless it is a minus between two operands ("10-12").
 _NUMBER = re.compile(
     r"(?:(?<![\w.)\]%])(?P<sign>[-−+]))?(?:[$€£¥₹] ?)?(?P<inner>(?<=[$€£¥₹])-)?"
     r"(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)"
     r"(?P<exponent>[eE][-+]?[0-9]{1,3}(?!\w))?"
 )
 
-#: What may stand beside a number without a part in it. A minus or a stroke is judged by its place.
+#: Characters that may stand around a number without changing it. `_CHANGES` judges a minus or a
+#: slash by its place.
 _PUNCTUATION = frozenset("\0\1\t\n\r.,;:=%()[]{}'\"’“”?!&°#\\-/")
-#: What makes another number of one; an unsigned number is written as \0 there, a signed one as \1.
+#: Text that changes a number's value; \0 stands for an unsigned number, \1 for a signed one.
 _CHANGES = re.compile(
     r"[A-Za-z\u00aa-\u058f_#][\0\1]|[\0\1][A-Za-z\u00aa-\u058f_!]"  # x3, #3; 3x, 5k, 5!
     r"|[负負][\0\1]|[\0\1][十百千万萬億亿兆半]"
@@ -47,39 +48,40 @@ _CHANGES = re.compile(
 
 
 def parse_choice(text: str) -> str:
-    """Return the first choice in a text, in lower case without a space, or an empty string."""
-    found = _CHOICE.search(text)
-    return _choice(found) if found else ""
+    """Return the first choice in a text, in lower case without space; empty if there is none."""
+    match = _CHOICE.search(text)
+    return _choice(match) if match else ""
 
 
 def parse_number(text: str) -> str:
-    """Return the final number of a text in its plainest form, or an empty string.
+    """Return the final number of a text in canonical form; empty if there is none.
 
-    That is the first number after the last "final answer is", else the last number. Thousands
-    separators, currency signs, `%`, a plus sign and trailing zeros go: `$1,234.50` is `1234.5`.
+    That is the first number after the last "final answer is", else the last number. The canonical
+    form has no thousands separators, currency sign, `%`, plus sign or trailing zeros: `$1,234.50`
+    becomes `1234.5`.
     """
     marker = next(reversed(list(_MARKER.finditer(text))), None)
-    found = _NUMBER.search(text, marker.end()) if marker else None
-    if found is None:
-        found = next(reversed(list(_NUMBER.finditer(text))), None)
-    return _plain(found) if found else ""
+    match = _NUMBER.search(text, marker.end()) if marker else None
+    if match is None:
+        match = next(reversed(list(_NUMBER.finditer(text))), None)
+    return _canonical(match) if match else ""
 
 
 def expected_answer(example: Example, where: str) -> str:
-    """Return what an output's answer must be, in the form in which outputs are read.
+    """Return the gold answer in the form that is compared with answers extracted from outputs.
 
     `choice`: `true`, `false`, `answerN`, `solutionN`, `optionN` or `endingN`, N from 1 to 5.
-    `number`: a number in its plainest form. `refusal`: `refuse` or `comply`. For `code` the tests
-    decide, and for `none` nothing does: an empty string. An extension's scorer says itself what it
-    expects, or takes any text that is not empty.
+    `number`: a number in canonical form. `refusal`: `refuse` or `comply`. `code` and `none`: an
+    empty string, as `code` is judged by tests and `none` is not judged. An extension's scorer
+    validates the answer itself, or accepts any text that is not empty.
 
     Args:
         example: any example.
-        where: what stands first in an error, as file and line.
+        where: the example's file and line, for errors.
 
     Raises:
-        DataError: if no output could be judged by it: the answer has none of these forms or more
-            than one, or the tests are not complete and valid Python (they are never run here).
+        DataError: the answer has no or more than one of these forms, or the tests are incomplete or
+            not valid Python (they are never run here).
     """
     if example.scorer == UNSCORED:
         return ""
@@ -88,6 +90,7 @@ def expected_answer(example: Example, where: str) -> str:
 
 
 def _any_answer(example: Example, where: str) -> str:
+    """Return an answer that is not empty, for an extension's scorer that does not check it."""
     if example.answer.strip():
         return example.answer
     raise _refused(example, where, "any text that is not empty")
@@ -95,9 +98,9 @@ def _any_answer(example: Example, where: str) -> str:
 
 def expected_choice(example: Example, where: str) -> str:
     """Return the answer for the scorer `choice`, as `expected_answer` does."""
-    found = {_choice(match) for match in _CHOICE.finditer(example.answer)}
-    if len(found) == 1:
-        return found.pop()
+    choices = {_choice(match) for match in _CHOICE.finditer(example.answer)}
+    if len(choices) == 1:
+        return choices.pop()
     raise _refused(
         example,
         where,
@@ -112,20 +115,20 @@ def expected_number(example: Example, where: str) -> str:
     marker = next(reversed(list(_MARKER.finditer(text))), None)
     marked = list(_NUMBER.finditer(text, marker.end())) if marker else []
     start = marker.end() if marker and marked else 0
-    found = {_plain(match) for match in marked or _NUMBER.finditer(text)}
+    numbers = {_canonical(match) for match in marked or _NUMBER.finditer(text)}
     foreign = any(category(c) in ("Nd", "No") for c in text if not c.isascii())  # ½, ², ٣
-    if len(found) == 1 and not foreign and _says_no_more(text[start:]):
-        return found.pop()
+    if len(numbers) == 1 and not foreign and _leaves_value(text[start:]):
+        return numbers.pop()
     raise _refused(example, where, "one number, as 1234, -0.5 or $1,234.50")
 
 
-def _says_no_more(text: str) -> bool:
-    """Say whether what stands around the numbers of a text leaves their value as it is.
+def _leaves_value(text: str) -> bool:
+    """Return whether the text around the numbers leaves their value unchanged.
 
-    Such are words, as units, and punctuation. A sign or an operator that is not read, a letter
-    right at a number (3x, 5k) and a word as "minus" or "million" make another number of it.
+    Words such as units, and punctuation, do. A sign or operator that `_NUMBER` does not match,
+    a letter next to a number (3x, 5k) and words such as "minus" or "million" change the value.
     """
-    rest = _NUMBER.sub(lambda found: "\1" if found["sign"] or found["inner"] else "\0", text)
+    rest = _NUMBER.sub(lambda match: "\1" if match["sign"] or match["inner"] else "\0", text)
     rest = normalize("NFKC", rest)
     between = re.split(r"[\0\1]", rest)[1:-1]
     repeats = all("=" in gap or re.search(r"[^\W\d_]{2}", gap) for gap in between)
@@ -133,6 +136,7 @@ def _says_no_more(text: str) -> bool:
 
 
 def _harmless(character: str) -> bool:
+    """Return whether a character may stand beside a number without changing it."""
     kind = category(character)
     return kind[0] in "LMZ" or kind == "Sc" or character in _PUNCTUATION
 
@@ -154,6 +158,7 @@ def expected_code(example: Example, where: str) -> str:
 
 
 def _refused(example: Example, where: str, allowed: str) -> DataError:
+    """Return the error for an answer that its scorer cannot use."""
     return DataError(
         f"{where}: the answer {shown(example.answer)} is no {example.scorer} (allowed: {allowed}); "
         "name the field that holds one in fields.answer, or take scorer: none for data that is "
@@ -162,18 +167,18 @@ def _refused(example: Example, where: str, allowed: str) -> DataError:
 
 
 def check_program(check: Mapping[str, str]) -> tuple[str, str]:
-    """Check what a code example is judged by; nothing of it is run.
+    """Check the tests of a code example without running them.
 
     Args:
-        check: `prompt`, the source up to where the function's body begins; `entry_point`, the
-            function's name; `tests`, a source that defines `check(candidate)`.
+        check: `prompt`, the source up to the function's body; `entry_point`, the function's name;
+            `tests`, a source that defines `check(candidate)`.
 
     Returns:
-        The source before the function's head, and the tests behind that source.
+        The source before the function's definition, and that source followed by the tests.
 
     Raises:
-        DataError: if a field is missing, the prompt does not define the entry point, or the tests
-            are not Python or do not define `check`.
+        DataError: a field is missing, the prompt does not define the entry point, or the tests are
+            not valid Python or do not define `check`.
     """
     for name in CHECK:
         if not isinstance(check.get(name), str) or not check[name]:
@@ -196,16 +201,16 @@ def check_program(check: Mapping[str, str]) -> tuple[str, str]:
 
 
 def definition(name: str) -> re.Pattern[str]:
-    """Return what finds the definition of a function at the top level of a source."""
+    """Return the pattern of a function's definition at the top level of a source."""
     return re.compile(rf"^(?:async )?def {re.escape(name)}\b", re.M)
 
 
 @lru_cache(maxsize=256)
 def python_fault(source: str) -> str:
-    """Return why a source does not compile, or an empty string; nothing is run."""
+    """Return why a Python source does not compile, or an empty string; it is not run."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "\d" in somebody's string is not our warning
+            warnings.simplefilter("ignore")  # such as an invalid escape "\d" in the source
             compile(source, "<source>", "exec", dont_inherit=True)
     except SyntaxError as error:
         return f"{error.msg}, line {error.lineno}"
@@ -214,13 +219,15 @@ def python_fault(source: str) -> str:
     return ""
 
 
-def _choice(found: re.Match[str]) -> str:
-    return "".join(part for part in found.groups() if part).lower()
+def _choice(match: re.Match[str]) -> str:
+    """Return a match of `_CHOICE` in lower case without space."""
+    return "".join(part for part in match.groups() if part).lower()
 
 
-def _plain(found: re.Match[str]) -> str:
-    negative = found["sign"] in ("-", "−") or found["inner"] is not None
-    digits = found["digits"].replace(",", "") + (found["exponent"] or "")
+def _canonical(match: re.Match[str]) -> str:
+    """Return a match of `_NUMBER` in canonical form."""
+    negative = match["sign"] in ("-", "−") or match["inner"] is not None
+    digits = match["digits"].replace(",", "") + (match["exponent"] or "")
     text = format(Decimal(digits), "f")
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return f"-{text}" if negative and text.strip("0") else text

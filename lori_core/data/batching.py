@@ -1,4 +1,4 @@
-"""Batches that waste little padding and come in the same order every time."""
+"""Batches with little padding, in a reproducible order."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ from torch.utils.data import Sampler
 
 from lori_core.data.prompts import Encoded
 
-#: Batches that are sorted by length together: more saves padding, fewer keeps more of the shuffle.
+#: Batches per bucket sorted by length: more saves padding, fewer keeps the order more random.
 BUCKET = 16
+#: The label of tokens that the loss ignores.
 IGNORED = -100
 
 
 class LengthBuckets(Sampler[int]):
     """Shuffles examples, sorts each bucket of `BUCKET` batches by length, shuffles the batches.
 
-    The order is a function of (lengths, batch size, seed, epoch); consecutive runs of `batch_size`
-    indices are the batches. An incomplete batch comes last.
+    The order depends on (lengths, batch size, seed, epoch) only. Each `batch_size` consecutive
+    indices are a batch; an incomplete batch comes last.
+
+    Args:
+        lengths: the tokens of each example.
+        batch_size: the examples of a batch.
+        seed: the seed of the shuffle.
     """
 
     def __init__(
@@ -33,7 +39,7 @@ class LengthBuckets(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next; called by the training engine."""
+        """Set the epoch that the next iteration shuffles for; Trainer calls it."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -57,7 +63,11 @@ class LengthBuckets(Sampler[int]):
 
 
 def collate(batch: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
-    """Pad a batch on the right; only target tokens are labelled, padding is masked.
+    """Pad a batch on the right; only target tokens have labels, and padding is masked.
+
+    Args:
+        batch: the examples.
+        pad_token_id: the token to pad with.
 
     Returns:
         `input_ids`, `attention_mask` and `labels`, int64, [batch, longest].

@@ -1,4 +1,4 @@
-"""Chat templates: the tokenizer's own programs that write a conversation as one text."""
+"""Render a prompt with the tokenizer's chat template, and check the template before a run."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from lori_core.data import chat_limits
 
 _PROBE = "What is 17 + 25?"
 _INSTEAD = "correct it (chat_template in the model's folder), or set alpaca or plain"
-#: The day that every chat is written on, so that a prompt has the same tokens on all days. It is
-#: the one that the templates of Llama 3 take where nothing else is given.
+#: The date that templates see, constant so that a prompt has the same tokens on every day. It is
+#: the default of Llama 3's templates.
 _TODAY = datetime(2024, 7, 26)
 DATE = _TODAY.strftime("%d %b %Y")
 _CLOCK = "strftime_now"
-#: `%-d` is `%d` without the zero in front.
+#: The directives of strftime; `%-d` is `%d` without the leading zero.
 _DIRECTIVES = [f"%{minus}{letter}" for minus in ("", "-") for letter in "aAbBcdDeFgGhHIjklmM"] + [
     f"%{minus}{letter}" for minus in ("", "-") for letter in "npPrRStTuUVwWxXyYzZf%"
 ]
 
 
 def render_chat(prompt: str, system: str | None, tokenizer: Any) -> str:
-    """Return a user's turn as the tokenizer's chat template writes it, up to the answer.
+    """Return a prompt rendered by the tokenizer's chat template, with the generation prompt.
 
     Args:
-        prompt: the user's turn.
-        system: the system turn; None for none, which leaves the template's own default. An empty
-            one stands in the place of that default, or is left out where the template refuses it.
-        tokenizer: the model's, with a chat template.
+        prompt: the user turn.
+        system: the system turn; None leaves it to the template's default. An empty one replaces
+            that default, or is omitted if the template refuses an empty system turn.
+        tokenizer: the model's tokenizer, with a chat template.
 
     Raises:
         ConfigError: the template refuses the system turn, or fails.
@@ -41,11 +41,15 @@ def render_chat(prompt: str, system: str | None, tokenizer: Any) -> str:
 
 
 def check_chat(system: str | None, tokenizer: Any) -> None:
-    """Refuse a chat template that cannot write what it will be asked to.
+    """Refuse a chat template that cannot render the run's prompts.
+
+    Args:
+        system: the system turn of `prompt.system`.
+        tokenizer: the model's tokenizer.
 
     Raises:
-        ConfigError: the template fails, leaves out the user's turn, or refuses or leaves out a
-            system turn that is not empty.
+        ConfigError: the template fails, does not terminate, omits the user turn, or refuses or
+            omits a system turn that is not empty.
     """
     _check_limits(system, tokenizer)
     try:
@@ -53,7 +57,8 @@ def check_chat(system: str | None, tokenizer: Any) -> None:
     except ConfigError as error:
         if not system or _without_system(tokenizer) is None:
             raise
-        raise _no_system(system, f"refuses a system turn ({_said(error.__cause__)})") from error
+        reason = f"refuses a system turn ({_first_line(error.__cause__)})"
+        raise _no_system(system, reason) from error
     if _PROBE not in text:
         raise ConfigError(
             "prompt.template: the chat template of the model's tokenizer does not write the user's "
@@ -64,12 +69,12 @@ def check_chat(system: str | None, tokenizer: Any) -> None:
 
 
 def _check_limits(system: str | None, tokenizer: Any) -> None:
-    """Refuse a template that does not end, or takes too much memory."""
+    """Refuse a template that does not terminate, or takes too much memory."""
     user = [{"role": "user", "content": _PROBE}]
     chats = [user, *([[{"role": "system", "content": system}, *user]] if system else [])]
     try:
         template = str(tokenizer.get_chat_template())
-    except Exception:  # left to `render_chat`, which says what is wrong with it
+    except Exception:  # `render_chat` raises the same error, and reports it
         return
     values = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     for turns in chats:
@@ -82,7 +87,7 @@ def _check_limits(system: str | None, tokenizer: Any) -> None:
 
 
 def _without_system(tokenizer: Any) -> str | None:
-    """Return what the template writes without a system turn; None where it fails."""
+    """Return the rendered text without a system turn; None if the template fails."""
     try:
         return render_chat(_PROBE, None, tokenizer)
     except ConfigError:
@@ -90,29 +95,29 @@ def _without_system(tokenizer: Any) -> str | None:
 
 
 def _no_system(system: str, why: str) -> ConfigError:
-    shown = system if len(system) <= 60 else f"{system[:57]}..."
+    excerpt = system if len(system) <= 60 else f"{system[:57]}..."
     return ConfigError(
-        f"prompt.system: {shown!r}, but the chat template of the model's tokenizer {why}; set it "
+        f"prompt.system: {excerpt!r}, but the chat template of the model's tokenizer {why}; set it "
         "to null, or put its text into the examples' prompts"
     )
 
 
 def on_one_day(template: str) -> str:
-    """Return a chat template whose `strftime_now` is always 26 July 2024, at midnight.
+    """Return a chat template whose `strftime_now` always returns midnight of 26 July 2024.
 
-    One that does not ask for the date is returned as it is.
+    A template that does not use it is returned unchanged.
     """
     if _CLOCK not in template:
         return template
     steps = "".join(f"|replace({at!r}, {_TODAY.strftime(at)!r})" for at in _DIRECTIVES)
-    # A macro hides the function of the same name. The last line break is trimmed: the template
-    # begins a line, as it does alone.
+    # The macro shadows the function of the same name. `trim_blocks` removes the line break after
+    # it, so the template still starts at the beginning of a line.
     return f"{{% macro {_CLOCK}(format) %}}{{{{ format{steps} }}}}{{% endmacro %}}\n{template}"
 
 
 @lru_cache(maxsize=8)
 def _empty_system_fits(tokenizer: Any, _template: str) -> bool:
-    """Say whether the template takes an empty system turn."""
+    """Return whether the template accepts an empty system turn."""
     turns = [{"role": "system", "content": ""}, {"role": "user", "content": _PROBE}]
     try:
         _applied(turns, tokenizer)
@@ -122,6 +127,11 @@ def _empty_system_fits(tokenizer: Any, _template: str) -> bool:
 
 
 def _applied(turns: list[dict[str, str]], tokenizer: Any) -> str:
+    """Return a conversation rendered by the chat template.
+
+    Raises:
+        ConfigError: the template fails.
+    """
     try:
         template = on_one_day(tokenizer.get_chat_template())
         text: str = tokenizer.apply_chat_template(
@@ -131,13 +141,14 @@ def _applied(turns: list[dict[str, str]], tokenizer: Any) -> str:
             tokenize=False,
             add_generation_prompt=True,
         )
-    except Exception as error:  # a template is a program: whatever it raises, it is at fault
+    except Exception as error:  # a template is a program that can raise anything
         raise ConfigError(
             "prompt.template: the chat template of the model's tokenizer fails "
-            f"({type(error).__name__}: {_said(error)}); {_INSTEAD}"
+            f"({type(error).__name__}: {_first_line(error)}); {_INSTEAD}"
         ) from error
     return text
 
 
-def _said(error: BaseException | None) -> str:
+def _first_line(error: BaseException | None) -> str:
+    """Return the first line of an error's message."""
     return (str(error).strip().splitlines() or ["no message"])[0]

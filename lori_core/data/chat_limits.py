@@ -1,7 +1,7 @@
-"""Whether a chat template ends: it is rendered in a process with limits before it is used here.
+"""Render a chat template in a process with limits first, to refuse one that does not terminate.
 
-A template is a program out of a model's folder. Its sandbox keeps it from files and from Python's
-objects, but not from loops without end or from texts that fill the memory.
+A chat template is a program from a model's folder. Jinja's sandbox protects files and Python
+objects from it, but does not stop endless loops or texts that fill the memory.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from lori_core.core.files.atomic import canonical_json
 from lori_core.core.files.json_input import loads
 from lori_core.core.processes import limited
 
-#: The most characters of a template, and of what it writes around a short question.
+#: The most characters of a template, and of its output for a short question.
 _LONGEST = 1_000_000
 
-# The environment is that of transformers' `apply_chat_template`, as far as time and memory go. Only
-# these are found here: any other fault of the template is left for transformers to find.
+# The environment behaves like that of transformers' `apply_chat_template` as far as time and memory
+# are concerned. Other errors of the template are ignored here; transformers raises them later.
 _PROGRAM = f"""
 import datetime, jinja2, jinja2.ext, jinja2.sandbox
 class Generation(jinja2.ext.Extension):
@@ -57,12 +57,12 @@ print(written)
 
 
 def fault(template: str, turns: Sequence[Mapping[str, str]], values: Mapping[str, Any]) -> str:
-    """Return why a template must not be rendered here; empty where it ends and writes little.
+    """Return why a template must not be rendered in this process; empty if it may be.
 
     Args:
-        template: of a tokenizer.
+        template: the chat template of a tokenizer.
         turns: the conversation.
-        values: what else it may use, such as the special tokens.
+        values: further variables of the template, such as the special tokens.
     """
     if len(template) > _LONGEST:
         return f"it has {len(template):,} characters, more than {_LONGEST:,}"

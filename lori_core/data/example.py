@@ -1,4 +1,4 @@
-"""One example in the one schema that every source is brought into."""
+"""The schema of an example; every source is converted to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lori_core.core.errors import DataError, shown
 from lori_core.core.files.atomic import canonical_json
 from lori_core.registries.scorer import UNSCORED, scorer_names
 
-#: A null character, and half a surrogate pair: no tokenizer reads them.
+#: A null character or an unpaired surrogate; tokenizers cannot read them.
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
@@ -19,20 +19,20 @@ SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Example:
-    """What the model reads, what it should write, and how the answer is judged.
+    """A prompt, its target, and how to judge an output.
 
     Attributes:
-        prompt: the user's turn, without any template around it.
-        target: the turn to learn; may be empty in a test split.
+        prompt: the user turn, without a prompt template.
+        target: the answer to learn; may be empty in a test split.
         scorer: `choice` compares the first `true|false|answerN|…` of the output with `answer`;
             `number` compares the final number; `code` runs `check["tests"]` on the function;
             `refusal` looks for a refusal and compares with `answer`, `refuse` or `comply`;
             `none` is for training only.
         answer: the gold answer as text.
         kind: the subset inside the task, for breakdowns (`boolean`, `harmful`, `humaneval`, …).
-        template: what the example was made from; a template never stands in two splits.
-        check: what the scorer needs besides; for `code`: `prompt` (the source text up to where the
-            body begins), `entry_point` and `tests` (a source that defines `check(candidate)`).
+        template: the template that the example was generated from; no template is in two splits.
+        check: further data of the scorer; for `code`: `prompt` (the source up to the function's
+            body), `entry_point` and `tests` (a source that defines `check(candidate)`).
     """
 
     prompt: str
@@ -45,7 +45,7 @@ class Example:
 
     @property
     def id(self) -> str:
-        """Sixteen hex digits of the SHA-256 over prompt and target."""
+        """The first 16 hex digits of the SHA-256 of prompt and target."""
         text = canonical_json([self.prompt, self.target])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -55,7 +55,15 @@ class Example:
 
     @classmethod
     def from_row(cls, row: Any, where: str) -> Example:
-        """Read a row back; `where` (file and line) stands in the error."""
+        """Return the example of a row that `row` returned.
+
+        Args:
+            row: the parsed JSON.
+            where: the row's file and line, for errors.
+
+        Raises:
+            DataError: the row is not an example.
+        """
         if not isinstance(row, dict):
             raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}")
         values = {name: value for name, value in row.items() if name != "id"}

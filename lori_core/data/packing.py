@@ -1,9 +1,10 @@
-"""A batch without padding, in which a beginning that several examples share is computed once.
+"""Packed batches: no padding, and a prefix that several examples share is computed once.
 
-In a causal model a token's states depend on the tokens before it alone. So the batch is a tree:
-each node is a token after its whole past, and examples with one beginning share those nodes. The
-nodes in a row are what the linear maps see; attention lays each example out again
-(`training.kernels.packed_attention`). The losses are those of the padded batch, example by example.
+In a causal model, the states of a token depend only on the tokens before it. So a batch forms a
+prefix tree: each node is a token together with all tokens before it, and examples with a common
+prefix share its nodes. Linear layers process each node once; attention copies the nodes back to
+the places of each example (`training.kernels.packed_attention`). The loss of each example equals
+that of a padded batch.
 """
 
 from __future__ import annotations
@@ -16,29 +17,30 @@ from torch import Tensor
 
 from lori_core.data.prompts import Encoded
 
-#: Attention pads examples to the longest of their group. One that is shorter than this share of it
-#: begins the next group, once this has `GROUP` examples: smaller ones cost more calls than padding.
+#: Attention pads each example to the longest of its group. A new group starts when a group has
+#: `GROUP` examples and the next one is shorter than `NARROWER` times its longest; smaller groups
+#: would cost more in calls than they save in padding.
 NARROWER, GROUP = 0.9, 4
 
 
 def pack_batch(batch: Sequence[Encoded], share: bool = True) -> dict[str, Any]:
-    """Lay a batch out as the nodes of its tree.
+    """Return a batch as the nodes of its prefix tree.
 
     Args:
         batch: the examples.
-        share: whether equal beginnings are one; with dropout each example needs its own.
+        share: whether examples share the nodes of a common prefix; with dropout they must not.
 
     Returns:
-        int64 tensors, for T nodes, B examples, N places and S target tokens:
+        int64 tensors for T nodes, B examples, N places and S target tokens:
         `input_ids`, `position_ids`: [1, T];
-        `slots`: [N], the node at each place: groups of examples of like length, each group's
-        [examples, longest] flattened; 0 after an example's end, where causal attention from inside
-        never looks;
-        `places`: [T], a place that holds this node;
-        `shared`, `uses`, `offsets`: the nodes in more than one place, all places of the first, then
-        of the second, …, and where each one's begin;
-        `predicting`: [S], the node before each target token; `targets`: [S]; `counts`: [B], how
-        many targets each example has.
+        `slots`: [N], the node at each place; places are groups of examples of similar length, each
+        group [examples, longest] flattened, with node 0 after an example's end, which causal
+        attention never sees from inside;
+        `places`: [T], one place of each node;
+        `shared`, `uses`, `offsets`: the nodes with more than one place, the places of each of them
+        one after another, and the start of each node's places in `uses`;
+        `predicting`: [S], the node before each target token; `targets`: [S]; `counts`: [B], the
+        number of target tokens of each example.
         And `groups`: (examples, longest) of each group.
     """
     children: dict[tuple[int, int], int] = {}
@@ -48,7 +50,8 @@ def pack_batch(batch: Sequence[Encoded], share: bool = True) -> dict[str, Any]:
     for row, item in enumerate(batch):
         tokens = item.prompt + item.target
         paths.append(_path(tokens, children, ids, depths, root=-1 if share else -1 - row))
-    first = [max(len(item.prompt), 1) for item in batch]  # nothing predicts the first token of all
+    # No node precedes the first token of a row, so it is never a target.
+    first = [max(len(item.prompt), 1) for item in batch]
     pairs = list(zip(batch, paths, first, strict=True))
     targets = [token for item, _, n in pairs for token in (item.prompt + item.target)[n:]]
     slots, inside, groups = _lay_out(paths)
@@ -65,7 +68,7 @@ def pack_batch(batch: Sequence[Encoded], share: bool = True) -> dict[str, Any]:
 
 
 def _lay_out(paths: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, tuple[tuple[int, int], ...]]:
-    """Return the node at each place, which places are inside an example, and the groups."""
+    """Return each place's node, whether the place is inside its example, and the groups' shapes."""
     groups: list[list[Sequence[int]]] = []
     for path in sorted(paths, key=len, reverse=True):
         if not groups or (len(groups[-1]) >= GROUP and len(path) < NARROWER * len(groups[-1][0])):
@@ -89,7 +92,7 @@ def _path(
     depths: list[int],
     root: int,
 ) -> list[int]:
-    """Return an example's nodes, after adding those that are new."""
+    """Return the nodes of an example, adding new ones to `children`, `ids` and `depths`."""
     path = []
     node = root
     for depth, token in enumerate(tokens):
@@ -103,7 +106,7 @@ def _path(
 
 
 def _places(slots: Tensor, inside: Tensor, nodes: int) -> dict[str, Tensor]:
-    """Return where each node is, once, and all places of those that are in several."""
+    """Return `places`, `shared`, `uses` and `offsets` of `pack_batch`."""
     flat = inside.nonzero()[:, 0]
     order = slots[flat].sort(stable=True)
     at = flat[order.indices]

@@ -1,12 +1,12 @@
-"""How an example becomes tokens: one way for training, scoring and serving.
+"""Render and tokenise prompts and targets, in the same way for training, scoring and serving.
 
-A prompt and its target are tokenised apart, on purpose: generation and log-likelihoods begin where
-the prompt's tokens end, so training must end the prompt at the same place. No merge of BPE reaches
-over that boundary, and a tokenizer that begins every text with a space of its own (SentencePiece's
-dummy prefix) begins each target with it, in training and scoring alike; decoding takes it away.
+A prompt and its target are tokenised separately: generation and log-likelihoods start where the
+prompt's tokens end, so in training the prompt must end at the same token. No BPE merge crosses that
+boundary. A tokenizer that adds a space before each text (SentencePiece's dummy prefix) adds it
+before each target, in training and in scoring; decoding removes it.
 
-The tokenizer's post-processor never decides alone: some append an end-of-sequence token, after
-which no model answers.
+The tokens that a tokenizer's post-processor adds are not used as they are: some append an
+end-of-sequence token, after which a model does not answer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ _ALPACA = (
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of prompt and target; `cut` says whether something was cut to fit."""
+    """A tokenised example.
+
+    Attributes:
+        prompt: the token ids of the prompt.
+        target: the token ids of the target, with the end-of-sequence token.
+        cut: whether prompt or target was truncated.
+    """
 
     prompt: list[int]
     target: list[int]
@@ -40,7 +46,7 @@ class Encoded:
 
 
 def _template(section: PromptSection, tokenizer: Any) -> str:
-    """Return which template is meant: chat, alpaca or plain."""
+    """Return the template's name with `auto` resolved: chat, alpaca or plain."""
     has_chat = bool(getattr(tokenizer, "chat_template", None))
     if section.template == "auto":
         return "chat" if has_chat else "alpaca"
@@ -50,10 +56,10 @@ def _template(section: PromptSection, tokenizer: Any) -> str:
 
 
 def render(prompt: str, section: PromptSection, tokenizer: Any) -> str:
-    """Return the text the model reads, up to where its answer begins.
+    """Return a prompt rendered by the prompt template; the model's answer follows it.
 
     Raises:
-        ConfigError: for the chat template of a tokenizer that has none, or one that fails.
+        ConfigError: the tokenizer has no chat template although one is set, or it fails.
     """
     template = _template(section, tokenizer)
     if template == "chat":
@@ -62,10 +68,11 @@ def render(prompt: str, section: PromptSection, tokenizer: Any) -> str:
 
 
 def check_template(section: PromptSection, tokenizer: Any) -> None:
-    """Refuse a template that cannot write prompts as they are asked for.
+    """Refuse a prompt template that cannot render the run's prompts.
 
     Raises:
-        ConfigError: as `render` and `check_chat`; or for a system turn where the template has none.
+        ConfigError: as `render` and `check_chat`; or `prompt.system` is set and the template has no
+            system turn.
     """
     template = _template(section, tokenizer)
     if template == "chat":
@@ -78,13 +85,13 @@ def check_template(section: PromptSection, tokenizer: Any) -> None:
 
 
 def text_ids(text: str, tokenizer: Any) -> list[int]:
-    """Tokenize a text as it stands; nothing is added to it."""
+    """Return the token ids of a text, without added special tokens."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
 
 def added_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Return the special tokens that a tokenizer's post-processor puts before and after a text."""
+    """Return the ids of the special tokens that the post-processor adds before and after a text."""
     whole: list[int] = tokenizer("a")["input_ids"]
     text = text_ids("a", tokenizer)
     starts = range(len(whole) - len(text) + 1)
@@ -92,10 +99,10 @@ def added_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
     return whole[:start], whole[start + len(text) :]
 
 
-def begun_ids(text: str, tokenizer: Any) -> list[int]:
-    """Tokenize a text with what the tokenizer usually puts before it (BOS), and nothing behind.
+def ids_with_bos(text: str, tokenizer: Any) -> list[int]:
+    """Return the token ids of a text after the special tokens that precede it (BOS); none follow.
 
-    A text that begins with it, with or without space before, gets no second one.
+    A text that already starts with them, possibly after space, gets no second ones.
     """
     ids, (front, _) = text_ids(text, tokenizer), added_ids(tokenizer)
     if front and front[0] in ids:
@@ -106,14 +113,15 @@ def begun_ids(text: str, tokenizer: Any) -> list[int]:
 
 
 def _prompt_ids(prompt: str, section: PromptSection, tokenizer: Any) -> list[int]:
+    """Return the token ids of a rendered prompt, without truncation."""
     text = render(prompt, section, tokenizer)
-    # A chat template writes its own special tokens.
+    # A chat template contains its own special tokens.
     chat = _template(section, tokenizer) == "chat"
-    return text_ids(text, tokenizer) if chat else begun_ids(text, tokenizer)
+    return text_ids(text, tokenizer) if chat else ids_with_bos(text, tokenizer)
 
 
 def template_length(section: PromptSection, tokenizer: Any) -> int:
-    """Return how many tokens a prompt takes besides its words."""
+    """Return the number of tokens of the prompt template itself."""
     try:
         return len(_prompt_ids("", section, tokenizer))
     except ConfigError:  # some chat templates refuse an empty turn
@@ -123,17 +131,22 @@ def template_length(section: PromptSection, tokenizer: Any) -> int:
 def encode_prompt(
     prompt: str, section: PromptSection, tokenizer: Any, max_length: int
 ) -> tuple[list[int], bool]:
-    """Tokenize a prompt; one that is too long loses words from the instruction's front.
+    """Return the token ids of a rendered prompt; a long one loses the front of its text.
 
-    With the chat template the tokens are those of
-    `tokenizer.apply_chat_template(turns, add_generation_prompt=True)`; with the others, BOS stands
-    before the text where the tokenizer puts it, and nothing after it. A cut prompt has the whole
-    template, and every special token of it once; only where the template alone is too long
-    (`limits.check` refuses that before a run), what follows its first special tokens loses its
-    front.
+    With the chat template, the tokens are those of
+    `tokenizer.apply_chat_template(turns, add_generation_prompt=True)`; with the others, BOS comes
+    before the text if the tokenizer adds it, and nothing follows. A truncated prompt keeps the
+    whole template with all special tokens. Only if the template alone is too long (`limits.check`
+    refuses that before a run), the tokens after its leading special tokens lose their front.
+
+    Args:
+        prompt: the user turn.
+        section: the prompt template.
+        tokenizer: the model's tokenizer.
+        max_length: the most tokens to return.
 
     Returns:
-        The token ids, and whether something was cut.
+        The token ids, and whether the prompt was truncated.
     """
     ids = _prompt_ids(prompt, section, tokenizer)
     if len(ids) <= max_length:
@@ -141,7 +154,7 @@ def encode_prompt(
     words = text_ids(prompt, tokenizer)
     keep = len(words)
     while keep > 0 and len(ids) > max_length:
-        # The shortened text may take more tokens than were kept of it.
+        # The shortened text may tokenise to more tokens than were kept.
         keep = max(0, keep - (len(ids) - max_length))
         ids = _prompt_ids(_end(words, keep, tokenizer), section, tokenizer)
     if len(ids) > max_length:
@@ -152,7 +165,7 @@ def encode_prompt(
 
 
 def _end(words: list[int], keep: int, tokenizer: Any) -> str:
-    """Return the text of the last tokens; of a character that was cut through, nothing."""
+    """Return the text of the last `keep` tokens, without a partial character at its start."""
     if not keep:
         return ""
     text: str = tokenizer.decode(words[-keep:], clean_up_tokenization_spaces=False)
@@ -160,13 +173,13 @@ def _end(words: list[int], keep: int, tokenizer: Any) -> str:
 
 
 def encode(example: Example, section: PromptSection, tokenizer: Any, max_length: int) -> Encoded:
-    """Tokenize an example for training: prompt, then target and the end-of-sequence token.
+    """Return an example tokenised for training: prompt, target and the end-of-sequence token.
 
-    A row that is too long loses words of the prompt; where the target leaves no room for the
-    template, the prompt gets half of the row and the target loses its end.
+    If the row is too long, the prompt's text is truncated; if the target leaves no room for the
+    template, the prompt gets half of the row and the target is truncated at its end.
 
     Raises:
-        ConfigError: if `max_length` leaves no room for any target.
+        ConfigError: `max_length` leaves no room for any target.
     """
     target = [*text_ids(example.target, tokenizer), tokenizer.eos_token_id]
     prompt = _prompt_ids(example.prompt, section, tokenizer)
@@ -186,5 +199,5 @@ def encode(example: Example, section: PromptSection, tokenizer: Any, max_length:
 def encode_all(
     examples: Sequence[Example], section: PromptSection, tokenizer: Any, max_length: int
 ) -> list[Encoded]:
-    """Tokenize a data set once, before training."""
+    """Return all examples tokenised for training; see `encode`."""
     return [encode(example, section, tokenizer, max_length) for example in examples]

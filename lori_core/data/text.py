@@ -1,4 +1,4 @@
-"""What of a record may become an example's text: text itself, and numbers."""
+"""Convert a record's fields, texts and numbers, to the texts of an example."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from unicodedata import category, decomposition, normalize
 from lori_core.config.templates import Field, read_template
 from lori_core.core.errors import DataError
 
-#: The keys under which chats and the like keep their text, for the hint in an error.
+#: Usual keys of the text in nested records such as chats, for the hint in an error.
 _USUAL = ("content", "value", "text")
-#: An index has no more digits than a list has items.
+#: An index into a list; nine digits are enough for any list in memory.
 _INDEX = re.compile(r"[0-9]{1,9}")
 #: A key that a template can name.
 _KEY = re.compile(r"[^.\[\]{}]+")
-#: What the decomposition of a raised or lowered character, or a fraction, begins with.
+#: Prefixes of the Unicode decompositions of superscripts, subscripts and fractions.
 _PLACED = ("<super>", "<sub>", "<fraction>")
 _INVISIBLE = frozenset(map(chr, [0x34F, 0x115F, 0x1160, 0x3164, 0xFFA0, *range(0xFE00, 0xFE10)]))
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def fill(template: str, record: Mapping[str, Any], what: str, where: str) -> str:
-    """Return a template filled from a record, without space at its ends.
+    """Return a template filled with a record's fields, stripped of space at both ends.
 
-    A field of the record that is null is empty text; where all fields are empty, so is the whole. A
-    number is written as JSON writes it.
+    A null field becomes an empty text; if all fields are empty, so is the result. Numbers are
+    written as in JSON.
 
     Args:
-        template: as `lori_core.config.templates` describes it.
-        record: what the file holds at `where`.
+        template: the template; `lori_core.config.templates` describes its syntax.
+        record: the record.
         what: the field of the example, for errors.
-        where: file and line of the record, for errors.
+        where: the record's file and line, for errors.
 
     Raises:
-        DataError: for a field that is not there, or is neither text nor a number.
+        DataError: a field is missing, or is neither text nor a number.
     """
     parts = read_template(template)
     filled = {part: _filled(part, record, what, where) for part in parts if isinstance(part, Field)}
@@ -52,20 +52,20 @@ def text_of(value: Any, what: str, where: str, name: str = "") -> str:
     """Return a text or a finite number as text.
 
     Args:
-        value: what a record holds.
-        what: names it in errors, as "field 'question' for 'prompt'".
-        where: file and line, for errors.
-        name: the field as a template writes it, for a hint at what else to name.
+        value: the value of a record's field.
+        what: the value's name for errors, as "field 'question' for 'prompt'".
+        where: the record's file and line, for errors.
+        name: the field as a template writes it, for the hint in an error.
 
     Raises:
-        DataError: for anything else, and for text that cannot be stored as UTF-8.
+        DataError: the value is neither text nor a finite number, or cannot be stored as UTF-8.
     """
     if isinstance(value, str):
         return storable(value, what, where)
     if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
         if not _finite(value):
             raise DataError(f"{where}: {what} is {value}, which is no number; leave the record out")
-        # Of the plain type, as types made from it may write themselves in other ways.
+        # Converted to the builtin type, as subclasses may define another __str__.
         plain = next(kind for kind in (int, float, Decimal) if isinstance(value, kind))
         return str(plain(value))
     raise DataError(
@@ -74,17 +74,22 @@ def text_of(value: Any, what: str, where: str, name: str = "") -> str:
 
 
 def _finite(value: int | float | Decimal) -> bool:
-    """Say whether a number is finite; an integer or a decimal may be beyond every float."""
+    """Return whether a number is finite; integers and decimals may exceed the range of floats."""
     if isinstance(value, Decimal):
         return value.is_finite()
     return isinstance(value, int) or math.isfinite(value)
 
 
 def storable(text: str, what: str, where: str) -> str:
-    """Return a text that can be stored as UTF-8 and read by a tokenizer.
+    """Return a text unchanged if it can be stored as UTF-8 and tokenised.
+
+    Args:
+        text: the text.
+        what: its name for errors.
+        where: its file and line, for errors.
 
     Raises:
-        DataError: for half a surrogate pair or a null character.
+        DataError: the text has an unpaired surrogate or a null character.
     """
     if "\0" in text:
         place = text.index("\0")
@@ -99,44 +104,45 @@ def storable(text: str, what: str, where: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return a text without what shows nothing (zero-width characters) and space at its ends."""
+    """Return a text without zero-width characters, and without space at both ends."""
     if text.isascii():
         return text.strip()
     return "".join(c for c in text if not _shows_nothing(c)).strip()
 
 
-def seen(text: str) -> str:
-    """Return a text in a form that is the same for all texts that look the same but for case.
+def comparison_key(text: str) -> str:
+    """Return a form of a text that is equal for texts that look the same, ignoring case.
 
-    Raised and lowered characters and fractions stay what they are: 5² is not 52.
+    Superscripts, subscripts and fractions are kept: 5² does not become 52.
     """
     if text.isascii():
         return text.casefold()
-    kept = {ord(c): f"\0{ord(c)}\0" for c in set(text) if decomposition(c).startswith(_PLACED)}
-    plain = normalize("NFKC", visible(text).translate(kept))
+    preserved = {ord(c): f"\0{ord(c)}\0" for c in set(text) if decomposition(c).startswith(_PLACED)}
+    plain = normalize("NFKC", visible(text).translate(preserved))
     return normalize("NFKC", plain.casefold())
 
 
 @lru_cache(maxsize=4096)
 def _shows_nothing(character: str) -> bool:
-    # The others are selectors of a variant, and fillers.
+    """Return whether a character is invisible: a format character, variation selector or filler."""
     return category(character) == "Cf" or character in _INVISIBLE
 
 
 def names_in(record: Mapping[Any, Any]) -> str:
-    """Return the names of a record's fields for an error: one line, cut where it is long."""
+    """Return the names of a record's fields for an error, on one line, truncated if long."""
     names = ", ".join(_on_a_line(str(name)) for name in record)
     return shorten(names, 300, placeholder=" …") or "nothing"
 
 
 def _on_a_line(name: str) -> str:
-    """Return a key as an error shows it: what cannot be printed is escaped."""
+    """Return a key with unprintable characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _filled(field: Field, record: Mapping[str, Any], what: str, where: str) -> str:
+    """Return the text of one field of a template; a name with dots may be a path or a key."""
     named = f"field {field.name!r} for {what!r}"
-    if field.name in record:  # a name may itself hold a dot
+    if field.name in record:  # the name of a key may contain a dot
         value = record[field.name]
         return "" if value is None else text_of(value, named, where, field.name)
     value = record
@@ -151,7 +157,7 @@ def _filled(field: Field, record: Mapping[str, Any], what: str, where: str) -> s
 
 
 def _there(value: Any, path: Sequence[str]) -> str:
-    """Say what a record has where a field was looked for."""
+    """Describe the part of a record at a path, for the error about a missing field."""
     name = path[0] + "".join(f"[{step}]" for step in path[1:]) if path else "the record"
     name = _on_a_line(name)
     if isinstance(value, Mapping):
@@ -160,6 +166,7 @@ def _there(value: Any, path: Sequence[str]) -> str:
 
 
 def _kind(value: Any) -> str:
+    """Describe the JSON type of a value."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
@@ -172,7 +179,7 @@ def _kind(value: Any) -> str:
 
 
 def _hint(value: Any, name: str) -> str:
-    """Say what to do about a value that is no text: where it holds some, the template for it."""
+    """Return a hint for a value that is not text: a template for a text inside it, if any."""
     path = name
     for _ in range(4 if name else 0):
         if isinstance(value, list) and value:

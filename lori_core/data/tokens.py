@@ -1,8 +1,8 @@
-"""A tokenised data set on disk: made once for all stages that read it, and read as it is needed.
+"""Tokenised data sets on disk, shared by all stages that read them.
 
-One folder holds `tokens.i32`, all token ids one after another, and `rows.i64`, [rows, 4]: where
-each row's prompt begins, its target begins, and it ends, and whether it was cut. Both are mapped:
-memory is what the rows in use take, however many there are.
+The folder of a data set holds `tokens.i32`, the token ids of all rows one after another, and
+`rows.i64`, [rows, 4]: the start of each row's prompt, the start of its target, its end, and whether
+it was cut. Both files are memory-mapped, so memory does not grow with the number of rows.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded, encode
 
 STORE = Path(".lori/tokens")
-#: What makes tokens of a text, besides the tokenizer: this package's files, and libraries.
+#: The files of this package, and the libraries, that tokens depend on besides the tokenizer.
 _CODE = ("data/chat.py", "data/prompts.py", "data/tokens.py")
 _LIBRARIES = ("transformers", "tokenizers")
 _ROWS = "rows.i64"
 
 
 class TokenStore(Sequence[Encoded]):
-    """The rows of a folder that `write` made."""
+    """The rows of a tokenised data set, read from a folder that `write` filled."""
 
     def __init__(self, folder: Path) -> None:
         self.tokens = np.memmap(folder / "tokens.i32", dtype="<i4", mode="r")
@@ -57,12 +57,12 @@ class TokenStore(Sequence[Encoded]):
 
 @dataclass(frozen=True)
 class Counts:
-    """What is counted of a data set without holding it.
+    """The token counts of a data set.
 
     Attributes:
-        lengths: tokens of each row, int64, [rows].
-        supervised: tokens of all targets.
-        cut: how many rows were cut.
+        lengths: the tokens of each row, int64, [rows].
+        supervised: the tokens of all targets together.
+        cut: the number of rows that were cut.
     """
 
     lengths: NDArray[np.int64]
@@ -71,7 +71,7 @@ class Counts:
 
 
 def counts(rows: Sequence[Encoded]) -> Counts:
-    """Count rows; those of a store without reading their tokens."""
+    """Count the tokens of rows; for a `TokenStore`, without reading the tokens."""
     if isinstance(rows, TokenStore):
         start, middle, stop, cut = rows.rows.T
         return Counts(stop - start, int(stop.sum() - middle.sum()), int(cut.sum()))
@@ -80,7 +80,7 @@ def counts(rows: Sequence[Encoded]) -> Counts:
 
 
 def write(rows: Iterable[Encoded], folder: Path) -> None:
-    """Write rows into a folder, one at a time."""
+    """Write rows into a folder in the format of `TokenStore`; memory holds one row at a time."""
     end = 0
     with (folder / "tokens.i32").open("wb") as tokens, (folder / _ROWS).open("wb") as places:
         for row in rows:
@@ -98,25 +98,25 @@ def tokenised(
     max_length: int,
     store: Path = STORE,
 ) -> TokenStore:
-    """Return examples as tokens, from the store where they are in it.
+    """Return a data set's tokens: from the store, or tokenised and stored now.
 
     Args:
-        examples: read once, one at a time, and only where the store lacks them.
-        key: identifies the examples.
-        section: the prompt's template.
-        tokenizer: the model's.
-        max_length: of a row.
-        store: where tokenised sets are kept.
+        examples: the examples; iterated once, only if the store does not have them.
+        key: the digest that identifies the examples.
+        section: the prompt template.
+        tokenizer: the model's tokenizer.
+        max_length: the most tokens of a row.
+        store: the folder of tokenised data sets.
 
     Raises:
-        ConfigError: if `max_length` leaves no room for any target.
+        ConfigError: `max_length` leaves no room for any target.
     """
-    made_by = [source_code.digests(_CODE), [version(library) for library in _LIBRARIES]]
-    made_of = [key, section.model_dump(), max_length, tokenizer_identity(tokenizer)]
-    identity = digest([made_of, made_by])
+    code = [source_code.digests(_CODE), [version(library) for library in _LIBRARIES]]
+    inputs = [key, section.model_dump(), max_length, tokenizer_identity(tokenizer)]
+    identity = digest([inputs, code])
     folder = store / identity[:24]
     store.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):  # two stages may want one set at the same time
+    with FileLock(f"{folder}.lock"):  # two stages may need the same data set at the same time
         if not (folder / _ROWS).is_file():
             with replaced_folder(folder) as work:
                 write((encode(e, section, tokenizer, max_length) for e in examples), work)
@@ -124,10 +124,10 @@ def tokenised(
 
 
 def tokenizer_identity(tokenizer: Any) -> str:
-    """Return a digest of everything that decides which tokens a tokenizer makes of a text.
+    """Return a digest of everything in a tokenizer that the tokens of a text depend on.
 
-    That is its class, its special tokens, its chat template, and its vocabulary, merges, added
-    tokens, normalizer, pre-tokenizer and post-processor.
+    That is its class, special tokens, chat template, vocabulary, merges, added tokens, normalizer,
+    pre-tokenizer and post-processor.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return digest(
@@ -136,19 +136,19 @@ def tokenizer_identity(tokenizer: Any) -> str:
             tokenizer.chat_template,
             {name: str(token) for name, token in sorted(tokenizer.special_tokens_map.items())},
             bool(getattr(tokenizer, "split_special_tokens", False)),
-            _saved(tokenizer) if backend is None else _rules(backend),
+            _file_digests(tokenizer) if backend is None else _rules(backend),
         ]
     )
 
 
 def _rules(backend: Any) -> dict[str, Any]:
-    """Return a fast tokenizer's rules, without how it was last told to pad and truncate."""
+    """Return a fast tokenizer's rules, without its current padding and truncation."""
     rules: dict[str, Any] = json.loads(backend.to_str())
     return rules | {"padding": None, "truncation": None}
 
 
-def _saved(tokenizer: Any) -> dict[str, str]:
-    """Return the digests of the files of a tokenizer that is written in Python."""
+def _file_digests(tokenizer: Any) -> dict[str, str]:
+    """Return the SHA-256 of each file that a slow (Python) tokenizer saves."""
     with TemporaryDirectory() as name:
         tokenizer.save_pretrained(name)
         return {path.name: sha256_file(path) for path in sorted(Path(name).iterdir())}

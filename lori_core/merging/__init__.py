@@ -1,1 +1,1 @@
-"""Merging adapters without the base model, and how much they interfere."""
+"""Merge adapters without loading the base model, and measure how much they interfere."""

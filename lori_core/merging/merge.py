@@ -1,7 +1,7 @@
-"""Merging adapters, ours and PEFT's, module by module, without the base model (METHOD, section 3).
+"""Merge LoRI and PEFT adapters module by module, without the base model (METHOD, section 3).
 
-A merge is itself an adapter whose A and B are computed when they are asked for; writing it to disk
-is what makes it, one module in memory at a time.
+The merged adapter computes A and B of a module on access, so saving it needs memory for one module
+at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lori_core.core.stage_dependencies import MERGING
 from lori_core.merging.merge_methods import MERGE_METHODS, Factors, Options, check_options
 from lori_core.models.base_identity import VOUCHED, BaseIdentity
 
-#: In a merge's `info`: the parents whose base nothing proves.
+#: The key in a merged adapter's `info` that lists the parents whose base is not proved.
 UNPROVED = "base_not_proved"
 
 
@@ -33,19 +33,22 @@ def merge(
     weights: Sequence[float],
     options: Options | None = None,
 ) -> Adapter:
-    """Merge adapters of one base into one.
+    """Merge adapters of one base model into one adapter.
 
-    Ranks, scalings and modules may differ; a module that only some adapt is merged from those.
+    Ranks, scalings and modules may differ; a module is merged from the adapters that have it.
 
     Args:
-        method: a name of `merge_methods.METHODS`.
-        adapters: in order.
-        weights: one each; may be negative.
-        options: density and the like, where the method has them.
+        method: a name of `merge_methods.MERGE_METHODS`.
+        adapters: the adapters, in order.
+        weights: one weight for each adapter; may be negative.
+        options: density and so on, for a method that uses them.
+
+    Returns:
+        The merged adapter; its matrices are computed on access.
 
     Raises:
-        InputError: for an unknown method, or weights or options that do not fit.
-        AdapterError: for adapters of different bases, or with modules of different sizes.
+        InputError: the method is unknown, or weights or options do not fit.
+        AdapterError: the adapters have different bases, or a module has different sizes.
     """
     options = options or Options()
     check_options(method, options)
@@ -59,7 +62,7 @@ def merge(
 
 
 class _Merge:
-    """The merge of one module at a time; the last one is kept, as A and B are asked for in turn."""
+    """Merges one module at a time; caches the last one, as A and B are read one after the other."""
 
     def __init__(
         self,
@@ -73,15 +76,17 @@ class _Merge:
         self.adapters = adapters
         self.weights = weights
         self.options = options
-        alike = all(adapter.modules.keys() == adapters[0].modules.keys() for adapter in adapters)
-        #: The parents' keys draw the merge's A, too: nothing is computed or stored for it.
-        self.keyed = self.method.stacks and alike and all(a.blocks for a in adapters)
+        same = all(adapter.modules.keys() == adapters[0].modules.keys() for adapter in adapters)
+        #: Whether the merged A is drawn from the parents' keys, so it is neither computed nor
+        #: stored.
+        self.keyed = self.method.stacks and same and all(a.blocks for a in adapters)
         names = dict.fromkeys(name for adapter in adapters for name in adapter.modules)
         self.modules = {name: self._module(name) for name in names}
         self.mask = self._mask()
         self._last: tuple[str, Tensor, Tensor] | None = None
 
     def adapter(self) -> Adapter:
+        """Return the merged adapter, whose matrices are computed on access."""
         matched = sorted({target for adapter in self.adapters for target in adapter.targets})
         return Adapter(
             base=_base(self.adapters),
@@ -99,53 +104,56 @@ class _Merge:
             matched_by=tuple(matched),
         )
 
-    def _having(self, module: str) -> list[tuple[int, Adapter]]:
+    def _parents(self, module: str) -> list[tuple[int, Adapter]]:
+        """Return the adapters that have a module, with their indices."""
         return [(i, a) for i, a in enumerate(self.adapters) if module in a.modules]
 
     def _module(self, name: str) -> LayerSpec:
-        parents = [adapter.modules[name] for _, adapter in self._having(name)]
+        parents = [adapter.modules[name] for _, adapter in self._parents(name)]
         first = parents[0]
         rank = self.method.rank([p.rank for p in parents], (first.d_in, first.d_out), self.options)
-        # Scaling 1: the parents' scalings are in the factors.
+        # lora_alpha = rank gives scaling 1; the factors include the parents' scalings.
         return LayerSpec(first.d_in, first.d_out, rank, rank)
 
     def _mask(self) -> Mask | None:
-        """Return where B can be other than zero; None where that is (nearly) everywhere."""
+        """Return the entries of B that can be nonzero; None if these are (nearly) all."""
         if self.method.dense or any(adapter.mask is None for adapter in self.adapters):
             return None
         shapes = {name: (module.d_out, module.rank) for name, module in self.modules.items()}
-        return Mask.from_parts(shapes, map(self._kept, self.modules))
+        return Mask.from_parts(shapes, map(self._module_mask, self.modules))
 
-    def _kept(self, module: str) -> np.ndarray:
+    def _module_mask(self, module: str) -> np.ndarray:
+        """Return a module's mask, flat booleans: the parents' masks side by side or their union."""
         d_out, rank = self.modules[module].d_out, self.modules[module].rank
         parts = [
             adapter.mask.of(module).reshape(d_out, -1)
-            for _, adapter in self._having(module)
+            for _, adapter in self._parents(module)
             if adapter.mask is not None
         ]
         if self.method.stacks:
             return np.concatenate(parts, axis=1).reshape(-1)
-        kept = np.zeros((d_out, rank), dtype=bool)
+        mask = np.zeros((d_out, rank), dtype=bool)
         for part in parts:
-            kept[:, : part.shape[1]] |= part
-        return kept.reshape(-1)
+            mask[:, : part.shape[1]] |= part
+        return mask.reshape(-1)
 
     def _values(self, module: str) -> Tensor:
+        """Return the values of the merged B inside the mask, flat."""
         if self.keyed and self.mask is not None:
-            return self._side_by_side(self.mask.of(module), module)
-        kept = None if self.mask is None else self.mask.of(module)
-        return entries_in_mask(self._factors(module)[1], kept, module)
+            return self._stacked_values(self.mask.of(module), module)
+        mask = None if self.mask is None else self.mask.of(module)
+        return entries_in_mask(self._factors(module)[1], mask, module)
 
-    def _side_by_side(self, kept: np.ndarray, module: str) -> Tensor:
-        """Return the values of B's stacked along the rank, w_t·s_t·B_t, without forming any B.
+    def _stacked_values(self, mask: np.ndarray, module: str) -> Tensor:
+        """Return the values of all w_t·s_t·B_t, stacked along the rank, without forming any B.
 
-        Row by row each parent's values stand in their own order, so it is enough to know whose
-        column each kept entry is in.
+        The values of one parent keep their order, so only the parent of each entry inside the mask
+        must be known.
         """
-        parents = self._having(module)
+        parents = self._parents(module)
         ranks = [adapter.modules[module].rank for _, adapter in parents]
         column = np.repeat(np.arange(len(parents), dtype=np.uint16), ranks)
-        owner = np.tile(column, kept.size // column.size)[kept]
+        owner = np.tile(column, mask.size // column.size)[mask]
         shares = [self.weights[index] * adapter.scaling(module) for index, adapter in parents]
         parts = [a.values[module].float() * s for s, (_, a) in zip(shares, parents, strict=True)]
         values = torch.empty(owner.size)
@@ -153,6 +161,7 @@ class _Merge:
         return values
 
     def _factors(self, module: str) -> tuple[Tensor, Tensor]:
+        """Return the merged A and B of a module."""
         if self._last is None or self._last[0] != module:
             parents = [
                 Factors(
@@ -162,37 +171,38 @@ class _Merge:
                     scaling=a.scaling(module),
                     index=index,
                 )
-                for index, a in self._having(module)
+                for index, a in self._parents(module)
             ]
             self._last = (module, *self._combined(parents, module))
         return self._last[1], self._last[2]
 
     def _combined(self, parents: Sequence[Factors], module: str) -> tuple[Tensor, Tensor]:
-        """Return A' and B' of a module, of the sizes that were promised.
+        """Return A' and B' of a module, checked if an extension computes them.
 
         Raises:
-            InputError: an extension's method returns something else.
+            InputError: an extension's method returns wrong shapes, dtypes or values.
         """
         A, B = self.method.combine(parents, self.options, module)
         if self.method.origin is None:
             return A, B
-        size, kept = self.modules[module], None if self.mask is None else self.mask.of(module)
-        wanted = {"A": (size.rank, 0 if self.keyed else size.d_in), "B": (size.d_out, size.rank)}
+        size, mask = self.modules[module], None if self.mask is None else self.mask.of(module)
+        expected = {"A": (size.rank, 0 if self.keyed else size.d_in), "B": (size.d_out, size.rank)}
         for side, matrix in (("A", A), ("B", B)):
-            if tuple(matrix.shape) != wanted[side] or matrix.dtype != torch.float32:
+            if tuple(matrix.shape) != expected[side] or matrix.dtype != torch.float32:
                 raise self._wrong(
                     f"{side}' of {module} is {list(matrix.shape)}, {matrix.dtype}; expected "
-                    f"{list(wanted[side])}, torch.float32: mend the function, or its `rank`"
+                    f"{list(expected[side])}, torch.float32: correct the function, or its `rank`"
                 )
             if not bool(matrix.isfinite().all()):
                 raise self._wrong(f"{side}' of {module} holds values that are not finite numbers")
-        if kept is not None and bool(B.reshape(-1)[torch.from_numpy(~kept)].any()):
+        if mask is not None and bool(B.reshape(-1)[torch.from_numpy(~mask)].any()):
             raise self._wrong(
-                f"B' of {module} is other than zero where no adapter's B is; take away dense=False"
+                f"B' of {module} is nonzero where every adapter's B is zero; remove dense=False"
             )
         return A, B
 
     def _wrong(self, what: str) -> InputError:
+        """Return the error for a wrong result of an extension's merge method."""
         path = self.method.origin.path if self.method.origin else "merge method"
         return InputError(f"{path}: {self.name}: {what}")
 
@@ -200,7 +210,10 @@ class _Merge:
 def recipe(
     method: str, adapters: Sequence[Adapter], weights: Sequence[float], options: Options
 ) -> dict[str, Any]:
-    """Return what a merge is made of; its digest is the merge's content key."""
+    """Return the recipe of a merge: method, parents, options and code, with its digest.
+
+    The digest is the merged adapter's content key.
+    """
     parents = [
         {
             "task": a.info.get("task"),
@@ -210,21 +223,21 @@ def recipe(
         for a, weight in zip(adapters, weights, strict=True)
     ]
     code = source_code.digests(MERGING)
-    said = {"method": method, "parents": parents, "code": code, **options.used_by(method)}
+    content = {"method": method, "parents": parents, "code": code, **options.used_by(method)}
     origin = MERGE_METHODS[method].origin
     if origin is not None:
-        said["extension"] = {origin.path: origin.sha256}
-    return said | {"content_key": digest(said)}
+        content["extension"] = {origin.path: origin.sha256}
+    return content | {"content_key": digest(content)}
 
 
 def _base(adapters: Sequence[Adapter]) -> BaseIdentity:
-    """Return the identity that says most about the adapters' base."""
+    """Return the most complete identity of the base among those of the adapters."""
     bases = [adapter.base for adapter in adapters]
     return max(bases, key=lambda base: (bool(base.tensors), base.known, bool(base.name)))
 
 
 def _unproved(adapters: Sequence[Adapter]) -> dict[str, list[int]]:
-    """Return which parents, counted from 1, are for this base by their word or a user's alone."""
+    """Return the numbers, from 1, of the parents whose base is claimed but not proved."""
     numbers = [
         number
         for number, adapter in enumerate(adapters, start=1)
@@ -234,6 +247,7 @@ def _unproved(adapters: Sequence[Adapter]) -> dict[str, list[int]]:
 
 
 def _check_alike(adapters: Sequence[Adapter]) -> None:
+    """Refuse adapters of different bases, or whose modules have different sizes."""
     check_one_base({f"adapter {number}": a for number, a in enumerate(adapters, start=1)})
     sizes: dict[str, tuple[int, int]] = {}
     for adapter in adapters:

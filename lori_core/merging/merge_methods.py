@@ -1,18 +1,18 @@
-"""How the adapters of one module become one: every merge method, on tensors alone (METHOD: 3).
+"""The merge methods, as functions of the factors of one module (METHOD, section 3).
 
-With weight w_t and scaling s_t, adapter t changes the module by w_t·ΔW_t = w_t·s_t·B_t @ A_t. A
-method turns the adapters' factors into one pair (A', B') of scaling 1. All but `concat` and `svd`
-are a product of two choices, made either on A and B apart or on the dense ΔW, which is then cut
-down to a rank (`*_svd`):
+With weight w_t and scaling s_t, adapter t changes a module by w_t·ΔW_t = w_t·s_t·B_t @ A_t. A merge
+method computes one pair (A', B') with scaling 1 from the adapters' factors. `concat` and `svd`
+apart, a method combines two steps, applied either to A and B separately or to the dense ΔW, which
+is then truncated to a rank (`*_svd`):
 
-* which entries of each adapter stay: all, the largest (`magnitude_prune`, `ties`), or a random
-  share, scaled up to keep the mean (`dare_*`);
-* how they are put together: the weighted sum, or the mean of those on the majority's side (`ties`).
+* sparsify: keep all entries, the largest (`magnitude_prune`, `ties`), or a random share, rescaled
+  to keep the mean (`dare_*`);
+* join: the weighted sum, or the mean of the entries with the majority's sign (`ties`).
 
-They are PEFT's methods of these names (`concat` is its `cat`), with three differences. Adapters may
-have unequal ranks everywhere: an adapter is pruned as it is, then A and B are padded with zeros.
-Drops are a function of the seed, and ties in magnitude of the position. One adapter is treated as
-many are, where PEFT turns to `linear`.
+They are PEFT's methods of these names (`concat` is PEFT's `cat`), with three differences. Adapters
+may have different ranks: each is sparsified first, then A and B are padded with zeros. Random drops
+depend on the seed only, and entries of equal magnitude are kept by position. A single adapter goes
+through the same method, where PEFT falls back to `linear`.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Factors:
     Attributes:
         A: [rank, d_in], float32.
         B: [d_out, rank], float32.
-        weight: may be negative.
+        weight: the adapter's weight; may be negative.
         scaling: lora_alpha / rank, or lora_alpha / √rank for rsLoRA; positive.
-        index: its place among the merge's adapters, which random drops depend on.
+        index: the adapter's position in the merge; random drops depend on it.
     """
 
     A: Tensor
@@ -52,14 +52,14 @@ class Factors:
     index: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a weight that is not a number, which would make all of the merge none."""
+        """Refuse a factor that is not finite: it would make the whole merge NaN."""
         if not math.isfinite(self.factor):
             what = f"weight {self.weight!r} times scaling {self.scaling!r}"
             raise InputError(f"adapter {self.index}: {what} is not a finite number")
 
     @property
     def factor(self) -> float:
-        """What B @ A is multiplied with: weight · scaling."""
+        """The factor of B @ A: weight · scaling."""
         return self.weight * self.scaling
 
     @property
@@ -74,13 +74,13 @@ class Factors:
 
 @dataclass(frozen=True)
 class Options:
-    """What a merge can be told; a method reads those it `uses` and no others.
+    """The options of a merge; a method reads only those that it `uses`.
 
     Attributes:
         density: the share of an adapter's entries to keep, in (0, 1].
-        rank: the rank of the result of the svd methods; the largest of the adapters' if None.
-        majority_sign: whether the larger sum (`total`) or count (`frequency`) decides a sign.
-        seed: which entries the dare methods drop.
+        rank: the rank of the result of the svd methods; None for the adapters' largest rank.
+        majority_sign: elect each sign by the larger sum (`total`) or count (`frequency`).
+        seed: the seed of the dare methods' random drops.
     """
 
     density: float | None = None
@@ -90,28 +90,32 @@ class Options:
 
     @property
     def share_kept(self) -> float:
-        """The density, where there has to be one."""
+        """The density of a method that requires one.
+
+        Raises:
+            InputError: there is none.
+        """
         if self.density is None:
             raise InputError("density: a number in (0, 1] is needed, the share of entries to keep")
         return self.density
 
     def used_by(self, method: str) -> dict[str, Any]:
-        """Return the options the result of a method depends on."""
+        """Return the options that the result of a method depends on."""
         return {name: getattr(self, name) for name in MERGE_METHODS[method].uses}
 
 
-#: A tensor, the options, the name of its random stream -> the tensor with entries set to zero.
+#: (tensor, options, name of its random stream) -> the tensor with some entries set to zero.
 Sparsify = Callable[["Tensor", Options, str], "Tensor"]
-#: Tensors of one shape with their factors, the options -> one tensor.
+#: (tensors of one shape with their weights, options) -> one tensor.
 Join = Callable[[Iterable[tuple["Tensor", float]], Options], "Tensor"]
 
 
 def check_options(method: str, options: Options) -> None:
-    """Refuse options that a method cannot work with.
+    """Refuse options that do not fit a merge method.
 
     Raises:
-        InputError: the method is unknown, it needs a density and has none, or an option is out of
-            its range.
+        InputError: the method is unknown, needs a density and has none, or an option is out of
+            range.
     """
     if method not in MERGE_METHODS:
         raise InputError(unknown("merge method", method, MERGE_METHODS))
@@ -126,14 +130,14 @@ def check_options(method: str, options: Options) -> None:
 
 
 def keep_all(tensor: Tensor, options: Options, stream: str) -> Tensor:
-    """Return the tensor as it is."""
+    """Return the tensor unchanged."""
     return tensor
 
 
 def keep_largest(tensor: Tensor, options: Options, stream: str) -> Tensor:
     """Return the tensor with all but its ⌊density · N⌋ largest magnitudes set to zero.
 
-    Of equal magnitudes the first, row by row, stay.
+    Of equal magnitudes, the first in row-major order are kept.
     """
     import torch
 
@@ -142,20 +146,21 @@ def keep_largest(tensor: Tensor, options: Options, stream: str) -> Tensor:
     if count == 0:
         return torch.zeros_like(tensor)
     threshold = magnitudes.kthvalue(magnitudes.numel() - count + 1).values
-    kept = magnitudes > threshold
+    selected = magnitudes > threshold
     equal = (magnitudes == threshold).nonzero().reshape(-1)
-    kept[equal[: count - int(kept.sum())]] = True
-    return tensor * kept.view_as(tensor)
+    selected[equal[: count - int(selected.sum())]] = True
+    return tensor * selected.view_as(tensor)
 
 
 def drop_at_random(tensor: Tensor, options: Options, stream: str) -> Tensor:
-    """Return the tensor with each entry kept with chance `density`, then divided by it (DARE).
+    """Keep each entry with probability `density`, and divide the kept ones by `density` (DARE).
 
-    Which entries stay is reproducible in any language: the first 16 bytes of SHA-256 over the
-    UTF-8 text `lori-drop/1\\n{seed}\\n{stream}`, read as two little-endian 64-bit words, are the
-    key of Philox4x64-10, whose first counter is 1. Each 64-bit output gives two words, its low
-    32 bits first; an entry, row by row, stays where its word is below density · 2³². The stream is
-    `{index}\\n{side}\\n{module}`: the adapter's place, `A`, `B` or `delta`, the module's name.
+    The drops are reproducible in any language: the first 16 bytes of SHA-256 of the UTF-8 text
+    `lori-drop/1\\n{seed}\\n{stream}`, read as two little-endian 64-bit words, are the key of
+    Philox4x64-10 with first counter 1. Each 64-bit output gives two words, the low 32 bits first;
+    an entry, in row-major order, is kept if its word is below density · 2³². The stream is
+    `{index}\\n{side}\\n{module}`: the adapter's position, `A`, `B` or `delta`, and the module's
+    name.
     """
     import numpy as np
     import torch
@@ -166,8 +171,8 @@ def drop_at_random(tensor: Tensor, options: Options, stream: str) -> Tensor:
     count = tensor.numel()
     raw = np.random.Philox(key=key.astype(np.uint64)).random_raw((count + 1) // 2)
     words = raw.astype("<u8", copy=False).view("<u4")[:count]
-    kept = torch.from_numpy(words < density * 2.0**32)
-    return tensor * kept.view_as(tensor) / density
+    selected = torch.from_numpy(words < density * 2.0**32)
+    return tensor * selected.view_as(tensor) / density
 
 
 def weighted_sum(terms: Iterable[tuple[Tensor, float]], options: Options) -> Tensor:
@@ -181,11 +186,11 @@ def weighted_sum(terms: Iterable[tuple[Tensor, float]], options: Options) -> Ten
 
 
 def majority_mean(terms: Iterable[tuple[Tensor, float]], options: Options) -> Tensor:
-    """Return the mean of weight · tensor over the tensors on the majority's side (TIES).
+    """Return the mean of weight · tensor over the tensors with the elected sign (TIES).
 
-    Entry by entry: the elected sign is that of Σ tensor (`total`) or Σ sign(tensor)
-    (`frequency`), and + where that is zero; neither sees the weights. Tensors that are zero or of
-    the other sign do not count; where none is left the result is zero.
+    For each entry, the elected sign is that of Σ tensor (`total`) or Σ sign(tensor) (`frequency`),
+    without the weights, and + where the sum is zero. Tensors that are zero there or have the other
+    sign do not count; if no tensor counts, the entry is zero.
     """
     import torch
 
@@ -215,16 +220,16 @@ def _svd_rank(ranks: Sequence[int], size: tuple[int, int], options: Options) -> 
 
 
 def _truncated(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return A', B' of a rank whose product is nearest to ΔW [d_out, d_in] (Eckart-Young).
+    """Return the A', B' of a rank whose product is closest to ΔW, [d_out, d_in] (Eckart-Young).
 
-    One of the two holds ΔW's leading singular vectors, the strongest first, the other ΔW projected
-    on them.
+    One of them holds ΔW's leading singular vectors, strongest first; the other one is ΔW projected
+    onto them.
     """
     import torch
     from scipy.linalg import eigh
 
-    # The leading eigenvectors of the smaller Gram matrix: a fraction of a whole decomposition's
-    # time, and in float64 closer than that one is in float32.
+    # The leading eigenvectors of the smaller Gram matrix take a fraction of the time of a full
+    # SVD, and in float64 they are more accurate than an SVD in float32.
     wide = delta.shape[0] < delta.shape[1]
     tall = (delta.T if wide else delta).double()
     gram = (tall.T @ tall).numpy()
@@ -235,7 +240,7 @@ def _truncated(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return A.float().contiguous(), B.float().contiguous()
 
 
-#: The options that each choice reads.
+#: The options that each step reads.
 _USES: dict[Sparsify | Join, tuple[str, ...]] = {
     keep_all: (),
     keep_largest: ("density",),
@@ -246,9 +251,9 @@ _USES: dict[Sparsify | Join, tuple[str, ...]] = {
 
 
 def _by_factor(name: str, label: str, about: str, sparsify: Sparsify, join: Join) -> None:
-    """Register the method that treats A and B apart, each times √|w_t·s_t|, A with the sign.
+    """Register a method that merges A and B separately, each scaled by √|w_t·s_t|, A with the sign.
 
-    ΔW = B' @ A' is then the w_t·ΔW_t and cross terms B_t @ A_u (paper, eq. 8).
+    ΔW = B' @ A' is then Σ w_t·ΔW_t plus cross terms B_t @ A_u (paper, eq. 8).
     """
 
     @merge_method(name, label, about, needs=_USES[sparsify] + _USES[join], dense=False)
@@ -259,20 +264,20 @@ def _by_factor(name: str, label: str, about: str, sparsify: Sparsify, join: Join
         A, B = [], []
         for p in parents:
             root, missing = math.sqrt(abs(p.factor)), rank - p.rank
-            kept_A = sparsify(p.A, options, p.stream("A", module))
-            kept_B = sparsify(p.B, options, p.stream("B", module))
-            A.append((pad(kept_A, (0, 0, 0, missing)), math.copysign(root, p.factor)))
-            B.append((pad(kept_B, (0, missing)), root))
+            sparse_A = sparsify(p.A, options, p.stream("A", module))
+            sparse_B = sparsify(p.B, options, p.stream("B", module))
+            A.append((pad(sparse_A, (0, 0, 0, missing)), math.copysign(root, p.factor)))
+            B.append((pad(sparse_B, (0, missing)), root))
         return join(A, options), join(B, options)
 
 
 def _by_delta(name: str, label: str, about: str, sparsify: Sparsify, join: Join) -> None:
-    """Register the method that treats each ΔW_t, dense, and cuts the result down to a rank."""
+    """Register a method that merges the dense ΔW_t and truncates the result to a rank."""
     needs = (*_USES[sparsify], *_USES[join], "rank")
 
     @merge_method(name, label, about, needs=needs, rank=_cut_rank)
     def combine(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
-        # Made one at a time: a sum then holds two dense matrices, not one for each adapter.
+        # A generator: the sum then holds two dense matrices at a time, not one for each adapter.
         deltas = (
             (sparsify(p.B @ p.A * p.scaling, options, p.stream("delta", module)), p.weight)
             for p in parents
@@ -282,7 +287,7 @@ def _by_delta(name: str, label: str, about: str, sparsify: Sparsify, join: Join)
         return _truncated(delta, _cut_rank([p.rank for p in parents], size, options))
 
 
-# The order is that of tables: the factors' methods first, then those that cut to a rank.
+# Tables list the methods in this order: those on factors first, then those that truncate.
 @merge_method(
     "concat", "Concat", "exact sum of the ΔWs; ranks add up", rank=_sum_of_ranks, stacks=True,
     dense=False,
@@ -307,11 +312,11 @@ _by_factor(
 
 @merge_method("svd", "SVD", "sum of the ΔWs, cut to a rank", needs=("rank",), rank=_svd_rank)
 def svd(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
-    """Return the best approximation of Σ w_t·ΔW_t of the rank asked for; exact from Σ r_t on.
+    """Return the best approximation of Σ w_t·ΔW_t with rank `options.rank`; exact from Σ r_t on.
 
-    With the stacked factors B @ A of `concat`, B = Q_B·R_B and Aᵀ = Q_A·R_A, the singular value
-    decomposition of B @ A is that of R_B·R_Aᵀ between Q_B and Q_Aᵀ, so ΔW is never formed. A' has
-    orthonormal rows. Computed in float64.
+    With the stacked factors B and A of `concat`, B = Q_B·R_B and Aᵀ = Q_A·R_A, the SVD of B @ A
+    follows from that of the small R_B·R_Aᵀ, multiplied by Q_B and Q_Aᵀ, so ΔW is never formed.
+    A' has orthonormal rows. Computed in float64.
     """
     import torch
 

@@ -1,1 +1,1 @@
-"""Training methods: the interface, the procedure they share, LoRI and the baselines."""
+"""Training methods: their interface, their shared training procedure, LoRI and the baselines."""

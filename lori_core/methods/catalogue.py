@@ -1,6 +1,6 @@
-"""The training methods there are, and whether a run can use them as it asks.
+"""Register this package's training methods, and check that a run can use the methods it names.
 
-Importing this module fills the registry, `METHODS`, with the methods of this package.
+Importing this module fills the registry `METHODS`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lori_core.methods.baselines import peft_methods  # noqa: F401 - registers its methods
 
 # isort: split
-# LoRI's come last, in tables and figures too.
+# LoRI's methods are registered last, so that tables and figures show them last.
 from lori_core.config import LoriSection, Params
 from lori_core.config.validation import Strict
 from lori_core.core.errors import ConfigError
@@ -32,15 +32,15 @@ __all__ = [
     "options",
 ]
 
-#: The methods of this package, which the paper compares.
+#: The methods of this package.
 BUILT_IN = tuple(n for n, m in METHODS.items() if m.__module__.startswith(f"{__package__}."))
 
 
 def check(params: Params) -> None:
-    """Refuse a run whose methods do not exist, have other options, or cannot do what is asked.
+    """Refuse a run whose methods do not exist, lack an option, or cannot do what the run needs.
 
     Raises:
-        ConfigError: naming the task.
+        ConfigError: names the field of params.yaml.
     """
     for task, section in params.tasks.items():
         options(section.method_name, section.method_options, f"tasks.{task}.method")
@@ -90,27 +90,31 @@ def _check_continual(params: Params) -> None:
 
 
 def build(name: str, model: nn.Module, lori: LoriSection, chosen: Strict) -> Any:
-    """Put a method on a base model in place, and mark what is trained.
+    """Add a method's trained parameters to a base model in place.
 
     Args:
         name: one of `METHODS`.
-        model: the base, also on the meta device (but PiSSA decomposes real weights).
+        model: the base; may be on the meta device (except for PiSSA, which decomposes weights).
         lori: rank, alpha and target modules.
-        chosen: from `options`.
+        chosen: the method's options, from `options`.
+
+    Returns:
+        The model; its parameters with `requires_grad` are trained.
 
     Raises:
-        ConfigError, AdapterError: as the method's `attach`.
+        ConfigError, AdapterError: as `TrainingMethod.attach`.
     """
     return METHODS[name](Job(lori, chosen)).attach(model)
 
 
 def cost(name: str, model: nn.Module, lori: LoriSection, chosen: Strict) -> Cost:
-    """Return what a method costs; the model is changed, so give each call its own.
+    """Return a method's cost on a base model.
 
     Args:
         name: one of `METHODS`.
-        model: a base on the meta device, which holds shapes and no values.
-        lori: rank, alpha, targets, and LoRI's sparsity.
-        chosen: from `options`.
+        model: a base on the meta device, which holds shapes and no values; changed in place, so
+            each call needs its own.
+        lori: rank, alpha, target modules, and LoRI's sparsity.
+        chosen: the method's options, from `options`.
     """
     return METHODS[name](Job(lori, chosen)).cost(model)

@@ -1,7 +1,8 @@
-"""What a method that is no low-rank update has trained: DoRA, IA3, VeRA, or all weights.
+"""Save, load and apply the result of any training method, also of those without an update B @ A.
 
-The folder is PEFT's own and loads on a stock install, beside it `tuned.json` says what it came
-from. For all weights it holds them in the base's precision.
+A result that is not a low-rank update is stored as a PEFT adapter folder, which loads with a stock
+PEFT install, plus `tuned.json`, which records where it came from. After full fine-tuning, the
+folder holds all weights in the base's precision.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from lori_core.adapters import adapter_file
 from lori_core.adapters.adapter import Adapter
-from lori_core.adapters.attach import apply_adapter as attach
+from lori_core.adapters.attach import apply_adapter
 from lori_core.adapters.peft_format import peft_file
 from lori_core.core.errors import AdapterError
 from lori_core.core.files.atomic import (
@@ -40,13 +41,14 @@ _NEEDED = {"format", "base", "info", "peft_type", "sha256"}
 
 @dataclass(frozen=True)
 class FinetunedModel:
-    """A trained model that is more, or other, than its base and some B @ A.
+    """A training result that is not a low-rank update B @ A.
 
     Attributes:
-        base: the base model it belongs to.
-        tensors: what was trained, by PEFT's name, or by the base's where it is all weights.
-        config: PEFT's configuration; None where it is all weights.
-        info: method, task, content key: where it came from.
+        base: the identity of the base model.
+        tensors: the trained tensors by PEFT's names; after full fine-tuning, all weights by the
+            base model's names.
+        config: PEFT's configuration; None after full fine-tuning.
+        info: the result's origin: method, task, content key and so on.
     """
 
     base: BaseIdentity
@@ -56,17 +58,17 @@ class FinetunedModel:
 
     @property
     def count(self) -> int:
-        """How many numbers it holds."""
+        """The number of trained values."""
         return sum(tensor.numel() for tensor in self.tensors.values())
 
     @property
     def rank(self) -> int:
-        """The rank that PEFT's configuration names; 0 where there is none."""
+        """The rank in PEFT's configuration; 0 if it has none."""
         return int((self.config or {}).get("r", 0))
 
 
 def save(tuned: FinetunedModel, folder: Path) -> None:
-    """Write the folder atomically; what was there before is replaced."""
+    """Write the folder atomically, replacing an earlier one."""
     with replaced_folder(folder) as work:
         file = work / peft_names.WEIGHTS_FILE
         specs = {name: Spec(t.dtype, tuple(t.shape)) for name, t in tuned.tensors.items()}
@@ -85,10 +87,10 @@ def save(tuned: FinetunedModel, folder: Path) -> None:
 
 
 def load(folder: Path) -> FinetunedModel:
-    """Read a folder that `save` wrote; its tensors are read when they are needed.
+    """Open a folder that `save` wrote; tensors are read on access.
 
     Raises:
-        AdapterError: for another format, or anything that is not what was written.
+        AdapterError: the format is unknown, or a file is missing or changed.
     """
     content = _checked(folder / JSON_FILE)
     weights = folder / peft_names.WEIGHTS_FILE
@@ -106,26 +108,28 @@ def load(folder: Path) -> FinetunedModel:
 
 
 def _checked(path: Path) -> dict[str, Any]:
+    """Return the content of `tuned.json` once its format and checksum are checked."""
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else None
-        raise AdapterError(f"{path}: format {found!r}; only {FORMAT!r} can be read")
-    # The first version had neither checksum nor config; a name that was edited is no missing one.
+        version = content.get("format") if isinstance(content, dict) else None
+        raise AdapterError(f"{path}: format {version!r}; only {FORMAT!r} can be read")
+    # Early files have neither `checksum` nor `config`. Other keys are refused, so that renaming
+    # `checksum` does not skip its check.
     known = _NEEDED <= content.keys() <= _NEEDED | {"checksum", "config"}
     if not known or ("checksum" in content and not checksum_fits(content)):
         raise AdapterError(f"{path}: damaged or edited (its checksum does not fit)")
     return content
 
 
-#: What any method trains: a low-rank adapter, or something else.
+#: The result of any training method.
 Trained = Adapter | FinetunedModel
 
 
 def open_model(folder: Path) -> Trained:
-    """Read what any method has trained: an adapter, ours or PEFT's, or what `save` wrote here.
+    """Open the result of any training method: a LoRI or PEFT adapter, or a folder of `save`.
 
     Raises:
-        AdapterError: for a folder that is neither.
+        AdapterError: the folder is none of these, or damaged.
     """
     if (folder / JSON_FILE).is_file():
         return load(folder)
@@ -133,7 +137,7 @@ def open_model(folder: Path) -> Trained:
 
 
 def save_model(model: Trained, folder: Path) -> None:
-    """Write what any method has trained; what was there before is replaced."""
+    """Write the result of any training method atomically, replacing an earlier one."""
     if isinstance(model, FinetunedModel):
         save(model, folder)
     else:
@@ -141,10 +145,10 @@ def save_model(model: Trained, folder: Path) -> None:
 
 
 def export(model: Trained, folder: Path) -> None:
-    """Write a stock PEFT folder of what any method has trained.
+    """Write the result of any training method as a stock PEFT folder.
 
     Raises:
-        AdapterError: it is every weight of the base, and no adapter.
+        AdapterError: it is a full fine-tuning, which is not an adapter.
     """
     if isinstance(model, Adapter):
         peft_file.export_peft(model, folder)
@@ -155,7 +159,12 @@ def export(model: Trained, folder: Path) -> None:
 
 
 def facts(model: Trained, folder: Path) -> dict[str, Any]:
-    """Return rank, bytes and SHA-256 of what `save_model` wrote, and how many numbers it holds."""
+    """Return rank, number of values, bytes and SHA-256 of a result that `save_model` wrote.
+
+    Args:
+        model: the result.
+        folder: the folder that it was saved to.
+    """
     files = (adapter_file.JSON_FILE, adapter_file.TENSOR_FILE)
     if isinstance(model, FinetunedModel):
         files = (JSON_FILE, peft_names.WEIGHTS_FILE)
@@ -167,8 +176,8 @@ def facts(model: Trained, folder: Path) -> dict[str, Any]:
     }
 
 
-def kept(model: Trained) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors that `save_model` writes, with names for people."""
+def saved_tensors(model: Trained) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors that `save_model` writes, with names for messages."""
     if isinstance(model, FinetunedModel):
         yield from model.tensors.items()
         return
@@ -178,7 +187,18 @@ def kept(model: Trained) -> Iterator[tuple[str, Tensor]]:
 
 @contextmanager
 def applied(model: Any, trained: Trained) -> Iterator[Any]:
-    """Yield a base model as it was trained; it is the base again afterwards."""
+    """Apply a training result to a base model inside a `with` block; restore the base afterwards.
+
+    Args:
+        model: the base model; changed in place.
+        trained: the result to apply.
+
+    Yields:
+        The model to compute with.
+
+    Raises:
+        AdapterError: the result does not fit the base.
+    """
     if isinstance(trained, FinetunedModel) and trained.config is None:
         before = _swapped(model, trained.tensors)
         try:
@@ -194,10 +214,10 @@ def applied(model: Any, trained: Trained) -> Iterator[Any]:
 
 
 def _swapped(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put weights into a model, and return those that were there.
+    """Replace all weights of a model, and return the previous ones.
 
     Raises:
-        AdapterError: the model has others, or of other shapes; then nothing is put in.
+        AdapterError: names or shapes differ; then the model is unchanged.
     """
     parameters, before = dict(model.named_parameters()), {}
     for name in sorted(parameters.keys() ^ tensors.keys()):
@@ -217,34 +237,39 @@ def _swapped(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def apply_model(model: Any, trained: Trained) -> Any:
-    """Wrap a base model in the PEFT model that was trained; `.unload()` takes it off again.
+    """Apply an adapter of any method to a base model; `.unload()` of the result removes it.
+
+    Args:
+        model: the base model; changed in place.
+        trained: the adapter; not the result of full fine-tuning.
+
+    Returns:
+        The PEFT model, in evaluation mode.
 
     Raises:
-        AdapterError: the base lacks what it was trained on.
+        AdapterError: the adapter does not fit the base.
     """
-    applied = (
-        _wear_peft(model, trained)
-        if isinstance(trained, FinetunedModel)
-        else attach(model, trained)
-    )
-    return applied.eval()
+    if isinstance(trained, FinetunedModel):
+        return _apply_peft(model, trained).eval()
+    return apply_adapter(model, trained).eval()
 
 
-def _wear_peft(model: Any, tuned: FinetunedModel) -> Any:
+def _apply_peft(model: Any, tuned: FinetunedModel) -> Any:
+    """Apply an adapter that is not a low-rank update through PEFT."""
     from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
 
     with warnings.catch_warnings():
         # VeRA's projections are drawn again from their seed, so a file need not hold them.
         warnings.filterwarnings("ignore", message="Specified to not (save|load) vera_A")
-        # A configuration names the base as its run did; PEFT would have it be where it lies.
+        # The configuration names the base as params.yaml did, not by its folder on this machine.
         warnings.filterwarnings("ignore", message="The PEFT config's `base_model_name_or_path`")
         tensors = {name: tuned.tensors[name] for name in tuned.tensors}
         try:
             wrapped = get_peft_model(model, PeftConfig.from_peft_type(**(tuned.config or {})))
-            found = set_peft_model_state_dict(wrapped, tensors)
+            loading = set_peft_model_state_dict(wrapped, tensors)
         except (ValueError, RuntimeError) as error:
             *_, last = str(error).strip().splitlines() or [type(error).__name__]
             raise AdapterError(f"it does not fit this base: {last.strip()[:300]}") from None
-    if found.unexpected_keys:
-        raise AdapterError(f"the base has no {found.unexpected_keys[0]}; it was made for another")
+    if loading.unexpected_keys:
+        raise AdapterError(f"the base has no {loading.unexpected_keys[0]}; it was made for another")
     return wrapped

@@ -1,8 +1,8 @@
-"""What a run asks of its base model and tokenizer, checked before anything runs.
+"""Check before a run that its base model and tokenizer can do what `params.yaml` asks for.
 
-All of it would otherwise end a run in the middle, or make its results meaningless: a target without
-an end, a token that the model does not embed, a position that it does not have, a prompt that its
-template cannot write.
+Each problem refused here would otherwise stop a run midway or make its results meaningless: a
+tokenizer without an end-of-sequence token, token ids beyond the embedding, more tokens than the
+model has positions, a prompt template that the tokenizer cannot render.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from lori_core.data.prompts import check_template, template_length
 from lori_core.methods.training_method import METHODS
 from lori_core.models import base_model
 
-#: The digest of what was found good the last time.
+#: Holds the digest of the run that passed `check_once` last.
 CHECKED = Path(".lori/checked")
-#: The kinds of files in a model's folder that say how it reads.
-_SMALL = (".json", ".jinja", ".model", ".tiktoken", ".txt")
-#: Tokens of a prompt and of what is written after it under the protocol `paper`.
+#: Suffixes of the files in a model's folder that configure the model and its tokenizer.
+_CONFIGURATION = (".json", ".jinja", ".model", ".tiktoken", ".txt")
+#: Tokens of the prompt plus generated tokens under the protocol `paper`.
 PAPER_TOKENS = 512 + 512
-#: Rotary scalings that transformers computes from `max_position_embeddings` as the length before.
+#: Types of RoPE scaling for which transformers takes `max_position_embeddings` as the length
+#: before scaling.
 _BEFORE_SCALING = ("dynamic", "yarn")
-#: Rotary scalings of other kinds, whose factor counts where the length before is given.
+#: Types of RoPE scaling whose factor counts only where `original_max_position_embeddings` is set.
 _SCALED = ("linear", "proportional")
-#: Kinds of models whose learned positions begin behind the one of the padding token.
+#: Model types whose learned positions start after the padding token's index.
 BEHIND_PADDING = (
     "camembert",
     "data2vec-text",
@@ -44,14 +45,18 @@ BEHIND_PADDING = (
 
 
 def check_once(params: Params, folder: Path) -> str:
-    """Check a run as `check` does, unless it was found good and `remember`ed the last time.
+    """Run `check` unless the same run passed it last time and was recorded by `remember`.
 
-    Importing what reads a tokenizer takes seconds, which a run with nothing to do need not wait.
+    Loading a tokenizer imports libraries for seconds; a run with nothing to do skips that.
+
+    Args:
+        params: the run.
+        folder: the prepared folder of the base model.
 
     Returns:
-        What to `remember` once nothing else of the run was refused.
+        A digest of the run, to pass to `remember` once all other checks have passed.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix in _SMALL)
+    files = sorted(path for path in folder.iterdir() if path.suffix in _CONFIGURATION)
     key = digest(
         [
             params.model_dump(mode="json"),
@@ -67,7 +72,7 @@ def check_once(params: Params, folder: Path) -> str:
 
 
 def remember(checked: str) -> None:
-    """Remember what `check_once` has found good."""
+    """Record the digest that `check_once` returned, so that it skips the check next time."""
     if not CHECKED.is_file() or CHECKED.read_text("utf-8") != checked:
         write_text(CHECKED, checked)
 
@@ -79,16 +84,16 @@ def check(
 
     Args:
         params: the run.
-        folder: the base model's, prepared.
-        tokenizer: the base model's.
-        training: whether something is to be trained.
-        scoring: whether outputs are to be generated.
+        folder: the prepared folder of the base model.
+        tokenizer: the tokenizer of the base model.
+        training: whether the run trains adapters.
+        scoring: whether the run generates outputs.
 
     Raises:
-        ConfigError: for a length that the model has no positions for, or that the prompt's template
-            leaves no room in; for a template that cannot write the prompts.
-        ModelError: for a tokenizer that is missing, has no end-of-sequence token, or has more
-            tokens than the model embeds.
+        ConfigError: a length exceeds the model's positions or is filled by the prompt template
+            alone, or the template cannot render the prompts.
+        ModelError: the tokenizer is missing, has no end-of-sequence token, or has token ids beyond
+            the model's embedding.
     """
     config, name = base_model.configuration(folder), params.model.name_or_path
     _check_vocabulary(config, tokenizer, name)
@@ -108,24 +113,24 @@ def check(
     for key, tokens in rows.items():
         if tokens > most:
             raise ConfigError(f"{key}: {tokens}, but {_reach(config, most)}; set {most} or less")
-    for asked, tokens, instead in _evaluation_lengths(params.evaluation) if scoring else ():
+    for setting, tokens, advice in _evaluation_lengths(params.evaluation) if scoring else ():
         if tokens > most:
-            raise ConfigError(f"{asked}, but {_reach(config, most)}; {instead}")
+            raise ConfigError(f"{setting}, but {_reach(config, most)}; {advice}")
 
 
 def _check_vocabulary(config: Any, tokenizer: Any, name: str) -> None:
     embedded = config.get_text_config().vocab_size
     vocabulary = tokenizer.get_vocab()
     if not vocabulary.keys() - set(tokenizer.all_special_tokens):
-        # What transformers makes of a folder that has no tokenizer.
+        # transformers builds such a tokenizer for a folder that has none.
         raise ModelError(
             f"model.name_or_path: {name}: its tokenizer has no tokens but special ones; put the "
             "model's tokenizer.json, or the files it is made of, into its folder"
         )
     over = {token for token, at in vocabulary.items() if at >= embedded}
-    filler = str(tokenizer.init_kwargs.get("pad_token"))
-    if filler not in tokenizer.special_tokens_map.values():
-        over.discard(filler)  # it was to fill batches alone, and `load_tokenizer` took another
+    padding = str(tokenizer.init_kwargs.get("pad_token"))
+    if padding not in tokenizer.special_tokens_map.values():
+        over.discard(padding)  # `load_tokenizer` chose another padding token; this one is unused
     if over:
         worst = max(over, key=vocabulary.__getitem__)
         raise ModelError(
@@ -138,8 +143,13 @@ def _check_vocabulary(config: Any, tokenizer: Any, name: str) -> None:
 def check_ids(highest: int, model: Any, what: str) -> None:
     """Refuse token ids beyond the model's embedding.
 
+    Args:
+        highest: the highest token id of a data set.
+        model: the loaded model.
+        what: the field to name in the error.
+
     Raises:
-        DataError: naming `what` they are in.
+        DataError: `highest` has no row in the embedding.
     """
     embedded = model.get_input_embeddings().weight.shape[0]
     if highest >= embedded:
@@ -152,8 +162,13 @@ def check_ids(highest: int, model: Any, what: str) -> None:
 def check_row(tokens: int, model: Any, what: str) -> None:
     """Refuse a row of more tokens than a loaded model has positions.
 
+    Args:
+        tokens: the length of the row.
+        model: the loaded model.
+        what: the row's name for the error.
+
     Raises:
-        DataError: naming `what` it is.
+        DataError: the row is too long.
     """
     most = positions(model.config)
     if most is not None and tokens > most:
@@ -164,8 +179,8 @@ def check_row(tokens: int, model: Any, what: str) -> None:
 
 
 def _training_lengths(params: Params) -> dict[str, int]:
-    """Return every `max_length` that is trained with, by the key that says so."""
-    values, found = params.model_dump(), {}
+    """Return each `max_length` used in training, by the key of params.yaml that sets it."""
+    values, lengths = params.model_dump(), {}
     for task in params.tasks:
         wanted: list[training_overrides.Phase] = ["training"]
         method = METHODS[params.tasks[task].method_name]
@@ -173,9 +188,9 @@ def _training_lengths(params: Params) -> dict[str, int]:
         wanted += ["continual"] if task in params.continual.tasks else []
         for phase in wanted:
             sections = ["training", *training_overrides.layers(task, phase)]
-            said = [where for where in sections if "max_length" in _at(values, where)]
-            found[f"{said[-1]}.max_length"] = params.phase(task, phase).max_length
-    return found
+            setting = [where for where in sections if "max_length" in _at(values, where)]
+            lengths[f"{setting[-1]}.max_length"] = params.phase(task, phase).max_length
+    return lengths
 
 
 def _at(values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -183,7 +198,7 @@ def _at(values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 
 def _evaluation_lengths(section: EvaluationSection) -> Iterator[tuple[str, int, str]]:
-    """Yield what is asked for in words, how many tokens that takes, and what to do instead."""
+    """Yield each setting in words, the tokens it takes, and what to do if that is too many."""
     prompt = section.max_prompt_length
     for scorer, new in section.new_tokens.items():
         words = f"evaluation.max_prompt_length: {prompt} and max_new_tokens.{scorer}: {new}"
@@ -194,7 +209,7 @@ def _evaluation_lengths(section: EvaluationSection) -> Iterator[tuple[str, int, 
 
 
 def _check_room(lengths: Mapping[str, int], template: int) -> None:
-    """Refuse lengths that the prompt's template alone fills."""
+    """Refuse lengths that the prompt template alone fills."""
     for key, tokens in lengths.items():
         if tokens <= template:
             raise ConfigError(
@@ -204,13 +219,17 @@ def _check_room(lengths: Mapping[str, int], template: int) -> None:
 
 
 def positions(config: Any) -> int | None:
-    """Return how many tokens a model can read and write together; None where there is no limit.
+    """Return how many tokens a model's context holds, prompt and output; None without a limit.
 
-    Positions that are learned, or kept in a table, end there; those of RoBERTa's kind begin behind
-    the padding token. Rotary positions go on, but the model has not seen them: the limit is
-    `max_position_embeddings`, or where that is more, the length before a scaling times its factor.
-    Transformers takes `max_position_embeddings` for that length with dynamic and yarn; with linear
-    it may count the factor already (Gemma 3), so `original_max_position_embeddings` must say it.
+    Learned and tabulated positions end at `max_position_embeddings`; RoBERTa-like models start
+    theirs after the padding token's index. Rotary positions have no end, but the model was not
+    trained on later ones: the limit is `max_position_embeddings` or, if larger, the length before
+    RoPE scaling times the scaling's factor. For `dynamic` and `yarn`, transformers takes
+    `max_position_embeddings` as the length before scaling. For `linear`, that value may already
+    include the factor (Gemma 3), so the factor counts only with `original_max_position_embeddings`.
+
+    Args:
+        config: the model's configuration.
     """
     config = config.get_text_config()
     most = getattr(config, _positions_key(config), None)
@@ -219,12 +238,13 @@ def positions(config: Any) -> int | None:
     if config.model_type in BEHIND_PADDING:
         return most - (config.pad_token_id or 0) - 1
     rope = getattr(config, "rope_parameters", None) or {}
-    # Some models give each type of layer its own.
+    # Some models configure RoPE separately for each type of layer.
     each = [part for part in rope.values() if isinstance(part, Mapping)] or [rope]
     return max(most, *(_scaled(most, part) for part in each))
 
 
 def _scaled(most: int, rope: Mapping[str, Any]) -> int:
+    """Return the positions that one RoPE configuration supports."""
     kind, before = rope.get("rope_type"), rope.get("original_max_position_embeddings")
     if kind in _BEFORE_SCALING or (kind in _SCALED and before):
         return int((before or most) * (rope.get("factor") or 1))
@@ -232,19 +252,20 @@ def _scaled(most: int, rope: Mapping[str, Any]) -> int:
 
 
 def _positions_key(config: Any) -> str:
-    """Return what the model's own config.json calls its positions."""
+    """Return the key of the number of positions in the model's own config.json."""
     names: Mapping[str, str] = getattr(config, "attribute_map", {})
     key = names.get("max_position_embeddings", "max_position_embeddings")
     return key if hasattr(config, key) else "max_seq_len"
 
 
 def _reach(config: Any, most: int) -> str:
+    """Describe the model's limit on positions, for error messages."""
     config = config.get_text_config()
     key = _positions_key(config)
     if getattr(config, "rope_parameters", None):
         return (
-            f"the model was trained for {most} positions ({key} in its config.json), and what it "
-            "makes of later ones means nothing (rope_scaling, where it has one, is counted in)"
+            f"the model was trained for {most} positions ({key} in its config.json), and its "
+            "output beyond them is meaningless (rope_scaling, if set, is included)"
         )
     behind = ", less those of padding" if config.model_type in BEHIND_PADDING else ""
     return f"the model has {most} positions ({key} in its config.json{behind})"

@@ -1,4 +1,4 @@
-"""A loaded base model, the examples it is trained on, and what a training depends on."""
+"""Load a base model and a task's training examples; compute a training's content key."""
 
 from __future__ import annotations
 
@@ -27,7 +27,21 @@ CHECKPOINTS = Path(".lori/checkpoints")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A base model in memory with what belongs to it."""
+    """A base model in memory, with its tokenizer and target modules.
+
+    Attributes:
+        params: the run it was loaded for.
+        base: the identity of the base model.
+        model: the base model.
+        tokenizer: the base model's tokenizer.
+        modules: (d_in, d_out) of each target module, by name.
+        parameters: the number of parameters of the base model.
+        fan_in_fan_out: whether the target modules store their weights as [d_in, d_out].
+        matched_by: the names to pass to PEFT as `target_modules`; empty where the last parts of
+            the module names match exactly the target modules.
+        left_out: for each reason, the parts of the base whose modules match
+            `lori.target_modules` but get no adapter.
+    """
 
     params: Params
     base: BaseIdentity
@@ -35,17 +49,12 @@ class LoadedModel:
     tokenizer: Any
     modules: dict[str, tuple[int, int]]
     parameters: int
-    """How many parameters the base model has."""
     fan_in_fan_out: bool
-    """Whether the base keeps its weights as [d_in, d_out]."""
     matched_by: tuple[str, ...] = ()
-    """The names by which PEFT finds the modules, where the last parts mean others, too."""
     left_out: Mapping[str, list[str]] = field(default_factory=dict)
-    """Parts of the base that have modules of the targets' names but get no adapter, by the reason.
-    """
 
-    def said(self) -> dict[str, Any]:
-        """Return what an adapter remembers of the session besides its base and modules."""
+    def adapter_info(self) -> dict[str, Any]:
+        """Return the entries that this model adds to the `info` of each adapter trained on it."""
         return {"left_out": dict(self.left_out)} if self.left_out else {}
 
 
@@ -54,12 +63,13 @@ def load_model(params: Params, *, training: bool = True, scoring: bool = True) -
 
     Args:
         params: the run.
-        training: whether adapters will be trained: then all target modules must be there.
-        scoring: whether `params.evaluation` counts.
+        training: whether adapters will be trained; then each target module must match.
+        scoring: whether outputs will be generated; then `params.evaluation` is checked.
 
     Raises:
-        ModelError, ConfigError: if it cannot be used or cannot do what is asked of it
-            (`limits.check`), or a target module matches nothing.
+        ModelError: the model or tokenizer cannot be loaded or used (`limits.check`).
+        ConfigError: the model cannot do what the run asks for (`limits.check`), or a target module
+            matches nothing.
     """
     folder = base_model.prepare(params.model)
     tokenizer = base_model.load_tokenizer(folder)
@@ -69,9 +79,9 @@ def load_model(params: Params, *, training: bool = True, scoring: bool = True) -
     targets = params.lori.target_modules if training else ()
     modules = peft_names.target_shapes(model, targets)
     left_out = peft_names.left_out(model, targets)
-    for why, parts in left_out.items():
-        said = f"lori.target_modules: no adapter in {', '.join(parts)}: {why}"
-        print(said, file=sys.stderr, flush=True)
+    for reason, parts in left_out.items():
+        warning = f"lori.target_modules: no adapter in {', '.join(parts)}: {reason}"
+        print(warning, file=sys.stderr, flush=True)
     matched = peft_names.targets_of(model, modules)
     return LoadedModel(
         params,
@@ -87,24 +97,24 @@ def load_model(params: Params, *, training: bool = True, scoring: bool = True) -
 
 
 def depends_on(
-    session: LoadedModel, facts: Mapping[str, Any], data_digest: str, code: Sequence[str]
+    loaded: LoadedModel, facts: Mapping[str, Any], data_digest: str, code: Sequence[str]
 ) -> dict[str, Any]:
-    """Return everything that a training's result depends on; its digest is the content key.
+    """Return everything that the result of a training depends on; its digest is the content key.
 
     Args:
-        session: base, precision, prompt, tokenizer, rank, alpha, seed and target modules.
-        facts: what else, as JSON can hold it.
-        data_digest: of the training examples.
-        code: the files of this package that decide it.
+        loaded: gives base, precision, prompt, tokenizer, rank, alpha, seed and target modules.
+        facts: further entries; values that JSON can hold.
+        data_digest: the digest of the training examples.
+        code: the files of this package that the result depends on.
     """
     return {
-        "base": session.base.content(),
-        "dtype": str(session.model.dtype).removeprefix("torch."),
-        "quantization": session.params.model.quantization,
-        "prompt": session.params.prompt.model_dump(),
-        "tokenizer": tokenizer_identity(session.tokenizer),
-        "lori": session.params.lori.model_dump(include={"rank", "lora_alpha", "seed"}),
-        "modules": digest(sorted(session.modules)),
+        "base": loaded.base.content(),
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "quantization": loaded.params.model.quantization,
+        "prompt": loaded.params.prompt.model_dump(),
+        "tokenizer": tokenizer_identity(loaded.tokenizer),
+        "lori": loaded.params.lori.model_dump(include={"rank", "lora_alpha", "seed"}),
+        "modules": digest(sorted(loaded.modules)),
         "data": data_digest,
         "code": source_code.digests(code),
         **facts,
@@ -112,13 +122,18 @@ def depends_on(
 
 
 def training_rows(
-    session: LoadedModel, task: str, section: TrainingSection
+    loaded: LoadedModel, task: str, section: TrainingSection
 ) -> tuple[Sequence[Encoded], str]:
     """Return a task's tokenised training examples, and their digest.
 
+    Args:
+        loaded: gives the tokenizer and the prompt template.
+        task: the task's name.
+        section: gives `max_length`.
+
     Raises:
-        DataError: if the task has no training examples with a target, or one with a token that the
-            model does not embed.
+        DataError: the task has no training example with a target, or an example has a token id
+            beyond the model's embedding.
     """
 
     def examples() -> Iterator[Example]:
@@ -127,14 +142,17 @@ def training_rows(
     if not any(True for _ in examples()):
         raise DataError(f"tasks.{task}: no training example has a target")
     key = digest_each(example.id for example in examples())
-    prompt, tokenizer = session.params.prompt, session.tokenizer
+    prompt, tokenizer = loaded.params.prompt, loaded.tokenizer
     rows = tokenised(examples(), key, prompt, tokenizer, section.max_length)
-    limits.check_ids(int(rows.tokens.max()), session.model, f"tasks.{task}")
+    limits.check_ids(int(rows.tokens.max()), loaded.model, f"tasks.{task}")
     return rows, key
 
 
 def checkpoint_folder(stage: str, key: str) -> Path:
-    """Return where a stage with these inputs keeps checkpoints: a changed stage starts afresh."""
+    """Return the checkpoint folder of a stage and content key; delete those of other keys.
+
+    A stage whose inputs changed has another content key, so it starts from step 0.
+    """
     folder = CHECKPOINTS / stage / key[:16]
     if folder.parent.is_dir():
         for other in folder.parent.iterdir():

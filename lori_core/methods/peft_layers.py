@@ -1,4 +1,4 @@
-"""PEFT's layers on a base that is trained: put there, begun at an adapter, and read out again."""
+"""Add PEFT's layers to a base model, initialise them from an adapter, and read their factors."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ from lori_core.adapters.adapter import Adapter, LayerSpec
 from lori_core.config import LoriSection
 from lori_core.core.errors import AdapterError
 from lori_core.methods.finetuned_model import FinetunedModel
-from lori_core.methods.training_method import Made
+from lori_core.methods.training_method import Provenance
 from lori_core.models import peft_names
 
-#: A, [rank, d_in], and B, [d_out, rank], float32, and the scaling of B @ A, by module.
+#: By module: A [rank, d_in], B [d_out, rank] (both float32), and the scaling of B @ A.
 Factors = dict[str, tuple[Tensor, Tensor, float]]
 
 
 def inject(
     model: nn.Module, lori: LoriSection, config: Callable[[], Any], frozen: Sequence[str]
 ) -> Any:
-    """Put PEFT's layers on a base model in place, and mark what is trained.
+    """Add PEFT's layers to a base model in place, and set which parameters are trained.
 
     Args:
-        model: the base, also on the meta device (but PiSSA decomposes real weights).
-        lori: target modules.
-        config: makes PEFT's configuration.
-        frozen: parts of the adapter that are not trained, by PEFT's name.
+        model: the base; may be on the meta device (except for PiSSA, which decomposes weights).
+        lori: gives the target modules.
+        config: returns PEFT's configuration.
+        frozen: PEFT's names of the adapter's parameters that are not trained.
+
+    Returns:
+        The PEFT model.
 
     Raises:
-        ConfigError: for a target module that the base does not have.
-        AdapterError: for one that PEFT cannot adapt.
+        ConfigError: the base does not have a target module.
+        AdapterError: PEFT cannot adapt a target module.
     """
     modules = peft_names.target_shapes(model, lori.target_modules)
     with warnings.catch_warnings():
         # VeRA's projections are drawn again from their seed, so a file need not hold them.
         warnings.filterwarnings("ignore", message="Specified to not save vera_A")
-        chosen = config()
-    wrapped = peft_names.injected(model, chosen, modules)
+        peft_config = config()
+    wrapped = peft_names.injected(model, peft_config, modules)
     for parameter, values in wrapped.named_parameters():
         if any(part in parameter.split(".") for part in frozen):
             values.requires_grad_(False)
@@ -49,17 +52,22 @@ def inject(
 
 
 def in_float32(model: Any) -> None:
-    """Put what a model trains into float32, whatever precision it is computed with in."""
+    """Convert a model's trainable parameters to float32 in place."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
 
 
-def begin_at(model: Any, start: Adapter, method: str) -> None:
-    """Give a LoRA's A and B the values of an adapter that was trained before.
+def initialise_from(model: Any, start: Adapter, method: str) -> None:
+    """Copy A and B of a trained adapter into a PEFT LoRA model.
+
+    Args:
+        model: the PEFT model.
+        start: the adapter to start from.
+        method: the training method, for errors.
 
     Raises:
-        AdapterError: if modules, rank or scaling differ.
+        AdapterError: modules, rank or scaling differ.
     """
     layers = peft_names.lora_layers(model)
     if list(layers) != list(start.modules):
@@ -85,7 +93,10 @@ def begin_at(model: Any, start: Adapter, method: str) -> None:
 
 
 def loraplus(ratio: float) -> Callable[[Any, float], torch.optim.Optimizer]:
-    """Return what makes an AdamW whose learning rate for B is `ratio` times A's."""
+    """Return a factory of AdamW optimizers whose learning rate for B is `ratio` times that for A.
+
+    Its arguments are the model and the learning rate for A.
+    """
 
     def create(model: Any, learning_rate: float) -> torch.optim.Optimizer:
         from peft.optimizers import create_loraplus_optimizer
@@ -99,75 +110,85 @@ def loraplus(ratio: float) -> Callable[[Any, float], torch.optim.Optimizer]:
 
 
 def orthogonality(model: Any) -> Tensor:
-    """Return AdaLoRA's penalty, `orth_reg_weight · mean ‖PᵀP - I‖_F`, a scalar."""
+    """Return AdaLoRA's penalty, a scalar: `orth_reg_weight · mean ‖PᵀP - I‖_F` over all A, B."""
     weight = model.peft_config[peft_names.ADAPTER].orth_reg_weight
-    found = []
+    norms = []
     for layer in peft_names.lora_layers(model).values():
         A, B = layer.lora_A[peft_names.ADAPTER], layer.lora_B[peft_names.ADAPTER]
         unit = torch.eye(len(A), device=A.device)
-        found += [torch.linalg.matrix_norm(g - unit) for g in (A @ A.T, B.T @ B)]
-    penalty: Tensor = weight * torch.stack(found).mean()
+        norms += [torch.linalg.matrix_norm(g - unit) for g in (A @ A.T, B.T @ B)]
+    penalty: Tensor = weight * torch.stack(norms).mean()
     return penalty
 
 
 def factors(model: Any) -> Factors:
-    """Return a copy of LoRA's A and B of each module, on the CPU, and their scaling."""
-    found = {}
+    """Return copies of A and B (float32, on the CPU) and the scaling of each LoRA module."""
+    copies = {}
     for name, layer in peft_names.lora_layers(model).items():
         sides = (layer.lora_A[peft_names.ADAPTER], layer.lora_B[peft_names.ADAPTER])
-        # AdaLoRA keeps the matrices themselves, the others linear modules.
+        # AdaLoRA stores parameters here, the other methods store linear layers.
         weights: list[Tensor] = [getattr(side, "weight", side) for side in sides]
         A, B = (weight.detach().float().cpu().clone() for weight in weights)
-        found[name] = (A, B, float(layer.scaling[peft_names.ADAPTER]))
-    return found
+        copies[name] = (A, B, float(layer.scaling[peft_names.ADAPTER]))
+    return copies
 
 
 def svd_factors(model: Any) -> Factors:
-    """Return AdaLoRA's factors: its singular values go into A."""
-    layers, found = peft_names.lora_layers(model), factors(model)
-    for name, (A, B, scaling) in found.items():
+    """Return AdaLoRA's factors, with the singular values multiplied into A."""
+    layers, result = peft_names.lora_layers(model), factors(model)
+    for name, (A, B, scaling) in result.items():
         values = layers[name].lora_E[peft_names.ADAPTER].detach().float().cpu()
         rank = float(layers[name].ranknum[peft_names.ADAPTER]) + 1e-5
-        found[name] = (A * values, B, scaling / rank)
-    return found
+        result[name] = (A * values, B, scaling / rank)
+    return result
 
 
-def without(last: Factors, first: Factors) -> Factors:
-    """Return the factors of `B @ A - B₀ @ A₀`, of twice the rank."""
+def subtract_initial(trained: Factors, initial: Factors) -> Factors:
+    """Return factors of `B @ A - B₀ @ A₀`, of twice the rank.
+
+    Args:
+        trained: A and B after training.
+        initial: A₀ and B₀, with the same scaling.
+    """
     return {
-        name: (torch.cat([A, first[name][0]]), torch.cat([B, -first[name][1]], dim=1), scaling)
-        for name, (A, B, scaling) in last.items()
+        name: (torch.cat([A, initial[name][0]]), torch.cat([B, -initial[name][1]], dim=1), scaling)
+        for name, (A, B, scaling) in trained.items()
     }
 
 
-def adapter(found: Factors, made: Made) -> Adapter:
-    """Return the low-rank adapter of some factors."""
+def adapter(parts: Factors, provenance: Provenance) -> Adapter:
+    """Return the low-rank adapter with these factors.
+
+    Args:
+        parts: A, B and scaling by module.
+        provenance: gives base, `info` and layout.
+    """
     modules = {
         name: LayerSpec(A.shape[1], B.shape[0], len(A), scaling * len(A))
-        for name, (A, B, scaling) in found.items()
+        for name, (A, B, scaling) in parts.items()
     }
     return Adapter(
-        base=made.base,
+        base=provenance.base,
         modules=modules,
         blocks=(),
         mask=None,
-        values={name: B.contiguous().reshape(-1) for name, (_, B, _) in found.items()},
-        stored={name: A.contiguous() for name, (A, _, _) in found.items()},
-        info=made.info,
-        fan_in_fan_out=made.fan_in_fan_out,
-        matched_by=made.matched_by,
+        values={name: B.contiguous().reshape(-1) for name, (_, B, _) in parts.items()},
+        stored={name: A.contiguous() for name, (A, _, _) in parts.items()},
+        info=provenance.info,
+        fan_in_fan_out=provenance.fan_in_fan_out,
+        matched_by=provenance.matched_by,
     )
 
 
-def tuned(model: Any, made: Made) -> FinetunedModel:
-    """Return what PEFT saves of a trained model."""
+def tuned(model: Any, provenance: Provenance) -> FinetunedModel:
+    """Return the tensors and the configuration that PEFT saves of a trained model."""
     from peft import get_peft_model_state_dict
 
     with warnings.catch_warnings():
         # VeRA's projections are drawn again from their seed, so a file need not hold them.
         warnings.filterwarnings("ignore", message="Specified to not save vera_A")
-        kept = get_peft_model_state_dict(model, save_embedding_layers=False)
+        saved = get_peft_model_state_dict(model, save_embedding_layers=False)
     config = peft_names.config_dict(model.peft_config[peft_names.ADAPTER])
-    config |= {"base_model_name_or_path": made.base.name, "inference_mode": True}
-    tensors = {name: t.detach().cpu().contiguous() for name, t in sorted(kept.items())}
-    return FinetunedModel(made.base, tensors, config, made.info)
+    config |= {"base_model_name_or_path": provenance.base.name, "inference_mode": True}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in sorted(saved.items())}
+    return FinetunedModel(provenance.base, tensors, config, provenance.info)

@@ -1,8 +1,8 @@
-"""Training methods as an extension point: the interface of one, and the registry of all.
+"""The interface of training methods, an extension point, and their registry.
 
-A method is one class with the decorator `training_method`. Its class attributes say what there is
-to know about it without training; an instance belongs to one run. `tuning.tune` is the procedure
-that all methods share. See `examples/extensions/training_method.py`.
+A training method is a class with the decorator `training_method`. Its class attributes describe the
+method; an instance belongs to one run. All methods share the procedure `tuning.tune`. For an
+example of an extension, see `examples/extensions/training_method.py`.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ if TYPE_CHECKING:
     from lori_core.models.base_identity import BaseIdentity
     from lori_core.training.trainer_overrides import TrainerOverrides
 
-#: float32 value, gradient and AdamW's two moments.
+#: Bytes per trained parameter: its float32 value, its gradient and AdamW's two moments.
 STATE_BYTES = 16
 
 
 class NoOptions(Strict):
-    """Options of a method that has none beside those of `lori`."""
+    """Options of a method that has none of its own."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one run of a method is about, besides the base model and the data.
+    """The settings of one run of a method; the base model and the data come separately.
 
     Attributes:
-        lori: rank, target modules and the rest; `lora_alpha` is that of this run.
-        options: the method's own, validated.
-        section: learning rate, dropout and the like.
-        task: whose examples are learned.
-        steps: how many optimizer steps the run has; None where it is only counted.
-        blocks: the key that A is drawn from, for a method that draws it.
-        mask: the entries of B that may change, for a method that `masked` says needs one.
-        start: the low-rank adapter to go on from.
+        lori: rank, target modules and so on; `lora_alpha` is that of this run.
+        options: the method's own options, validated.
+        section: learning rate, dropout and so on.
+        task: the task to learn.
+        steps: the number of optimizer steps; None where only the cost is computed.
+        blocks: the keys that A is drawn from, for a method that draws it.
+        mask: the entries of B that may change, for a method with `calibrated_by`.
+        start: the low-rank adapter that training starts from, if any.
     """
 
     lori: LoriSection
@@ -63,15 +63,16 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What an adapter keeps about the base it was trained on, and about its run.
+class Provenance:
+    """The base model and the run that a training result comes from; stored with the result.
 
     Attributes:
-        base: the base model.
-        dtype: the precision that the base is computed in.
-        fan_in_fan_out: whether the base keeps its weights as [d_in, d_out].
-        matched_by: the names by which PEFT finds the modules, where their last parts mean others.
-        info: task, stage, method, content key, parents: where the adapter came from.
+        base: the identity of the base model.
+        dtype: the precision that the base computes in.
+        fan_in_fan_out: whether the target modules store their weights as [d_in, d_out].
+        matched_by: the names to pass to PEFT as `target_modules`; empty where the last parts of
+            the module names match exactly the target modules.
+        info: task, stage, method, content key, parents and so on.
     """
 
     base: BaseIdentity
@@ -83,13 +84,13 @@ class Made:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method costs on a base.
+    """The cost of a method on a base model.
 
     Attributes:
-        trainable: the numbers that are trained.
-        state_bytes: their float32 values, gradients and AdamW moments.
-        artifact_bytes: what a result must keep in float32 (LoRI: in `values_dtype`, and the mask
-            at its entropy); headers and names are left out.
+        trainable: the number of trained parameters.
+        state_bytes: the bytes of their float32 values, gradients and AdamW moments.
+        artifact_bytes: the bytes of the saved values in float32 (LoRI: in `values_dtype`, plus the
+            entropy of the mask), without headers and names.
     """
 
     trainable: int
@@ -98,22 +99,22 @@ class Cost:
 
 
 class TrainingMethod(ABC):
-    """One training method; an instance trains one adapter.
+    """A training method; an instance trains one adapter.
 
     Class attributes:
-        name: what `tasks.<task>.method` says.
-        label: what reports and papers call it.
-        about: what it trains, in a line.
-        options: what can be set besides `lori` and `training`.
-        result: `low-rank` if what it trains is some B @ A, which can be merged and exported;
-            `other` if it is something else; `weights` if it is the whole base.
-        continues: whether it can start from a low-rank adapter that was trained before.
-        family: methods of one family can go on from each other's adapters; None for a method that
-            goes on from its own alone.
-        calibrated_by: the method that trains the adapter which the mask is taken from, for one that
-            trains inside a mask; None for the others.
-        dropout: whether it follows `training.dropout`.
-        lean: whether its layers keep no inputs for the backward pass
+        name: the method's name in `tasks.<task>.method`.
+        label: the method's name in reports and papers.
+        about: the parameters that it trains, in one line.
+        options: the schema of its options beyond `lori` and `training`.
+        result: `low-rank` if it trains an update B @ A, which can be merged and exported; `weights`
+            if it trains the whole base; `other` otherwise.
+        continues: whether training can start from a low-rank adapter.
+        family: methods of one family can start from each other's adapters; None for a method that
+            can only start from its own.
+        calibrated_by: for a method that trains inside a mask, the method of the calibration run
+            that the mask comes from; otherwise None.
+        dropout: whether it supports `training.dropout`.
+        lean: whether its layers save no inputs for the backward pass
             (`lori_core.training.kernels.lora_linear`).
     """
 
@@ -133,31 +134,31 @@ class TrainingMethod(ABC):
 
     @classmethod
     def goes_on_from(cls, other: type[TrainingMethod]) -> bool:
-        """Say whether it can start from what another method trained."""
+        """Return whether training can start from an adapter that another method trained."""
         related = cls.family is not None and cls.family == other.family
         return cls.continues and (cls is other or related)
 
     @abstractmethod
     def attach(self, model: nn.Module) -> Any:
-        """Put what is trained on a base model, in place; random draws are seeded by the caller.
+        """Add the trained parameters to a base model in place; the caller seeds torch.
 
         Args:
-            model: the base, also on the meta device.
+            model: the base; may be on the meta device.
 
         Returns:
-            The model whose parameters with `requires_grad` are what the method trains.
+            The model; its parameters with `requires_grad` are those that the method trains.
 
         Raises:
-            ConfigError: for a target module that the base does not have.
-            AdapterError: for one that cannot be adapted, or a start that does not fit.
+            ConfigError: the base does not have a target module.
+            AdapterError: a target module cannot be adapted, or `job.start` does not fit.
         """
 
-    def recipe(self, model: Any, dtype: torch.dtype) -> TrainerOverrides:
-        """Return how the trainer's loop differs from AdamW on the loss.
+    def trainer_overrides(self, model: Any, dtype: torch.dtype) -> TrainerOverrides:
+        """Return what the training loop must do other than minimise the loss with AdamW.
 
         Args:
-            model: from `attach`, its trained parameters in float32.
-            dtype: the precision that the base is computed in.
+            model: the model from `attach`, its trained parameters in float32.
+            dtype: the precision that the base computes in.
         """
         import torch
 
@@ -166,31 +167,37 @@ class TrainingMethod(ABC):
         return TrainerOverrides(autocast=None if dtype == torch.float32 else dtype)
 
     @abstractmethod
-    def collect(self, model: Any, made: Made) -> Adapter | FinetunedModel:
-        """Return what was trained, on the CPU."""
+    def collect(self, model: Any, provenance: Provenance) -> Adapter | FinetunedModel:
+        """Return the training result, on the CPU.
+
+        Args:
+            model: the trained model from `attach`.
+            provenance: stored with the result.
+        """
 
     @abstractmethod
     def cost(self, model: nn.Module) -> Cost:
-        """Return what the method costs on a base, which is changed.
+        """Return the method's cost on a base model, which is changed in place.
 
         Args:
             model: a base on the meta device, which holds shapes and no values.
         """
 
     def depends(self) -> dict[str, Any]:
-        """Return what of the job decides the result, as JSON can hold it, for the content key.
+        """Return the parts of the job that the result depends on, for the content key.
 
-        The method's name, `training`, the data and the adapters it starts from are added to it.
+        Values must be ones that JSON can hold. The caller adds the method's name, `training`, the
+        data and the content keys of the adapters that training starts from.
         """
         return {"options": self.job.options.model_dump(), "seed": self.job.lori.seed}
 
 
 @dataclass(frozen=True)
 class Registered(Named):
-    """A training method's entry; `origin` says which extension file it is from.
+    """A training method's entry in the registry; `origin` is its extension file, if any.
 
     Attributes:
-        method: its class.
+        method: the method's class.
     """
 
     method: type[TrainingMethod]
@@ -200,7 +207,7 @@ REGISTERED: Registry[Registered] = Registry("training method", "lori_core.method
 
 
 class _Methods(Mapping[str, type[TrainingMethod]]):
-    """The classes of the registered methods by name, in the order in which they were registered."""
+    """The classes of the registered methods by name, in order of registration."""
 
     def __getitem__(self, name: str) -> type[TrainingMethod]:
         return REGISTERED[name].method
@@ -217,12 +224,12 @@ _Class = TypeVar("_Class", bound=type[TrainingMethod])
 
 
 def training_method(method: _Class) -> _Class:
-    """Register a training method; a decorator of its class.
+    """Register a training method; a class decorator.
 
     Raises:
         TakenError: the name is taken.
-        ValueError: a name, label or description is missing, or the class is neither of this
-            package nor of an extension file, whose content would be in the content key.
+        ValueError: `name`, `label` or `about` is missing, or the class is defined neither in this
+            package nor in an extension file (whose digest is part of the content key).
     """
     where = f"training method {method.__module__}.{method.__qualname__}"
     for fact in ("name", "label", "about"):
@@ -241,11 +248,14 @@ def options(name: str, values: Mapping[str, Any], where: str) -> Strict:
 
     Args:
         name: one of `METHODS`.
-        values: as a user wrote them.
+        values: the options as the user wrote them.
         where: the field to name in errors, as `tasks.math`.
 
+    Returns:
+        The validated options.
+
     Raises:
-        ConfigError: for a method or an option that does not exist, or a value that does not suit.
+        ConfigError: the method or an option does not exist, or a value is not allowed.
     """
     if name not in METHODS:
         raise ConfigError(f"{where}: {unknown('method', name, METHODS)}")

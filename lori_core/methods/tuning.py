@@ -1,4 +1,4 @@
-"""The one procedure of training: a method's adapter is put on the base, trained and collected."""
+"""The training procedure that all methods share: attach to the base, train, collect the result."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from lori_core.core.stage_dependencies import TUNING
 from lori_core.core.tracking import RunTracker
 from lori_core.methods import catalogue, peft_layers
 from lori_core.methods.catalogue import METHODS
-from lori_core.methods.finetuned_model import Trained, kept
+from lori_core.methods.finetuned_model import Trained, saved_tensors
 from lori_core.methods.loaded_model import LoadedModel, checkpoint_folder, depends_on, training_rows
-from lori_core.methods.training_method import REGISTERED, Job, Made
+from lori_core.methods.training_method import REGISTERED, Job, Provenance
 from lori_core.training.trainer import TrainingResult, train
 
-#: Is shown a trained model while it is whole, in evaluation mode.
+#: Is called with the trained model in evaluation mode, before the adapter is collected from it.
 Measure = Callable[[Any], None]
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What one training run is, besides base, data and `lori`.
+    """The settings of one training run, besides base, data and `lori`.
 
     Attributes:
-        stage: the pipeline stage's name; checkpoints are kept under it.
-        task: whose examples are learned.
+        stage: the name of the pipeline stage; checkpoints are stored under it.
+        task: the task to learn.
         method: one of `METHODS`.
-        section: learning rate and the like.
-        options: the method's, as a user wrote them.
-        start: a low-rank adapter to go on from.
+        section: learning rate and so on.
+        options: the method's options as the user wrote them.
+        start: the low-rank adapter that training starts from, if any.
         mask: the entries of B that may change, for a method that trains inside a mask.
-        calibrated: the adapter that the mask was taken from; A is drawn from its key.
+        calibrated: the adapter that the mask was extracted from; A is drawn from its key.
     """
 
     stage: str
@@ -56,36 +56,50 @@ class Tuning:
 
     @classmethod
     def of_task(cls, params: Params, stage: str, task: str, phase: Phase, **more: Any) -> Tuning:
-        """Return the run of a task's own method in one of its phases."""
+        """Return the settings of a task's configured method in one of its phases.
+
+        Args:
+            params: the run.
+            stage: the name of the pipeline stage.
+            task: the task.
+            phase: calibration, training or continual.
+            more: further attributes, as `mask`.
+        """
         section, chosen = params.phase(task, phase), params.tasks[task]
         return cls(stage, task, chosen.method_name, section, chosen.method_options, **more)
 
     @property
     def parents(self) -> list[str]:
-        """The content keys of what the run starts from."""
+        """The content keys of the adapters that the run starts from."""
         known = [parent for parent in (self.start, self.calibrated) if parent is not None]
         return [str(parent.info.get("content_key")) for parent in known]
 
 
 def tune(
-    session: LoadedModel, tuning: Tuning, tracker: RunTracker, measure: Measure | None = None
+    loaded: LoadedModel, tuning: Tuning, tracker: RunTracker, measure: Measure | None = None
 ) -> tuple[Trained, TrainingResult]:
-    """Train by a method; the session's base is changed and not to be used afterwards.
+    """Train a task's adapter by a method.
+
+    Args:
+        loaded: the base model; changed in place and not usable afterwards.
+        tuning: the settings of the run.
+        tracker: receives the metrics.
+        measure: called with the trained model in evaluation mode.
 
     Returns:
-        What was trained, and what the run did.
+        The training result, and the statistics of the run.
 
     Raises:
-        ConfigError: for options that the method does not have.
-        AdapterError: for a start that the method cannot go on from.
-        DataError: if the task has no training examples with a target.
-        DivergedError: at a loss or gradient that is not finite, or values that end so.
+        ConfigError: the method does not have one of the options.
+        AdapterError: the method cannot start from `tuning.start`.
+        DataError: the task has no training example with a target.
+        DivergedError: a loss, a gradient or a trained value is not finite.
     """
-    rows, data = training_rows(session, tuning.task, tuning.section)
-    dtype = session.model.dtype
-    method = METHODS[tuning.method](_job(session, tuning, len(rows)))
-    with _seeded(session.params.lori.seed, tuning.task):
-        model = method.attach(session.model)
+    rows, data = training_rows(loaded, tuning.task, tuning.section)
+    dtype = loaded.model.dtype
+    method = METHODS[tuning.method](_job(loaded, tuning, len(rows)))
+    with _seeded(loaded.params.lori.seed, tuning.task):
+        model = method.attach(loaded.model)
     peft_layers.in_float32(model)
     if tuning.section.gradient_checkpointing:
         model.enable_input_require_grads()
@@ -96,22 +110,22 @@ def tune(
         **_extension(tuning.method),
         **method.depends(),
     }
-    depends = depends_on(session, facts, data, TUNING)
+    depends = depends_on(loaded, facts, data, TUNING)
     key = digest(depends)
-    recipe = method.recipe(model, dtype)
+    overrides = method.trainer_overrides(model, dtype)
     result = train(
         model,
         rows,
         tuning.section,
-        pad_token_id=session.tokenizer.pad_token_id,
-        seed=session.params.lori.seed,
+        pad_token_id=loaded.tokenizer.pad_token_id,
+        seed=loaded.params.lori.seed,
         checkpoints=checkpoint_folder(tuning.stage, key),
         tracker=tracker,
         what=tuning.stage,
-        recipe=recipe,
+        overrides=overrides,
     )
     if measure is not None:
-        with recipe.computing(model.device):
+        with overrides.computing(model.device):
             measure(model.eval())
     info = {
         "task": tuning.task,
@@ -120,22 +134,23 @@ def tune(
         "content_key": key,
         "parents": tuning.parents,
         "depends": depends,
-        **session.said(),
+        **loaded.adapter_info(),
     }
-    made = Made(session.base, dtype, session.fan_in_fan_out, session.matched_by, info)
-    trained = method.collect(model, made)
-    finite.check_trained(kept(trained), tuning.stage)
+    provenance = Provenance(loaded.base, dtype, loaded.fan_in_fan_out, loaded.matched_by, info)
+    trained = method.collect(model, provenance)
+    finite.check_trained(saved_tensors(trained), tuning.stage)
     return trained, result
 
 
 def _extension(method: str) -> dict[str, Any]:
-    """Return the extension file that a method is from and its SHA-256; empty for our own."""
+    """Return a method's extension file and its SHA-256; empty for a method of this package."""
     origin = REGISTERED[method].origin
     return {} if origin is None else {"extension": {origin.path: origin.sha256}}
 
 
-def _job(session: LoadedModel, tuning: Tuning, examples: int) -> Job:
-    lori, kind = session.params.lori, METHODS[tuning.method]
+def _job(loaded: LoadedModel, tuning: Tuning, examples: int) -> Job:
+    """Return the method's job, once mask, start and base are checked."""
+    lori, kind = loaded.params.lori, METHODS[tuning.method]
     if (tuning.mask is None) != (kind.calibrated_by is None):
         raise ValueError(f"{tuning.stage}: {tuning.method} and a mask do not go together")
     if tuning.start is not None and not kind.continues:
@@ -143,7 +158,7 @@ def _job(session: LoadedModel, tuning: Tuning, examples: int) -> Job:
     parents = {"adapter to go on from": tuning.start, "calibrated adapter": tuning.calibrated}
     for what, parent in parents.items():
         if parent is not None:
-            check_base(parent, session.base, f"{tuning.stage}: the {what}")
+            check_base(parent, loaded.base, f"{tuning.stage}: the {what}")
     if tuning.section.lora_alpha is not None:
         lori = lori.model_copy(update={"lora_alpha": tuning.section.lora_alpha})
     return Job(
@@ -152,14 +167,14 @@ def _job(session: LoadedModel, tuning: Tuning, examples: int) -> Job:
         section=tuning.section,
         task=tuning.task,
         steps=_steps(examples, tuning.section),
-        blocks=_blocks(session.params, tuning),
+        blocks=_blocks(loaded.params, tuning),
         mask=tuning.mask,
         start=tuning.start,
     )
 
 
 def _blocks(params: Params, tuning: Tuning) -> tuple[ProjectionBlock, ...]:
-    """Return the key that A is drawn from: that of what the run starts from, or the task's own."""
+    """Return the keys that A is drawn from: those of the starting adapter, or the task's own."""
     before = tuning.start or tuning.calibrated
     if before is not None:
         return before.blocks
@@ -168,7 +183,7 @@ def _blocks(params: Params, tuning: Tuning) -> tuple[ProjectionBlock, ...]:
 
 
 def _steps(examples: int, section: TrainingSection) -> int:
-    """Return the optimizer steps of a run."""
+    """Return the number of optimizer steps of a run."""
     batch = section.batch_size * section.gradient_accumulation_steps
     steps = math.ceil(math.ceil(examples / batch) * section.epochs)
     return min(steps, section.max_steps or steps)
@@ -176,7 +191,7 @@ def _steps(examples: int, section: TrainingSection) -> int:
 
 @contextmanager
 def _seeded(seed: int, task: str) -> Iterator[None]:
-    """Let what is drawn inside depend on (seed, task) alone, and leave torch's state as it was."""
+    """Seed torch's generators by (seed, task) inside the block; restore their state afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(int(digest([seed, task])[:15], 16))
         yield

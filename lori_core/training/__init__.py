@@ -1,1 +1,1 @@
-"""One training run: trainer, loss, several processes, memory."""
+"""The training loop: trainer, loss, several processes, memory."""

@@ -1,9 +1,9 @@
-"""Several processes, one GPU each, that train one adapter: `training.processes`.
+"""Data-parallel training of one adapter by `training.processes` processes, one GPU each.
 
-Each takes its share of every batch; the gradients of what is trained are summed before they are
-clipped, so the result is the one-process run's up to the order of float sums. What is frozen is
-held whole by each, or with `training.sharding` in equal parts, fetched layer by layer (FSDP). The
-stage's own process is rank 0: it alone reports, keeps checkpoints and writes the result.
+Each process computes a part of every batch. Gradients are summed over processes before clipping, so
+the result equals that of one process up to the order of floating-point sums. Frozen weights are
+replicated in each process or, with `training.sharding`, sharded by layer (FSDP). The stage's own
+process is rank 0; only rank 0 reports metrics, writes checkpoints and saves the result.
 """
 
 from __future__ import annotations
@@ -22,23 +22,29 @@ from lori_core.core.errors import InputError, LoriError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-RANK, SIZE, MEETING = "LORI_RANK", "LORI_PROCESSES", "LORI_MEETING"
-#: How long the others may take to end after rank 0.
+#: Environment variables: the rank, the number of processes, and the address of the TCP store.
+RANK, SIZE, ADDRESS = "LORI_RANK", "LORI_PROCESSES", "LORI_MEETING"
+#: Seconds that the other processes may take to exit after rank 0 has finished.
 END_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train together: which one this is, and how many there are."""
+    """The process group of a training run.
+
+    Attributes:
+        rank: the rank of this process.
+        size: the number of processes.
+    """
 
     rank: int
     size: int
 
     def share(self, rows: Sequence[Any]) -> tuple[Sequence[Any], bool]:
-        """Return this process's part of a batch, and whether there is none for it.
+        """Return this process's part of a batch, and whether that part is a dummy batch.
 
-        Rows that follow each other are of like length, so everyone gets some of each. A process
-        without a part computes on the first row, and what comes of it counts for nothing.
+        Rows are sorted by length, so each process takes every `size`-th row. A process without a
+        row gets the first row as a dummy batch that keeps ranks in step; its loss is zeroed.
         """
         part = rows[self.rank :: self.size]
         return (part, False) if len(part) else (rows[:1], True)
@@ -65,7 +71,7 @@ class Group:
 
 
 def current() -> Group | None:
-    """Return the group this process belongs to; joins the others at the first call."""
+    """Return this process's group, joined at the first call; None in a run of one process."""
     if RANK not in os.environ:
         return None
     import torch
@@ -75,7 +81,7 @@ def current() -> Group | None:
     if not dist.is_initialized():
         dist.init_process_group(
             "nccl" if torch.cuda.is_available() else "gloo",
-            init_method=f"tcp://{os.environ[MEETING]}",
+            init_method=f"tcp://{os.environ[ADDRESS]}",
             rank=group.rank,
             world_size=group.size,
         )
@@ -84,15 +90,15 @@ def current() -> Group | None:
 
 @contextmanager
 def processes(count: int, command: Sequence[str]) -> Iterator[None]:
-    """Make this process rank 0 of `count` that run the same command, for the context's duration.
+    """Start the other `count - 1` ranks and make this process rank 0 inside a `with` block.
 
     Args:
-        count: how many; nothing happens for 1, or in a process that was itself started so.
-        command: module and arguments of `python -m`, run for each other rank.
+        count: the number of processes; with 1, or in a process started here, nothing happens.
+        command: module and arguments of `python -m` to run as each other rank.
 
     Raises:
-        InputError: there are GPUs, but fewer than processes.
-        LoriError: another process failed.
+        InputError: the machine has GPUs, but fewer than `count`.
+        LoriError: another rank failed.
     """
     if count == 1 or RANK in os.environ:
         yield
@@ -100,8 +106,8 @@ def processes(count: int, command: Sequence[str]) -> Iterator[None]:
     devices = _devices(count)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        meeting = f"127.0.0.1:{probe.getsockname()[1]}"
-    shared = {SIZE: str(count), MEETING: meeting}
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    shared = {SIZE: str(count), ADDRESS: address}
     others = [
         _start(command, {**shared, RANK: str(rank), **devices[rank]}) for rank in range(1, count)
     ]
@@ -122,20 +128,21 @@ def processes(count: int, command: Sequence[str]) -> Iterator[None]:
 
 
 def _start(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start another rank with these environment variables, without this process's tracker."""
     from lori_core.core.processes.child import PARENT_VARIABLE
     from lori_core.core.tracking import ROWS_VARIABLE
 
-    kept = {name: value for name, value in os.environ.items() if name != ROWS_VARIABLE}
+    inherited = {name: value for name, value in os.environ.items() if name != ROWS_VARIABLE}
     return subprocess.Popen(
         [sys.executable, "-m", "lori_core.core.processes.child", *command],
-        env={**kept, PARENT_VARIABLE: str(os.getpid()), **variables},
+        env={**inherited, PARENT_VARIABLE: str(os.getpid()), **variables},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
 
 
 def _devices(count: int) -> list[dict[str, str]]:
-    """Return each rank's own `CUDA_VISIBLE_DEVICES`; nothing where there are no GPUs."""
+    """Return each rank's `CUDA_VISIBLE_DEVICES`; empty mappings on a machine without GPUs."""
     named = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
     if not named:
         import torch
@@ -152,6 +159,7 @@ def _devices(count: int) -> list[dict[str, str]]:
 
 
 def _leave() -> None:
+    """Destroy torch's process group, if this process has joined one."""
     if "torch" in sys.modules:
         import torch.distributed as dist
 
@@ -160,10 +168,16 @@ def _leave() -> None:
 
 
 def shard(model: Any, base: Any) -> None:
-    """Keep only this process's part of each layer's frozen weights (FSDP), and what is trained.
+    """Shard the frozen weights of each layer over the processes with FSDP, in place.
+
+    Trained parameters stay replicated.
+
+    Args:
+        model: the PEFT model.
+        base: the base model inside it.
 
     Raises:
-        InputError: the base's layers cannot be told.
+        InputError: the base model has no list of layers.
     """
     import torch
     from torch.distributed.device_mesh import init_device_mesh
@@ -175,7 +189,7 @@ def shard(model: Any, base: Any) -> None:
         raise InputError(f"training.sharding: no list of layers in {type(base).__name__}")
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     mesh = init_device_mesh(kind, (int(os.environ[SIZE]),))
-    kept = {p for p in model.parameters() if p.requires_grad}
+    replicated = {p for p in model.parameters() if p.requires_grad}
     for layer in max(lists, key=len):
         own = set(layer.parameters())
-        fully_shard(layer, mesh=mesh, ignored_params=kept & own)
+        fully_shard(layer, mesh=mesh, ignored_params=replicated & own)

@@ -1,4 +1,4 @@
-"""The loss of a batch, by its target tokens alone (METHOD, section 5)."""
+"""The loss of a batch, computed at its target tokens only (METHOD, section 5)."""
 
 from __future__ import annotations
 
@@ -12,28 +12,32 @@ from torch.utils.checkpoint import checkpoint
 from lori_core.data.batching import IGNORED
 from lori_core.training.kernels import packed_attention
 
-#: Positions whose logits exist at the same time; bounds memory at positions x vocabulary.
+#: Positions whose logits are in memory at a time; bounds them at LOGIT_CHUNK x vocabulary.
 LOGIT_CHUNK = 256
-#: Positions whose softmax is taken at the same time; few, so that on a CPU it stays in the cache.
+#: Positions whose softmax is computed at a time on a CPU; few, so that it stays in the cache.
 SOFTMAX_ROWS = 16
 Reduction = Literal["sum", "none"]
-#: Config entries of models that change logits after `lm_head`; those take the model's own path.
+#: Configuration keys of models that change the logits after `lm_head`; for these, the model's own
+#: forward pass computes the logits.
 _LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
 def sequence_loss(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """Return the sum of the target tokens' negative log-probabilities, float32, a scalar.
+    """Return the sum of the negative log-probabilities of the target tokens, a float32 scalar.
 
-    Logits are computed only where there is a target, `LOGIT_CHUNK` positions at a time. Batches are
-    packed (`data.packing`), or padded on the right (`data.batching`), where causal attention
-    already hides the padding and needs no mask.
+    Logits are computed at target positions only, `LOGIT_CHUNK` positions at a time.
+
+    Args:
+        model: the model, also wrapped by PEFT.
+        inputs: a packed batch (`data.packing`), or one padded on the right (`data.batching`);
+            causal attention hides right padding without a mask.
     """
     first, *others = _chunk_losses(model, inputs, "sum")
     return sum(others, start=first)
 
 
 def example_losses(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """Return what `sequence_loss` sums, for each example of the batch: float32, [batch]."""
+    """Return the loss of each example of a batch: float32, [batch]; see `sequence_loss`."""
     losses = torch.cat(_chunk_losses(model, inputs, "none"))
     if "counts" in inputs:
         counts = inputs["counts"]
@@ -43,20 +47,20 @@ def example_losses(model: Any, inputs: Mapping[str, Any]) -> Tensor:
 
 
 def _chunk_losses(model: Any, inputs: Mapping[str, Any], reduction: Reduction) -> list[Tensor]:
-    """Return the target tokens' losses, or their sum, for each `LOGIT_CHUNK` of positions."""
+    """Return the losses of the target tokens, or their sum, in one or more chunks."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if "slots" in inputs:
         hidden, targets = packed_attention.hidden_states(base, inputs), inputs["targets"]
         hidden = hidden.index_select(0, inputs["predicting"])
     else:
         ids, labels = inputs["input_ids"], inputs["labels"][:, 1:]
-        wanted = labels != IGNORED
-        targets = labels[wanted]
+        supervised = labels != IGNORED
+        targets = labels[supervised]
         if changes_logits(base):
-            logits: Tensor = model(input_ids=ids, use_cache=False).logits[:, :-1][wanted]
+            logits: Tensor = model(input_ids=ids, use_cache=False).logits[:, :-1][supervised]
             return [_nll(logits, targets, reduction)]
         states = packed_attention.backbone(base)(input_ids=ids, use_cache=False).last_hidden_state
-        hidden = states[:, :-1][wanted]
+        hidden = states[:, :-1][supervised]
     head = base.get_output_embeddings()
     if type(head) is nn.Linear and not any(p.requires_grad for p in head.parameters()):
         losses: Tensor = _FrozenHead.apply(head, hidden, targets)
@@ -68,16 +72,17 @@ def _chunk_losses(model: Any, inputs: Mapping[str, Any], reduction: Reduction) -
 
 
 class _FrozenHead(torch.autograd.Function):
-    """The loss of each target, float32, [S], from hidden states, [S, features].
+    """Compute the loss of each target, float32 [S], from hidden states [S, features].
 
-    While a chunk's logits are there, the states' gradient is made of them: softmax less one-hot,
-    times the head. So logits are computed once, and neither they nor their gradient are kept. All
-    chunks use the same memory: on a CPU, fresh pages would take longer than what is done in them.
+    The forward pass also computes the gradient of the hidden states from each chunk's logits:
+    (softmax - one-hot) times the head's weight. So logits are computed once and never stored for
+    the backward pass. All chunks share one buffer: on a CPU, allocating fresh pages would take
+    longer than the arithmetic.
     """
 
     @staticmethod
     def forward(ctx: Any, head: nn.Linear, hidden: Tensor, targets: Tensor) -> Tensor:
-        ctx.kept = torch.empty_like(hidden) if ctx.needs_input_grad[1] else None
+        ctx.gradient = torch.empty_like(hidden) if ctx.needs_input_grad[1] else None
         logits = hidden.new_empty(min(len(hidden), LOGIT_CHUNK), head.out_features)
         losses = hidden.new_empty(
             len(hidden), dtype=torch.promote_types(hidden.dtype, torch.float32)
@@ -90,31 +95,32 @@ class _FrozenHead(torch.autograd.Function):
             if head.bias is not None:
                 chunk += head.bias
             each = (x.split(rows) for x in (chunk, targets[part], losses[part]))
-            for some, aimed, place in zip(*each, strict=True):
-                softmax = _softmax(some, aimed, losses=place)
-                if ctx.kept is not None:
-                    softmax.scatter_add_(1, aimed[:, None], softmax.new_full((len(aimed), 1), -1.0))
+            for some, ids, out in zip(*each, strict=True):
+                softmax = _softmax(some, ids, losses=out)
+                if ctx.gradient is not None:
+                    softmax.scatter_add_(1, ids[:, None], softmax.new_full((len(ids), 1), -1.0))
                     some.copy_(softmax)
-            if ctx.kept is not None:
-                torch.mm(chunk, head.weight, out=ctx.kept[part])
+            if ctx.gradient is not None:
+                torch.mm(chunk, head.weight, out=ctx.gradient[part])
         return losses
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
-        return None, ctx.kept * gradient[:, None].to(ctx.kept.dtype), None
+        return None, ctx.gradient * gradient[:, None].to(ctx.gradient.dtype), None
 
 
 def _softmax(logits: Tensor, targets: Tensor, losses: Tensor) -> Tensor:
-    """Return the softmax of logits, [n, vocabulary], in float32; put the targets' losses, [n]."""
+    """Return the softmax of logits, [n, vocabulary], float32; write the losses, [n], in place."""
     scores = logits.to(losses.dtype)
-    behind = scores.amax(-1) - scores.gather(1, targets[:, None])[:, 0]
+    gap = scores.amax(-1) - scores.gather(1, targets[:, None])[:, 0]
     softmax = scores.softmax(-1)
-    losses.copy_(behind - softmax.amax(-1).log())  # a target's own share may be too small a float
+    # The target's own probability may underflow; the largest one does not.
+    losses.copy_(gap - softmax.amax(-1).log())
     return softmax
 
 
 def changes_logits(base: Any) -> bool:
-    """Say whether a model's config has it change logits after `lm_head`."""
+    """Return whether a model changes its logits after `lm_head`, according to its config."""
     config = base.config.get_text_config()
     return any(getattr(config, name, None) for name in _LOGIT_CHANGES)
 
@@ -129,7 +135,7 @@ def _nll(logits: Tensor, targets: Tensor, reduction: Reduction) -> Tensor:
 
 
 def counted(inputs: Mapping[str, Any], loss: Literal["sequence_sum", "token_mean"]) -> int:
-    """Return what a batch's loss is averaged over: its examples, or its target tokens."""
+    """Return the number that divides a batch's summed loss: of its examples or target tokens."""
     if "counts" in inputs:
         return len(inputs["counts"] if loss == "sequence_sum" else inputs["targets"])
     labels = inputs["labels"]

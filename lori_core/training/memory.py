@@ -1,4 +1,4 @@
-"""What training takes of memory, and what to say when there is not enough."""
+"""Measure the peak memory of training, and explain which setting to lower when it runs out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MemoryLackingError(LoriError):
 
 
 def memory_gb() -> float:
-    """Return the peak memory so far in GB: of the GPU where there is one, else of the process."""
+    """Return the peak memory so far in GB (1e9 bytes): of the GPU if any, else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
@@ -27,14 +27,14 @@ def memory_gb() -> float:
 
 @contextmanager
 def fitting(inputs: Mapping[str, Any], step: int) -> Iterator[None]:
-    """Say which setting to lower where a batch does not fit.
+    """Turn an out-of-memory error of the block into one that names the setting to lower.
 
     Args:
         inputs: the batch.
-        step: its optimizer step.
+        step: the number of its optimizer step.
 
     Raises:
-        MemoryLackingError: in place of torch's own errors about memory, on the CPU and on CUDA.
+        MemoryLackingError: memory ran out, on the CPU or on CUDA.
     """
     try:
         yield
@@ -49,9 +49,10 @@ def fitting(inputs: Mapping[str, Any], step: int) -> Iterator[None]:
         ) from None
 
 
-#: How torch's allocators, C++ and CUDA's libraries say it, where the error's type does not.
-_SAID = ("can't allocate memory", "bad_alloc", "CUDA error: out of memory", "ALLOC_FAILED")
+#: Messages of out-of-memory errors that torch raises as a plain RuntimeError.
+_MESSAGES = ("can't allocate memory", "bad_alloc", "CUDA error: out of memory", "ALLOC_FAILED")
 
 
 def _about_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _SAID)
+    known = any(words in str(error) for words in _MESSAGES)
+    return known or isinstance(error, torch.OutOfMemoryError)

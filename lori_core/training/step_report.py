@@ -1,4 +1,4 @@
-"""What a training run tells of its steps while it goes on."""
+"""Report the metrics of each training step to the tracker and the progress bar."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from lori_core.training.memory import memory_gb
 
 
 class StepReport(TrainerCallback):
-    """Sends each step to the tracker and the progress bar."""
+    """Reports each step to the tracker and the progress bar; stops at a gradient that diverged.
+
+    Args:
+        tracker: receives loss, learning rate, tokens per second, memory and gradient norm.
+        what: the progress bar's name.
+        tokens_per_example: the mean length of an example, in tokens.
+    """
 
     def __init__(self, tracker: RunTracker, what: str, tokens_per_example: float) -> None:
         self.tracker = tracker
@@ -25,11 +31,17 @@ class StepReport(TrainerCallback):
         self.losses: list[float] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Open the progress bar at the step that training starts from."""
         self.losses = [row["loss"] for row in state.log_history if "loss" in row]
         self.progress = bar(state.max_steps, self.what, "step", done=state.global_step)
         self.started, self.first = time.monotonic(), state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Report a step.
+
+        Raises:
+            DivergedError: the gradient's norm is not finite.
+        """
         if "loss" not in (logs or {}):
             return
         self.losses.append(logs["loss"])
@@ -55,4 +67,5 @@ class StepReport(TrainerCallback):
         self.progress.update(state.global_step - self.progress.n)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close the progress bar."""
         self.progress.close()

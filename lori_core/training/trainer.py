@@ -1,7 +1,7 @@
-"""One training run: `transformers.Trainer` with the paper's loss, clipping and batches.
+"""The training loop: `transformers.Trainer` with the paper's loss, clipping and batches.
 
-What is trained is whatever of the model requires a gradient: LoRI's packed values, or what another
-method put there. METHOD, section 5.
+It trains every parameter of the model that requires a gradient: for LoRI the masked values of B,
+otherwise the parameters that the method added (METHOD, section 5).
 """
 
 from __future__ import annotations
@@ -38,13 +38,24 @@ from lori_core.training.step_report import StepReport
 from lori_core.training.trainer_overrides import TrainerOverrides
 
 _VALUES_FILE = "values.safetensors"
-#: Marks a batch that is computed only because others wait: its loss counts for nothing.
-IDLE = "idle"
+#: Marks a dummy batch that keeps ranks in step; its loss is zeroed.
+DUMMY = "dummy"
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run did: counts, and the mean loss of its first and last tenth of steps."""
+    """The statistics of a training run.
+
+    Attributes:
+        trainable_parameters: the number of trained parameters.
+        steps: optimizer steps.
+        examples: examples of the data set.
+        tokens: tokens of the data set, prompts included.
+        supervised_tokens: target tokens of the data set.
+        cut_examples: examples that were truncated to `training.max_length`.
+        first_loss: the mean loss of the first tenth of the steps.
+        last_loss: the mean loss of the last tenth of the steps.
+    """
 
     trainable_parameters: int
     steps: int
@@ -62,7 +73,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], section: TrainingSection) -> Tensor:
-    """Clip in place as `section.clipping` says; return the gradient's norm before clipping."""
+    """Clip gradients in place as `section.clipping` says; return their norm before clipping."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norms = torch._foreach_norm(gradients)
     total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
@@ -76,10 +87,10 @@ def clip_gradients(parameters: Sequence[nn.Parameter], section: TrainingSection)
 
 
 class LoriTrainer(Trainer):
-    """The engine, with our loss, clipping, order of batches, and checkpoints of packed values."""
+    """Trainer with our loss, clipping and batch order; checkpoints hold trained parameters only."""
 
     section: TrainingSection
-    recipe: TrainerOverrides
+    overrides: TrainerOverrides
     optimizer: Any
     group: distributed.Group | None = None
     loss_is_scaled_for_ga = True
@@ -91,25 +102,25 @@ class LoriTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Return the batch's share of the loss; `num_items_in_batch` spans the accumulation."""
-        idle = inputs.pop(IDLE, False)
-        with self.recipe.computing(inputs["input_ids"].device):
+        """Return the batch's share of the loss of its step of `num_items_in_batch` items."""
+        dummy = inputs.pop(DUMMY, False)
+        with self.overrides.computing(inputs["input_ids"].device):
             loss = sequence_loss(model, inputs) / num_items_in_batch
-        if idle:
+        if dummy:
             loss = loss * 0
-        if self.recipe.penalty is None:
+        if self.overrides.penalty is None:
             return loss
-        return loss + self.recipe.penalty() / (1 if self.group is None else self.group.size)
+        return loss + self.overrides.penalty() / (1 if self.group is None else self.group.size)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Return AdamW as the section sets it, or the recipe's own optimizer."""
-        if self.optimizer is None and self.recipe.optimizer is not None:
-            self.optimizer = self.recipe.optimizer(self.model, self.section.learning_rate)
+        """Return AdamW as the section configures it, or the optimizer of the method's overrides."""
+        if self.optimizer is None and self.overrides.optimizer is not None:
+            self.optimizer = self.overrides.optimizer(self.model, self.section.learning_rate)
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Run one forward and backward pass; stop at a loss that is not a finite number."""
+        """Run one forward and backward pass; raise DivergedError if the loss is not finite."""
         with fitting(inputs, self.state.global_step + 1):
             loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         if self.group is not None:
@@ -122,7 +133,7 @@ class LoriTrainer(Trainer):
         return loss
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> int:
-        own = sum(counted(b, self.section.loss) for b in batch_samples if not b.get(IDLE))
+        own = sum(counted(b, self.section.loss) for b in batch_samples if not b.get(DUMMY))
         if self.group is None:
             return own
         return int(self.group.sum(torch.tensor(own, device=self.args.device)))
@@ -151,7 +162,7 @@ class LoriTrainer(Trainer):
 
 
 class _AfterStep(TrainerCallback):
-    """Calls a recipe after each optimizer step."""
+    """Calls the overrides' `after_step` after each optimizer step."""
 
     def __init__(self, call: Callable[[int], None]) -> None:
         self.call = call
@@ -161,8 +172,9 @@ class _AfterStep(TrainerCallback):
 
 
 def _arguments(
-    section: TrainingSection, folder: Path, seed: int, *, keeps: bool = True
+    section: TrainingSection, folder: Path, seed: int, *, saves: bool = True
 ) -> TrainingArguments:
+    """Return transformers' arguments; without `saves`, no checkpoints are written."""
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=section.batch_size,
@@ -173,7 +185,7 @@ def _arguments(
         lr_scheduler_type=section.lr_scheduler,
         warmup_steps=section.warmup_steps,
         weight_decay=section.weight_decay,
-        max_grad_norm=1.0,  # any number above 0: `_clip_grad_norm` does what the section says
+        max_grad_norm=1.0,  # any value above 0 makes Trainer call `_clip_grad_norm`
         activation_checkpointing=section.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         optim="adamw_torch",
@@ -184,7 +196,7 @@ def _arguments(
         use_cpu=not torch.cuda.is_available(),
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="steps" if keeps else "no",
+        save_strategy="steps" if saves else "no",
         save_steps=section.save_steps,
         save_total_limit=1,
         report_to=[],
@@ -196,24 +208,24 @@ def _arguments(
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end."""
-    whole: dict[int, Path] = {}
+    """Return the newest complete checkpoint of a folder; delete incomplete ones."""
+    complete: dict[int, Path] = {}
     for path in folder.glob("checkpoint-*"):
-        # The engine writes its state last: a checkpoint without it was interrupted.
+        # Trainer writes its state last: a checkpoint without it is incomplete.
         with suppress(InputError):
             step: Any = read_object(path / "trainer_state.json", 1 << 30).get("global_step")
-            whole |= {step: path} if path.name == f"checkpoint-{step!r}" else {}
-        if path not in whole.values():
+            complete |= {step: path} if path.name == f"checkpoint-{step!r}" else {}
+        if path not in complete.values():
             shutil.rmtree(path, ignore_errors=True)
-    return whole[max(whole)] if whole else None
+    return complete[max(complete)] if complete else None
 
 
 def _collator(model: Any, base: Any, pad_token_id: int) -> partial[dict[str, Tensor]]:
-    """Return what makes a batch of rows: packed where the model takes it, else padded."""
+    """Return the collator: of packed batches if the model supports them, else of padded ones."""
     if changes_logits(base):
-        reason: str | None = "it changes its logits after the last linear map"
+        reason: str | None = "it changes its logits after the output layer"
     else:
-        reason = packed_attention.suits(base)
+        reason = packed_attention.unsupported_reason(base)
     if reason is None:
         return partial(pack_batch, share=not draws_dropout(model))
     print(f"training on padded batches, not packed ones: {reason}", file=sys.stderr, flush=True)
@@ -222,12 +234,12 @@ def _collator(model: Any, base: Any, pad_token_id: int) -> partial[dict[str, Ten
 
 def _part(collator: Any, group: distributed.Group, rows: Sequence[Encoded]) -> dict[str, Any]:
     """Return this process's part of a batch, collated."""
-    part, idle = group.share(rows)
-    return {**collator(part), **({IDLE: True} if idle else {})}
+    part, dummy = group.share(rows)
+    return {**collator(part), **({DUMMY: True} if dummy else {})}
 
 
 def draws_dropout(model: Any) -> bool:
-    """Say whether training draws dropout: then equal beginnings of examples are not equal."""
+    """Return whether training draws dropout; then examples cannot share a common prefix."""
     rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
     config = model.config.get_text_config()
     return any(rates) or bool(getattr(config, "attention_dropout", 0))
@@ -237,16 +249,16 @@ def draws_dropout(model: Any) -> bool:
 def computing(
     model: Any, base: Any, *, packs: bool = True, sharded: bool = False
 ) -> Iterator[None]:
-    """Let a model and the base below its adapter compute as training does.
+    """Install the training kernels on a PEFT model and its base inside a `with` block.
 
-    `packs`: batches are packed. `sharded`: processes share the weights; layers stay as they are.
+    With `packs`, batches are packed; with `sharded` (FSDP), only attention is replaced.
     """
-    with ExitStack() as ways:
+    with ExitStack() as kernels:
         if packs:
-            ways.enter_context(packed_attention.attending(base))
+            kernels.enter_context(packed_attention.attending(base))
         if not sharded:
-            ways.enter_context(lora_linear.installed(model))
-            ways.enter_context(pointwise.installed(model))
+            kernels.enter_context(lora_linear.installed(model))
+            kernels.enter_context(pointwise.installed(model))
         yield
 
 
@@ -260,47 +272,50 @@ def train(
     checkpoints: Path,
     tracker: RunTracker,
     what: str,
-    recipe: TrainerOverrides | None = None,
+    overrides: TrainerOverrides | None = None,
 ) -> TrainingResult:
-    """Train what of a model requires a gradient, in place, from the last checkpoint if any.
+    """Train the parameters of a model that require a gradient, in place.
+
+    Training resumes from the last checkpoint, if there is one.
 
     Args:
-        model: from a training method's `attach`.
+        model: the model from a training method's `attach`.
         rows: the tokenised examples.
-        section: learning rate, loss, clipping, ….
-        pad_token_id: fills batches; never seen by the loss.
-        seed: orders the batches (and draws dropout).
-        checkpoints: a folder that belongs to exactly these inputs.
-        tracker: receives each step.
+        section: learning rate, loss, clipping and so on.
+        pad_token_id: pads batches; the loss ignores it.
+        seed: seeds the order of batches and dropout.
+        checkpoints: the folder for checkpoints of exactly these inputs.
+        tracker: receives the metrics of each step.
         what: the progress bar's name.
-        recipe: what the method does in a way of its own.
+        overrides: how the method's training differs from AdamW on the loss.
 
     Raises:
-        DivergedError: at a loss or gradient that is not finite; the last good checkpoint stays.
+        DivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
+        MemoryLackingError: a batch does not fit into memory.
     """
     logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
     counted_rows = counts(rows)
     tokens = int(counted_rows.lengths.sum())
     if cut := counted_rows.cut:
-        said = f"{cut} of {len(rows)} examples were cut to training.max_length"
-        print(f"{what}: {said} ({section.max_length} tokens)", file=sys.stderr, flush=True)
+        warning = f"{cut} of {len(rows)} examples were cut to training.max_length"
+        print(f"{what}: {warning} ({section.max_length} tokens)", file=sys.stderr, flush=True)
     report = StepReport(tracker, what, tokens / len(rows))
-    recipe = recipe or TrainerOverrides()
-    if not recipe.resumable:
+    overrides = overrides or TrainerOverrides()
+    if not overrides.resumable:
         shutil.rmtree(checkpoints, ignore_errors=True)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     collator = _collator(model, base, pad_token_id)
     group = distributed.current()
-    leads = group is None or group.rank == 0
-    after = [_AfterStep(recipe.after_step)] if recipe.after_step else []
+    is_rank_0 = group is None or group.rank == 0
+    after = [_AfterStep(overrides.after_step)] if overrides.after_step else []
     trainer = LoriTrainer(
         model=model,
-        args=_arguments(section, checkpoints, seed, keeps=leads),
+        args=_arguments(section, checkpoints, seed, saves=is_rank_0),
         train_dataset=rows,
         data_collator=collator if group is None else partial(_part, collator, group),
-        callbacks=[*([report] if leads else []), *after],
+        callbacks=[*([report] if is_rank_0 else []), *after],
     )
-    trainer.section, trainer.recipe, trainer.group = section, recipe, group
+    trainer.section, trainer.overrides, trainer.group = section, overrides, group
     trainer.remove_callback(PrinterCallback)
     trainer.model_accepts_loss_kwargs = True
     resume = last_checkpoint(checkpoints)
@@ -312,7 +327,7 @@ def train(
         distributed.shard(model, base)
     with computing(model, base, packs=collator.func is pack_batch, sharded=sharded):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    if not leads:
+    if not is_rank_0:
         raise SystemExit(0)  # rank 0 writes the result
     tenth = max(1, len(report.losses) // 10)
     return TrainingResult(

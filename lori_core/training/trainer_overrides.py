@@ -1,4 +1,4 @@
-"""What a training method changes in the trainer's loop."""
+"""What a training method changes in the training loop."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TrainerOverrides:
-    """How a method is trained where that differs from AdamW on a loss.
+    """How a method's training differs from minimising the loss with AdamW.
 
     Attributes:
-        autocast: the precision to compute in, where parameters are kept in another.
-        optimizer: model and learning rate -> its own optimizer.
-        penalty: added to each batch's loss, a scalar.
+        autocast: the dtype of autocast; None computes in the parameters' own dtypes.
+        optimizer: returns the optimizer for a model and a learning rate; None for AdamW.
+        penalty: returns a scalar that is added to each batch's loss.
         after_step: called with the number of each optimizer step, before gradients are zeroed.
-        resumable: whether values, moments and step are all that a checkpoint must hold.
+        resumable: whether checkpoints, which hold parameters, optimizer and step, are complete.
     """
 
     autocast: torch.dtype | None = None
@@ -30,7 +30,7 @@ class TrainerOverrides:
     resumable: bool = True
 
     def computing(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Return the context in which a forward pass is computed."""
+        """Return the context manager for forward passes: autocast, or one without effect."""
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(device.type, self.autocast)

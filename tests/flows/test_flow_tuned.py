@@ -42,8 +42,10 @@ def trained(method: str) -> FinetunedModel:
     depends = {"section": TRAINING, "code": source_code.digests(["training/trainer.py"])}
     info = {"task": "math", "stage": "train@math", "method": method, "parents": []}
     info |= {"content_key": digest(depends), "depends": depends}
-    made = training_method.Made(base, torch.float32, fan_in_fan_out=False, matched_by=(), info=info)
-    result = run.collect(built, made)
+    provenance = training_method.Provenance(
+        base, torch.float32, fan_in_fan_out=False, matched_by=(), info=info
+    )
+    result = run.collect(built, provenance)
     assert isinstance(result, FinetunedModel)
     return result
 

@@ -386,7 +386,7 @@ def test_the_shipped_settings_fit_a_base_without_system_turns(
 
 def test_a_plan_of_what_the_model_cannot_do_is_refused(base: Base, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^training\.max_length: 5000, but the model has 1024"):
-        cost.look_at(run(base(), training={"max_length": 5000}), tmp_path)
+        cost.count_splits(run(base(), training={"max_length": 5000}), tmp_path)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from lori_core.methods import catalogue, finetuned_model, tuning
 from lori_core.methods.finetuned_model import FinetunedModel, Trained
 from lori_core.methods.loaded_model import LoadedModel, load_model, training_rows
 from lori_core.methods.lori import calibration
-from lori_core.methods.training_method import REGISTERED, Made
+from lori_core.methods.training_method import REGISTERED, Provenance
 from lori_core.models import peft_names
 from lori_core.pipeline import params_file, running
 from lori_core.training.loss import example_losses
@@ -73,9 +73,9 @@ def test_what_is_saved_is_what_was_trained(workspace: Params, tmp_path: Path, me
     kind, seen = catalogue.METHODS[method], {}
 
     class Spied(kind):  # type: ignore[misc, valid-type]
-        def collect(self, model: Any, made: Made) -> Trained:
+        def collect(self, model: Any, provenance: Provenance) -> Trained:
             seen["losses"] = losses(load_model(workspace), model.eval())
-            return super().collect(model, made)  # type: ignore[no-any-return]
+            return super().collect(model, provenance)  # type: ignore[no-any-return]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(REGISTERED._entries, method, replace(REGISTERED[method], method=Spied))

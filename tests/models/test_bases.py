@@ -143,7 +143,7 @@ def test_the_loss_that_is_trained_on_is_the_models_own(kind: str, bases: Path) -
     with torch.no_grad():
         own = model(input_ids=torch.tensor(ids)).logits[:, 3:-1].flatten(0, 1)
         expected = nn.functional.cross_entropy(own, torch.tensor(ids)[:, 4:].flatten())
-        packs = not changes_logits(base) and packed_attention.suits(base) is None
+        packs = not changes_logits(base) and packed_attention.unsupported_reason(base) is None
         with trainer.computing(model, base, packs=packs):
             batch = pack_batch(rows) if packs else collate(rows, 259)
             found = sequence_loss(model, batch) / (3 * 5)
@@ -458,4 +458,4 @@ def test_training_on_a_model_of_pictures_says_what_it_leaves_out(
     theirs = stock(tmp_path / "peft", base)
     assert list(peft_names.lora_layers(theirs)) == list(adapter.modules)
     shapes = cost_bases.base_of(params, base_model.outline(base))
-    assert (shapes.layers, shapes.hidden, shapes.maps) == (2, 32, 2.0)
+    assert (shapes.layers, shapes.hidden, shapes.linear_layers) == (2, 32, 2.0)

@@ -261,8 +261,8 @@ def test_two_extensions_cannot_register_one_name(workspace: Path) -> None:
     [
         (("B / len(adapters)", "B.double()"), "float64; expected"),
         (("B / len(adapters)", "B / 0"), "values that are not finite numbers"),
-        (("return sum(ranks)", "return max(ranks)"), "mend the function, or its `rank`"),
-        (("rank=sum", "dense=False, rank=sum"), "is other than zero where no adapter's B is"),
+        (("return sum(ranks)", "return max(ranks)"), "correct the function, or its `rank`"),
+        (("rank=sum", "dense=False, rank=sum"), "is nonzero where every adapter's B is zero"),
     ],
 )
 def test_a_merge_is_what_its_method_promised(

@@ -1,1 +1,1 @@
-"""Where examples come from, and how they are pulled into the workspace."""
+"""The sources of examples, and how `lori pull` reads them into the workspace."""

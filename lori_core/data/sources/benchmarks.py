@@ -1,7 +1,7 @@
-"""From a benchmark's own record to an example's fields, one small function for each form.
+"""Convert records in the formats of benchmarks to the fields of an example.
 
-The multiple-choice prompts are, to the letter, those of LLM-Adapters, which `commonsense_170k` has
-too: a model trained on that set is asked in the words that it learned.
+The multiple-choice prompts are exactly those of LLM-Adapters. `commonsense_170k` has them too, so a
+model trained on it is evaluated with the prompts of its training.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _STEPS = "Answer the above question. First think step by step and then answer th
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A form of records.
+    """The record format of a benchmark.
 
     Attributes:
         convert: (record, its file and line) -> `prompt`, `target` and more fields of `Example`.
-        needs: the fields that a record of this form must have.
+        needs: the fields that a record of this format must have.
     """
 
     convert: Callable[[Record, str], Fields]
@@ -41,10 +41,18 @@ class Benchmark:
 
 
 def convert(name: str, record: Record, where: str) -> Fields:
-    """Convert a record of the form `name`; `where` is its file and line.
+    """Convert a record in the format `name`.
+
+    Args:
+        name: one of `BENCHMARKS`.
+        record: the record.
+        where: the record's file and line, for errors.
+
+    Returns:
+        Fields of `Example`.
 
     Raises:
-        DataError: for a record that lacks a field, or holds something else there.
+        DataError: a field is missing or has a wrong value.
     """
     needs = BENCHMARKS[name].needs
     for field in needs:
@@ -57,7 +65,7 @@ def convert(name: str, record: Record, where: str) -> Fields:
 
 
 def _boolq(record: Record, where: str) -> Fields:
-    """BoolQ without its passage, as LLM-Adapters asks it."""
+    """BoolQ without its passage, with the prompt of LLM-Adapters."""
     if not isinstance(record["answer"], bool):
         raise DataError(
             f"{where}: field 'answer' must be true or false, got {shown(record['answer'])}"
@@ -71,7 +79,7 @@ def _boolq(record: Record, where: str) -> Fields:
 
 
 def _piqa(record: Record, where: str) -> Fields:
-    """PIQA: `label` counts from 0; each solution is a paragraph."""
+    """PIQA: `label` starts at 0; each solution is a paragraph."""
     choices = [_text(record, name, where) for name in ("sol1", "sol2")]
     index = _index(record, "label", len(choices), 0, where)
     question = _SOLUTION + _text(record, "goal", where)
@@ -79,7 +87,7 @@ def _piqa(record: Record, where: str) -> Fields:
 
 
 def _social_i_qa(record: Record, where: str) -> Fields:
-    """SocialIQA: `label` counts from 1."""
+    """SocialIQA: `label` starts at 1."""
     choices = [_text(record, name, where) for name in ("answerA", "answerB", "answerC")]
     index = _index(record, "label", len(choices), 1, where)
     question = f"{_text(record, 'context', where)} {_text(record, 'question', where)}"
@@ -87,7 +95,7 @@ def _social_i_qa(record: Record, where: str) -> Fields:
 
 
 def _arc(record: Record, where: str) -> Fields:
-    """ARC: three to five choices, named by letters or by numbers."""
+    """ARC: three to five choices, labelled by letters or numbers."""
     return _labelled(record, "question", where)
 
 
@@ -97,7 +105,7 @@ def _openbookqa(record: Record, where: str) -> Fields:
 
 
 def _hellaswag(record: Record, where: str) -> Fields:
-    """HellaSwag: `label` is a text that counts from 0."""
+    """HellaSwag: `label` is a number as text, from 0."""
     choices = _texts(record["endings"], "endings", where)
     index = _index(record, "label", len(choices), 0, where)
     context = f"{_text(record, 'activity_label', where)}: {_text(record, 'ctx', where)}"
@@ -105,7 +113,7 @@ def _hellaswag(record: Record, where: str) -> Fields:
 
 
 def _winogrande(record: Record, where: str) -> Fields:
-    """WinoGrande: `answer` is a text that counts from 1; the format stands in the options' line."""
+    """WinoGrande: `answer` is a number as text, from 1; the options and the format share a line."""
     choices = [_text(record, name, where) for name in ("option1", "option2")]
     index = _index(record, "answer", len(choices), 1, where)
     question = _BLANK + _text(record, "sentence", where)
@@ -113,7 +121,7 @@ def _winogrande(record: Record, where: str) -> Fields:
 
 
 def _gsm8k(record: Record, where: str) -> Fields:
-    """GSM8K: `####` in the solution becomes the marker that the scorer looks for."""
+    """GSM8K: `####` in the solution becomes the marker of the scorer `number`."""
     solution = _text(record, "answer", where)
     if "####" not in solution:
         raise DataError(f"{where}: field 'answer' must end in '#### NUMBER', got {shown(solution)}")
@@ -125,9 +133,9 @@ def _gsm8k(record: Record, where: str) -> Fields:
 
 
 def _humaneval(record: Record, where: str) -> Fields:
-    """HumanEval: the function's head is the prompt, its tests define `check(candidate)`.
+    """HumanEval: the prompt is the function's signature, and the tests define `check(candidate)`.
 
-    `canonical_solution`, where there is one, becomes the target.
+    `canonical_solution`, if there is one, becomes the target.
     """
     prompt = _text(record, "prompt", where)
     entry_point = _text(record, "entry_point", where)
@@ -150,7 +158,7 @@ def _humaneval(record: Record, where: str) -> Fields:
 
 
 def _mbpp(record: Record, where: str) -> Fields:
-    """MBPP (sanitized): the task in words and its tests, which also say the function's name."""
+    """MBPP (sanitized): the task in words, and its tests, which show the function's name."""
     tests = _texts(record["test_list"], "test_list", where)
     head = _tested_function(_text(record, "code", where), tests, where)
     imports = _texts(record.get("test_imports") or [], "test_imports", where)
@@ -175,15 +183,15 @@ def _tested_function(code: str, tests: Sequence[str], where: str) -> ast.Functio
     fault = python_fault(code)
     if fault:
         raise DataError(f"{where}: field 'code' is not Python: {fault}")
-    found = [node for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
-    for node in reversed(found):
+    functions = [node for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
+    for node in reversed(functions):
         if re.search(rf"\b{node.name}\s*\(", tests[0] if tests else ""):
             return node
     raise DataError(f"{where}: field 'test_list': the first test calls no function of 'code'")
 
 
 def _xstest(record: Record, where: str) -> Fields:
-    """XSTest: a safe prompt is to be answered, its unsafe contrast to be refused."""
+    """XSTest: the model should answer a safe prompt, and refuse its unsafe contrast."""
     answers = {"safe": COMPLY, "unsafe": REFUSE}
     label = record["label"]
     if not isinstance(label, str) or label not in answers:
@@ -198,7 +206,7 @@ def _xstest(record: Record, where: str) -> Fields:
 
 
 def _harmbench(record: Record, where: str) -> Fields:
-    """HarmBench: a behaviour, behind its context where it has one; all are to be refused."""
+    """HarmBench: a behaviour, after its context if it has one; the model should refuse all."""
     behaviour = _text(record, "Behavior", where).strip()
     context = _optional(record, "ContextString", where).strip()
     return {
@@ -210,7 +218,7 @@ def _harmbench(record: Record, where: str) -> Fields:
 
 
 def _labelled(record: Record, question: str, where: str) -> Fields:
-    """A question whose `choices` are `{"text": […], "label": […]}` and whose key is a label."""
+    """A question with `choices` `{"text": […], "label": […]}` whose `answerKey` is a label."""
     choices = record["choices"]
     if not isinstance(choices, Mapping) or not {"text", "label"} <= choices.keys():
         raise DataError(
@@ -230,7 +238,7 @@ def _labelled(record: Record, question: str, where: str) -> Fields:
 def _choice(
     question: str, word: str, choices: Sequence[str], index: int, gap: str = " ", end: str = "\n\n"
 ) -> Fields:
-    """The prompt and the answer: `word` and the number of the choice, from 1."""
+    """Return the fields of a multiple-choice question; the answer is `word` and a number from 1."""
     listed = gap.join(f"{word.title()}{n}: {text}" for n, text in enumerate(choices, start=1))
     allowed = "/".join(f"{word}{n + 1}" for n in range(len(choices)))
     prompt = f"{question}\n\n{listed}{end}Answer format: {allowed}"
@@ -238,11 +246,12 @@ def _choice(
 
 
 def _answered(prompt: str, answer: str) -> Fields:
+    """Return the fields of a question with its answer, in the target's words of LLM-Adapters."""
     return {"prompt": prompt, "target": f"the correct answer is {answer}", "answer": answer}
 
 
 def _index(record: Record, name: str, count: int, first: int, where: str) -> int:
-    """Return which choice is right, from 0; the record counts from `first`, in digits or text."""
+    """Return the index of the right choice, from 0; the record counts choices from `first`."""
     allowed = [str(first + n) for n in range(count)]
     value = record[name]
     number = isinstance(value, (int, str)) and not isinstance(value, bool)
@@ -255,6 +264,7 @@ def _index(record: Record, name: str, count: int, first: int, where: str) -> int
 
 
 def _text(record: Record, name: str, where: str) -> str:
+    """Return a field that must be text."""
     value = record.get(name)
     if not isinstance(value, str):
         raise DataError(f"{where}: field {name!r} must be text, got {shown(value)}")
@@ -262,12 +272,13 @@ def _text(record: Record, name: str, where: str) -> str:
 
 
 def _optional(record: Record, name: str, where: str) -> str:
-    """Return a field that may be null or missing, then empty."""
+    """Return a field as text; empty if it is null or missing."""
     value = record.get(name)
     return "" if value is None else text_of(value, f"field {name!r}", where)
 
 
 def _texts(value: Any, name: str, where: str) -> list[str]:
+    """Return a value that must be a list of texts."""
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
         raise DataError(f"{where}: field {name!r} must be a list of texts, got {shown(value)}")
     return [storable(item, f"field {name!r}", where) for item in value]

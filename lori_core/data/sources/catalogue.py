@@ -1,12 +1,12 @@
-"""Ready-made sources: a plain name in `tasks.<task>.source` stands for one of these.
+"""The ready-made sources, which `tasks.<task>.source` can name.
 
-Hub sets carry no commit here: the first pull writes the commit it got into `data/manifest.json`,
-and later pulls take that one. Every hub set is a repository of plain data files: `datasets` runs no
-loading script, and none is ever trusted. Sets under `$LORI_DATASETS` are files in the form their
-authors published them in.
+Data sets of the Hugging Face hub have no pinned commit here: the first pull records the commit in
+`data/manifest.json`, and later pulls use it. Each of them is a repository of plain data files;
+`datasets` runs no loading script. Data sets under `$LORI_DATASETS` are files in the format that
+their authors published.
 
-A set with a hub id here is known from its documentation: ids, splits, fields and licences are the
-documented ones, and the conversions are tested on records of that form, not on a pull.
+The ids, splits, fields and licences of hub data sets are those of their documentation. The
+conversions are tested on records of the documented format, not on the data sets themselves.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _NC = "CC-BY-NC-4.0"
 _TRAIN = {"train": "train"}
 _TRAIN_TEST = {"train": "train", "test": "test"}
 _ALL = _TRAIN_TEST | {"validation": "validation"}
-#: For sets whose test split has no public answers: they are scored on the validation split.
+#: For data sets whose test split has no public answers: the validation split is the test split.
 _VALIDATED = {"train": "train", "test": "validation"}
 
 
 class Entry(NamedTuple):
-    """A source with what a reader of the list wants to know about it."""
+    """A source with its purpose; `gated` if its owner must grant access."""
 
     purpose: str
     source: SourceSection
@@ -56,7 +56,7 @@ def _files(folder: str, licence: str, files: Any, **more: Any) -> SourceSection:
 def _benchmark(
     name: str, licence: str, form: str, scorer: str, files: Any, **more: Any
 ) -> SourceSection:
-    """A hub set with a form of its own; its examples are of the kind of that name."""
+    """Return a hub data set in the format `form`; `form` is also the kind of its examples."""
     more = {"format": form, "scorer": scorer, "subset": form} | more
     return _hub(name, licence, files, **more)
 
@@ -73,7 +73,7 @@ def _nlu(folder: str) -> SourceSection:
 
 
 def _requests(name: str, licence: str, subset: str, answer: str, **more: Any) -> SourceSection:
-    """A hub set of requests without answers, in one split."""
+    """Return a hub data set of requests without answers, in one split."""
     more = {"files": {"test": "train"}, "fields": _REQUEST, "subset": subset} | more
     return _hub(name, licence, scorer="refusal", answer=answer, **more)
 
@@ -88,18 +88,18 @@ def _or_bench(subset: str, answer: str, config: str) -> SourceSection:
 
 
 def _instructions(folder: str, file: str, subset: str) -> SourceSection:
-    """A file of instructions with answers, for training only."""
+    """Return a file of instructions with answers, for training only."""
     return _files(folder, _NC, {"train": file}, fields=_INSTRUCTION, subset=subset)
 
 
 def _asked(split: str, file: str, subset: str, answer: str, **more: Any) -> SourceSection:
-    """A file of requests that are all to be refused, or all to be answered."""
+    """Return a file of requests of which the model should refuse all, or answer all."""
     more = {"scorer": "refusal", "subset": subset, "answer": answer} | more
     return _files("safety", _NC, {split: file}, **more)
 
 
 def _labelled(form: str, licence: str, files: Any) -> SourceSection:
-    """Files of requests in a form of their own, each with its category and what is to be done."""
+    """Return files of requests in the format `form`, each with its category and right answer."""
     return _files(f"safety/{form}", licence, files, format=form, scorer="refusal", subset=form)
 
 
@@ -138,8 +138,8 @@ _CHOICES = {
         "BoolQ: yes-no questions, asked without the passage",
         _benchmark("google/boolq", "CC-BY-SA-3.0", "boolq", "choice", _VALIDATED),
     ),
-    # ybisk/piqa and allenai/social_i_qa are loading scripts, which `datasets` refuses since 4.0:
-    # these two are copies of their data as Parquet.
+    # ybisk/piqa and allenai/social_i_qa are loading scripts, which `datasets` refuses since 4.0;
+    # these two repositories are copies of their data as Parquet.
     "piqa": Entry(
         "PIQA: which of two ways reaches a physical goal",
         _benchmark("baber/piqa", "AFL-3.0", "piqa", "choice", _VALIDATED),
@@ -304,7 +304,11 @@ CATALOGUE: dict[str, SourceSection] = {name: entry.source for name, entry in ENT
 
 
 def resolve(source: str | SourceSection, where: str) -> SourceSection:
-    """Return a source's definition; `where` (a key of params.yaml) stands in the error."""
+    """Return the definition of a source given by name; a section is returned unchanged.
+
+    Raises:
+        ConfigError: there is no source of that name; names `where`, a key of params.yaml.
+    """
     if isinstance(source, SourceSection):
         return source
     known = named()
@@ -314,7 +318,7 @@ def resolve(source: str | SourceSection, where: str) -> SourceSection:
 
 
 def named() -> dict[str, SourceSection]:
-    """Return what each name stands for: the sources here and those of extensions."""
+    """Return the sources that have a name: the ready-made ones and those of extensions."""
     added = {
         name: SourceSection(kind="extension", name=name, license=made.license)
         for name, made in DATA_SOURCES.items()
@@ -324,11 +328,11 @@ def named() -> dict[str, SourceSection]:
 
 
 def describe() -> list[dict[str, Any]]:
-    """Return what a list of the ready-made sources says, one row for each, in reading order.
+    """Return one row for each named source, for `lori sources`.
 
-    Each has `name`, `purpose`, `scorer`, `where` (a hub id, a folder or a package), `splits`,
-    `needs` (the fields of a record, for own files of the same form), `license` and `gated` (the
-    owner grants access; the user's hub token is then needed).
+    A row has `name`, `purpose`, `scorer`, `where` (a hub id, a folder or a package), `splits`,
+    `needs` (the fields of a record, for the user's own files of the same format), `license` and
+    `gated` (the owner must grant access, and the user needs a hub token).
     """
     added = {
         name: Entry(DATA_SOURCES[name].about, source)
@@ -341,20 +345,24 @@ def describe() -> list[dict[str, Any]]:
 def _row(name: str, entry: Entry) -> dict[str, Any]:
     source = entry.source
     config = f" ({source.config})" if source.config else ""
-    made = DATA_SOURCES.get(name)
+    registered = DATA_SOURCES.get(name)
     where = (
-        made.where if made else f"{source.name}{config}" if source.kind == "hub" else source.path
+        registered.where
+        if registered
+        else f"{source.name}{config}"
+        if source.kind == "hub"
+        else source.path
     )
     row: dict[str, Any] = {
-        "scorer": made.scorer if made else source.scorer,
+        "scorer": registered.scorer if registered else source.scorer,
         "where": where,
-        "splits": made.splits if made else tuple(source.files),
+        "splits": registered.splits if registered else tuple(source.files),
     }
     return {
         "name": name,
         "purpose": entry.purpose,
         **row,
-        "needs": () if made else needs(source),
+        "needs": () if registered else needs(source),
         "license": source.license,
         "gated": entry.gated,
     }

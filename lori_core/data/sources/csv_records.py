@@ -1,4 +1,4 @@
-"""Records of a CSV file of this machine whose first row names the columns."""
+"""Read the records of a local CSV file whose first row names the columns."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from lori_core.core.files import input_files
 
 
 def records(path: Path, most: int) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield each record with its place: the file's name and the line it begins at.
+    """Yield each record with its location, `FILE:LINE` of its first line.
 
     Args:
         path: the file, in UTF-8.
-        most: how many bytes it may have.
+        most: the largest allowed size of the file, bytes.
 
     Raises:
-        DataError: not UTF-8 or not CSV, no names or one of them twice, no record, or one with
-            another number of columns.
+        DataError: the file is not UTF-8 or not CSV, a column name is empty or repeated, there
+            is no record, or a record has another number of columns.
     """
     content = input_files.read_bytes(path, most, DataError)
     try:
@@ -45,6 +45,7 @@ def records(path: Path, most: int) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _names(row: list[str], path: Path) -> list[str]:
+    """Return the names of the columns."""
     names = [name.strip() for name in row]
     if "" in names or len(set(names)) < len(names):
         raise DataError(
@@ -54,6 +55,7 @@ def _names(row: list[str], path: Path) -> list[str]:
 
 
 def _record(names: list[str], row: list[str], where: str) -> dict[str, str]:
+    """Return a row as a record."""
     if len(row) != len(names):
         raise DataError(
             f"{where}: has {len(row)} columns, expected {len(names)} ({', '.join(names)})"

@@ -1,4 +1,4 @@
-"""From a record, as its authors published it, to an `Example`."""
+"""Convert the records of a source to examples, by the source's format."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ _OWN_FIELDS = {"prompt": "{prompt}", "target": "{target}"}
 
 
 def _fields(record: Mapping[str, Any], source: SourceSection, where: str) -> dict[str, Any]:
-    """Fill the templates of `source.fields`, or copy fields of the schema's own names."""
+    """Fill the templates of `source.fields`; by default, copy `prompt` and `target`."""
     templates = source.fields or _OWN_FIELDS
     return {name: fill(template, record, name, where) for name, template in templates.items()}
 
 
 def _instructions(record: Any, source: SourceSection, where: str) -> dict[str, Any]:
-    """A bare list of requests, without answers."""
+    """Convert a request that is a plain text without an answer."""
     if not isinstance(record, str):
         raise DataError(f"{where}: expected text, got {type(record).__name__}")
     return {"prompt": storable(record, "the request", where).strip(), "target": ""}
 
 
 def _benchmark(name: str, record: Any, source: SourceSection, where: str) -> dict[str, Any]:
+    """Convert a record in the format of a benchmark."""
     return convert_benchmark(name, record, where)
 
 
@@ -45,7 +46,11 @@ _SPACES = re.compile(r"[ \t]+\n")
 
 
 def check_format(source: SourceSection, where: str) -> None:
-    """Refuse a format that does not exist, and templates that cannot be filled."""
+    """Refuse an unknown format and invalid templates.
+
+    Raises:
+        ConfigError: names the field.
+    """
     try:
         source.check(where)
     except ValueError as error:
@@ -55,7 +60,7 @@ def check_format(source: SourceSection, where: str) -> None:
 
 
 def needs(source: SourceSection) -> tuple[str, ...]:
-    """Return the fields that each record of a source must have; empty for bare texts."""
+    """Return the fields that each record of a source must have; empty for plain texts."""
     if source.format in BENCHMARKS:
         return BENCHMARKS[source.format].needs
     if source.format == "instructions":
@@ -70,11 +75,16 @@ def needs(source: SourceSection) -> tuple[str, ...]:
 
 
 def convert(record: Any, source: SourceSection, where: str) -> Example:
-    """Turn one record into an example; `where` is its file and line.
+    """Convert a record to an example.
+
+    Args:
+        record: the record.
+        source: the source; gives format, scorer and templates.
+        where: the record's file and line, for errors.
 
     Raises:
-        DataError: for a record that lacks a field or is none, or an answer that its scorer cannot
-            judge outputs by.
+        DataError: the record is not an object, lacks a field, or has an answer that its scorer
+            cannot use.
     """
     if source.format != "instructions" and not isinstance(record, Mapping):
         raise DataError(f"{where}: expected a JSON object, got {type(record).__name__}")

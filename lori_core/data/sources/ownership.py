@@ -1,4 +1,4 @@
-"""Which files in `data/` a pull may write and remove: those of an earlier one, and no others."""
+"""Check that a pull writes and removes only files in `data/` that an earlier pull wrote."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from lori_core.data.example import SPLITS
 
 
 def check_apart(where: str, source: SourceSection, folders: Iterable[Path]) -> None:
-    """Refuse a source whose files lie where a pull writes or removes: it would lose them.
+    """Refuse a source whose files are in a folder that the pull writes or removes.
 
     Args:
         where: the source's key, for the error.
-        source: what is read.
-        folders: the folders of the tasks, now and at the earlier pull.
+        source: the source to read.
+        folders: the tasks' folders, of this pull and of the earlier one.
 
     Raises:
-        ConfigError: naming the file.
+        ConfigError: names the file.
     """
     for folder in folders:
         for path in paths_of(source):
@@ -36,7 +36,7 @@ def check_apart(where: str, source: SourceSection, folders: Iterable[Path]) -> N
 
 
 def paths_of(source: SourceSection) -> list[Path]:
-    """Return the folder (or file) of a local source, then the files it names; none of another."""
+    """Return a local source's folder (or file) and its files; empty for other sources."""
     if not source.path:
         return []
     root = Path(os.path.expandvars(source.path)).expanduser()
@@ -45,10 +45,14 @@ def paths_of(source: SourceSection) -> list[Path]:
 
 
 def check_free(path: Path, lines: Iterable[str]) -> None:
-    """Refuse to write over a file that no earlier pull wrote, unless it holds the same.
+    """Refuse to overwrite a file that no earlier pull wrote, unless its content is the same.
+
+    Args:
+        path: the file to write.
+        lines: its new content.
 
     Raises:
-        DataError: naming it.
+        DataError: names the file.
     """
     if not path.is_file():
         return
@@ -60,19 +64,19 @@ def check_free(path: Path, lines: Iterable[str]) -> None:
 
 
 def remove_former(folder: Path, former: Mapping[str, Any], tasks: Iterable[str]) -> list[str]:
-    """Remove what an earlier pull wrote for tasks that are none any more, and empty folders.
+    """Remove the files that an earlier pull wrote for tasks that no longer exist.
 
-    Files that the earlier manifest does not list, or that were changed since, are left alone.
+    Files that the earlier manifest does not list, or that changed since, are not removed.
 
     Args:
         folder: the data folder.
         former: the tasks of the earlier manifest, by name.
-        tasks: the tasks there are now.
+        tasks: the current tasks.
 
     Returns:
-        One line for each folder that was removed, or would have been.
+        One line for each folder that was removed, or that keeps other files.
     """
-    said = []
+    report = []
     for stale in sorted(path for path in folder.iterdir() if path.is_dir()):
         if stale.name in tasks or stale.is_symlink():
             continue
@@ -81,10 +85,12 @@ def remove_former(folder: Path, former: Mapping[str, Any], tasks: Iterable[str])
             path = stale / f"{split}.jsonl"
             if split in SPLITS and path.is_file() and sha256_file(path) == entry["sha256"]:
                 path.unlink()
-        with suppress(OSError):  # something else is in it
+        with suppress(OSError):  # the folder is not empty
             stale.rmdir()
         if not stale.exists():
-            said.append(f"{stale.name}: removed, no longer a task")
+            report.append(f"{stale.name}: removed, no longer a task")
         elif listed:
-            said.append(f"{stale.name}: no longer a task; files that lori pull did not write stay")
-    return said
+            report.append(
+                f"{stale.name}: no longer a task; files that lori pull did not write stay"
+            )
+    return report

@@ -1,4 +1,4 @@
-"""How many examples the ready-made sources have, as published: what a forecast goes by."""
+"""The published numbers of examples of the ready-made sources, for cost forecasts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from lori_core.config import SourceSection
 from lori_core.data.example import Split
 from lori_core.data.sources.catalogue import CATALOGUE
 
-#: By source, its examples in the splits that `files` names.
+#: The number of examples of each source, by split.
 PUBLISHED: dict[str, dict[str, int]] = {
     "commonsense-170k": {"train": 170_420},
     "codealpaca-20k": {"train": 20_022},
@@ -43,7 +43,7 @@ PUBLISHED: dict[str, dict[str, int]] = {
 
 
 def published(source: SourceSection, split: Split) -> int | None:
-    """Return how many examples a source gives to a split, its `limit` kept; None if unknown."""
+    """Return the number of examples of a source's split within its `limit`; None if unknown."""
     plain = source.model_copy(update={"revision": None, "limit": {}})
     name = next((n for n in PUBLISHED if CATALOGUE[n] == plain), None)
     if name is None:

@@ -1,4 +1,4 @@
-"""`pull`: from a task's sources to `data/<task>/{train,validation,test}.jsonl` and a manifest."""
+"""`lori pull`: read the tasks' sources and write `data/<task>/<split>.jsonl` and a manifest."""
 
 from __future__ import annotations
 
@@ -25,88 +25,107 @@ from lori_core.data.sources import catalogue, formats, made_sets, ownership, rea
 from lori_core.data.sources.store import TaskExamples, scratch
 
 MANIFEST = "manifest.json"
-#: What a source is asked for by; a manifest notes more of it.
+#: The fields that define a source; its entry in a manifest has more.
 _KEYS = SourceSection.model_fields.keys()
-#: Without a split of its own, a task gives this share of its training examples, at most so many.
+#: A missing split gets this share of the training examples, but at most CARVED_MOST of them.
 CARVED_SHARE, CARVED_MOST = 0.1, 500
 
 
 def _carve(examples: TaskExamples, sizes: Sizes) -> None:
-    """Give a task without validation or test examples some of its training examples."""
+    """Move training examples to the validation and test splits that are empty."""
     for split in ("test", "validation"):
-        there = examples.counts["train"]
-        if examples.counts[split] or there < 2:
+        train = examples.counts["train"]
+        if examples.counts[split] or train < 2:
             continue
-        examples.carve(split, carved(there, getattr(sizes, split)))
+        examples.carve(split, carved_count(train, getattr(sizes, split)))
 
 
-def carved(there: int, size: int | None) -> int:
-    """Return how many of `there` training examples become those of a split that has none."""
-    share = min(CARVED_MOST, max(1, int(there * CARVED_SHARE)))
-    return min(size or share, there // 2)
+def carved_count(train: int, size: int | None) -> int:
+    """Return how many of `train` training examples move to a split that is empty.
+
+    Args:
+        train: the number of training examples.
+        size: `tasks.<task>.sizes` of the split.
+    """
+    share = min(CARVED_MOST, max(1, int(train * CARVED_SHARE)))
+    return min(size or share, train // 2)
 
 
-def listed(params: Params, task: str) -> list[tuple[str, SourceSection]]:
-    """Return a task's sources with the key each stands under.
+def sources_of(params: Params, task: str) -> list[tuple[str, SourceSection]]:
+    """Return a task's sources, each with its key in params.yaml.
 
     Raises:
-        ConfigError: for a source, format or bundled set that does not exist.
+        ConfigError: a source, format or bundled data set does not exist.
     """
-    found = []
+    sources = []
     for where, named in params.tasks[task].sources(f"tasks.{task}"):
         source = catalogue.resolve(named, where)
         formats.check_format(source, where)
-        made = {"bundled": made_sets.bundled, readers.EXTENSION: made_sets.extensions}
-        known = made[source.kind]() if source.kind in made else [source.name]
+        names = {"bundled": made_sets.bundled, readers.EXTENSION: made_sets.extensions}
+        known = names[source.kind]() if source.kind in names else [source.name]
         if source.name not in known:
             raise ConfigError(
                 f"{where}.name: {unknown(f'{source.kind} set', str(source.name), map(str, known))}"
             )
-        found.append((where, source))
-    return found
+        sources.append((where, source))
+    return sources
 
 
 def extensions_of(params: Params) -> dict[str, str]:
-    """Return the SHA-256 of each extension file that makes a source of a task, by its path."""
-    found: dict[str, str] = {}
+    """Return the SHA-256 of each extension file that generates a task's source, by its path."""
+    digests: dict[str, str] = {}
     for task in params.tasks:
-        for _, source in listed(params, task):
-            found |= readers.extension_of(source)
-    return found
+        for _, source in sources_of(params, task):
+            digests |= readers.extension_of(source)
+    return digests
 
 
 def check(params: Params) -> None:
-    """Refuse names of sources that do not exist, before anything is read or written."""
+    """Refuse sources that do not exist, before anything is read or written.
+
+    Raises:
+        ConfigError: as `sources_of`.
+    """
     for task in params.tasks:
-        listed(params, task)
+        sources_of(params, task)
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A task that has been read: its examples, how many of each split to write, and its entry."""
+    """A task whose sources have been read.
+
+    Attributes:
+        examples: its examples.
+        counts: how many examples of each split to write.
+        entry: its entry in the manifest, without the splits.
+    """
 
     examples: TaskExamples
     counts: dict[str, int]
     entry: dict[str, Any]
 
     def line(self) -> str:
-        """Say how much there is, what was removed, and what a reader should know."""
+        """Return a line with the counts, the removed examples, and warnings."""
         counts = ", ".join(f"{count} {split}" for split, count in self.counts.items())
         duplicates, leaks = (
             sum(self.entry[name].values()) for name in ("duplicates_removed", "leaks_removed")
         )
-        said = f"{counts} ({duplicates} duplicates, {leaks} leaks removed)"
+        summary = f"{counts} ({duplicates} duplicates, {leaks} leaks removed)"
         notes = {
             "contradictions": "prompts to test that have more than one answer",
             "without_target": "without a target, so not trained on",
         }
-        return said + "".join(
+        return summary + "".join(
             f"; {note}: {self.entry[name]}" for name, note in notes.items() if self.entry[name]
         )
 
 
 def _former(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return what the last pull wrote down, and the revision of each data set of the hub in it."""
+    """Return the manifest of the last pull, and the commit of each hub data set in it.
+
+    Raises:
+        DataError: the manifest is damaged.
+    """
     if not path.is_file():
         return {"tasks": {}}, {}
     before = read_object(path)
@@ -127,18 +146,22 @@ def _former(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def _read_task(
     params: Params, task: str, pinned: dict[str, str], database: sqlite3.Connection
 ) -> _Task:
-    """Read all sources of a task into splits that share no example.
+    """Read all sources of a task into splits that share no prompt.
 
     Args:
         params: the run.
         task: the task's name.
         pinned: hub id -> commit, from an earlier pull.
-        database: where the examples are kept.
+        database: stores the examples.
+
+    Raises:
+        DataError: a split is empty, the test examples have several scorers, or no training example
+            has a target.
     """
     sizes = params.tasks[task].sizes
     examples = TaskExamples(database, params.lori.seed)
     entries = []
-    for where, source in listed(params, task):
+    for where, source in sources_of(params, task):
         if source.kind == "hub" and not source.revision and source.name in pinned:
             source = source.model_copy(update={"revision": pinned[source.name]})
         pulled = readers.READERS[source.kind](source, sizes, params.lori.seed, where)
@@ -156,61 +179,75 @@ def _read_task(
     untaught = examples.without_target(counts["train"])
     if untaught == counts["train"]:
         raise DataError(f"tasks.{task}.source: no train example has a target to learn")
-    found = {
+    findings = {
         "duplicates_removed": duplicates,
         "leaks_removed": leaks,
         "contradictions": examples.contradictions(),
         "without_target": untaught,
     }
-    return _Task(examples, counts, {"sources": entries, **_chosen_by(params, task), **found})
+    return _Task(examples, counts, {"sources": entries, **_selection(params, task), **findings})
 
 
-def _chosen_by(params: Params, task: str) -> dict[str, Any]:
-    """Return what decides which examples of its sources a task gets."""
+def _selection(params: Params, task: str) -> dict[str, Any]:
+    """Return the settings that select a task's examples from its sources."""
     return {"sizes": params.tasks[task].sizes.model_dump(), "seed": params.lori.seed}
 
 
 def is_pulled(params: Params, task: str, folder: Path = DATA) -> bool:
-    """Say whether a task's data in `folder` is what a run asks for, by the manifest."""
+    """Return whether a task's data in `folder` was pulled with the run's settings.
+
+    The manifest decides; the data is not read.
+    """
     entry = _former(folder / MANIFEST)[0]["tasks"].get(task)
-    if entry is None or any(entry.get(k) != v for k, v in _chosen_by(params, task).items()):
+    if entry is None or any(entry.get(k) != v for k, v in _selection(params, task).items()):
         return False
-    sources = [source for _, source in listed(params, task)]
-    asked = [source.model_dump(mode="json", exclude_defaults=True) for source in sources]
-    made_by = [readers.extension_of(source) for source in sources]
-    if made_by != [made.get(readers.EXTENSION, {}) for made in entry["sources"]]:
+    sources = [source for _, source in sources_of(params, task)]
+    current = [source.model_dump(mode="json", exclude_defaults=True) for source in sources]
+    pulled, extensions = entry["sources"], [readers.extension_of(source) for source in sources]
+    if extensions != [old.get(readers.EXTENSION, {}) for old in pulled]:
         return False
-    return len(asked) == len(entry["sources"]) and all(
-        {key: made.get(key) for key in _KEYS & made.keys() if key != "revision" or key in source}
+    return len(current) == len(pulled) and all(
+        {key: old.get(key) for key in _KEYS & old.keys() if key != "revision" or key in source}
         == source
-        for source, made in zip(asked, entry["sources"], strict=True)
+        for source, old in zip(current, pulled, strict=True)
     )
 
 
 def _counts(
     examples: TaskExamples, sizes: Sizes, where: str, leaks: Mapping[str, int]
 ) -> dict[str, int]:
-    """Return how many examples of each split to write."""
+    """Return how many examples of each split to write.
+
+    Raises:
+        DataError: the training or test split is empty.
+    """
     counts = {}
     for split in SPLITS:
-        there = examples.counts[split]
-        if not there and split != "validation":
-            gone = f"; the prompts of all {leaks[split]} stand in another split, too"
+        count = examples.counts[split]
+        if not count and split != "validation":
+            leaked = f"; the prompts of all {leaks[split]} stand in another split, too"
             raise DataError(
-                f"{where}: no {split} examples in any of its sources{gone if leaks[split] else ''}"
+                f"{where}: no {split} examples in any of its sources"
+                f"{leaked if leaks[split] else ''}"
             )
-        counts[split] = min(there, getattr(sizes, split) or there)
+        counts[split] = min(count, getattr(sizes, split) or count)
     return counts
 
 
 def read_source(name: str, split: str, limit: int | None, seed: int) -> list[Example]:
-    """Read a split of one ready-made source, shuffled by the seed, without duplicates.
+    """Return a split of one ready-made source, shuffled and without duplicates.
 
-    Only the files of that split need to be there, and of a hub set only that split is read.
+    Only that split is read; the files of others may be missing.
+
+    Args:
+        name: the source's name.
+        split: train, validation or test.
+        limit: the most examples to return; None for all.
+        seed: the seed of the shuffle.
 
     Raises:
-        ConfigError: for a source that does not exist.
-        DataError: for one without that split.
+        ConfigError: the source does not exist.
+        DataError: the source does not have that split.
     """
     source = catalogue.resolve(name, "task")
     formats.check_format(source, name)
@@ -230,28 +267,34 @@ def read_source(name: str, split: str, limit: int | None, seed: int) -> list[Exa
 
 
 def _without(name: str, split: str, others: Iterable[str]) -> DataError:
-    there = f" (it has: {', '.join(others)})" if others else ""
-    return DataError(f"{name}: has no {split} examples{there}; take another split or source")
+    """Return the error for a source that does not have a split."""
+    hint = f" (it has: {', '.join(others)})" if others else ""
+    return DataError(f"{name}: has no {split} examples{hint}; take another split or source")
 
 
 def pull(params: Params, folder: Path = DATA) -> list[str]:
-    """Bring all tasks' examples into `folder`; files that would not change are left alone.
+    """Read all tasks' sources and write their examples; unchanged files are not touched.
 
-    Everything is read, onto disk, before anything is written: memory does not grow with the rows.
+    All sources are read into a temporary database on disk before anything is written, so memory
+    does not grow with the number of examples.
+
+    Args:
+        params: the run.
+        folder: the data folder.
 
     Returns:
-        One line for each task that was written, saying how much, and for each that was removed.
+        One line for each task that was written, with its counts, and for each that was removed.
 
     Raises:
-        ConfigError: a source lies in the folder of a task.
-        DataError: a file would be replaced that no pull wrote; or a source cannot be read.
+        ConfigError: a source's files are in the folder of a task.
+        DataError: a source cannot be read, or a file that no pull wrote would be replaced.
     """
     manifest_path = folder / MANIFEST
     before, pinned = _former(manifest_path)
-    said, manifest = [], {}
+    report, manifest = [], {}
     folders = [folder / name for name in {**before["tasks"], **params.tasks}]
     for name in params.tasks:
-        for where, source in listed(params, name):
+        for where, source in sources_of(params, name):
             ownership.check_apart(where, source, folders)
     with scratch() as database:
         tasks = {name: _read_task(params, name, pinned, database) for name in params.tasks}
@@ -262,15 +305,19 @@ def pull(params: Params, folder: Path = DATA) -> list[str]:
         for name, task in tasks.items():
             manifest[name], changed = _write(task, folder / name)
             if changed:
-                said.append(f"{name}: {task.line()}")
-    said += ownership.remove_former(folder, before["tasks"], tasks)
+                report.append(f"{name}: {task.line()}")
+    report += ownership.remove_former(folder, before["tasks"], tasks)
     if before != {"tasks": manifest}:
         write_json(manifest_path, {"tasks": manifest})
-    return said
+    return report
 
 
 def _write(task: _Task, folder: Path) -> tuple[dict[str, Any], bool]:
-    """Write a task's splits; return its entry in the manifest, and whether a file changed."""
+    """Write a task's splits.
+
+    Returns:
+        The task's entry in the manifest, and whether a file changed.
+    """
     changed = False
     splits = {}
     for split, count in task.counts.items():
@@ -281,7 +328,7 @@ def _write(task: _Task, folder: Path) -> tuple[dict[str, Any], bool]:
 
 
 def _write_if_changed(path: Path, lines: Iterable[str]) -> bool:
-    """Write lines unless the file already holds them: an unchanged file keeps its time."""
+    """Write lines unless the file already has them, so that an unchanged file keeps its mtime."""
     temporary, _ = beside(path)
     write_lines(temporary, lines)
     if path.is_file() and sha256_file(path) == sha256_file(temporary):

@@ -1,7 +1,7 @@
-"""Where a pull keeps examples while it puts them in order: on disk, so that memory is a constant.
+"""The temporary database in which a pull sorts examples, so that it needs constant memory.
 
-They lie in a temporary SQLite database, a file in `SQLITE_TMPDIR`, else `TMPDIR`, else /var/tmp,
-which is gone with the process, however that ends.
+It is a SQLite database in a file in `SQLITE_TMPDIR`, else `TMPDIR`, else /var/tmp, which is deleted
+when the process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from lori_core.core.errors import LoriError
 from lori_core.core.files.atomic import canonical_json, json_line
 from lori_core.data.answers import expected_answer
 from lori_core.data.example import Example, Split
-from lori_core.data.text import seen
+from lori_core.data.text import comparison_key
 
-#: Of several splits that hold a prompt, the first of these keeps it.
+#: A prompt that is in several splits stays in the first of these.
 PRIORITY: tuple[str, ...] = ("test", "validation", "train")
 _TRAIN = PRIORITY.index("train")
-#: Of the database, and as much again where something is sorted.
+#: The page cache of the database; sorting takes as much again.
 CACHE_KIB = 32 * 1024
 
-# `id` is an example's place among its task's; a dropped one has no split. `target` and `gold` are
-# digests of what is learned and of what outputs are judged by. The text stands last, so that what
-# comes before it is read without it where it is long.
+# `id` orders the examples of a task; a dropped example has a null split. `same`, `target` and
+# `gold` are digests of the prompt, the target, and the answer with its scorer and tests. `line` is
+# the last column, so that SQLite can read the others without a long text.
 _TABLE = """
 CREATE TABLE example (
     id INTEGER PRIMARY KEY, split INTEGER, position BLOB, same BLOB, target BLOB, gold BLOB,
@@ -59,7 +59,7 @@ UPDATE example SET split = NULL WHERE id IN (
     ) WHERE split > keeper
 )
 """
-# Training judges nothing: there the answer makes no difference.
+# Training examples are not judged, so their answers are not compared.
 _DROP_REPEATED = """
 UPDATE example SET split = NULL WHERE id IN (
     SELECT id FROM (
@@ -98,22 +98,22 @@ ORDER BY position, id LIMIT :most
 
 
 def position(identity: str, seed: int) -> bytes:
-    """Return a key that shuffles examples the same way wherever they come from, by their `id`."""
+    """Return a sort key that shuffles examples by their id, whatever source they come from."""
     return hashlib.sha256(f"{seed}\n{identity}".encode()).digest()
 
 
 def _same(prompt: str) -> bytes:
-    """Return what makes two prompts one: what is to be seen of them, without case and spacing."""
-    return _digest(" ".join(seen(prompt).split()))
+    """Return a digest that is equal for prompts that look the same, ignoring case and spacing."""
+    return _digest(" ".join(comparison_key(prompt).split()))
 
 
 def _gold(example: Example) -> bytes:
-    """Return what an example's outputs are judged by, digested; one for all that are not judged."""
-    judged: list[Any] = []
+    """Return a digest of scorer, answer and tests; the same one for all that are not judged."""
+    content: list[Any] = []
     if example.scorer != "none":
         answer = expected_answer(example, f"example {example.id}")
-        judged = [example.scorer, answer, example.check]
-    return _digest(canonical_json(judged))
+        content = [example.scorer, answer, example.check]
+    return _digest(canonical_json(content))
 
 
 def _digest(text: str) -> bytes:
@@ -121,12 +121,12 @@ def _digest(text: str) -> bytes:
 
 
 class TaskExamples:
-    """The examples of one task: its sources are added, then carved, then rid of what repeats.
+    """The examples of one task: add its sources, then carve splits, then drop repeated examples.
 
-    Tasks of one database are filled one after another.
+    Fill the tasks of one database one after another.
 
     Attributes:
-        counts: how many examples each split has.
+        counts: the number of examples of each split.
     """
 
     def __init__(self, database: sqlite3.Connection, seed: int) -> None:
@@ -138,30 +138,33 @@ class TaskExamples:
         self._shuffled: set[str] = set()
 
     def add(self, rows: Iterable[tuple[str, Example]], limit: Mapping[Split, int]) -> list[str]:
-        """Add a source's examples behind those that are there, and return the splits it has.
+        """Append the examples of a source.
 
         Args:
             rows: the split of each example, and the example.
-            limit: the most to keep, by split; of more, those that the shuffle puts first, and in
-                its order.
+            limit: the most examples to keep of each split; of more, the first ones of the shuffled
+                order are kept, in that order.
+
+        Returns:
+            The splits that the source has, sorted.
         """
-        given: Counter[str] = Counter()
+        read: Counter[str] = Counter()
         source = {"first": self._last + 1}
-        self._database.executemany(_ADD, self._values(rows, given))
+        self._database.executemany(_ADD, self._values(rows, read))
         source["last"] = self._end()
-        kept = given.copy()
+        added = read.copy()
         for split, most in limit.items():
-            if given[split] > most:
-                kept[split] = len(range(given[split])[:most])
-                values = {**source, "split": PRIORITY.index(split), "most": kept[split]}
+            if read[split] > most:
+                added[split] = len(range(read[split])[:most])
+                values = {**source, "split": PRIORITY.index(split), "most": added[split]}
                 self._database.execute(_APPEND_FIRST, values)
                 self._database.execute(_DROP, values)
         self._last = self._end()
-        self.counts += kept
-        return sorted(split for split, count in given.items() if count)
+        self.counts += added
+        return sorted(split for split, count in read.items() if count)
 
     def carve(self, split: str, count: int) -> None:
-        """Give a split the first of the shuffled training examples."""
+        """Move the first `count` of the shuffled training examples to another split."""
         self._database.execute(_MOVE, self._of("train", count) | {"to": PRIORITY.index(split)})
         self.counts += Counter({split: count})
         self.counts["train"] -= count
@@ -171,61 +174,64 @@ class TaskExamples:
         """Keep each prompt in one split only, the first of `PRIORITY` that has it.
 
         Returns:
-            How many examples were dropped, by split.
+            The number of dropped examples of each split.
         """
         return self._dropped(_DROP_LEAKED, self._span())
 
     def drop_duplicates(self) -> dict[str, int]:
-        """Keep one of the examples of a split that are equal in prompt, target and answer.
+        """Keep one of several examples of a split with equal prompt, target and answer.
 
-        Prompts are compared as they look, without case and spacing, targets to the letter; answers
-        count as they judge outputs (with their scorer and tests), and only outside the training
-        split. The first wins: of a carved split in the shuffled order, else as added.
+        Prompts are compared by their look, ignoring case and spacing, and targets exactly. Answers
+        are compared together with scorer and tests, except in the training split, where they do not
+        matter. The first one is kept: in a carved split by the shuffled order, otherwise in the
+        order of adding.
 
         Returns:
-            How many examples were dropped, by split.
+            The number of dropped examples of each split.
         """
         shuffled = sum(1 << PRIORITY.index(split) for split in self._shuffled)
         return self._dropped(_DROP_REPEATED, self._span() | {"shuffled": shuffled, "train": _TRAIN})
 
     def contradictions(self) -> int:
-        """Count the prompts of validation and test that are judged by more than one answer."""
+        """Return the number of validation and test prompts that have more than one answer."""
         values = self._span() | {"train": _TRAIN}
         count: int = self._database.execute(_CONTRADICTIONS, values).fetchone()[0]
         return count
 
     def scorers(self, split: str) -> list[str]:
-        """Return the scorers by which a split's examples are judged."""
-        found = self._database.execute(_SCORERS, self._span() | {"split": PRIORITY.index(split)})
-        return [scorer for (scorer,) in found]
+        """Return the scorers of a split's examples, except `none`."""
+        rows = self._database.execute(_SCORERS, self._span() | {"split": PRIORITY.index(split)})
+        return [scorer for (scorer,) in rows]
 
     def without_target(self, most: int) -> int:
-        """Count the examples without a target among the first of the shuffled training split."""
+        """Return how many of the first `most` shuffled training examples have no target."""
         values: dict[str, Any] = self._of("train", most) | {"empty": _digest("")}
         count: int = self._database.execute(_WITHOUT_TARGET, values).fetchone()[0]
         return count
 
     def lines(self, split: str, most: int) -> Iterator[str]:
-        """Yield the first of a shuffled split as lines of JSON, one in memory at a time."""
+        """Yield the first `most` examples of a shuffled split as JSON lines, one at a time."""
         for (line,) in self._database.execute(_LINES, self._of(split, most)):
             yield line
 
     def _values(
-        self, rows: Iterable[tuple[str, Example]], given: Counter[str]
+        self, rows: Iterable[tuple[str, Example]], read: Counter[str]
     ) -> Iterator[tuple[int, bytes, bytes, bytes, bytes, str, str]]:
+        """Yield the column values of each example, counting its split in `read`."""
         for split, example in rows:
             row = example.row()
-            given[split] += 1
+            read[split] += 1
             place = position(row["id"], self._seed)
             keys = _same(example.prompt), _digest(example.target), _gold(example)
             yield PRIORITY.index(split), place, *keys, example.scorer, json_line(row)
 
     def _dropped(self, statement: str, values: dict[str, int]) -> dict[str, int]:
+        """Run a statement that drops examples, and return how many of each split it dropped."""
         self._database.execute(statement, values)
-        found = self._database.execute(_COUNT, self._span())
-        kept = Counter({PRIORITY[index]: count for index, count in found})
-        removed = {split: self.counts[split] - kept[split] for split in PRIORITY}
-        self.counts = kept
+        rows = self._database.execute(_COUNT, self._span())
+        left = Counter({PRIORITY[index]: count for index, count in rows})
+        removed = {split: self.counts[split] - left[split] for split in PRIORITY}
+        self.counts = left
         return removed
 
     def _span(self) -> dict[str, int]:
@@ -241,12 +247,12 @@ class TaskExamples:
 
 @contextmanager
 def scratch() -> Iterator[sqlite3.Connection]:
-    """Yield an empty database for `TaskExamples`; it is gone afterwards.
+    """Yield an empty database for `TaskExamples`; it is deleted afterwards.
 
     Raises:
-        LoriError: if the disk is full, or SQLite cannot use it.
+        LoriError: the disk is full, or SQLite cannot use it.
     """
-    database = sqlite3.connect("")  # without a name: a file that nobody else can open
+    database = sqlite3.connect("")  # no name: a temporary file that no other process can open
     try:
         for setting in ("journal_mode = OFF", "temp_store = FILE", f"cache_size = -{CACHE_KIB}"):
             database.execute(f"PRAGMA {setting}")

@@ -24,7 +24,7 @@ from typing import Any
 from lori_core.core.errors import DataError, InputError, unknown
 from lori_core.data.answers import REFUSE, expected_answer
 from lori_core.data.example import Example
-from lori_core.data.prompts import begun_ids, text_ids
+from lori_core.data.prompts import ids_with_bos, text_ids
 from lori_core.evaluation.sandbox.sandbox import Program
 from lori_core.evaluation.scoring.extraction import extract_code
 from lori_core.evaluation.scoring.scorers import (
@@ -153,7 +153,7 @@ def encode_paper_prompt(example: Example, tokenizer: Any) -> tuple[list[int], bo
     """Return a test prompt's token ids and whether it was cut; without BOS except for `code`."""
     text = paper_prompt(example)
     if example.scorer == "code":
-        return begun_ids(text, tokenizer), False
+        return ids_with_bos(text, tokenizer), False
     return cut(text_ids(text, tokenizer), text_ids(example.target, tokenizer))
 
 

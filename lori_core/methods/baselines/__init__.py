@@ -1,1 +1,1 @@
-"""The methods that LoRI is compared with, through PEFT."""
+"""The baselines that LoRI is compared with: PEFT's methods and full fine-tuning."""

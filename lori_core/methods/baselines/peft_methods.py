@@ -1,4 +1,4 @@
-"""The training methods that LoRI is compared with: PEFT's own, and training all weights."""
+"""The baselines that LoRI is compared with: PEFT's methods and full fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lori_core.methods.training_method import (
     STATE_BYTES,
     Cost,
     Job,
-    Made,
+    Provenance,
     TrainingMethod,
     training_method,
 )
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from lori_core.methods.peft_layers import Factors
     from lori_core.training.trainer_overrides import TrainerOverrides
 
-#: Stands for the number of steps of a run that is only counted.
+#: The number of steps assumed where a method is built without a run, to compute its cost.
 UNSCHEDULED = 1000
 
 
 class PeftMethod(TrainingMethod):
-    """A method of PEFT, put on the base by PEFT's own configuration.
+    """A training method of PEFT, built from PEFT's own configuration.
 
     Class attributes:
-        frozen: parts of the adapter that stay as they were drawn, by PEFT's name.
+        frozen: PEFT's names of the adapter's parameters that are not trained, as `lora_A`.
     """
 
     frozen: ClassVar[tuple[str, ...]] = ()
@@ -44,43 +44,42 @@ class PeftMethod(TrainingMethod):
         """Return PEFT's configuration."""
 
     def common(self) -> dict[str, Any]:
-        """Return what all of PEFT's configurations have."""
+        """Return the fields that all of PEFT's configurations share."""
         targets = list(self.job.lori.target_modules)
         return {"target_modules": targets, "task_type": "CAUSAL_LM"}
 
     def attach(self, model: nn.Module) -> Any:
-        """Put PEFT's layers on the base; a start gives them their values."""
+        """Add PEFT's layers to the base; they start from `job.start` if there is one."""
         from lori_core.methods import peft_layers
 
         wrapped = peft_layers.inject(model, self.job.lori, self.config, self.frozen)
         if self.job.start is not None:
-            peft_layers.begin_at(wrapped, self.job.start, self.name)
+            peft_layers.initialise_from(wrapped, self.job.start, self.name)
         return wrapped
 
-    def collect(self, model: Any, made: Made) -> Adapter | FinetunedModel:
-        """Return what PEFT saves, or a low-rank adapter where the result is some B @ A."""
+    def collect(self, model: Any, provenance: Provenance) -> Adapter | FinetunedModel:
+        """Return a low-rank adapter if `result` is `low-rank`, otherwise what PEFT saves."""
         from lori_core.methods import peft_layers
 
         if self.result == "low-rank":
-            return peft_layers.adapter(self.factors(model), made)
-        return peft_layers.tuned(model, made)
+            return peft_layers.adapter(self.factors(model), provenance)
+        return peft_layers.tuned(model, provenance)
 
     def factors(self, model: Any) -> Factors:
-        """Return A, B and the scaling of each module of a low-rank result, float32, on the CPU."""
+        """Return A, B (float32, on the CPU) and the scaling of each module."""
         from lori_core.methods import peft_layers
 
         return peft_layers.factors(model)
 
     def cost(self, model: nn.Module) -> Cost:
-        """Count what PEFT trains, and what it saves."""
+        """Count the parameters that PEFT trains, and those that it saves."""
         from peft import get_peft_model_state_dict
 
         wrapped = self.attach(model)
         trainable = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
-        kept = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-        return Cost(
-            trainable, STATE_BYTES * trainable, 4 * sum(values.numel() for values in kept.values())
-        )
+        saved = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+        artifact_bytes = 4 * sum(values.numel() for values in saved.values())
+        return Cost(trainable, STATE_BYTES * trainable, artifact_bytes)
 
 
 @training_method
@@ -93,16 +92,16 @@ class Full(TrainingMethod):
     result = "weights"
 
     def attach(self, model: nn.Module) -> Any:
-        """Free all weights."""
+        """Make all weights trainable."""
         return model.requires_grad_(True)
 
-    def collect(self, model: Any, made: Made) -> FinetunedModel:
+    def collect(self, model: Any, provenance: Provenance) -> FinetunedModel:
         """Return every weight in the base's precision."""
         from lori_core.methods.finetuned_model import FinetunedModel
 
         named = dict(model.named_parameters())
-        weights = {n: p.detach().to("cpu", made.dtype).contiguous() for n, p in named.items()}
-        return FinetunedModel(made.base, weights, None, made.info)
+        weights = {n: p.detach().to("cpu", provenance.dtype).contiguous() for n, p in named.items()}
+        return FinetunedModel(provenance.base, weights, None, provenance.info)
 
     def cost(self, model: nn.Module) -> Cost:
         """Count every weight."""
@@ -120,7 +119,7 @@ class Lora(PeftMethod):
     continues = True
 
     def config(self, **more: Any) -> Any:
-        """Return a `LoraConfig`; `more` are further fields of it."""
+        """Return a `LoraConfig` with `more` fields."""
         from peft import LoraConfig
 
         lori = self.job.lori
@@ -133,12 +132,12 @@ class Dora(Lora):
 
     name = "dora"
     label = "DoRA"
-    about = "A, B and each output's magnitude"
+    about = "A, B and the magnitude of each output"
     result = "other"
     continues = False
 
     def config(self, **more: Any) -> Any:
-        """Return a `LoraConfig` with magnitudes."""
+        """Return a `LoraConfig` with `use_dora`."""
         return super().config(use_dora=True, **more)
 
 
@@ -146,9 +145,9 @@ class VeraOptions(Strict):
     """Options of VeRA."""
 
     projection_seed: Annotated[int, Field(ge=0)] = 0
-    """Draws the one pair of projections that all modules share."""
+    """Seed of the pair of random projections that all modules share."""
     d_initial: Number = 0.1
-    """What the vector over the rank begins with."""
+    """Initial value of the trained vector d, [rank]."""
 
 
 @training_method
@@ -157,7 +156,7 @@ class Vera(PeftMethod):
 
     name = "vera"
     label = "VeRA"
-    about = "two vectors around projections that all modules share"
+    about = "two scaling vectors; all modules share frozen projections"
     options = VeraOptions
     result = "other"
 
@@ -179,7 +178,7 @@ class Ia3Options(Strict):
     """Options of IA3."""
 
     feedforward_modules: tuple[str, ...] = ("down_proj",)
-    """Targets whose input is scaled; the others' output is."""
+    """Target modules whose input is scaled; of the others, the output is scaled."""
 
 
 @training_method
@@ -188,7 +187,7 @@ class Ia3(PeftMethod):
 
     name = "ia3"
     label = "IA3"
-    about = "one factor for each output, or input of the FFN"
+    about = "a scale for each output, or for each input of the FFN"
     options = Ia3Options
     result = "other"
 
@@ -216,10 +215,9 @@ class AdaloraOptions(Strict):
     """Options of AdaLoRA."""
 
     target_rank: PositiveInt | None = None
-    """The mean rank at the end; half of `lori.rank` unless given."""
+    """Mean rank at the end of training; half of `lori.rank` by default."""
     total_steps: PositiveInt | None = None
-    """Optimizer steps over which the budget of ranks is scheduled; those of the run unless given.
-    """
+    """Optimizer steps of the rank schedule; those of the run by default."""
 
 
 @training_method
@@ -228,7 +226,7 @@ class Adalora(PeftMethod):
 
     name = "adalora"
     label = "AdaLoRA"
-    about = "an SVD whose rank moves between modules"
+    about = "an SVD; ranks are reallocated between modules"
     options = AdaloraOptions
 
     def __init__(self, job: Job) -> None:
@@ -250,30 +248,31 @@ class Adalora(PeftMethod):
             **self.common(),
         )
 
-    def recipe(self, model: Any, dtype: torch.dtype) -> TrainerOverrides:
-        """Move ranks after each step, and pull the factors towards orthogonality, as PEFT does.
+    def trainer_overrides(self, model: Any, dtype: torch.dtype) -> TrainerOverrides:
+        """Return overrides that reallocate ranks after each step and penalise non-orthogonality.
 
-        PEFT's running importances are in no checkpoint: an interrupted run starts afresh.
+        Checkpoints do not hold PEFT's running importance scores, so an interrupted run starts from
+        step 0.
         """
         from dataclasses import replace
 
         from lori_core.methods import peft_layers
 
         return replace(
-            super().recipe(model, dtype),
+            super().trainer_overrides(model, dtype),
             penalty=lambda: peft_layers.orthogonality(model),
             after_step=model.base_model.update_and_allocate,
             resumable=False,
         )
 
     def factors(self, model: Any) -> Factors:
-        """Return A with the singular values in it, and B."""
+        """Return A, multiplied by the singular values, and B."""
         from lori_core.methods import peft_layers
 
         return peft_layers.svd_factors(model)
 
     def depends(self) -> dict[str, Any]:
-        """Return also over how many steps the ranks are scheduled."""
+        """Add the number of steps of the rank schedule."""
         return super().depends() | {"total_steps": self.total_steps}
 
 
@@ -287,7 +286,7 @@ class Rslora(Lora):
     continues = False
 
     def config(self, **more: Any) -> Any:
-        """Return a `LoraConfig` with the scaling of rsLoRA."""
+        """Return a `LoraConfig` with `use_rslora`."""
         return super().config(use_rslora=True, **more)
 
 
@@ -295,7 +294,7 @@ class PissaOptions(Strict):
     """Options of PiSSA."""
 
     iterations: PositiveInt = 4
-    """Subspace iterations of the fast SVD that finds the first A and B."""
+    """Subspace iterations of the fast SVD that initialises A and B."""
 
 
 @training_method
@@ -304,29 +303,29 @@ class Pissa(Lora):
 
     name = "pissa"
     label = "PiSSA"
-    about = "A and B from the base's first singular vectors"
+    about = "A and B, initialised with the base's top singular vectors"
     options = PissaOptions
     continues = False
 
     def config(self, **more: Any) -> Any:
-        """Return a `LoraConfig` that begins at the base's first singular vectors."""
+        """Return a `LoraConfig` whose A and B start from the base's top singular vectors."""
         chosen: Any = self.job.options
         return super().config(init_lora_weights=f"pissa_niter_{chosen.iterations}", **more)
 
     def attach(self, model: nn.Module) -> Any:
-        """Put A₀ and B₀ on the base, whose weights lose B₀ @ A₀."""
+        """Add layers that start at A₀ and B₀, and subtract the scaled B₀ @ A₀ from the weights."""
         wrapped = super().attach(model)
-        self.first = super().factors(wrapped)
+        self.initial = super().factors(wrapped)
         return wrapped
 
     def factors(self, model: Any) -> Factors:
-        """Return the update of the untouched base, `B @ A - B₀ @ A₀`, of twice the rank."""
+        """Return the update of the original base, `B @ A - B₀ @ A₀`, which has twice the rank."""
         from lori_core.methods import peft_layers
 
-        return peft_layers.without(super().factors(model), self.first)
+        return peft_layers.subtract_initial(super().factors(model), self.initial)
 
     def cost(self, model: nn.Module) -> Cost:
-        """Count LoRA's: the shapes are the same, and they need no weights to start from."""
+        """Return LoRA's cost: the shapes are the same, and LoRA decomposes no weights."""
         return Lora(self.job).cost(model)
 
 
@@ -334,7 +333,7 @@ class LoraPlusOptions(Strict):
     """Options of LoRA+."""
 
     lr_ratio: Annotated[PositiveFloat, Field(ge=1)] = 16.0
-    """How many times A's learning rate B's is."""
+    """Learning rate of B divided by that of A."""
 
 
 @training_method
@@ -343,15 +342,15 @@ class LoraPlus(Lora):
 
     name = "lora-plus"
     label = "LoRA+"
-    about = "A and B; B learns faster"
+    about = "A and B, with a higher learning rate for B"
     options = LoraPlusOptions
 
-    def recipe(self, model: Any, dtype: torch.dtype) -> TrainerOverrides:
-        """Give B a larger learning rate."""
+    def trainer_overrides(self, model: Any, dtype: torch.dtype) -> TrainerOverrides:
+        """Return overrides with an optimizer that gives B a higher learning rate."""
         from dataclasses import replace
 
         from lori_core.methods import peft_layers
 
         chosen: Any = self.job.options
         optimizer = peft_layers.loraplus(chosen.lr_ratio)
-        return replace(super().recipe(model, dtype), optimizer=optimizer)
+        return replace(super().trainer_overrides(model, dtype), optimizer=optimizer)

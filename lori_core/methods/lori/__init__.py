@@ -1,1 +1,1 @@
-"""LoRI: both of its methods, calibration, masks taken from it, continual training."""
+"""LoRI: the training methods LoRI-D and LoRI-S, masks from calibration, continual training."""

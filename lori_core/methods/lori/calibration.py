@@ -1,4 +1,4 @@
-"""The mask that a calibrated adapter gives: which entries of B matter (METHOD, section 2)."""
+"""Extract a mask from a calibrated adapter: the most important entries of B (METHOD, section 2)."""
 
 from __future__ import annotations
 
@@ -26,23 +26,27 @@ from lori_core.training.loss import sequence_loss
 
 
 def take_mask(
-    session: Callable[[], LoadedModel], calibrated: Adapter, lori: LoriSection, task: str
+    load: Callable[[], LoadedModel], calibrated: Adapter, lori: LoriSection, task: str
 ) -> tuple[Mask, float]:
-    """Take a task's mask: the top of B by importance, exactly (eq. 2).
+    """Extract a task's mask: exactly the share 1 - sparsity of B with the highest scores (eq. 2).
 
     Args:
-        session: opens the base; called only for an importance that needs gradients.
-        calibrated: the LoRI-D adapter.
-        lori: sparsity, scope, structure and importance.
-        task: whose examples give the gradients.
+        load: loads the base; called only for an importance score that needs gradients.
+        calibrated: the LoRI-D adapter of the calibration run.
+        lori: gives sparsity, scope, structure and importance score.
+        task: the task; gradients are taken on its training examples.
 
     Returns:
-        The mask, and the smallest importance that was kept.
+        The mask, and the lowest importance score inside it.
+
+    Raises:
+        InputError: an extension's importance function returned scores of the wrong modules or
+            shapes.
     """
     chosen = KINDS[lori.importance]
     gradient: Mapping[str, Tensor] = {}
     if chosen.gradient is not None:
-        gradient = gradients(chosen.gradient, calibrated, session(), task)
+        gradient = gradients(chosen.gradient, calibrated, load(), task)
     at = Calibrated(
         shapes=calibrated.shapes,
         B=OnDemand(calibrated.modules, calibrated.B),
@@ -57,53 +61,57 @@ def take_mask(
 
 
 def _check_scores(scores: Mapping[str, Tensor], shapes: Shapes, what: str) -> None:
-    """Refuse an extension's scores of other modules or sizes; values are checked when ranked.
+    """Refuse scores of the wrong modules or shapes; their values are checked when ranked.
 
     Raises:
-        InputError: naming the function and the first module.
+        InputError: names the extension's function and the first wrong module.
     """
-    found = {name: tuple(matrix.shape) for name, matrix in scores.items()}
-    if list(found.items()) == list(shapes.items()):
+    returned = {name: tuple(matrix.shape) for name, matrix in scores.items()}
+    if list(returned.items()) == list(shapes.items()):
         return
-    for name in [*shapes, *found]:
-        if found.get(name) != shapes.get(name):
+    for name in [*shapes, *returned]:
+        if returned.get(name) != shapes.get(name):
             raise InputError(
-                f"{what}: the scores of {name} are {found.get(name)}, expected {shapes.get(name)}: "
-                "return one for each entry of B, of every module"
+                f"{what}: the scores of {name} are {returned.get(name)}, expected "
+                f"{shapes.get(name)}: return one for each entry of B, of every module"
             )
     raise InputError(f"{what}: the modules stand in another order than in `shapes`")
 
 
 def gradients(
-    kind: Gradient, calibrated: Adapter, session: LoadedModel, task: str
+    kind: Gradient, calibrated: Adapter, loaded: LoadedModel, task: str
 ) -> dict[str, Tensor]:
-    """Return the mean over a task's training examples of the gradient of an example's loss.
+    """Return the mean gradient of B, or of its square, over a task's training examples.
 
     Args:
-        kind: `mean` of the gradients g, or `mean_square` of g².
-        calibrated: the LoRI-D adapter at which they are taken.
-        session: the base.
-        task: whose training examples are read.
+        kind: `mean` for the mean of each example's gradient g, `mean_square` for that of g².
+        calibrated: the LoRI-D adapter at which the gradients are computed.
+        loaded: the base model; unchanged afterwards.
+        task: the task whose training examples are read.
 
     Returns:
-        [d_out, rank], float32, by module.
+        A float32 tensor [d_out, rank] on the CPU for each module.
+
+    Raises:
+        AdapterError: the adapter was made for another base.
+        DataError: the task has no training example with a target.
     """
-    check_base(calibrated, session.base, f"{task}: the calibrated adapter")
-    section = session.params.phase(task, "calibration")
-    rows, _ = training_rows(session, task, section)
+    check_base(calibrated, loaded.base, f"{task}: the calibrated adapter")
+    section = loaded.params.phase(task, "calibration")
+    rows, _ = training_rows(loaded, task, section)
     B = {name: calibrated.B(name) for name in calibrated.modules}
-    model = attach.attach(session.model, calibrated.modules, calibrated.A)
+    model = attach.attach(loaded.model, calibrated.modules, calibrated.A)
     attach.make_trainable(model, None, B)
     model.eval()
-    sums = _summed(kind, model, rows, session.tokenizer.pad_token_id)
-    model.unload()  # the session's base is itself again
+    sums = _summed(kind, model, rows, loaded.tokenizer.pad_token_id)
+    model.unload()  # restores the base model in place
     return {name: total / len(rows) for name, total in sums.items()}
 
 
 def _summed(
     kind: Gradient, model: Any, rows: Sequence[Encoded], pad_token_id: int
 ) -> dict[str, Tensor]:
-    """Sum each example's gradient, or its square, over a data set."""
+    """Return the sum over a data set of each example's gradient, or of its square."""
     values = trained_values(model)
     layers = {name: peft_names.lora_layers(model)[name] for name in values}
     sums = {name: torch.zeros_like(v) for name, v in values.items()}

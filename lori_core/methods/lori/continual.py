@@ -1,6 +1,6 @@
-"""Continual training: from a safety adapter to a task, in the task's mask (METHOD, section 4).
+"""Continual training: train a safety adapter on a task, inside the task's mask (METHOD, section 4).
 
-Entries of B outside the mask come out bit-identical to those of the safety adapter.
+Entries of B outside the mask stay bit-identical to those of the safety adapter.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ def check_start(
     mask: Mask | None,
     task: str,
 ) -> None:
-    """Refuse a safety adapter that a task cannot be learned on top of.
+    """Refuse a safety adapter that continual training cannot start from.
 
     Args:
-        safety: where B begins, and whose A is kept.
+        safety: the safety adapter; training starts from its B and keeps its A.
         sizes: (d_in, d_out) of the base's target modules, by name.
-        rank: of this run.
+        rank: `lori.rank` of this run.
         mask: the entries of B that may change; None for all.
-        task: what is learned, for errors.
+        task: the task to learn, for errors.
 
     Raises:
-        AdapterError: if mask, safety adapter and base have other modules, shapes or ranks.
+        AdapterError: mask, safety adapter and base differ in modules, shapes or rank.
     """
-    theirs = {name: (module.d_in, module.d_out) for name, module in safety.modules.items()}
-    for name in {**sizes, **theirs}:
-        if theirs.get(name) != sizes.get(name):
+    trained = {name: (module.d_in, module.d_out) for name, module in safety.modules.items()}
+    for name in {**sizes, **trained}:
+        if trained.get(name) != sizes.get(name):
             raise AdapterError(
-                f"continual.{task}: {name} is {theirs.get(name, 'missing')} in the safety adapter, "
-                f"{sizes.get(name, 'no target')} in this run; train the former again"
+                f"continual.{task}: {name} is {trained.get(name, 'missing')} in the safety "
+                f"adapter, {sizes.get(name, 'no target')} in this run; train the safety adapter "
+                "again"
             )
     if mask is not None:
         mask.check_shapes(safety.shapes, f"continual.{task}")
@@ -47,11 +48,11 @@ def check_start(
 
 
 def support(mask: Mask | None, start: Adapter | None) -> Mask | None:
-    """Return the entries of B that may be other than zero after training; None for all.
+    """Return the entries of B that can be nonzero after training; None for all.
 
     Args:
         mask: the entries that are trained; None for all.
-        start: the adapter that training began at; None for zeros.
+        start: the adapter that training starts from; None if B starts at zero.
     """
     if start is None or mask is None:
         return mask

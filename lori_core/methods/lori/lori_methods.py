@@ -1,4 +1,4 @@
-"""LoRI's two training methods: B on a frozen random A, all of it or inside a mask (METHOD, 1-2)."""
+"""LoRI-D and LoRI-S: train B, all of it or inside a mask, with A frozen (METHOD, sections 1-2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lori_core.core.files.atomic import digest
 from lori_core.methods.training_method import (
     STATE_BYTES,
     Cost,
-    Made,
+    Provenance,
     TrainingMethod,
     training_method,
 )
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Lori(TrainingMethod):
-    """B is trained, packed at the mask's entries; A is drawn from a key and frozen."""
+    """Train the entries of B inside the mask; A is drawn from a key and frozen."""
 
     continues = True
     family = "lori"
@@ -31,7 +31,7 @@ class Lori(TrainingMethod):
     lean = True
 
     def attach(self, model: nn.Module) -> Any:
-        """Put A and the packed B on the base; B begins at zero, or at the adapter to go on from."""
+        """Add A and the trainable entries of B to the base; B starts at zero or at `job.start`."""
         from lori_core.adapters import attach as attaching
         from lori_core.adapters.adapter import draw, uniform
         from lori_core.methods.lori import continual
@@ -50,24 +50,26 @@ class Lori(TrainingMethod):
             lambda name: draw(self.job.blocks, name, self.modules[name].d_in),
             dropout=job.section.dropout,
         )
-        attaching.make_trainable(wrapped, self._positions(), self._first())
+        attaching.make_trainable(wrapped, self._positions(), self._initial_values())
         return wrapped
 
     def _positions(self) -> dict[str, Tensor] | None:
+        """Return the mask's positions by module; None without a mask."""
         return None if self.job.mask is None else self.job.mask.positions()
 
-    def _first(self) -> dict[str, Tensor] | None:
+    def _initial_values(self) -> dict[str, Tensor] | None:
+        """Return the B of `job.start` by module; None where B starts at zero."""
         start = self.job.start
         return None if start is None else {name: start.B(name) for name in start.modules}
 
-    def recipe(self, model: Any, dtype: torch.dtype) -> TrainerOverrides:
-        """Return a plain recipe: the layers themselves compute in the base's precision."""
+    def trainer_overrides(self, model: Any, dtype: torch.dtype) -> TrainerOverrides:
+        """Return the defaults, without autocast: the layers compute in the base's precision."""
         from lori_core.training.trainer_overrides import TrainerOverrides
 
         return TrainerOverrides()
 
-    def collect(self, model: Any, made: Made) -> Adapter:
-        """Return the adapter; entries of B outside the mask are those it began with."""
+    def collect(self, model: Any, provenance: Provenance) -> Adapter:
+        """Return the adapter; entries of B outside the mask have their initial values."""
         import torch
 
         from lori_core.adapters import attach as attaching
@@ -76,17 +78,17 @@ class Lori(TrainingMethod):
 
         job, dtype = self.job, getattr(torch, self.job.lori.values_dtype)
         support = continual.support(job.mask, job.start)
-        B = attaching.trained_B(model, self._positions(), self._first())
+        B = attaching.trained_B(model, self._positions(), self._initial_values())
         return Adapter(
-            base=made.base,
+            base=provenance.base,
             modules=self.modules,
             blocks=self.job.blocks,
             mask=support,
             values=values_in_mask(self.modules, B, support, dtype),
             dtype=dtype,
-            info=made.info,
-            fan_in_fan_out=made.fan_in_fan_out,
-            matched_by=made.matched_by,
+            info=provenance.info,
+            fan_in_fan_out=provenance.fan_in_fan_out,
+            matched_by=provenance.matched_by,
         )
 
     def depends(self) -> dict[str, Any]:
@@ -99,7 +101,7 @@ class Lori(TrainingMethod):
         }
 
     def cost(self, model: nn.Module) -> Cost:
-        """Count B's entries; a mask's are as many as `lori.sparsity` leaves."""
+        """Count the trained entries of B: all of them, or the share 1 - `lori.sparsity`."""
         import torch
 
         from lori_core.models import peft_names
@@ -110,19 +112,20 @@ class Lori(TrainingMethod):
         each = torch.finfo(getattr(torch, lori.values_dtype)).bits // 8
         if self.calibrated_by is None:
             return Cost(total, STATE_BYTES * total, each * total)
-        kept = total - math.floor(lori.exact_sparsity() * total)
-        return Cost(kept, STATE_BYTES * kept, each * kept + math.ceil(_entropy(kept, total) / 8))
+        inside = total - math.floor(lori.exact_sparsity() * total)
+        artifact_bytes = each * inside + math.ceil(_entropy(inside, total) / 8)
+        return Cost(inside, STATE_BYTES * inside, artifact_bytes)
 
 
-def _entropy(kept: int, total: int) -> float:
-    """Return the bits that a mask of `kept` among `total` needs at least, in the limit."""
-    shares = [part / total for part in (kept, total - kept) if part]
+def _entropy(inside: int, total: int) -> float:
+    """Return the entropy, in bits, of a random mask with `inside` of `total` entries set."""
+    shares = [part / total for part in (inside, total - inside) if part]
     return -total * sum(share * math.log2(share) for share in shares)
 
 
 @training_method
 class LoriD(Lori):
-    """All of B (eq. 1)."""
+    """LoRI-D: train all of B (eq. 1)."""
 
     name = "lori-d"
     label = "LoRI-D"
@@ -131,7 +134,7 @@ class LoriD(Lori):
 
 @training_method
 class LoriS(Lori):
-    """B inside the task's mask, which is taken from a LoRI-D adapter of the task (eq. 2)."""
+    """LoRI-S: train B inside the task's mask, extracted from a LoRI-D adapter (eq. 2)."""
 
     name = "lori-s"
     label = "LoRI-S"

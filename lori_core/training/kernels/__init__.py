@@ -1,1 +1,1 @@
-"""Faster forward and backward passes, with the same results as the plain ones."""
+"""Faster forward and backward passes with the results of the standard ones."""

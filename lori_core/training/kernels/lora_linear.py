@@ -1,17 +1,18 @@
-"""LoRI's linear maps in as few passes over memory as they need; installed on PEFT's layers.
+"""Memory-efficient LoRA linear layers with frozen W and A; they replace the forward of PEFT's.
 
-PEFT computes y = x Wᵀ + s (x Aᵀ) Bᵀ as three products, a scaling and a sum, and their gradients one
-by one. With W and A frozen all that training needs is y, h = x Aᵀ, and
+PEFT computes y = x Wᵀ + s (x Aᵀ) Bᵀ as three products, a scaling and a sum, and differentiates each
+of them. With W and A frozen, training needs only y, h = x Aᵀ, and
 
     dB = s gᵀ h        dx = g W + s (g B) A        for g = dL/dy,
 
-so x is not kept, and the small products are added into the large ones' results (BLAS's beta = 1).
-Maps of one input (q, k, v; gate, up) share one product for their A's. In float32 a batch that is
-long enough adds s B A to a scratch copy of W first: then y and h come out of one product, and dx of
-one for each map. In half precision that sum would round small updates away, so it is never done.
+so x is not saved for the backward pass, and the small products accumulate into the results of the
+large ones (beta = 1 in BLAS). Layers with the same input (q, k, v; gate, up) share one product with
+their stacked A. In float32, a batch that is long enough first adds s B A to a copy of W; then one
+product gives y and h, and one product per layer gives dx. In half precision that sum would round
+small updates away, so it is not used there.
 
-The same numbers as PEFT's up to the order of float sums, on the CPU and on CUDA alike: every
-product is a library's (cuBLAS, MKL), in an order that depends on shapes alone.
+Results equal PEFT's up to the order of floating-point sums, on the CPU and on CUDA: every product
+is one of a library (cuBLAS, MKL), in an order that depends on shapes only.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from torch import Tensor, nn
 
 from lori_core.models import peft_names
 
-#: Maps that read one input, by their last names, in the order of their calls.
+#: Groups of layers with the same input, by the last part of their names, in calling order.
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-#: A batch of so many times d_in tokens gains more by products that are left out than it costs to
-#: add s B A to W twice, forward and back.
+#: From MERGED_FROM * d_in tokens on, adding s B A to W (in the forward and the backward pass) costs
+#: less than the products that it saves.
 MERGED_FROM = 2
 
 
-class _Maps:
-    """The frozen part of maps that read one input: W, A, bias and scaling of each."""
+class _FrozenLayers:
+    """The frozen tensors of layers with the same input: W, A, bias and scaling of each."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self.W = [layer.base_layer.weight for layer in layers]
@@ -46,12 +47,12 @@ class _Maps:
         self.stacked = self.A[0] if len(layers) == 1 else torch.cat(self.A)
 
     def merges(self, tokens: int) -> bool:
-        """Say whether W and s B A are added up before they meet so many tokens."""
+        """Return whether a batch of so many tokens is multiplied by the sum W + s B A."""
         W = self.W[0]
         return W.dtype == torch.float32 and tokens >= MERGED_FROM * int(W.shape[1])
 
     def merged(self, B: Sequence[Tensor]) -> Tensor:
-        """Return W + s B A of each map, one below the other, and below them the A's."""
+        """Return the stacked W + s B A of all layers, then their stacked A: [sum, d_in]."""
         rows = sum(self.sizes)
         all_rows = self.stacked.new_empty(rows + len(self.stacked), self.stacked.shape[1])
         parts = all_rows[:rows].split(self.sizes)
@@ -61,49 +62,51 @@ class _Maps:
         return all_rows
 
 
-class _Forward(torch.autograd.Function):
-    """x, [T, d_in], and each B, [d_out, rank] -> each y, [T, d_out]."""
+class _LoraLinear(torch.autograd.Function):
+    """Compute each layer's y, [T, d_out], from x, [T, d_in], and each B, [d_out, rank]."""
 
     @staticmethod
-    def forward(ctx: Any, maps: _Maps, x: Tensor, *B: Tensor) -> tuple[Tensor, ...]:
-        if maps.merges(len(x)):
-            *ys, h = (x @ maps.merged(B).T).split([*maps.sizes, len(maps.stacked)], dim=1)
-            h = h.contiguous()  # a view would keep every y
+    def forward(ctx: Any, frozen: _FrozenLayers, x: Tensor, *B: Tensor) -> tuple[Tensor, ...]:
+        if frozen.merges(len(x)):
+            *ys, h = (x @ frozen.merged(B).T).split([*frozen.sizes, len(frozen.stacked)], dim=1)
+            h = h.contiguous()  # a view would keep the memory of every y
         else:
-            h = x @ maps.stacked.T
-            ys = [x @ W.T for W in maps.W]
-            low = zip(ys, h.split(maps.ranks, dim=1), B, maps.scaling, strict=True)
+            h = x @ frozen.stacked.T
+            ys = [x @ W.T for W in frozen.W]
+            low = zip(ys, h.split(frozen.ranks, dim=1), B, frozen.scaling, strict=True)
             for y, part, b, scaling in low:
                 y.addmm_(part, b.T, alpha=scaling)
-        for y, bias in zip(ys, maps.bias, strict=True):
+        for y, bias in zip(ys, frozen.bias, strict=True):
             if bias is not None:
                 y += bias
-        ctx.maps = maps
+        ctx.frozen = frozen
         ctx.save_for_backward(h, *B)
         return tuple(ys)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        maps = ctx.maps
+        frozen = ctx.frozen
         h, *B = ctx.saved_tensors
-        parts = h.split(maps.ranks, dim=1)
+        parts = h.split(frozen.ranks, dim=1)
         dB = [
             (part.T @ g).mul_(scaling).T if needed else None
             for g, part, scaling, needed in zip(
-                gradients, parts, maps.scaling, ctx.needs_input_grad[2:], strict=True
+                gradients, parts, frozen.scaling, ctx.needs_input_grad[2:], strict=True
             )
         ]
-        dx = _input_gradient(maps, gradients, B) if ctx.needs_input_grad[1] else None
+        dx = _input_gradient(frozen, gradients, B) if ctx.needs_input_grad[1] else None
         return None, dx, *dB
 
 
-def _input_gradient(maps: _Maps, gradients: Sequence[Tensor], B: Sequence[Tensor]) -> Tensor:
-    if maps.merges(len(gradients[0])):
-        weights = maps.merged(B)[: sum(maps.sizes)].split(maps.sizes)
+def _input_gradient(
+    frozen: _FrozenLayers, gradients: Sequence[Tensor], B: Sequence[Tensor]
+) -> Tensor:
+    if frozen.merges(len(gradients[0])):
+        weights = frozen.merged(B)[: sum(frozen.sizes)].split(frozen.sizes)
         return _sum_of_products(gradients, weights)
-    low = [(g @ b).mul_(s) for g, b, s in zip(gradients, B, maps.scaling, strict=True)]
+    low = [(g @ b).mul_(s) for g, b, s in zip(gradients, B, frozen.scaling, strict=True)]
     u = low[0] if len(low) == 1 else torch.cat(low, dim=1)
-    return _sum_of_products(gradients, maps.W).addmm_(u, maps.stacked)
+    return _sum_of_products(gradients, frozen.W).addmm_(u, frozen.stacked)
 
 
 def _sum_of_products(lefts: Sequence[Tensor], rights: Sequence[Tensor]) -> Tensor:
@@ -114,22 +117,22 @@ def _sum_of_products(lefts: Sequence[Tensor], rights: Sequence[Tensor]) -> Tenso
 
 
 class _Group:
-    """Computes maps of one input when the first of them is called; the others take theirs."""
+    """Layers with the same input: the first call computes the outputs of all of them."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self.layers = layers
-        self.maps = _Maps(layers)
+        self.frozen = _FrozenLayers(layers)
         self.input: Tensor | None = None
         self.waiting: dict[int, Tensor] = {}
 
     def call(self, index: int, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return what the map at `index` makes of x, [..., d_in]."""
+        """Return the output of the layer at `index`, [..., d_out], for x, [..., d_in]."""
         if args or kwargs or torch.is_autocast_enabled(x.device.type):
             plain: Tensor = type(self.layers[index]).forward(self.layers[index], x, *args, **kwargs)
             return plain
         if self.input is not x or index not in self.waiting:
             B = [layer.lora_B[peft_names.ADAPTER].weight for layer in self.layers]
-            ys = _Forward.apply(self.maps, x.reshape(-1, x.shape[-1]), *B)
+            ys = _LoraLinear.apply(self.frozen, x.reshape(-1, x.shape[-1]), *B)
             self.input = x
             self.waiting = {n: y.view(*x.shape[:-1], -1) for n, y in enumerate(ys)}
         y = self.waiting.pop(index)
@@ -138,13 +141,13 @@ class _Group:
         return y
 
 
-def unsuited(layer: Any) -> str | None:
-    """Say why PEFT's own forward pass must compute a LoRA layer; None where ours may."""
+def unsupported_reason(layer: Any) -> str | None:
+    """Return why a LoRA layer must keep PEFT's forward pass; None if ours can replace it."""
     from peft.tuners.lora.layer import Linear
 
     adapter = peft_names.ADAPTER
     if type(layer) is not Linear or type(layer.base_layer) is not nn.Linear:
-        return f"a {type(layer.base_layer).__name__} is no plain linear map"
+        return f"a {type(layer.base_layer).__name__} is not a plain nn.Linear"
     if layer.lora_variant or layer.merged or layer.active_adapters != [adapter]:
         return "a variant of LoRA, or several"
     if not isinstance(layer.lora_dropout[adapter], nn.Identity):
@@ -159,22 +162,22 @@ def unsuited(layer: Any) -> str | None:
 
 @contextmanager
 def installed(model: nn.Module) -> Iterator[dict[str, int]]:
-    """Let a PEFT model's LoRA layers compute as this module does, where they can.
+    """Replace the forward pass of a PEFT model's LoRA layers, where supported, inside a block.
 
     Yields:
-        How many layers keep PEFT's own forward pass, by the reason.
+        For each reason, the number of layers that keep PEFT's forward pass.
     """
     layers = peft_names.lora_layers(model)
-    reasons = {name: unsuited(layer) for name, layer in layers.items()}
-    suited = [name for name, reason in reasons.items() if reason is None]
-    for names in _grouped(suited):
+    reasons = {name: unsupported_reason(layer) for name, layer in layers.items()}
+    supported = [name for name, reason in reasons.items() if reason is None]
+    for names in _grouped(supported):
         group = _Group([layers[name] for name in names])
         for index, name in enumerate(names):
             layers[name].forward = _bound(group, index)
     try:
         yield Counter(reason for reason in reasons.values() if reason is not None)
     finally:
-        for name in suited:
+        for name in supported:
             del layers[name].forward
 
 
@@ -186,11 +189,11 @@ def _bound(group: _Group, index: int) -> Any:
 
 
 def _grouped(names: Sequence[str]) -> list[list[str]]:
-    """Return the names of maps that read one input together, the others alone."""
-    found: dict[tuple[str, int], list[str]] = {}
+    """Return the names grouped by common input; other layers form groups of one."""
+    groups: dict[tuple[str, int], list[str]] = {}
     for number, name in enumerate(names):
         parent, _, last = name.rpartition(".")
         kind = next((n for n, group in enumerate(GROUPS) if last in group), None)
         key = (name, -1 - number) if kind is None else (parent, kind)
-        found.setdefault(key, []).append(name)
-    return list(found.values())
+        groups.setdefault(key, []).append(name)
+    return list(groups.values())

@@ -1,10 +1,11 @@
-"""Packed batches through a transformers model: the attention that lays examples out again.
+"""Attention for packed batches, so that any transformers model can be trained on them.
 
-Registered with transformers' `AttentionInterface`, so any model whose attention goes through it
-takes packed batches unchanged; whether it gives the plain numbers is tried, not assumed (`suits`).
-The layout is gathers and `scaled_dot_product_attention`, on the CPU and on CUDA alike: groups of
-examples of like length, so the padding that attention alone still sees is a few per cent of its
-work; and right padding needs no mask, which leaves the kernels for plain causal attention.
+The attention function is registered with transformers' `AttentionInterface`; a model whose
+attention uses that interface takes packed batches unchanged. `unsupported_reason` verifies on
+a trial batch that the model's results are those of padded batches. The function gathers the nodes
+of each example into groups of examples of similar length and calls `scaled_dot_product_attention`,
+on the CPU and on CUDA. Padding inside a group costs a few per cent of the attention's work; as it
+is on the right, it needs no mask, so kernels for plain causal attention apply.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NAME = "lori_packed"
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the nodes of a packed batch are; see `data.packing.pack_batch`."""
+    """The layout of a packed batch; see `data.packing.pack_batch` for the fields."""
 
     groups: tuple[tuple[int, int], ...]
     slots: Tensor
@@ -38,12 +39,12 @@ class Packing:
 
     @classmethod
     def of(cls, inputs: Mapping[str, Any]) -> Packing:
-        """Take the layout out of a batch."""
+        """Return the layout of a packed batch."""
         return cls(**{name: inputs[name] for name in cls.__dataclass_fields__})
 
 
 class _LayOut(torch.autograd.Function):
-    """[T, features] of nodes -> [N, features] of places, and sums of gradients back."""
+    """Copy nodes, [T, features], to their places, [N, features]; the backward pass sums."""
 
     @staticmethod
     def forward(ctx: Any, nodes: Tensor, packing: Packing) -> Tensor:
@@ -55,7 +56,7 @@ class _LayOut(torch.autograd.Function):
         packing = ctx.packing
         result = gradient.index_select(0, packing.places)
         if len(packing.shared):
-            # In one fixed order, on CUDA too, where index_add's atomics would not repeat.
+            # `embedding_bag` sums in a fixed order; on CUDA, `index_add` is not deterministic.
             sums = nn.functional.embedding_bag(
                 packing.uses, gradient.contiguous(), packing.offsets, mode="sum"
             )
@@ -64,7 +65,7 @@ class _LayOut(torch.autograd.Function):
 
 
 class _TakeNodes(torch.autograd.Function):
-    """[N, features] of places -> [T, features]: each node from one of its places."""
+    """Return the nodes, [T, features], each read from one of its places in [N, features]."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, packing: Packing) -> Tensor:
@@ -99,11 +100,11 @@ def packed_attention(
         query: [1, heads, T, head size]; key and value: [1, key heads, T, head size].
         key: see query.
         value: see query.
-        attention_mask: none; the layout says who sees whom.
+        attention_mask: must be None; the layout determines the causal masks.
         packing: the layout.
-        dropout: of attention weights.
-        scaling: of the scores.
-        sliding_window: how many tokens back a token sees, itself included.
+        dropout: the dropout rate of the attention weights.
+        scaling: the factor of the scores.
+        sliding_window: how many tokens back a token attends, itself included.
         softcap: not supported.
         s_aux: not supported.
 
@@ -111,7 +112,7 @@ def packed_attention(
         [1, T, heads, head size].
 
     Raises:
-        ValueError: for what this attention does not do; the model then takes padded batches.
+        ValueError: this kind of attention is not supported; training then uses padded batches.
     """
     if packing is None or attention_mask is not None or softcap or s_aux is not None:
         raise ValueError("attention of this kind cannot be packed")
@@ -123,45 +124,46 @@ def packed_attention(
     start = 0
     for batch, length in packing.groups:
         stop = start + batch * length
-        laid = [
+        qkv = [
             x[start:stop].view(batch, length, n, -1).transpose(1, 2)
             for x, n in ((q, heads), (k, key.shape[1]), (v, value.shape[1]))
         ]
-        rows.append(_attend(laid, dropout, scaling, sliding_window))
+        rows.append(_attend(qkv, dropout, scaling, sliding_window))
         start = stop
     out = rows[0] if len(rows) == 1 else torch.cat(rows)
     return _TakeNodes.apply(out, packing).view(1, -1, heads, value.shape[-1]), None
 
 
 def _attend(
-    laid: Sequence[Tensor], dropout: float, scaling: float | None, window: int | None
+    qkv: Sequence[Tensor], dropout: float, scaling: float | None, window: int | None
 ) -> Tensor:
     """Attend in one group: q, k, v, [examples, heads, length, size] -> [places, heads * size]."""
-    q, k, v = laid
+    q, k, v = qkv
     grouped = q.shape[1] != k.shape[1]
     if grouped and q.is_cuda and q.dtype == torch.float32:
-        # No fused CUDA kernel takes grouped heads in float32; the plain one would fill memory.
+        # No fused CUDA kernel supports grouped heads in float32; the unfused one needs memory
+        # for all scores.
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
         grouped = False
-    band = _band(q.shape[2], window, q.device)
-    if band is None and not dropout and plain_attention.suits(q):
+    mask = _window_mask(q.shape[2], window, q.device)
+    if mask is None and not dropout and plain_attention.suits(q):
         out = plain_attention.attend(q, k, v, scaling or q.shape[-1] ** -0.5)
         return out.transpose(1, 2).flatten(2).flatten(0, 1)
     out = nn.functional.scaled_dot_product_attention(
-        q, k, v, band, dropout, is_causal=band is None, scale=scaling, enable_gqa=grouped
+        q, k, v, mask, dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
     )
     return out.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def _rows(states: Tensor, packing: Packing) -> Tensor:
-    """Lay [1, heads, T, size] out as [N, heads * size]."""
+    """Copy node states, [1, heads, T, size], to their places, [N, heads * size]."""
     nodes = states[0].transpose(0, 1).flatten(1)
     rows: Tensor = _LayOut.apply(nodes, packing)
     return rows
 
 
-def _band(length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """Return who sees whom, [length, length], where a window is narrower than the batch."""
+def _window_mask(length: int, window: int | None, device: torch.device) -> Tensor | None:
+    """Return the sliding-window causal mask, bool [length, length]; None if none is needed."""
     if window is None or window >= length:
         return None
     ones = torch.ones(length, length, dtype=torch.bool, device=device)
@@ -173,7 +175,7 @@ AttentionInterface.register(NAME, packed_attention)
 
 @contextmanager
 def attending(base: Any) -> Iterator[None]:
-    """Let a base model attend to packed batches, and as it did before afterwards."""
+    """Set a base model's attention to `packed_attention` inside a `with` block."""
     before = base.config._attn_implementation
     base.set_attn_implementation(NAME)
     try:
@@ -183,14 +185,14 @@ def attending(base: Any) -> Iterator[None]:
 
 
 def backbone(base: Any) -> Any:
-    """Return the part of a causal language model that gives hidden states."""
-    # Some language models of larger ones keep the larger one's prefix.
+    """Return the part of a causal language model that computes hidden states."""
+    # Language models inside multimodal ones may have the `base_model_prefix` of the latter.
     own = getattr(base, base.base_model_prefix, None)
     return base.model if own is None else own
 
 
 def hidden_states(base: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """Return the last hidden state of each node of a packed batch, [T, features]."""
+    """Return the final hidden state of each node of a packed batch, [T, features]."""
     states: Tensor = backbone(base)(
         input_ids=inputs["input_ids"],
         position_ids=inputs["position_ids"],
@@ -200,17 +202,18 @@ def hidden_states(base: Any, inputs: Mapping[str, Any]) -> Tensor:
     return states[0]
 
 
-#: Three examples with a common beginning: what a model is tried on.
+#: The trial batch of `unsupported_reason`: three examples with a common prefix.
 _TRIAL = [Encoded([5, 6, 7, 8], [9, 10], False), Encoded([5, 6, 7], [11], False)]
 _TRIAL += [Encoded([5, 12, 13, 14, 15], [16, 17, 18], False)]
 
 
 @torch.no_grad()
-def suits(base: Any) -> str | None:
-    """Say why a model cannot take packed batches; None where it gives the padded batch's numbers.
+def unsupported_reason(base: Any) -> str | None:
+    """Return why a model cannot take packed batches; None if it can.
 
-    What mixes tokens by other means than transformers' attention (a recurrence, a convolution, a
-    position from the place in the batch) gives other numbers, and is found here by them.
+    A forward pass on a trial batch shows it: a model that mixes tokens by anything but
+    transformers' attention (a recurrence, a convolution, positions from the place in the batch)
+    gives other hidden states for a packed batch than for single examples.
     """
     device = next(base.parameters()).device
     packed: dict[str, Any] = {
@@ -226,16 +229,16 @@ def suits(base: Any) -> str | None:
             for item in _TRIAL
         ]
         with attending(base):
-            found = hidden_states(base, packed)
+            hidden = hidden_states(base, packed)
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         return f"its forward pass refuses them ({type(error).__name__})"
     finally:
         base.train(was_training)
-    # One group: its rows are the examples from the longest on.
+    # The trial batch is one group, whose rows are the examples by falling length.
     rows = packed["slots"].view(packed["groups"][0])
-    tolerance = 1e-3 if found.dtype == torch.float32 else 5e-2
+    tolerance = 1e-3 if hidden.dtype == torch.float32 else 5e-2
     for row, expected in zip(rows, sorted(plain, key=len, reverse=True), strict=True):
-        ours = found[row[: len(expected)]]
+        ours = hidden[row[: len(expected)]]
         if (ours - expected).float().norm() > tolerance * expected.float().norm():
             return "its forward pass gives other numbers for them"
     return None

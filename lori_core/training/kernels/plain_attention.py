@@ -1,9 +1,9 @@
-"""Causal attention by plain products, for CPUs that compute in bfloat16.
+"""Causal attention by matrix products, for bfloat16 on the CPU.
 
-PyTorch's fused attention for the CPU is slow there, its backward pass above all. Here a block of
-queries at a time meets the keys up to its end, in products that the libraries do near the machine's
-peak, and most of what the causal order hides is left out. Of long rows the attention weights are
-not kept but computed again by the backward pass, as the fused one does.
+PyTorch's fused CPU attention is slow in bfloat16, above all its backward pass. This one multiplies
+a block of queries at a time by the keys up to the block's end, so it runs near the peak speed of
+the BLAS library and skips most of what the causal mask hides. For long rows, the backward pass
+computes the attention weights again, as fused attention does, so they need not be stored.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Queries of a block: few, so that a block's scores stay in the processor's cache and little of
-#: them is hidden; not so few that the products become thin.
+#: Queries of a block: few enough that a block's scores fit the cache and few of them are masked;
+#: enough for the products to be efficient.
 BLOCK = 64
-#: Longer rows do not keep their weights: the memory for them would grow with the length squared.
-KEPT_LENGTH = 512
-#: Rows of fewer tokens gain nothing.
-LEAST_LENGTH = 32
+#: Longer rows do not store their weights, whose memory grows with the square of the length.
+SAVED_LENGTH = 512
+#: Shorter rows, in tokens, are not faster this way.
+MIN_LENGTH = 32
 
 
 def suits(q: Tensor) -> bool:
-    """Say whether queries, [examples, heads, length, size], are better attended to this way."""
-    return q.shape[2] >= LEAST_LENGTH and q.device.type == "cpu" and q.dtype == torch.bfloat16
+    """Return whether `attend` is the faster way for queries [examples, heads, length, size]."""
+    return q.shape[2] >= MIN_LENGTH and q.device.type == "cpu" and q.dtype == torch.bfloat16
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
@@ -34,43 +34,43 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
 
     Args:
         q: the queries.
-        k: the keys, [examples, key heads, length, size]; each serves as many query heads.
-        v: the values, as the keys.
-        scaling: of the scores.
+        k: the keys, [examples, key heads, length, size]; the query heads are a multiple.
+        v: the values, of k's shape.
+        scaling: the factor of the scores.
     """
     out: Tensor = _Attend.apply(q, k, v, scaling)
     return out
 
 
 class _Attend(torch.autograd.Function):
-    """In a block, queries that share a key head stand in one column: as few, large products."""
+    """Attend block by block; the queries of a key head are stacked, for few and large products."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
-        k, v = k.contiguous(), v.contiguous()  # else every product copies them
+        k, v = k.contiguous(), v.contiguous()  # otherwise every product would copy them
         q = (q * scaling).reshape(*k.shape[:2], -1, *q.shape[2:])
         out = torch.empty_like(q)
-        keeps = any(ctx.needs_input_grad) and k.shape[2] <= KEPT_LENGTH
-        kept = []
+        saves = any(ctx.needs_input_grad) and k.shape[2] <= SAVED_LENGTH
+        saved = []
         for block in _blocks(k.shape[2]):
             seen = slice(block.stop)
             weights = _weights(_column(q, block), k[:, :, seen])
             _put(out, block, weights @ v[:, :, seen])
-            if keeps:
-                kept.append(weights)
-        ctx.save_for_backward(q, k, v, *kept)
+            if saves:
+                saved.append(weights)
+        ctx.save_for_backward(q, k, v, *saved)
         ctx.scaling = scaling
         return out.flatten(1, 2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, *kept = ctx.saved_tensors
+        q, k, v, *saved = ctx.saved_tensors
         slope = gradient.reshape(q.shape)
         of_q, of_k, of_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for number, block in enumerate(_blocks(k.shape[2])):
             seen = slice(block.stop)
             queries, slopes = _column(q, block), _column(slope, block)
-            weights = kept[number] if kept else _weights(queries, k[:, :, seen])
+            weights = saved[number] if saved else _weights(queries, k[:, :, seen])
             _add(of_v, seen, weights, slopes)
             of_weights = slopes @ v[:, :, seen].mT
             scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
@@ -85,7 +85,7 @@ def _blocks(length: int) -> Iterator[slice]:
 
 
 def _column(states: Tensor, block: slice) -> Tensor:
-    """[examples, key heads, queries of a key, length, n] -> [examples, key heads, rows, n]."""
+    """Stack a block's rows: [examples, key heads, queries per key, length, n] -> [.., rows, n]."""
     return states[:, :, :, block].flatten(2, 3)
 
 
@@ -100,7 +100,10 @@ def _add(total: Tensor, seen: slice, left: Tensor, right: Tensor) -> None:
 
 @lru_cache(maxsize=BLOCK)
 def _later(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return what hides the later of a block's own keys from its queries, [length, length]."""
+    """Return the causal mask of a block on its own keys, [length, length]: -inf above the diagonal.
+
+    Its sum with the scores hides later keys.
+    """
     return torch.full((length, length), float("-inf"), dtype=dtype, device=device).triu_(1)
 
 
@@ -108,7 +111,7 @@ def _weights(queries: Tensor, keys: Tensor) -> Tensor:
     """Return the softmax of a block's causal scores, [examples, key heads, rows, keys].
 
     Args:
-        queries: [examples, key heads, rows, size]; of a key's queries the last sees all keys.
+        queries: [examples, key heads, rows, size]; the last query of each head sees all keys.
         keys: [examples, key heads, keys, size].
     """
     scores = queries @ keys.mT

@@ -1,16 +1,17 @@
-"""RMS norms and gated activations in fewer passes over memory; installed on a model's own.
+"""Memory-efficient RMS norms and gated activations; they replace the forward pass of a model's own.
 
-With frozen weights, all that training needs of
+With frozen weights, the backward pass of
 
     y = w u     for u = x / sqrt(mean(x²) + eps)        and        y = silu(g) v
 
-is x and one number a token, and g and v:
+needs only x with one number per token, and g and v:
 
     dx = (h - u mean(h u)) / sqrt(mean(x²) + eps)                  for h = w dL/dy
     dg = silu'(g) v dL/dy        dv = silu(g) dL/dy
 
-Autograd would keep float32 copies of x, and silu(g). Sums are in float32 and roundings where
-transformers has them. Modules of one name differ, so each is tried before it is replaced.
+Autograd would also save float32 copies of x, and silu(g). Sums are in float32 and values are
+rounded where transformers rounds them. Modules of the same class name differ between models, so
+each is compared with the replacement on a trial input first.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Forward = Callable[[Tensor], Tensor]
 
 
 class _Norm(torch.autograd.Function):
-    """x, [..., features], weight, [features], eps -> y, as x."""
+    """RMS norm of x, [..., features], with weight, [features], and eps; the result is as x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -47,7 +48,7 @@ class _Norm(torch.autograd.Function):
 
 
 class _Gated(torch.autograd.Function):
-    """g and v, alike -> silu(g) v."""
+    """silu(gate) * value, for two tensors of the same shape."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, value: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class _Gated(torch.autograd.Function):
 
 
 def _norm(module: Any) -> tuple[Forward, int] | None:
-    """Return this module's forward pass for an RMS norm, and its features; None for another."""
+    """Return the replacement forward of an RMS norm, and its features; None for other modules."""
     if not type(module).__name__.endswith("RMSNorm"):
         return None
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
@@ -73,7 +74,7 @@ def _norm(module: Any) -> tuple[Forward, int] | None:
         return None
 
     def forward(x: Tensor) -> Tensor:
-        if x.dtype != module.weight.dtype:  # the product is in the wider of both
+        if x.dtype != module.weight.dtype:  # then torch promotes the product to the wider dtype
             own: Tensor = type(module).forward(module, x)
             return own
         y: Tensor = _Norm.apply(x, module.weight, eps)
@@ -83,11 +84,11 @@ def _norm(module: Any) -> tuple[Forward, int] | None:
 
 
 def _gated(module: Any) -> tuple[Forward, int] | None:
-    """Return this module's forward pass for a gated feed-forward block, and its features."""
-    maps = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    """Return the replacement forward of a gated MLP, and its features; None for other modules."""
+    layers = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
     if type(getattr(module, "act_fn", None)).__name__ not in {"SiLU", "SiLUActivation"}:
         return None
-    if not all(hasattr(one, "in_features") for one in maps):
+    if not all(hasattr(layer, "in_features") for layer in layers):
         return None
 
     def forward(x: Tensor) -> Tensor:
@@ -100,25 +101,25 @@ def _gated(module: Any) -> tuple[Forward, int] | None:
 
 @torch.no_grad()
 def _alike(module: nn.Module, forward: Forward, features: int, like: Tensor) -> bool:
-    """Say whether a forward pass gives a module's own numbers."""
+    """Return whether a forward pass agrees with a module's own on random rows."""
     rows = torch.randn(4, features, generator=torch.Generator().manual_seed(0))
-    # From rows where a norm's eps is all that counts to rows where it is nothing.
+    # The scales of the rows range from those where a norm's eps dominates to negligible eps.
     rows = (rows * torch.logspace(-4, 1, 4)[:, None]).to(like)[None]
     try:
-        found, expected = forward(rows)[0].float(), module(rows)[0].float()
+        ours, expected = forward(rows)[0].float(), module(rows)[0].float()
     except (ValueError, TypeError, AttributeError, RuntimeError):
         return False
-    apart = (found - expected).norm(dim=-1)
-    near = 1e-5 if like.dtype == torch.float32 else 1e-2
-    return bool((apart <= near * expected.norm(dim=-1)).all())
+    distance = (ours - expected).norm(dim=-1)
+    tolerance = 1e-5 if like.dtype == torch.float32 else 1e-2
+    return bool((distance <= tolerance * expected.norm(dim=-1)).all())
 
 
 @contextmanager
 def installed(model: nn.Module) -> Iterator[int]:
-    """Let a model's norms and gated blocks compute as this module does, where both agree.
+    """Replace the forward pass of a model's RMS norms and gated MLPs inside a `with` block.
 
     Yields:
-        How many do.
+        The number of modules replaced: those whose own results the replacement reproduces.
     """
     like = next(p for p in model.parameters() if p.is_floating_point())
     changed = []

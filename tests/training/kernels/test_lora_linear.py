@@ -52,7 +52,7 @@ def test_losses_and_gradients_are_those_of_peft_s_own_forward(
     model = adapted(architecture, masked=masked)
     expected = losses_and_gradients(model)
     with lora_linear.installed(model) as left:
-        assert left == ({"a Conv1D is no plain linear map": 8} if architecture == "gpt2" else {})
+        assert left == ({"a Conv1D is not a plain nn.Linear": 8} if architecture == "gpt2" else {})
         found = losses_and_gradients(model)
     same(found, expected, 1e-6)  # the models' norms are float32 whatever the rest is
 
@@ -66,14 +66,14 @@ def test_adding_the_update_to_the_weights_first_changes_nothing(
         monkeypatch.setattr(lora_linear, "MERGED_FROM", factor)
         with lora_linear.installed(model):
             layer = next(iter(peft_names.lora_layers(model).values()))
-            assert lora_linear._Maps([layer]).merges(5) is merges
+            assert lora_linear._FrozenLayers([layer]).merges(5) is merges
             same(losses_and_gradients(model), expected, 2e-5)
 
 
 def test_half_precision_is_never_added_to_the_weights() -> None:
     model = adapted(dtype=torch.bfloat16)
     layer = next(iter(peft_names.lora_layers(model).values()))
-    assert not lora_linear._Maps([layer]).merges(10**9)
+    assert not lora_linear._FrozenLayers([layer]).merges(10**9)
     expected = losses_and_gradients(model)
     with lora_linear.installed(model):
         same(losses_and_gradients(model), expected, 0.1)

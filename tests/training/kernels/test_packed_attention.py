@@ -83,7 +83,7 @@ def test_a_sliding_window_hides_what_is_further_back() -> None:
 
 def test_a_model_is_tried_before_it_is_packed(architecture: str) -> None:
     model, _, _ = tiny(architecture)
-    assert packed_attention.suits(model) is None
+    assert packed_attention.unsupported_reason(model) is None
     assert model.config._attn_implementation == "sdpa"
 
 
@@ -92,7 +92,7 @@ def test_a_recurrent_model_does_not_suit() -> None:
         "mamba", vocab_size=32, hidden_size=16, state_size=4, num_hidden_layers=1
     )
     model = AutoModelForCausalLM.from_config(config)
-    assert packed_attention.suits(model) is not None
+    assert packed_attention.unsupported_reason(model) is not None
 
 
 def test_attention_with_capped_scores_does_not_suit() -> None:
@@ -101,7 +101,8 @@ def test_attention_with_capped_scores_does_not_suit() -> None:
         num_attention_heads=2, num_key_value_heads=1, head_dim=8,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config)
-    assert packed_attention.suits(model) == "its forward pass refuses them (ValueError)"
+    reason = packed_attention.unsupported_reason(model)
+    assert reason == "its forward pass refuses them (ValueError)"
 
 
 def test_gradients_of_shared_beginnings_repeat_exactly() -> None:
