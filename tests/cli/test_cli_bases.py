@@ -226,7 +226,7 @@ def params_of(adapter: str, name: str, base: str | None = None) -> Any:
         unsafe_code=None, harness=None,
     )  # fmt: skip
     params, chosen = evaluation._params(args, {"a": peft_file.open_adapter(Path(adapter))})
-    evaluation._say_other_base(chosen)
+    evaluation._warn_of_other_base(chosen)
     return params.model
 
 
