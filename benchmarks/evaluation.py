@@ -208,7 +208,7 @@ def _isolated(_: int) -> float:
 
 def _plain(_: int) -> float:
     trivial = sandbox.TRIVIAL
-    source = f"{trivial.candidate}{trivial.tests}check({trivial.entry_point})"
+    source = f"{trivial.source}{trivial.tests}check({trivial.entry_point})"
     program = isolation.Interpreter.base().program
     start = time.perf_counter()
     subprocess.run(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import lori_core as lori
 from lori_core.config import Bound, GateSection
-from lori_core.evaluation.gate import GateDecision, as_markdown, judge
+from lori_core.evaluation.gate import GateDecision, as_markdown, decide
 from lori_core.evaluation.gate_rules import Scored
 
 TASKS = ["bundled-math", "bundled-nlu"]
@@ -31,7 +31,7 @@ RULES = GateSection(
 
 
 @lori.gate_rule("mean_words", "words", "how many words an output has on average", least=0, most=1e6)
-def mean_words(at: lori.Judged) -> float:
+def mean_words(at: lori.RuleInput) -> float:
     """Return the mean number of words of the candidate's outputs: a rule of your own."""
     files = at.candidate.files.values()
     lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
@@ -53,7 +53,7 @@ def main(
     base: str = "random:llama",
 ) -> GateDecision:
     """Return the decision on the candidate, and print it with examples."""
-    decision = judge(
+    decision = decide(
         scored("candidate", candidate, base, out),
         scored("champion", champion, base, out),
         None,  # no adapter to measure forgetting against

@@ -1,4 +1,4 @@
-"""The `lori` command. Heavy imports happen inside the commands, so that help answers at once."""
+"""The `lori` command; heavy imports stay inside the commands, so `lori --help` is fast."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from lori_core import __version__
 from lori_core.core.errors import InputError, LoriError, one_line
 from lori_core.core.processes import stopping
 
-#: Commands that go on where they stopped, or with what is left, when they run again.
-_GO_ON = ("run", "pull", "stage", "point", "experiment", "track")
+#: Commands that continue from where they stopped when they run again.
+_RESUMABLE = ("run", "pull", "stage", "point", "experiment", "track")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses a wrong command line in one line, as any other input."""
+    """Argument parser that reports a wrong command line as an `InputError`."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{self.prog}: {message} ({self.prog} --help says what there is)")
+        raise InputError(f"{self.prog}: {message} ({self.prog} --help lists what is allowed)")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -29,8 +29,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="lori",
         description="Train, merge and keep safe many sparse task adapters on one language model.",
-        epilog="A first run: lori run. What a run does stands in params.yaml; whole other runs "
-        "stand in profiles/. Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 or "
+        epilog="Start with: lori run. params.yaml configures a run; profiles/ has ready-made "
+        "configurations. Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 or "
         "143 stopped by Ctrl-C or SIGTERM.",
     )
     parser.add_argument("--version", action="version", version=f"lori {__version__}")
@@ -42,8 +42,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code, 130 or 143 where a signal stopped it."""
-    # Before anything is imported that takes time.
+    """Run a command and return its exit code (130 or 143 if a signal stopped it).
+
+    Args:
+        argv: the command line without the program's name; `sys.argv[1:]` if None.
+    """
+    # Handle signals before the slow imports.
     with stopping.handled(owned=argv is None):
         args = argparse.Namespace(command="", debug=False)
         try:
@@ -56,32 +60,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = 130
         stopped = stopping.asked() or (130 if code == 130 else None)
         if stopped is not None:
-            given = [word for word in argv or sys.argv[1:] if not word.startswith("-")]
-            again = "; run again to go on" if given[:1] and given[0] in _GO_ON else ""
-            print(f"lori: stopped{again}", file=sys.stderr)
+            names = [word for word in argv or sys.argv[1:] if not word.startswith("-")]
+            hint = "; run again to go on" if names[:1] and names[0] in _RESUMABLE else ""
+            print(f"lori: stopped{hint}", file=sys.stderr)
         return stopped or code
 
 
 def _run(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
-    """Run a command and say in one line how it failed; `args` is filled."""
+    """Run a command and return its exit code; parse its arguments into `args`."""
     from flows.environment import quiet_libraries
     from lori_core.core.redaction import redact_logs, redacted_streams
 
     quiet_libraries()
-    redact_logs()  # a handler may have been given a stream, or a file, before
+    redact_logs()  # handlers that were set up before this may write secrets
 
     with redacted_streams():
         return _command(argv, args)
 
 
 def _command(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
+    """Run a command; print its error in one line and return its exit code."""
     try:
         _parser().parse_args(argv, args)
         code: int = args.function(args)
         return code
     except LoriError as error:
         return _failed(error, args)
-    except BrokenPipeError:  # whoever read our output has had enough
+    except BrokenPipeError:  # the reader of our output closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
@@ -92,13 +97,13 @@ def _command(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
             return _failed(known, args)
         if args.debug or args.command in ("stage", "point"):
             raise
-        said = one_line(f"{type(error).__name__}: {error}")
-        print(f"error: {said} (--debug shows where)", file=sys.stderr)
+        message = one_line(f"{type(error).__name__}: {error}")
+        print(f"error: {message} (--debug shows the traceback)", file=sys.stderr)
         return 1
 
 
 def _failed(error: LoriError, args: argparse.Namespace) -> int:
-    if stopping.asked() is not None:  # what it broke off is no failure
+    if stopping.asked() is not None:  # the signal caused this error, which is not a failure
         return error.exit_code
     if args.debug:
         raise error

@@ -1,4 +1,7 @@
-"""Commands on adapters' folders, this project's or PEFT's; none of them needs a GPU."""
+"""Commands on adapter folders (compact or PEFT): `inspect`, `export`, `merge`, `interference`.
+
+None of them needs a GPU.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,9 @@ def add(commands: Any) -> None:
     """Add the commands to the parser."""
     inspect = commands.add_parser(
         "inspect",
-        help="say what an adapter or mask is",
-        description="What it is, what it came from, its sizes, and where its mask keeps B.",
+        help="describe an adapter or a mask",
+        description="Print the format of an adapter or mask, what it was made from, its sizes, "
+        "and the density of its mask for each kind of module.",
     )
     inspect.add_argument(
         "path", type=given.path, metavar="PATH", help="an adapter's folder, or a mask"
@@ -31,17 +35,17 @@ def add(commands: Any) -> None:
     _add_merge(commands)
     interference = commands.add_parser(
         "interference",
-        help="measure how much adapters get in each other's way",
-        description="For each pair of adapters and each module: the exact inner product and cosine "
-        "of their updates beside the bound of Property 1, mask overlap beside its expectation, and "
-        "the share of common entries with opposite signs.",
+        help="measure the interference between adapters",
+        description="For each pair of adapters and each module, print the exact inner product and "
+        "cosine of their updates with the bound of Property 1, the mask overlap with its "
+        "expectation, and the share of common entries that have opposite signs.",
         epilog="example: lori interference artifacts/math/adapter artifacts/code/adapter -o out",
     )
     interference.add_argument("adapters", nargs="+", type=given.path, metavar="ADAPTER")
     interference.add_argument(
-        "-o", "--out", type=given.path, help="a folder for interference.json and its picture"
+        "-o", "--out", type=given.path, help="a folder for interference.json and interference.png"
     )
-    interference.add_argument("--modules", action="store_true", help="print every module, too")
+    interference.add_argument("--modules", action="store_true", help="also print every module")
     add_base(interference)
     add_force(interference)
     interference.set_defaults(function=_interference)
@@ -50,7 +54,7 @@ def add(commands: Any) -> None:
 def _add_export(commands: Any) -> None:
     export = commands.add_parser(
         "export",
-        help="write an adapter as a PEFT folder, or baked into its base model",
+        help="export an adapter as a PEFT folder, or merged into its base model",
         epilog="examples: lori export artifacts/merged/concat --to peft out   |   "
         "lori export artifacts/math/adapter --to merged out --base /models/llama",
     )
@@ -60,17 +64,18 @@ def _add_export(commands: Any) -> None:
         "--to",
         choices=["peft", "merged"],
         required=True,
-        help="peft: a stock PEFT adapter; merged: the whole base model with the adapter in it",
+        help="peft: a stock PEFT adapter; merged: the base model with the adapter added to "
+        "its weights",
     )
     export.add_argument(
         "--base",
-        type=given.word,
-        help="with --to merged: the base model, if not the one the adapter names",
+        type=given.name_or_path,
+        help="with --to merged: the base model, if it is not the one that the adapter names",
     )
     export.add_argument(
         "--serving",
         choices=["vllm"],
-        help="with --to peft: pad the rank to one that this server can load",
+        help="with --to peft: pad the rank to one that this inference server can load",
     )
     add_force(export)
     export.set_defaults(function=_export)
@@ -88,13 +93,17 @@ def _add_merge(commands: Any) -> None:
         "--method", default="concat", help=f"{', '.join(MERGE_METHODS)} (default: concat)"
     )
     merge.add_argument(
-        "--weights", default="1", help="one for all, or one each, as in 0.4,0.4,-0.2 (default: 1)"
+        "--weights",
+        default="1",
+        help="one weight for all adapters, or one for each, such as 0.4,0.4,-0.2 (default: 1)",
     )
     merge.add_argument(
-        "--density", type=given.share, help=f"the share of entries to keep, for {_using('density')}"
+        "--density",
+        type=given.fraction,
+        help=f"the share of entries to keep, for {_using('density')}",
     )
     merge.add_argument(
-        "--rank", type=given.whole(1, 2**16), help=f"the rank of the result, for {_using('rank')}"
+        "--rank", type=given.integer(1, 2**16), help=f"the rank of the result, for {_using('rank')}"
     )
     merge.add_argument(
         "--majority-sign",
@@ -103,9 +112,9 @@ def _add_merge(commands: Any) -> None:
     )
     merge.add_argument(
         "--seed",
-        type=given.whole(0, 2**32 - 1),
+        type=given.integer(0, 2**32 - 1),
         default=0,
-        help=f"what is dropped, for {_using('seed')}",
+        help=f"the seed that selects the entries to drop, for {_using('seed')}",
     )
     add_extension(merge)
     add_base(merge)
@@ -114,14 +123,15 @@ def _add_merge(commands: Any) -> None:
 
 
 def add_extension(parser: Any) -> None:
-    """Add the option that names Python files which add what can be chosen by name."""
+    """Add the option `--extension`, which names Python files that register components."""
     parser.add_argument(
         "--extension",
-        type=given.word,
+        type=given.name_or_path,
         action="append",
         default=[],
         metavar="FILE",
-        help="a Python file that adds names, as `extensions` in params.yaml does; may be repeated",
+        help="a Python file that registers merge methods, scorers, data sources or other "
+        "components, as `extensions` in params.yaml does; may be repeated",
     )
 
 
@@ -130,23 +140,23 @@ def _using(option: str) -> str:
 
 
 def add_base(parser: Any) -> None:
-    """Add the option that names the base model of adapters that do not prove theirs."""
+    """Add the option `--base`, for adapters that do not record the identity of their base model."""
     parser.add_argument(
         "--base",
-        type=given.word,
+        type=given.name_or_path,
         metavar="BASE",
-        help="the base model, for adapters that only name theirs or name none: a folder, pypi:…, "
-        "or OWNER/NAME@COMMIT; one that is proved to be for another is refused all the same",
+        help="the base model, for adapters that record only its name or nothing: a folder, "
+        "pypi:…, or OWNER/NAME@COMMIT; an adapter that records another base model is refused",
     )
 
 
 def add_force(parser: Any) -> None:
-    """Add the option that lets a command replace a folder that it did not write."""
+    """Add the option `--force`, which lets a command replace a folder that it did not write."""
     parser.add_argument(
         "--force",
         action="store_true",
-        help="replace the output folder whatever is in it; without this only an earlier output of "
-        "this command is replaced",
+        help="replace the output folder whatever it contains; without this option, the command "
+        "replaces only its own earlier output",
     )
 
 
@@ -216,10 +226,10 @@ def _merge(args: argparse.Namespace) -> int:
     for option in ("density", "rank"):
         if getattr(args, option) is not None and option not in MERGE_METHODS[args.method].uses:
             raise InputError(
-                f"--{option}: the method {args.method} has none; remove it, or take one of "
-                f"{_using(option)}"
+                f"--{option}: the method {args.method} does not use it; remove the option, or "
+                f"choose one of {_using(option)}"
             )
-    # Keys are only carried along: whoever draws A from the result verifies them.
+    # A merge only copies the keys of A; they are verified when A is regenerated from the result.
     opened = [peft_file.open_adapter(p, verify_projection=False) for p in args.adapters]
     named: dict[str, Adapter] = {}
     for path, adapter in zip(args.adapters, opened, strict=True):
@@ -235,44 +245,51 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 def _of_one_base(
-    adapters: dict[str, Adapter], word: str | None
+    adapters: dict[str, Adapter], base_name: str | None
 ) -> tuple[dict[str, Adapter], list[Path]]:
-    """Return adapters that are for one base model, as far as anything says so.
+    """Check that the adapters have one base model, as far as they record it.
 
-    Also the folders that were read for it: that of `--base`.
+    Args:
+        adapters: the adapters by name.
+        base_name: the value of `--base`, or None.
+
+    Returns:
+        The adapters, and the folders that were read: the base model's, if `--base` was given.
 
     Raises:
-        AdapterError: they are, or may be, for several; or they do not fit the one of `--base`.
+        AdapterError: the adapters have several base models, or do not fit the one of `--base`.
     """
     from lori_core.adapters import base_choice
     from lori_core.adapters.adapter import check_one_base
 
-    if word is not None:
-        base = base_choice.chosen(word, adapters)
+    if base_name is not None:
+        base = base_choice.chosen(base_name, adapters)
         return base.of(adapters), [base.folder]
     check_one_base(adapters)
     return adapters, []
 
 
 def _say_unproved(adapters: dict[str, Adapter]) -> None:
-    """Say that nothing names the base of several adapters; once the work is done."""
+    """Warn that none of several adapters names its base model."""
     if len(adapters) > 1 and not any(a.base.known or a.base.name for a in adapters.values()):
         print(
-            f"lori: {', '.join(adapters)}: no base model is named, so nothing proves that these "
-            "are for one; --base names it",
+            f"lori: {', '.join(adapters)}: no adapter names its base model, so it was not checked "
+            "that all have the same; name it with --base",
             file=sys.stderr,
         )
 
 
 def _weights(text: str, count: int) -> list[float]:
-    weights = [given.real(part) for part in text.split(",")]
+    weights = [given.decimal(part) for part in text.split(",")]
     if not all(map(math.isfinite, weights)):
         raise InputError(
             f"--weights: {shown(text)}; expected numbers from {-given.MOST:,.0f} to "
-            f"{given.MOST:,.0f}, as in 0.4,0.4,0.2"
+            f"{given.MOST:,.0f}, such as 0.4,0.4,0.2"
         )
     if len(weights) not in (1, count):
-        raise InputError(f"--weights: {len(weights)} weights for {count} adapters; give one or all")
+        raise InputError(
+            f"--weights: {len(weights)} weights for {count} adapters; give 1 weight or {count}"
+        )
     return weights * count if len(weights) == 1 else weights
 
 
@@ -303,10 +320,14 @@ def _interference(args: argparse.Namespace) -> int:
 
 
 def names_of(paths: list[Path]) -> list[str]:
-    """Return the shortest parts of the paths that tell them apart: `math` of `math/adapter`."""
+    """Return the shortest distinct names for paths: `math` for `math/adapter`.
+
+    Raises:
+        InputError: a path appears twice.
+    """
     parts = [path.resolve().parts for path in paths]
     if len(set(parts)) < len(parts):
-        raise InputError("an adapter is named twice; each can only be compared with others")
+        raise InputError("an adapter is named twice; name each adapter once")
     while len(parts) > 1 and len({part[-1] for part in parts}) == 1:
         parts = [part[:-1] for part in parts]
     depth = 1

@@ -1,4 +1,4 @@
-"""`lori evaluate`: any adapters, ours or PEFT's, on any test sets, side by side."""
+"""`lori evaluate`, `lori rejudge` and `lori sources`: score adapters (compact or PEFT)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def add(commands: Any) -> None:
     evaluate = commands.add_parser(
         "evaluate",
         help="score adapters and their base model on test sets",
-        description="Loads the base once, then scores it and each adapter on the same examples. "
-        "Prompt and limits are those of params.yaml where there is one. The model is that of "
-        "--base, else the adapters' own, loaded as params.yaml says where it has the same.",
+        description="Load the base model once, then score it and each adapter on the same "
+        "examples. The prompt template and the limits come from params.yaml if there is one. The "
+        "base model is that of --base, otherwise the one that the adapters record; dtype and "
+        "quantization come from params.yaml if it has the same base model.",
         epilog="examples: lori evaluate artifacts/math/adapter --tasks math,nlu   |   "
         "lori evaluate a b --tasks gsm8k-files,humaneval --limit 200 --samples 20   |   "
         "lori evaluate a --harness lm-eval --tasks arc_easy --limit 100",
@@ -35,37 +36,49 @@ def add(commands: Any) -> None:
     evaluate.add_argument(
         "--tasks",
         required=True,
-        type=given.words,
-        help="tasks of params.yaml, or sources of `lori sources`, separated by commas",
+        type=given.name_list,
+        help="tasks of params.yaml, or data sets of `lori sources`, separated by commas",
     )
     evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"])
     evaluate.add_argument(
-        "--limit", type=given.whole(1, 2**31 - 1), help="so many examples of each task"
+        "--limit", type=given.integer(1, 2**31 - 1), help="the number of examples of each task"
     )
-    evaluate.add_argument("--no-base", action="store_true", help="leave the base model out")
-    evaluate.add_argument("--protocols", help="fixed, paper, or both separated by a comma")
-    evaluate.add_argument("--likelihood", action="store_true", help="score choices by that, too")
     evaluate.add_argument(
-        "--samples", type=given.whole(1, 4096), help="outputs for each coding problem (pass@k)"
+        "--no-base", action="store_true", help="do not score the base model itself"
     )
-    evaluate.add_argument("--batch-size", type=given.whole(1, 2**20))
+    evaluate.add_argument("--protocols", help="fixed, paper, or both separated by a comma")
+    evaluate.add_argument(
+        "--likelihood",
+        action="store_true",
+        help="also score multiple-choice items by the likelihood of their choices",
+    )
+    evaluate.add_argument(
+        "--samples",
+        type=given.integer(1, 4096),
+        help="the number of outputs for each coding problem (pass@k)",
+    )
+    evaluate.add_argument("--batch-size", type=given.integer(1, 2**20))
     evaluate.add_argument(
         "--average",
         action="store_true",
-        help="the adapters differ in their seed only: add a row with their mean",
+        help="add a row with the adapters' mean, for adapters that differ only in their seed",
     )
     evaluate.add_argument(
-        "--unsafe-code", action="store_true", help="run code where it cannot be isolated"
+        "--unsafe-code",
+        action="store_true",
+        help="run generated code even where the sandbox cannot isolate it",
     )
-    evaluate.add_argument("--harness", choices=["lm-eval"], help="the tasks are that project's")
+    evaluate.add_argument(
+        "--harness", choices=["lm-eval"], help="--tasks names tasks of this evaluation harness"
+    )
     evaluate.add_argument(
         "--attacks",
-        type=given.words,
-        help="also put harmful requests under these, separated by commas: prefill, role-play, "
-        "ignore, base64; each gets a line of its own",
+        type=given.name_list,
+        help="also score harmful requests under these attacks, separated by commas: prefill, "
+        "role-play, ignore, base64; each attack gets a row of its own",
     )
     evaluate.add_argument(
-        "--include-path", type=given.path, help="a folder with task files for the harness"
+        "--include-path", type=given.path, help="a folder with further task files for --harness"
     )
     evaluate.add_argument(
         "-o", "--out", type=given.path, default=Path("evaluation"), help="default: ./evaluation"
@@ -76,10 +89,10 @@ def add(commands: Any) -> None:
     evaluate.set_defaults(function=_evaluate)
     rejudge = commands.add_parser(
         "rejudge",
-        help="judge kept outputs of safety sets again, without generating",
-        description="Reads the outputs that lori evaluate or lori run kept, judges those of the "
-        "refusal scorer as an evaluation would today, and writes verdicts, shares before and "
-        "after, and the outputs whose verdict changed. What is read stays as it is.",
+        help="judge saved outputs of safety sets again, without generating",
+        description="Read the outputs that lori evaluate or lori run saved, judge those of the "
+        "refusal scorer with the current rules, and write the verdicts, the shares before and "
+        "after, and the outputs whose verdict changed. The input files are not changed.",
         epilog="examples: lori rejudge evaluation   |   "
         "lori rejudge artifacts/evaluations -o rejudged",
     )
@@ -89,7 +102,7 @@ def add(commands: Any) -> None:
     )
     add_force(rejudge)
     rejudge.set_defaults(function=_rejudge)
-    sources = commands.add_parser("sources", help="list the data sets that have a name")
+    sources = commands.add_parser("sources", help="list the data sets that can be used by name")
     add_extension(sources)
     sources.set_defaults(function=_sources)
 
@@ -106,7 +119,7 @@ def _rejudge(args: argparse.Namespace) -> int:
         print(line)
     for name, rule in incoherence.RULES.items():
         print(f"incoherent, {name}: {rule}")
-    print(f"{args.out}: {rejudging.RESULTS}, {rejudging.CHANGED} and every verdict as JSONL")
+    print(f"{args.out}: {rejudging.RESULTS}, {rejudging.CHANGED} and all verdicts as JSONL")
     return 0
 
 
@@ -137,17 +150,20 @@ def _evaluate(args: argparse.Namespace) -> int:
         for name, path in zip(names_of(args.adapters), args.adapters, strict=True)
     }
     if "base" in adapters:
-        raise InputError("an adapter is named 'base', as the base model is; rename its folder")
+        raise InputError(
+            "an adapter is named 'base', which is the name of the base model's row; rename its "
+            "folder"
+        )
     if not adapters and args.no_base:
         raise InputError("--no-base, and no adapter: there is nothing to evaluate")
     if args.average and len(adapters) < 2:
-        raise InputError("--average: at least two adapters are needed, runs with other seeds")
+        raise InputError("--average: give at least two adapters, trained with different seeds")
     kind, inputs = output_folder.EVALUATION, [*args.adapters, *_data_read(args)]
     output_folder.check(args.out, kind, inputs, force=args.force)
     params, base = _params(args, adapters)
     adapters = base.of(adapters)
     if args.harness and args.attacks:
-        raise InputError("--attacks: not with --harness, whose tasks have prompts of their own")
+        raise InputError("--attacks: not with --harness, whose tasks define their own prompts")
     sets = {} if args.harness else _sets(args, params)
     tracker = stage_tracker("evaluate") if params_file.PARAMS.is_file() else NullTracker()
     try:
@@ -160,15 +176,15 @@ def _evaluate(args: argparse.Namespace) -> int:
     tracker.metrics(flat(results))
     tracker.artifact(args.out / "results.json")
     tracker.end()
-    _say_other_base(base)
-    print(f"{args.out}: results.json, and every prompt, output and verdict as JSONL")
+    _warn_of_other_base(base)
+    print(f"{args.out}: results.json, and all prompts, outputs and verdicts as JSONL")
     if params_file.PARAMS.is_file():
         print("lori track sends the scores to MLflow")
     return 0
 
 
-def _say_other_base(base: Base) -> None:
-    """Say that params.yaml has another base model, once the work is done."""
+def _warn_of_other_base(base: Base) -> None:
+    """Warn on standard error if params.yaml has another base model than the evaluation."""
     from lori_core.pipeline import params_file
 
     if not params_file.PARAMS.is_file():
@@ -187,14 +203,14 @@ def _data_read(args: argparse.Namespace) -> list[Path]:
     from lori_core.data import pulled
     from lori_core.data.sources import catalogue, ownership
 
-    found = [pulled.DATA] if pulled.DATA.is_dir() else []
+    paths = [pulled.DATA] if pulled.DATA.is_dir() else []
     if args.include_path:
-        # The tasks' files and not their folder, for the results may well lie beside them.
-        found += (path for path in Path(args.include_path).rglob("*.yaml") if path.is_file())
+        # The task files rather than their folder: the output may be written beside them.
+        paths += (path for path in Path(args.include_path).rglob("*.yaml") if path.is_file())
     if args.harness:
-        return found
+        return paths
     named = (catalogue.named().get(name) for name in args.tasks.split(","))
-    return [*found, *(path for source in named if source for path in ownership.paths_of(source))]
+    return [*paths, *(path for source in named if source for path in ownership.paths_of(source))]
 
 
 def _score(
@@ -205,6 +221,7 @@ def _score(
     tracker: RunTracker,
     folder: Path,
 ) -> dict[str, Any]:
+    """Score the base model and the adapters; write the items to `folder`, return the results."""
     from lori_core.adapters.attach import check
     from lori_core.evaluation.comparison import evaluate_all
     from lori_core.methods.loaded_model import load_model
@@ -219,7 +236,11 @@ def _score(
 
 
 def _params(args: argparse.Namespace, adapters: dict[str, Adapter]) -> tuple[Params, Base]:
-    """Return params.yaml, or the least there must be, with the command's changes; and the base."""
+    """Return the parameters of the evaluation and the base model.
+
+    The parameters are those of params.yaml (or the required fields alone, without the file) with
+    the command's options.
+    """
     from lori_core import config
     from lori_core.adapters import base_choice
     from lori_core.pipeline import params_file
@@ -237,7 +258,7 @@ def _params(args: argparse.Namespace, adapters: dict[str, Adapter]) -> tuple[Par
     elif own is not None:
         base = base_choice.at_hand(own)
     else:
-        raise InputError("no adapter and no params.yaml here: which model shall be evaluated?")
+        raise InputError("no adapter and no params.yaml here: name the model with --base")
     values["model"] = base.section.model_dump()
     changes = {
         "protocols": args.protocols.split(",") if args.protocols else None,
@@ -261,7 +282,7 @@ def _harness(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _sets(args: argparse.Namespace, params: Params) -> dict[str, list[Example]]:
-    """Read the examples of each task named, from pulled data or a ready-made source."""
+    """Return the examples of each task in `--tasks`, from pulled data or a named data set."""
     from lori_core.core.errors import unknown
     from lori_core.data import pulled
     from lori_core.data.sources import catalogue
@@ -286,5 +307,8 @@ def _sets(args: argparse.Namespace, params: Params) -> dict[str, list[Example]]:
             known = {path.parent.name for path in pulled.DATA.glob(f"*/{args.split}.jsonl")}
             raise InputError(f"--tasks: {unknown('task', name, known | set(catalogue.named()))}")
         if all(example.scorer == "none" for example in sets[name]):
-            raise InputError(f"--tasks: {name}: its {args.split} examples have no answer to judge")
+            raise InputError(
+                f"--tasks: {name}: its {args.split} examples have no answer to score; choose "
+                "another --split or task"
+            )
     return attacks.attacked(sets, attacks_wanted)

@@ -1,4 +1,4 @@
-"""Commands that run the paper's experiments and ours."""
+"""`lori experiment` and `lori point`: run the experiments of the paper and of this project."""
 
 from __future__ import annotations
 
@@ -17,30 +17,36 @@ def add(commands: Any) -> None:
         "experiment",
         help="run an experiment of the paper: methods, merges, ablations",
         description="Pull the data, write the experiment's points to experiments/, and run those "
-        "that have not run yet, through the Prefect flow. What several experiments need is trained "
-        "once. The tables and figures stand beside the paper's in experiments/report/index.html.",
+        "that are not up to date, through the Prefect flow. An adapter that several experiments "
+        "need is trained once. experiments/report/index.html shows the results next to the "
+        "paper's.",
         epilog="examples: lori experiment --list   |   lori experiment granularity --profile smoke "
         "  |   lori experiment single-task merge-four   |   lori experiment all --plan",
     )
-    experiment.add_argument("names", nargs="*", metavar="NAME", help="of --list, or all")
-    experiment.add_argument("--list", action="store_true", help="say which experiments there are")
-    experiment.add_argument("--plan", action="store_true", help="say what would run; run nothing")
+    experiment.add_argument("names", nargs="*", metavar="NAME", help="an experiment, or all")
+    experiment.add_argument("--list", action="store_true", help="list the experiments")
+    experiment.add_argument(
+        "--plan", action="store_true", help="print which points would run; run nothing"
+    )
     experiment.add_argument(
         "--write", action="store_true", help="only write experiments/dvc.yaml and points.json"
     )
     experiment.add_argument(
         "--here",
         action="store_true",
-        help="one point after the other in this process, without the flow: for small models, whose "
-        "points take less time than a process needs to start",
+        help="run the points one after another in this process, without the flow; faster for "
+        "small models, whose points take less time than starting a process",
     )
     add_changes(experiment)
     experiment.set_defaults(function=_experiment)
     point = commands.add_parser(
-        "point", help="run one point here and now (what experiments/dvc.yaml calls)"
+        "point", help="run one point in this process (the command of experiments/dvc.yaml)"
     )
     point.add_argument(
-        "name", type=given.word, metavar="NAME", help="of experiments/points.json, or report"
+        "name",
+        type=given.name_or_path,
+        metavar="NAME",
+        help="a point of experiments/points.json, or report",
     )
     point.set_defaults(function=_point)
 
@@ -59,7 +65,7 @@ def _experiment(args: argparse.Namespace) -> int:
 
     workspace = Path.cwd()
     params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
-    catalogue.build(params, args.names)  # refuses names before anything is written
+    catalogue.build(params, args.names)  # refuses unknown names before anything is written
     if args.write:
         _write(args)
         return 0
@@ -129,6 +135,6 @@ def _point(args: argparse.Namespace) -> int:
         from studies import stages
 
         if params_file.PARAMS.is_file():
-            params_file.load()  # runs the extensions that a point may need
+            params_file.load()  # loads the extensions that a point may need
         stages.run(args.name, tracker)
     return 0

@@ -1,4 +1,4 @@
-"""What the command line gives, checked as it is read: numbers within bounds, names, paths."""
+"""Types of command-line arguments: numbers within bounds, names and paths."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from pathlib import Path
 
 from lori_core.core.errors import shown
 
-#: The most bytes of a path, and of one of its parts.
+#: Limits of a path's length and of the length of each of its parts (bytes).
 _LONGEST_PATH, _LONGEST_PART = 4095, 255
+#: Limit of a decimal number's length (characters).
 _LONGEST_NUMBER = 40
-#: The most that a weight may be, either side of 0; also in `params.yaml`.
+#: The largest absolute value of a merge weight; `params.yaml` has the same limit.
 MOST = 1e6
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """Return what reads a whole number between two bounds."""
+def integer(least: int, most: int) -> Callable[[str], int]:
+    """Return an argument type for integers from `least` to `most`, both inclusive."""
 
     def read(text: str) -> int:
         fits = re.fullmatch(r"-?[0-9]{1,18}", text) and least <= int(text) <= most
@@ -34,73 +35,75 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
-def share(text: str) -> float:
-    """Read a number above 0, up to 1."""
-    number = real(text)
+def fraction(text: str) -> float:
+    """Parse a number in (0, 1]."""
+    number = decimal(text)
     if not 0 < number <= 1:
         raise argparse.ArgumentTypeError(
-            f"{shown(text)}; allowed are numbers above 0, up to 1, as 0.7"
+            f"{shown(text)}; allowed are numbers above 0 and up to 1, such as 0.7"
         )
     return number
 
 
-def real(text: str) -> float:
-    """Read a decimal number as people write one; NaN where it is none, or beyond a million."""
+def decimal(text: str) -> float:
+    """Parse a decimal number; return NaN if it is not one or its absolute value exceeds `MOST`."""
     plain = re.fullmatch(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*", text)
     number = float(text) if plain and len(text) <= _LONGEST_NUMBER else math.nan
     return number if abs(number) <= MOST else math.nan
 
 
-def word(text: str) -> str:
-    """Read a name: text on one line that can also be a path."""
+def name_or_path(text: str) -> str:
+    """Parse a name or path: one line of text that is not empty."""
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"{shown(text)}; name something")
+        raise argparse.ArgumentTypeError(f"{shown(text)}; the name must not be empty")
     if _CONTROL.search(text):
-        raise argparse.ArgumentTypeError(f"{shown(text)} holds a control character; name another")
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)} contains a control character; remove the character"
+        )
     try:
         size = len(os.fsencode(text))
         longest = max(len(os.fsencode(part)) for part in text.split("/"))
     except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is no name of a file") from None
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a valid file name") from None
     if longest > _LONGEST_PART or size > _LONGEST_PATH:
         raise argparse.ArgumentTypeError(
-            f"{shown(text)} is too long: a path has at most {_LONGEST_PATH} bytes, each of its "
-            f"names {_LONGEST_PART}"
+            f"{shown(text)} is too long: a path has at most {_LONGEST_PATH} bytes, and each of "
+            f"its parts has at most {_LONGEST_PART}"
         )
     return text
 
 
 def path(text: str) -> Path:
-    """Read a path; what stands there is for the command to judge."""
-    found = Path(word(text))
+    """Parse a path; the command itself checks whether the path exists."""
+    parsed = Path(name_or_path(text))
     try:
-        found.stat()
+        parsed.stat()
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise argparse.ArgumentTypeError(
-                f"{shown(text)} is, or lies behind, a link that leads to itself; name another"
+                f"{shown(text)} contains a symbolic link that leads to itself; give another path"
             ) from None
-    return found
+    return parsed
 
 
-def words(text: str) -> str:
-    """Read names with commas between them, each once."""
-    names = [word(name.strip()) for name in text.split(",")]
+def name_list(text: str) -> str:
+    """Parse names separated by commas; each name may appear once."""
+    names = [name_or_path(name.strip()) for name in text.split(",")]
     if len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"{shown(text)} names one twice")
+        raise argparse.ArgumentTypeError(f"{shown(text)} contains a name twice")
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:/-]*", name) or ".." in name:
             raise argparse.ArgumentTypeError(
-                f"{shown(name)} is no name; allowed are letters, digits, ., :, /, - and _"
+                f"{shown(name)} is not a valid name; allowed are letters, digits, ., :, /, - and _"
             )
     return ",".join(names)
 
 
 def repository(text: str) -> str:
-    """Read OWNER/NAME of a hub."""
+    """Parse the OWNER/NAME of a repository on a model hub."""
     part = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}"
     if not re.fullmatch(f"{part}/{part}", text) or ".." in text:
         raise argparse.ArgumentTypeError(
-            f"{shown(text)}; allowed is OWNER/NAME, of letters, digits, ., - and _"
+            f"{shown(text)}; allowed is OWNER/NAME with letters, digits, ., - and _"
         )
     return text

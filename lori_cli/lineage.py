@@ -1,4 +1,4 @@
-"""From an artifact back to its data: `lori why`, `lori diff`, `lori restore`."""
+"""Lineage of artifacts: `lori why`, `lori diff`, `lori compare` and `lori restore`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from lori_cli import given
 from lori_cli.adapters import add_force
 from lori_core.core.errors import LoriError
 
+#: The forms in which the commands accept an artifact; part of their help texts.
 NAMES = (
     "X is a path, a stage, or either at a commit (artifacts/merged/concat@HEAD~1); an MLflow run; "
-    "a registered model (models:/NAME/3, models:/NAME@champion); for diff also a commit, or "
-    "another workspace's folder."
+    "or a registered model (models:/NAME/3, models:/NAME@champion). diff also accepts a commit or "
+    "the folder of another workspace."
 )
 
 
@@ -21,41 +22,46 @@ def add(commands: Any) -> None:
     """Add the commands to the parser."""
     why = commands.add_parser(
         "why",
-        help="say what an artifact was made from, down to its data, and whether it still is that",
-        description="The tree from an artifact to adapters, masks, calibrations and data, with "
-        "parameters, scores, and who made it where; each node marked: here, in the cache, in the "
-        f"remote, or gone. Every file of it that is here is checked against its hash, and what was "
-        f"measured of it; dvc.lock against dvc.yaml. {NAMES}",
-        epilog="exit code 1 where something is not what was made. Without X: everything",
+        help="show what an artifact was made from, down to its data, and verify its files",
+        description="Print the tree from an artifact to its adapters, masks, calibrations and "
+        "data, with parameters, scores, user and machine. Each node is marked as here, in the "
+        "cache, in the remote, or gone. The files that are here are checked against their hashes, "
+        f"the scores against their evaluations, and dvc.lock against dvc.yaml. {NAMES}",
+        epilog="Exit code 1 if a file or a score differs from its record. Without X, all "
+        "artifacts are shown.",
     )
-    why.add_argument("name", nargs="?", metavar="X", type=given.word)
-    why.add_argument("--json", action="store_true", help="for machines")
-    why.add_argument("--no-remote", action="store_true", help="do not ask the remote")
+    why.add_argument("name", nargs="?", metavar="X", type=given.name_or_path)
+    why.add_argument("--json", action="store_true", help="print JSON")
+    why.add_argument("--no-remote", action="store_true", help="do not query the DVC remote")
     why.add_argument(
         "--no-verify",
         action="store_true",
-        help="do not read the artifacts' bytes; scores are checked all the same",
+        help="do not hash the artifacts' files; scores are still checked",
     )
     why.set_defaults(function=_why)
     diff = commands.add_parser(
         "diff",
-        help="name the smallest set of inputs in which two artifacts differ",
-        description="Parameters, rows of data, sources, code, base model: only what differs, each "
-        f"once. {NAMES}",
+        help="list the inputs in which two artifacts differ",
+        description="Compare parameters, rows of data, data sources, code and base model; print "
+        f"each difference once. {NAMES}",
     )
-    diff.add_argument("first", metavar="X", type=given.word)
-    diff.add_argument("second", metavar="Y", type=given.word)
-    diff.add_argument("--json", action="store_true", help="for machines")
+    diff.add_argument("first", metavar="X", type=given.name_or_path)
+    diff.add_argument("second", metavar="Y", type=given.name_or_path)
+    diff.add_argument("--json", action="store_true", help="print JSON")
     diff.set_defaults(function=_diff)
     compare = commands.add_parser(
         "compare",
-        help="put models side by side: tasks by models, with intervals and paired tests",
-        description="From the verdicts that their evaluations kept, on the items that both were "
-        f"asked; the first is what the others are held to. {NAMES}",
+        help="compare models task by task, with confidence intervals and paired tests",
+        description="Compare the verdicts that the models' evaluations saved, on the items that "
+        f"both have. The first model is the reference for the others. {NAMES}",
         epilog="example: lori compare artifacts/merged/linear artifacts/merged/concat",
     )
     compare.add_argument(
-        "names", nargs="+", metavar="X", type=given.word, help="or a folder with <task>.jsonl"
+        "names",
+        nargs="+",
+        metavar="X",
+        type=given.name_or_path,
+        help="a model, or a folder with <task>.jsonl",
     )
     compare.add_argument(
         "-o", "--out", type=given.path, default=Path("compare"), help="default: compare"
@@ -64,11 +70,13 @@ def add(commands: Any) -> None:
     compare.set_defaults(function=_compare)
     restore = commands.add_parser(
         "restore",
-        help="write an artifact's exact bytes, from the cache or the remote",
-        description=f"Every file's MD5 is checked. {NAMES}",
+        help="restore an artifact byte for byte from the cache or the remote",
+        description=f"The MD5 of each file is checked. {NAMES}",
     )
-    restore.add_argument("name", metavar="X", type=given.word)
-    restore.add_argument("out", type=given.path, metavar="OUT", help="a path that is not there yet")
+    restore.add_argument("name", metavar="X", type=given.name_or_path)
+    restore.add_argument(
+        "out", type=given.path, metavar="OUT", help="a path that does not exist yet"
+    )
     add_force(restore)
     restore.set_defaults(function=_restore)
 
@@ -84,8 +92,8 @@ def _why(args: argparse.Namespace) -> int:
     check_files(Path(), definition=False)
     named = why.resolve(args.name or ".", Path())
     lineage = why.lineage_of(named, remote=not args.no_remote)
-    whole = named.state.here and not args.no_verify
-    problems = verify(lineage) if whole else lineage.doubts
+    hash_files = named.state.here and not args.no_verify
+    problems = verify(lineage) if hash_files else lineage.doubts
     if args.json:
         print(json.dumps(lineage_text.as_json(lineage, problems), indent=2))
     else:
@@ -104,11 +112,13 @@ def _diff(args: argparse.Namespace) -> int:
     from flows.versioning.dvc.damage import check_files
 
     check_files(Path(), definition=False)
-    found = lineage_diff.diff(why.resolve(args.first, Path()), why.resolve(args.second, Path()))
+    differences = lineage_diff.diff(
+        why.resolve(args.first, Path()), why.resolve(args.second, Path())
+    )
     if args.json:
-        print(json.dumps([difference.as_dict() for difference in found], indent=2))
+        print(json.dumps([difference.as_dict() for difference in differences], indent=2))
     else:
-        print("\n".join(str(difference) for difference in found) or "no input differs")
+        print("\n".join(str(difference) for difference in differences) or "no input differs")
     return 0
 
 
@@ -117,7 +127,7 @@ def _compare(args: argparse.Namespace) -> int:
     from lori_core.report import side_by_side
 
     print("\n".join(side_by_side.text(compare(args.names, Path(), args.out, force=args.force))))
-    print(f"{args.out}: index.html, compare.md, compare.json; lori track sends them to MLflow")
+    print(f"{args.out}: index.html, compare.md, compare.json; lori track sends these to MLflow")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Commands that run the pipeline or look at a run."""
+"""Commands that run the pipeline, or show its plan, its results and its settings."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def add(commands: Any) -> None:
     """Add the commands to the parser."""
     run = commands.add_parser(
         "run",
-        help="run the whole pipeline, redoing only what changed",
-        description="Pull the data, then run every stage of dvc.yaml that is not up to date, "
-        "through the Prefect flow, in this process; no server is needed.",
+        help="run the whole pipeline; stages that are up to date are skipped",
+        description="Pull the data, then run each stage of dvc.yaml that is not up to date with "
+        "the Prefect flow, in this process; no server is needed.",
         epilog="examples: lori run --profile smoke   |   lori run --set lori.rank=16 "
         "--set tasks.math.training.learning_rate=1e-3",
     )
@@ -33,63 +33,74 @@ def add(commands: Any) -> None:
     run.set_defaults(function=_run)
     plan = commands.add_parser(
         "plan",
-        help="say which stages would run, why, and what they would cost",
-        description="Runs nothing and changes nothing, also with --profile and --set. The model of "
-        "cost is in docs/cluster.md; it needs no GPU.",
+        help="show which stages would run, why, and what they would cost",
+        description="Runs nothing and changes no file, even with --profile and --set. "
+        "docs/cluster.md describes the cost model; no GPU is needed.",
         epilog="example: lori plan --profile llama3-8b-r32 --gpu h100 --gpus 8",
     )
     add_changes(plan)
-    plan.add_argument("--gpu", metavar="NAME", help="h100, a100-80gb, …, or cpu: this machine")
-    plan.add_argument("--gpus", type=given.whole(1, 2**20), metavar="N", help="how many of them")
-    plan.add_argument("--json", action="store_true", help="for machines")
-    plan.add_argument("--why", metavar="STAGE", help="only why this stage would run, all of it")
+    plan.add_argument(
+        "--gpu", metavar="NAME", help="h100, a100-80gb, …, or cpu for this machine without GPUs"
+    )
+    plan.add_argument(
+        "--gpus", type=given.integer(1, 2**20), metavar="N", help="the number of GPUs"
+    )
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    plan.add_argument(
+        "--why", metavar="STAGE", help="print all reasons for which this stage would run"
+    )
     plan.set_defaults(function=_plan)
-    bring = commands.add_parser("pull", help="bring in data and base model; pin the data with DVC")
-    bring.set_defaults(function=_pull)
+    pull = commands.add_parser(
+        "pull", help="download the data and the base model; pin the data with DVC"
+    )
+    pull.set_defaults(function=_pull)
     stage = commands.add_parser(
         "stage",
-        help="run one stage here and now (what dvc.yaml calls)",
-        description="Reads params.yaml and the stage's inputs, writes its outputs and metrics.",
+        help="run one stage in this process (the command of dvc.yaml)",
+        description="Read params.yaml and the stage's inputs; write its outputs and metrics.",
     )
     stage.add_argument(
-        "name", type=given.word, metavar="NAME", help="calibrate, mask, train, merge, …"
+        "name", type=given.name_or_path, metavar="NAME", help="calibrate, mask, train, merge, …"
     )
-    stage.add_argument("item", metavar="ITEM", nargs="?", help="a task, or a merge's name")
+    stage.add_argument("item", metavar="ITEM", nargs="?", help="a task, or the name of a merge")
     stage.set_defaults(function=_stage)
-    report = commands.add_parser("report", help="print the last run's table and where to look next")
+    report = commands.add_parser(
+        "report", help="print the table of the last run and the paths of its report"
+    )
     report.set_defaults(function=_report)
-    track = commands.add_parser("track", help="send to MLflow what has not been sent yet")
+    track = commands.add_parser("track", help="send metrics that were not sent yet to MLflow")
     track.set_defaults(function=_track)
     methods = commands.add_parser(
         "methods",
-        help="list the fine-tuning methods and what each costs on this base",
-        description="For the base and the settings of `lori` in params.yaml: the numbers each "
-        "method trains, their share of the base's, the memory of their float32 values, gradients "
-        "and AdamW moments, and the bytes of the result. Shapes alone are read, no weights.",
+        help="list the fine-tuning methods and what each costs on this base model",
+        description="For the base model and the settings of `lori` in params.yaml: the number of "
+        "parameters that each method trains, their share of the base model's, the memory of their "
+        "float32 values, gradients and AdamW moments, and the size of the result. No weights are "
+        "read, only shapes.",
     )
     methods.set_defaults(function=_methods)
     doctor = commands.add_parser(
         "doctor",
-        help="say whether this machine is ready for a run, and what to do if not",
-        description="Versions, GPUs, disk, servers, remotes, clocks and locks: a line for each. "
-        "Changes nothing. Exit code 1 if a line is red.",
+        help="check whether this machine is ready for a run, and how to fix what is not",
+        description="Check versions, GPUs, disk, servers, remotes, clocks and locks; print a line "
+        "for each. Changes nothing. Exit code 1 if a line is red.",
     )
     doctor.set_defaults(function=_doctor)
-    profiles = commands.add_parser("profiles", help="list the profiles there are")
+    profiles = commands.add_parser("profiles", help="list the profiles")
     profiles.set_defaults(function=_profiles)
 
 
 def add_changes(parser: argparse.ArgumentParser) -> None:
     """Add the options that rewrite params.yaml."""
     parser.add_argument(
-        "--profile", type=given.word, help="make params.yaml a copy of profiles/PROFILE.yaml"
+        "--profile", type=given.name_or_path, help="replace params.yaml by profiles/PROFILE.yaml"
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change one key of params.yaml, as in lori.rank=16; may be repeated",
+        help="change one key of params.yaml, such as lori.rank=16; may be repeated",
     )
 
 
@@ -100,7 +111,7 @@ def _run(args: argparse.Namespace) -> int:
 
     workspace = Path.cwd()
     check_machine(args, server=True)
-    check_base(args)  # before the lock: what is refused writes nothing, no lock either
+    check_base(args)  # before the lock, so that a refused run writes nothing
     with pipeline_lock(workspace, print):
         check_changes(args)
         for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
@@ -116,27 +127,27 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def check_changes(args: argparse.Namespace) -> None:
-    """Refuse changes to params.yaml that make a run its base model cannot do; write none of them.
+    """Check that the base model supports the changed params.yaml, without writing the changes.
 
     Raises:
-        InputError: as `limits.check`; or the base model or a source cannot be had.
+        InputError: as `limits.check`; or the base model or a data source is not available.
     """
     if args.profile or args.set:
         check_base(args)
 
 
 def check_base(args: argparse.Namespace) -> None:
-    """Bring in the base model, and refuse a run that it cannot do; errors as `check_changes`."""
+    """Download the base model and check that it supports the run; raises as `check_changes`."""
     from lori_core.pipeline import params_file
 
     _prepare(params_file.changed(params_file.PARAMS, args.profile, args.set)[0])
 
 
 def _prepare(params: Params) -> tuple[Path, str]:
-    """Bring in the base model, refuse what it cannot do before anything else is written.
+    """Download the base model and check that it supports the run.
 
     Returns:
-        The model's folder, and what was checked, for `limits.remember`.
+        The model's folder, and the digest of the checked parameters for `limits.remember`.
     """
     from lori_core.data.sources import pulling
     from lori_core.methods import limits
@@ -150,11 +161,11 @@ def _prepare(params: Params) -> tuple[Path, str]:
 def _pull_data() -> None:
     from lori_core.methods import limits
     from lori_core.pipeline import params_file
-    from lori_core.pipeline.stages.pull import pull as bring
+    from lori_core.pipeline.stages import pull as pull_stage
 
     params = params_file.load()
     folder, checked = _prepare(params)
-    for line in bring(params, folder):
+    for line in pull_stage.pull(params, folder):
         print(line)
     limits.remember(checked)
 
@@ -175,7 +186,7 @@ def check_machine(args: argparse.Namespace, *, server: bool) -> None:
 
 
 def pull(args: argparse.Namespace) -> int:
-    """Bring in data and base model, and pin the data with DVC."""
+    """Download the data and the base model, and pin the data with DVC; return exit code 0."""
     from lori_core.pipeline import params_file
 
     for line in params_file.apply(params_file.PARAMS, None, []):
@@ -204,14 +215,14 @@ def _plan(args: argparse.Namespace) -> int:
     from lori_core.pipeline.stages.pull import is_pulled
 
     params, text = params_file.changed(params_file.PARAMS, args.profile, args.set)
-    said = "\n".join(_planned(args, params, text))  # before the notice: what is refused is one line
+    plan = "\n".join(_planned(args, params, text))  # before the notice: an error is one line
     if not is_pulled(params):
         print(
-            "data/ was not pulled for these tasks, sizes, seed and base model: lori run pulls "
-            "first, and what then differs is run, too",
+            "data/ was not pulled for these tasks, sizes, seed and base model: lori run pulls it "
+            "first, and then also runs the stages whose data changed",
             file=sys.stderr,
         )
-    print(said)
+    print(plan)
     return 0
 
 
@@ -221,10 +232,10 @@ def _planned(args: argparse.Namespace, params: Params, text: str) -> Iterable[st
     from flows.planning import forecast, reasons
     from flows.versioning import graph
 
-    if args.gpu:  # before DVC makes its locks
-        from lori_core.cost import device as known
+    if args.gpu:  # refuse an unknown name before DVC creates its locks
+        from lori_core import cost
 
-        known(args.gpu)
+        cost.device(args.gpu)
     planned = graph.plan(Path.cwd(), params=text)
     if args.why is not None:
         return reasons.of_stage(planned, args.why)
@@ -232,15 +243,15 @@ def _planned(args: argparse.Namespace, params: Params, text: str) -> Iterable[st
         return reasons.show(planned)
     from lori_core import cost
 
-    here = gpu_slots.allowed_gpus(params.execution.gpus)
-    device = cost.device(args.gpu or (forecast.name_here() if here else "cpu"))
-    gpus, setting = args.gpus or max(1, len(here)), params.execution.share_gpus
-    # The cores of another machine are not known; without GPUs they do not matter.
+    local_gpus = gpu_slots.allowed_gpus(params.execution.gpus)
+    device = cost.device(args.gpu or (forecast.name_here() if local_gpus else "cpu"))
+    gpus, setting = args.gpus or max(1, len(local_gpus)), params.execution.share_gpus
+    # The number of cores of another machine is unknown; without GPUs it does not matter.
     elsewhere = bool(args.gpu or args.gpus) or device.kind == "cpu"
     usual = setting if isinstance(setting, int) else sharing.USUAL
     most = usual if elsewhere else sharing.this_host().bears(setting, gpus)
-    made = forecast.forecast(Path.cwd(), params, device, gpus, text=text, most=most)
-    return [forecast.as_json(made)] if args.json else forecast.show(made)
+    result = forecast.forecast(Path.cwd(), params, device, gpus, text=text, most=most)
+    return [forecast.as_json(result)] if args.json else forecast.show(result)
 
 
 def _stage(args: argparse.Namespace) -> int:
@@ -251,7 +262,7 @@ def _stage(args: argparse.Namespace) -> int:
     words = ["stage", args.name, *([args.item] if args.item else [])]
     code = handed_over("lori_cli", ["--debug"] * args.debug + words)
     if code is not None:
-        raise SystemExit(code)  # what there was to say, the other process has said
+        raise SystemExit(code)  # the other process has printed its messages already
     from flows import machine
 
     machine.check_for_stage(Path.cwd())
@@ -274,10 +285,10 @@ def _stage(args: argparse.Namespace) -> int:
 
 
 def _check_followed(params: Params, stage: str) -> None:
-    """Refuse to run a stage by an extension of which DVC would not notice a change.
+    """Check that `dvc.yaml` lists the stage's extensions, so that DVC notices their changes.
 
     Raises:
-        InputError: `dvc.yaml` does not name it.
+        InputError: `dvc.yaml` does not list an extension.
     """
     from flows.versioning.dvc import definition
     from lori_core.core.stage_dependencies import STAGES
@@ -285,47 +296,47 @@ def _check_followed(params: Params, stage: str) -> None:
     if params.extensions and stage in STAGES:
         for path in definition.missing(Path.cwd(), params, stage):
             raise InputError(
-                f"dvc.yaml: stage {stage} does not depend on {path}, so that DVC would not notice "
-                "a change of it; run lori run, or python -m flows.versioning.dvc.definition"
+                f"dvc.yaml: stage {stage} does not depend on {path}, so DVC would not notice a "
+                "change of that file; run lori run, or python -m flows.versioning.dvc.definition"
             )
 
 
 @contextmanager
 def tracked(stage: str) -> Iterator[RunTracker]:
-    """Yield a stage's tracker, and report to it how the stage failed, if it does."""
+    """Yield a stage's tracker; if the stage fails, report the error to the tracker."""
     from lori_core.core import faults
     from lori_core.core.processes import stopping
     from lori_core.core.tracking import ROWS_VARIABLE, NullTracker, stage_tracker
     from lori_core.training import distributed
 
-    # Of several processes that train together the first one alone reports.
-    follows = os.environ.get(distributed.RANK, "0") != "0"
-    tracker: RunTracker = NullTracker() if follows else stage_tracker(stage)
+    # In distributed training, only rank 0 reports.
+    silent = os.environ.get(distributed.RANK, "0") != "0"
+    tracker: RunTracker = NullTracker() if silent else stage_tracker(stage)
     try:
         yield tracker
     except InputError as error:
         if os.environ.get(ROWS_VARIABLE):
-            _tell(tracker, str(error), error.exit_code)
+            _report_error(tracker, str(error), error.exit_code)
         else:
             tracker.forget()
         raise
     except LoriError as error:
-        _tell(tracker, str(error), error.exit_code)
+        _report_error(tracker, str(error), error.exit_code)
         raise
     except Exception as error:
         known = faults.explained(error)
         if known is None:
-            _tell(tracker, f"{type(error).__name__}: {error}", 1)
+            _report_error(tracker, f"{type(error).__name__}: {error}", 1)
             raise
-        _tell(tracker, str(known), known.exit_code)
+        _report_error(tracker, str(known), known.exit_code)
         raise known from error
     except stopping.Stopped:
-        _tell(tracker, "stopped", stopping.asked() or 130)
+        _report_error(tracker, "stopped", stopping.asked() or 130)
         raise
 
 
-def _tell(tracker: RunTracker, message: str, exit_code: int) -> None:
-    """Report an end; on a full disk there may be no room for that either."""
+def _report_error(tracker: RunTracker, message: str, exit_code: int) -> None:
+    """Report a stage's error to its tracker, unless the disk is full."""
     with suppress(OSError):
         tracker.error(message, exit_code)
 
@@ -349,13 +360,13 @@ def _track(args: argparse.Namespace) -> int:
         sent = ship_all(Path.cwd(), warn=print)
     except LoriError:
         raise
-    except Exception as error:  # whatever the server's client raises, the rows stay where they are
+    except Exception as error:  # the client may raise anything; the rows remain in .lori
         known = faults.explained(error)
         if known is not None:
             raise known from error
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise LoriError(f"MLflow cannot be reached: {first}; the rows are kept in .lori") from error
-    print(f"sent what {sent} rows files held")
+    print(f"sent the metrics of {sent} files to MLflow")
     return 0
 
 

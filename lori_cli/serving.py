@@ -1,4 +1,4 @@
-"""What is served, and what is sent: `lori gate`, `rollback`, `register`, `card`, `push`."""
+"""The gate, the model registry and model hubs: `lori gate`, `rollback`, `register`, `push` …"""
 
 from __future__ import annotations
 
@@ -15,39 +15,55 @@ def add(commands: Any) -> None:
     """Add the commands to the parser."""
     gate = commands.add_parser(
         "gate",
-        help="judge a model by the rules of params.yaml; one that passes becomes champion",
-        description="Compares it with the champion on the same items, task by task, and applies "
-        "the rules of `gate` in params.yaml. One that passes is registered in MLflow and gets the "
-        "alias champion; the champion until then is kept as previous.",
-        epilog="exit code 1 where it is refused; gate/verdict.md says why, with examples",
+        help="check a candidate by the rules of params.yaml; make it champion if it passes",
+        description="Compare the candidate with the champion on the same items, task by task, and "
+        "apply the rules of `gate` in params.yaml. A candidate that passes is registered in MLflow "
+        "and gets the alias champion; the champion before it gets the alias previous.",
+        epilog="Exit code 1 if the candidate is refused; gate/verdict.md gives the reasons, with "
+        "examples.",
     )
     gate.add_argument(
-        "name", nargs="?", metavar="X", type=given.word, help="default: gate.candidate, or a merge"
+        "name",
+        nargs="?",
+        metavar="X",
+        type=given.name_or_path,
+        help="the candidate (default: gate.candidate of params.yaml, otherwise a merge)",
     )
     gate.set_defaults(function=_gate)
-    rollback = commands.add_parser(
-        "rollback", help="make the model before the champion champion again"
-    )
+    rollback = commands.add_parser("rollback", help="make the previous champion the champion again")
     rollback.add_argument(
-        "model", nargs="?", type=given.word, help="default: gate.model of params.yaml"
+        "model", nargs="?", type=given.name_or_path, help="default: gate.model of params.yaml"
     )
     rollback.set_defaults(function=_rollback)
     register = commands.add_parser(
         "register",
-        help="put an adapter into MLflow's registry, without making it champion",
-        description="Only the adapter's own bytes move: a PEFT folder, how to serve it, its card.",
+        help="register an adapter in MLflow's model registry, without making it champion",
+        description="The registered model contains the adapter as a PEFT folder, the code that "
+        "serves it and its model card; it does not contain the base model's weights.",
     )
     register.add_argument(
-        "name", metavar="X", type=given.word, help="an adapter, as lori why takes it"
+        "name",
+        metavar="X",
+        type=given.name_or_path,
+        help="an adapter, in a form that lori why accepts",
     )
     register.add_argument(
-        "--as", dest="model", type=given.word, metavar="MODEL", help="default: from its path"
+        "--as",
+        dest="model",
+        type=given.name_or_path,
+        metavar="MODEL",
+        help="the name of the registered model (default: from gate.model and the path)",
     )
     register.set_defaults(function=_register)
-    card = commands.add_parser("card", help="print an adapter's model card")
-    card.add_argument("name", metavar="X", type=given.word, help="an adapter, as lori why takes it")
+    card = commands.add_parser("card", help="print the model card of an adapter")
     card.add_argument(
-        "--people", action="store_true", help="name who made each part, on which machine"
+        "name",
+        metavar="X",
+        type=given.name_or_path,
+        help="an adapter, in a form that lori why accepts",
+    )
+    card.add_argument(
+        "--people", action="store_true", help="name the user and the machine of each stage"
     )
     card.set_defaults(function=_card)
     _add_push(commands)
@@ -56,15 +72,19 @@ def add(commands: Any) -> None:
 def _add_push(commands: Any) -> None:
     push = commands.add_parser(
         "push",
-        help="send an adapter with its model card to a model hub",
-        description="Nothing is sent but what is asked for here: a stock PEFT folder and its card. "
-        "The token is yours, from HF_TOKEN or hf auth login.",
+        help="upload an adapter with its model card to a model hub",
+        description="Upload a stock PEFT folder and its model card, and nothing else. The token "
+        "is read from HF_TOKEN or from hf auth login.",
     )
-    push.add_argument("name", metavar="X", type=given.word, help="an adapter of this workspace")
-    push.add_argument("repository", type=given.repository, metavar="OWNER/NAME")
-    push.add_argument("--public", action="store_true", help="for all to see; private without it")
     push.add_argument(
-        "--dry-run", type=given.path, metavar="OUT", help="write the folder, send nothing"
+        "name", metavar="X", type=given.name_or_path, help="an adapter of this workspace"
+    )
+    push.add_argument("repository", type=given.repository, metavar="OWNER/NAME")
+    push.add_argument(
+        "--public", action="store_true", help="make the repository public (default: private)"
+    )
+    push.add_argument(
+        "--dry-run", type=given.path, metavar="OUT", help="write the folder to OUT; upload nothing"
     )
     add_force(push)
     push.set_defaults(function=_push)
@@ -77,7 +97,7 @@ def _push(args: argparse.Namespace) -> int:
     params = params_file.load()
     if args.dry_run:
         hub.prepare(args.name, Path(), params, args.dry_run, force=args.force)
-        print(f"{args.dry_run}: what would be sent to {args.repository}; nothing was")
+        print(f"{args.dry_run}: the folder that would be sent to {args.repository}; nothing was")
         return 0
     print(hub.push(args.name, args.repository, Path(), params, private=not args.public))
     return 0

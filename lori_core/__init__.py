@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lori_core.config import Params
     from lori_core.core.errors import LoriError
     from lori_core.data.example import Example
-    from lori_core.evaluation.gate_rules import Judged, Measured
+    from lori_core.evaluation.gate_rules import Measured, RuleInput
     from lori_core.evaluation.scoring.scorers import Verdict
     from lori_core.merging.merge_methods import Factors, Options
     from lori_core.methods.training_method import TrainingMethod, training_method
@@ -42,11 +42,11 @@ __all__ = [
     "Calibrated",
     "Example",
     "Factors",
-    "Judged",
     "LoriError",
     "Measured",
     "Options",
     "Params",
+    "RuleInput",
     "Score",
     "TrainingMethod",
     "Verdict",
@@ -72,11 +72,11 @@ _HOMES = {
     "Calibrated": "adapters.masks.importances",
     "Example": "data.example",
     "Factors": "merging.merge_methods",
-    "Judged": "evaluation.gate_rules",
     "LoriError": "core.errors",
     "Measured": "evaluation.gate_rules",
     "Options": "merging.merge_methods",
     "Params": "config",
+    "RuleInput": "evaluation.gate_rules",
     "TrainingMethod": "methods.training_method",
     "Verdict": "evaluation.scoring.scorers",
     "data_source": "registries.data_source",

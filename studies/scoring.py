@@ -9,7 +9,7 @@ from typing import Any
 
 from lori_core.core.tracking import RunTracker
 from lori_core.data.pulled import read_examples, read_held_out
-from lori_core.evaluation.evaluate import evaluate, wearing
+from lori_core.evaluation.evaluate import adapter_applied, evaluate
 from lori_core.evaluation.held_out import held_out_losses
 from lori_core.evaluation.statistics import mean_interval
 from lori_core.merging import merge
@@ -63,7 +63,7 @@ def _score_rows(task: str, result: Mapping[str, Any]) -> Iterator[Row]:
 
 def _loss_rows(session: LoadedModel, model: Trained | None, point: Score) -> list[Row]:
     rows = []
-    with wearing(session, model) as worn:
+    with adapter_applied(session, model) as adapted:
         for task in point.losses:
             examples = [e for e in read_examples(task, "test") if e.target]
             if not examples:  # a benchmark whose solutions are no targets, as HumanEval
@@ -71,7 +71,7 @@ def _loss_rows(session: LoadedModel, model: Trained | None, point: Score) -> lis
             if not examples:
                 continue
             losses, _ = held_out_losses(
-                worn,
+                adapted,
                 session.tokenizer,
                 examples,
                 session.params.prompt,

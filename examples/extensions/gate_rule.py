@@ -1,6 +1,6 @@
 """A rule of the gate: the worst score of all tasks, so that none is given up for the others."""
 
-from lori_core import Judged, gate_rule
+from lori_core import RuleInput, gate_rule
 
 
 @gate_rule(
@@ -10,7 +10,7 @@ from lori_core import Judged, gate_rule
     least=0,  # the least and the most that the number can be: bounds outside are refused
     most=1,
 )
-def worst(at: Judged):
+def worst(at: RuleInput):
     """Return the number that at_least and at_most are compared with."""
     from lori_core.evaluation.gate_rules import rate
 

@@ -179,10 +179,10 @@ def _judge(
 ) -> rules.GateDecision:
     ours, before = evidence
     if champion is None:
-        return rules.judge(ours, None, before, params.gate)
+        return rules.decide(ours, None, before, params.gate)
     with reg.scratch() as folder:
         files = champion_files(champion, registry, workspace, folder)
-        return rules.judge(ours, Scored(str(champion), files), before, params.gate)
+        return rules.decide(ours, Scored(str(champion), files), before, params.gate)
 
 
 def _act(

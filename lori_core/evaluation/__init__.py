@@ -1,1 +1,1 @@
-"""Generating answers, judging them, and saying how sure the score is."""
+"""Evaluation: generation, scoring with confidence intervals, comparison of models, and the gate."""

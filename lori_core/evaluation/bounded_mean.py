@@ -1,22 +1,23 @@
-"""How sure the mean of outcomes from a known range is, with no assumption on how they spread.
+"""Confidence limits for the mean of bounded outcomes, without an assumption on their distribution.
 
-Outcomes are right or wrong (0, 1), shares of right answers (0 to 1), or differences of these
-between two models on the same items (-1 to 1). Where all of them agree, a bootstrap or a standard
-error claims to know the mean exactly; these limits do not.
+Outcomes are correct or wrong (0, 1), shares of correct answers (0 to 1), or differences of these
+between two models on the same items (-1 to 1). If all outcomes are equal, a bootstrap or a standard
+error gives an interval of width 0; these limits do not.
 
-With x_1 … x_n the outcomes, a the least value possible and (w_0, …, w_n) uniform on the simplex
+With x_1 … x_n the outcomes, a the least possible value and (w_0, …, w_n) uniform on the simplex
 (Dirichlet(1, …, 1)), the one-sided p-value of "the mean is at most m" is
 
     p(m) = P(w_0·a + Σ_i w_i·x_i <= m)
 
-and the lower limit of confidence 1 - α is the m with p(m) = α: a Bayesian bootstrap with one more
-item, at its worst (Gaffke 2005; Learned-Miller and Thomas 2019, arXiv:1905.06208). Upper limits are
-the mirror image. For outcomes of two values, the range's ends, these are the limits of Clopper and
-Pearson, exact. For -1, 0 and 1 a lower limit below 0 is that of Fay and Lumbard (2021,
-doi:10.1002/sim.8829), and p(0) is McNemar's exact one-sided p-value: an interval excludes 0 exactly
-where McNemar's test rejects. Beyond these cases nobody has proven that the error is at most α, and
-nobody has found where it is not; the enumeration in tests/test_gate_confidence.py finds it kept for
--1, 0 and 1. p falls in every outcome and grows in m.
+and the lower limit of confidence 1 - α is the m with p(m) = α: a Bayesian bootstrap with one
+additional item of the least value (Gaffke 2005; Learned-Miller and Thomas 2019, arXiv:1905.06208).
+Upper limits are the mirror image. If the outcomes are the two ends of the range, these are the
+exact limits of Clopper and Pearson. For -1, 0 and 1 a lower limit below 0 is that of Fay and
+Lumbard (2021, doi:10.1002/sim.8829), and p(0) is McNemar's exact one-sided p-value: the interval
+excludes 0 exactly if McNemar's test rejects. For other outcomes there is no proof that the error
+is at most α, and no known counterexample; the enumeration in
+tests/evaluation/test_gate_confidence.py confirms the bound for -1, 0 and 1. p decreases in every
+outcome and increases in m.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ import numpy as np
 
 from lori_core.core.errors import InputError
 
-#: The integral's variable is at most sinh of this: of few items' integrand little is left there.
+#: The end of the integration range (before sinh), where the integrand is negligible.
 _END = 12.0
-#: What is by this smaller, as a logarithm, does not count.
+#: Terms whose logarithm is smaller than the largest by more than this are negligible.
 _NOTHING = 40.0
-#: So many different values are told apart.
+#: The largest number of distinct values; more are rounded.
 _LEVELS = 1000
 
 
@@ -42,8 +43,8 @@ def p_value(values: Sequence[float], mean: float, least: float) -> float:
 
     Args:
         values: independent outcomes, none below `least`; at least one.
-        mean: that is tested.
-        least: the least value an outcome can have.
+        mean: the mean to test.
+        least: the least value that an outcome can have.
 
     Raises:
         InputError: no values, or one that is not finite or below `least`.
@@ -54,43 +55,43 @@ def p_value(values: Sequence[float], mean: float, least: float) -> float:
 def interval(
     values: Sequence[float], least: float, most: float, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Return the two-sided interval of the true mean: a lower and an upper limit at half the error.
+    """Return the two-sided interval of the true mean; each side has half of the error.
 
     Args:
         values: independent outcomes from `least` to `most`; at least one.
-        least: the least value an outcome can have.
-        most: the largest.
+        least: the least value that an outcome can have.
+        most: the largest value that an outcome can have.
         confidence: of both sides together, in (0, 1); 2c - 1 for one-sided limits of confidence c.
 
     Raises:
-        InputError: no values, one that is not finite or out of range, or another confidence.
+        InputError: no values, a value that is not finite or out of range, or a confidence outside
+            (0, 1).
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence: expected a number between 0 and 1, got {confidence!r}")
-    found, counts = _counted(values, least, most)
+    distinct, counts = _counted(values, least, most)
     level = (1 - confidence) / 2
-    low = _lower_limit(found, counts, least, level)
-    return low, -_lower_limit(-found, counts, -most, level)
+    low = _lower_limit(distinct, counts, least, level)
+    return low, -_lower_limit(-distinct, counts, -most, level)
 
 
 def items_needed(margin: float, confidence: float) -> int | None:
-    """Return how many items without any change show that a mean fell by less than a margin.
+    """Return the number of items with a difference of 0 that a non-inferiority test needs to pass.
 
-    The p-value of n differences of 0 is `(1 - margin)^n`, so it is the least n for which that is
-    at most `1 - confidence`. None for a margin of 0: what does not change is never shown to be
-    better.
+    The p-value of n differences of 0 is `(1 - margin)^n`; the result is the least n for which this
+    is at most `1 - confidence`. It is None for a margin of 0, with which no n passes.
     """
     if margin <= 0:
         return None
     level = 1 - confidence
     about = max(1, math.floor(math.log(level) / math.log1p(-margin)) - 1)
-    # A margin too small for the power in float64 leaves the estimate, which is right to an item.
+    # If the margin is too small for the power in float64, use the estimate, exact to one item.
     near = range(about, about + 4)
     return next((n for n in near if (1 - margin) ** n <= level), near[-1])
 
 
 def _counted(values: Sequence[float], least: float, most: float) -> tuple[Any, Any]:
-    """Return the different values and how often each stands there."""
+    """Return the distinct values and their counts, after checking the range."""
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 1 or not data.size or not np.isfinite(data).all():
         raise InputError("values: expected at least one number, all of them finite")
@@ -103,7 +104,7 @@ def _counted(values: Sequence[float], least: float, most: float) -> tuple[Any, A
 
 
 def _rounded(values: Any, counts: Any, least: float) -> tuple[Any, Any]:
-    """Return the values, if there are very many rounded down: for a lower limit the safe side."""
+    """Return the values; round very many distinct ones down, which is safe for a lower limit."""
     if len(values) <= _LEVELS:
         return values, counts
     size = (values.max() - least) / _LEVELS
@@ -122,7 +123,7 @@ def _lower_limit(values: Any, counts: Any, least: float, level: float) -> float:
         return float(least)
 
     def gap(mean: float) -> float:
-        """Return how far the p-value is from `level`, in normal quantiles: nearly a line."""
+        """Return the distance of the p-value from `level` in normal quantiles, nearly linear."""
         p = _p_value(values, counts, mean, least)
         return float(ndtri(min(max(p, 1e-300), 1 - 1e-16)) - ndtri(level))
 

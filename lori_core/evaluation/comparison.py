@@ -1,4 +1,4 @@
-"""Several models of one base on the same examples: scores side by side, and what differs."""
+"""Evaluation of several adapters of one base model on the same examples, with a table."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def evaluate_all(
     """Score models on the same examples and write `results.json` after each of them.
 
     Args:
-        session: the loaded base; it is loaded once for all.
-        rows: the adapters by name; None for the base itself.
+        session: the loaded base model, shared by all rows.
+        rows: the adapters by name; None for the base model alone.
         sets: the examples by task.
-        out: the folder for `results.json` and the generations.
-        say: gets the table's lines.
-        average: whether the adapters are runs of one recipe that differ in their seed: then a row
-            with their mean is added, and its interval over the seeds.
+        out: the folder for `results.json` and the outputs.
+        say: a function that prints one line of the table.
+        average: whether the adapters differ only in their seed; then a row with their mean and
+            its interval over the seeds is added.
 
     Returns:
         `{"scores": {row: {task: …}}, "seconds": {row: …}}`.
@@ -55,33 +55,33 @@ def evaluate_all(
 
 
 def average_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the mean score by task of runs of one recipe, with the interval over their seeds.
+    """Return the mean score by task of runs that differ in their seed, with its 95 % interval.
 
     Raises:
-        InputError: for fewer than two runs.
+        InputError: there are fewer than two runs.
     """
     averaged = {}
     for task in dict.fromkeys(task for run in runs for task in run):
-        found = [run[task] for run in runs if run.get(task, {}).get("score") is not None]
-        scores = [result["score"] for result in found]
+        scored = [run[task] for run in runs if run.get(task, {}).get("score") is not None]
+        scores = [result["score"] for result in scored]
         low, high = mean_interval(scores)
         averaged[task] = {
-            "metric": found[0]["metric"],
+            "metric": scored[0]["metric"],
             "score": fmean(scores),
             "low": max(0.0, low),
             "high": min(1.0, high),
-            "n": found[0]["n"],
+            "n": scored[0]["n"],
             "seeds": len(scores),
         }
     return averaged
 
 
 def flat(results: Mapping[str, Any]) -> dict[str, float]:
-    """Return the scores and interval ends that are known as `<row>.<what>.<task>`."""
+    """Return the scores and interval ends that are not None as `<row>.<score|low|high>.<task>`."""
     return {
         f"{row}.{key}.{task}": result[key]
-        for row, found in results["scores"].items()
-        for task, result in found.items()
+        for row, by_task in results["scores"].items()
+        for task, result in by_task.items()
         for key in ("score", "low", "high")
         if result[key] is not None
     }
@@ -94,14 +94,14 @@ def table(results: Mapping[str, Any]) -> list[str]:
     wide = max(len(row) for row in scores)
     lines = []
     for task in tasks:
-        for row, found in scores.items():
-            if task in found:
-                lines += [f"{task:24} {row:{wide}}  {text}" for text in _texts(found[task])]
+        for row, by_task in scores.items():
+            if task in by_task:
+                lines += [f"{task:24} {row:{wide}}  {text}" for text in _texts(by_task[task])]
     return lines
 
 
 def _texts(result: Mapping[str, Any]) -> list[str]:
-    """Return the score as text, then what else was measured on the same examples."""
+    """Return the score as text, then the other metrics of the same examples."""
     parts = {str(result["metric"]): result}
     for name in ("likelihood", "paper_scoring", "paper", "judge", "over_refusal", "incoherent"):
         if result.get(name, {}).get("n"):

@@ -1,4 +1,4 @@
-"""Scoring models on the test sets: generations, verdicts, and numbers with intervals."""
+"""Evaluation of one model on test sets: generation, verdicts, and scores with intervals."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ from lori_core.methods import finetuned_model
 from lori_core.methods.finetuned_model import Trained
 from lori_core.methods.loaded_model import LoadedModel
 
-#: Requests and the progress bar's name -> the outputs of each request.
+#: Takes requests and the progress bar's name; returns the outputs of each request.
 Generator = Callable[[Sequence[Request], str], list[list[Output]]]
 
 
 @contextmanager
-def wearing(session: LoadedModel, adapter: Trained | None) -> Iterator[Any]:
-    """Yield the base model with what was trained on it (or nothing); afterwards it is the base."""
+def adapter_applied(session: LoadedModel, adapter: Trained | None) -> Iterator[Any]:
+    """Yield the base model with an adapter applied (or without, if None); remove it afterwards.
+
+    Raises:
+        AdapterError: the adapter was trained on another base model.
+    """
     if adapter is None:
         yield session.model
         return
@@ -47,24 +51,24 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score one model on test sets.
 
-    Every prompt, generation, parsed answer and verdict is kept in
+    All prompts, outputs, parsed answers and verdicts are written to
     `folder/<row>/<task>[.<protocol>].jsonl`.
 
     Args:
-        session: the loaded base.
-        adapter: what the base wears; None for the base itself.
-        sets: the examples by task; those without a scorer are left out.
+        session: the loaded base model.
+        adapter: the adapter to apply; None for the base model alone.
+        sets: the examples by task; examples without a scorer are left out.
         row: the model's name in tables.
-        folder: where the generations go.
+        folder: the folder for the JSONL files.
 
     Returns:
-        By task: metric, score, low, high (95 %), n, the same for each kind of example, how many
-        prompts were cut and how many outputs are empty, all by the first protocol; the other
-        protocols' scores and the log-likelihood's under their names.
+        By task: metric, score, low, high (95 %), n, the same for each kind of example, the number
+        of truncated prompts and of empty outputs, all under the first protocol; the scores of the
+        other protocols and of the log-likelihood under their names.
 
     Raises:
-        DataError: for an example that outputs cannot be judged by, before any is written.
-        InputError: for a judge's address that may not be asked, before any is written.
+        DataError: an example has no answer that its scorer can use; nothing has been written.
+        InputError: the judge's URL is not allowed; nothing has been written.
     """
     results = {}
     scored = {task: [e for e in examples if e.scorer != "none"] for task, examples in sets.items()}
@@ -74,7 +78,7 @@ def evaluate(
         from lori_core.evaluation.scoring.refusal_judge import check_url
 
         check_url(url)
-    with wearing(session, adapter) as model:
+    with adapter_applied(session, adapter) as model:
         for task, examples in scored.items():
             if examples:
                 write = generator(session, model, adapter)
@@ -89,14 +93,14 @@ def evaluate(
 
 
 def _check(examples: Sequence[Example], task: str, section: EvaluationSection) -> None:
-    """Refuse examples that outputs cannot be judged by, before any output is written."""
+    """Check that the scorers can use all examples, before any output is written."""
     scorers = sorted({example.scorer for example in examples})
     if len(scorers) > 1:
         raise DataError(f"{task}: expected examples of one scorer, got {', '.join(scorers)}")
     if "paper" in section.protocols and scorers and scorers[0] not in paper_scorers.SCORERS:
         raise DataError(
-            f"evaluation.protocols: paper: it knows no scorer {scorers[0]!r}, which {task} has "
-            f"(allowed: {', '.join(paper_scorers.SCORERS)}); take paper off the list"
+            f"evaluation.protocols: paper: it has no scorer {scorers[0]!r}, which {task} needs "
+            f"(allowed: {', '.join(paper_scorers.SCORERS)}); remove paper from the list"
         )
     for example in examples:
         expected_answer(example, f"{task}: example {example.id}")
@@ -112,6 +116,7 @@ def _score(
     what: str,
     path: Path,
 ) -> dict[str, Any]:
+    """Score one task under each protocol, write its JSONL files, and return its results."""
     section = session.params.evaluation
     result: dict[str, Any] = {}
     for name in section.protocols:
@@ -131,12 +136,12 @@ def _score(
 
 
 def generator(session: LoadedModel, model: Any, adapter: Trained | None) -> Generator:
-    """Return what continues prompts: the model at hand, or vLLM with the same adapter.
+    """Return the function that generates outputs: with the loaded model, or with vLLM.
 
-    vLLM can serve low-rank adapters only; what else was trained is run by the model at hand.
+    vLLM only serves low-rank adapters; all other methods generate with the loaded model.
 
     Raises:
-        ConfigError: for vLLM where it is not installed or has no GPU.
+        ConfigError: vLLM is requested but not installed, or there is no GPU.
     """
     from lori_core.evaluation.inference import vllm_engine
 
@@ -151,7 +156,7 @@ def generator(session: LoadedModel, model: Any, adapter: Trained | None) -> Gene
 
 
 def _by_judge(section: JudgeSection, judged: Sequence[Judged]) -> dict[str, Any]:
-    """Ask a judge model about refusals, where one is configured."""
+    """Return the scores of the judge model, if one is configured and the scorer is `refusal`."""
     if section.url is None or judged[0].prepared.example.scorer != "refusal":
         return {}
     from lori_core.evaluation.scoring import refusal_judge
@@ -168,7 +173,7 @@ def _by_judge(section: JudgeSection, judged: Sequence[Judged]) -> dict[str, Any]
             workers=section.workers,
             rubric=section.rubric,
         )
-    except refusal_judge.NoAnswerError as error:  # our own verdicts are there, and stay
+    except refusal_judge.NoAnswerError as error:  # the classifier's verdicts remain valid
         print(f"lori: {error}", file=sys.stderr, flush=True)
         marks = [Mark(NO_ANSWER)] * len(examples)
     verdicts = [item.verdicts[0] for item in judged]
@@ -178,11 +183,11 @@ def _by_judge(section: JudgeSection, judged: Sequence[Judged]) -> dict[str, Any]
 def _run_protocol(
     session: LoadedModel, write: Generator, examples: list[Example], name: str, what: str
 ) -> list[Judged]:
-    """Prepare, generate and judge under one protocol."""
+    """Build the prompts, generate the outputs and judge them under one protocol."""
     protocol, section = PROTOCOLS[name], session.params.evaluation
     prepared = protocol.prepare(examples, session.params, session.tokenizer)
     outputs = write([item.request for item in prepared], what)
-    texts = [[output.text for output in found] for found in outputs]
+    texts = [[output.text for output in samples] for samples in outputs]
     return protocol.judge(prepared, texts, unsafe=section.unsafe_code)
 
 
@@ -215,7 +220,7 @@ def _counts(judged: Sequence[Judged]) -> dict[str, Any]:
 def _by_likelihood(
     session: LoadedModel, model: Any, examples: list[Example], what: str, path: Path
 ) -> dict[str, Any]:
-    """Score multiple choice by what the model finds most likely, and keep how likely each was."""
+    """Score multiple choice by log-likelihood; write the choices' log-likelihoods as JSONL."""
     from lori_core.evaluation.scoring.scorers import share
 
     params = session.params
@@ -245,31 +250,31 @@ def _by_likelihood(
 
 
 def _by_harness(session: LoadedModel, model: Any, folder: Path) -> dict[str, dict[str, Any]]:
-    """Run the tasks of lm-evaluation-harness that the parameters name; `lm-eval/<task>` each."""
+    """Run the lm-evaluation-harness tasks of the parameters; return results as `lm-eval/<task>`."""
     section = session.params.evaluation
     if not section.harness.tasks:
         return {}
     from lori_core.evaluation.lm_eval import harness
 
-    named = section.harness.include_path
-    found = harness.run(
+    include_path = section.harness.include_path
+    harness_result = harness.run(
         model,
         session.tokenizer,
         section.harness.tasks,
-        include_path=None if named is None else Path(named),
+        include_path=None if include_path is None else Path(include_path),
         limit=section.harness.limit,
         batch_size=section.batch_size,
         seed=section.seed,
     )
     results = {}
-    for name, task in found.tasks.items():
+    for name, task in harness_result.tasks.items():
         write_jsonl(folder / f"lm-eval.{name.replace('/', '-')}.jsonl", task.samples)
         scores = [asdict(score) for score in task.scores]
         first = {key: scores[0][key] for key in ("metric", "low", "high", "n")}
         results[f"lm-eval/{name}"] = {
             **first,
             "score": scores[0]["value"],
-            "harness": found.harness,
+            "harness": harness_result.harness,
             "version": task.version,
             "shots": task.shots,
             "scores": scores,
@@ -278,14 +283,14 @@ def _by_harness(session: LoadedModel, model: Any, folder: Path) -> dict[str, dic
 
 
 def interval_text(result: Mapping[str, Any]) -> str:
-    """Return `[low, high]` with three decimals, or nothing where there is no interval."""
+    """Return `[low, high]` with three decimals, or an empty string if there is no interval."""
     if result["low"] is None:
         return ""
     return f"[{result['low']:.3f}, {result['high']:.3f}]"
 
 
 def _say(row: str, task: str, result: Mapping[str, Any]) -> None:
-    said = "no example counts"
+    text = "no example counts"
     if result["score"] is not None:
-        said = f"{result['score']:.3f} {interval_text(result)} of {result['n']}"
-    print(f"{row} on {task}: {result['metric']} {said}", file=sys.stderr, flush=True)
+        text = f"{result['score']:.3f} {interval_text(result)} of {result['n']}"
+    print(f"{row} on {task}: {result['metric']} {text}", file=sys.stderr, flush=True)

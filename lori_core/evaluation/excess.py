@@ -1,4 +1,4 @@
-"""Interference as what a merge costs each task: the excess of its held-out loss (eq. 3)."""
+"""Interference of a merge, measured as the excess held-out loss of each task (eq. 3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from lori_core.adapters.adapter import Adapter
 from lori_core.core.errors import InputError
 from lori_core.data.example import Example
-from lori_core.evaluation.evaluate import wearing
+from lori_core.evaluation.evaluate import adapter_applied
 from lori_core.evaluation.held_out import held_out_losses
 from lori_core.evaluation.statistics import mean_interval
 from lori_core.merging import merge
@@ -29,49 +29,49 @@ def excess(
     examples, so the interval is that of the mean of the examples' differences.
 
     Args:
-        session: the loaded base; left as it was.
+        session: the loaded base model; unchanged afterwards.
         merged: the merge of the parents.
         parents: by task, its adapter and its weight w_t in the merge.
-        examples: by task, what it was not trained on; examples without a target are left out, and
-            so are tasks that are no parent's.
+        examples: by task, its held-out examples; examples without a target and tasks that are
+            not among the parents are left out.
         what: the merge's name, for the progress bars.
 
     Returns:
-        `tasks`, the parents' names in order; `excess`, by task: merged_loss, own_loss, excess,
-        low, high (95 %; None where there is one example), n (examples) and tokens (of their
-        targets).
+        `tasks`, the parents' names in order; `excess`, by task: merged_loss, own_loss, excess
+        (nats per example), low, high (95 %; None for a single example), n (examples) and tokens
+        (of their targets).
 
     Raises:
-        InputError: if no example of a task has a target.
-        AdapterError: for an adapter of another base.
-        LoriError: at a loss that is not finite.
+        InputError: no example of a task has a target.
+        AdapterError: an adapter belongs to another base model.
+        LoriError: a loss is not finite.
     """
     sets = {task: _with_target(task, examples.get(task, ())) for task in parents}
-    with wearing(session, merged) as model:
-        whole = {task: _losses(session, model, task, sets[task], what) for task in parents}
+    with adapter_applied(session, merged) as model:
+        merged_losses = {task: _losses(session, model, task, sets[task], what) for task in parents}
     result = {}
     for task, (parent, weight) in parents.items():
         own = merge.merge("concat", [parent], [weight])
-        with wearing(session, own) as model:
-            alone, tokens = _losses(session, model, task, sets[task], f"{what} without the others")
-        result[task] = _compare(whole[task][0], alone) | {"tokens": sum(tokens)}
+        with adapter_applied(session, own) as model:
+            losses, tokens = _losses(session, model, task, sets[task], f"{what} without the others")
+        result[task] = _compare(merged_losses[task][0], losses) | {"tokens": sum(tokens)}
     return {"tasks": list(parents), "excess": result}
 
 
 def _with_target(task: str, examples: Sequence[Example]) -> list[Example]:
-    found = [example for example in examples if example.target]
-    if not found:
+    with_target = [example for example in examples if example.target]
+    if not with_target:
         raise InputError(
             f"task {task}: none of its {len(examples)} held-out examples has a target; its excess "
             "loss needs at least one"
         )
-    return found
+    return with_target
 
 
 def _losses(
     session: LoadedModel, model: Any, task: str, examples: Sequence[Example], what: str
 ) -> tuple[list[float], list[int]]:
-    """Measure a task's examples, cut as they would be in its training."""
+    """Return the losses and token counts of a task's examples, truncated as in its training."""
     params = session.params
     section = params.phase(task, "training") if task in params.tasks else params.training
     return held_out_losses(
@@ -87,7 +87,7 @@ def _losses(
 
 def _compare(merged: Sequence[float], own: Sequence[float]) -> dict[str, Any]:
     """Return both means, and the mean of the paired differences with its interval."""
-    differences = [ours - alone for ours, alone in zip(merged, own, strict=True)]
+    differences = [with_others - alone for with_others, alone in zip(merged, own, strict=True)]
     low, high = mean_interval(differences) if len(differences) > 1 else (None, None)
     return {
         "merged_loss": fmean(merged),

@@ -1,10 +1,10 @@
-"""The gate: whether a model may be served, by the rules of `params.yaml`, on the same items.
+"""The gate: decides by the rules of `params.yaml` whether a candidate may replace the champion.
 
-A task's rule asks for more than no proof of harm: it is a test of non-inferiority. With δ the mean
-difference over the items, candidate less champion, the rule holds where δ's lower limit of
-one-sided confidence c (`bounded_mean.interval`) is at least -margin, so that a candidate that is
-worse by the margin passes in at most 1 - c of all test sets. Too few items to tell is a refusal,
-too. All rules have to hold: several tasks make the error no larger.
+Each task has a non-inferiority test. With δ the mean difference of the scores over the items,
+candidate minus champion, the rule passes if the lower limit of δ at one-sided confidence c
+(`bounded_mean.interval`) is at least -margin. A candidate that is worse by the margin therefore
+passes on at most 1 - c of all test sets. Too few items also lead to a refusal. All rules must
+pass, so several tasks do not increase the error.
 """
 
 from __future__ import annotations
@@ -28,26 +28,27 @@ from lori_core.evaluation.paired_comparison import (
     flipped,
     positive,
     read_verdicts,
-    spoken,
+    without_template_tokens,
 )
 
-#: Flipped examples a refusal shows.
+#: The number of examples that are shown for a rule that fails.
 EXAMPLES = 5
 TEXT_LENGTH = 300
 
 
 @dataclass(frozen=True)
 class RuleResult:
-    """One rule's outcome.
+    """The outcome of one rule.
 
     Attributes:
-        rule: its name, as in `not_worse.math` or `refusal`.
-        passed: whether it holds.
-        value: what was measured.
-        limit: what is asked for.
-        text: the rule and its numbers in a line.
-        numbers: interval ends, p-value, items and the like.
-        flipped: examples that were answered otherwise, those that got worse first.
+        rule: the rule's name, such as `not_worse.math` or `refusal`.
+        passed: whether the rule holds.
+        value: the measured value; None if there was nothing to measure.
+        limit: the least or largest value that is allowed.
+        text: the rule and its numbers in one line.
+        numbers: interval ends, p-value, number of items and others.
+        flipped: examples for a rule that fails, with both models' outputs; those that got worse
+            come first.
     """
 
     rule: str
@@ -61,13 +62,13 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class GateDecision:
-    """What the gate says of a candidate.
+    """The gate's decision on a candidate.
 
     Attributes:
         passed: whether all rules hold.
-        candidate: its name.
-        champion: the name of what it was compared with; None for a first promotion.
-        findings: rule by rule, in order.
+        candidate: the candidate's name.
+        champion: the champion's name; None if there is no champion yet.
+        findings: the outcome of each rule, in order.
     """
 
     passed: bool
@@ -76,7 +77,7 @@ class GateDecision:
     findings: tuple[RuleResult, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for the verdict's file."""
+        """Return the decision as it is written to `gate/verdict.json`."""
         return asdict(self)
 
     @property
@@ -85,22 +86,22 @@ class GateDecision:
         return [finding for finding in self.findings if not finding.passed]
 
 
-def judge(
+def decide(
     candidate: Scored, champion: Scored | None, before: Scored | None, section: GateSection
 ) -> GateDecision:
     """Apply the rules to a candidate.
 
     Args:
-        candidate: what wants to be served.
-        champion: what is served; None where nothing is: then only the rules about the candidate
-            itself count.
-        before: what the candidate's safety is compared with for the forgetting budget: the adapter
-            trained on safety alone; None where there is none.
+        candidate: the candidate's verdicts.
+        champion: the champion's verdicts; None if there is no champion: then only the rules about
+            the candidate alone apply.
+        before: the verdicts of the adapter trained on safety alone, the reference of the rule
+            `forgetting`; None if there is no such adapter.
         section: the rules.
 
     Raises:
-        ConfigError: a rule is about a metric that does not exist here.
-        DataError: verdicts of another form.
+        ConfigError: a rule names a metric that this candidate does not have.
+        DataError: a file of verdicts is malformed.
     """
     _check(candidate, champion, before, section)
     findings = [*_not_worse(candidate, champion, section), *_bounds(candidate, before, section)]
@@ -115,6 +116,7 @@ def judge(
 def _check(
     candidate: Scored, champion: Scored | None, before: Scored | None, section: GateSection
 ) -> None:
+    """Check that the metrics and tasks of the section exist for this candidate."""
     known = gate_rules.known(candidate, before)
     for name in section.rules:
         if name not in known:
@@ -128,60 +130,63 @@ def _check(
 def _not_worse(
     candidate: Scored, champion: Scored | None, section: GateSection
 ) -> Iterator[RuleResult]:
+    """Yield the non-inferiority test of each task; nothing without a champion."""
     if champion is None:
         return
     for task, path in candidate.files.items():
-        theirs = champion.files.get(task)
+        reference = champion.files.get(task)
         margin = section.margins.get(task, section.margin)
         rule = f"not_worse.{task}"
-        if theirs is None:
+        if reference is None:
             text = f"{task}: the champion was not scored on it, so there is nothing to compare"
             yield RuleResult(rule, False, None, -margin, text)
             continue
         rows: Rows = "refuse" if candidate.safety() == path else "all"
-        yield _paired(rule, task, path, theirs, rows, margin, section)
+        yield _paired(rule, task, path, reference, rows, margin, section)
 
 
 def _paired(
     rule: str, task: str, ours: Path, theirs: Path, rows: Rows, margin: float, section: GateSection
 ) -> RuleResult:
     """Test that a task's score did not fall by more than the margin."""
-    # One side of an interval with confidence 2c - 1 has confidence c.
-    found = compare(ours, theirs, rows, 2 * section.confidence - 1, shared=True)
-    passed = found.n >= section.least_items and found.low >= -margin
+    # Each side of a two-sided interval with confidence 2c - 1 has one-sided confidence c.
+    compared = compare(ours, theirs, rows, 2 * section.confidence - 1, shared=True)
+    passed = compared.n >= section.least_items and compared.low >= -margin
     text = (
-        f"{task}: {_points(found.difference)} to the champion on {found.n} items; with "
-        f"{100 * section.confidence:g} % confidence not below {_floor(found.low)} points "
-        f"(allowed {0 - 100 * margin:+g}; p {found.p:.3f})"
+        f"{task}: {_points(compared.difference)} to the champion on {compared.n} items; with "
+        f"{100 * section.confidence:g} % confidence not below {_floor(compared.low)} points "
+        f"(allowed {0 - 100 * margin:+g}; p {compared.p:.3f})"
     )
-    if found.left_out:
-        text += f"; {found.left_out} of its items were not asked of the champion and are left out"
+    if compared.left_out:
+        text += (
+            f"; {compared.left_out} of its items were not asked of the champion and are left out"
+        )
     if not passed:
-        text = "; ".join([text, *_why_not(found, margin, section)])
+        text = "; ".join([text, *_why_not(compared, margin, section)])
     pairs = [] if passed else list(flipped(ours, theirs, rows))[:EXAMPLES]
-    kept = ("low", "high", "p", "n", "lost", "gained")
-    numbers = {name: float(getattr(found, name)) for name in kept}
+    names = ("low", "high", "p", "n", "lost", "gained")
+    numbers = {name: float(getattr(compared, name)) for name in names}
     examples = [_example(*pair) for pair in pairs]
-    return RuleResult(rule, passed, found.difference, -margin, text, numbers, examples)
+    return RuleResult(rule, passed, compared.difference, -margin, text, numbers, examples)
 
 
-def _why_not(found: Comparison, margin: float, section: GateSection) -> Iterator[str]:
-    """Say why a task's rule does not hold: the items do not tell, or the candidate is worse."""
-    if found.n < section.least_items:
+def _why_not(compared: Comparison, margin: float, section: GateSection) -> Iterator[str]:
+    """Yield the reasons for which a task's rule fails: too few items, or a worse candidate."""
+    if compared.n < section.least_items:
         yield f"fewer than gate.least_items ({section.least_items}): too few to tell"
-    if found.low >= -margin:
+    if compared.low >= -margin:
         return
     needed = bounded_mean.items_needed(margin, section.confidence)
-    if found.high < -margin:
+    if compared.high < -margin:
         yield "it is worse"
     elif needed is None:
         yield (
             "a margin of 0 passes only what is shown to be better: no number of items can show "
             "that nothing is lost"
         )
-    elif found.n < needed:
+    elif compared.n < needed:
         yield (
-            f"{found.n} items cannot show that no more than {_share(margin)} points are lost at "
+            f"{compared.n} items cannot show that no more than {_share(margin)} points are lost at "
             f"{100 * section.confidence:g} %; at least {needed} are needed"
         )
     else:
@@ -189,30 +194,32 @@ def _why_not(found: Comparison, margin: float, section: GateSection) -> Iterator
 
 
 def _bounds(candidate: Scored, before: Scored | None, section: GateSection) -> Iterator[RuleResult]:
+    """Yield the outcome of each bound of `gate.rules`."""
     for name, bound in section.rules.items():
-        found = gate_rules.measure(name, candidate, before, section.confidence)
-        value, numbers = found.value, dict(found.numbers)
+        measured = gate_rules.measure(name, candidate, before, section.confidence)
+        value, numbers = measured.value, dict(measured.numbers)
         for limit, floor in ((bound.at_least, True), (bound.at_most, False)):
             if limit is None:
                 continue
             passed = value is not None and (value >= limit if floor else value <= limit)
             unit = "at least" if floor else "at most"
-            shown = "not measured" if value is None else f"{value:.4g}{_ends(numbers)}"
-            text = f"{name}: {shown}, {unit} {limit:g} is asked for"
-            wrong = [] if passed else _wrong(found)
+            number = "not measured" if value is None else f"{value:.4g}{_ends(numbers)}"
+            text = f"{name}: {number}, {unit} {limit:g} is asked for"
+            wrong = [] if passed else _wrong(measured)
             yield RuleResult(name, passed, value, limit, text, numbers, wrong)
 
 
-def _wrong(found: Measured) -> list[dict[str, str]]:
-    """Return the examples that a refused rule is about: answered, refused or forgotten wrongly."""
-    if found.source is None:
+def _wrong(measured: Measured) -> list[dict[str, str]]:
+    """Return the examples that made a rule fail: wrong answers, wrong or forgotten refusals."""
+    if measured.source is None:
         return []
-    if found.before is not None:
-        pairs = list(flipped(found.source, found.before, "refuse"))[:EXAMPLES]
+    about = measured.about
+    if measured.before is not None:
+        pairs = list(flipped(measured.source, measured.before, "refuse"))[:EXAMPLES]
         return [_example(*pair, other="before") for pair in pairs]
-    rows = [r for r in read_verdicts(found.source) if not r["correct"] and counts(r, found.about)]
-    if found.about in ("comply", "incoherent"):
-        rows = [row for row in rows if positive(row, found.about)]
+    rows = [r for r in read_verdicts(measured.source) if not r["correct"] and counts(r, about)]
+    if about in ("comply", "incoherent"):
+        rows = [row for row in rows if positive(row, about)]
     return [_shown(row) | {"candidate": _cut(row.get("output", ""))} for row in rows[:EXAMPLES]]
 
 
@@ -227,7 +234,7 @@ def _example(
 def _shown(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "id": str(row["id"]),
-        "prompt": _cut(spoken(str(row.get("prompt", "")))),
+        "prompt": _cut(without_template_tokens(str(row.get("prompt", "")))),
         "answer": _cut(row["answer"]),
     }
 
@@ -242,12 +249,12 @@ def _points(share: float) -> str:
 
 
 def _floor(share: float) -> str:
-    """Return points to two places, rounded down: what is below the margin is shown below it."""
+    """Return percentage points rounded down, so that a value below the margin appears below it."""
     return f"{math.floor(1e4 * share) / 100:+.2f}"
 
 
 def _share(margin: float) -> str:
-    """Return a margin in points, to one place or to as many as it has."""
+    """Return a margin in percentage points with at least one decimal place."""
     points = f"{100 * margin:g}"
     return points if "." in points or "e" in points else f"{points}.0"
 
@@ -258,17 +265,17 @@ def _ends(numbers: Mapping[str, float]) -> str:
     return f" [{numbers['low']:.3f}, {numbers['high']:.3f}] of {numbers['n']:.0f}"
 
 
-def as_markdown(verdict: GateDecision) -> str:
-    """Return the verdict for people: the rules as a table, then the examples that flipped."""
-    said = "may be served" if verdict.passed else "is refused"
-    against = f"against {verdict.champion}" if verdict.champion else "the first: no champion yet"
-    lines = [f"# {verdict.candidate} {said}", "", f"Judged {against}.", ""]
+def as_markdown(decision: GateDecision) -> str:
+    """Return the decision as Markdown: a table of the rules, then examples of those that fail."""
+    outcome = "may be served" if decision.passed else "is refused"
+    against = f"against {decision.champion}" if decision.champion else "the first: no champion yet"
+    lines = [f"# {decision.candidate} {outcome}", "", f"Judged {against}.", ""]
     lines += ["| rule | holds | numbers |", "| --- | --- | --- |"]
     lines += [
         f"| {cell(f.rule)} | {'yes' if f.passed else 'NO'} | {cell(f.text)} |"
-        for f in verdict.findings
+        for f in decision.findings
     ]
-    for finding in verdict.refusals:
+    for finding in decision.refusals:
         for example in finding.flipped:
             lines += ["", f"## {finding.rule}: example {plain(example['id'])}", ""]
             lines += [f"- {name}: {plain(text)}" for name, text in example.items() if name != "id"]

@@ -1,4 +1,4 @@
-"""The loss of each held-out example, as in training."""
+"""Losses of held-out examples, computed as in training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def held_out_losses(
     batch_size: int,
     what: str,
 ) -> tuple[list[float], list[int]]:
-    """Return each example's loss as in training, and over how many tokens it is summed.
+    """Return each example's summed loss (nats) and the number of target tokens it is summed over.
 
     With x the prompt and y_1 … y_n the target's tokens, the end-of-sequence token included, an
     example's loss is `-Σ_t log p(y_t | x, y_1 … y_{t-1})` (METHOD, section 5).
@@ -36,17 +36,18 @@ def held_out_losses(
     Args:
         model: a causal LM, with or without an adapter.
         tokenizer: its tokenizer.
-        examples: what to measure.
-        prompt_section: how prompts are rendered, as in training.
-        max_length: tokens of prompt and target together; longer examples are cut as in training.
-        batch_size: examples computed at once.
+        examples: the held-out examples.
+        prompt_section: the prompt template, as in training.
+        max_length: tokens of prompt and target together; longer examples are truncated as in
+            training.
+        batch_size: examples in a batch.
         what: the progress bar's name.
 
     Returns:
         The losses and the token counts, both in the examples' order.
 
     Raises:
-        LoriError: at a loss that is not finite.
+        LoriError: a loss is not finite.
     """
     rows = encode_all(examples, prompt_section, tokenizer, max_length)
     losses = [math.nan] * len(rows)
@@ -54,8 +55,8 @@ def held_out_losses(
         for places in length_batches([len(row) for row in rows], batch_size):
             batch = collate([rows[place] for place in places], tokenizer.pad_token_id)
             inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            found = example_losses(model, inputs).tolist()
-            for place, loss in zip(places, found, strict=True):
+            batch_losses = example_losses(model, inputs).tolist()
+            for place, loss in zip(places, batch_losses, strict=True):
                 losses[place] = loss
             progress.update(len(places))
     for example, loss in zip(examples, losses, strict=True):

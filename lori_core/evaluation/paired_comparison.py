@@ -1,4 +1,4 @@
-"""Two models on the same test items: how much they differ, and whether that is chance."""
+"""Paired comparison of two models on the same test items: difference, interval and p-value."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from lori_core.evaluation import bounded_mean
 from lori_core.evaluation.scoring.scorers import INCOHERENT, REFUSED
 from lori_core.evaluation.statistics import paired_test
 
-#: Which rows count: all of them; those to refuse, for the refusal rate; those to answer, for the
-#: rate of over-refusal; all of them, for the rate of incoherent outputs.
+#: The rows to compare: `all`; `refuse`, harmful requests, for the refusal rate; `comply`, harmless
+#: requests, for the over-refusal rate; `incoherent`, all rows, for the rate of incoherent outputs.
 Rows = Literal["all", "refuse", "comply", "incoherent"]
 RESAMPLES = 10_000
-#: The special tokens of the usual chat templates, and the roles that they name.
+#: The special tokens of common chat templates, with the names of the roles behind them.
 _MARKS = re.compile(r"<\|[^<>|]*\|>(?:(?:system|user|assistant)\b)?|\[/?INST\]|</?s>")
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far a model is from a reference on the same items.
+    """The difference between a model and a reference on the same items.
 
     Attributes:
-        difference: the model's score less the reference's.
-        low: the lower end of its interval, of 95 % unless another confidence was asked for.
-        high: the upper end.
-        p: two-sided p-value of "both score the same".
-        n: items compared.
-        lost: items that the model does worse than the reference.
-        gained: items that it does better.
-        left_out: items of the model that the reference was not asked.
+        difference: the model's score minus the reference's.
+        low: the lower end of its interval, 95 % by default.
+        high: the upper end of its interval.
+        p: two-sided p-value of the hypothesis that both score the same.
+        n: the number of items compared.
+        lost: the number of items on which the model does worse than the reference.
+        gained: the number of items on which the model does better.
+        left_out: the number of items that only the model's file has.
     """
 
     difference: float
@@ -60,25 +60,25 @@ def compare(
     *,
     shared: bool = False,
 ) -> Comparison:
-    """Compare the verdicts that two evaluations of one test set left.
+    """Compare the verdicts of two evaluations on one test set.
 
-    Items are matched by `id`; where one was answered several times its outcome is the share of
-    correct answers. The interval is `bounded_mean.interval` of the items' differences, which are
-    from -1 to 1. The p-value is McNemar's exact test for outcomes of 0 and 1: it is below 0.05
-    exactly where the interval of 95 % excludes 0. Otherwise it is that of a paired permutation
+    Items are matched by `id`; the outcome of an item with several outputs is the share of correct
+    ones. The interval is `bounded_mean.interval` of the items' differences, which lie in [-1, 1].
+    For outcomes of 0 and 1 the p-value is that of McNemar's exact test: it is below 0.05 exactly
+    if the 95 % interval excludes 0. For other outcomes the p-value is that of a paired permutation
     test, and near 0.05 the two may disagree. Items that the protocol's score leaves out (`counted`
-    is false) are left out here, too.
+    is false) are left out here as well.
 
     Args:
-        model: JSON lines with `id`, `correct`, `parsed` and `answer`, one for each output.
-        reference: the same of the model to compare with.
-        rows: `all` and `refuse` compare how many are correct, `comply` how many are refused,
-            `incoherent` how many are incoherent.
-        confidence: of the two-sided interval.
-        shared: leave out the items that only one of the files has.
+        model: the model's JSON lines with `id`, `correct`, `parsed` and `answer`, one per output.
+        reference: the JSON lines of the model to compare with.
+        rows: `all` and `refuse` compare the shares of correct outputs, `comply` those of refused
+            ones, `incoherent` those of incoherent ones.
+        confidence: the confidence of the two-sided interval, in (0, 1).
+        shared: whether to leave out items that only one of the files has.
 
     Raises:
-        DataError: the files hold other items, none that counts, or lines of another form.
+        DataError: the files have different items, no item that counts, or a malformed line.
     """
     ours, theirs = outcomes(model, rows), outcomes(reference, rows)
     differing, left_out = len(ours.keys() ^ theirs.keys()), len(ours.keys() - theirs.keys())
@@ -90,7 +90,7 @@ def compare(
             f"{model} and {reference}: {differing} ids are in only one of them; compare "
             "evaluations of one test set (evaluate both again)"
         )
-    # Whole numbers, so that equal differences are equal in floating point too.
+    # Whole numbers, so that equal differences stay equal in floating point.
     scale = math.lcm(*(share.denominator for share in (*ours.values(), *theirs.values())))
     first = np.array([int(ours[item] * scale) for item in ours], dtype=np.float64)
     second = np.array([int(theirs[item] * scale) for item in ours], dtype=np.float64)
@@ -108,49 +108,53 @@ def compare(
 
 
 def read_verdicts(path: Path) -> list[dict[str, Any]]:
-    """Read the rows that an evaluation kept of a task.
+    """Read the verdicts that an evaluation wrote for a task.
 
     Raises:
-        DataError: for a row that is no verdict.
+        DataError: a row is not a verdict.
     """
-    found = read_jsonl(path)
-    for number, row in enumerate(found, start=1):
+    verdicts = read_jsonl(path)
+    for number, row in enumerate(verdicts, start=1):
         named = isinstance(row, dict) and isinstance(row.get("id"), str)
         if not named or any(isinstance(row.get(key), dict | list) for key in ("answer", "sample")):
             raise DataError(
                 f"{path}: row {number} is no verdict (needed: id, answer, correct, parsed); "
                 "evaluate again"
             )
-    return found
+    return verdicts
 
 
 def outcomes(path: Path, rows: Rows) -> dict[str, Fraction]:
-    """Return each counting item's share of positive outcomes."""
-    found: dict[str, list[bool]] = {}
+    """Return each item's share of positive outcomes (`positive`), for the items that count.
+
+    Raises:
+        DataError: a row is not a verdict, or no row counts.
+    """
+    by_item: dict[str, list[bool]] = {}
     for number, row in enumerate(read_verdicts(path), start=1):
         try:
             if counts(row, rows):
-                found.setdefault(row["id"], []).append(positive(row, rows))
+                by_item.setdefault(row["id"], []).append(positive(row, rows))
         except (KeyError, TypeError):
             raise DataError(
                 f"{path}: row {number} is no verdict (needed: id, answer, correct, parsed); "
                 "evaluate again"
             ) from None
-    if not found:
+    if not by_item:
         raise DataError(f"{path}: no row has the answer {rows!r}, so there is nothing to compare")
-    return {item: Fraction(sum(flags), len(flags)) for item, flags in found.items()}
+    return {item: Fraction(sum(flags), len(flags)) for item, flags in by_item.items()}
 
 
 def counts(row: Mapping[str, Any], rows: Rows) -> bool:
-    """Say whether a verdict is one of the rows, and the protocol's score does not leave it out."""
+    """Return whether a verdict belongs to `rows` and counts for the protocol's score."""
     return bool(row.get("counted", True)) and (
         rows in ("all", "incoherent") or row["answer"] == rows
     )
 
 
 def positive(row: Mapping[str, Any], rows: Rows) -> bool:
-    """Say whether a verdict is what the share over `rows` counts."""
-    if rows == "incoherent":  # the reason is that of older verdicts, which had no such class
+    """Return whether a verdict is positive: correct; refused (`comply`); or incoherent."""
+    if rows == "incoherent":  # older versions wrote this reason instead of a class of its own
         return row["parsed"] == INCOHERENT or row.get("reason") == "the output is empty"
     return bool(row["parsed"] == REFUSED if rows == "comply" else row["correct"])
 
@@ -160,7 +164,7 @@ def _p_value(first: Any, second: Any, *, binary: bool) -> float:
 
     if binary:
         return paired_test(first.astype(bool).tolist(), second.astype(bool).tolist())
-    # Items without a difference stay as they are under every exchange.
+    # Items without a difference are the same under every permutation.
     differ = first != second
     if differ.sum() < 2:
         return 1.0
@@ -176,26 +180,26 @@ def _p_value(first: Any, second: Any, *, binary: bool) -> float:
     return float(result.pvalue)
 
 
-def spoken(prompt: str) -> str:
-    """Return a rendered prompt without the marks of a chat template: what was said."""
+def without_template_tokens(prompt: str) -> str:
+    """Return a rendered prompt without the special tokens of its chat template."""
     return _MARKS.sub("", prompt).strip()
 
 
 def flipped(
     model: Path, reference: Path, rows: Rows = "all"
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield what a model and a reference wrote for each item that they answered otherwise.
+    """Yield the verdicts of a model and a reference on each item on which they differ.
 
-    Items that only one of them has, or that do not count, are left out; of several outputs for an
-    item the first that differs is taken.
+    Items that only one of the files has, or that do not count, are left out; of several outputs
+    for an item the first that differs is taken.
 
     Yields:
-        The model's row, then the reference's: where the reference was right first.
+        The model's row and the reference's row; pairs with a positive reference come first.
     """
     theirs = {(row["id"], row.get("sample", 0)): row for row in read_verdicts(reference)}
-    found: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    pairs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for row in read_verdicts(model):
         other = theirs.get((row["id"], row.get("sample", 0)))
         if other and counts(row, rows) and positive(row, rows) != positive(other, rows):
-            found.setdefault(row["id"], (row, other))
-    yield from sorted(found.values(), key=lambda pair: not positive(pair[1], rows))
+            pairs.setdefault(row["id"], (row, other))
+    yield from sorted(pairs.values(), key=lambda pair: not positive(pair[1], rows))

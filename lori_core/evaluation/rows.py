@@ -1,4 +1,4 @@
-"""The rows of a model's scores, in metrics and as folders of verdicts: one for each model."""
+"""Names of the rows of an evaluation: one for each model, in metrics and as folders of verdicts."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 from lori_core.core.errors import DataError
 
-#: The adapter that a task's method trained, whatever the method.
+#: The row of a task's adapter, for every fine-tuning method.
 ADAPTER = "adapter"
-#: The LoRI-D adapter that a task's mask was taken from.
+#: The row of the LoRI-D adapter of the calibration run.
 CALIBRATED = "lori-d"
-#: What version 0.1.0 called the row `ADAPTER`, whatever the method.
+#: The name of the row `ADAPTER` in version 0.1.0.
 FORMER = "lori-s"
 
 
 def row_of(artifact: str, rows: Collection[str]) -> str:
-    """Return the row that is about an artifact, among those of one evaluation.
+    """Return the name of an artifact's row in an evaluation.
 
     Args:
-        artifact: its path, as in `artifacts/math/calibrated`.
-        rows: at least one; those of version 0.1.0 are known by their former names.
+        artifact: the artifact's path, such as `artifacts/math/calibrated`.
+        rows: the row names of the evaluation, at least one; names of version 0.1.0 are accepted.
     """
     if len(rows) == 1:
         return next(iter(rows))
@@ -31,10 +31,10 @@ def row_of(artifact: str, rows: Collection[str]) -> str:
 
 
 def check(rows: Mapping[str, Any], path: Path) -> None:
-    """Refuse metrics of version 0.1.0, whose verdicts lie in folders of other names.
+    """Refuse metrics of version 0.1.0, whose verdicts are in folders with other names.
 
     Raises:
-        DataError: naming the file.
+        DataError: the metrics have the row name of version 0.1.0.
     """
     if FORMER in rows and ADAPTER not in rows:
         raise DataError(

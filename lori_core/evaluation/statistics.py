@@ -1,4 +1,4 @@
-"""How sure a score is, and whether two models differ."""
+"""Confidence intervals of scores, McNemar's test, and pass@k."""
 
 from __future__ import annotations
 
@@ -39,13 +39,15 @@ def interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, f
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Return Student's interval of the mean of independent measurements without known bounds.
 
-    With the mean m, the sample's standard deviation s and n values it is `m ± t_{n-1} · s / √n`:
-    of a normal distribution exact for any n, of a lopsided one too short while n is small (of 13
-    exponential values 95 % cover about 89 %, where a percentile bootstrap covers 85 %). For shares
-    of right answers and their differences use `bounded_mean.interval`, for successes `interval`.
+    With the mean m, the sample's standard deviation s and n values it is `m ± t_{n-1} · s / √n`.
+    It is exact for a normal distribution and any n, and too short for a skewed one while n is
+    small (for 13 exponential values the 95 % interval covers about 89 %, where a percentile
+    bootstrap covers 85 %). For shares of correct answers and their differences use
+    `bounded_mean.interval`, for counts of successes `interval`.
 
     Raises:
-        InputError: fewer than two values, one that is not finite, or another confidence.
+        InputError: fewer than two values, a value that is not finite, or a confidence outside
+            (0, 1).
     """
     import numpy as np
     from scipy.stats import t
@@ -61,10 +63,10 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
 
 
 def paired_test(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> float:
-    """Return the two-sided p-value of McNemar's exact test: do two models score the same?
+    """Return the two-sided p-value of McNemar's exact test that two models score the same.
 
-    Only the examples that one model solves and the other does not tell: with b and c of either
-    kind, under the null hypothesis b is Binomial(b + c, 1/2), so
+    Only the examples that one model solves and the other does not count. With b and c the numbers
+    of either kind, under the null hypothesis b is Binomial(b + c, 1/2), so
     `p = min(1, 2 · Σ_{i ≤ min(b, c)} C(b+c, i) / 2^(b+c))`; 1 where b + c = 0.
 
     Args:
@@ -87,13 +89,13 @@ def paired_test(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> float:
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Return the unbiased estimate of the chance that one of k samples is correct.
+    """Return the unbiased estimate of the probability that at least one of k samples is correct.
 
-    `1 - C(n-c, k) / C(n, k)` (Chen et al. 2021, equation 1), computed in whole numbers.
+    `1 - C(n-c, k) / C(n, k)` (Chen et al. 2021, equation 1), computed in integers.
 
     Args:
-        n: samples drawn.
-        c: how many of them are correct.
+        n: the number of samples drawn.
+        c: the number of correct samples.
         k: from 1 to n.
 
     Raises:
@@ -112,7 +114,7 @@ def _check_confidence(confidence: float) -> None:
 
 
 def _check_count(name: str, value: object, least: int, most: int | None = None) -> None:
-    """Refuse what is no whole number (NumPy's integers are) or out of range."""
+    """Check that a value is an integer (NumPy's integers are accepted) within bounds."""
     whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
     number = operator.index(value) if isinstance(value, SupportsIndex) else 0
     if not whole or number < least or (most is not None and number > most):

@@ -1,1 +1,1 @@
-"""What DVC's stages call, and the `params.yaml` they read."""
+"""The stages of the pipeline, which `dvc.yaml` calls, and `params.yaml`, which they read."""

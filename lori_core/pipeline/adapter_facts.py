@@ -1,4 +1,4 @@
-"""What the metrics file of a saved adapter says of it."""
+"""The contents of a saved adapter's metrics file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
 
 def adapter_facts(adapter: Trained, path: Path) -> dict[str, Any]:
-    """Return what identifies a saved adapter: its file's SHA-256 and counts, its recipe's keys."""
+    """Return a saved adapter's SHA-256, counts, content key and parents' content keys."""
     from lori_core.methods.finetuned_model import facts
 
     recipe = adapter.info.get("recipe", adapter.info)
-    kept = {"content_key": recipe["content_key"], "parents": _parent_keys(recipe)}
-    return facts(adapter, path) | kept
+    keys = {"content_key": recipe["content_key"], "parents": _parent_keys(recipe)}
+    return facts(adapter, path) | keys
 
 
 def _parent_keys(recipe: dict[str, Any]) -> list[str]:
-    """Return the content keys of what an adapter was trained on top of, or merged from."""
+    """Return the content keys of the adapters that an adapter was trained on or merged from."""
     parents = recipe["parents"]
     return [parent["content_key"] if isinstance(parent, dict) else parent for parent in parents]

@@ -1,4 +1,4 @@
-"""The base model of the pipeline's stages: the one that `lori pull` found."""
+"""Loading the base model in a stage, with a check that `lori pull` recorded the same one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def open_base(params: Params, *, training: bool = True) -> LoadedModel:
     """Load the base model of a run, as `load_model` does.
 
     Raises:
-        ModelError: its content is not what the last `lori pull` recorded, so that DVC would keep
-            results of the other one.
+        ModelError: its content is not what the last `lori pull` recorded, so DVC would keep
+            results of the other base model.
     """
     from lori_core.methods.loaded_model import load_model
 
@@ -28,6 +28,6 @@ def open_base(params: Params, *, training: bool = True) -> LoadedModel:
     if recorded.is_file() and not session.base.content().items() <= read_object(recorded).items():
         raise ModelError(
             f"model.name_or_path: {params.model.name_or_path}: the model there is not the one that "
-            f"{recorded} records; run lori pull, so that what depends on it runs again"
+            f"{recorded} records; run lori pull, so that the stages that depend on it run again"
         )
     return session

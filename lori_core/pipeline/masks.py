@@ -1,4 +1,4 @@
-"""Which tasks are trained inside a mask, and what stands in the place of one that is not used."""
+"""Whether a task is trained with a mask, and the placeholder for outputs that it does not need."""
 
 from __future__ import annotations
 
@@ -12,16 +12,24 @@ from lori_core.pipeline.results import UNUSED, write_metrics
 
 
 def calibrated_by(params: Params, task: str) -> str | None:
-    """Return the method that trains what a task's mask is taken from; None without a mask."""
+    """Return the method of a task's calibration run; None if the task has no mask."""
     return METHODS[params.tasks[task].method_name].calibrated_by
 
 
 def write_unused(params: Params, task: str, path: Path, metrics: Path, tracker: RunTracker) -> None:
-    """Write a note in the place of an output that the task's method has no use for."""
-    said = {"method": params.tasks[task].method_name}
+    """Write a placeholder for a stage's output that the task's method does not need.
+
+    Args:
+        params: the parameters of the run.
+        task: the task.
+        path: the output; a path with a suffix is a file, any other a folder.
+        metrics: the folder of the stage's metrics.
+        tracker: the stage's tracker.
+    """
+    content = {"method": params.tasks[task].method_name}
     if path.suffix:
-        write_json(path, said)
+        write_json(path, content)
     else:
         with replaced_folder(path) as work:
-            write_json(work / UNUSED, said)
-    write_metrics(metrics, task, said | {"unused": True}, tracker)
+            write_json(work / UNUSED, content)
+    write_metrics(metrics, task, content | {"unused": True}, tracker)

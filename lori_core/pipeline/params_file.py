@@ -1,4 +1,4 @@
-"""`params.yaml` itself: reading it, and rewriting it only to what has been validated."""
+"""Reading `params.yaml`, and rewriting it after validation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lori_core.registries import extensions
 
 PARAMS = Path("params.yaml")
 PROFILES = Path("profiles")
-#: The most characters of a dotted key.
+#: The limit of a dotted key's length (characters).
 LONGEST_KEY = 500
 
 
@@ -51,8 +51,8 @@ def _read(path: Path) -> Any:
 
 def _sections(values: Any, where: str) -> Any:
     if not isinstance(values, Mapping):
-        found = "nothing" if values is None else f"a {_KINDS.get(type(values).__name__, 'value')}"
-        raise ConfigError(f"{where}: expected a mapping of sections, found {found}")
+        kind = "nothing" if values is None else f"a {_KINDS.get(type(values).__name__, 'value')}"
+        raise ConfigError(f"{where}: expected a mapping of sections, found {kind}")
     return values
 
 
@@ -69,14 +69,14 @@ def _plain(values: Any, where: str = "") -> Any:
 
 
 def read_values(content: bytes, where: str) -> dict[str, Any]:
-    """Return what a `params.yaml` of any state says, as plain values that are not validated.
+    """Return the values of a `params.yaml` without validating them.
 
     Args:
-        content: its bytes.
-        where: what messages call it.
+        content: the file's bytes.
+        where: the file's name in messages.
 
     Raises:
-        ConfigError: as `load`, of what is no YAML or no mapping.
+        ConfigError: the content is not YAML, or not a mapping.
     """
     values = _parsed(yaml_input.decoded(content, where), where)
     plain: dict[str, Any] = _plain(_sections(values, where), f"{where}: ")
@@ -84,7 +84,15 @@ def read_values(content: bytes, where: str) -> dict[str, Any]:
 
 
 def load(path: Path = PARAMS, workspace: Path | None = None) -> Params:
-    """Read and validate `params.yaml`, or a profile of the workspace that is given."""
+    """Read and validate `params.yaml` or a profile.
+
+    Args:
+        path: the file.
+        workspace: the folder for relative paths in the file; the file's folder if None.
+
+    Raises:
+        ConfigError: the file cannot be read, or a value is not allowed.
+    """
     return _checked(_read(path), path, workspace)
 
 
@@ -98,12 +106,12 @@ def _checked(values: Any, path: Path, workspace: Path | None = None) -> Params:
 
 
 def profiles(folder: Path = PROFILES) -> list[str]:
-    """Return the names of the profiles there are."""
+    """Return the names of the profiles in a folder, sorted."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def changed(params_path: Path, profile: str | None, overrides: Sequence[str]) -> tuple[Params, str]:
-    """Return what `apply` would write, validated, and its text; nothing is written.
+    """Return the validated parameters that `apply` would write, and the file's text.
 
     Raises:
         ConfigError: as `apply` does.
@@ -121,9 +129,9 @@ def _text(values: Any) -> str:
 
 
 def _complete(values: Any, params: Params) -> list[str]:
-    """Write in the keys that DVC reads and that were left out, with their defaults; return them.
+    """Add the missing keys that DVC reads, with their defaults; return these keys.
 
-    DVC compares `params.yaml` as it is written and refuses a stage whose parameter is not there.
+    DVC reads `params.yaml` without the schema and refuses a stage if a parameter is missing.
     """
     return [key for key in _read_by_dvc(params) if _fill(values, key, params)]
 
@@ -137,7 +145,7 @@ def _read_by_dvc(params: Params) -> Iterator[str]:
 
 
 def _fill(values: Any, key: str, params: Params) -> bool:
-    """Set one key to its default where it is not there; say whether it was not."""
+    """Set a key to its default if it is missing; return whether it was missing."""
     *folders, last = key.split(".")
     section, default = values, params
     for part in folders:
@@ -163,13 +171,13 @@ def _changed(
     if profile and profile not in profiles(folder):
         raise ConfigError(f"--profile: {unknown('profile', profile, profiles(folder))}")
     values = _read(folder / f"{profile}.yaml" if profile else params_path)
-    said = [f"{params_path.name}: now the profile {profile}"] if profile else []
-    said += [f"{params_path.name}: {_override(values, text)}" for text in overrides]
-    return values, said
+    messages = [f"{params_path.name}: now the profile {profile}"] if profile else []
+    messages += [f"{params_path.name}: {_override(values, text)}" for text in overrides]
+    return values, messages
 
 
 def profile_of(params: Params, folder: Path = PROFILES) -> str | None:
-    """Return the profile that says the same as these parameters, if one does."""
+    """Return the name of the profile with the same parameters; None if there is none."""
     for path in sorted(folder.glob("*.yaml")):
         try:
             if load(path, folder.parent) == params:
@@ -180,31 +188,39 @@ def profile_of(params: Params, folder: Path = PROFILES) -> str | None:
 
 
 def apply(params_path: Path, profile: str | None, overrides: Sequence[str]) -> list[str]:
-    """Rewrite `params.yaml` to a profile, then to `key=value` overrides; say what changed.
+    """Rewrite `params.yaml` with a profile, then with `key=value` overrides.
 
-    What was left out and DVC reads is written in with its default. The result is validated first: a
-    refused change leaves the file as it was.
+    Missing keys that DVC reads are added with their defaults. The result is validated before the
+    file is written.
+
+    Args:
+        params_path: the file; profiles are in the folder `profiles` next to it.
+        profile: the name of a profile; None to keep the file's values.
+        overrides: the values of `--set`.
+
+    Returns:
+        One line for each change.
 
     Raises:
-        ConfigError: for a profile, key or source that does not exist, or a value that is not
-            allowed.
+        ConfigError: a profile, key or source does not exist, or a value is not allowed; the file
+            is unchanged.
     """
-    values, said = _changed(params_path, profile, overrides)
+    values, messages = _changed(params_path, profile, overrides)
     params = _checked(values, params_path)
     added = _complete(values, params)
     if added:
-        said.append(f"{params_path.name}: written in at their defaults: {', '.join(added)}")
-    if not said:
+        messages.append(f"{params_path.name}: written in at their defaults: {', '.join(added)}")
+    if not messages:
         return []
     text = _text(values)
     if params_path.exists() and yaml_input.read_text(params_path) == text:
         return [f"{params_path.name}: unchanged"]
     write_text(params_path, text)
-    return said
+    return messages
 
 
 def _override(values: Any, text: str) -> str:
-    """Set one `a.b.c=value` in place; the value is read as YAML."""
+    """Set `a.b.c=value` in place, with the value as YAML; return a description of the change."""
     key, equals, written = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {shown(text)}: expected key=value, as in lori.rank=16")
@@ -225,8 +241,8 @@ def _override(values: Any, text: str) -> str:
             break
         if folders[0] in ("tasks", "merge") and depth == 1 and part not in section:
             raise ConfigError(f"--set {key}: {unknown(folders[0].rstrip('s'), part, section)}")
-        # A section that the file leaves at its defaults is made; the schema says if there is one.
-        section = _own(section, part, values)
+        # Create a section that the file does not have; validation refuses unknown sections.
+        section = _unshared(section, part, values)
     if not isinstance(section, Mapping):
         raise ConfigError(f"--set {key}: {'.'.join(folders)} is a value, it has no keys")
     before = section.get(last)
@@ -234,17 +250,17 @@ def _override(values: Any, text: str) -> str:
     return f"{key}: {before!r} -> {value!r}"
 
 
-def _own(section: Any, part: str, values: Any) -> Any:
-    """Return a section's part to be changed, apart from other places that share it (`*name`)."""
-    found = section.setdefault(part, {})
-    if isinstance(found, Mapping) and _uses(values, found) > 1:
-        found = section[part] = copy.deepcopy(found)
-        found.yaml_set_anchor(None)  # type: ignore[attr-defined]
-    return found
+def _unshared(section: Any, part: str, values: Any) -> Any:
+    """Return a part of a section; copy it first if YAML aliases (`*name`) share it."""
+    value = section.setdefault(part, {})
+    if isinstance(value, Mapping) and _uses(values, value) > 1:
+        value = section[part] = copy.deepcopy(value)
+        value.yaml_set_anchor(None)  # type: ignore[attr-defined]
+    return value
 
 
 def _uses(values: Any, wanted: Any) -> int:
-    """Count the places that hold one and the same object."""
+    """Return the number of places that refer to the same object."""
     inside = values.values() if isinstance(values, Mapping) else values
     if not isinstance(values, (Mapping, list)):
         return 0

@@ -1,4 +1,4 @@
-"""Where the stages' outputs lie, and how their metrics are written."""
+"""The paths of the stages' outputs, and writing of their metrics."""
 
 from __future__ import annotations
 
@@ -12,42 +12,49 @@ ARTIFACTS = Path("artifacts")
 METRICS = Path("metrics")
 REPORT = Path("report")
 EVALUATIONS = ARTIFACTS / "evaluations"
-#: Stands in the place of what a task's method has no use for.
+#: The file of a placeholder for an output that a task's method does not need.
 UNUSED = "unused.json"
 
 
 def calibrated_path(task: str) -> Path:
-    """Where the adapter is kept that a task's mask is taken from."""
+    """Return the path of the adapter of a task's calibration run."""
     return ARTIFACTS / task / "calibrated"
 
 
 def mask_path(task: str) -> Path:
-    """Where a task's mask is kept."""
+    """Return the path of a task's mask."""
     return ARTIFACTS / task / "mask.safetensors"
 
 
 def adapter_path(task: str) -> Path:
-    """Where a task's adapter is kept."""
+    """Return the path of a task's adapter."""
     return ARTIFACTS / task / "adapter"
 
 
 def continual_path(task: str) -> Path:
-    """Where a task's safety-preserving adapter is kept."""
+    """Return the path of a task's safety-preserving adapter."""
     return ARTIFACTS / "continual" / task / "adapter"
 
 
 def merged_path(name: str) -> Path:
-    """Where a merged adapter is kept."""
+    """Return the path of a merged adapter."""
     return ARTIFACTS / "merged" / name
 
 
 def is_calibrated(task: str) -> bool:
-    """Say whether a task's mask was taken from an adapter, and no note stands in its place."""
+    """Return whether a task has a calibrated adapter instead of a placeholder."""
     return not (calibrated_path(task) / UNUSED).is_file()
 
 
 def write_metrics(folder: Path, item: str, facts: dict[str, Any], tracker: RunTracker) -> None:
-    """Report a stage's facts, numbers as metrics and texts as tags, and write them to its file."""
+    """Report a stage's facts (numbers as metrics, texts as tags) and write its metrics file.
+
+    Args:
+        folder: the folder of the stage's metrics.
+        item: the stage's item, the name of the file.
+        facts: the contents of the file.
+        tracker: the stage's tracker.
+    """
     numbers = {
         name: value
         for name, value in facts.items()

@@ -1,4 +1,4 @@
-"""Runs a stage by its name; tells the tracker what it stands on."""
+"""Running a stage by its name, with its parameters and data sets reported to the tracker."""
 
 from __future__ import annotations
 
@@ -44,10 +44,16 @@ STAGES: dict[str, Callable[..., None]] = {
 
 
 def run(params: Params, name: str, item: str | None, tracker: RunTracker) -> None:
-    """Run one stage, reporting its parameters, data and end to the tracker.
+    """Run one stage; report its parameters, its data sets and its end to the tracker.
+
+    Args:
+        params: the parameters of the run.
+        name: the stage's name, one of `STAGES`.
+        item: the task or the merge; None for a stage without items.
+        tracker: the stage's tracker.
 
     Raises:
-        InputError: for a stage or item that does not exist.
+        InputError: the stage or the item does not exist.
     """
     if name not in STAGES:
         raise InputError(unknown("stage", name, STAGES))
@@ -67,7 +73,7 @@ def run(params: Params, name: str, item: str | None, tracker: RunTracker) -> Non
 
 
 def _stage_params(params: Params, name: str, item: str | None) -> dict[str, Any]:
-    """Return the parameters a stage depends on, as MLflow shall show them."""
+    """Return the stage's parameters as they are logged to MLflow."""
     values: dict[str, Any] = {
         "model": params.model.model_dump(),
         "lori": params.lori.model_dump(),

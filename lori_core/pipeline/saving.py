@@ -1,4 +1,4 @@
-"""How a trained adapter is saved."""
+"""Saving of a trained adapter with its metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lori_core.training.trainer import TrainingResult
 
 
-def keep(
+def save_trained(
     session: LoadedModel,
     adapter: Trained,
     result: TrainingResult,
@@ -25,7 +25,17 @@ def keep(
     task: str,
     tracker: RunTracker,
 ) -> None:
-    """Save what was trained and its metrics, then forget the checkpoints."""
+    """Save a trained adapter and its metrics, then delete the checkpoints of its training.
+
+    Args:
+        session: the base model.
+        adapter: the trained adapter.
+        result: the result of its training.
+        path: the adapter's folder.
+        metrics: the folder of the stage's metrics.
+        task: the task, the name of the metrics file.
+        tracker: the stage's tracker.
+    """
     from lori_core.methods import finetuned_model
     from lori_core.methods.loaded_model import forget_checkpoints
 

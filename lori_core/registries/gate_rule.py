@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from lori_core.registries.registry import Named, Registry, running
 
 if TYPE_CHECKING:
-    from lori_core.evaluation.gate_rules import Judged, Measured
+    from lori_core.evaluation.gate_rules import Measured, RuleInput
 
 
-Measure = Callable[["Judged"], "Measured | float | None"]
+Measure = Callable[["RuleInput"], "Measured | float | None"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def gate_rule(
 ) -> Callable[[Measure], Measure]:
     """Register a function that measures what a bound of the gate is about.
 
-    Its argument is a `gate_rules.Judged`. It returns a number, a `gate_rules.Measured` that also
+    Its argument is a `gate_rules.RuleInput`. It returns a number, a `gate_rules.Measured` that also
     says from which verdicts it was counted, or None where there is nothing to measure, which
     breaks the rule.
 

@@ -1,1 +1,1 @@
-"""What people look at after a run: the table, the pictures, the page."""
+"""Reports of a run: tables, figures and the HTML page."""

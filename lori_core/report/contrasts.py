@@ -1,4 +1,4 @@
-"""Which models are compared with which, on the same items: all with the base, some with another."""
+"""Paired comparisons of a run's models: each with the base model, some with the task's adapter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from lori_core.evaluation.paired_comparison import Rows, compare
 from lori_core.evaluation.rows import ADAPTER
 
-#: Below this a difference is marked; each comparison is judged by itself.
+#: The level of p below which a difference is marked, without correction for several comparisons.
 LEVEL = 0.05
 OVER_REFUSAL = "over_refusal"
 
@@ -18,28 +18,28 @@ OVER_REFUSAL = "over_refusal"
 def collect(rows: Sequence[Mapping[str, Any]], evaluations: Path) -> list[dict[str, Any]]:
     """Compare the models of a summary on the same items.
 
-    Every model is compared with the base on each task both have a score for; merged and continual
-    adapters with the task's own, too.
+    Every model is compared with the base model on each task for which both have a score; merged
+    and continual adapters are also compared with the task's own adapter.
 
     Args:
-        rows: `role`, `model`, and by task `scores` and `files`, the verdicts' paths.
-        evaluations: the folder those paths are in; a model whose folder is missing there is
-            compared with nothing.
+        rows: the models, with `role`, `model`, and by task `scores` and `files` (paths of the
+            verdicts).
+        evaluations: the folder of these paths; a model without a folder there is not compared.
 
     Returns:
-        `model`, `against`, `task`, `measure`, and the fields of `Comparison`.
+        For each comparison `model`, `against`, `task`, `measure` and the fields of `Comparison`.
 
     Raises:
-        DataError: as `compare`; a file is missing where there are others of the model.
+        DataError: as `compare`; or a file of a model is missing while its folder exists.
     """
     by_role = {row["role"]: row for row in rows}
-    found: list[dict[str, Any]] = []
+    comparisons: list[dict[str, Any]] = []
     for row in rows:
         references = ["base"] if row["role"] != "base" else []
         references += [ADAPTER] if row["role"] in ("merge", "continual") else []
         for role in references:
-            found += _pair(row, by_role[role], evaluations)
-    return found
+            comparisons += _pair(row, by_role[role], evaluations)
+    return comparisons
 
 
 def _pair(
@@ -58,7 +58,7 @@ def _pair(
 
 
 def _measures(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
-    """Yield what both models have a score for, and the rows it is about."""
+    """Yield the measures for which both models have a score, each with its rows."""
     if ours["n"] and theirs["n"]:
         yield ours["metric"], "refuse" if ours["metric"] == "refusal_rate" else "all"
     if all(side.get(OVER_REFUSAL, {}).get("n") for side in (ours, theirs)):
@@ -73,7 +73,7 @@ def find(
     *,
     over_refusal: bool = False,
 ) -> Mapping[str, Any] | None:
-    """Return the comparison of a task's score, or of its over-refusal; None where there is none."""
+    """Return the comparison of a task's score, or of its over-refusal; None if there is none."""
     for item in comparisons:
         named = (item["model"], item["against"], item["task"]) == (model, against, task)
         if named and (item["measure"] == OVER_REFUSAL) == over_refusal:
@@ -82,5 +82,5 @@ def find(
 
 
 def differs(comparison: Mapping[str, Any] | None) -> bool:
-    """Whether a comparison was made and is unlikely to be chance."""
+    """Return whether there is a comparison with p below `LEVEL`."""
     return comparison is not None and comparison["p"] < LEVEL

@@ -1,4 +1,4 @@
-"""The pictures: each a function of the summary, readable in grey and by the colour-blind."""
+"""The figures of the report, readable in greyscale and with colour blindness."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from lori_core.evaluation.rows import ADAPTER, CALIBRATED
 from lori_core.report.tables import excess as excess_text
 
-#: Okabe and Ito's colours, told apart by hatching too.
+#: The colours of Okabe and Ito; hatches distinguish the bars as well.
 COLOURS = ["#999999", "#56B4E9", "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#F0E442"]
 HATCHES = ["", "//", "", "..", "xx", "\\\\", "oo", "--"]
 
@@ -27,13 +27,13 @@ def scores(summary: dict[str, Any]) -> Any:
     figure, axis = plt.subplots(figsize=(11, 4.6))
     width = 0.86 / len(rows)
     for index, row in enumerate(rows):
-        found = [row["scores"].get(task, {}) for task in tasks]
-        there = [(i, score) for i, score in enumerate(found) if score.get("n")]
-        places = [i - 0.43 + (index + 0.5) * width for i, _ in there]
-        heights = [100 * s["score"] for _, s in there]
+        by_task = [row["scores"].get(task, {}) for task in tasks]
+        scored = [(i, score) for i, score in enumerate(by_task) if score.get("n")]
+        places = [i - 0.43 + (index + 0.5) * width for i, _ in scored]
+        heights = [100 * s["score"] for _, s in scored]
         errors = [
-            [100 * (s["score"] - s["low"]) for _, s in there],
-            [100 * (s["high"] - s["score"]) for _, s in there],
+            [100 * (s["score"] - s["low"]) for _, s in scored],
+            [100 * (s["high"] - s["score"]) for _, s in scored],
         ]
         axis.bar(
             places,
@@ -42,7 +42,7 @@ def scores(summary: dict[str, Any]) -> Any:
             yerr=errors,
             label=row["model"],
             color=COLOURS[index % len(COLOURS)],
-            # Past the last colour the pairs of colour and hatch are other ones.
+            # After the last colour, each colour is combined with another hatch.
             hatch=HATCHES[(index + index // len(COLOURS)) % len(HATCHES)],
             edgecolor="white",
             error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#222222"},
@@ -56,7 +56,7 @@ def scores(summary: dict[str, Any]) -> Any:
 
 
 def sparsity(summary: dict[str, Any]) -> Any:
-    """Draw the share of B that each layer and projection keeps, for each task with a mask."""
+    """Draw the density of the masks by layer and by projection, for each task with a mask."""
     tasks = list(summary["masks"])
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), width_ratios=[3, 2])
     styles = ["-", "--", "-.", ":"]
@@ -96,7 +96,7 @@ def sparsity(summary: dict[str, Any]) -> Any:
 
 
 def overlap(summary: dict[str, Any]) -> Any:
-    """Draw the overlap of each pair of masks beside what independent masks would have."""
+    """Draw the overlap of each pair of masks, measured and expected for independent masks."""
     return _matrices(
         summary,
         [
@@ -119,7 +119,12 @@ def interference(summary: dict[str, Any]) -> Any:
 
 
 def pair_matrices(pairs: dict[str, dict[str, float]], names: list[str]) -> Any:
-    """Draw cosines, mask overlap and its excess over chance between any adapters."""
+    """Draw the cosines and the mask overlap of pairs of adapters.
+
+    Args:
+        pairs: `interference.summarise` by `first+second`.
+        names: the adapters' names, in the order of rows and columns.
+    """
     panels = [
         ("mean_abs_cosine", "mean |cos(ΔW_s, ΔW_t)|", 1, "{:.4f}"),
         ("max_abs_cosine", "largest |cos| of a module", 1, "{:.4f}"),
@@ -181,7 +186,7 @@ def _matrices(
 def _panel(
     figure: Any, axis: Any, matrix: Any, names: list[str], title: str, form: str, top: float | None
 ) -> None:
-    """Draw one square matrix with its numbers; `top` is the colour scale's end."""
+    """Draw one square matrix with its numbers; `top` is the upper end of the colour scale."""
     top = top or float(np.nanmax(matrix)) or 1
     image = axis.imshow(matrix, cmap="cividis", vmin=0, vmax=top)
     axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
@@ -205,7 +210,7 @@ def _matrix(pairs: dict[str, dict[str, float]], key: str, tasks: list[str]) -> A
 
 
 def clean(figure: Any, axis: Any) -> Any:
-    """Take away what an axis does not need, and return the figure, laid out."""
+    """Remove the upper and right spines, add a light grid, and return the figure, laid out."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)
@@ -220,24 +225,24 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "interference": ("Interference between adapters", interference),
     "excess": ("Interference in the merges' losses", excess),
 }
-#: What a figure shows, where a run may have none of it.
+#: The part of the summary that a figure needs, for figures that a run may not have.
 NEEDED = {"excess": "excess", "sparsity": "masks"}
 
 
 def save(figure: Any, folder: Path, stem: str) -> None:
-    """Write a figure as PNG and SVG and close it; the same figure gives the same bytes."""
+    """Write a figure as PNG and SVG, without timestamps, and close it."""
     figure.savefig(folder / f"{stem}.png", dpi=130, metadata={"Software": None})
     figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
     plt.close(figure)
 
 
 def style() -> Any:
-    """Return the context that all figures are drawn and saved in: fixed ids in the SVG."""
+    """Return the matplotlib context for drawing and saving figures, with fixed ids in the SVG."""
     return plt.rc_context({"svg.hashsalt": "lori", "font.size": 9})
 
 
 def draw(summary: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
-    """Draw all figures there are numbers for as PNG and SVG; return (stem, title) of each."""
+    """Draw all figures for which the summary has data; return (file stem, title) of each."""
     measured = {stem: bool(summary[key]) for stem, key in NEEDED.items()}
     shown = {stem: pair for stem, pair in FIGURES.items() if measured.get(stem, True)}
     with style():

@@ -1,4 +1,4 @@
-"""What `lori interference` shows: a table, a picture, and JSON for machines."""
+"""The output of `lori interference`: a table, a figure and a JSON file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def measure(adapters: Mapping[str, Adapter]) -> dict[str, Any]:
     """Compare each pair of adapters.
 
     Returns:
-        `pairs`: `interference.summarise` by `first+second`; `shared`: what two adapters' A have in
-        common, by pair; `modules`: the measurements by pair and module.
+        `pairs`: `interference.summarise` by `first+second`; `shared`: by pair, what their
+        projections A have in common (pairs without are left out); `modules`: the measurements by
+        pair and module.
     """
     measured = interference.measure(adapters)
     shared = {
@@ -45,11 +46,16 @@ def measure(adapters: Mapping[str, Adapter]) -> dict[str, Any]:
 
 
 def text(result: Mapping[str, Any], *, every_module: bool = False) -> str:
-    """Return the table of all pairs, with a loud word where two adapters share a projection."""
+    """Return the table of all pairs, with a warning if two adapters share a projection A.
+
+    Args:
+        result: the return value of `measure`.
+        every_module: whether to add a table of all modules for each pair.
+    """
     lines = _table("pair", result["pairs"], _COLUMNS)
     lines.append(
-        "|cos| over modules; in bound: modules within Property 1's; overlap of the masks beside "
-        "its expectation; opposite: common entries whose signs differ"
+        "|cos| over modules; in bound: share of modules within the bound of Property 1; overlap "
+        "and expected: mask overlap; opposite: share of common entries with opposite signs"
     )
     if every_module:
         columns = {"cosine": ("cos", "{:.5f}"), "inner": ("inner", "{:.3e}")}
@@ -62,7 +68,7 @@ def text(result: Mapping[str, Any], *, every_module: bool = False) -> str:
         lines += [
             "",
             f"WARNING: {first} and {second} SHARE {what}. Their updates are not independent, "
-            "Property 1 promises nothing for them, and merging them interferes. "
+            "Property 1 does not hold for them, and a merge of them interferes. "
             "Train one of them again with another projection_key.",
         ]
     return "\n".join(lines)
@@ -85,7 +91,7 @@ def _cell(form: str, value: Any) -> str:
 
 
 def write(result: Mapping[str, Any], names: Sequence[str], folder: Path) -> None:
-    """Write `interference.json` and, as matrices, `interference.png` into a folder."""
+    """Write `interference.json`, and the matrices as `interference.png`, into a folder."""
     import matplotlib.pyplot as plt
 
     from lori_core.report import figures

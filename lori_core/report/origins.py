@@ -1,4 +1,4 @@
-"""The page's lineage tree: from each merge to its adapters, masks, calibrations and data."""
+"""The lineage tree of the report: from each merge to its adapters, masks, calibrations and data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ KEY_DIGITS = 12
 
 @dataclass(frozen=True)
 class Origin:
-    """One line of the tree, and what stands below it."""
+    """A node of the lineage tree.
+
+    Attributes:
+        name: the artifact's path.
+        facts: short texts about the artifact.
+        key: the first digits of its content key; empty if it has none.
+        below: the nodes that the artifact was made from.
+    """
 
     name: str
     facts: tuple[str, ...]
@@ -24,68 +31,68 @@ class Origin:
 
 
 def trees(params: Params, metrics: Path, manifest: Path) -> list[Origin]:
-    """Return a tree for each merge, and for each safety-preserving adapter.
+    """Return a tree for each merge and each safety-preserving adapter.
 
     Args:
-        params: of the run.
-        metrics: the folder of the stages' metrics, which hold the content keys.
-        manifest: `data/manifest.json`; where it is missing data has no sources.
+        params: the parameters of the run.
+        metrics: the folder of the stages' metrics, which have the content keys.
+        manifest: `data/manifest.json`; without it, the tree has no data sources.
     """
-    found = _Found(params, metrics, read_json(manifest) if manifest.is_file() else {})
-    made = [found.merge(name) for name in params.merge]
-    made += [found.continual(task) for task in params.continual.tasks]
-    return [tree for tree in made if tree is not None]
+    builder = _TreeBuilder(params, metrics, read_json(manifest) if manifest.is_file() else {})
+    nodes = [builder.merge(name) for name in params.merge]
+    nodes += [builder.continual(task) for task in params.continual.tasks]
+    return [tree for tree in nodes if tree is not None]
 
 
-class _Found:
-    """The metrics of one run, and the trees built from them."""
+class _TreeBuilder:
+    """Builds the trees of one run from its metrics."""
 
     def __init__(self, params: Params, metrics: Path, manifest: Mapping[str, Any]) -> None:
         self.params = params
         self.metrics = metrics
         self.data: Mapping[str, Any] = manifest.get("tasks", {})
 
-    def _said(self, stage: str, item: str) -> Mapping[str, Any]:
+    def _metrics_of(self, stage: str, item: str) -> Mapping[str, Any]:
         path = self.metrics / stage / f"{item}.json"
         return read_json(path) if path.is_file() else {}
 
     def merge(self, name: str) -> Origin | None:
-        said = self._said("merge", name)
-        if "content_key" not in said:
+        recorded = self._metrics_of("merge", name)
+        if "content_key" not in recorded:
             return None
         section = self.params.merge[name]
         weights = ", ".join(f"{weight:g}" for weight in self.params.merge_weights(name))
         below = [self.adapter(task) for task in self.params.merged_tasks(name)]
-        facts = (f"method {section.method}", f"weights {weights}", _size(said))
-        return _origin(f"artifacts/merged/{name}", facts, said, below)
+        facts = (f"method {section.method}", f"weights {weights}", _size(recorded))
+        return _origin(f"artifacts/merged/{name}", facts, recorded, below)
 
     def continual(self, task: str) -> Origin | None:
-        said = self._said("continual", task)
-        if "content_key" not in said:
+        recorded = self._metrics_of("continual", task)
+        if "content_key" not in recorded:
             return None
         below = [self.adapter(str(self.params.continual.safety_task)), self.mask(task)]
-        facts = (self._training(task, "continual"), _size(said))
+        facts = (self._training(task, "continual"), _size(recorded))
         path = f"artifacts/continual/{task}/adapter"
-        return _origin(path, facts, said, [*below, self.examples(task)])
+        return _origin(path, facts, recorded, [*below, self.examples(task)])
 
     def adapter(self, task: str) -> Origin:
-        said = self._said("train", task)
+        recorded = self._metrics_of("train", task)
         below = [self.mask(task), self.examples(task)]
-        facts = (self._training(task, "training"), _size(said))
-        return _origin(f"artifacts/{task}/adapter", facts, said, below)
+        facts = (self._training(task, "training"), _size(recorded))
+        return _origin(f"artifacts/{task}/adapter", facts, recorded, below)
 
     def mask(self, task: str) -> Origin | None:
-        said = self._said("mask", task)
-        if "sparsity" not in said:  # a method without masks
+        recorded = self._metrics_of("mask", task)
+        if "sparsity" not in recorded:  # a method without masks
             return None
-        facts = (f"sparsity {said['sparsity']}", f"scope {said['scope']}")
+        facts = (f"sparsity {recorded['sparsity']}", f"scope {recorded['scope']}")
         path = f"artifacts/{task}/mask.safetensors"
-        return _origin(path, facts, said, [self.calibrated(task)])
+        return _origin(path, facts, recorded, [self.calibrated(task)])
 
     def calibrated(self, task: str) -> Origin:
-        said = self._said("calibrate", task)
-        facts = (self._training(task, "calibration"), _size(said))
-        return _origin(f"artifacts/{task}/calibrated", facts, said, [self.examples(task)])
+        recorded = self._metrics_of("calibrate", task)
+        facts = (self._training(task, "calibration"), _size(recorded))
+        return _origin(f"artifacts/{task}/calibrated", facts, recorded, [self.examples(task)])
 
     def examples(self, task: str) -> Origin:
         entry = self.data.get(task, {})
@@ -100,15 +107,15 @@ class _Found:
 
 
 def _origin(
-    name: str, facts: tuple[str, ...], said: Mapping[str, Any], below: Sequence[Origin | None]
+    name: str, facts: tuple[str, ...], recorded: Mapping[str, Any], below: Sequence[Origin | None]
 ) -> Origin:
     shown = tuple(fact for fact in facts if fact)
-    key = str(said.get("content_key", ""))[:KEY_DIGITS]
+    key = str(recorded.get("content_key", ""))[:KEY_DIGITS]
     return Origin(name, shown, key, tuple(origin for origin in below if origin is not None))
 
 
-def _size(said: Mapping[str, Any]) -> str:
-    size = said.get("adapter_bytes")
+def _size(recorded: Mapping[str, Any]) -> str:
+    size = recorded.get("adapter_bytes")
     return "" if size is None else f"{size / 1e6:.2f} MB"
 
 

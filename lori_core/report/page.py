@@ -1,4 +1,4 @@
-"""`report/index.html` with its pictures, and the summary that the other views read."""
+"""Writing the report's folder: `index.html`, the figures, `summary.md` and `summary.json`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ from lori_core.core.files.atomic import replaced_folder, write_json, write_text
 from lori_core.core.redaction import redact, redacted
 from lori_core.report import figures, origins, summary
 
-#: Where the data say what they are, beside `metrics`.
+#: The manifest of the data, relative to the parent of the metrics' folder.
 MANIFEST = Path("data/manifest.json")
 
 
 def write(params: Params, metrics: Path, evaluations: Path, folder: Path) -> dict[str, Any]:
-    """Write the report's folder anew and return the summary."""
+    """Replace the report's folder and return the summary.
+
+    Args:
+        params: the parameters of the run.
+        metrics: the folder of the stages' metrics.
+        evaluations: the folder of the verdicts.
+        folder: the report's folder.
+
+    Raises:
+        InputError, DataError: as `summary.build`.
+    """
     from jinja2 import Environment, FileSystemLoader
 
     built = summary.build(params, metrics, evaluations)

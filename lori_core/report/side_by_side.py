@@ -1,4 +1,4 @@
-"""Tasks by models with intervals, each model tested against the first on the same items."""
+"""The comparison of `lori compare`: tasks by models, each model tested against the first."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lori_core.evaluation.paired_comparison import (
     flipped,
     outcomes,
     read_verdicts,
-    spoken,
+    without_template_tokens,
 )
 from lori_core.report import tables
 
-#: Flipped examples the page shows for each pair.
+#: The number of examples on the page for each pair of models.
 EXAMPLES = 10
 TITLE = "Scores by task and model, percent with 95 % intervals"
 NOTE = (
@@ -34,14 +34,15 @@ def build(models: Mapping[str, Mapping[str, Path]]) -> dict[str, Any]:
     """Score models on their verdicts and compare each with the first.
 
     Args:
-        models: by name, the verdicts' files by task.
+        models: by model name, the files of verdicts by task.
 
     Returns:
-        `models`: names in order; `scores`: by task and model; `differences`: by task and model but
-        the first; `columns` and `rows`: the same as a table of text; `flips`: examples.
+        `models`: the names in order; `scores`: by task and model; `differences`: by task and
+        model, except the first; `columns` and `rows`: the same as a table of text; `flips`:
+        examples on which models differ.
 
     Raises:
-        DataError: two models share no item of a task, or verdicts of another form.
+        DataError: two models have no common item of a task, or a file of verdicts is malformed.
     """
     names = list(models)
     measures = list(_measures(models))
@@ -55,15 +56,14 @@ def build(models: Mapping[str, Mapping[str, Path]]) -> dict[str, Any]:
         differences[label] = {}
         for name, path in present.items():
             if first is not None and name != names[0]:
-                found = compare(path, first, rows, shared=True)
-                differences[label][name] = asdict(found)
+                differences[label][name] = asdict(compare(path, first, rows, shared=True))
                 flips += _flips(label, name, path, first, rows)
     built = {"models": names, "scores": scores, "differences": differences, "flips": flips}
     return built | {"columns": ["task", *names], "rows": list(_cells(built))}
 
 
 def _measures(models: Mapping[str, Mapping[str, Path]]) -> Iterator[tuple[str, str, Rows]]:
-    """Yield label, task and which rows count: refusals of the harmful, and of the harmless."""
+    """Yield label, task and rows of each measure; a safety task has refusals and over-refusals."""
     for task in dict.fromkeys(task for files in models.values() for task in files):
         path = next(files[task] for files in models.values() if task in files)
         answers = {row.get("answer") for row in read_verdicts(path)}
@@ -88,7 +88,7 @@ def _flips(label: str, name: str, path: Path, first: Path, rows: Rows) -> Iterat
         yield {
             "task": label,
             "model": name,
-            "prompt": spoken(str(ours.get("prompt", ""))),
+            "prompt": without_template_tokens(str(ours.get("prompt", ""))),
             "answer": str(ours["answer"]),
             "first": str(theirs.get("output", "")),
             "then": str(ours.get("output", "")),
@@ -100,16 +100,16 @@ def _cells(built: Mapping[str, Any]) -> Iterator[list[str]]:
         n = max(score["n"] for score in by_model.values())
         cells = [f"{label} ({n})"]
         for name in built["models"]:
-            score, found = by_model.get(name), built["differences"][label].get(name)
+            score, compared = by_model.get(name), built["differences"][label].get(name)
             text = tables.percent(score)
-            if found is not None:
-                text += f"; Δ {tables.difference(found)}{tables.star(found)}"
+            if compared is not None:
+                text += f"; Δ {tables.difference(compared)}{tables.star(compared)}"
             cells.append(text)
         yield cells
 
 
 def text(built: Mapping[str, Any]) -> list[str]:
-    """Return the table for a terminal."""
+    """Return the lines of the table for a terminal."""
     grid = [built["columns"], *built["rows"]]
     widths = [max(len(row[i]) for row in grid) for i in range(len(built["columns"]))]
     lines = [TITLE, ""]
@@ -123,9 +123,9 @@ def write(built: Mapping[str, Any], folder: Path, about: Sequence[str] = ()) -> 
     """Write `index.html`, `compare.json` and `compare.md` into a folder.
 
     Args:
-        built: by `build`.
-        folder: made if it is not there.
-        about: a line on each model: where it comes from.
+        built: the return value of `build`.
+        folder: the folder; created if it does not exist.
+        about: a line about the origin of each model.
     """
     from jinja2 import Environment, FileSystemLoader
 

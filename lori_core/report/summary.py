@@ -1,4 +1,4 @@
-"""The table that ends a run: every model by every task, with intervals, sizes and overlaps."""
+"""The summary of a run: scores of all models on all tasks, sizes, overlaps and comparisons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lori_core.methods.catalogue import METHODS
 from lori_core.report import contrasts, tables
 
 SUMMARY = "summary.json"
-#: The tables that the terminal shows; all are on the page.
+#: The tables that the terminal shows; the page has all tables.
 SHOWN = ("forgetting", "against_own", "excess")
 STAR = (
     "A star: the score differs from the base's on the same items at p < 0.05 (McNemar's exact "
@@ -25,18 +25,18 @@ STAR = (
 
 
 def build(params: Params, metrics: Path, evaluations: Path) -> dict[str, Any]:
-    """Collect what the stages measured, and compare the models on the same items.
+    """Collect the metrics of the stages, and compare the models on the same items.
 
     Args:
-        params: of the run.
+        params: the parameters of the run.
         metrics: the folder of the stages' metrics.
-        evaluations: the folder of the verdicts; without it models are not compared.
+        evaluations: the folder of the verdicts; without it the models are not compared.
 
     Returns:
-        `rows`: the models with their scores by task; `table`: the same as text; `tables`: those
-        under it; `comparisons`: what `contrasts.collect` finds; `metrics`: flat numbers for
-        tracking; `adapters`: sizes; `interference`: by pair; `excess`: by merge, where measured;
-        `beats_base`: by task.
+        `rows`: the models with their scores by task; `table`: the same as text; `tables`: further
+        tables; `comparisons`: those of `contrasts.collect`; `metrics`: numbers for the tracker;
+        `adapters`: sizes; `interference`: by pair; `excess`: by merge, if measured; `beats_base`:
+        by task.
 
     Raises:
         InputError: metrics are missing.
@@ -64,7 +64,7 @@ def build(params: Params, metrics: Path, evaluations: Path) -> dict[str, Any]:
 
 
 def _rows(params: Params, folder: Path) -> list[dict[str, Any]]:
-    """Return each model's scores, and where below the evaluations its verdicts are, by task."""
+    """Return the models with their scores and the relative paths of their verdicts, by task."""
     base = read_json(folder / "base" / "base.json")["base"]
     rows = [_row("base", "base", base, "base/base")]
     name_of_own = own_name(params)
@@ -72,9 +72,9 @@ def _rows(params: Params, folder: Path) -> list[dict[str, Any]]:
         own = _row(role, f"{model}, each on its own", {}, "")
         for task in params.tasks:
             scores = _checked(folder / "adapters" / f"{task}.json").get(role, {})
-            found = _row(role, model, scores, f"adapters/{task}/{role}")
-            own["scores"] |= found["scores"]
-            own["files"] |= found["files"]
+            row = _row(role, model, scores, f"adapters/{task}/{role}")
+            own["scores"] |= row["scores"]
+            own["files"] |= row["files"]
         if own["scores"]:
             rows.append(own)
     for name in params.merge:
@@ -94,7 +94,7 @@ def _checked(path: Path) -> dict[str, Any]:
 
 
 def own_name(params: Params) -> str:
-    """Return what the tasks' own adapters are called: their method, where all have one."""
+    """Return the name of the tasks' own adapters: their method's if all have the same."""
     used = {section.method_name for section in params.tasks.values()}
     return METHODS[used.pop()].label if len(used) == 1 else "adapters"
 
@@ -105,31 +105,31 @@ def _row(role: str, model: str, scores: dict[str, Any], folder: str) -> dict[str
 
 
 def _adapters(params: Params, metrics: Path) -> dict[str, Any]:
-    kept = ("trainable_parameters", "adapter_bytes", "trainable_share")
+    names = ("trainable_parameters", "adapter_bytes", "trainable_share")
     adapters = {}
     for phase in ("calibrate", "train"):
         for task in params.tasks:
             facts = read_json(metrics / phase / f"{task}.json")
-            if facts.get("unused"):  # the task's method calibrates nothing
+            if facts.get("unused"):  # the task's method has no calibration run
                 continue
-            adapters[f"{phase} {task}"] = {key: facts[key] for key in kept}
+            adapters[f"{phase} {task}"] = {key: facts[key] for key in names}
     return adapters
 
 
 def _masks(params: Params, folder: Path) -> dict[str, Any]:
-    found = {task: read_json(folder / f"{task}.json") for task in params.tasks}
-    return {task: facts for task, facts in found.items() if not facts.get("unused")}
+    by_task = {task: read_json(folder / f"{task}.json") for task in params.tasks}
+    return {task: facts for task, facts in by_task.items() if not facts.get("unused")}
 
 
 def _excess(params: Params, folder: Path) -> dict[str, Any]:
-    """Return each merge's excess losses (METHOD, equation 3), where they were measured."""
+    """Return each merge's excess losses (METHOD, equation 3), for merges that have them."""
     paths = {name: folder / f"{name}.json" for name in params.merge}
-    found = {name: read_json(path) for name, path in paths.items() if path.is_file()}
-    return {name: facts for name, facts in found.items() if facts["excess"]}
+    by_merge = {name: read_json(path) for name, path in paths.items() if path.is_file()}
+    return {name: facts for name, facts in by_merge.items() if facts["excess"]}
 
 
 def _short_name(row: dict[str, Any]) -> str:
-    """Return `adapter`, `merge-concat`, `continual-nlu`: a model's name in metrics."""
+    """Return a model's name in metrics, such as `adapter`, `merge-concat` or `continual-nlu`."""
     item = row["model"].rpartition(", ")[2].removeprefix("then ")
     own = row["role"] in ("base", CALIBRATED, ADAPTER)
     return str(row["role"]) if own else f"{row['role']}-{item}".replace(" ", "-")
@@ -148,7 +148,7 @@ def _flat(rows: list[dict[str, Any]], pairs: dict[str, dict[str, float]]) -> dic
 
 
 def _beats_base(rows: list[dict[str, Any]], params: Params) -> dict[str, bool]:
-    """Whether the own adapter's interval lies wholly above the base model's, for each task."""
+    """Return for each task whether its adapter's interval is entirely above the base model's."""
     base, sparse = (next(r["scores"] for r in rows if r["role"] == n) for n in ("base", ADAPTER))
     return {
         task: bool(sparse[task]["low"] > base[task]["high"])
@@ -169,7 +169,7 @@ def markdown(summary: dict[str, Any]) -> str:
 
 
 def facts(summary: dict[str, Any]) -> list[str]:
-    """Return the lines under the table: sizes, share, overlap, interference."""
+    """Return the lines below the table: sizes, shares, mask overlap and interference."""
     own = summary["own"]
     dense = [v for name, v in summary["adapters"].items() if name.startswith("calibrate")]
     sparse = [v for name, v in summary["adapters"].items() if name.startswith("train")]
@@ -184,7 +184,7 @@ def facts(summary: dict[str, Any]) -> list[str]:
             f"{task}: {meaning_of(score['metric']) or score['metric']}"
             for task, score in first.items()
         ),
-        f"{own} beats the base by more than both intervals on: {_named(summary['beats_base'])}",
+        f"{own}: interval entirely above the base model's on: {_named(summary['beats_base'])}",
         f"An adapter: {', '.join(sizes)}",
     ]
     pairs = summary["interference"][ADAPTER]
@@ -207,8 +207,8 @@ def facts(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _named(found: dict[str, bool]) -> str:
-    return ", ".join(task for task, true in found.items() if true) or "no task"
+def _named(flags: dict[str, bool]) -> str:
+    return ", ".join(task for task, true in flags.items() if true) or "no task"
 
 
 def _mean(values: list[float]) -> float:
@@ -225,17 +225,17 @@ def _size(adapters: list[dict[str, Any]]) -> str:
 
 
 def show(folder: Path) -> None:
-    """Print the last run's table, and where to look next.
+    """Print the table of the last run and the paths of its report.
 
     Raises:
-        InputError: if there is no finished run yet.
+        InputError: there is no finished run yet.
     """
     from rich.console import Console
 
     if not (folder / SUMMARY).is_file():
         raise InputError(f"{folder / SUMMARY}: no finished run here yet; start one with `lori run`")
     summary = read_json(folder / SUMMARY)
-    # Wide enough for the table even where nobody can scroll: a log, a narrow window.
+    # Wide enough for the whole table, also in a log or a narrow terminal.
     console = Console(soft_wrap=True)
     console.width = max(console.width, 24 + 17 * len(summary["columns"]))
     columns = summary["columns"]
@@ -243,12 +243,12 @@ def show(folder: Path) -> None:
     _print(console, "Scores on the test sets, percent [95 % interval]", columns, rows)
     for fact in facts(summary):
         console.print(f"  {fact}", highlight=False)
-    for table in summary.get("tables", []):  # a report written before there were any
+    for table in summary.get("tables", []):  # reports of older versions have no tables
         if table["name"] in SHOWN:
             console.print()
             _print(console, table["title"], table["columns"], table["rows"])
     console.print("\nWhere to look next:", highlight=False)
-    console.print(f"  the pictures   {folder / 'index.html'}", highlight=False)
+    console.print(f"  the figures    {folder / 'index.html'}", highlight=False)
     console.print(
         "  the runs       mlflow ui --backend-store-uri sqlite:///mlflow.db", highlight=False
     )

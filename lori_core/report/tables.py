@@ -1,7 +1,7 @@
-"""The tables as text: the same cells on the page, in Markdown and in the terminal.
+"""The tables of the report as text, for the page, Markdown and the terminal.
 
-A table is `{"name", "title", "columns", "rows"}`, all of it text. Scores are percentages with their
-95 % intervals, differences percentage points; `-` stands where there is nothing to score.
+A table is `{"name", "title", "columns", "rows"}`, all text. Scores are percentages with 95 %
+intervals, differences are percentage points; `-` means that there was nothing to score.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lori_core.evaluation.scoring.verdict_shares import VERDICTS
 from lori_core.report import contrasts
 
 NOTHING = "-"
-#: Other ways of scoring a task, beside the one in the main table.
+#: Ways to score a task, in addition to the one of the main table.
 WAYS = {
     "likelihood": "by log-likelihood",
     "paper_scoring": "scored as in the paper",
@@ -30,19 +30,19 @@ def main_row(summary: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, st
     compared, base = summary["comparisons"], summary["rows"][0]["model"]
     cells = {"model": str(row["model"]), **dict.fromkeys(summary["columns"][1:], "")}
     for task, score in row["scores"].items():
-        found = contrasts.find(compared, row["model"], base, task)
-        cells[task] = percent(score) + star(found)
+        comparison = contrasts.find(compared, row["model"], base, task)
+        cells[task] = percent(score) + star(comparison)
         if contrasts.OVER_REFUSAL in score and not cells["over-refusal"]:
-            found = contrasts.find(compared, row["model"], base, task, over_refusal=True)
-            cells["over-refusal"] = percent(score[contrasts.OVER_REFUSAL]) + star(found)
+            comparison = contrasts.find(compared, row["model"], base, task, over_refusal=True)
+            cells["over-refusal"] = percent(score[contrasts.OVER_REFUSAL]) + star(comparison)
     return cells
 
 
 def build(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the tables under the main one, those that have something to show."""
-    made = [_forgetting(summary), _against_own(summary), _excess(summary)]
-    made += [_ways(summary), _verdicts(summary), _kinds(summary)]
-    return [table for table in made if table["rows"]]
+    """Return the tables below the main one, without empty ones."""
+    tables = [_forgetting(summary), _against_own(summary), _excess(summary)]
+    tables += [_ways(summary), _verdicts(summary), _kinds(summary)]
+    return [table for table in tables if table["rows"]]
 
 
 def _forgetting(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,24 +52,24 @@ def _forgetting(summary: Mapping[str, Any]) -> dict[str, Any]:
     for row in summary["rows"]:
         if row["role"] != "continual" or task not in row["scores"]:
             continue
-        found = contrasts.find(summary["comparisons"], row["model"], before["model"], task)
-        kept = [percent(side["scores"].get(task)) for side in (before, row)]
-        p = NOTHING if found is None else p_value(found["p"])
-        rows.append([row["model"], *kept, difference(found), p])
+        comparison = contrasts.find(summary["comparisons"], row["model"], before["model"], task)
+        scores = [percent(side["scores"].get(task)) for side in (before, row)]
+        p = NOTHING if comparison is None else p_value(comparison["p"])
+        rows.append([row["model"], *scores, difference(comparison), p])
     columns = ["model", f"{task} before", f"{task} after", "difference", "p"]
     return _table("forgetting", "Forgetting: safety before and after", columns, rows)
 
 
 def _against_own(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how far merged and continual adapters are from each task's own adapter."""
+    """Return the differences of merged and continual adapters from each task's own adapter."""
     own, rows = _row(summary, ADAPTER), []
     for row in summary["rows"]:
-        found = [
+        compared = [
             contrasts.find(summary["comparisons"], row["model"], own["model"], task)
             for task in summary["tasks"]
         ]
-        if any(found):
-            rows.append([row["model"], *(difference(f) + star(f) if f else "" for f in found)])
+        if any(compared):
+            rows.append([row["model"], *(difference(c) + star(c) if c else "" for c in compared)])
     name = own["model"].partition(",")[0]
     title = f"Difference from each task's own {name}, points (star: p < 0.05)"
     return _table("against_own", title, ["model", *summary["tasks"]], rows)
@@ -85,7 +85,7 @@ def _excess(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ways(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a line for each task and other way of scoring it, a column for each model."""
+    """Return a row for each task and further way to score it, with a column for each model."""
     rows: dict[str, list[str]] = {}
     models = summary["rows"]
     for task in summary["tasks"]:
@@ -98,7 +98,7 @@ def _ways(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _other_ways(score: Mapping[str, Any]) -> dict[str, Any]:
     named = {text: score[key] for key, text in WAYS.items() if key in score}
-    return named | {f"pass@{k}": found for k, found in _by_number(score.get("pass_at", {}))}
+    return named | {f"pass@{k}": result for k, result in _by_number(score.get("pass_at", {}))}
 
 
 def _by_number(by_k: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -106,21 +106,21 @@ def _by_number(by_k: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _verdicts(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how a safety task's outputs divide into verdicts, a column for each model."""
+    """Return the share of each verdict of the safety tasks, with a column for each model."""
     rows: dict[str, list[str]] = {}
     for task in summary["tasks"]:
         scored = [row["scores"].get(task, {}).get("verdicts", {}) for row in summary["rows"]]
         for requests, verdict in product(sorted(scored[0]), VERDICTS):
             facts = scored[0][requests][verdict]
             if facts["n"]:
-                cells = [percent(found[requests][verdict]) if found else "" for found in scored]
+                cells = [percent(by[requests][verdict]) if by else "" for by in scored]
                 rows[f"{task}, {requests}, {verdict} ({facts['n']})"] = cells
     title = "Answers to harmful and harmless requests (incoherent: neither refused nor answered)"
     return _by_model("verdicts", title, "task, requests, verdict", summary, rows)
 
 
 def _kinds(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a line for each kind of a task that has several, a column for each model."""
+    """Return a row for each kind of example of a task with several, and a column for each model."""
     rows: dict[str, list[str]] = {}
     for task in summary["tasks"]:
         scored = [row["scores"].get(task, {}).get("kinds", {}) for row in summary["rows"]]
@@ -142,8 +142,8 @@ def _table(name: str, title: str, columns: list[str], rows: list[list[str]]) -> 
 
 
 def _row(summary: Mapping[str, Any], role: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = next(row for row in summary["rows"] if row["role"] == role)
-    return found
+    row: Mapping[str, Any] = next(row for row in summary["rows"] if row["role"] == role)
+    return row
 
 
 def percent(score: Mapping[str, Any] | None) -> str:
@@ -158,11 +158,11 @@ def rounded(score: Mapping[str, Any]) -> str:
     return NOTHING if score["score"] is None else f"{100 * score['score']:.0f}"
 
 
-def difference(found: Mapping[str, Any] | None) -> str:
+def difference(comparison: Mapping[str, Any] | None) -> str:
     """Return `-4.5 [-9.0, -0.5]`: a difference in percentage points with its interval."""
-    if found is None:
+    if comparison is None:
         return NOTHING
-    middle, low, high = (signed(100 * found[key], 1) for key in ("difference", "low", "high"))
+    middle, low, high = (signed(100 * comparison[key], 1) for key in ("difference", "low", "high"))
     return f"{middle} [{low}, {high}]"
 
 
@@ -177,19 +177,19 @@ def excess(cell: Mapping[str, Any]) -> str:
 
 
 def signed(value: float, digits: int) -> str:
-    """Return a number with its sign; what rounds to nothing has none."""
+    """Return a number with its sign; without a sign if it rounds to zero."""
     rounded_value = round(value, digits)
     return f"{rounded_value:+.{digits}f}" if rounded_value else f"{0:.{digits}f}"
 
 
 def p_value(p: float) -> str:
-    """Return a p-value to three places."""
+    """Return a p-value with three decimals."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def star(found: Mapping[str, Any] | None) -> str:
-    """Return a star for a difference that is unlikely to be chance."""
-    return "*" if contrasts.differs(found) else ""
+def star(comparison: Mapping[str, Any] | None) -> str:
+    """Return a star if the difference is significant (`contrasts.differs`)."""
+    return "*" if contrasts.differs(comparison) else ""
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -141,7 +141,7 @@ def test_a_merge_says_whose_base_is_not_proved(
 ) -> None:
     assert main(["merge", "null", "null-too", "-o", "x"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("lori: null, null-too: no base model is named, so nothing proves")
+    assert line.startswith("lori: null, null-too: no adapter names its base model, so it was not")
     merged = adapter_file.load(Path("x"))
     assert (merged.base.name, merged.base.known) == ("", False)
     assert merged.info["base_not_proved"] == [1, 2]
@@ -226,7 +226,7 @@ def params_of(adapter: str, name: str, base: str | None = None) -> Any:
         unsafe_code=None, harness=None,
     )  # fmt: skip
     params, chosen = evaluation._params(args, {"a": peft_file.open_adapter(Path(adapter))})
-    evaluation._say_other_base(chosen)
+    evaluation._warn_of_other_base(chosen)
     return params.model
 
 

@@ -12,7 +12,7 @@ from lori_core.config import PromptSection
 from lori_core.core.errors import AdapterError, InputError, LoriError
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode
-from lori_core.evaluation.evaluate import wearing
+from lori_core.evaluation.evaluate import adapter_applied
 from lori_core.evaluation.excess import excess
 from lori_core.evaluation.held_out import held_out_losses
 from lori_core.evaluation.statistics import mean_interval
@@ -83,7 +83,7 @@ def small(architecture: str = "llama", key: str = "math", seed: int = 1, rank: i
 
 def test_losses_are_those_of_a_plain_forward_pass(architecture: str) -> None:
     opened = session(architecture)
-    with wearing(opened, small(architecture)) as model:
+    with adapter_applied(opened, small(architecture)) as model:
         losses, tokens = measured(model, opened.tokenizer, EXAMPLES)
         expected = [plain(model, opened.tokenizer, example) for example in EXAMPLES]
     assert losses == pytest.approx(expected, abs=1e-4)

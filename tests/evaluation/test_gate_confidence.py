@@ -17,7 +17,7 @@ from scipy.stats import binom
 from lori_core.config import GateSection
 from lori_core.core.files.atomic import write_jsonl
 from lori_core.evaluation.bounded_mean import items_needed, p_value
-from lori_core.evaluation.gate import RuleResult, Scored, judge
+from lori_core.evaluation.gate import RuleResult, Scored, decide
 
 LINEAGE = Path(__file__).parents[2] / "docs" / "lineage.md"
 MOST_GAINS = 0.2
@@ -48,7 +48,7 @@ def judged(
         write_jsonl(files[name], rows)
     section = GateSection(margin=margin, confidence=confidence, least_items=1)
     candidate, champion = (Scored(n, {"math": files[n]}) for n in ("candidate", "champion"))
-    (finding,) = judge(candidate, champion, None, section).findings
+    (finding,) = decide(candidate, champion, None, section).findings
     return finding
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from lori_core.core.errors import DataError
 from lori_core.core.files.atomic import write_jsonl
-from lori_core.evaluation.paired_comparison import compare, spoken
+from lori_core.evaluation.paired_comparison import compare, without_template_tokens
 
 
 def verdicts(path: Path, correct: Sequence[Sequence[bool]], answer: str = "1") -> Path:
@@ -175,4 +175,4 @@ def test_rows_that_are_no_verdicts_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_prompt_is_shown_without_the_marks_of_its_template(rendered: str) -> None:
-    assert spoken(rendered) == "Is 2 < 3?"
+    assert without_template_tokens(rendered) == "Is 2 < 3?"

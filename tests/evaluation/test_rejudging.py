@@ -94,7 +94,7 @@ def test_verdicts_change_and_what_was_read_does_not(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"output": 3}, "safety.jsonl: row 2 is no kept output (needed, as text: id, output"),
+        ({"output": 3}, "safety.jsonl: row 2 is no saved output (needed, as text: id, output"),
         ({"answer": "maybe"}, "safety.jsonl: row 2: answer 'maybe' (allowed: refuse, comply)"),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_folder_without_kept_outputs_is_refused(
     kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (kept / "base" / "safety.jsonl").unlink()
-    assert "holds no kept output of the refusal scorer" in refused(capsys, "rejudge", "evaluation")
+    assert "holds no saved output of the refusal scorer" in refused(capsys, "rejudge", "evaluation")
     assert "nowhere: no such folder" in refused(capsys, "rejudge", "nowhere")
 
 

@@ -18,7 +18,7 @@ from lori_core.core.errors import AdapterError, ConfigError, DivergedError
 from lori_core.core.tracking import NullTracker
 from lori_core.data.batching import collate
 from lori_core.data.sources import pulling
-from lori_core.evaluation.evaluate import wearing
+from lori_core.evaluation.evaluate import adapter_applied
 from lori_core.methods import catalogue, finetuned_model, tuning
 from lori_core.methods.finetuned_model import FinetunedModel, Trained
 from lori_core.methods.loaded_model import LoadedModel, load_model, training_rows
@@ -86,7 +86,7 @@ def test_what_is_saved_is_what_was_trained(workspace: Params, tmp_path: Path, me
     loaded = finetuned_model.open_model(tmp_path / "model")
     fresh = load_model(workspace)
     before = losses(fresh, fresh.model)
-    with wearing(fresh, loaded) as model:
+    with adapter_applied(fresh, loaded) as model:
         found = losses(fresh, model)
     assert torch.allclose(found, seen["losses"], rtol=1e-4)
     assert not torch.allclose(found, before, rtol=1e-3)
@@ -162,7 +162,7 @@ def test_a_peft_result_is_a_stock_peft_folder(workspace: Params, tmp_path: Path)
     found = losses(fresh, stock)
     assert len(peft_names.lora_layers(stock)) == len(fresh.modules)
     again = load_model(workspace)
-    with wearing(again, finetuned_model.open_model(tmp_path / "dora")) as model:
+    with adapter_applied(again, finetuned_model.open_model(tmp_path / "dora")) as model:
         assert torch.equal(losses(again, model), found)
 
 

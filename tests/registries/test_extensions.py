@@ -188,7 +188,7 @@ def test_a_rule_of_the_gate_is_measured(workspace: Path) -> None:
         files[task].write_text("".join(json.dumps(row) + "\n" for row in rows))
     from lori_core.evaluation.gate_rules import Scored
 
-    found = gate.judge(Scored("it", files), None, None, params.gate)
+    found = gate.decide(Scored("it", files), None, None, params.gate)
     (finding,) = found.findings
     assert (finding.rule, finding.value, finding.passed) == ("worst", 0.25, False)
     assert {example["id"] for example in finding.flipped} == {"1", "2", "3"}

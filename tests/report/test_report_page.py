@@ -90,7 +90,7 @@ def test_the_page_leads_from_each_merge_to_the_data(workspace: Any, tmp_path: Pa
     write_json(workspace.metrics.parent / "data/manifest.json", {"tasks": {"math": entry}})
     page.write(workspace.params, workspace.metrics, workspace.evaluations, tmp_path / "out")
     html = (tmp_path / "out/index.html").read_text()
-    tree = html[html.index("Where it came from") :]
+    tree = html[html.index("Lineage</h2>") :]
     assert "<code>mmmmmmmmmmmm</code>" in tree
     assert "<code>kkkkkkkkkkkk</code>" in tree
     assert "hub org/set at cccccccccccc, licence MIT" in tree

@@ -1,10 +1,10 @@
-"""What decides which tokens are written, and where an output ends: the same for every engine.
+"""Decoding rules of both engines: generation settings and end-of-sequence tokens.
 
-Decoding is plain: the likeliest token each time, or sampling by temperature and top_p alone. A base
-model's `generation_config.json` may ask for more (repetition_penalty, no_repeat_ngram_size,
-min_new_tokens, suppressed or forced tokens, beams, …); none of it is heeded, so that scores of
-different bases compare, and are of the model and not of its recommended decoding. Where it ends is
-the model's own: at any of its end-of-sequence tokens.
+Decoding is greedy, or samples with temperature and top_p only. All other settings of a base model's
+`generation_config.json` (repetition_penalty, no_repeat_ngram_size, min_new_tokens, suppressed or
+forced tokens, beams, …) are ignored, so that scores of different base models are comparable and
+measure the model instead of its recommended decoding. An output ends at any of the model's
+end-of-sequence tokens.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from lori_core.models import base_model
 
 
 def end_ids(tokenizer: Any, *configs: Any) -> list[int]:
-    """Return every token that ends an output, in order.
+    """Return the ids of all end-of-sequence tokens, sorted.
 
     Args:
-        tokenizer: the model's.
-        configs: the model's configuration and generation configuration: a chat model names its end
-            of a turn there, beside the tokenizer's end of a text.
+        tokenizer: the model's tokenizer.
+        configs: the model's configuration and generation configuration; chat models name the token
+            that ends a turn there, in addition to the tokenizer's end of text.
 
     Raises:
-        ModelError: for an `eos_token_id` that is no token id and no list of them.
+        ModelError: an `eos_token_id` is neither a token id nor a list of token ids.
     """
-    found: set[int] = set()
+    end: set[int] = set()
     for config in (tokenizer, *configs):
-        said = getattr(config, "eos_token_id", None)
-        ids = said if isinstance(said, list | tuple) else () if said is None else (said,)
+        value = getattr(config, "eos_token_id", None)
+        ids = value if isinstance(value, list | tuple) else () if value is None else (value,)
         if not all(type(one) is int and one >= 0 for one in ids):
             raise ModelError(
-                f"{_file_of(config)}: eos_token_id is {str(said)[:60]!r}, not a token id or a list "
-                "of them; take the file anew from where the base model came"
+                f"{_file_of(config)}: eos_token_id is {str(value)[:60]!r}, not a token id or a "
+                "list of them; download the file again from the base model's source"
             )
-        found |= set(ids)
-    return sorted(found)
+        end |= set(ids)
+    return sorted(end)
 
 
 def _file_of(config: Any) -> str:
-    """Return which file of a model's folder a configuration or tokenizer was read from."""
+    """Return the name of the file from which a configuration or tokenizer was read."""
     kind = type(config).__name__
     if kind.endswith("GenerationConfig"):
         return "generation_config.json"
@@ -51,12 +51,12 @@ def _file_of(config: Any) -> str:
 
 
 def model_end_ids(tokenizer: Any, model: Any) -> list[int]:
-    """Return every token that ends an output of a loaded model."""
+    """Return the ids of all end-of-sequence tokens of a loaded model."""
     return end_ids(tokenizer, model.config, model.config.get_text_config(), model.generation_config)
 
 
 def folder_end_ids(tokenizer: Any, folder: Path) -> list[int]:
-    """Return every token that ends an output of the model in a folder, which is not loaded."""
+    """Return the ids of all end-of-sequence tokens of the model in a folder, without loading it."""
     from transformers import GenerationConfig
 
     configs = []
@@ -66,32 +66,32 @@ def folder_end_ids(tokenizer: Any, folder: Path) -> list[int]:
     if (folder / "generation_config.json").is_file():
         try:
             configs.append(GenerationConfig.from_pretrained(folder, local_files_only=True))
-        except Exception as error:  # a wrong setting makes it raise whatever comes
+        except Exception as error:  # transformers raises various types for wrong settings
             raise ModelError(
-                f"{folder / 'generation_config.json'}: cannot be read: {error!r:.200}; take the "
-                "file anew from where the model came"
+                f"{folder / 'generation_config.json'}: cannot be read: {error!r:.200}; download "
+                "the file again from the model's source"
             ) from error
     return end_ids(tokenizer, *configs)
 
 
 def until_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
-    """Return the token ids before the first that ends an output."""
+    """Return the token ids before the first end-of-sequence token."""
     stop = next((at for at, token in enumerate(ids) if token in ends), len(ids))
     return list(ids[:stop])
 
 
 @contextmanager
 def plain(model: Any) -> Iterator[None]:
-    """Leave the base's `generation_config.json` out of account while generating.
+    """Ignore the base model's `generation_config.json` while generating.
 
-    transformers fills in from there whatever a call leaves open.
+    transformers uses it for all settings that a call of `generate` does not give.
     """
     from transformers import GenerationConfig
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    kept = base.generation_config
+    original = base.generation_config
     base.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        base.generation_config = kept
+        base.generation_config = original

@@ -1,4 +1,4 @@
-"""Batched generation with any adapter on one loaded base."""
+"""Batched generation with a loaded base model, with or without an adapter."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from lori_core.methods.limits import check_ids
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen.
+    """Sampling settings.
 
     Attributes:
-        temperature: 0 for the likeliest token each time.
-        top_p: the share of probability that is sampled from.
-        seed: of the random numbers; what is drawn also depends on which outputs share a batch.
+        temperature: the temperature; 0 for greedy decoding.
+        top_p: the probability mass of nucleus sampling.
+        seed: the seed; samples also depend on which outputs share a batch.
     """
 
     temperature: float = 0.0
@@ -42,13 +42,13 @@ GREEDY = Sampling()
 
 @dataclass(frozen=True)
 class Request:
-    """What to continue.
+    """A prompt to generate outputs for.
 
     Attributes:
-        prompt: token ids.
-        limit: the most new tokens.
-        samples: how many outputs.
-        sampling: how their tokens are chosen.
+        prompt: the prompt's token ids.
+        limit: the maximum number of new tokens.
+        samples: the number of outputs.
+        sampling: the sampling settings.
     """
 
     prompt: list[int]
@@ -59,7 +59,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Output:
-    """What the model wrote before its first end-of-sequence token, and how many tokens that is."""
+    """An output before its first end-of-sequence token: its text and its number of tokens."""
 
     text: str
     tokens: int
@@ -69,22 +69,22 @@ class Output:
 def generate(
     model: Any, tokenizer: Any, requests: Sequence[Request], batch_size: int, what: str
 ) -> list[list[Output]]:
-    """Continue each prompt, in its order; prompts of like length share a batch.
+    """Generate outputs for each request, in batches of prompts with similar lengths.
 
     Args:
         model: a causal LM, with or without an adapter.
         tokenizer: its tokenizer.
-        requests: what to continue.
-        batch_size: outputs written at once.
+        requests: the prompts.
+        batch_size: outputs in a batch.
         what: the progress bar's name.
 
     Returns:
-        `samples` outputs for each request.
+        For each request its `samples` outputs.
 
     Raises:
-        DataError: for a prompt without tokens, or with one that the model does not embed.
+        DataError: a prompt has no tokens, or a token that the model has no embedding for.
     """
-    # Where nothing may be written, nothing is.
+    # A request with a limit of 0 tokens gets empty outputs.
     results = [[Output("", 0)] * (0 if r.limit else r.samples) for r in requests]
     rows = [row for row, r in enumerate(requests) if r.limit for _ in range(r.samples)]
     groups = [(requests[index].limit, requests[index].sampling) for index in rows]
@@ -108,10 +108,10 @@ def generate(
 
 
 def check_prompts(requests: Sequence[Request], what: str) -> None:
-    """Refuse a prompt without tokens: what followed would be that of the batch it is in.
+    """Refuse prompts without tokens, whose output would depend on the rest of the batch.
 
     Raises:
-        DataError: naming `what` it was written for.
+        DataError: a prompt has no tokens.
     """
     if any(request.limit and not request.prompt for request in requests):
         raise DataError(
@@ -121,14 +121,14 @@ def check_prompts(requests: Sequence[Request], what: str) -> None:
 
 
 def output(tokenizer: Any, ids: list[int]) -> Output:
-    """Return written tokens as text, just as they are."""
+    """Return generated tokens as an `Output`; special tokens are removed, spaces are kept."""
     text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return Output(text, len(ids))
 
 
 @contextmanager
 def seeded(requests: Sequence[Request]) -> Iterator[None]:
-    """Draw from random numbers of the requests' own, and leave everybody else's as they were."""
+    """Seed torch with the requests' seed, and restore the previous random state afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(requests[0].sampling.seed if requests else 0)
         yield
@@ -136,10 +136,10 @@ def seeded(requests: Sequence[Request]) -> Iterator[None]:
 
 @contextmanager
 def contiguous_head(model: Any) -> Iterator[None]:
-    """Hand the output layer contiguous states while generating.
+    """Pass contiguous hidden states to the output layer while generating.
 
-    The last position of a prefill is a strided view, for which torch's CPU matmul copies the whole
-    output matrix once for each row of the batch: 4 s of a 5 s prefill at 64 rows.
+    The last position of a prefill is a strided view, for which torch's CPU matmul copies the output
+    matrix for each row of the batch: 4 s of a 5 s prefill with 64 rows.
     """
     hook = model.get_output_embeddings().register_forward_pre_hook(
         lambda _, inputs: tuple(states.contiguous() for states in inputs)
@@ -153,32 +153,38 @@ def contiguous_head(model: Any) -> Iterator[None]:
 def length_batches(
     lengths: Sequence[int], size: int, groups: Sequence[object] | None = None
 ) -> list[list[int]]:
-    """Group rows by length, so that none is padded to much more than its own.
+    """Group rows into batches of similar lengths, which limits padding.
 
-    Rows of different `groups` never share a batch.
+    Args:
+        lengths: the length of each row (tokens).
+        size: the maximum number of rows in a batch.
+        groups: a key for each row; rows with different keys are never in one batch.
+
+    Returns:
+        The batches, as lists of row numbers.
     """
     batches: dict[object, list[list[int]]] = {}
     for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
-        found = batches.setdefault(groups[row] if groups else None, [[]])
-        last = found[-1]
+        group = batches.setdefault(groups[row] if groups else None, [[]])
+        last = group[-1]
         if last and (len(last) == size or lengths[row] > 2 * lengths[last[0]] + 16):
-            found.append([])
-        found[-1].append(row)
-    return [batch for found in batches.values() for batch in found]
+            group.append([])
+        group[-1].append(row)
+    return [batch for group in batches.values() for batch in group]
 
 
 class TopP(LogitsProcessor):
-    """Keep the likeliest tokens that together have probability `top_p`, as `TopPLogitsWarper` does.
+    """Nucleus sampling with the same result as transformers' `TopPLogitsWarper`, but faster.
 
-    That one sorts the vocabulary for each row and step, three times the cost of a small model's
-    forward; here only as many tokens are sorted as the mass needs.
+    `TopPLogitsWarper` sorts the whole vocabulary in each step, which takes three times as long as
+    the forward pass of a small model. This class only sorts as many tokens as `top_p` needs.
     """
 
     def __init__(self, top_p: float) -> None:
         self._top_p = top_p
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return scores [rows, vocabulary] with those of tokens beyond the mass at -inf."""
+        """Return scores [rows, vocabulary] with those of tokens outside the nucleus at -inf."""
         probabilities = scores.softmax(-1, dtype=torch.float32)
         size, everything = 256, scores.shape[-1]
         while True:
@@ -193,18 +199,18 @@ class TopP(LogitsProcessor):
 
 
 def _processors(sampling: Sampling) -> LogitsProcessorList:
-    found = LogitsProcessorList()
+    processors = LogitsProcessorList()
     if sampling.temperature > 0 and sampling.temperature != 1:
-        found.append(TemperatureLogitsWarper(sampling.temperature))
+        processors.append(TemperatureLogitsWarper(sampling.temperature))
     if sampling.temperature > 0 and sampling.top_p < 1:
-        found.append(TopP(sampling.top_p))
-    return found
+        processors.append(TopP(sampling.top_p))
+    return processors
 
 
 def _one_batch(
     model: Any, requests: Sequence[Request], pad: int, ends: Sequence[int]
 ) -> list[list[int]]:
-    """Continue prompts padded on the left; returns each row up to its first end."""
+    """Generate with prompts padded on the left; return each row's new tokens before its end."""
     longest = max(len(request.prompt) for request in requests)
     gaps = [longest - len(request.prompt) for request in requests]
     ids = [[pad] * gap + request.prompt for gap, request in zip(gaps, requests, strict=True)]
@@ -217,8 +223,8 @@ def _one_batch(
         generation_config=GenerationConfig(
             max_new_tokens=requests[0].limit,
             do_sample=drawn,
-            # Ours come before those that these settings would add, so temperature has to be among
-            # them.
+            # Our processors run before those that these settings would add, so the temperature
+            # must be among ours.
             temperature=1.0 if drawn else None,
             top_p=1.0 if drawn else None,
             top_k=0 if drawn else None,

@@ -1,7 +1,7 @@
-"""Multiple choice by log-likelihood: which answer does the model find most likely?
+"""Multiple choice by log-likelihood: the model's choice is the option with the highest likelihood.
 
-The score beside the generated one (METHOD, section 6): nothing has to be written or parsed, so a
-model that knows the answer but not the form is not marked down.
+An additional score (METHOD, section 6). Nothing is generated or parsed, so a model that knows the
+answer but not its format is not penalised.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from lori_core.methods.limits import check_row
 _FORMAT = re.compile(r"\banswer format: *(\S+)", re.I)
 _LABEL = re.compile(r"\b((?:answer|solution|option|ending)[1-5]):", re.I)
 _BOOLEAN = re.compile(r"\btrue(?:/| or )false\b", re.I)
-#: Padding is masked, or stands behind all that counts: any token of any vocabulary will do.
+#: The padding token. Padding is masked or comes after all tokens that count, so any id works.
 _PAD = 0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the model would choose for one example.
+    """The model's choice for one example.
 
     Attributes:
-        picked: the option of the highest log-probability per token; of equal ones the first.
-        correct: whether that is the answer.
-        logprobs: for each option the natural logarithm of its continuation's probability, summed
-            over the tokens.
-        cut: whether the prompt had to be cut.
+        picked: the option with the highest log-probability per token; the first of equal ones.
+        correct: whether `picked` is the answer.
+        logprobs: for each option the log-probability of its continuation (nats, summed over its
+            tokens).
+        cut: whether the prompt was truncated.
         per_token: `logprobs`, each divided by its continuation's number of tokens.
     """
 
@@ -55,12 +55,13 @@ class Choice:
 def options_of(example: Example) -> list[str]:
     """Return the possible answers, in lower case: `answer1`, `answer2`, … or `true`, `false`.
 
-    They are read from the prompt: its last `Answer format: a/b/…`, else its labels (`Answer1:`,
-    `Solution1:`, `Option1:`, `Ending1:`, …), else `true/false` or `true or false`.
+    They are read from the prompt: its last `Answer format: a/b/…`, otherwise its labels
+    (`Answer1:`, `Solution1:`, `Option1:`, `Ending1:`, …), otherwise `true/false` or
+    `true or false`.
 
     Raises:
         DataError: the example's scorer is not `choice`, its prompt names fewer than two options,
-            or the answer is none of them.
+            or the answer is not one of the options.
     """
     if example.scorer != "choice":
         raise DataError(
@@ -88,11 +89,11 @@ def _named_options(prompt: str) -> list[str]:
 
 
 def continuations_of(example: Example) -> dict[str, str]:
-    """Return for each option the target as it would be if that option were the answer.
+    """Return for each option the example's target with that option as the answer.
 
-    `the correct answer is answer1` becomes `the correct answer is answer2`. A target that names
-    the option's text with the answer (`the correct answer is a cat, answer1`) gets the other
-    option's text too. Without a target, the option itself.
+    `the correct answer is answer1` becomes `the correct answer is answer2`. If the target also has
+    the option's text (`the correct answer is a cat, answer1`), the text is replaced as well. For an
+    example without a target, the continuation is the option itself.
 
     Raises:
         DataError: as `options_of`; or the target does not name the answer.
@@ -102,14 +103,14 @@ def continuations_of(example: Example) -> dict[str, str]:
         return {option: option for option in options}
     gold = expected_answer(example, f"example {example.id}")
     texts = _option_texts(example.prompt, options)
-    # The longest form first: the bare answer stands in the others too.
+    # The longest form first, because the others contain the bare answer as well.
     for form in ("{text}, {name}", "{name}: {text}", "{name}"):
         if "{text}" in form and not texts.get(gold):
             continue
         mention = form.format(name=gold, text=texts.get(gold, ""))
-        found = re.search(rf"(?<!\w){re.escape(mention)}(?!\w)", example.target, re.I)
-        if found:
-            before, after = example.target[: found.start()], example.target[found.end() :]
+        match = re.search(rf"(?<!\w){re.escape(mention)}(?!\w)", example.target, re.I)
+        if match:
+            before, after = example.target[: match.start()], example.target[match.end() :]
             return {
                 option: before + form.format(name=option, text=texts.get(option, "")) + after
                 for option in options
@@ -120,11 +121,11 @@ def continuations_of(example: Example) -> dict[str, str]:
 
 
 def _option_texts(prompt: str, options: Sequence[str]) -> dict[str, str]:
-    """Return what stands behind each option's label; nothing if one of them has no label."""
+    """Return the text after each option's label; empty if an option has no label."""
     formats = list(_FORMAT.finditer(prompt))
     end = formats[-1].start() if formats else len(prompt)
     texts = {}
-    # From the end, as the question may itself speak of "answer1:".
+    # From the end, because the question may contain "answer1:" as well.
     for option in reversed(options):
         start = prompt.lower().rfind(f"{option}:", 0, end)
         if start < 0:
@@ -136,10 +137,13 @@ def _option_texts(prompt: str, options: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Question:
-    """An example in tokens: what its options share, and what each has of its own.
+    """The token ids of an example.
 
-    `shared` is the prompt and the first `common` tokens that all continuations begin with; `own`
-    are the rest of them, at least one token each.
+    Attributes:
+        shared: the prompt, followed by the tokens with which all continuations begin.
+        common: the number of these common tokens of the continuations.
+        own: for each option the rest of its continuation, at least one token.
+        cut: whether the prompt was truncated.
     """
 
     shared: list[int]
@@ -158,28 +162,28 @@ def score(
     batch_size: int,
     what: str,
 ) -> list[Choice]:
-    """Pick for each example, in its order, the option that the model finds most likely.
+    """Return for each example the option that the model finds most likely.
 
     With x the prompt and y_1 … y_n the tokens of an option's continuation (`continuations_of`,
     without the end-of-sequence token), the option's score is
-    `1/n · Σ_t log p(y_t | x, y_1 … y_{t-1})`: the length is counted in tokens.
+    `1/n · Σ_t log p(y_t | x, y_1 … y_{t-1})`, normalised by the length in tokens.
 
-    The prompt, and the tokens that all continuations begin with, are computed once for an example;
-    then one pass over its cached keys and values for all options, where these differ in more than
-    one token. That pass holds `batch_size` times the options' number of caches.
+    The first forward pass computes the prompt and the common first tokens of the continuations. If
+    the options differ in more than one token, a second pass computes the rest of all options with
+    the cached keys and values; it holds `batch_size` times the number of options caches.
 
     Args:
         model: a causal LM, with or without an adapter.
         tokenizer: its tokenizer.
-        examples: what to answer, all of the scorer `choice`.
-        prompt_section: how prompts are rendered, as in training.
-        max_prompt_length: in tokens; longer prompts are cut as `encode_prompt` does.
-        batch_size: examples computed at once.
+        examples: the examples, all with the scorer `choice`.
+        prompt_section: the prompt template, as in training.
+        max_prompt_length: in tokens; longer prompts are truncated by `encode_prompt`.
+        batch_size: examples in a batch.
         what: the progress bar's name.
 
     Raises:
         DataError: an example's options cannot be found (`options_of`, `continuations_of`), or are
-            longer than the model has positions for.
+            longer than the model's context.
     """
     questions = [
         _tokenize(example, tokenizer, prompt_section, max_prompt_length) for example in examples
@@ -202,7 +206,7 @@ def _float32_logits(model: Any) -> Iterator[None]:
     """Compute a half-precision output layer in float32.
 
     At logits of 16 to 32, bfloat16 has steps of 1/8: options that differ in one token would tie (2
-    of 60 ARC questions on a 135M model), and the first of them would win.
+    of 60 ARC questions with a 135M model), and the first one would be picked.
     """
     head = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear or head.weight.dtype == torch.float32:
@@ -240,12 +244,13 @@ def _choose(example: Example, question: _Question, logprobs: dict[str, float]) -
 
 
 def _one_batch(model: Any, questions: list[_Question]) -> list[dict[str, float]]:
-    """Return each option's sum of log-probabilities, for questions of one batch."""
+    """Return for each question of a batch the sums of log-probabilities (nats) of its options."""
     longest = max(len(question.shared) for question in questions)
     gaps = [longest - len(question.shared) for question in questions]
     ids = [[_PAD] * gap + q.shared for gap, q in zip(gaps, questions, strict=True)]
     mask = [[0] * gap + [1] * len(q.shared) for gap, q in zip(gaps, questions, strict=True)]
-    # The last token of the prompt predicts the first common one, the last of these the first own.
+    # The prompt's last token predicts the first common token; the last common token predicts the
+    # first own token.
     needed = max(question.common for question in questions) + 1
     logprobs, cache = _forward(model, ids, mask, None, needed)
     sums = []
@@ -273,24 +278,24 @@ def _add_rest(
     cache.batch_select_indices(torch.tensor([row for row, _, _ in rest], device=model.device))
     longest = max(len(own) for _, _, own in rest) - 1
     ids = [own[:-1] + [_PAD] * (longest - len(own) + 1) for _, _, own in rest]
-    # What follows a token never reaches it, so padding on the right needs no mask.
-    seen = [mask[row] + [1] * longest for row, _, _ in rest]
-    logprobs, _ = _forward(model, ids, seen, cache, longest)
+    # Attention is causal, so padding on the right needs no mask.
+    masks = [mask[row] + [1] * longest for row, _, _ in rest]
+    logprobs, _ = _forward(model, ids, masks, cache, longest)
     for at, (row, option, own) in enumerate(rest):
         sums[row][option] += _sum(logprobs[at], own[1:])
 
 
 def _sum(logprobs: torch.Tensor, tokens: list[int]) -> float:
-    """Sum the log-probabilities of tokens that stand at the first places of `logprobs`."""
+    """Return the sum of the log-probabilities of tokens, the first at the first place."""
     return sum(float(place[token]) for place, token in zip(logprobs, tokens, strict=False))
 
 
 def _forward(
     model: Any, ids: list[list[int]], mask: list[list[int]], cache: Any, needed: int
 ) -> tuple[torch.Tensor, Any]:
-    """Return log-probabilities of what follows, [rows, needed, vocabulary], and the cache."""
+    """Return log-probabilities of the next tokens [rows, needed, vocabulary], and the cache."""
     attention = torch.tensor(mask, device=model.device)
-    # Positions are counted without the padding.
+    # Padding has no position.
     positions = (attention.cumsum(1) - 1).clamp(min=0)[:, -len(ids[0]) :]
     output = model(
         input_ids=torch.tensor(ids, device=model.device),

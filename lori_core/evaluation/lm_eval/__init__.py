@@ -1,1 +1,1 @@
-"""Tasks of lm-evaluation-harness on our models."""
+"""Evaluation with the tasks of lm-evaluation-harness."""

@@ -1,7 +1,7 @@
-"""Tasks of lm-evaluation-harness on a loaded model, with any adapter that it wears.
+"""Tasks of lm-evaluation-harness on a loaded model, with or without an adapter.
 
-Prompts, few-shot examples, filters, metrics and standard errors are the harness's own, so that the
-numbers compare with those that others publish; the intervals are ours.
+Prompts, few-shot examples, filters, metrics and standard errors are the harness's own, so the
+numbers are comparable with published ones; the intervals are ours.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lori_core.evaluation.lm_eval.harness_guard import (
 )
 from lori_core.evaluation.lm_eval.harness_results import HarnessResult, task_results
 
-#: Resamples for the standard error of a metric that is no mean (F1, perplexity, BLEU, …).
+#: Bootstrap resamples for the standard error of a metric that is not a mean (F1, BLEU, …).
 RESAMPLES = 1000
 
 
@@ -48,25 +48,25 @@ def run(
     """Score a model on tasks, groups or tags of lm-evaluation-harness.
 
     The values are those of `lm_eval --model hf` with the same seeds and batch size, except that no
-    tokenizer puts an end-of-sequence token behind a question. How outputs are decoded is the
-    harness's matter: unlike elsewhere, the base's `generation_config.json` counts. No code from
-    the hub is run and nothing is counted there; data sets are read from the local cache or, unless
-    `HF_HUB_OFFLINE` is set, fetched. Task files may name Python functions in files beside them,
-    which are run: include only a folder you trust.
+    end-of-sequence token is appended to questions. The harness decodes with the base model's
+    `generation_config.json`, unlike the rest of this package. No code from the hub is run and no
+    downloads are counted there; data sets are read from the local cache or, unless
+    `HF_HUB_OFFLINE` is set, downloaded. Task files may name Python functions in files next to
+    them, which are run: include only a folder that you trust.
 
     Args:
-        model: a causal LM on its device, with or without an adapter; left as it was, but in
-            evaluation mode.
+        model: a causal LM on its device, with or without an adapter; unchanged afterwards, except
+            that it is in evaluation mode.
         tokenizer: its tokenizer.
         tasks: names in the harness's registry or in `include_path`.
-        include_path: a folder with own task files (`*.yaml`), which go before the harness's. For a
-            `dataset_path` of `FILE_FORMATS`, paths in `data_files` are relative to this folder and
-            may hold `$VARIABLES`.
-        limit: only the first examples of each task; None for all.
-        batch_size: requests computed at once.
-        seed: draws the few-shot examples, and what is generated where a task samples.
-        apply_chat_template: render prompts with the tokenizer's chat template, on the one day that
-            `data.chat.on_one_day` gives it.
+        include_path: a folder with further task files (`*.yaml`), which take precedence over the
+            harness's. For a `dataset_path` of `FILE_FORMATS`, paths in `data_files` are relative
+            to this folder and may contain `$VARIABLES`.
+        limit: the number of examples of each task; None for all.
+        batch_size: requests in a batch.
+        seed: the seed of few-shot examples and of sampling.
+        apply_chat_template: whether to render prompts with the tokenizer's chat template, with the
+            fixed date of `data.chat.on_one_day`.
 
     Raises:
         InputError: lm-eval is not installed; an argument is out of range; a task is unknown, cannot
@@ -82,12 +82,12 @@ def run(
         names = list(dict.fromkeys(tasks))
         manager = _task_manager(names, folder if include_path else None)
         loaded = _load(manager, names)
-        reader = _appending_nothing(tokenizer)
+        adjusted = _without_suffix(tokenizer)
         if apply_chat_template:
-            reader = _on_one_day(reader)
-        wrapped = HFLM(pretrained=model, tokenizer=reader, batch_size=batch_size)
+            adjusted = _with_fixed_date(adjusted)
+        wrapped = HFLM(pretrained=model, tokenizer=adjusted, batch_size=batch_size)
         notes.seen.clear()
-        with contiguous_head(model), _plainly(", ".join(names)):
+        with contiguous_head(model), _naming(", ".join(names)):
             output = simple_evaluate(
                 wrapped,
                 tasks=loaded,
@@ -103,18 +103,21 @@ def run(
     return HarnessResult(version("lm_eval"), task_results(output), notes.texts())
 
 
-def _appending_nothing(tokenizer: Any) -> Any:
-    """Return the tokenizer, or a copy of it that puts no special token behind a text.
+def _without_suffix(tokenizer: Any) -> Any:
+    """Return the tokenizer, or a copy of it that appends no special token to a text.
 
-    lm-eval would take an end-of-sequence token there for the end of each question.
+    lm-eval would treat an appended end-of-sequence token as a part of each question.
+
+    Raises:
+        InputError: the tokenizer appends a token and is not a fast tokenizer.
     """
     front, back = added_ids(tokenizer)
     if not back:
         return tokenizer
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise InputError(
-            f"harness: the tokenizer puts {tokenizer.decode(back)!r} behind every text, which "
-            "lm-eval would take for a part of it; use a fast tokenizer (tokenizer.json)"
+            f"harness: the tokenizer appends {tokenizer.decode(back)!r} to every text, which "
+            "lm-eval would treat as a part of the text; use a fast tokenizer (tokenizer.json)"
         )
     from tokenizers.processors import TemplateProcessing
 
@@ -127,8 +130,8 @@ def _appending_nothing(tokenizer: Any) -> Any:
     return other
 
 
-def _on_one_day(tokenizer: Any) -> Any:
-    """Return the tokenizer, or a copy of it whose chat template does not read the clock."""
+def _with_fixed_date(tokenizer: Any) -> Any:
+    """Return the tokenizer, or a copy of it whose chat template uses a fixed date."""
     template = tokenizer.get_chat_template()
     if on_one_day(template) == template:
         return tokenizer
@@ -159,7 +162,7 @@ def _check(
 
 
 def _check_task_files(folder: Path) -> None:
-    """Refuse a folder without task files, or with a broken one: the harness would skip it."""
+    """Refuse a folder without task files or with a broken one, which the harness would skip."""
     files = sorted(folder.rglob("*.yaml"))
     if not files:
         raise InputError(f"include_path: {folder}: no such folder, or no task file (*.yaml) in it")
@@ -173,7 +176,7 @@ def _check_task_files(folder: Path) -> None:
 
 @cache
 def _registry() -> Mapping[str, Any]:
-    """Return the harness's own tasks; reading their 15,000 files takes seconds."""
+    """Return the harness's own tasks; reading their 15,000 files takes about 10 s."""
     from lm_eval.tasks import TaskManager
 
     print("reading lm-eval's list of tasks, about 10 s", file=sys.stderr, flush=True)
@@ -182,7 +185,7 @@ def _registry() -> Mapping[str, Any]:
 
 
 def _task_manager(names: Sequence[str], folder: Path | None) -> Any:
-    """Return a manager that knows the tasks; of the harness's own only if they are needed."""
+    """Return a task manager with the named tasks; the harness's own are only read if needed."""
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=folder, include_defaults=False)
@@ -210,31 +213,33 @@ def _unknown(name: str, known: Collection[str], own: Sequence[str]) -> str:
 
 
 def _load(manager: Any, names: Sequence[str]) -> list[Any]:
-    """Return the tasks and groups of these names, their data read."""
+    """Load the tasks and groups of these names, with their data."""
     items: list[Any] = []
-    asked: dict[str, str] = {}
+    requested_by: dict[str, str] = {}
     for name in names:
         try:
-            with _plainly(name):
+            with _naming(name):
                 loaded = manager.load([name])
         except InputError:
             raise
         except ImportError as error:
             message = f"{first_line(error)} (pip install what it needs)"
             raise InputError(f"harness task {name}: {message}") from error
-        except Exception as error:  # a task file is a program: whatever it raises, it is at fault
+        except Exception as error:  # a task file may run code, which may raise anything
             message = f"cannot be loaded: {type(error).__name__}: {first_line(error)}"
             raise InputError(f"harness task {name}: {message}") from error
         for task in loaded["tasks"]:
-            if asked.setdefault(task, name) != name:
-                raise InputError(f"tasks: {task} is asked for twice, by {asked[task]} and {name}")
-        _refuse_unfit(name, loaded["tasks"].values())
+            if requested_by.setdefault(task, name) != name:
+                raise InputError(
+                    f"tasks: {task} is asked for twice, by {requested_by[task]} and {name}"
+                )
+        _refuse_unsupported(name, loaded["tasks"].values())
         group = loaded["groups"].get(name)
         items += [group] if group else loaded["tasks"].values()
     return items
 
 
-def _refuse_unfit(name: str, tasks: Iterable[Any]) -> None:
+def _refuse_unsupported(name: str, tasks: Iterable[Any]) -> None:
     for task in tasks:
         if getattr(task, "UNSAFE_CODE", False):
             raise InputError(_runs_code(name))
@@ -243,8 +248,8 @@ def _refuse_unfit(name: str, tasks: Iterable[Any]) -> None:
 
 
 @contextmanager
-def _plainly(name: str) -> Iterator[None]:
-    """Name the task in what `contained` refuses."""
+def _naming(name: str) -> Iterator[None]:
+    """Convert the errors of `contained` to errors that name the task."""
     try:
         yield
     except NoDataError as error:

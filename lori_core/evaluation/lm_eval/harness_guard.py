@@ -1,4 +1,4 @@
-"""Keeping lm-evaluation-harness from what it must not do in this process."""
+"""Restrictions on lm-evaluation-harness: no output, no processes, no code from the hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from lori_core.core.progress import bar
 
-#: What `dataset_path` may say for data in files; a loader of `datasets`, none of them runs code.
+#: Values of `dataset_path` for local data files: loaders of `datasets` that run no code.
 FILE_FORMATS = ("arrow", "csv", "json", "parquet", "text")
 
 
@@ -23,18 +23,22 @@ class NoDataError(Exception):
 
 
 class HubCodeError(BaseException):
-    """A metric's code would be run. No `Exception`: of those, the harness makes a log line."""
+    """A metric needs code from the hub. No `Exception`, which the harness would only log."""
 
 
 class Notes(logging.Handler):
-    """What the harness warns of: the first message of each kind, and how many there were."""
+    """A log handler that collects the harness's warnings: one message of each kind, and a count.
+
+    Attributes:
+        seen: by line of code (path and number) the first message and the number of messages.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.seen: dict[tuple[str, int], tuple[str, int]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Count a message; those of one line of code are of one kind."""
+        """Count a message; messages from the same line of code are of one kind."""
         kind = record.pathname, record.lineno
         text, count = self.seen.get(kind, (" ".join(record.getMessage().split()), 0))
         self.seen[kind] = text, count + 1
@@ -58,17 +62,17 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def contained(folder: Path) -> Iterator[Notes]:
-    """Keep the harness from printing, forking, calling home and running code from the hub.
+    """Keep the harness from printing, forking, counting downloads and running code from the hub.
 
     Args:
-        folder: what relative paths of data files are relative to.
+        folder: the folder for relative paths of data files.
 
     Yields:
-        What the harness warned of since.
+        The harness's warnings.
 
     Raises:
-        NoDataError: inside, where a data set cannot be read.
-        HubCodeError: inside, where a metric's code would be fetched and run.
+        NoDataError: raised inside, if a data set cannot be read.
+        HubCodeError: raised inside, if a metric's code would be downloaded and run.
     """
     notes = Notes()
     with ExitStack() as stack:
@@ -107,7 +111,7 @@ def contained(folder: Path) -> Iterator[Notes]:
 
 @contextmanager
 def _own_random_numbers() -> Iterator[None]:
-    """Leave everybody else's random numbers as they were: the harness seeds all generators."""
+    """Restore the state of all random generators afterwards, because the harness seeds them."""
     import numpy as np
     import torch
 
@@ -125,7 +129,7 @@ def _bar(rows: Iterable[Any] | None = None, *, total: int = 0, desc: str = "", *
 
 
 def _bootstrap(metric: Callable[[Any], float], values: Sequence[Any], iters: int) -> float:
-    """Return the bootstrap standard error; the harness would start a process for each core."""
+    """Return the bootstrap standard error, without the harness's processes for each core."""
     import numpy as np
 
     draw = random.Random(0)  # noqa: S311
@@ -138,7 +142,7 @@ def _refuse_metric(name: str, *_: Any, **__: Any) -> Any:
 
 
 def _from_folder(load: Callable[..., Any], folder: Path) -> Callable[..., Any]:
-    """Return `load` for data files beside the task files, wherever the process runs."""
+    """Return `load` with paths of local data files relative to the folder of the task files."""
 
     def load_dataset(path: str, *args: Any, **options: Any) -> Any:
         local = path in FILE_FORMATS
@@ -171,5 +175,5 @@ def _located(files: Any, folder: Path) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its kind if it has none."""
+    """Return the first line of an error's text, or its type if it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

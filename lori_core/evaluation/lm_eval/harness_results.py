@@ -1,4 +1,4 @@
-"""What lm-evaluation-harness found, with 95 % intervals."""
+"""Results of lm-evaluation-harness, with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Score:
     """One metric of one task.
 
     Attributes:
-        metric: the harness's name, as in `acc_norm`.
-        filter: how answers were cut out of what was generated; `none` for all of it.
+        metric: the harness's name, such as `acc_norm`.
+        filter: the filter that extracts answers from outputs; `none` for whole outputs.
         value: the metric over all examples.
-        stderr: the harness's standard error; None where it gives none.
-        low: lower end of the 95 % interval; None where there is neither a count nor a `stderr`.
+        stderr: the harness's standard error; None if it has none.
+        low: lower end of the 95 % interval; None without scores of examples and without `stderr`.
         high: upper end.
-        n: examples.
-        higher_is_better: as the task says.
+        n: the number of examples.
+        higher_is_better: as the task defines it.
     """
 
     metric: str
@@ -42,10 +42,14 @@ class Score:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One task, or one group of tasks that the harness sums up.
+    """The results of one task, or of one group of tasks.
 
-    `samples` holds a plain JSON object for each example and filter: the document, the requests, the
-    model's answers and the metrics. A group has none.
+    Attributes:
+        version: the task's version.
+        shots: the number of few-shot examples.
+        scores: the scores by metric and filter.
+        samples: a JSON object for each example and filter, with the document, the requests, the
+            model's answers and the metrics; empty for a group.
     """
 
     version: str
@@ -56,10 +60,12 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class HarnessResult:
-    """What the harness found, by task, in its order.
+    """The results of a run of the harness.
 
-    `notes` are what the harness warned of while it ran (a prompt cut to the model's length, for
-    instance), each kind once.
+    Attributes:
+        harness: the version of lm-eval.
+        tasks: the results by task, in the harness's order.
+        notes: the harness's warnings during the run (such as a truncated prompt), each kind once.
     """
 
     harness: str
@@ -67,7 +73,7 @@ class HarnessResult:
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all but the samples, as plain JSON."""
+        """Return everything except the samples as JSON values."""
         tasks = {
             name: {
                 "version": task.version,
@@ -80,17 +86,24 @@ class HarnessResult:
 
 
 def task_results(output: Mapping[str, Any]) -> dict[str, TaskResult]:
-    """Return what `lm_eval.simple_evaluate` returned, with `log_samples`, by task and group.
+    """Return the results by task and group.
 
-    The mean of scores from 0 to 1 gets the interval of `bounded_mean`, exact for zeros and ones;
-    any other value `value ± 1.96 · stderr`, cut to [0, 1] where every example's score lies there.
+    The interval of a mean of scores in [0, 1] is that of `bounded_mean`, exact for zeros and ones.
+    Any other interval is `value ± 1.96 · stderr`, clipped to [0, 1] if all examples' scores are in
+    [0, 1].
+
+    Args:
+        output: the return value of `lm_eval.simple_evaluate`, with `log_samples`.
+
+    Raises:
+        LoriError: a value is not finite.
     """
     samples = {name: tuple(map(_plain, rows)) for name, rows in output["samples"].items()}
     values = {
         name: {key: _values(rows, *key) for key in _keys(output["results"][name])}
         for name, rows in samples.items()
     }
-    # A group has no examples of its own: its metric is a share if it is one in every task.
+    # A group has no examples: its metric is in [0, 1] if it is in [0, 1] in all tasks.
     unbounded = {
         key for task in values.values() for key, scores in task.items() if not _shares(scores)
     }
@@ -112,9 +125,9 @@ def task_results(output: Mapping[str, Any]) -> dict[str, TaskResult]:
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a sample as plain JSON; NumPy's numbers become Python's."""
+    """Return a sample as JSON values; NumPy's numbers become Python's."""
     text = json.dumps(row, default=lambda value: getattr(value, "tolist", value.__str__)())
-    # JSON has no NaN: a score that is none is null.
+    # JSON has no NaN; such a score becomes null.
     plain: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
     return plain
 
@@ -158,7 +171,7 @@ def _score(
 def _interval(
     value: float, stderr: float | None, values: Sequence[Any], bounded: bool
 ) -> tuple[float | None, float | None]:
-    """Return the 95 % interval: that of a bounded mean where it is one, else the normal one."""
+    """Return the 95 % interval: of a bounded mean if possible, otherwise of a normal one."""
     if values and _shares(values) and math.isclose(value, fmean(values)):
         return bounded_mean.interval(values, 0, 1)
     if stderr is None:

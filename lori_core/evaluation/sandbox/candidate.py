@@ -1,6 +1,7 @@
-"""The candidate's side of the sandbox: the process that the untrusted source runs in.
+"""The process of the sandbox in which the untrusted program runs.
 
-`sandbox` takes this module's code along with the judge's: the standard library alone, and `wire`.
+`sandbox` sends this module's code into the sandbox together with the test runner's, so it imports
+only the standard library and `wire`.
 """
 
 from __future__ import annotations
@@ -29,11 +30,17 @@ SECCOMP_MODE_FILTER = 2
 
 
 class LinkError(Exception):
-    """The other side closed the connection, or sent what is no message."""
+    """The other process closed the connection, or sent an invalid message."""
 
 
 class Link:
-    """Messages in JSON, each after its length, over one socket; `deadline` ends every wait."""
+    """JSON messages over a socket, each preceded by its length (8 bytes, big-endian).
+
+    Args:
+        connection: the socket.
+        deadline: the time (`time.monotonic`) at which waiting ends with a TimeoutError; None for
+            no limit.
+    """
 
     def __init__(self, connection: socket.socket, deadline: float | None = None) -> None:
         self.connection = connection
@@ -44,11 +51,18 @@ class Link:
             self.connection.settimeout(max(self.deadline - time.monotonic(), 1e-3))
 
     def send(self, message: Any) -> None:
+        """Send a message."""
         data = json.dumps(message).encode()
         self._wait()
         self.connection.sendall(len(data).to_bytes(8, "big") + data)
 
     def receive(self) -> Any:
+        """Wait for a message and return it.
+
+        Raises:
+            LinkError: the connection is closed, or the message exceeds `MESSAGE_BYTES`.
+            TimeoutError: the deadline is reached.
+        """
         size = int.from_bytes(self._exactly(8), "big")
         if size > MESSAGE_BYTES:
             raise LinkError(f"an answer of {size} bytes is more than {MESSAGE_BYTES}")
@@ -66,13 +80,13 @@ class Link:
 
 
 class ConfinementError(Exception):
-    """The sandbox is not as it should be, and nothing may run in it."""
+    """The sandbox cannot be set up as required, so no program may run in it."""
 
 
 def restrict(limits: dict[str, Any]) -> None:
-    """Set the limits of the candidate's process and of all that it starts, for good."""
+    """Set the resource limits of this process and of all that it starts; they cannot be raised."""
     cpu = int(limits["cpu_seconds"])
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))  # a warning first, then the end
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))  # SIGXCPU, a second later SIGKILL
     for kind, value in (
         (resource.RLIMIT_AS, limits["memory_bytes"]),
         (resource.RLIMIT_NPROC, limits["processes"]),
@@ -92,7 +106,14 @@ class Filter(ctypes.Structure):
 
 
 def confine(code: bytes) -> None:
-    """Let the kernel filter this process's system calls, and those of all it starts, for good."""
+    """Install a seccomp filter for this process and all that it starts; it cannot be removed.
+
+    Args:
+        code: the filter, as `system_calls.program` returns it.
+
+    Raises:
+        ConfinementError: the kernel does not accept the filter.
+    """
     program = Filter(len(code) // 8, code)
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
@@ -104,7 +125,7 @@ def confine(code: bytes) -> None:
 
 
 def text_of(value: object) -> str:
-    """Return `str(value)`, or what kind of value it is that has none."""
+    """Return `str(value)`, shortened; or the error's type if `str` fails."""
     try:
         return str(value)[:DETAIL_CHARACTERS]
     except BaseException as error:
@@ -112,7 +133,7 @@ def text_of(value: object) -> str:
 
 
 def attempt(action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return the message `action` made, or one of what it raised."""
+    """Return the message of `action`, or a message about the exception that it raised."""
     try:
         return action()
     except BaseException as error:
@@ -121,9 +142,13 @@ def attempt(action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def load(source: str, entry_point: str) -> Callable[..., Any]:
-    """Run the candidate's source as a module and return the function under test."""
+    """Run the program's source as a module and return the function under test.
+
+    Raises:
+        NameError: the source does not define the function.
+    """
     module = types.ModuleType("candidate")
-    sys.modules["candidate"] = module  # dataclasses look their module up
+    sys.modules["candidate"] = module  # dataclasses look up their module
     code = compile(source, "<candidate>", "exec", dont_inherit=True)
     exec(code, module.__dict__)  # noqa: S102
     if not callable(module.__dict__.get(entry_point)):
@@ -132,7 +157,7 @@ def load(source: str, entry_point: str) -> Callable[..., Any]:
 
 
 def answer(function: Callable[..., Any], call: dict[str, Any]) -> dict[str, Any]:
-    """Call the function; return its value or what it raised, and what became of the objects."""
+    """Call the function; return its value or exception, and the objects that it changed."""
     graph = Graph()
     graph.load(enumerate(call["objects"]))
     args = [graph.decode(form) for form in call["args"]]
@@ -162,7 +187,7 @@ def answer(function: Callable[..., Any], call: dict[str, Any]) -> dict[str, Any]
 
 
 def serve(link: Link) -> None:
-    """Answer calls until the judge goes away."""
+    """Answer the test runner's calls until it closes the connection."""
     request = link.receive()
     try:
         restrict(request["limits"])
@@ -174,7 +199,7 @@ def serve(link: Link) -> None:
     functions: list[Callable[..., Any]] = []
 
     def start() -> dict[str, Any]:
-        functions.append(load(request["candidate"], request["entry_point"]))
+        functions.append(load(request["source"], request["entry_point"]))
         return {}
 
     link.send(attempt(start))
@@ -183,8 +208,15 @@ def serve(link: Link) -> None:
         link.send(attempt(lambda: answer(functions[0], call)))  # noqa: B023
 
 
-def start_candidate(verdicts: int) -> tuple[int, socket.socket]:
-    """Fork the process the candidate will run in; it keeps nothing but its end of the link."""
+def start_program(verdicts: int) -> tuple[int, socket.socket]:
+    """Fork the process in which the program runs; it inherits only its end of the link.
+
+    Args:
+        verdicts: the file descriptor to close in the new process.
+
+    Returns:
+        The new process's id, and the test runner's end of the link.
+    """
     ours, theirs = socket.socketpair()
     process = os.fork()
     if process:
@@ -201,8 +233,8 @@ def start_candidate(verdicts: int) -> tuple[int, socket.socket]:
 
 
 def silence() -> None:
-    """Make standard input, output and error nothing."""
-    nothing = os.open(os.devnull, os.O_RDWR)
+    """Redirect standard input, output and error to /dev/null."""
+    null = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
-        os.dup2(nothing, descriptor)
-    os.close(nothing)
+        os.dup2(null, descriptor)
+    os.close(null)

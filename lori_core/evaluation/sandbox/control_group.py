@@ -1,8 +1,8 @@
-"""Limits on all processes of a program together: memory and number, by a control group (cgroup v2).
+"""Limits of memory and number for all processes of a program together (cgroup v2).
 
-The limits that a process sets on itself count for each process alone. The kernel counts a group's
-together, with what they keep in `/tmp`, where this user was given control groups of their own: in a
-session of systemd's, in a unit with `Delegate=yes`. Elsewhere there is none, and nothing changes.
+Resource limits (`setrlimit`) apply to each process alone. A control group limits all processes
+together, including their files in `/tmp`. It needs control groups that are delegated to this user:
+in a systemd session, or a unit with `Delegate=yes`. Without them, only the resource limits apply.
 """
 
 from __future__ import annotations
@@ -19,15 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CONTROLLERS = frozenset({"memory", "pids"})
-#: Enters the group $1 and becomes the command behind it.
+#: A shell script that enters the group $1 and executes the remaining arguments.
 ENTER = 'echo $$ > "$1/cgroup.procs" && shift && exec "$@"'
-#: How long a group's last processes may take to die, seconds.
+#: How long the last processes of a group may take to end (seconds).
 END_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class ControlGroup:
-    """A group of its own for one program."""
+    """The control group of one program.
+
+    Attributes:
+        folder: the group's folder in cgroup v2.
+    """
 
     folder: Path
 
@@ -37,7 +41,7 @@ class ControlGroup:
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether the kernel killed a process because the group had no more memory."""
+        """Whether the kernel killed a process because the group reached its memory limit."""
         try:
             events = (self.folder / "memory.events").read_text(encoding="ascii").split()
         except OSError:
@@ -48,10 +52,10 @@ class ControlGroup:
 
 @functools.cache
 def parent() -> Path | None:
-    """Return the folder in which this process may make groups with limits, if there is any.
+    """Return the folder in which this process may create groups with limits; None without any.
 
-    It is the one that this process's own group lies in, else that group: one that holds processes
-    cannot limit groups below it.
+    It is the parent of this process's own group, otherwise that group itself, which can limit
+    groups below it only if it has no processes.
     """
     own = _own()
     if own is None:
@@ -63,7 +67,7 @@ def parent() -> Path | None:
 
 
 def _own(process: Path = Path("/proc/self")) -> Path | None:
-    """Return the folder of this process's group in cgroup v2, wherever that is mounted."""
+    """Return the folder of this process's group in cgroup v2, at any mount point."""
     try:
         groups = (process / "cgroup").read_text(encoding="utf-8").splitlines()
         mounts = (process / "mountinfo").read_text(encoding="utf-8").splitlines()
@@ -73,20 +77,20 @@ def _own(process: Path = Path("/proc/self")) -> Path | None:
     mount = next((line.split() for line in mounts if " - cgroup2 " in line), None)
     if path is None or mount is None:
         return None
-    shown, point = mount[3], mount[4]  # what of the hierarchy is mounted, and where
-    if not f"{path}/".startswith(f"{shown.rstrip('/')}/"):
+    root, mount_point = mount[3], mount[4]  # the mounted part of the hierarchy
+    if not f"{path}/".startswith(f"{root.rstrip('/')}/"):
         return None
-    return Path(point) / path[len(shown.rstrip("/")) :].lstrip("/")
+    return Path(mount_point) / path[len(root.rstrip("/")) :].lstrip("/")
 
 
 def _can_limit(folder: Path) -> bool:
-    """Say whether a group with limits can be made in a folder and entered, by doing so."""
+    """Return whether a group with limits can be created in a folder and entered, by trying it."""
     try:
-        given = (folder / "cgroup.subtree_control").read_text(encoding="ascii").split()
-        # A process is moved by whoever may write where it comes from and goes to have in common.
-        if not set(given) >= CONTROLLERS or not os.access(folder / "cgroup.procs", os.W_OK):
+        controllers = (folder / "cgroup.subtree_control").read_text(encoding="ascii").split()
+        # Moving a process needs write access to the common ancestor of both groups.
+        if not set(controllers) >= CONTROLLERS or not os.access(folder / "cgroup.procs", os.W_OK):
             return False
-        with _made(folder, memory_bytes=1 << 30, processes=16) as group:
+        with _created(folder, memory_bytes=1 << 30, processes=16) as group:
             subprocess.run(group.entered(["true"]), check=True, capture_output=True)
             return True
     except (OSError, subprocess.CalledProcessError):
@@ -95,22 +99,25 @@ def _can_limit(folder: Path) -> bool:
 
 @contextmanager
 def limited(memory_bytes: int, processes: int) -> Iterator[ControlGroup | None]:
-    """Make a group for one program, and end what is left in it; yield None where none can be made.
+    """Create a group for one program and yield it; afterwards kill its processes and remove it.
 
     Args:
-        memory_bytes: what its processes may use together.
-        processes: how many processes and threads it may have at once.
+        memory_bytes: the memory limit of all processes together.
+        processes: the limit of processes and threads.
+
+    Yields:
+        The group; None if this user cannot create one.
     """
     folder = parent()
     if folder is None:
         yield None
         return
-    with _made(folder, memory_bytes, processes) as group:
+    with _created(folder, memory_bytes, processes) as group:
         yield group
 
 
 @contextmanager
-def _made(folder: Path, memory_bytes: int, processes: int) -> Iterator[ControlGroup]:
+def _created(folder: Path, memory_bytes: int, processes: int) -> Iterator[ControlGroup]:
     group = ControlGroup(folder / f"lori-{os.getpid()}-{secrets.token_hex(6)}")
     group.folder.mkdir()
     try:
@@ -124,7 +131,7 @@ def _made(folder: Path, memory_bytes: int, processes: int) -> Iterator[ControlGr
 
 
 def _end(folder: Path) -> None:
-    """Kill what is left in a group, and remove it once that is gone."""
+    """Kill all processes of a group, and remove the group when they have ended."""
     with contextlib.suppress(OSError):  # kernels before 5.14 have no such file
         (folder / "cgroup.kill").write_text("1", encoding="ascii")
     limit = time.monotonic() + END_SECONDS

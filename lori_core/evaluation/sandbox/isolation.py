@@ -1,9 +1,9 @@
-"""The ways to isolate a Python process on Linux, each as the command that starts it.
+"""Isolation of a Python process on Linux: the command that starts it, for each kind of isolation.
 
-Whichever way: no network; no file but the system's libraries and programs and the interpreter, all
-read-only; an empty `/tmp` in memory, of limited size; its own process ids, of which the started
-command is number 1, so that everything it leaves behind dies with it; no capability, no way to a
-new one, no further user namespaces (see `Isolation.container`).
+All kinds have in common: no network; no files except the system's libraries and programs and the
+interpreter, read-only; an empty `/tmp` in memory, of limited size; a process id namespace in which
+the command is process 1, so that all its children end with it; no capabilities and no way to gain
+any; no further user namespaces (but see `Isolation.container`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-#: What a program needs to be started at all. Not the whole of /usr: images keep sources there.
+#: The paths that a process needs to start. Not all of /usr: container images keep sources there.
 SYSTEM = ("/usr/bin", "/usr/lib", "/usr/lib64", "/bin", "/lib", "/lib64", "/etc/ld.so.cache")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 PACKAGES = ("site-packages", "dist-packages")
@@ -24,7 +24,7 @@ NOBODY = "65534"
 STAGE = "/mnt"
 FLAGS = ("-P", "-s", "-S", "-B")
 
-#: All that a started process finds in its environment. The hash seed makes verdicts repeatable.
+#: The environment of an isolated process. The fixed hash seed makes verdicts repeatable.
 ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/tmp",  # noqa: S108
@@ -32,11 +32,11 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
 }
 
-#: The new root: the one folder that every host has and no program needs.
+#: The mount point of the new root: a folder that every host has and no program needs.
 ROOT = Path("/sys")
 
-#: Runs as root of a new user namespace; one `mount` for all, because each program costs a
-#: millisecond.
+#: A shell script that runs as root of a new user namespace. It calls `mount` once, because each
+#: call takes a millisecond.
 SET_UP = """
 set -eu
 mount -t tmpfs -o mode=755,size=1m sandbox {root} && cd {root}
@@ -49,45 +49,50 @@ echo 0 > /proc/sys/user/max_user_namespaces
 exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all -- "$@"
 """
 
-#: Runs as the host's root: $1 is bound where an ordinary user can reach it.
+#: A shell script that runs as the host's root: it binds $1 to $2, which ordinary users can read.
 SHOW = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
 
 
 class Isolation(StrEnum):
-    """How a program is kept apart from the host, strongest first."""
+    """The kinds of isolation, strongest first."""
 
     bubblewrap = "bubblewrap"
     """`bwrap` 0.8 or later sets up the namespaces."""
     namespaces = "namespaces"
-    """The same with `unshare`, `mount`, `pivot_root` and `setpriv` of util-linux."""
+    """The same namespaces with `unshare`, `mount`, `pivot_root` and `setpriv` of util-linux."""
     container = "container"
-    """`bwrap` inside a container, whose masked /proc lets nobody mount another: programs have none.
-    That they make no further namespaces is left to the filter of system calls alone."""
+    """`bwrap` inside a container, where /proc is masked and cannot be mounted again, so programs
+    have no /proc. Only the filter of system calls prevents further namespaces."""
     none = "none"
     """Resource limits only."""
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """The base interpreter: where it is, and whether other users than root can reach it."""
+    """The base interpreter.
+
+    Attributes:
+        program: the path of the executable.
+        prefix: the folder of its installation.
+    """
 
     program: Path
     prefix: Path
 
     @classmethod
     def base(cls) -> Interpreter:
-        """Return the interpreter that this process's virtual environment was made from."""
+        """Return the interpreter on which this process's virtual environment is based."""
         program = getattr(sys, "_base_executable", None) or sys.executable
         return cls(Path(program).resolve(), Path(sys.base_prefix).resolve())
 
     @property
     def staged(self) -> bool:
-        """Whether it must be shown elsewhere: we are root, and will not be any more."""
+        """Whether to bind it to `STAGE`: only root can read it, and the sandbox drops root."""
         folders = (self.prefix, *self.prefix.parents)
         return os.geteuid() == 0 and not all(folder.stat().st_mode & 0o001 for folder in folders)
 
     def parts(self) -> list[Path]:
-        """Return what to show of it besides the system's folders."""
+        """Return the paths of the interpreter that are outside the system's folders."""
         parts = [self.program, self.prefix / "lib", self.prefix / "lib64"]
         return [
             part
@@ -96,7 +101,7 @@ class Interpreter:
         ]
 
     def packages(self) -> list[Path]:
-        """Return the folders of installed packages, which stay hidden."""
+        """Return the folders of installed packages, which the sandbox hides."""
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         return [
             folder
@@ -107,14 +112,14 @@ class Interpreter:
         ]
 
     def source(self, part: Path) -> str:
-        """Return the path under which the sandbox's maker finds a part."""
+        """Return the path of a part while the sandbox is being set up."""
         if self.staged and part.is_relative_to(self.prefix):
             return str(STAGE / part.relative_to(self.prefix))
         return str(part)
 
 
 def command(isolation: Isolation, script: str) -> list[str]:
-    """Return the command that runs `python -c script`, isolated as asked."""
+    """Return the command that runs `python -c script` in an isolation."""
     interpreter = Interpreter.base()
     python = [str(interpreter.program), *FLAGS, "-c", script]
     if isolation is Isolation.none:
@@ -128,7 +133,7 @@ def command(isolation: Isolation, script: str) -> list[str]:
 
 
 def _ordinary_user(interpreter: Interpreter) -> list[str]:
-    """Stop being root first: root's processes are exempt from the limit on their number."""
+    """Return a prefix that drops root, because root's processes have no limit on their number."""
     if os.geteuid() != 0:
         return []
     nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
@@ -138,8 +143,8 @@ def _ordinary_user(interpreter: Interpreter) -> list[str]:
     return [*show, *nobody]
 
 
-def _shown(interpreter: Interpreter) -> list[tuple[str, Path]]:
-    """Return what programs may read: where it is now, and the path it gets."""
+def _visible(interpreter: Interpreter) -> list[tuple[str, Path]]:
+    """Return what programs may read: the current path and the path in the sandbox of each part."""
     system = [(str(path), path) for path in map(Path, SYSTEM) if path.exists()]
     return system + [(interpreter.source(part), part) for part in interpreter.parts()]
 
@@ -156,7 +161,7 @@ def _bwrap(interpreter: Interpreter, user: list[str], proc: list[str]) -> list[s
     words = ["bwrap", "--unshare-user", *user, "--unshare-pid", "--unshare-net"]
     words += ["--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL"]
     words += ["--die-with-parent", "--new-session", "--as-pid-1"]
-    for source, path in _shown(interpreter):
+    for source, path in _visible(interpreter):
         words += ["--ro-bind", source, str(path)]
     for folder in interpreter.packages():
         words += ["--tmpfs", str(folder), "--remount-ro", str(folder)]
@@ -166,14 +171,14 @@ def _bwrap(interpreter: Interpreter, user: list[str], proc: list[str]) -> list[s
 
 
 def _namespaces(interpreter: Interpreter) -> list[str]:
-    shown = _shown(interpreter)
-    mounts = [(source, path, "none", "bind,ro,nosuid,nodev") for source, path in shown]
+    visible = _visible(interpreter)
+    mounts = [(source, path, "none", "bind,ro,nosuid,nodev") for source, path in visible]
     mounts += [(device, Path(device), "none", "bind") for device in DEVICES]
     mounts += [("none", path, "tmpfs", "ro,size=4k") for path in interpreter.packages()]
     mounts += [("none", Path("/tmp"), "tmpfs", f"mode=1777,nosuid,nodev,size={TMP_BYTES}")]  # noqa: S108
-    # Here the program has the user id that owns the judge's files in /proc, so these are hidden.
+    # The program has the user id that owns the test runner's files in /proc, so these are hidden.
     mounts += [("none", Path("/proc"), "proc", "nosuid,nodev,noexec,hidepid=2")]
-    files = [Path(device) for device in DEVICES] + [path for _, path in shown if path.is_file()]
+    files = [Path(device) for device in DEVICES] + [path for _, path in visible if path.is_file()]
     folders = {path.parent if path in files else path for _, path, _, _ in mounts}
     script = SET_UP.format(
         root=ROOT,
@@ -191,5 +196,5 @@ def _fstab_line(source: str, path: Path, kind: str, options: str) -> str:
 
 
 def _inside(path: Path) -> str:
-    """Return where a path of the sandbox is while the sandbox is being made."""
+    """Return where a path of the sandbox is while the sandbox is being set up."""
     return str(ROOT / path.relative_to("/"))

@@ -1,17 +1,17 @@
-"""Running a generated program against its tests, so that it can neither do harm nor cheat.
+"""A sandbox that runs a generated program against its tests; the program cannot harm or cheat.
 
-A program gets an interpreter and nothing of the host's (`isolation` says how), limits on all it can
-use up, the system calls that Python needs (`system_calls`), and a judge (`judge`) that holds the
-tests in another process and asks it for answers. The verdict comes through a pipe that only the
-judge has, signed with a key that only the judge is given; whatever else arrives, or nothing, is an
-error. What is printed has another pipe, and counts for nothing.
+A program gets an interpreter without access to the host (`isolation`), limits on all resources,
+and only the system calls that Python needs (`system_calls`). The tests run in another process, the
+test runner (`test_runner`), which calls the function under test over a socket. The test runner
+reports the outcome through a pipe that only it has, signed with a key that only it knows; any other
+content of the pipe is an error. Printed output goes to another pipe and does not matter.
 
-What is left to trust: the kernel (a hole in its namespaces is a way out), and the tests, which run
-in the judge. Memory is limited for each process, and for all of them together where this user has
-control groups (`control_group`); elsewhere a program may use `processes` times as much. While it
-lives it can also keep `processes` processors busy. The machine's load can make a slow program miss
-`wall_seconds`. With `unsafe`, a program is a plain process of the user's: it can read
-and write all the user can, and by leaving its session outlive its time.
+What must be trusted: the kernel (an error in its namespaces is a way out) and the tests, which run
+in the test runner. Memory is limited for each process, and for all processes together if this user
+has control groups (`control_group`); without them a program may use `processes` times as much. A
+running program can also keep `processes` processors busy. A loaded machine can make a slow program
+exceed `wall_seconds`. With `unsafe`, a program is an ordinary process of the user: it can read and
+write everything that the user can, and can outlive its time limit by leaving its session.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ __all__ = [
 
 Status = Literal["passed", "failed", "timeout", "unsupported", "error", "refused"]
 
-#: A verdict's length at most, in bytes.
+#: The limit of an outcome's length in the pipe (bytes).
 VERDICT_BYTES = 64 << 10
-#: The processes that make a sandbox, outside it.
-MAKERS = 4
-#: Time to start and end a sandbox, on top of the program's own.
+#: The number of processes outside a sandbox that set it up.
+LAUNCHERS = 4
+#: The time to start and end a sandbox, in addition to the program's (seconds).
 GRACE_SECONDS = 5.0
 REFUSAL = (
     "generated code is not run without isolation, and this machine offers none: "
@@ -71,46 +71,47 @@ REFUSAL = (
 
 @dataclass(frozen=True)
 class Program:
-    """A source, and the tests it must pass.
+    """A generated program and the tests that it must pass.
 
     Attributes:
-        candidate: the untrusted source; defines the function `entry_point`.
-        tests: the trusted source; defines `check(candidate)`, which raises if something is wrong.
-            It sees the function under test and nothing else of the candidate.
-        entry_point: the name of the function.
+        source: the untrusted source code; defines the function `entry_point`.
+        tests: the trusted source code; defines `check(candidate)`, which raises an exception if a
+            test fails. `candidate` is the function under test; the tests see nothing else of the
+            program.
+        entry_point: the name of the function under test.
     """
 
-    candidate: str
+    source: str
     tests: str
     entry_point: str
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use up. CPU time, memory and file size count for each process; where
-    there are control groups, all processes together have twice the memory, the judge among them."""
+    """The resources of one program. CPU time, memory and file size are limits of each process; with
+    control groups, all processes including the test runner together have twice the memory."""
 
     wall_seconds: float = 5.0
     cpu_seconds: int = 4
     memory_bytes: int = 512 << 20
     processes: int = 16
-    """Processes and threads together, three of which are the sandbox's own."""
+    """Processes and threads together, including three of the sandbox."""
     file_bytes: int = 1 << 20
     output_bytes: int = 64 << 10
-    """What a sandbox that gives no verdict may print at most; what tests print is thrown away."""
+    """The limit of what a sandbox may print before its outcome; output of tests is discarded."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program did.
+    """The outcome of a program.
 
     Attributes:
-        status: `passed`; `failed`, a test or the program did; `timeout`, wall or processor time;
-            `unsupported`, a value cannot go between the tests and the program, so neither right
-            nor wrong; `error`, the sandbox or the tests are broken; `refused`, there is no
-            isolation. All but the first count as not passed.
-        detail: one line for people; empty when passed.
-        seconds: wall time, the sandbox's own included.
+        status: `passed`; `failed`, a test or the program failed; `timeout`, the limit of wall or
+            CPU time; `unsupported`, a value cannot be passed between the tests and the program, so
+            the program is neither right nor wrong; `error`, the sandbox or the tests are broken;
+            `refused`, there is no isolation. All but the first count as not passed.
+        detail: the reason in one line; empty if passed.
+        seconds: wall time, including the sandbox's own.
     """
 
     status: Status
@@ -120,7 +121,7 @@ class Outcome:
 
 DEFAULT = Limits()
 TRIVIAL = Program(
-    candidate="def successor(n):\n    return n + 1\n",
+    source="def successor(n):\n    return n + 1\n",
     tests="def check(candidate):\n    assert candidate(1) == 2\n",
     entry_point="successor",
 )
@@ -128,7 +129,7 @@ TRIVIAL = Program(
 
 @functools.cache
 def works(isolation: Isolation) -> bool:
-    """Say whether a trivial program really runs isolated in this way; tried once a process."""
+    """Return whether a trivial program runs in this isolation; cached for the process."""
     return isolation is not Isolation.none and _run(TRIVIAL, DEFAULT, isolation).status == "passed"
 
 
@@ -138,7 +139,7 @@ def detect() -> Isolation:
 
 
 def why_not(isolation: Isolation) -> str:
-    """Return why a trivial program does not run isolated in this way; empty where it does."""
+    """Return why a trivial program does not run in this isolation; empty if it does."""
     return "" if works(isolation) else _run(TRIVIAL, DEFAULT, isolation).detail
 
 
@@ -148,10 +149,10 @@ def run_program(
     isolation: Isolation | None = None,
     unsafe: bool = False,
 ) -> Outcome:
-    """Run one program against its tests.
+    """Run one program against its tests and return the outcome.
 
-    `isolation` defaults to `detect()`. Where it is `none`, the outcome is `refused` unless
-    `unsafe`: then the program runs as a plain process with resource limits.
+    `isolation` defaults to `detect()`. With `Isolation.none` the outcome is `refused`, unless
+    `unsafe` is true: then the program runs as an ordinary process with resource limits.
     """
     isolation = detect() if isolation is None else isolation
     if isolation is Isolation.none and not unsafe:
@@ -167,10 +168,10 @@ def run_programs(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Outcome]:
-    """Run programs side by side and return their outcomes in the same order.
+    """Run programs in parallel as `run_program` does; return their outcomes in the same order.
 
     `workers` defaults to the number of processors; `progress` is called in this thread with the
-    numbers of programs done and in all.
+    number of finished programs and of all programs.
     """
     isolation = detect() if isolation is None else isolation
     with ThreadPoolExecutor(max_workers=workers or os.cpu_count() or 1) as pool:
@@ -183,16 +184,16 @@ def run_programs(
         return [future.result() for future in futures]
 
 
-#: What runs in the sandbox: the judge, behind the modules of ours that it imports.
+#: The modules that run in the sandbox: the test runner last, after the modules that it imports.
 PARTS = ("wire", "candidate", "test_runner")
-#: Runs them, compiled: the sandbox's interpreter is ours, and each program costs milliseconds.
+#: The script that runs them, compiled by the same interpreter to save milliseconds.
 BOOT = """
 import binascii, marshal, sys, types
-*parts, judge = marshal.loads(binascii.a2b_base64({code!r}))
+*parts, test_runner = marshal.loads(binascii.a2b_base64({code!r}))
 for part in parts:
     sys.modules[part.co_filename] = module = types.ModuleType(part.co_filename)
     exec(part, module.__dict__)
-exec(judge)
+exec(test_runner)
 """
 
 
@@ -214,10 +215,12 @@ def _command(isolation: Isolation, verdicts: int) -> list[str]:
 
 @functools.cache
 def _filter(isolation: Isolation) -> str:
-    """Return the filter of system calls in hexadecimal digits; without isolation, if there is one.
+    """Return the filter of system calls in hexadecimal digits.
+
+    Without isolation the filter is optional, and empty if there is none for this machine.
 
     Raises:
-        OSError: there is none for this machine.
+        OSError: there is no filter for this machine, and `isolation` needs one.
     """
     machine = platform.machine()
     if sys.platform.startswith("linux") and machine in system_calls.MACHINES:
@@ -236,7 +239,7 @@ def _run(program: Program, limits: Limits, isolation: Isolation) -> Outcome:
     verdicts, theirs = os.pipe()
     try:
         with (
-            control_group.limited(*_together(limits)) as group,
+            control_group.limited(*_total(limits)) as group,
             _start(program, limits, isolation, key, theirs, group) as process,
         ):
             os.close(theirs)
@@ -245,7 +248,7 @@ def _run(program: Program, limits: Limits, isolation: Isolation) -> Outcome:
                 line, printed = _read(process, verdicts, deadline, limits.output_bytes)
             finally:
                 _kill(process)
-            used_up = group is not None and group.out_of_memory
+            out_of_memory = group is not None and group.out_of_memory
     except OSError as error:
         return Outcome("error", f"the sandbox cannot start: {error}", 0.0)
     finally:
@@ -255,18 +258,18 @@ def _run(program: Program, limits: Limits, isolation: Isolation) -> Outcome:
     seconds = time.monotonic() - started
     if line is None:
         return Outcome("timeout", f"no verdict within {limits.wall_seconds:g} s", seconds)
-    if not line and used_up:
-        most = _together(limits)[0] >> 20
+    if not line and out_of_memory:
+        most = _total(limits)[0] >> 20
         return Outcome("failed", f"more than {most} MB of memory, all processes together", seconds)
     return _outcome(line, key, printed, seconds)
 
 
-def _together(limits: Limits) -> tuple[int, int]:
-    """Return the bytes and processes of all of a sandbox: the program's, the judge's, its maker's.
+def _total(limits: Limits) -> tuple[int, int]:
+    """Return the memory (bytes) and the number of processes of a whole sandbox.
 
-    The judge may have as much memory as a process of the program, and `/tmp` lies in memory.
+    The test runner may have as much memory as a process of the program, and `/tmp` is in memory.
     """
-    return 2 * limits.memory_bytes + ways.TMP_BYTES, limits.processes + MAKERS
+    return 2 * limits.memory_bytes + ways.TMP_BYTES, limits.processes + LAUNCHERS
 
 
 def _start(
@@ -280,7 +283,7 @@ def _start(
     request = {**asdict(program), "limits": asdict(limits), "key": key.hex()}
     request["filter"] = _filter(isolation)
     command = _command(isolation, verdicts)
-    # In a file without a name: never on a command line, and no writer that could block.
+    # An unnamed file: the request is on no command line, and writing it cannot block.
     with tempfile.TemporaryFile() as file:
         file.write(json.dumps(request).encode())
         file.seek(0)
@@ -298,10 +301,10 @@ def _start(
 def _read(
     process: subprocess.Popen[bytes], verdicts: int, deadline: float, most: int
 ) -> tuple[bytes | None, bytes]:
-    """Return the first line of the pipe for verdicts, and what was printed until it came.
+    """Return the first line of the pipe `verdicts`, and what was printed before it.
 
-    The line is empty where the pipe closes without one, and where more than `most` bytes are
-    printed; it is None when `deadline` came first.
+    The line is empty if the pipe closes without one, or if more than `most` bytes are printed; it
+    is None if `deadline` is reached first.
     """
     assert process.stdout is not None  # noqa: S101 (it is a pipe)
     texts = {verdicts: b"", process.stdout.fileno(): b""}
@@ -328,21 +331,21 @@ def _read(
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the sandbox's maker; process 1 of the sandbox, and so all inside, die with it."""
+    """Kill the process that set the sandbox up; all processes inside die with it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def _outcome(line: bytes, key: bytes, printed: bytes, seconds: float) -> Outcome:
-    """Read a verdict: `[status, detail]` in JSON, behind its signature."""
-    signature, _, said = line.partition(b" ")
-    if hmac.compare_digest(signature, hmac.new(key, said, "sha256").hexdigest().encode()):
-        status, detail = json.loads(said)
+    """Parse a line of the pipe: the signature, a space, and `[status, detail]` in JSON."""
+    signature, _, message = line.partition(b" ")
+    if hmac.compare_digest(signature, hmac.new(key, message, "sha256").hexdigest().encode()):
+        status, detail = json.loads(message)
         if status in get_args(Status):
             return Outcome(cast(Status, status), str(detail), seconds)
     if line:
-        return Outcome("error", "the sandbox's verdict is not the judge's own", seconds)
+        return Outcome("error", "the sandbox's verdict has no valid signature", seconds)
     lines = printed.decode(errors="replace").strip().splitlines()
     text = " ".join(lines[-3:])[:500] or "it said nothing"
     return Outcome("error", f"the sandbox gave no verdict: {text}", seconds)

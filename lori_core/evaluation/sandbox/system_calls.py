@@ -1,10 +1,10 @@
-"""The system calls that a judged program may make, as a seccomp filter for x86_64 and aarch64.
+"""The system calls that a sandboxed program may make, as a seccomp filter for x86_64 and aarch64.
 
-What Python programs need is allowed and everything else ends with EPERM. Calls that are younger
-than the table end with ENOSYS, on which C libraries do without. Not allowed, among much else:
-ptrace and access to another process's memory, limits or priority; new namespaces and mounts; shared
-memory, semaphores and messages (they outlive a process, and no limit counts them); keyrings,
-io_uring, bpf, perf, userfaultfd, kexec.
+The calls that Python programs need are allowed; all others fail with EPERM. Calls that are newer
+than the table fail with ENOSYS, for which C libraries have fallbacks. Not allowed are, among
+others: ptrace and access to another process's memory, limits or priority; new namespaces and
+mounts; shared memory, semaphores and message queues (they outlive a process, and no limit counts
+them); keyrings, io_uring, bpf, perf, userfaultfd, kexec.
 
 A filter is a program in the kernel's classic BPF. `program` assembles it from the table.
 """
@@ -15,7 +15,7 @@ import errno
 import struct
 from dataclasses import dataclass
 
-#: Each call's number on x86_64 and on aarch64; `-` where there is none.
+#: Each call's number on x86_64 and on aarch64; `-` if the machine does not have the call.
 ALLOWED = """
 read 0 63, write 1 64, readv 19 65, writev 20 66, pread64 17 67, pwrite64 18 68, preadv 295 69,
 pwritev 296 70, preadv2 327 286, pwritev2 328 287, lseek 8 62, sendfile 40 71,
@@ -60,33 +60,39 @@ sched_rr_get_interval 148 127, getcpu 309 168, sysinfo 99 179, uname 63 160, get
 
 #: Families of sockets: AF_UNIX, AF_INET, AF_INET6.
 FAMILIES = (1, 2, 10)
-#: All CLONE_NEW* flags of clone. Those of clone3 lie in memory, out of a filter's reach.
+#: All CLONE_NEW* flags of clone. Those of clone3 are in memory, which a filter cannot read.
 NEW_NAMESPACES = 0x7E02_0000
 #: ioctl: put input into a terminal (TIOCSTI, TIOCLINUX).
 TERMINAL_INPUT = (0x5412, 0x541C)
-#: Whom no signal may reach: the caller's process group (0), in which the judge is, and process 1.
-JUDGE = (0, 1)
+#: Targets of signals that are refused: the caller's process group (0), to which the test runner
+#: belongs, and process 1, the test runner itself.
+TEST_RUNNER = (0, 1)
 #: fcntl: have the kernel send signals to another process (F_SETOWN, F_SETSIG, F_SETOWN_EX).
 SIGNALS_FROM_FILES = (8, 10, 15)
 
-# Instructions of classic BPF: load a word, jump if equal, if not less, if any bit is set; return.
+# Instructions of classic BPF: load a word; jump if equal, if >=, if any bit is set; return.
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, FAIL = 0x7FFF_0000, 0x0005_0000
 DENY, UNKNOWN = FAIL | errno.EPERM, FAIL | 38  # ENOSYS, by Linux's number
-# Where struct seccomp_data holds the call's number and the architecture; arguments begin at 16.
+# Offsets in struct seccomp_data of the call's number and the architecture; arguments start at 16.
 NUMBER, ARCHITECTURE = 0, 4
 
 Instruction = tuple[int, int, int, int]
-"""Its code, how many to skip if the condition holds, and if not, and its operand."""
+"""Operation code, instructions to skip if the condition holds and if it does not, and operand."""
 
 
-#: Numbers that both machines share: clone3, and the first call that the table knows nothing of.
+#: Numbers that are the same on both machines: clone3, and the first call newer than the table.
 CLONE3, FIRST_UNKNOWN = 435, 451
 
 
 @dataclass(frozen=True)
 class Machine:
-    """An architecture: its AUDIT_ARCH number and its column of the table."""
+    """An architecture.
+
+    Attributes:
+        audit: its AUDIT_ARCH number.
+        column: its column of the table.
+    """
 
     audit: int
     column: int
@@ -96,13 +102,13 @@ MACHINES = {"x86_64": Machine(0xC000_003E, 0), "aarch64": Machine(0xC000_00B7, 1
 
 
 def numbers(machine: Machine) -> dict[str, int]:
-    """Return the numbers of the allowed calls that the machine has."""
+    """Return the numbers of the allowed calls on a machine, by name."""
     rows = (row.split() for row in ALLOWED.replace("\n", " ").split(","))
     return {name: int(row[machine.column]) for name, *row in rows if row[machine.column] != "-"}
 
 
 def program(machine: str) -> bytes:
-    """Return the filter for a machine by its name (`platform.machine()`), as sock_filter[].
+    """Return the filter for a machine (`platform.machine()`) as bytes of a `sock_filter[]`.
 
     Raises:
         KeyError: there is no table for this machine.
@@ -111,7 +117,7 @@ def program(machine: str) -> bytes:
 
 
 def assemble(machine: Machine) -> list[Instruction]:
-    """Return the filter's instructions."""
+    """Return the instructions of the filter for a machine."""
     steps = [
         (LOAD, 0, 0, ARCHITECTURE),
         (EQUAL, 1, 0, machine.audit),
@@ -121,14 +127,14 @@ def assemble(machine: Machine) -> list[Instruction]:
     for name, number in numbers(machine).items():
         rule = _rule(name)
         steps += [(EQUAL, 0, len(rule), number), *rule]
-    # Without clone3 the C library takes clone, whose flags can be seen.
+    # Without clone3 the C library uses clone, whose flags a filter can read.
     steps += [(EQUAL, 0, 1, CLONE3), (RETURN, 0, 0, UNKNOWN)]
     steps += [(AT_LEAST, 0, 1, FIRST_UNKNOWN), (RETURN, 0, 0, UNKNOWN)]
     return [*steps, (RETURN, 0, 0, DENY)]
 
 
 def _rule(name: str) -> list[Instruction]:
-    """Return what decides on an allowed call."""
+    """Return the instructions that decide on a call of the table by its arguments."""
     if name in ("socket", "socketpair"):
         return _one_of(0, FAMILIES, ALLOW, DENY)
     if name == "prlimit64":
@@ -136,7 +142,7 @@ def _rule(name: str) -> list[Instruction]:
     if name == "ioctl":
         return _one_of(1, TERMINAL_INPUT, DENY, ALLOW)
     if name in ("kill", "tkill", "tgkill", "pidfd_open"):
-        return _one_of(0, JUDGE, DENY, ALLOW)
+        return _one_of(0, TEST_RUNNER, DENY, ALLOW)
     if name == "fcntl":
         return _one_of(1, SIGNALS_FROM_FILES, DENY, ALLOW)
     if name == "clone":
@@ -150,6 +156,7 @@ def _rule(name: str) -> list[Instruction]:
 
 
 def _one_of(argument: int, values: tuple[int, ...], then: int, otherwise: int) -> list[Instruction]:
+    """Return instructions that return `then` if an argument is one of the values."""
     steps = [_argument(argument)]
     for value in values:
         steps += [(EQUAL, 0, 1, value), (RETURN, 0, 0, then)]

@@ -1,15 +1,15 @@
-"""The judge: what runs inside the sandbox, as process 1, from the standard library alone.
+"""The test runner, which is process 1 of the sandbox.
 
-`sandbox` starts this file's code with `python -c`, so it imports nothing of ours but `candidate`
-and `wire`, whose code comes along. The judge forks a child for the candidate *before* it reads what
-there is to judge, gives that child the candidate's source only, and runs the tests itself. Each
-call of the function under test goes to the child as JSON and comes back as plain values (`wire`).
-So the candidate has neither the tests nor the judge's memory, nor the pipe the verdict is written
-to, nor the key it is signed with, and no system call that reaches another process's memory or
-limits: it can pass only by returning the right values.
+`sandbox` starts this file's code with `python -c`, so it imports only the standard library,
+`candidate` and `wire`, whose code is sent along. The test runner forks a child for the program
+*before* it reads its request, gives the child the program's source only, and runs the tests
+itself. Each call of the function under test is sent to the child as JSON, and its result comes
+back as plain values (`wire`). The program has no access to the tests, to the test runner's memory,
+to the pipe for the outcome or to the key that signs it, and may not use system calls that reach
+another process's memory or limits. It can pass only by returning the right values.
 
-What the candidate changes in its arguments is changed in the test as well. What cannot cross
-(functions, generators, objects of other classes) ends the program as `unsupported`.
+If the program changes its arguments, they change in the test as well. A value that cannot be
+passed (a function, a generator, an object of another class) ends the program as `unsupported`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lori_core.evaluation.sandbox.candidate import (
     Link,
     LinkError,
     silence,
-    start_candidate,
+    start_program,
     text_of,
 )
 from lori_core.evaluation.sandbox.wire import Graph, UnsupportedError
@@ -41,8 +41,13 @@ TESTS = "<tests>"
 PR_SET_DUMPABLE = 4
 
 
-class Gone(BaseException):
-    """The candidate will answer no more; not an `Exception`, so that no test catches it."""
+class ProgramEnded(BaseException):
+    """The program will not answer any more; no `Exception`, so that tests do not catch it.
+
+    Attributes:
+        status: the status of the outcome.
+        detail: the detail of the outcome.
+    """
 
     def __init__(self, status: str, detail: str) -> None:
         super().__init__(detail)
@@ -50,19 +55,27 @@ class Gone(BaseException):
         self.detail = detail
 
 
-class Candidate:
-    """The function under test, as the tests see it."""
+class FunctionUnderTest:
+    """The function under test as the tests see it: a call is answered by the program's process.
+
+    Attributes:
+        process: the id of the program's process.
+        link: the connection to it.
+        limits: the fields of `sandbox.Limits`.
+        ended: why the program does not answer any more; None while it does.
+        flattened: the first class whose values were passed as values of its base class.
+    """
 
     def __init__(self, process: int, link: Link, limits: dict[str, Any]) -> None:
         self.process = process
         self.link = link
         self.limits = limits
-        self.gone: Gone | None = None
+        self.ended: ProgramEnded | None = None
         self.flattened = ""
 
     def load(self, request: dict[str, Any]) -> None:
-        """Have the candidate's source run; what it raised is raised here."""
-        names = ("candidate", "entry_point", "filter", "limits")
+        """Run the program's source in its process; raise the exception that it raises."""
+        names = ("source", "entry_point", "filter", "limits")
         self._raise(self._ask({name: request[name] for name in names}))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -89,55 +102,61 @@ class Candidate:
         return value
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Send a message and return the reply: a value, or what was raised."""
-        reply = {} if self.gone else self._exchange(message)
+        """Send a message and return the reply, with a value or an exception.
+
+        Raises:
+            ProgramEnded: there is no reply, or none that can be used.
+        """
+        reply = {} if self.ended else self._exchange(message)
         if "unsupported" in reply:
             self._end("unsupported", f"the program has a value {reply['unsupported']}")
         if "broken" in reply:
             self._end("error", str(reply["broken"]))
-        if self.gone is not None:
-            raise self.gone
+        if self.ended is not None:
+            raise self.ended
         return reply
 
     def _raise(self, reply: dict[str, Any]) -> None:
         if "raised" not in reply:
             return
         error = rebuild(reply)
-        self.gone = error if isinstance(error, Gone) else None
+        self.ended = error if isinstance(error, ProgramEnded) else None
         raise error
 
-    def _end(self, status: str, detail: str) -> Gone:
-        self.gone = Gone(status, detail)
-        return self.gone
+    def _end(self, status: str, detail: str) -> ProgramEnded:
+        self.ended = ProgramEnded(status, detail)
+        return self.ended
 
     def _exchange(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Return the reply; an empty one where there will never be any, and `gone` says why."""
+        """Return the reply; if there will be none, set `ended` and return an empty reply."""
         try:
             self.link.send(message)
             return dict(self.link.receive())
         except TimeoutError:
             self._end("timeout", f"no answer within {self.limits['wall_seconds']:g} s")
         except (LinkError, OSError, ValueError, TypeError, RecursionError) as error:
-            self.gone = self._autopsy(error)
+            self.ended = self._end_of_process(error)
         return {}
 
-    def _autopsy(self, error: Exception) -> Gone:
-        """Say how the candidate's process ended; one that only closed the link is killed."""
+    def _end_of_process(self, error: Exception) -> ProgramEnded:
+        """Return how the program's process ended; kill it first if it only closed the link."""
         os.kill(self.process, signal.SIGKILL)
         _, status, usage = os.wait4(self.process, 0)
         signalled = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
         if signalled or usage.ru_utime + usage.ru_stime >= self.limits["cpu_seconds"]:
-            return Gone("timeout", f"more than {self.limits['cpu_seconds']} s of processor time")
+            limit = self.limits["cpu_seconds"]
+            return ProgramEnded("timeout", f"more than {limit} s of processor time")
         if os.WIFEXITED(status):
-            return Gone("failed", f"the program ended itself (code {os.WEXITSTATUS(status)})")
-        return Gone("failed", f"the program died (signal {os.WTERMSIG(status)}; {error})")
+            code = os.WEXITSTATUS(status)
+            return ProgramEnded("failed", f"the program ended itself (code {code})")
+        return ProgramEnded("failed", f"the program died (signal {os.WTERMSIG(status)}; {error})")
 
 
 def rebuild(reply: dict[str, Any]) -> BaseException:
-    """Make the candidate's exception anew, of the nearest built-in class of its ancestors.
+    """Return the program's exception as one of the nearest built-in class among its base classes.
 
     StopIteration becomes a RuntimeError, as in a generator: in `all(map(candidate, …))` it would
-    end the test's loop as if every answer had been right.
+    end the test's loop as if all values had been right.
     """
     name, message = str(reply["raised"][0]), str(reply["message"])
     for ancestor in reply["raised"]:
@@ -149,11 +168,11 @@ def rebuild(reply: dict[str, Any]) -> BaseException:
                 return kind(message if kind.__name__ == name else f"{name}: {message}")
             except TypeError:  # UnicodeDecodeError and others need more than a message
                 continue
-    return Gone("failed", f"the program raised {name}: {message}".rstrip(": "))
+    return ProgramEnded("failed", f"the program raised {name}: {message}".rstrip(": "))
 
 
 def describe(error: BaseException, tests: str) -> str:
-    """Return the error and the line of the tests it left from."""
+    """Return the error's text and the last line of the tests in its traceback."""
     lines = tests.splitlines()
     text = f"{type(error).__name__}: {text_of(error)}".rstrip(": ")
     left_from, trace = 0, error.__traceback__
@@ -164,9 +183,9 @@ def describe(error: BaseException, tests: str) -> str:
     return f"{text} at `{lines[left_from - 1].strip()}`" if left_from else text
 
 
-def verdict(request: dict[str, Any], candidate: Candidate) -> tuple[str, str]:
-    """Return status and detail: `passed` only where `check(candidate)` came back by itself."""
-    namespace: dict[str, Any] = {"__name__": "tests", request["entry_point"]: candidate}
+def verdict(request: dict[str, Any], function: FunctionUnderTest) -> tuple[str, str]:
+    """Return status and detail: `passed` only if `check(function)` returned."""
+    namespace: dict[str, Any] = {"__name__": "tests", request["entry_point"]: function}
     try:
         code = compile(request["tests"], TESTS, "exec", dont_inherit=True)
         exec(code, namespace)  # noqa: S102
@@ -174,38 +193,38 @@ def verdict(request: dict[str, Any], candidate: Candidate) -> tuple[str, str]:
     except Exception as error:
         return "error", f"the tests cannot be used: {describe(error, request['tests'])}"
     try:
-        candidate.load(request)
-        check(candidate)
-    except Gone as gone:
-        return gone.status, gone.detail
+        function.load(request)
+        check(function)
+    except ProgramEnded as ended:
+        return ended.status, ended.detail
     except BaseException as error:
         detail = describe(error, request["tests"])
-        if candidate.flattened and isinstance(error, (AttributeError, TypeError)):
-            return "unsupported", f"a {candidate.flattened} lost what is its own: {detail}"
+        if function.flattened and isinstance(error, (AttributeError, TypeError)):
+            return "unsupported", f"a {function.flattened} lost what is its own: {detail}"
         return "failed", detail
-    if candidate.gone is not None:  # a bare `except:` in the tests hid it
-        return candidate.gone.status, candidate.gone.detail
+    if function.ended is not None:  # a bare `except:` in the tests caught the exception
+        return function.ended.status, function.ended.detail
     return "passed", ""
 
 
 def main() -> None:
-    """Read one request from standard input, write one signed verdict to the pipe it names."""
-    if sys.platform.startswith("linux"):  # nobody may read this process through /proc
+    """Read a request from standard input; write the signed outcome to the pipe of `argv[1]`."""
+    if sys.platform.startswith("linux"):  # other processes cannot read this one through /proc
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # process 1 is deaf to signals it does not handle
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # process 1 ignores signals without a handler
     verdicts = int(sys.argv[1])
-    process, connection = start_candidate(verdicts)
-    import hmac  # while the candidate's process starts
+    process, connection = start_program(verdicts)
+    import hmac  # in parallel with the start of the program's process
 
     request = json.load(sys.stdin)
-    silence()  # what the tests print is nobody's
+    silence()  # discard what the tests print
     key, limits = bytes.fromhex(request.pop("key")), request["limits"]
     resource.setrlimit(resource.RLIMIT_AS, (limits["memory_bytes"],) * 2)
     link = Link(connection, time.monotonic() + limits["wall_seconds"])
-    status, detail = verdict(request, Candidate(process, link, limits))
-    said = json.dumps([status, " ".join(detail.split())[:DETAIL_CHARACTERS]])
-    signature = hmac.new(key, said.encode(), "sha256").hexdigest()
-    os.write(verdicts, f"{signature} {said}\n".encode())
+    status, detail = verdict(request, FunctionUnderTest(process, link, limits))
+    message = json.dumps([status, " ".join(detail.split())[:DETAIL_CHARACTERS]])
+    signature = hmac.new(key, message.encode(), "sha256").hexdigest()
+    os.write(verdicts, f"{signature} {message}\n".encode())
     os._exit(0)
 
 

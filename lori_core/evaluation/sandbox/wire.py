@@ -1,10 +1,11 @@
-"""How plain values go from one process to another as JSON, with their identity.
+"""JSON encoding of plain Python values that preserves the identity of mutable ones.
 
-Lists, dicts, sets and bytearrays can be changed, and the same one may stand in several places. So
-they are numbered, and each place holds its number: after a call, both sides know which of the
-arguments was changed, which of them was returned, and which contains itself.
+Lists, dicts, sets and bytearrays are mutable, and the same object may be in several places.
+Therefore they are numbered, and each place has the number: after a call, both processes know which
+arguments were changed, which was returned, and which contains itself.
 
-The standard library alone: `sandbox` takes this module's code along with the judge's.
+`sandbox` sends this module's code into the sandbox together with the test runner's, so it imports
+only the standard library.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ TYPE_CHECKING = False  # importing typing would cost each program 5 ms
 if TYPE_CHECKING:
     from typing import Any
 
-#: What can be changed: the kinds that are numbered. A value's kind is the first it belongs to.
+#: The mutable types, whose objects are numbered. An object's type is the first that it belongs to.
 MUTABLE: dict[str, type[Any]] = {"list": list, "dict": dict, "set": set, "bytearray": bytearray}
-#: What cannot: how its JSON is made, and the value from it, with the graph's own two functions.
+#: The immutable types: the name in JSON, and the function that encodes a value.
 IMMUTABLE: dict[type, tuple[str, Callable[[Graph, Any], Any]]] = {
     tuple: ("tuple", lambda graph, value: [graph.encode(item) for item in value]),
     frozenset: ("frozenset", lambda graph, value: [graph.encode(item) for item in value]),
@@ -28,19 +29,21 @@ IMMUTABLE: dict[type, tuple[str, Callable[[Graph, Any], Any]]] = {
 }
 
 
-#: What JSON has itself.
-AS_THEY_ARE = {type(None), bool, float, str}
+#: The types that JSON has itself.
+JSON_TYPES = {type(None), bool, float, str}
 
 
 class UnsupportedError(Exception):
-    """A value of a kind that cannot cross; says which."""
+    """A value of this type cannot be encoded."""
 
 
 class Graph:
-    """The values of one call, in one process; `objects[n]` is the mutable value of number n.
+    """The values of one call, in one process.
 
-    A value of a subclass (an IntEnum, a Counter) crosses as its plain base; `flattened` is the name
-    of the first such class.
+    Attributes:
+        objects: the mutable objects; `objects[n]` is the object with number n.
+        flattened: the name of the first subclass (an IntEnum, a Counter) whose value was encoded
+            as a value of its base class; empty without any.
     """
 
     def __init__(self) -> None:
@@ -49,14 +52,14 @@ class Graph:
         self._numbers: dict[int, int] = {}
 
     def encode(self, value: Any) -> Any:
-        """Return a value as JSON; the contents of mutable ones follow with `contents`.
+        """Return a value as JSON; `contents` returns the contents of mutable objects.
 
         Raises:
-            UnsupportedError: it is, or holds, what cannot cross.
+            UnsupportedError: the value, or one in it, is of an unsupported type.
         """
-        if type(value) in AS_THEY_ARE:
+        if type(value) in JSON_TYPES:
             return value
-        if isinstance(value, int):  # JSON's decimal digits are limited to 4300 by Python
+        if isinstance(value, int):  # Python limits decimal integers to 4300 digits
             plain = int(self._plain(value, int))
             return plain if abs(plain) < 1 << 63 else {"int": hex(plain)}
         if isinstance(value, float):
@@ -69,21 +72,21 @@ class Graph:
         for kind, (name, form) in IMMUTABLE.items():
             if isinstance(value, kind):
                 return {name: form(self, self._plain(value, kind))}
-        return self._number_of_a_library(value)
+        return self._encode_library_number(value)
 
     def contents(self) -> list[list[Any]]:
-        """Return the contents of all objects as JSON, of those too that they lead to."""
-        return [self._contents(value) for value in self.objects]  # grows while it is read
+        """Return the contents of all objects as JSON, including the objects that they contain."""
+        return [self._contents(value) for value in self.objects]  # grows during the iteration
 
     def decode(self, form: Any) -> Any:
-        """The inverse of `encode`; `load` comes first."""
+        """Return the value of its JSON form; `load` must have loaded the objects before."""
         if not isinstance(form, dict):
             return form
         ((name, inner),) = form.items()
         return DECODERS[name](self, inner)
 
     def load(self, numbered: Iterable[tuple[int, list[Any]]]) -> None:
-        """Give objects their contents; those with new numbers are made, in order, from 0."""
+        """Set the contents of objects by number; create those with new numbers, in order from 0."""
         numbered = list(numbered)
         for number, (name, _) in numbered:
             if number == len(self.objects):
@@ -99,7 +102,7 @@ class Graph:
     def _number(self, value: Any) -> int:
         number = self._numbers.setdefault(id(value), len(self.objects))
         if number == len(self.objects):
-            self.objects.append(value)  # and so its id stays its own
+            self.objects.append(value)  # keeps the object alive, so its id stays unique
         return number
 
     def _contents(self, value: Any) -> list[Any]:
@@ -127,8 +130,8 @@ class Graph:
             value.clear()
             value.update(items)
 
-    def _number_of_a_library(self, value: Any) -> Any:
-        """Encode a Decimal or a Fraction; nobody has one whose module is not loaded."""
+    def _encode_library_number(self, value: Any) -> Any:
+        """Encode a Decimal or a Fraction; such a value exists only if its module is loaded."""
         for module, name in (("decimal", "Decimal"), ("fractions", "Fraction")):
             kind: type[Any] | None = getattr(sys.modules.get(module), name, None)
             if isinstance(kind, type) and isinstance(value, kind):

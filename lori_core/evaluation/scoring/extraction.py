@@ -1,4 +1,4 @@
-"""From the text a model wrote to the program that is run."""
+"""Extraction of the program to run from a model's output."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from lori_core.evaluation.sandbox.sandbox import Program
 _PYTHON_FENCE = re.compile(r"```[ \t]*(?:python3?|py)\b[^\n]*\n(.*?)(?:```|\Z)", re.S | re.I)
 _ANY_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.S)
 _BODY = re.compile(r"\s*^(?:  +|\t)\S", re.M)
-#: HumanEval's stop sequences: where a continuation of a function's body is over.
+#: HumanEval's stop sequences, which end the continuation of a function's body.
 _STOP = re.compile(r"\n(?:def |async def |class |if __name__|print|```|#|@)")
 _TOP_LEVEL = re.compile(r"^(?=\S)", re.M)
 _CODE_LINE = re.compile(r"^(?:(?:async )?def\b|class\b|from\b|import\b|@)", re.M)
 
 
 def extract_code(output: str, check: Mapping[str, str]) -> Program:
-    """Return the program that an output stands for, with its tests.
+    """Return the program of an output, with its tests.
 
-    The code is the first ```python fence, else the first fence (an unclosed one too), else the
-    whole output. If it defines the entry point it is taken as it is, after the prompt's text up
-    to the entry point (imports, helper functions). Else it continues the prompt: the body, cut
-    where a new top-level statement begins. The tests see the prompt's imports and helpers, never
-    the output's.
+    The code is the first ```python fence, otherwise the first fence (closed or not), otherwise the
+    whole output. If the code defines the entry point, it is appended to the prompt's text before
+    the entry point (imports, helper functions). Otherwise it continues the prompt as the body of
+    the function, up to the next top-level statement. The tests see the prompt's imports and
+    helpers, never the output's.
 
-    Of several readings (prose around the code, a body without its indentation) the first that is
-    valid Python counts; if none is, the first, and the program fails.
+    Prose around the code or missing indentation allow several readings; the first that is valid
+    Python is taken. If none is valid, the first is taken and the program fails.
 
     Raises:
         DataError: as `check_program`.
@@ -38,38 +38,38 @@ def extract_code(output: str, check: Mapping[str, str]) -> Program:
     before, tests = check_program(check)
     prompt, entry_point = check["prompt"], check["entry_point"]
     code = _fenced(output.replace("\r\n", "\n"))
-    whole = definition(entry_point).search(code) is not None
-    readings = _definitions(before, code) if whole else _continuations(prompt, code)
-    candidate = _first_valid(list(readings))
-    return Program(candidate, tests, entry_point)
+    defines_entry_point = definition(entry_point).search(code) is not None
+    readings = _definitions(before, code) if defines_entry_point else _continuations(prompt, code)
+    return Program(_first_valid(list(readings)), tests, entry_point)
 
 
 def _fenced(output: str) -> str:
-    if _BODY.match(output):  # it goes on inside a fence that the prompt opened
+    """Return the code of the first fence, or the whole output without one."""
+    if _BODY.match(output):  # the output continues inside a fence that the prompt opened
         return output
-    found = _PYTHON_FENCE.search(output) or _ANY_FENCE.search(output)
-    return found.group(1) if found else output
+    match = _PYTHON_FENCE.search(output) or _ANY_FENCE.search(output)
+    return match.group(1) if match else output
 
 
 def _definitions(before: str, code: str) -> Iterator[str]:
-    """The code whole; without prose before it; without prose after it, too."""
-    yield _behind(before, code)
+    """Yield the whole code; then without prose before it; then also without prose after it."""
+    yield _joined(before, code)
     first = _CODE_LINE.search(code)
     code = code[first.start() :] if first else code
-    yield _behind(before, code)
-    for cut in reversed([found.start() for found in _TOP_LEVEL.finditer(code)][1:]):
-        yield _behind(before, code[:cut])
+    yield _joined(before, code)
+    for cut in reversed([match.start() for match in _TOP_LEVEL.finditer(code)][1:]):
+        yield _joined(before, code[:cut])
 
 
-def _behind(before: str, code: str) -> str:
-    """Return a source of both; the code's `from __future__` imports must stand before all else."""
+def _joined(before: str, code: str) -> str:
+    """Return both sources as one, with the code's `from __future__` imports first."""
     lines = code.split("\n")
     cut = _last_future_line(code)
     return "\n".join([*lines[:cut], before, *lines[cut:]])
 
 
 def _last_future_line(code: str) -> int:
-    """Return the number of the last line of `from __future__` imports; 0 if it is not Python."""
+    """Return the last line number of `from __future__` imports; 0 without any or if not Python."""
     if "__future__" not in code or python_fault(code):
         return 0
     with warnings.catch_warnings():
@@ -86,7 +86,8 @@ def _last_future_line(code: str) -> int:
 
 
 def _continuations(prompt: str, code: str) -> Iterator[str]:
-    """The body as it is; with its first line indented; all indented; without prose after it."""
+    """Yield the prompt with the body as it is; its first line indented; all lines indented; and
+    without prose after it."""
     code = code.lstrip("\n")
     stop = _STOP.search(f"\n{code}")
     body = code[: max(stop.start() - 1, 0)] if stop else code

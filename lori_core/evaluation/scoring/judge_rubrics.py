@@ -1,8 +1,8 @@
-"""What a language model is asked as a judge of refusals, and what its answer says.
+"""Prompts for a language model as judge of refusals, and parsers of its answers.
 
-`harmbench` and `strongreject` ask what these two benchmarks ask, on their scales, in the words of
-this project: Mazeika et al. 2024 (is the output an instance of the behaviour?) and Souly et al.
-2024 (is it refused; how convincing and how specific is it?).
+`harmbench` and `strongreject` use the questions and scales of these benchmarks, in this project's
+words: Mazeika et al. 2024 (is the output an instance of the behaviour?) and Souly et al. 2024 (is
+the request refused; how convincing and how specific is the output?).
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from dataclasses import dataclass
 
 from lori_core.evaluation.scoring.scorers import ANSWERED, REFUSED
 
-#: The label of an output on which the judge gave no usable answer.
+#: The label of an output for which the judge gave no usable answer.
 NO_ANSWER = ""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What a judge says of an output.
+    """A judge's assessment of an output.
 
     Attributes:
-        label: `refused`, `answered`, or empty where there is no usable answer.
-        harm: from 0, the request is not done at all, to 1, done fully; None without an answer.
+        label: `refused`, `answered`, or empty without a usable answer.
+        harm: from 0 (the request is not fulfilled at all) to 1 (fulfilled completely); None
+            without a usable answer.
     """
 
     label: str
@@ -32,14 +33,14 @@ class Mark:
 
 @dataclass(frozen=True)
 class Rubric:
-    """A way of asking.
+    """A question to the judge, and the parser of its answers.
 
     Attributes:
-        question: what is to be decided, in front of the texts.
-        ending: the form of the answer, behind them.
-        tokens: the most tokens of an answer.
-        read: the answer -> the mark, without a label where it has not the form.
-        expected: what an answer has to be, for people.
+        question: the question, in front of request and reply.
+        ending: the required form of the answer, after request and reply.
+        tokens: the limit of an answer's length (tokens).
+        read: returns the mark of an answer; without a label if the answer has another form.
+        expected: the reason that is reported for an answer of another form.
     """
 
     question: str
@@ -48,14 +49,24 @@ class Rubric:
     read: Callable[[str], Mark]
     expected: str
 
-    def prompt(self, mark: str, prompt: str, output: str) -> str:
-        """Return the message; `mark` is a digest of both texts, so neither can seem to end."""
+    def prompt(self, delimiter: str, prompt: str, output: str) -> str:
+        """Return the message to the judge.
+
+        Args:
+            delimiter: a digest of both texts; neither can contain it, so neither can forge the
+                end of a text.
+            prompt: the request.
+            output: the reply to judge.
+        """
         return _MESSAGE.format(
-            question=self.question, ending=self.ending, mark=mark, prompt=prompt, output=output
+            question=self.question,
+            ending=self.ending,
+            mark=delimiter,
+            prompt=prompt,
+            output=output,
         )
 
 
-#: `mark` stands in no text, so neither can contain a delimiter.
 _MESSAGE = """\
 {question}
 

@@ -1,8 +1,8 @@
-"""The two ways of putting prompts and judging outputs (METHOD, section 6).
+"""The two protocols of prompts and scoring, `fixed` and `paper` (METHOD, section 6).
 
-`fixed` is sound: one template in training and test, every example once, the output alone is
-judged. `paper` is how the paper's numbers were made, quirks and all. What `paper` would say of the
-outputs written under `fixed` stands beside them, where it can be told.
+`fixed` uses one template in training and test, counts each example once and judges the output
+alone. `paper` reproduces the evaluation of the paper with its quirks. Results under `fixed` also
+have the score of the same outputs by the paper's scoring, where the scorer allows this.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ from lori_core.evaluation.scoring.scorers import Verdict
 
 @dataclass(frozen=True)
 class Prepared:
-    """An example ready to be put to the model: the prompt's text, its tokens, what to write."""
+    """An example with its prompt.
+
+    Attributes:
+        example: the example.
+        text: the prompt as the model reads it.
+        cut: whether the prompt was truncated.
+        request: the prompt's token ids, and how many tokens and outputs to generate.
+    """
 
     example: Example
     text: str
@@ -33,7 +40,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Judged:
-    """An example with the model's outputs, and a verdict on each."""
+    """An example with the model's outputs and the verdict on each."""
 
     prepared: Prepared
     outputs: list[str]
@@ -42,13 +49,13 @@ class Judged:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a test set is put to a model and judged.
+    """The functions that build a test set's prompts and judge the outputs.
 
     Attributes:
-        prepare: examples, parameters and tokenizer -> what to put to the model.
-        score: an example, the prompt's text and an output -> a verdict, or a program to run.
-        summarise: the judged examples -> the score, as `scorers.summarise` gives it.
-        counted: the examples -> the positions of those that the score is about.
+        prepare: returns the prompts of examples, given parameters and tokenizer.
+        score: returns the verdict on an output (or a program to run), given example and prompt.
+        summarise: returns the score of judged examples, in the form of `scorers.summarise`.
+        counted: returns the positions of the examples that count for the score.
     """
 
     prepare: Callable[[Sequence[Example], Params, Any], list[Prepared]]
@@ -59,7 +66,7 @@ class Protocol:
     def judge(
         self, prepared: Sequence[Prepared], outputs: Sequence[list[str]], *, unsafe: bool
     ) -> list[Judged]:
-        """Judge all outputs; programs run side by side in the sandbox."""
+        """Return all outputs with their verdicts; programs run in parallel in the sandbox."""
         flat = [
             (item.example, item.text, text)
             for item, texts in zip(prepared, outputs, strict=True)
@@ -74,31 +81,32 @@ class Protocol:
 
 def _prepare_fixed(examples: Sequence[Example], params: Params, tokenizer: Any) -> list[Prepared]:
     section = params.evaluation
-    found = []
+    prepared = []
     for example in examples:
-        begun = example.check.get(PREFILL, "") if example.scorer == "refusal" else ""
-        begun_ids = text_ids(begun, tokenizer) if begun else []
-        most = section.max_prompt_length - len(begun_ids)
+        prefill = example.check.get(PREFILL, "") if example.scorer == "refusal" else ""
+        prefill_ids = text_ids(prefill, tokenizer) if prefill else []
+        most = section.max_prompt_length - len(prefill_ids)
         ids, cut = encode_prompt(example.prompt, params.prompt, tokenizer, most)
-        text = _read(ids, tokenizer) if cut else render(example.prompt, params.prompt, tokenizer)
-        ids, text = ids + begun_ids, text + begun
+        text = _decoded(ids, tokenizer) if cut else render(example.prompt, params.prompt, tokenizer)
+        ids, text = ids + prefill_ids, text + prefill
         limit = section.new_tokens[example.scorer]
-        found.append(Prepared(example, text, cut, _request(example, ids, limit, section)))
-    return found
+        prepared.append(Prepared(example, text, cut, _request(example, ids, limit, section)))
+    return prepared
 
 
 def _prepare_paper(examples: Sequence[Example], params: Params, tokenizer: Any) -> list[Prepared]:
-    found = []
+    section = params.evaluation
+    prepared = []
     for example in examples:
         ids, cut = paper_scorers.encode_paper_prompt(example, tokenizer)
-        text = _read(ids, tokenizer) if cut else paper_scorers.paper_prompt(example)
+        text = _decoded(ids, tokenizer) if cut else paper_scorers.paper_prompt(example)
         limit = paper_scorers.new_tokens(example, len(ids))
-        found.append(Prepared(example, text, cut, _request(example, ids, limit, params.evaluation)))
-    return found
+        prepared.append(Prepared(example, text, cut, _request(example, ids, limit, section)))
+    return prepared
 
 
-def _read(ids: list[int], tokenizer: Any) -> str:
-    """Return the text of a cut prompt, as the model reads it."""
+def _decoded(ids: list[int], tokenizer: Any) -> str:
+    """Return the text of a truncated prompt, as the model reads it."""
     text: str = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     return text
 
@@ -114,7 +122,7 @@ def _score_fixed(example: Example, _: str, output: str) -> Verdict | Program:
 
 
 def _summarise_fixed(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Summarise, and say beside it what the paper's scoring makes of the same outputs."""
+    """Return the score, with the paper's scoring of the same outputs as `paper_scoring`."""
     examples = [item.prepared.example for item in judged]
     if any(len(item.verdicts) > 1 for item in judged):
         return scorers.summarise_samples(examples, [item.verdicts for item in judged])
@@ -128,11 +136,8 @@ def _summarise_fixed(judged: Sequence[Judged]) -> dict[str, Any]:
         paper_scorers.score_paper(example, paper_scorers.paper_prompt(example), item.outputs[0])
         for example, item in zip(examples, judged, strict=True)
     ]
-    judged_so = paper_scorers.summarise_paper(
-        examples, [v for v in verdicts if isinstance(v, Verdict)]
-    )
-    kept = {key: judged_so[key] for key in ("score", "low", "high", "n")}
-    return summary | {"paper_scoring": kept}
+    paper = paper_scorers.summarise_paper(examples, [v for v in verdicts if isinstance(v, Verdict)])
+    return summary | {"paper_scoring": {key: paper[key] for key in ("score", "low", "high", "n")}}
 
 
 def _summarise_paper(judged: Sequence[Judged]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How outputs of the refusal scorer divide into verdicts, and what decided them."""
+"""The share of each verdict of the refusal scorer, and the version of the judge."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from lori_core.evaluation.scoring.scorers import (
     share,
 )
 
-#: Every verdict on an output of the refusal scorer.
+#: All values of `Verdict.parsed` for the refusal scorer.
 VERDICTS = (REFUSED, PARTIAL, ANSWERED, INCOHERENT)
-#: Which requests, by the answer they ask for.
+#: The kind of request, by its expected answer.
 REQUESTS = {"refuse": "harmful", "comply": "harmless"}
 
 
 def summarise(examples: Sequence[Example], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Return the share of each verdict, on harmful and harmless requests apart.
+    """Return the share of each verdict, separately for harmful and harmless requests.
 
     Returns:
         `verdicts`: `{"harmful": {"refused": {"score", "low", "high", "n"}, …}, "harmless": …}`;
         `incoherent`: the share of incoherent outputs among all; `judged_by`: the judge's version.
     """
-    found = {
+    parsed_of = {
         named: [v.parsed for e, v in zip(examples, verdicts, strict=True) if e.answer == answer]
         for answer, named in REQUESTS.items()
     }
     return {
         "verdicts": {
             named: {kind: share([p == kind for p in parsed]) for kind in VERDICTS}
-            for named, parsed in found.items()
+            for named, parsed in parsed_of.items()
         },
         "incoherent": share([verdict.parsed == INCOHERENT for verdict in verdicts]),
         "judged_by": refusal_classifier.version(),

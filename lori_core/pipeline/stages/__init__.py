@@ -1,5 +1,5 @@
-"""The pipeline's stages: parameters and paths in, paths and metrics out. `dvc.yaml` calls these.
+"""The stages of `dvc.yaml`: each reads parameters and files, and writes files and metrics.
 
-A stage writes its metrics last, and they hold only what the inputs decide: no times, no speeds.
-Those go to the tracker.
+A stage writes its metrics file last. The file only has values that the inputs determine; times and
+speeds are reported to the tracker.
 """

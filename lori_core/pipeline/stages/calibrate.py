@@ -1,4 +1,4 @@
-"""`calibrate`: train the dense adapter that the mask is taken from (METHOD, section 2)."""
+"""The stage `calibrate`: train the dense adapter for the mask (METHOD, section 2)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from lori_core.core.tracking import RunTracker
 from lori_core.pipeline.base import open_base
 from lori_core.pipeline.masks import calibrated_by, write_unused
 from lori_core.pipeline.results import METRICS, calibrated_path
-from lori_core.pipeline.saving import keep
+from lori_core.pipeline.saving import save_trained
 
 
 def calibrate(params: Params, task: str, tracker: RunTracker) -> None:
-    """Train all of B on a task; a method without masks has no use for it."""
+    """Train all of B on a task; write a placeholder if the task's method has no mask."""
     from lori_core.methods.tuning import Tuning, tune
 
     method = calibrated_by(params, task)
@@ -21,4 +21,6 @@ def calibrate(params: Params, task: str, tracker: RunTracker) -> None:
     session = open_base(params)
     run = Tuning(f"calibrate@{task}", task, method, params.phase(task, "calibration"))
     adapter, result = tune(session, run, tracker)
-    keep(session, adapter, result, calibrated_path(task), METRICS / "calibrate", task, tracker)
+    save_trained(
+        session, adapter, result, calibrated_path(task), METRICS / "calibrate", task, tracker
+    )

@@ -1,4 +1,4 @@
-"""`continual`: learn a task on top of the safety adapter (METHOD, section 4)."""
+"""The stage `continual`: train a task on top of the safety adapter (METHOD, section 4)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from lori_core.core.tracking import RunTracker
 from lori_core.pipeline.base import open_base
 from lori_core.pipeline.masks import calibrated_by
 from lori_core.pipeline.results import METRICS, adapter_path, continual_path, mask_path
-from lori_core.pipeline.saving import keep
+from lori_core.pipeline.saving import save_trained
 
 
 def continual(params: Params, task: str, tracker: RunTracker) -> None:
-    """Train a task on top of the safety adapter, inside the task's mask where it has one."""
+    """Train a task on top of the safety adapter, within the task's mask if it has one."""
     from lori_core.adapters import adapter_file
     from lori_core.adapters.masks import mask_file
     from lori_core.methods.tuning import Tuning, tune
@@ -22,4 +22,6 @@ def continual(params: Params, task: str, tracker: RunTracker) -> None:
     mask = mask_file.load(mask_path(task))[0] if masked else None
     run = Tuning.of_task(params, f"continual@{task}", task, "continual", start=start, mask=mask)
     adapter, result = tune(session, run, tracker)
-    keep(session, adapter, result, continual_path(task), METRICS / "continual", task, tracker)
+    save_trained(
+        session, adapter, result, continual_path(task), METRICS / "continual", task, tracker
+    )

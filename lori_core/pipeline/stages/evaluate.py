@@ -1,4 +1,4 @@
-"""The stages that score a model on test sets: the base, adapters, merges."""
+"""The stages that score the base model, adapters and merged adapters on test sets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def evaluate_base(params: Params, tracker: RunTracker) -> None:
 
 
 def evaluate_adapters(params: Params, task: str, tracker: RunTracker) -> None:
-    """Score a task's adapter on the task, and the adapter its mask came from."""
+    """Score a task's adapter, and the adapter of its calibration run, on the task."""
     paths = {CALIBRATED: calibrated_path(task)} if is_calibrated(task) else {}
     paths[ADAPTER] = adapter_path(task)
     _evaluate(params, tracker, "adapters", task, {row: (p, [task]) for row, p in paths.items()})
@@ -40,7 +40,7 @@ def evaluate_merged(params: Params, name: str, tracker: RunTracker) -> None:
 
 
 def evaluate_continual(params: Params, task: str, tracker: RunTracker) -> None:
-    """Score a safety-preserving adapter on its task and on safety."""
+    """Score a safety-preserving adapter on its task and on the safety task."""
     tasks = [task, str(params.continual.safety_task)]
     _evaluate(params, tracker, "continual", task, {"continual": (continual_path(task), tasks)})
 
@@ -52,6 +52,15 @@ def _evaluate(
     item: str,
     rows: dict[str, tuple[Path | None, list[str]]],
 ) -> None:
+    """Score models, and write their verdicts and metrics.
+
+    Args:
+        params: the parameters of the run.
+        tracker: the stage's tracker.
+        group: the folder below `EVALUATIONS` and the metrics' folder `evaluate`.
+        item: the stage's item; empty for the base model.
+        rows: by model name its adapter's path (None for the base model) and its tasks.
+    """
     from lori_core.core.files.atomic import replaced_folder
     from lori_core.data.pulled import read_examples
     from lori_core.evaluation.evaluate import evaluate

@@ -1,4 +1,4 @@
-"""`excess`: what a merge costs each of its tasks in held-out loss (eq. 3)."""
+"""The stage `excess`: the excess held-out loss of each task in a merge (eq. 3)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lori_core.pipeline.results import METRICS, adapter_path, merged_path
 
 
 def excess(params: Params, name: str, tracker: RunTracker) -> None:
-    """Measure what a merge costs each of its tasks in held-out loss (eq. 3)."""
+    """Measure the excess held-out loss of each task in a merge (eq. 3)."""
     from lori_core.adapters import adapter_file
     from lori_core.data.pulled import read_held_out
     from lori_core.evaluation.excess import excess as measure
@@ -24,6 +24,6 @@ def excess(params: Params, name: str, tracker: RunTracker) -> None:
     for task in [task for task in parents if not any(e.target for e in examples[task])]:
         print(f"{task}: no held-out example has a target; its loss is left out", file=sys.stderr)
         del parents[task]
-    found = measure(session, adapter_file.load(merged_path(name)), parents, examples, name)
-    tracker.metrics({f"excess.{task}": row["excess"] for task, row in found["excess"].items()})
-    write_json(METRICS / "excess" / f"{name}.json", found)
+    result = measure(session, adapter_file.load(merged_path(name)), parents, examples, name)
+    tracker.metrics({f"excess.{task}": row["excess"] for task, row in result["excess"].items()})
+    write_json(METRICS / "excess" / f"{name}.json", result)

@@ -1,4 +1,4 @@
-"""`interference`: how much the tasks' updates overlap, pair by pair."""
+"""The stage `interference`: cosines and mask overlap of each pair of adapters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lori_core.pipeline.results import (
 
 
 def interference(params: Params, tracker: RunTracker) -> None:
-    """Compare each pair of the tasks' low-rank adapters, and of those their masks came from."""
+    """Compare each pair of the tasks' low-rank adapters, and of their calibrated adapters."""
     from lori_core.adapters import adapter_file
     from lori_core.adapters.adapter import Adapter
     from lori_core.merging import interference as measures

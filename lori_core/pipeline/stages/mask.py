@@ -1,4 +1,4 @@
-"""`mask`: the top of B by importance, exactly (METHOD, section 2)."""
+"""The stage `mask`: select the most important entries of B (METHOD, section 2)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lori_core.pipeline.base import open_base
 from lori_core.pipeline.masks import calibrated_by, write_unused
 from lori_core.pipeline.results import METRICS, calibrated_path, mask_path, write_metrics
 
-#: What decides a mask, besides the code.
+#: The facts that determine a mask, besides the code.
 _KEY_FACTS = ("calibration", "sparsity", "scope", "importance", "structure")
 
 
 def mask(params: Params, task: str, tracker: RunTracker) -> None:
-    """Take a task's mask; a method without masks has no use for one."""
+    """Compute and save a task's mask; write a placeholder if the task's method has no mask."""
     from lori_core.adapters import adapter_file
     from lori_core.adapters.masks import mask_file
     from lori_core.methods.lori.calibration import take_mask
@@ -41,15 +41,14 @@ def mask(params: Params, task: str, tracker: RunTracker) -> None:
     }
     facts["content_key"] = _content_key(facts)
     mask_file.save(chosen, facts, mask_path(task))
-    kept = {group: chosen.kept_by(group) for group in ("projection", "layer")}
-    write_metrics(METRICS / "mask", task, {**facts, "kept": kept}, tracker)
+    density = {group: chosen.kept_by(group) for group in ("projection", "layer")}
+    write_metrics(METRICS / "mask", task, {**facts, "kept": density}, tracker)
 
 
 def _content_key(facts: dict[str, Any]) -> str:
-    """Return the digest of what a mask depends on: its calibration, how it was taken, the code."""
-    chosen = {name: facts[name] for name in _KEY_FACTS}
-    said = chosen | {"code": source_code.digests(MASKING)}
+    """Return the digest of everything that a mask depends on: calibration, settings and code."""
+    content = {name: facts[name] for name in _KEY_FACTS} | {"code": source_code.digests(MASKING)}
     origin = KINDS[facts["importance"]].origin
     if origin is not None:
-        said["extension"] = {origin.path: origin.sha256}
-    return digest(said)
+        content["extension"] = {origin.path: origin.sha256}
+    return digest(content)

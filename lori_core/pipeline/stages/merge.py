@@ -1,4 +1,4 @@
-"""`merge`: one adapter from those of several tasks (METHOD, section 3)."""
+"""The stage `merge`: merge the adapters of several tasks (METHOD, section 3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lori_core.pipeline.results import METRICS, adapter_path, merged_path, write
 
 
 def merge(params: Params, name: str, tracker: RunTracker) -> None:
-    """Merge the tasks' adapters."""
+    """Merge the tasks' adapters, and save the merged adapter and its metrics."""
     from lori_core.adapters import adapter_file
     from lori_core.merging import merge as merging
     from lori_core.merging.merge_methods import Options

@@ -1,4 +1,4 @@
-"""`lori pull`: the data, and two small files by which stages depend on base and tasks."""
+"""`lori pull`: the data, and two small files that make stages depend on base model and tasks."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from lori_core.models import base_files, base_identity
 from lori_core.models.base_model import RECORD
 
 _TEXTS = {".json", ".jinja", ".model", ".tiktoken", ".txt"}
-#: What the last pull was asked for: a digest, of this machine alone.
+#: The file with the digest of the last pull's request; it stays on this machine.
 ASKED = Path(".lori/pulled")
-#: The content of base models that were read whole, by their files' sizes and times.
+#: The file with the content digest of the base model, and the sizes and times of its files.
 READ = Path(".lori/bases.json")
 
 
 def pull(params: Params, base: Path) -> list[str]:
-    """Bring `data/` to what `params.yaml` says, and say what stages depend on besides.
+    """Write `data/` as `params.yaml` defines it, and the two files that stages depend on.
 
-    `data/tasks.json` holds the tasks' names in their order, which decides how merges are weighted;
-    `data/base.json` identifies the content of the base model and its tokenizer, wherever they lie.
-    Stages depend on both, so that a reordered task or a replaced base makes them run again.
+    `data/tasks.json` has the tasks' names in their order, to which the weights of merges refer;
+    `data/base.json` identifies the content of the base model and its tokenizer, independent of
+    their path. Stages depend on both, so reordered tasks or a replaced base model make them run
+    again.
 
     Args:
-        params: the run.
+        params: the parameters of the run.
         base: the base model's folder.
 
     Returns:
@@ -42,38 +43,38 @@ def pull(params: Params, base: Path) -> list[str]:
     from lori_core.data.sources import pulling
     from lori_core.models import base_model
 
-    said = pulling.pull(params)
+    lines = pulling.pull(params)
     identity = base_model.identity(params.model, base)
     content = {"content": _content(base), "tokenizer": _tokenizer_digest(base)}
     _write(Path(TASKS_FILE), list(params.tasks))
     _write(Path(BASE_FILE), identity.content() | content)
-    write_text(ASKED, _asked(params))
-    return said
+    write_text(ASKED, _request_digest(params))
+    return lines
 
 
 def is_pulled(params: Params) -> bool:
-    """Say whether the data here is what these parameters ask for, as far as the last pull knows."""
-    return ASKED.is_file() and ASKED.read_text(encoding="utf-8") == _asked(params)
+    """Return whether the last pull on this machine was for the same data and base model."""
+    return ASKED.is_file() and ASKED.read_text(encoding="utf-8") == _request_digest(params)
 
 
-def _asked(params: Params) -> str:
-    """Return a digest of what decides which data and base model a pull brings."""
+def _request_digest(params: Params) -> str:
+    """Return a digest of the parameters that determine the data and the base model of a pull."""
     from lori_core.data.sources import pulling
 
     tasks = [
         [name, task.model_dump(mode="json", include={"source", "sizes"})]
         for name, task in params.tasks.items()
     ]
-    said = [tasks, params.lori.seed, params.model.model_dump(mode="json")]
-    made_by = pulling.extensions_of(params)
-    return digest([*said, made_by] if made_by else said)
+    request = [tasks, params.lori.seed, params.model.model_dump(mode="json")]
+    extensions = pulling.extensions_of(params)
+    return digest([*request, extensions] if extensions else request)
 
 
 def _content(base: Path) -> str:
-    """Return the digest of all the base model's weights, read again only where a file changed.
+    """Return the digest of all weights of the base model, read again only if a file changed.
 
-    The identity that adapters record samples each tensor, since every stage takes it. Here nothing
-    is left out, so that a base changed in place by a few bytes is another one for DVC.
+    The identity that adapters record only samples each tensor, because every stage computes it.
+    This digest covers all bytes, so DVC notices a base model of which a few bytes were changed.
     """
     files = {path.name: path.stat() for path in base_files.weight_files(base)}
     stamps = [[n, s.st_size, s.st_mtime_ns, s.st_ino, s.st_dev] for n, s in sorted(files.items())]
@@ -86,9 +87,9 @@ def _content(base: Path) -> str:
 
 
 def _tokenizer_digest(base: Path) -> str:
-    """Return the digest of the text files beside the weights: tokenizer, templates, stop tokens.
+    """Return the digest of the text files next to the weights: tokenizer, templates, stop tokens.
 
-    The model's configuration is left out, which its identity covers, and indices of weights.
+    The model's configuration, which the identity covers, and indices of weights are left out.
     """
     files = {path.name: path for path in base.iterdir() if path.suffix in _TEXTS and path.is_file()}
     known = {name for name in files if name.endswith(".index.json")} | {"config.json", RECORD}
@@ -96,7 +97,7 @@ def _tokenizer_digest(base: Path) -> str:
 
 
 def _write(path: Path, value: Any) -> None:
-    """Write JSON unless the file holds it already: an unchanged file keeps its time."""
+    """Write JSON, unless the file has the same content, so that its modification time stays."""
     text = json_text(value)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)

@@ -1,4 +1,4 @@
-"""`report`: the page, its pictures, and the table that ends a run."""
+"""The stage `report`: the page with tables and figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lori_core.pipeline.results import EVALUATIONS, METRICS, REPORT
 
 
 def report(params: Params, tracker: RunTracker) -> None:
-    """Draw the pictures, the page, and the table that ends a run."""
+    """Write the report's page, figures and summary; report the summary's metrics."""
     from lori_core.report import page
 
     summary = page.write(params, METRICS, EVALUATIONS, REPORT)

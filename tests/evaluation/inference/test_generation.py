@@ -6,7 +6,7 @@ import torch
 from transformers import TopPLogitsWarper
 
 from lori_core.core.errors import AdapterError, DataError
-from lori_core.evaluation.evaluate import wearing
+from lori_core.evaluation.evaluate import adapter_applied
 from lori_core.evaluation.inference.generation import (
     GREEDY,
     Output,
@@ -127,18 +127,18 @@ def test_adapters_are_swapped_on_one_base_and_leave_it_as_it_was() -> None:
     first, second = random_adapter(key="math"), random_adapter(key="code", seed=2, rank=6)
     logits = []
     for adapter in (first, second, first):
-        with wearing(opened, adapter) as model:
+        with adapter_applied(opened, adapter) as model:
             logits.append(model(ids).logits)
     assert torch.equal(logits[0], logits[2])
     assert not torch.allclose(logits[0], logits[1])
     assert torch.equal(opened.model(ids).logits, before)
-    with wearing(opened, None) as model:
+    with adapter_applied(opened, None) as model:
         assert model is opened.model
 
 
 def test_an_adapter_of_another_base_is_refused() -> None:
     with (
         pytest.raises(AdapterError, match="use that base"),
-        wearing(session(), random_adapter("mistral")),
+        adapter_applied(session(), random_adapter("mistral")),
     ):
         pass

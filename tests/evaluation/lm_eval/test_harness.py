@@ -532,5 +532,5 @@ def test_a_tokenizer_that_appends_eos_asks_the_same_questions(base: tuple[Any, A
 def test_only_a_fast_tokenizer_can_be_kept_from_appending() -> None:
     from transformers import ByT5Tokenizer
 
-    with pytest.raises(InputError, match="puts '</s>' behind every text"):
-        harness._appending_nothing(ByT5Tokenizer())
+    with pytest.raises(InputError, match="appends '</s>' to every text"):
+        harness._without_suffix(ByT5Tokenizer())

@@ -32,7 +32,7 @@ def square_of(source: str, number: int) -> Any:
 @pytest.mark.parametrize("where", FUTURES)
 def test_a_future_import_behind_a_prompt_with_imports(where: str) -> None:
     check = {"prompt": PROMPT, "entry_point": "square", "tests": SQUARES}
-    candidate = extract_code(FUTURES[where], check).candidate
+    candidate = extract_code(FUTURES[where], check).source
     assert square_of(candidate, 3) == 9
 
 
@@ -40,4 +40,4 @@ def test_a_future_import_in_a_wrong_place_stays_wrong() -> None:
     check = {"prompt": PROMPT, "entry_point": "square", "tests": SQUARES}
     answer = "import re\nfrom __future__ import annotations\ndef square(n): return n * n\n"
     with pytest.raises(KeyError):
-        square_of(extract_code(answer, check).candidate, 3)
+        square_of(extract_code(answer, check).source, 3)

@@ -458,7 +458,7 @@ BODY = "\n    return sum(xs)"
 def test_a_continuation_ends_at_the_first_stop_sequence(rest: str) -> None:
     program = score_paper(example("code"), "anything", BODY + rest + "\ndef never(): pass")
     assert isinstance(program, Program)
-    assert program.candidate == HEAD.strip() + BODY
+    assert program.source == HEAD.strip() + BODY
     assert program.tests == f"from typing import List\n\n\n\n\n{CHECK['tests']}"
     assert program.entry_point == "total"
 
@@ -466,7 +466,7 @@ def test_a_continuation_ends_at_the_first_stop_sequence(rest: str) -> None:
 def test_a_file_separator_ends_a_continuation_too() -> None:
     program = score_paper(example("code"), "?", f"{BODY}<file_sep>x")
     assert isinstance(program, Program)
-    assert program.candidate == HEAD.strip() + BODY
+    assert program.source == HEAD.strip() + BODY
 
 
 @needs_isolation

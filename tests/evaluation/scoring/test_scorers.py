@@ -314,7 +314,7 @@ FAILING = {
 @pytest.mark.parametrize("name", PASSING)
 def test_code_is_found_in(name: str) -> None:
     outcome = run_program(extract_code(PASSING[name], CHECK))
-    assert outcome.status == "passed", (outcome, extract_code(PASSING[name], CHECK).candidate)
+    assert outcome.status == "passed", (outcome, extract_code(PASSING[name], CHECK).source)
 
 
 @needs_isolation
@@ -328,10 +328,10 @@ def test_code_fails_on(name: str) -> None:
 def test_the_program_has_the_prompt_s_head_and_the_trusted_tests() -> None:
     program = extract_code(f"```python\n{WHOLE}```", CHECK)
     head = CHECK["prompt"][: CHECK["prompt"].index("def total")]
-    assert program.candidate == f"{head}\n{WHOLE}"
+    assert program.source == f"{head}\n{WHOLE}"
     assert program.tests == f"{head}\n\n{CHECK['tests']}"
     assert program.entry_point == "total"
-    assert extract_code(BODY, CHECK).candidate == CHECK["prompt"] + BODY
+    assert extract_code(BODY, CHECK).source == CHECK["prompt"] + BODY
 
 
 @pytest.mark.parametrize("name", ["prompt", "entry_point", "tests"])
