@@ -91,7 +91,7 @@ def test_the_weights_are_those_of_this_code() -> None:
         for name, digest in digests.items():
             path = ROOT / folder / Path(name).name
             assert source_digest(path) == digest, (
-                f"{path} changed: run tools/train_refusal_classifier.py again"
+                f"{path} changed: run python -m tools.train_refusal_classifier again"
             )
     assert (said["refused_from"], said["answered_below"]) == (
         refusal_classifier.REFUSED_FROM,
