@@ -31,7 +31,7 @@ def held_out_losses(
     """Return each example's summed loss (nats) and the number of target tokens it is summed over.
 
     With x the prompt and y_1 … y_n the target's tokens, the end-of-sequence token included, an
-    example's loss is `-Σ_t log p(y_t | x, y_1 … y_{t-1})` (METHOD, section 5).
+    example's loss is `-Σ_t log p(y_t | x, y_1 … y_{t-1})` (paper, section 3.1).
 
     Args:
         model: a causal LM, with or without an adapter.

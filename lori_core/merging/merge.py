@@ -1,4 +1,4 @@
-"""Merge LoRI and PEFT adapters module by module, without the base model (METHOD, section 3).
+"""Merge LoRI and PEFT adapters module by module, without the base model (paper, section 2.2).
 
 The merged adapter computes A and B of a module on access, so saving it needs memory for one module
 at a time.

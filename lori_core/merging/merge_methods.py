@@ -1,4 +1,4 @@
-"""The merge methods, as functions of the factors of one module (METHOD, section 3).
+"""The merge methods, as functions of the factors of one module (paper, section 2.2).
 
 With weight w_t and scaling s_t, adapter t changes a module by w_t·ΔW_t = w_t·s_t·B_t @ A_t. A merge
 method computes one pair (A', B') with scaling 1 from the adapters' factors. `concat` and `svd`

@@ -122,7 +122,7 @@ def _masks(params: Params, folder: Path) -> dict[str, Any]:
 
 
 def _excess(params: Params, folder: Path) -> dict[str, Any]:
-    """Return each merge's excess losses (METHOD, equation 3), for merges that have them."""
+    """Return each merge's excess losses (paper, equation 3), for merges that have them."""
     paths = {name: folder / f"{name}.json" for name in params.merge}
     by_merge = {name: read_json(path) for name, path in paths.items() if path.is_file()}
     return {name: facts for name, facts in by_merge.items() if facts["excess"]}

@@ -1,4 +1,4 @@
-"""The loss of a batch, computed at its target tokens only (METHOD, section 5)."""
+"""The loss of a batch, computed at its target tokens only (paper, section 3.1)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The training loop: `transformers.Trainer` with the paper's loss, clipping and batches.
 
 It trains every parameter of the model that requires a gradient: for LoRI the masked values of B,
-otherwise the parameters that the method added (METHOD, section 5).
+otherwise the parameters that the method added (paper, section 3.1).
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def test_chunks_change_neither_loss_nor_gradient(monkeypatch: pytest.MonkeyPatch
 def test_one_step_is_that_of_a_plain_float64_reference(
     tmp_path: Path, clipping: str, reduction: str
 ) -> None:
-    """METHOD, section 5, written out: loss, gradients inside the mask, clipping, AdamW."""
+    """paper, section 3.1, written out: loss, gradients inside the mask, clipping, AdamW."""
     section = TrainingSection(
         learning_rate=1e-2, batch_size=4, max_steps=1, clipping=clipping, loss=reduction,
         max_grad_norm=0.05, weight_decay=0.1,

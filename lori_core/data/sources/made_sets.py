@@ -15,7 +15,7 @@ from lori_core.core.errors import DataError, InputError
 from lori_core.data.example import SPLITS, Example
 from lori_core.registries.data_source import DATA_SOURCES, PREFIX, data_source
 
-#: What is registered below, for whoever needs it done.
+#: Import this name to be sure that the sources below are registered.
 SOURCES = DATA_SOURCES
 #: What is shipped of this project's own sets, a file each.
 FOLDER = Path(__file__).parents[1] / "bundled"

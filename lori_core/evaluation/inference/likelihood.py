@@ -1,6 +1,6 @@
 """Multiple choice by log-likelihood: the model's choice is the option with the highest likelihood.
 
-An additional score (METHOD, section 6). Nothing is generated or parsed, so a model that knows the
+An additional score (paper, section 3.1). Nothing is generated or parsed, so a model that knows the
 answer but not its format is not penalised.
 """
 

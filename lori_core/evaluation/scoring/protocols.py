@@ -1,4 +1,4 @@
-"""The two protocols of prompts and scoring, `fixed` and `paper` (METHOD, section 6).
+"""The two protocols of prompts and scoring, `fixed` and `paper` (paper, section 3.1).
 
 `fixed` uses one template in training and test, counts each example once and judges the output
 alone. `paper` reproduces the evaluation of the paper with its quirks. Results under `fixed` also

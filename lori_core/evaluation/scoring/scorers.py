@@ -1,6 +1,6 @@
 """The scorers of the protocol `fixed`: verdicts on outputs, and scores of test sets.
 
-METHOD, section 6. Scorers read the output only, never the prompt.
+paper, section 3.1. Scorers read the output only, never the prompt.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Extract a mask from a calibrated adapter: the most important entries of B (METHOD, section 2)."""
+"""Extract a mask from a calibrated adapter: the top entries of B (paper, section 2.1)."""
 
 from __future__ import annotations
 

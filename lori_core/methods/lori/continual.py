@@ -1,4 +1,4 @@
-"""Continual training: train a safety adapter on a task, inside the task's mask (METHOD, section 4).
+"""Continual training: train a safety adapter inside a task's mask (paper, section 2.3).
 
 Entries of B outside the mask stay bit-identical to those of the safety adapter.
 """

@@ -1,4 +1,4 @@
-"""LoRI-D and LoRI-S: train B, all of it or inside a mask, with A frozen (METHOD, sections 1-2)."""
+"""LoRI-D and LoRI-S: train B, all of it or inside a mask, with A frozen (paper, section 2.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage `calibrate`: train the dense adapter for the mask (METHOD, section 2)."""
+"""The stage `calibrate`: train the dense adapter for the mask (paper, section 2.1)."""
 
 from __future__ import annotations
 

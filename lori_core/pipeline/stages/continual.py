@@ -1,4 +1,4 @@
-"""The stage `continual`: train a task on top of the safety adapter (METHOD, section 4)."""
+"""The stage `continual`: train a task on top of the safety adapter (paper, section 2.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage `mask`: select the most important entries of B (METHOD, section 2)."""
+"""The stage `mask`: select the most important entries of B (paper, section 2.1)."""
 
 from __future__ import annotations
 

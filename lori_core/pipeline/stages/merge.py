@@ -1,4 +1,4 @@
-"""The stage `merge`: merge the adapters of several tasks (METHOD, section 3)."""
+"""The stage `merge`: merge the adapters of several tasks (paper, section 2.2)."""
 
 from __future__ import annotations
 
