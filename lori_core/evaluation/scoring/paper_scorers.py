@@ -7,8 +7,8 @@ boundaries, in lower case only, in the form of the gold answer; the refusal test
 substring stands and who wrote it. Decoding is greedy with at most 512 new tokens; for code it
 draws 20 samples at temperature 0.2 and top_p 0.95.
 
-Where that code differs from the paper, the code is followed: HEx-PHI prompts have their own format, a
-prompt is truncated only if prompt and target together exceed 512 tokens, and the harness for code
+Where that code differs from the paper, the code is followed: HEx-PHI prompts have their own format,
+a prompt is truncated only if prompt and target together exceed 512 tokens, and the harness for code
 adds the tokenizer's special tokens. Differences from that code: an end-of-sequence token that a
 tokenizer appends is removed, programs run in the sandbox with its limits instead of 3 s, and the
 tests see only the function under test of a program.
