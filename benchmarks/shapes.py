@@ -1,4 +1,4 @@
-"""Adapters of real shapes with random values, for measurements where no weights are to be had."""
+"""Adapters of real shapes with random values, for measurements without real weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sparse_adapter(key: str, seed: int, layers: int = LAYERS, rank: int = 32) ->
     total = sum(rows * columns for rows, columns in shapes.values())
     random = np.random.default_rng(seed)
     kept = np.zeros(total, dtype=bool)
-    # Half as many again as are needed, so that enough are left without the repeated ones.
+    # Half more than needed, so that enough remain after duplicates are removed.
     count = kept_count(total, Decimal("0.9"))
     places = np.unique(random.integers(0, total, int(1.5 * count)))
     kept[random.permutation(places)[:count]] = True
