@@ -58,14 +58,14 @@ def main() -> None:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
-    found: dict[str, Any] = {"machine": machine}
+    results: dict[str, Any] = {"machine": machine}
     for name in args.names or BENCHMARKS:
         print(f"\n{name}")
         with tempfile.TemporaryDirectory(prefix="lori-bench-") as folder:
-            found[name] = BENCHMARKS[name](Path(folder))
-        adapters.show(found[name])
+            results[name] = BENCHMARKS[name](Path(folder))
+        adapters.show(results[name])
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        args.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(f"\n{args.out}")
 
 

@@ -52,10 +52,10 @@ def rows(folder: Path, layers: int = LAYERS, peer_layers: int = 8) -> list[dict[
 def _against_cp(folder: Path, layers: int) -> list[dict[str, Any]]:
     work = folder / f"cp-{layers}"
     size = make(work, layers)
-    found = _alternately(work, ("cp", "bake"))
+    runs = _alternately(work, ("cp", "bake"))
     shutil.rmtree(work)
-    cp, bake = _median(found["cp"]), _median(found["bake"])
-    ratios = [b[0] / c[0] for b, c in zip(found["bake"], found["cp"], strict=True)]
+    cp, bake = _median(runs["cp"]), _median(runs["bake"])
+    ratios = [b[0] / c[0] for b, c in zip(runs["bake"], runs["cp"], strict=True)]
     what = f"{layers} layers"
     return [
         {"what": f"{what}: base", "value": size / 1e9, "unit": "GB"},
@@ -66,22 +66,22 @@ def _against_cp(folder: Path, layers: int) -> list[dict[str, Any]]:
         {"what": f"{what}: bake / cp", "value": bake / cp, "unit": "x", "goal": "<= 1.25"},
         {"what": f"{what}: bake / cp, least of {TIMES}", "value": min(ratios), "unit": "x"},
         {"what": f"{what}: bake / cp, most of {TIMES}", "value": max(ratios), "unit": "x"},
-        {"what": "its peak RSS", "value": _memory(found["bake"]), "unit": "GB", "goal": "<= 2"},
+        {"what": "its peak RSS", "value": _memory(runs["bake"]), "unit": "GB", "goal": "<= 2"},
     ]
 
 
 def _against_peft(folder: Path, layers: int) -> list[dict[str, Any]]:
     work = folder / f"peft-{layers}"
     make(work, layers)
-    found = _alternately(work, ("peft", "bake"))
+    runs = _alternately(work, ("peft", "bake"))
     shutil.rmtree(work)
-    peft, bake = _median(found["peft"]), _median(found["bake"])
+    peft, bake = _median(runs["peft"]), _median(runs["bake"])
     what = f"{layers} layers"
     return [
         {"what": f"{what}: PEFT, load to save", "value": peft, "unit": "s"},
-        {"what": f"{what}: PEFT, peak RSS", "value": _memory(found["peft"]), "unit": "GB"},
+        {"what": f"{what}: PEFT, peak RSS", "value": _memory(runs["peft"]), "unit": "GB"},
         {"what": f"{what}: bake", "value": bake, "unit": "s"},
-        {"what": f"{what}: bake, peak RSS", "value": _memory(found["bake"]), "unit": "GB"},
+        {"what": f"{what}: bake, peak RSS", "value": _memory(runs["bake"]), "unit": "GB"},
         {"what": f"{what}: PEFT / bake", "value": peft / bake, "unit": "x"},
     ]
 
@@ -91,13 +91,13 @@ Run = tuple[float, float]
 
 
 def _alternately(work: Path, ways: Sequence[str]) -> dict[str, list[Run]]:
-    found: dict[str, list[Run]] = {way: [] for way in ways}
+    runs: dict[str, list[Run]] = {way: [] for way in ways}
     for _ in range(TIMES):
         for way in ways:
             _settle(work)
-            found[way].append(_cp(work) if way == "cp" else _in_a_process(way, work))
+            runs[way].append(_cp(work) if way == "cp" else _in_a_process(way, work))
             shutil.rmtree(work / "out")
-    return found
+    return runs
 
 
 def _settle(work: Path) -> None:

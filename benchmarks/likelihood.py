@@ -45,8 +45,8 @@ def read(rows: int) -> list[Example]:
 
 def shared(model: Any, tokenizer: Any, examples: list[Example]) -> list[dict[str, float]]:
     """Score with the prompt computed once for all options."""
-    found = score(model, tokenizer, examples, PROMPT, MAX_PROMPT_LENGTH, BATCH, "shared")
-    return [choice.logprobs for choice in found]
+    scores = score(model, tokenizer, examples, PROMPT, MAX_PROMPT_LENGTH, BATCH, "shared")
+    return [choice.logprobs for choice in scores]
 
 
 @torch.inference_mode()
@@ -92,11 +92,11 @@ def main() -> None:
     examples = read(int(sys.argv[1]) if len(sys.argv) > 1 else 50)
     folder = base_model.prepare(SECTION)
     model, tokenizer = base_model.load(SECTION, folder), base_model.load_tokenizer(folder)
-    once, found = timed(lambda: shared(model, tokenizer, examples))
+    once, scores = timed(lambda: shared(model, tokenizer, examples))
     again, expected = timed(lambda: each(model, tokenizer, examples))
     apart = max(
         abs(one[option] - other[option])
-        for one, other in zip(found, expected, strict=True)
+        for one, other in zip(scores, expected, strict=True)
         for option in other
     )
     print(f"{len(examples)} questions: prompt shared {once:.1f} s, for each option {again:.1f} s")

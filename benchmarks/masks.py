@@ -48,11 +48,11 @@ def rows() -> list[dict[str, Any]]:
 
 
 def _choosing(threads: int | None) -> list[dict[str, Any]]:
-    found = {way: _in_a_process(way, threads) for way in WAYS}
+    results = {way: _in_a_process(way, threads) for way in WAYS}
     with_threads = (
-        f"{next(iter(found.values()))['threads']} threads" if threads != 1 else "1 thread"
+        f"{next(iter(results.values()))['threads']} threads" if threads != 1 else "1 thread"
     )
-    seconds = {way: row["seconds"] for way, row in found.items()}
+    seconds = {way: row["seconds"] for way, row in results.items()}
     return [
         *({"what": f"{w}, {with_threads}", "value": s, "unit": "s"} for w, s in seconds.items()),
         {
@@ -63,12 +63,12 @@ def _choosing(threads: int | None) -> list[dict[str, Any]]:
         },
         {
             "what": "torch.topk: memory / values",
-            "value": found["torch.topk"]["memory"],
+            "value": results["torch.topk"]["memory"],
             "unit": "x",
         },
         {
             "what": "mask.top: memory / values",
-            "value": found["mask.top"]["memory"],
+            "value": results["mask.top"]["memory"],
             "unit": "x",
             "goal": "<= 0.5",
         },
@@ -81,8 +81,8 @@ def _coding(sparsity: str) -> list[dict[str, Any]]:
     coded = mask_codec.encode(bits)
     if mask_codec.decode(coded, TOTAL).tobytes() != bits.tobytes():
         raise RuntimeError(f"the codec lost a mask of sparsity {sparsity}")
-    kept = int(np.bitwise_count(bits).sum(dtype=np.int64))
-    entropy = 8 * mask_codec.entropy_bytes(TOTAL, kept) / TOTAL
+    count = int(np.bitwise_count(bits).sum(dtype=np.int64))
+    entropy = 8 * mask_codec.entropy_bytes(TOTAL, count) / TOTAL
     speeds = {
         "encode": timed(lambda: mask_codec.encode(bits)),
         "decode": timed(lambda: mask_codec.decode(coded, TOTAL)),
@@ -136,8 +136,8 @@ def _in_a_process(way: str, threads: int | None) -> dict[str, Any]:
         stdout=subprocess.PIPE,
         check=True,
     )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 def _measure(way: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def _workspace(folder: Path, stages: dict[str, list[str]], seconds: float, gpus:
     """Write a workspace whose stages are given as name → the names of its dependencies."""
     folder.mkdir()
     _call(folder, "dvc", "init", "-q", "--no-scm")
-    made = {
+    definitions = {
         name: {
             "cmd": COMMAND.format(name=name, seconds=seconds),
             "deps": [f"{above}.txt" for above in after],
@@ -60,7 +60,7 @@ def _workspace(folder: Path, stages: dict[str, list[str]], seconds: float, gpus:
         }
         for name, after in stages.items()
     }
-    YAML().dump({"stages": made}, folder / "dvc.yaml")
+    YAML().dump({"stages": definitions}, folder / "dvc.yaml")
     YAML().dump({"execution": {"retries": 0}}, folder / "params.yaml")
     return folder
 
@@ -86,26 +86,26 @@ def _overhead(folder: Path) -> list[dict[str, Any]]:
 
 
 def _nothing(folder: Path) -> list[dict[str, Any]]:
-    found = []
+    result = []
     for count in TASKS:
         place = _project(folder / f"tasks{count}", count)
         start, used = time.perf_counter(), _children()
         # It ends with a refusal, because the report to show is not a real one.
-        said = _call(place, "lori", "run", fails=True)
+        output = _call(place, "lori", "run", fails=True)
         command, processor = time.perf_counter() - start, _children() - used
-        assert "nothing to run" in said, said  # noqa: S101 - else this measures something else
+        assert "nothing to run" in output, output  # noqa: S101 - else this measures something else
         flow = _flow(place)
         assert flow["message"] == "nothing changed", flow  # noqa: S101
         goal = {"goal": "<= 60"} if count == max(TASKS) else {}
-        stages = said.partition(" stages, all unchanged")[0].split()[-1]
+        stages = output.partition(" stages, all unchanged")[0].split()[-1]
         name = f"nothing to do, {count} tasks ({stages} stages)"
-        found += [
+        result += [
             {"what": f"{name}: lori run", "value": command, "unit": "s", **goal},
             {"what": "    of a processor", "value": processor, "unit": "s"},
             {"what": f"{name}: flow", "value": flow["seconds"], "unit": "s", **goal},
             {"what": "    of a processor", "value": flow["processor"], "unit": "s"},
         ]
-    return found
+    return result
 
 
 def _children() -> float:
@@ -170,8 +170,8 @@ def _busy(folder: Path) -> list[dict[str, Any]]:
     stages: dict[str, list[str]] = {f"s{number:02}": [] for number in range(STAGES)}
     place = _workspace(folder / "busy", stages, SECONDS, 1)
     devices = ",".join(map(str, range(GPUS)))
-    found = _flow(place, CUDA_VISIBLE_DEVICES=devices)
-    spans = {"held": found["held"], "at work": [_span(place / f"{name}.txt") for name in stages]}
+    result = _flow(place, CUDA_VISIBLE_DEVICES=devices)
+    spans = {"held": result["held"], "at work": [_span(place / f"{name}.txt") for name in stages]}
     last = max(begin for begin, _ in spans["held"])
     first = min(begin for begin, _ in spans["held"])
     goals = {"held": {"goal": ">= 95"}, "at work": {}}

@@ -143,9 +143,9 @@ class _Held(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         time.sleep(DELAY)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
-        kept = {k: v for k, v in self.headers.items() if k.lower() in ("content-type", "accept")}
+        headers = {k: v for k, v in self.headers.items() if k.lower() in ("content-type", "accept")}
         url = f"{cast(_Proxy, self.server).target}{self.path}"
-        request = urllib.request.Request(url, body, kept, method=self.command)  # noqa: S310
+        request = urllib.request.Request(url, body, headers, method=self.command)  # noqa: S310
         try:
             with urllib.request.urlopen(request) as answer:  # noqa: S310 - on loopback
                 status, content = answer.status, answer.read()
@@ -170,9 +170,9 @@ def _shipping(folder: Path, file: Path, uri: str) -> Iterator[list[str]]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     root = Path(__file__).parent.parent
     process = subprocess.Popen(command, cwd=root, **pipes)  # type: ignore[call-overload]
-    said: list[str] = []
-    yield said
-    said.append(process.communicate("done\n")[0].strip())
+    printed: list[str] = []
+    yield printed
+    printed.append(process.communicate("done\n")[0].strip())
 
 
 def _ship(folder: Path, file: Path, uri: str) -> None:

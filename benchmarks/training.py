@@ -151,28 +151,28 @@ def _ratios(data: str, runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, 
     peers = {name: value for name, value in speeds.items() if name not in OURS}
     fastest = max(peers, key=lambda name: peers[name])
     memory = {name: max(run["memory_gb"] for run in own) for name, own in runs.items()}
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for name in OURS:
         state = runs[name][0]["state_bytes"] / (16 * runs[name][0]["trained"])
         ratio = speeds[name] / speeds["PEFT"]
         best = speeds[name] / peers[fastest]
         share = memory[name] / memory["PEFT"]
-        found += [
+        results += [
             _row(data, name, "speed / PEFT", ratio, "x") | {"goal": ">= 3"},
             _row(data, name, f"speed / {fastest}", best, "x") | {"goal": ">= 2.5"},
             _row(data, name, "memory / PEFT", share, "x") | {"goal": "<= 0.6"},
             _row(data, name, "state / 16 bytes a value", state, "x") | {"goal": "<= 1.1"},
         ]
     ratio = speeds["LoRI-S"] / speeds["LoRI-D"]
-    found.append(_row(data, "LoRI-S / LoRI-D", "speed", ratio, "x") | {"goal": ">= 1"})
+    results.append(_row(data, "LoRI-S / LoRI-D", "speed", ratio, "x") | {"goal": ">= 1"})
     for own, peer in EQUAL:
         first = runs[peer][0]
         if peer == "authors' way" and first["micro"] < len(first["lengths"][0]):
             continue  # its steps are different
         pairs = zip(runs[own][0]["losses"], runs[peer][0]["losses"], strict=True)
         apart = max(abs(one - other) / abs(other) for one, other in pairs)
-        found.append(_row(data, f"{own} and {peer}", "losses apart", apart, "share"))
-    return found
+        results.append(_row(data, f"{own} and {peer}", "losses apart", apart, "share"))
+    return results
 
 
 def draw(raw: dict[str, Any], path: Path) -> None:
@@ -184,11 +184,11 @@ def draw(raw: dict[str, Any], path: Path) -> None:
 
     size = (10, 2.6 * len(raw))
     figure, axes = plt.subplots(len(raw), 2, figsize=size, squeeze=False, layout="constrained")
-    for line, (data, found) in zip(axes, raw.items(), strict=True):
-        names = list(found["runs"])[::-1]
+    for line, (data, measured) in zip(axes, raw.items(), strict=True):
+        names = list(measured["runs"])[::-1]
         colours = ["#0b6e4f" if name in OURS else "#9aa5b1" for name in names]
-        speeds = [median(map(speed, found["runs"][name])) for name in names]
-        memory = [max(run["memory_gb"] for run in found["runs"][name]) for name in names]
+        speeds = [median(map(speed, measured["runs"][name])) for name in names]
+        memory = [max(run["memory_gb"] for run in measured["runs"][name]) for name in names]
         for axis, values, label in zip(
             line, (speeds, memory), ("tokens/s", "peak GB"), strict=True
         ):

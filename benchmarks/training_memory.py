@@ -60,12 +60,12 @@ SHAPES = {
 
 def rows(names: list[str] | None = None, dtype: str = "bfloat16") -> list[dict[str, Any]]:
     """Measure in one precision; return a row for each measurement."""
-    found = []
+    result = []
     for name in names or SHAPES:
         shape = SHAPES[name]
         with tempfile.TemporaryDirectory(prefix="lori-memory-") as folder:
             forecast, measured = _one(shape, dtype, Path(folder))
-        found += [
+        result += [
             {"what": f"{shape.about}: forecast", "value": forecast / 1e9, "unit": "GB"},
             {"what": f"{shape.about}: measured", "value": measured["peak"], "unit": "GB"},
             {
@@ -75,7 +75,7 @@ def rows(names: list[str] | None = None, dtype: str = "bfloat16") -> list[dict[s
                 "goal": "0.9 to 1.1",
             },
         ]
-    return found
+    return result
 
 
 def _one(shape: Shape, dtype: str, folder: Path) -> tuple[float, dict[str, float]]:

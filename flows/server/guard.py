@@ -83,8 +83,8 @@ class Guard:
         if not self._is_own_page(scope, hosts[0]):
             return Refusal(403, "pages of other origins may not use this server")
         if self.password is not None and not self._is_open(scope):
-            given = _values(scope, b"authorization")
-            if len(given) != 1 or not _is_password(given[0], self.password):
+            headers = _values(scope, b"authorization")
+            if len(headers) != 1 or not _is_password(headers[0], self.password):
                 return Refusal(401, "the password is in .lori/password, in the workspace")
         return None
 
@@ -113,13 +113,13 @@ def _values(scope: Scope, name: bytes) -> list[str]:
 
 def _is_password(header: str, password: str) -> bool:
     """Return whether a header holds the password: basic, or as a bearer token without the user."""
-    scheme, _, given = header.partition(" ")
+    scheme, _, credentials = header.partition(" ")
     expected = password.encode()
     if scheme.lower() == "bearer":
-        return hmac.compare_digest(given.strip().encode(), expected.partition(b":")[2])
+        return hmac.compare_digest(credentials.strip().encode(), expected.partition(b":")[2])
     if scheme.lower() != "basic":
         return False
     try:
-        return hmac.compare_digest(base64.b64decode(given.strip(), validate=True), expected)
+        return hmac.compare_digest(base64.b64decode(credentials.strip(), validate=True), expected)
     except (binascii.Error, ValueError):
         return False

@@ -21,9 +21,9 @@ def setup_environment(*, ctx: Any) -> SetupResult | None:
     """Clear the password, with a warning, if `PREFECT_API_URL` names another server."""
     from prefect.settings import get_current_settings
 
-    given = get_current_settings().api.auth_string
+    password = get_current_settings().api.auth_string
     url = ctx.api_url or ""
-    if given is None or not access.is_sent_elsewhere(Path(), url, given.get_secret_value()):
+    if password is None or not access.is_sent_elsewhere(Path(), url, password.get_secret_value()):
         return None
     print(
         "warning: PREFECT_API_URL names another server than that of `make up`, so the password of "

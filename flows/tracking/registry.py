@@ -99,12 +99,12 @@ class Registry:
 
         with clear_errors(self.store.uri):
             try:
-                found = self.client.get_model_version_by_alias(name, alias)
+                version = self.client.get_model_version_by_alias(name, alias)
             except MlflowException as error:
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     return None
                 raise
-        return _version(found)
+        return _version(version)
 
     def version(self, name: str, number: str) -> Version:
         """Return a version by number or alias.
@@ -172,8 +172,8 @@ class Registry:
 
     def _same(self, name: str, tags: Mapping[str, str]) -> Version | None:
         key = tags.get(KEY, "")
-        found = self.client.search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
-        versions = [_version(version) for version in found]
+        matches = self.client.search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
+        versions = [_version(version) for version in matches]
         complete = [v for v in versions if v.tags.get(COMPLETE) == "true" and v.holds(tags)]
         return max(complete, key=lambda v: int(v.number)) if complete else None
 
@@ -195,10 +195,10 @@ class Registry:
                 raise
 
     def _experiment(self) -> str:
-        found = self.client.get_experiment_by_name(self.store.experiment)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(self.store.experiment)
+        if experiment is None:
             return str(self.client.create_experiment(self.store.experiment, self.store.artifacts))
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def promote(self, version: Version, judged_against: Version | None) -> None:
         """Make a version champion in one step; the alias `previous` moves to the old champion.
@@ -297,14 +297,14 @@ class Registry:
             for run in self.client.search_runs([self._experiment()], wanted):
                 if any(f.path == "evaluation" for f in self.client.list_artifacts(run.info.run_id)):
                     uri = f"runs:/{run.info.run_id}/evaluation"
-                    found = download_artifacts(
+                    path = download_artifacts(
                         artifact_uri=uri,
                         dst_path=str(target / run.info.run_id),
                         tracking_uri=self.store.uri,
                     )
-                    files = files_below(Path(found))
+                    files = files_below(Path(path))
                     if folder_md5({name: md5_of(path) for name, path in files.items()}) == md5:
-                        return Path(found)
+                        return Path(path)
         return None
 
 

@@ -95,15 +95,15 @@ class Shipper:
     def _experiment(self, store: Store) -> str:
         from mlflow.exceptions import MlflowException
 
-        found = self.client.get_experiment_by_name(store.experiment)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(store.experiment)
+        if experiment is None:
             try:
                 return str(self.client.create_experiment(store.experiment, store.artifacts))
             except MlflowException:  # another process created it in between
-                found = self.client.get_experiment_by_name(store.experiment)
-                if found is None:
+                experiment = self.client.get_experiment_by_name(store.experiment)
+                if experiment is None:
                     raise
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def ship(self, rows: Path) -> bool:
         """Send the new rows of a rows file; return whether there were any.
@@ -128,8 +128,8 @@ class Shipper:
         if shipment.run_id is not None:
             return shipment.run_id
         name = rows.relative_to(self.workspace).as_posix()
-        found = self._search(f"tags.`lori.rows` = '{name}'") if resumed else None
-        shipment.run_id = found or self._create(rows, name, shipment, new)
+        run_id = self._search(f"tags.`lori.rows` = '{name}'") if resumed else None
+        shipment.run_id = run_id or self._create(rows, name, shipment, new)
         shipment.save()
         return shipment.run_id
 
@@ -156,8 +156,8 @@ class Shipper:
 
     def _search(self, condition: str) -> str | None:
         order = ["attributes.start_time DESC"]
-        found = self.client.search_runs([self.experiment_id], condition, 1, 1, order)
-        return str(found[0].info.run_id) if found else None
+        runs = self.client.search_runs([self.experiment_id], condition, 1, 1, order)
+        return str(runs[0].info.run_id) if runs else None
 
     def _send(self, run_id: str, rows: list[Row], shipment: Shipment) -> None:
         metrics, params, tags = [], {}, {}

@@ -47,19 +47,19 @@ def verify(lineage: Lineage, also: Iterable[str] = (), *, settings: bool = True)
     nodes = whole.with_siblings()
     hashes = _hash_all(whole, nodes)
     data = [name for name, node in nodes.items() if node.kind == "data"]
-    found = dict.fromkeys(whole.pinned.problems(data))
+    problems = dict.fromkeys(whole.pinned.problems(data))
     for node in nodes.values():
         if node.kind == "data":
             continue
         actual = hashes.get(node.name)
-        found |= dict.fromkeys(_artifact_problems(whole, node, actual))
-        found |= dict.fromkeys(lock_problems(whole, node, actual))
+        problems |= dict.fromkeys(_artifact_problems(whole, node, actual))
+        problems |= dict.fromkeys(lock_problems(whole, node, actual))
         if node.name in whole.nodes:  # once for each stage
-            found |= dict.fromkeys(reading_problems(whole, node, hashes, found))
-    found |= dict.fromkeys(definition_problems(whole, nodes))
-    found |= dict.fromkeys(current_problems(whole, nodes, found, settings=settings))
-    names = {problem.name for problem in found}
-    return [*found, *(problem for problem in lineage.problems if problem.name not in names)]
+            problems |= dict.fromkeys(reading_problems(whole, node, hashes, problems))
+    problems |= dict.fromkeys(definition_problems(whole, nodes))
+    problems |= dict.fromkeys(current_problems(whole, nodes, problems, settings=settings))
+    names = {problem.name for problem in problems}
+    return [*problems, *(problem for problem in lineage.problems if problem.name not in names)]
 
 
 def check_output(workspace: Path, name: str) -> None:
