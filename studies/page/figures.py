@@ -206,10 +206,9 @@ def _kept(
     """Return the percentage of B in the mask, `[layers, projections]`; NaN if not measured."""
     matrix = np.full((max(1, len(layers)), max(1, len(projections))), np.nan)
     for (row, layer), (column, name) in product(enumerate(layers), enumerate(projections)):
-        where = {"layer": layer, "projection": name}
-        estimate = experiment.estimate("kept", task, sparsity=sparsity, **where)
-        if estimate is not None:
-            matrix[row, column] = 100 * estimate.value
+        share = experiment.estimate("kept", task, sparsity=sparsity, layer=layer, projection=name)
+        if share is not None:
+            matrix[row, column] = 100 * share.value
     return matrix
 
 
