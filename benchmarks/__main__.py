@@ -1,4 +1,4 @@
-"""`make bench`: every measurement, as a table and as JSON."""
+"""`make bench`: run the benchmarks; print tables and write JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from benchmarks import (
     training_pair,
 )
 
-#: Each takes a folder that may be filled, and returns a row a measurement.
+#: The benchmarks by name: each takes a scratch folder and returns a row for each measurement.
 BENCHMARKS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
     "masks": lambda _: masks.rows(),
     "adapters": adapters.rows,
@@ -44,7 +44,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
 
 
 def main() -> None:
-    """Run the benchmarks that are named, or all."""
+    """Run the named benchmarks, by default all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; all unless given")
     parser.add_argument("--out", type=Path, default=Path(".lori/bench.json"))
@@ -58,14 +58,14 @@ def main() -> None:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
-    found: dict[str, Any] = {"machine": machine}
+    results: dict[str, Any] = {"machine": machine}
     for name in args.names or BENCHMARKS:
         print(f"\n{name}")
         with tempfile.TemporaryDirectory(prefix="lori-bench-") as folder:
-            found[name] = BENCHMARKS[name](Path(folder))
-        adapters.show(found[name])
+            results[name] = BENCHMARKS[name](Path(folder))
+        adapters.show(results[name])
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        args.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(f"\n{args.out}")
 
 

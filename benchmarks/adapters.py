@@ -1,8 +1,8 @@
 """Size of an adapter, time to load it, and time and memory to merge four: Llama-3-8B, r = 32.
 
-The limits: a file can be no smaller than its bf16 values and the mask's entropy (11.4 MB); a merge
-can be no faster than its bytes are read and written. The peer is the adapters' dense PEFT form, in
-float32, and `cp` of it.
+The limits: a file needs at least its bf16 values and the mask's entropy (11.4 MB); a merge needs at
+least the time to read and write its bytes. The peer is the adapters' dense PEFT format in float32,
+and `cp` of its files.
 
     python -m benchmarks.adapters
 """
@@ -29,7 +29,7 @@ KEYS = ("nlu", "math", "code", "safety")
 
 
 def timed(function: Callable[[], object], times: int = 3) -> float:
-    """Return the median seconds of some runs."""
+    """Return the median seconds of several runs."""
     seconds = []
     for _ in range(times):
         start = time.perf_counter()
@@ -39,7 +39,7 @@ def timed(function: Callable[[], object], times: int = 3) -> float:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """Measure in a folder that may be filled with 3 GB; a row a measurement."""
+    """Measure in a scratch folder, which needs 3 GB; return a row for each measurement."""
     for seed, key in enumerate(KEYS):
         adapter_file.save(sparse_adapter(key, seed), folder / key)
         peft_file.export_peft(adapter_file.load(folder / key), folder / f"{key}-dense")
@@ -91,7 +91,7 @@ def _merge(folder: Path) -> list[dict[str, Any]]:
 
     command = [sys.executable, "-m", "benchmarks.adapters", "concat", str(folder)]
     copies, merges, memory = [], [], 0.0
-    for _ in range(3):  # alternately, so that both meet the same machine
+    for _ in range(3):  # alternately, so that both see the same load of the machine
         copies.append(timed(copy, 1))
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds, peak = map(float, done.stdout.split())
@@ -107,7 +107,7 @@ def _merge(folder: Path) -> list[dict[str, Any]]:
 
 
 def _concat(folder: Path) -> None:
-    """In a process of its own: merge, and print seconds and peak RSS in MB."""
+    """Merge, and print seconds and peak RSS in MB; runs in a process of its own."""
     from lori_core.merging.merge import merge
 
     start = time.perf_counter()

@@ -1,20 +1,20 @@
-"""Baking an adapter into a base of Llama-3-8B's shape (bf16, r = 32) against `cp` of its files.
+"""Merging an adapter into a base of Llama-3-8B's shape (bf16, r = 32), against `cp` of its files.
 
-The limit is `cp -r` of the base's folder. The peer, on the first layers alone so that its model
-fits in memory, loads the base, attaches the adapter, merges it and saves the model with PEFT and
-transformers. Weights are random.
+The limit is `cp -r` of the base's folder. The peer loads the base, attaches the adapter, merges it
+and saves the model with PEFT and transformers; it runs on the first layers only, so that the model
+fits in memory. Weights are random.
 
-Ways alternate. Before each run the outputs of the one before are deleted and written back (`sync`),
-and the page cache is filled up, last with the base: so the base is warm as far as it fits, and
-nobody is given free memory (which a virtual machine may have to fetch from its host, at ten times
-the cost of the copy). No way calls fsync. Seconds are those of the work itself: of the process for
-`cp`, of `bake` for ours, and from loading to saving for the peer, without starting Python and
-importing. A
-process on the other core slows baking, which uses both, more than it slows `cp`.
+The ways alternate. Before each run the outputs of the previous run are deleted and synced to disk,
+and the page cache is filled, with the base last: so the base is cached as far as it fits, and no
+way gets free memory (which a virtual machine may have to fetch from its host, at ten times the cost
+of the copy). No way calls fsync. The time is that of the work itself: of the process for `cp`, of
+`bake` for ours, and from loading to saving for the peer, without starting Python and importing.
+Another process on the second core slows baking, which uses both cores, more than `cp`.
 
     python -m benchmarks.baking [--layers 32] [--peer-layers 8] [--folder DIR]
 
-The folder (the system's temporary one) must take twice the base: 33 GB at 32 layers.
+The folder (by default the system's temporary one) needs space for twice the base: 33 GB at 32
+layers.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ TIMES = 3
 
 
 def rows(folder: Path, layers: int = LAYERS, peer_layers: int = 8) -> list[dict[str, Any]]:
-    """Measure in a folder that may be filled; a row a measurement."""
+    """Measure in a scratch folder; return a row for each measurement."""
     return [*_against_cp(folder, layers), *_against_peft(folder, peer_layers)]
 
 
 def _against_cp(folder: Path, layers: int) -> list[dict[str, Any]]:
     work = folder / f"cp-{layers}"
     size = make(work, layers)
-    found = _alternately(work, ("cp", "bake"))
+    runs = _alternately(work, ("cp", "bake"))
     shutil.rmtree(work)
-    cp, bake = _median(found["cp"]), _median(found["bake"])
-    ratios = [b[0] / c[0] for b, c in zip(found["bake"], found["cp"], strict=True)]
+    cp, bake = _median(runs["cp"]), _median(runs["bake"])
+    ratios = [b[0] / c[0] for b, c in zip(runs["bake"], runs["cp"], strict=True)]
     what = f"{layers} layers"
     return [
         {"what": f"{what}: base", "value": size / 1e9, "unit": "GB"},
@@ -66,22 +66,22 @@ def _against_cp(folder: Path, layers: int) -> list[dict[str, Any]]:
         {"what": f"{what}: bake / cp", "value": bake / cp, "unit": "x", "goal": "<= 1.25"},
         {"what": f"{what}: bake / cp, least of {TIMES}", "value": min(ratios), "unit": "x"},
         {"what": f"{what}: bake / cp, most of {TIMES}", "value": max(ratios), "unit": "x"},
-        {"what": "its peak RSS", "value": _memory(found["bake"]), "unit": "GB", "goal": "<= 2"},
+        {"what": "its peak RSS", "value": _memory(runs["bake"]), "unit": "GB", "goal": "<= 2"},
     ]
 
 
 def _against_peft(folder: Path, layers: int) -> list[dict[str, Any]]:
     work = folder / f"peft-{layers}"
     make(work, layers)
-    found = _alternately(work, ("peft", "bake"))
+    runs = _alternately(work, ("peft", "bake"))
     shutil.rmtree(work)
-    peft, bake = _median(found["peft"]), _median(found["bake"])
+    peft, bake = _median(runs["peft"]), _median(runs["bake"])
     what = f"{layers} layers"
     return [
         {"what": f"{what}: PEFT, load to save", "value": peft, "unit": "s"},
-        {"what": f"{what}: PEFT, peak RSS", "value": _memory(found["peft"]), "unit": "GB"},
+        {"what": f"{what}: PEFT, peak RSS", "value": _memory(runs["peft"]), "unit": "GB"},
         {"what": f"{what}: bake", "value": bake, "unit": "s"},
-        {"what": f"{what}: bake, peak RSS", "value": _memory(found["bake"]), "unit": "GB"},
+        {"what": f"{what}: bake, peak RSS", "value": _memory(runs["bake"]), "unit": "GB"},
         {"what": f"{what}: PEFT / bake", "value": peft / bake, "unit": "x"},
     ]
 
@@ -91,17 +91,17 @@ Run = tuple[float, float]
 
 
 def _alternately(work: Path, ways: Sequence[str]) -> dict[str, list[Run]]:
-    found: dict[str, list[Run]] = {way: [] for way in ways}
+    runs: dict[str, list[Run]] = {way: [] for way in ways}
     for _ in range(TIMES):
         for way in ways:
             _settle(work)
-            found[way].append(_cp(work) if way == "cp" else _in_a_process(way, work))
+            runs[way].append(_cp(work) if way == "cp" else _in_a_process(way, work))
             shutil.rmtree(work / "out")
-    return found
+    return runs
 
 
 def _settle(work: Path) -> None:
-    """Fill the page cache: first with a file that has no bytes on the disk, then with the base."""
+    """Fill the page cache: first with a sparse file, then with the base."""
     os.sync()
     filler = work / "filler"
     with filler.open("wb") as file:
@@ -121,7 +121,7 @@ def _cp(work: Path) -> Run:
 
 
 def _in_a_process(way: str, work: Path) -> Run:
-    """Measure in a process of its own: the most memory used is a process's."""
+    """Measure in a process of its own, because peak memory is measured per process."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "benchmarks.baking", way, str(work)],
@@ -135,7 +135,7 @@ def _in_a_process(way: str, work: Path) -> Run:
 
 
 def _baking(work: Path) -> Callable[[], object]:
-    """Return what is to be timed, with everything imported."""
+    """Import everything; return the function to time."""
     from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401 - imports it
 
     adapter = adapter_file.load(work / "adapter", verify_projection=False)
@@ -148,7 +148,7 @@ def _baking(work: Path) -> Callable[[], object]:
 
 
 def _merging(work: Path) -> Callable[[], object]:
-    """Return what is to be timed, with everything imported."""
+    """Import everything; return the function to time."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401 - imports it
 
@@ -174,7 +174,7 @@ def _measure(way: Callable[[], object]) -> None:
 
 
 def make(work: Path, layers: int) -> int:
-    """Write the base and the adapter, as ours and as PEFT's; return the bytes of the weights."""
+    """Write the base, and the adapter in our and in PEFT's format; return the weights' bytes."""
     need = 2.2 * sum(_size(shape) for shape in _shapes(layers).values())
     work.mkdir(parents=True)
     if shutil.disk_usage(work).free < need:
@@ -188,7 +188,7 @@ def make(work: Path, layers: int) -> int:
 
 
 def _shapes(layers: int) -> dict[str, tuple[int, ...]]:
-    """Return the tensors of a Llama-3-8B of so many layers, in the order of its files."""
+    """Return the shapes of a Llama-3-8B's tensors, with `layers` layers, in its files' order."""
     found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
     for name, (d_in, d_out) in llama3_8b(layers).items():
         found[f"{name}.weight"] = (d_out, d_in)
@@ -232,7 +232,7 @@ def _make_base(folder: Path, layers: int) -> int:
 
 
 def _write_random(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Write tensors of random values that repeat every 8 Mi: drawing 8 G of them takes minutes."""
+    """Write tensors of random values that repeat every 8 Mi, since drawing 8 G takes minutes."""
     from lori_core.core.files import tensor_file
 
     values = torch.randn(1 << 23, generator=torch.Generator().manual_seed(0)).mul(0.02).bfloat16()
@@ -254,7 +254,7 @@ def _memory(runs: Sequence[Run]) -> float:
 
 
 def main() -> None:
-    """Measure, and print a table."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.baking")
     parser.add_argument("--layers", type=int, default=LAYERS)
     parser.add_argument("--peer-layers", type=int, default=8)

@@ -1,17 +1,17 @@
-"""What evaluating costs beside the model: batched generation, swapping adapters, the sandbox.
+"""The costs of evaluation: batched generation, swapping adapters, the sandbox.
 
-Generation: GSM8K's test questions (the bundled problems where LORI_DATASETS holds none), greedy, up
-to 256 new tokens of SmolLM2-135M, in batches, against `model.generate` for a prompt at a time with
-the same stop rules. A fixed random quarter of the prompts is also put alone: half of it before the
-batches and half after, so that both meet the same machine. The limit is arithmetic: a batch reads
-the weights once for all its rows, so what is left is multiplying. In float32 both ways write the
-same text; in bfloat16 sums rounded in another order may tip a choice between two tokens.
+Generation: GSM8K's test questions (or the bundled problems, if LORI_DATASETS has none), greedy, up
+to 256 new tokens of SmolLM2-135M, in batches, against `model.generate` with one prompt at a time
+and the same stop rules. The latter runs a fixed random quarter of the prompts, half of it before
+the batches and half after, so that both see the same load of the machine. The limit is arithmetic,
+since a batch reads the weights once for all its rows. In float32 both ways generate the same text;
+in bfloat16 a different order of summation may change a token.
 
-Swapping: putting a rank-32 adapter on all linear maps of the loaded base, and taking it off. The
+Swapping: attaching a rank-32 adapter to all linear layers of the loaded base, and detaching it. The
 limit is drawing A and scattering B.
 
-Sandbox: a trivial program in it against the same program as a plain process, two at a time, and
-HumanEval's own solutions.
+Sandbox: a trivial program in the sandbox against the same program as an ordinary process, two at a
+time, and HumanEval's solutions.
 
     LORI_DATASETS=DIR python -m benchmarks.evaluation [--prompts N] [--threads T]
 """
@@ -54,7 +54,7 @@ PROGRAMS, WORKERS = 60, 2
 
 
 def rows(prompts: int = PROMPTS) -> list[dict[str, Any]]:
-    """Measure everything; a row a measurement."""
+    """Measure everything; return a row for each measurement."""
     examples = read(prompts)
     return [
         *(row for dtype in ("float32", "bfloat16") for row in _generation(dtype, examples)),
@@ -65,7 +65,7 @@ def rows(prompts: int = PROMPTS) -> list[dict[str, Any]]:
 
 
 def read(count: int) -> list[Example]:
-    """Return the first questions of GSM8K's test set, or bundled problems where there is none."""
+    """Return the first questions of GSM8K's test set, or bundled problems if it is missing."""
     path = Path(os.environ.get("LORI_DATASETS", "../shared/datasets")) / "gsm8k" / "test.jsonl"
     if not path.is_file():
         return list(made_sets.math({"test": count}, 0)["test"])
@@ -122,7 +122,7 @@ def _compared(
 
 @torch.inference_mode()
 def _alone(model: Any, tokenizer: Any, request: Request) -> str:
-    """Continue one prompt by itself, with transformers alone."""
+    """Generate from one prompt at a time with transformers."""
     ids = torch.tensor([request.prompt], device=model.device)
     written = model.generate(
         input_ids=ids,
@@ -188,7 +188,7 @@ def _sandbox() -> list[dict[str, Any]]:
     isolated: list[float] = []
     plain: list[float] = []
     with ThreadPoolExecutor(WORKERS) as pool:
-        for _ in range(6):  # alternately, so that both meet the same machine
+        for _ in range(6):  # alternately, so that both see the same load of the machine
             isolated += pool.map(_isolated, range(PROGRAMS // 6))
             plain += pool.map(_plain, range(PROGRAMS // 6))
     inside, outside = 1000 * median(isolated), 1000 * median(plain)

@@ -1,4 +1,4 @@
-"""Log-likelihood over options: the prompt shared among them against a pass for each option.
+"""Log-likelihood of answer options: one pass of a shared prompt against a pass for each option.
 
     LORI_DATASETS=DIR python benchmarks/likelihood.py [ROWS]
 
@@ -44,14 +44,14 @@ def read(rows: int) -> list[Example]:
 
 
 def shared(model: Any, tokenizer: Any, examples: list[Example]) -> list[dict[str, float]]:
-    """Score with the prompt computed once."""
-    found = score(model, tokenizer, examples, PROMPT, MAX_PROMPT_LENGTH, BATCH, "shared")
-    return [choice.logprobs for choice in found]
+    """Score with the prompt computed once for all options."""
+    scores = score(model, tokenizer, examples, PROMPT, MAX_PROMPT_LENGTH, BATCH, "shared")
+    return [choice.logprobs for choice in scores]
 
 
 @torch.inference_mode()
 def each(model: Any, tokenizer: Any, examples: list[Example]) -> list[dict[str, float]]:
-    """Score with the prompt computed again for each option, prompts of like length together."""
+    """Score with the prompt computed again for each option, batched by length."""
     jobs = []
     for row, example in enumerate(examples):
         prompt, _ = encode_prompt(example.prompt, PROMPT, tokenizer, MAX_PROMPT_LENGTH)
@@ -88,15 +88,15 @@ def timed(work: Callable[[], T]) -> tuple[float, T]:
 
 
 def main() -> None:
-    """Time both, check that they agree, and print the ratio."""
+    """Time both ways, check that they agree, and print the ratio."""
     examples = read(int(sys.argv[1]) if len(sys.argv) > 1 else 50)
     folder = base_model.prepare(SECTION)
     model, tokenizer = base_model.load(SECTION, folder), base_model.load_tokenizer(folder)
-    once, found = timed(lambda: shared(model, tokenizer, examples))
+    once, scores = timed(lambda: shared(model, tokenizer, examples))
     again, expected = timed(lambda: each(model, tokenizer, examples))
     apart = max(
         abs(one[option] - other[option])
-        for one, other in zip(found, expected, strict=True)
+        for one, other in zip(scores, expected, strict=True)
         for option in other
     )
     print(f"{len(examples)} questions: prompt shared {once:.1f} s, for each option {again:.1f} s")

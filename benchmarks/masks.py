@@ -1,14 +1,14 @@
-"""Masks at the size of Llama-3-8B, r = 32: choosing the top tenth, and coding the chosen bits.
+"""Masks at the size of Llama-3-8B, r = 32: selecting the top tenth, and entropy coding of the mask.
 
-Choosing: `mask.top` over the B of all 224 modules (N = 44,040,192 float32 values) against
+Selection: `mask.top` over the B of all 224 modules (N = 44,040,192 float32 values) against
 `torch.topk` and a comparison over the same values as one vector, each in a process of its own, with
-one thread and with as many as torch takes. Beside the time stands the most memory in use at once
-beyond the values, as a share of their bytes (1 is a copy of them). The limit is moving bytes:
-values must be read once, which is the time of finding the largest; `mask.top` reads them three
-times, for the histograms of their upper and of their lower digits and for marking.
+one thread and with torch's default. Besides the time it measures the peak memory beyond the values,
+as a share of their bytes (1 is a copy of them). The limit is memory bandwidth: the values must be
+read once, as for finding their maximum; `mask.top` reads them three times, for the histograms of
+the upper and of the lower digits, and for setting the mask.
 
-Coding, one thread: bits an entry of random masks against their entropy, which no code can beat on
-average, and MB/s of packed bits. The limit is again moving bytes: a copy of the bits.
+Coding, one thread: bits per entry of random masks against their entropy, the minimum on average,
+and MB/s of packed bits. The limit is again memory bandwidth: a copy of the bits.
 
     python -m benchmarks.masks
 """
@@ -43,16 +43,16 @@ GOALS = {"0.9": "<= 0.50"}
 
 
 def rows() -> list[dict[str, Any]]:
-    """Measure everything; a row a measurement."""
+    """Measure everything; return a row for each measurement."""
     return [*_choosing(1), *_choosing(None), *(row for s in CODED for row in _coding(s))]
 
 
 def _choosing(threads: int | None) -> list[dict[str, Any]]:
-    found = {way: _in_a_process(way, threads) for way in WAYS}
+    results = {way: _in_a_process(way, threads) for way in WAYS}
     with_threads = (
-        f"{next(iter(found.values()))['threads']} threads" if threads != 1 else "1 thread"
+        f"{next(iter(results.values()))['threads']} threads" if threads != 1 else "1 thread"
     )
-    seconds = {way: row["seconds"] for way, row in found.items()}
+    seconds = {way: row["seconds"] for way, row in results.items()}
     return [
         *({"what": f"{w}, {with_threads}", "value": s, "unit": "s"} for w, s in seconds.items()),
         {
@@ -63,12 +63,12 @@ def _choosing(threads: int | None) -> list[dict[str, Any]]:
         },
         {
             "what": "torch.topk: memory / values",
-            "value": found["torch.topk"]["memory"],
+            "value": results["torch.topk"]["memory"],
             "unit": "x",
         },
         {
             "what": "mask.top: memory / values",
-            "value": found["mask.top"]["memory"],
+            "value": results["mask.top"]["memory"],
             "unit": "x",
             "goal": "<= 0.5",
         },
@@ -81,8 +81,8 @@ def _coding(sparsity: str) -> list[dict[str, Any]]:
     coded = mask_codec.encode(bits)
     if mask_codec.decode(coded, TOTAL).tobytes() != bits.tobytes():
         raise RuntimeError(f"the codec lost a mask of sparsity {sparsity}")
-    kept = int(np.bitwise_count(bits).sum(dtype=np.int64))
-    entropy = 8 * mask_codec.entropy_bytes(TOTAL, kept) / TOTAL
+    count = int(np.bitwise_count(bits).sum(dtype=np.int64))
+    entropy = 8 * mask_codec.entropy_bytes(TOTAL, count) / TOTAL
     speeds = {
         "encode": timed(lambda: mask_codec.encode(bits)),
         "decode": timed(lambda: mask_codec.decode(coded, TOTAL)),
@@ -125,7 +125,7 @@ WAYS: dict[str, Callable[[torch.Tensor], object]] = {
 
 
 def _in_a_process(way: str, threads: int | None) -> dict[str, Any]:
-    """Measure one way in a process of its own: the most memory used is a process's."""
+    """Measure one way in a process of its own, because peak memory is measured per process."""
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
@@ -136,8 +136,8 @@ def _in_a_process(way: str, threads: int | None) -> dict[str, Any]:
         stdout=subprocess.PIPE,
         check=True,
     )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 def _measure(way: str) -> dict[str, Any]:

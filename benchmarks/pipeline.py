@@ -1,13 +1,13 @@
-"""What the pipeline costs around its stages' own commands, and how it grows; no model is loaded.
+"""The pipeline's overhead around its stages' commands, and how it grows; no model is loaded.
 
-* A stage: flows of two and of twelve stages in a row, whose command takes no time. The difference,
-  by stage: Prefect's task, DVC's process with its imports, locks, hashing, rows. The limit is that
-  of DVC alone, `dvc repro` of the same twelve.
-* Nothing to do: the project's own pipeline with 25 and with 100 tasks, everything up to date, once
-  by `lori run` and once by the flow, as a schedule runs it. Where the machine is shared, the
-  processor's seconds are the better measure.
-* Sixteen stages on four pretend GPUs, half a minute each: the share of the four that stages hold,
-  and that their commands are at work, until the last one begins.
+* A stage: flows of two and of twelve stages in a row whose command takes no time. The difference
+  per stage is the overhead: Prefect's task, DVC's process with its imports, locks, hashing, rows.
+  The limit is DVC alone: `dvc repro` of the same twelve stages.
+* Nothing to do: the project's pipeline with 25 and with 100 tasks, everything up to date, by
+  `lori run` and by the flow, as a schedule runs it. On a shared machine, CPU seconds are the better
+  measure.
+* Sixteen stages of half a minute on four simulated GPUs: the share of the GPUs that stages hold,
+  and on which their commands run, until the last stage starts.
 
     python -m benchmarks.pipeline
 """
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 CHAINS = (2, 12)
 TASKS = (25, 100)
 GPUS, STAGES, SECONDS = 4, 16, 30.0
-#: Says that the stage worked, notes when, and makes its output.
+#: A stage's command: writes rows, records the times and writes its output.
 COMMAND = (
     """test -z "$LORI_ROWS" || """
     """printf '{{"type": "start", "time": 1, "stage": "{name}"}}\\n' > "$LORI_ROWS"; """
@@ -43,15 +43,15 @@ COMMAND = (
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """Measure everything in a folder; a row a measurement."""
+    """Measure everything in a scratch folder; return a row for each measurement."""
     return [*_overhead(folder), *_nothing(folder), *_busy(folder)]
 
 
 def _workspace(folder: Path, stages: dict[str, list[str]], seconds: float, gpus: int) -> Path:
-    """Write a workspace: name → the names it comes after."""
+    """Write a workspace whose stages are given as name → the names of its dependencies."""
     folder.mkdir()
     _call(folder, "dvc", "init", "-q", "--no-scm")
-    made = {
+    definitions = {
         name: {
             "cmd": COMMAND.format(name=name, seconds=seconds),
             "deps": [f"{above}.txt" for above in after],
@@ -60,7 +60,7 @@ def _workspace(folder: Path, stages: dict[str, list[str]], seconds: float, gpus:
         }
         for name, after in stages.items()
     }
-    YAML().dump({"stages": made}, folder / "dvc.yaml")
+    YAML().dump({"stages": definitions}, folder / "dvc.yaml")
     YAML().dump({"execution": {"retries": 0}}, folder / "params.yaml")
     return folder
 
@@ -86,36 +86,36 @@ def _overhead(folder: Path) -> list[dict[str, Any]]:
 
 
 def _nothing(folder: Path) -> list[dict[str, Any]]:
-    found = []
+    result = []
     for count in TASKS:
         place = _project(folder / f"tasks{count}", count)
         start, used = time.perf_counter(), _children()
-        # Its last word is a refusal: the report that it would show is made up.
-        said = _call(place, "lori", "run", fails=True)
+        # It ends with a refusal, because the report to show is not a real one.
+        output = _call(place, "lori", "run", fails=True)
         command, processor = time.perf_counter() - start, _children() - used
-        assert "nothing to run" in said, said  # noqa: S101 - else this measures something else
+        assert "nothing to run" in output, output  # noqa: S101 - else this measures something else
         flow = _flow(place)
         assert flow["message"] == "nothing changed", flow  # noqa: S101
         goal = {"goal": "<= 60"} if count == max(TASKS) else {}
-        stages = said.partition(" stages, all unchanged")[0].split()[-1]
+        stages = output.partition(" stages, all unchanged")[0].split()[-1]
         name = f"nothing to do, {count} tasks ({stages} stages)"
-        found += [
+        result += [
             {"what": f"{name}: lori run", "value": command, "unit": "s", **goal},
             {"what": "    of a processor", "value": processor, "unit": "s"},
             {"what": f"{name}: flow", "value": flow["seconds"], "unit": "s", **goal},
             {"what": "    of a processor", "value": flow["processor"], "unit": "s"},
         ]
-    return found
+    return result
 
 
 def _children() -> float:
-    """Return the processor seconds of all ended children."""
+    """Return the CPU seconds of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def _project(folder: Path, count: int) -> Path:
-    """Return this project with so many tasks, every output there and recorded by DVC."""
+    """Return a copy of this project with `tasks` tasks, all outputs present and recorded by DVC."""
     from dvc.repo import Repo
 
     folder.mkdir()
@@ -135,7 +135,7 @@ def _project(folder: Path, count: int) -> Path:
     with contextlib.chdir(folder), Repo(str(folder)) as repo:
         for out in repo.index.outs:
             path = Path(out.fs_path)
-            # Of the pin, of a mask or a score; all others are folders.
+            # The pin, masks and scores are files; all other outputs are folders.
             if not path.exists():
                 path = path if path.suffix else path / "made.txt"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def _project(folder: Path, count: int) -> Path:
 
 
 def _source(folder: Path) -> dict[str, Any]:
-    """Write a data set of its own for a task; return its definition."""
+    """Write a data set for a task; return the task's source."""
     folder.mkdir(parents=True)
     for split in ("train", "test"):
         lines = [
@@ -170,8 +170,8 @@ def _busy(folder: Path) -> list[dict[str, Any]]:
     stages: dict[str, list[str]] = {f"s{number:02}": [] for number in range(STAGES)}
     place = _workspace(folder / "busy", stages, SECONDS, 1)
     devices = ",".join(map(str, range(GPUS)))
-    found = _flow(place, CUDA_VISIBLE_DEVICES=devices)
-    spans = {"held": found["held"], "at work": [_span(place / f"{name}.txt") for name in stages]}
+    result = _flow(place, CUDA_VISIBLE_DEVICES=devices)
+    spans = {"held": result["held"], "at work": [_span(place / f"{name}.txt") for name in stages]}
     last = max(begin for begin, _ in spans["held"])
     first = min(begin for begin, _ in spans["held"])
     goals = {"held": {"goal": ">= 95"}, "at work": {}}
@@ -195,7 +195,7 @@ def _span(path: Path) -> tuple[float, float]:
 
 
 def _flow(place: Path, **variables: str) -> dict[str, Any]:
-    """Run the flow in a process of its own; return its seconds and when GPUs were held."""
+    """Run the flow in a process of its own; return its seconds and the times GPUs were held."""
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), **variables}
     command = [sys.executable, "-m", "benchmarks.pipeline", "flow", str(place)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
@@ -205,7 +205,7 @@ def _flow(place: Path, **variables: str) -> dict[str, Any]:
 
 
 def _flow_here(place: Path) -> None:
-    """Run the flow where a server answers already, and print what it took."""
+    """Run the flow against a running server, and print its time."""
     from flows.server.local_api import start_local_api
     from flows.tracking.mlflow_store import prepare
     from lori_core.pipeline import params_file
@@ -219,7 +219,7 @@ def _flow_here(place: Path) -> None:
 
     if not (place / "data.dvc").exists():
         stage_tasks.PULL = ("platform",)
-        params_file.apply = lambda *_: []  # its params.yaml is none of ours
+        params_file.apply = lambda *_: []  # the workspace's params.yaml is not a valid one
     prepare(f"sqlite:///{place}/mlflow.db")
     api.wait()
     held: list[tuple[float, float]] = []

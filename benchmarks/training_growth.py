@@ -1,9 +1,8 @@
-"""How training's cost grows: ten times the examples, a hundred tasks in place of four.
+"""How the cost of training grows: ten times the examples, a hundred tasks instead of four.
 
-A two-layer model on the CPU, so that what grows is our own work and the engine's, not arithmetic.
-Counted are the seconds that the process computes; the base is loaded once for all tasks, as in one
-session. Memory: what a process that trains some steps holds at its peak, by how many rows of text
-lie in the task's file; each in a process of its own.
+A two-layer model on the CPU shows the growth of our own work and the engine's rather than of the
+arithmetic. Time is CPU seconds; the base is loaded once for all tasks, as in one session. Memory is
+the peak of a process that trains a few steps, by the number of rows in the task's file.
 
     python -m benchmarks.training_growth
 """
@@ -41,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def rows() -> list[dict[str, Any]]:
-    """Measure; a row a measurement."""
+    """Measure; return a row for each measurement."""
     torch.set_num_threads(1)
     base = base_model.load(_section(), base_model.prepare(_section()))
     _task(base, "warm", 64)
@@ -68,7 +67,7 @@ def _random_rows(count: int, length: int = 48) -> Any:
 
 
 def _task(base: Any, key: str, count: int) -> float:
-    """Train an adapter on so many examples; return the seconds computed."""
+    """Train an adapter on some examples; return the CPU seconds."""
     start = time.process_time()
     shapes = peft_names.target_shapes(base, TARGETS)
     blocks = (ProjectionBlock(42, key, RANK),)
@@ -120,7 +119,7 @@ def _streamed() -> list[dict[str, Any]]:
 
 
 def _train_here(folder: Path) -> None:
-    """Train some steps on a folder's rows and print the peak memory, GB."""
+    """Train a few steps on a folder's rows and print the peak memory in GB."""
     from lori_core.methods.loaded_model import load_model
     from lori_core.methods.tuning import Tuning, tune
 
@@ -132,7 +131,7 @@ def _train_here(folder: Path) -> None:
 
 
 def main() -> None:
-    """Measure and print; `--here FOLDER` is one process, `--streamed` measures memory alone."""
+    """Measure and print; `--here FOLDER` runs one process, `--streamed` measures only memory."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--here", type=Path)
     parser.add_argument("--streamed", action="store_true")

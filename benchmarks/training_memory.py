@@ -1,9 +1,8 @@
-"""What training takes of memory, beside what `lori plan` says it will: shapes of one process each.
+"""The memory of training against the forecast of `lori plan`, each shape in a process of its own.
 
-Every run is the real thing, from reading the rows to the adapter: the base is loaded, the rows are
-tokenised, an adapter is trained for two steps of whole batches. Measured is the process's peak
-resident memory (CUDA's where there is a GPU), forecast is what the model of cost makes of the same
-parameters and files.
+Every run does the whole work of a stage: it loads the base, tokenises the rows and trains an
+adapter for two steps of whole batches. Measured is the process's peak resident memory (CUDA's on a
+GPU); the forecast is that of the cost model for the same parameters and files.
 
     python -m benchmarks.training_memory [--dtype float32] [NAME …]
 """
@@ -34,7 +33,7 @@ TASK = "math"
 
 @dataclass(frozen=True)
 class Shape:
-    """One training whose memory is looked at."""
+    """The settings of one training whose memory is measured."""
 
     about: str
     batch: int
@@ -60,13 +59,13 @@ SHAPES = {
 
 
 def rows(names: list[str] | None = None, dtype: str = "bfloat16") -> list[dict[str, Any]]:
-    """Measure in a precision; a row a number."""
-    found = []
+    """Measure in one precision; return a row for each measurement."""
+    result = []
     for name in names or SHAPES:
         shape = SHAPES[name]
         with tempfile.TemporaryDirectory(prefix="lori-memory-") as folder:
             forecast, measured = _one(shape, dtype, Path(folder))
-        found += [
+        result += [
             {"what": f"{shape.about}: forecast", "value": forecast / 1e9, "unit": "GB"},
             {"what": f"{shape.about}: measured", "value": measured["peak"], "unit": "GB"},
             {
@@ -76,7 +75,7 @@ def rows(names: list[str] | None = None, dtype: str = "bfloat16") -> list[dict[s
                 "goal": "0.9 to 1.1",
             },
         ]
-    return found
+    return result
 
 
 def _one(shape: Shape, dtype: str, folder: Path) -> tuple[float, dict[str, float]]:
@@ -109,7 +108,7 @@ def _one(shape: Shape, dtype: str, folder: Path) -> tuple[float, dict[str, float
 
 
 def _device() -> cost.Device:
-    """Return this machine: its memory model is that of a GPU where there is one."""
+    """Return this machine's device for the cost model: a GPU if there is one."""
     return cost.DEVICES["h100"] if _on_gpu() else cost.device("cpu")
 
 
@@ -140,7 +139,7 @@ def _random_base(shapes: tuple[int, int, int, int, int, int], folder: Path) -> P
 
 
 def _write_rows(shape: Shape, path: Path) -> None:
-    """Write two batches of prompts that share no beginning."""
+    """Write two batches of prompts without common prefixes."""
     random = np.random.default_rng(0)
     path.parent.mkdir(parents=True)
     lengths = np.linspace(*shape.words, 2 * shape.batch).astype(int)
@@ -152,7 +151,7 @@ def _write_rows(shape: Shape, path: Path) -> None:
 
 
 def _train(folder: Path, method: str) -> None:
-    """Train as a stage does, and print what it took."""
+    """Train as a stage does, and print the peak memory."""
     from lori_core.core.tracking import NullTracker
     from lori_core.methods import loaded_model as sessions
     from lori_core.methods.catalogue import METHODS
@@ -171,7 +170,7 @@ def _train(folder: Path, method: str) -> None:
 
 
 def _peak() -> float:
-    """Return this process's peak memory in GB; `getrusage` would begin at that of its parent."""
+    """Return this process's peak memory in GB; `getrusage` would include that of its parent."""
     from lori_core.training.memory import memory_gb
 
     status = Path("/proc/self/status")
@@ -199,7 +198,7 @@ def _mask(session: Any) -> Any:
 
 
 def main() -> None:
-    """Measure and print; `--here FOLDER METHOD` is one run."""
+    """Measure and print; `--here FOLDER METHOD` does one run."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(SHAPES)}; all unless given")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])

@@ -1,9 +1,9 @@
-"""LoRI-S beside LoRI-D, pass by pass in one process: what training within a mask costs or saves.
+"""LoRI-S against LoRI-D in one process, micro-batch by micro-batch: the cost of the mask.
 
-A machine's speed drifts by more between two runs than the two differ. So here both models lie in
-one process and take each micro-batch in turn, forward and backward, the first one changing; after
-four of them both step: clipping and AdamW, as the engine sets it. A step's ratio is the dense one's
-seconds over the sparse one's; printed are their mean and its 95 % interval (Student's).
+Between two runs a machine's speed changes by more than the two methods differ. So both models are
+in one process and take each micro-batch in turn, forward and backward, alternately first; after
+four micro-batches both step (clipping and AdamW, with the engine's settings). A step's ratio is the
+seconds of LoRI-D over those of LoRI-S; the mean and its 95 % interval (Student's) are printed.
 
     LORI_DATASETS=DIR python -m benchmarks.training_pair [--data nlu] [--steps 15]
 """
@@ -35,7 +35,7 @@ MICRO, PARTS = 8, 4
 
 @dataclass
 class Side:
-    """One of the two: a model that computes as in training, and its optimizer."""
+    """One of the two methods: a model that computes as in training, and its optimizer."""
 
     model: Any
     parameters: list[nn.Parameter]
@@ -44,7 +44,7 @@ class Side:
 
     @classmethod
     def build(cls, work: peers.Work, sparse: bool, ways: ExitStack) -> Side:
-        """Attach an adapter to a base of its own, and let it compute as `training.train` does."""
+        """Attach an adapter to a base of its own, set up as in `training.train`."""
         model = peers.lori_model(work, sparse).train()
         ways.enter_context(computing(model, work.base))
         parameters = list(trainable(model).values())
@@ -53,13 +53,13 @@ class Side:
         return cls(model, parameters, optimizer, clipping)
 
     def learn(self, part: dict[str, Any]) -> None:
-        """Add a micro-batch's gradients."""
+        """Run forward and backward of a micro-batch; accumulate its gradients."""
         device = self.parameters[0].device
         part = {n: x.to(device) if isinstance(x, Tensor) else x for n, x in part.items()}
         (sequence_loss(self.model, part) / (MICRO * PARTS)).backward()
 
     def step(self) -> None:
-        """Clip, step, and drop the gradients."""
+        """Clip the gradients, step, and clear the gradients."""
         clip_gradients(self.parameters, self.section)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -74,7 +74,7 @@ def _seconds(work: Callable[..., None], *args: Any) -> float:
 
 
 def measure(data: str, steps: int) -> np.ndarray[Any, Any]:
-    """Return the seconds of each step of LoRI-D and LoRI-S, [steps, 2], after one to warm up."""
+    """Return the seconds of each step of LoRI-D and LoRI-S, [steps, 2], after a warm-up step."""
     order = {"data": data, "rows": ROWS, "batch": MICRO * PARTS, "micro": MICRO, "steps": steps,
              "model": MODEL, "dtype": DTYPE}  # fmt: skip
     with ExitStack() as ways:
@@ -107,7 +107,7 @@ def table(data: str, seconds: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
 
 
 def rows() -> list[dict[str, Any]]:
-    """Measure on GSM8K and on short multiple choice rows; a row a measurement."""
+    """Measure on GSM8K and on short multiple-choice rows; return a row for each measurement."""
     return [row for data in DATA for row in table(data, measure(data, 15))]
 
 

@@ -1,7 +1,7 @@
-"""One way to train in a process of its own: `python -m benchmarks.training_peers JSON`.
+"""Train by one method in this process: `python -m benchmarks.training_peers JSON`.
 
-Each takes the same batches in the same order, computes in the same precision, and prints a JSON
-line: seconds and loss of each step, tokens, peak memory and state. The first step warms up.
+All methods use the same batches in the same order and precision, and print a JSON line: seconds and
+loss of each step, tokens, peak memory and state. The first step is a warm-up.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NLU = ("arc-easy", "arc-challenge", "boolq", "openbookqa")
 
 
 def read(name: str, count: int) -> list[Example]:
-    """Return GSM8K's first training rows, or as many of four multiple choice sets, shuffled."""
+    """Return GSM8K's first training rows, or as many of four multiple-choice sets, shuffled."""
     folder = Path(os.environ.get("LORI_DATASETS", "../shared/datasets"))
     if name == "gsm8k":
         lines = (folder / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").splitlines()[:count]
@@ -61,7 +61,7 @@ def read(name: str, count: int) -> list[Example]:
 
 @dataclass
 class Work:
-    """What every peer is given: a model, and the batches of each step in order."""
+    """The input of every method: a model, and the batches of each step in order."""
 
     base: Any
     batches: list[list[Encoded]]
@@ -73,12 +73,12 @@ class Work:
 
     @property
     def rows(self) -> list[Encoded]:
-        """All rows in the order of the steps."""
+        """All rows, in the order of the steps."""
         return [row for batch in self.batches for row in batch]
 
 
 def prepare(order: dict[str, Any]) -> Work:
-    """Load the model and choose batches: shuffled rows, as a data loader would draw them."""
+    """Load the model and draw batches of shuffled rows, as a data loader would."""
     section = ModelSection(name_or_path=order["model"], dtype=order["dtype"])
     folder = base_model.prepare(section)
     tokenizer, base = base_model.load_tokenizer(folder), base_model.load(section, folder)
@@ -87,7 +87,7 @@ def prepare(order: dict[str, Any]) -> Work:
     drawn = np.random.default_rng(1).permutation(len(rows))
     size = order["batch"]
     batches = [[rows[n] for n in drawn[i : i + size]] for i in range(0, len(rows) - size + 1, size)]
-    # The warm-up is one small batch; the timed ones lie evenly among all.
+    # The warm-up is one small batch; the timed batches are evenly spaced among all.
     chosen = np.linspace(0, len(batches) - 1, order["steps"]).astype(int)
     shortest = sorted(rows, key=len)[:size]
     blocks = (ProjectionBlock(42, "bench", RANK),)
@@ -104,7 +104,7 @@ def prepare(order: dict[str, Any]) -> Work:
 
 
 class Clock(NullTracker, TrainerCallback):
-    """Notes when each step ended, and its loss."""
+    """Records the time and loss of each step."""
 
     def __init__(self) -> None:
         self.times = [time.perf_counter()]
@@ -120,17 +120,17 @@ class Clock(NullTracker, TrainerCallback):
         self.losses.append(loss)
 
     def metrics(self, values: Any, step: int | None = None) -> None:
-        """Take a step's row as our engine reports it."""
+        """Record a step from our tracker."""
         self.note(values["loss"])
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Take a step's row as transformers' engine reports it."""
+        """Record a step from the callback of `transformers.Trainer`."""
         if "loss" in (logs or {}):
             self.note(logs["loss"])
 
 
 def peft_model(work: Work, frozen: bool) -> Any:
-    """Return PEFT's LoRA as its documentation has it; frozen: with our A, and only B trained."""
+    """Return PEFT's LoRA as in its documentation; `frozen` uses our A and trains only B."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS, task_type="CAUSAL_LM")
@@ -144,7 +144,7 @@ def peft_model(work: Work, frozen: bool) -> Any:
 
 
 def arguments(work: Work, folder: str, **more: Any) -> dict[str, Any]:
-    """Return the engine's settings: the batches as they come, AdamW at a constant rate."""
+    """Return the trainer's arguments: batches in order, AdamW with a constant learning rate."""
     return {
         "output_dir": folder,
         "per_device_train_batch_size": work.micro,
@@ -164,14 +164,14 @@ def arguments(work: Work, folder: str, **more: Any) -> dict[str, Any]:
 
 
 def in_order(engine: Any) -> None:
-    """Let an engine draw rows in the order they stand in."""
+    """Let a trainer draw rows in their order."""
     from torch.utils.data import SequentialSampler
 
     engine._get_train_sampler = lambda *_: SequentialSampler(engine.train_dataset)
 
 
 def summed(outputs: Any, labels: Tensor, examples: int) -> Tensor:
-    """Return the paper's loss from all logits: summed over targets, averaged over examples."""
+    """Return the paper's loss from all logits: summed over the target, averaged over examples."""
     logits = outputs.logits[:, :-1].float().flatten(0, 1)
     total = nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum")
     return total / examples
@@ -195,9 +195,9 @@ def stock(work: Work, clock: Clock, folder: str, frozen: bool = False) -> Any:
 
 
 def trl(work: Work, clock: Clock, folder: str) -> Any:
-    """Train with TRL: completion-only loss, logits only where there is a target.
+    """Train with TRL: completion-only loss, logits only at targets.
 
-    Its packing needs FlashAttention's kernels: without them documents would see one another.
+    TRL's packing needs FlashAttention's kernels; without them, attention would cross examples.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -228,10 +228,11 @@ def trl(work: Work, clock: Clock, folder: str) -> Any:
 
 
 def authors(work: Work, clock: Clock, _: str) -> Any:
-    """Train as the authors' code does, in our own words.
+    """Train like the authors' code, reimplemented.
 
-    B is dense; as each tensor's gradient arrives it is masked, clipped, stepped by an AdamW of its
-    own, and dropped. So gradients cannot be accumulated: a part of a batch is a step of its own.
+    B is dense. As soon as a tensor's gradient is computed, it is masked and clipped, an AdamW of
+    its own steps, and the gradient is freed. So gradients cannot be accumulated: each micro-batch
+    is a step.
     """
     model = peft_model(work, True).train()
     positions = work.mask.positions()
@@ -270,7 +271,7 @@ def _step(optimizer: torch.optim.Optimizer, inside: Tensor) -> Callable[[Tensor]
 
 
 def lori_model(work: Work, sparse: bool) -> Any:
-    """Return the base with an adapter as this project trains it, within the mask or without."""
+    """Return the base with an adapter as this project trains it, with or without a mask."""
     shapes = peft_names.target_shapes(work.base, TARGETS)
     model = attach.attach(work.base, uniform(shapes, RANK, ALPHA), lambda name: work.A[name])
     attach.make_trainable(model, work.mask.positions() if sparse else None, None)
@@ -278,7 +279,7 @@ def lori_model(work: Work, sparse: bool) -> Any:
 
 
 def ours(work: Work, clock: Clock, folder: str, sparse: bool) -> Any:
-    """Train as this project does; dense with the clipping of the peers' engine, to be equal."""
+    """Train as this project does; LoRI-D with the peers' clipping, so that losses are equal."""
     model = lori_model(work, sparse)
     section = TrainingSection(
         learning_rate=RATE,
@@ -323,7 +324,7 @@ PEERS: dict[str, Callable[[Work, Clock, str], Any]] = {
 
 
 def state_tensors(optimizers: Any) -> Iterator[Tensor]:
-    """Return what is trained, a gradient for each, and what the optimizers keep."""
+    """Return the trained tensors, their gradients, and the optimizers' state tensors."""
     for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
@@ -335,7 +336,7 @@ def state_tensors(optimizers: Any) -> Iterator[Tensor]:
 
 
 def main() -> None:
-    """Train as told and print what it took."""
+    """Train by the given settings and print the measurements."""
     order = json.loads(sys.argv[1])
     if order["threads"]:
         torch.set_num_threads(order["threads"])

@@ -1,1 +1,1 @@
-"""The flow that runs the pipeline, and the adapters to DVC, Prefect and MLflow."""
+"""The flow that runs the pipeline, and the connections to DVC, Prefect and MLflow."""

@@ -1,7 +1,7 @@
-"""The services of `make up` as their users see them: addresses, and the password they ask for.
+"""Access to the services of `make up`: their addresses and their password.
 
-The password is new with each `make up`. It lies in `.lori/password`, which only the user can read,
-as `lori:PASSWORD`: Prefect's authentication string, and MLflow's user and password.
+Each `make up` creates a new password in `.lori/password`, which only the user can read. It has the
+form `lori:PASSWORD`: Prefect's authentication string, and MLflow's user and password.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lori_core.core.errors import InputError
 from lori_core.core.redaction import redact
 
 HOST = "127.0.0.1"
-#: What the services are called by: they listen nowhere else.
+#: The host names of the services, which listen on loopback only.
 NAMES = (HOST, "localhost")
 PASSWORD = Path(".lori/password")
 STATE = Path(".lori/services.json")
@@ -27,15 +27,15 @@ AUTH_STRING = "PREFECT_API_AUTH_STRING"
 
 
 def new_password() -> str:
-    """Return a random `lori:PASSWORD` that cannot be guessed."""
+    """Return a random `lori:PASSWORD` with 256 bits of entropy."""
     return f"lori:{secrets.token_urlsafe(32)}"
 
 
 def write_password(workspace: Path, password: str) -> None:
-    """Keep the services' password for the user.
+    """Write the services' password to a file that only the user can read.
 
     Raises:
-        InputError: other users of the machine could read it there.
+        InputError: the file system does not store file modes, so other users could read it.
     """
     path = workspace / PASSWORD
     private.write_text(path, f"{password}\n")
@@ -44,12 +44,12 @@ def write_password(workspace: Path, password: str) -> None:
         path.unlink()
         raise InputError(
             f"{path}: its file system gives it the mode {mode:o}, with which other users can read "
-            "the services' password; move the workspace to a file system that keeps modes"
+            "the services' password; move the workspace to a file system that stores modes"
         )
 
 
 def password(workspace: Path) -> str | None:
-    """Return the password of the services that were started here, `user:password`."""
+    """Return the password of the services started here, `user:password`; None if there is none."""
     try:
         return (workspace / PASSWORD).read_text(encoding="utf-8").strip() or None
     except OSError:
@@ -57,16 +57,16 @@ def password(workspace: Path) -> str | None:
 
 
 def state(workspace: Path) -> dict[str, Any]:
-    """Return what is noted of the services: ports and processes; empty if none was started."""
+    """Return the saved state of the services: ports and processes; empty if none was started."""
     try:
-        found = json.loads((workspace / STATE).read_text(encoding="utf-8"))
+        saved = json.loads((workspace / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return saved if isinstance(saved, dict) else {}
 
 
 def is_own(workspace: Path, service: str, url: str) -> bool:
-    """Say whether an address is that of a service, `prefect` or `mlflow`, started here."""
+    """Return whether an address is that of the service `prefect` or `mlflow` started here."""
     parts = urlsplit(url)
     try:
         port = parts.port
@@ -77,34 +77,34 @@ def is_own(workspace: Path, service: str, url: str) -> bool:
 
 
 def prefect_variables(password: str) -> dict[str, str]:
-    """Return the variables by which Prefect's clients give a password."""
+    """Return the environment variables with which Prefect's clients send a password."""
     return {AUTH_STRING: password}
 
 
 def mlflow_variables(password: str) -> dict[str, str]:
-    """Return the variables by which MLflow's clients give a password."""
+    """Return the environment variables with which MLflow's clients send a password."""
     user, _, secret = password.partition(":")
     return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": secret}
 
 
 def prefect_access(workspace: Path, url: str) -> dict[str, str]:
-    """Return the variables that Prefect's clients need at an address.
+    """Return the environment variables that Prefect's clients need for an address.
 
-    At another server's they withhold the password that `prefect.toml` gives to all of them.
+    For another server's address they clear the password that `prefect.toml` would send to it.
     """
-    found = password(workspace)
-    if found is None:
+    own = password(workspace)
+    if own is None:
         return {}
     if is_own(workspace, "prefect", url):
-        return prefect_variables(found)
+        return prefect_variables(own)
     return {} if os.environ.get(AUTH_STRING) else prefect_variables("")
 
 
 def check_password(workspace: Path, url: str) -> None:
-    """Refuse to send the password of the services here to a Prefect server elsewhere.
+    """Refuse to send the password of the services here to another Prefect server.
 
     Raises:
-        InputError: the environment pairs the one with the other.
+        InputError: the environment holds this password, and `url` is another server.
     """
     if is_sent_elsewhere(workspace, url, os.environ.get(AUTH_STRING)):
         raise InputError(
@@ -114,17 +114,17 @@ def check_password(workspace: Path, url: str) -> None:
 
 
 def is_sent_elsewhere(workspace: Path, url: str, given: str | None) -> bool:
-    """Say whether a password is that of the services here and an address is not theirs."""
+    """Return whether a password belongs to the services here, but an address does not."""
     own = bool(given) and given == password(workspace)
     return own and not is_own(workspace, "prefect", url)
 
 
 def mlflow_access(workspace: Path, url: str) -> dict[str, str]:
-    """Return the variables that MLflow's clients need at an address, if it is our service's."""
-    found = password(workspace) if is_own(workspace, "mlflow", url) else None
-    return mlflow_variables(found) if found else {}
+    """Return the environment variables for MLflow's clients; empty for another server's address."""
+    own = password(workspace) if is_own(workspace, "mlflow", url) else None
+    return mlflow_variables(own) if own else {}
 
 
 def basic(password: str) -> dict[str, str]:
-    """Return the header of HTTP's basic authentication."""
+    """Return the header of HTTP basic authentication for `user:password`."""
     return {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"}

@@ -1,4 +1,4 @@
-"""Switches that must be in the environment before Prefect, MLflow or DVC are imported."""
+"""Environment variables that must be set before Prefect, MLflow or DVC are imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lori_core.core.processes.child import PARENT_VARIABLE
 
-#: Nothing phones home.
+#: Switches the telemetry of all dependencies off.
 TELEMETRY = {
     "DO_NOT_TRACK": "true",
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",
@@ -23,23 +23,24 @@ TELEMETRY = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
-#: An absent server is noticed in seconds; MLflow's own defaults retry for minutes.
-PATIENCE = {
+#: Short timeouts, so that an absent server is noticed in seconds; MLflow's defaults take minutes.
+TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
-#: A killed run is noticed within minutes (`server.automations`), a held slot after a restart, too.
-SIGNS_OF_LIFE = {
+#: Heartbeats, so that a killed run is noticed in minutes (`server.automations`); and leases of
+#: concurrency slots in files, so that they survive a restart of the server.
+HEARTBEATS = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
         "prefect.server.concurrency.lease_storage.filesystem"
     ),
 }
 
-#: One console line reads `time | stage | message`.
+#: Console lines of the form `time | stage | message`.
 CONSOLE = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s | lori | %(message)s",
     "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": (
@@ -49,26 +50,26 @@ CONSOLE = {
 }
 
 
-#: No notices of transformers, and no bars but ours.
+#: Hides notices of transformers and the progress bars of libraries.
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-#: A thread of OpenMP that has nothing to do sleeps. By default it spins, and takes a core from the
-#: thread that it waits for wherever more threads than cores want to run.
+#: Lets idle OpenMP threads sleep. By default they spin, and with more threads than cores they take
+#: a core from the threads they wait for.
 YIELDING = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
-#: Variables by which users say how threads wait; one that is set makes all of it their own choice.
+#: Variables that set how idle threads wait; if a user has set any of them, none is changed.
 WAITING = (*YIELDING, "GOMP_SPINCOUNT")
 
-#: Where no home folder is known; what is kept below it is refused with a message.
+#: HOME if no home folder is known; writing below it fails with a message.
 NO_HOME = "/nonexistent"
 
-#: This machine, as its services are addressed.
+#: The host names of this machine's services.
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
-#: Folders that libraries would make in the home folder.
+#: Variables for folders that libraries would create in the home folder.
 HOME_FOLDERS = {
     "MPLCONFIGDIR": "matplotlib",
     "TRITON_HOME": "triton",
@@ -77,12 +78,12 @@ HOME_FOLDERS = {
 
 
 def quiet_environment() -> None:
-    """Turn telemetry off and patience down, unless the user has set a variable already.
+    """Switch telemetry off and shorten timeouts, unless the user has set a variable already.
 
-    Also let idle threads of OpenMP sleep, keep requests to this machine away from proxies, and
-    libraries out of a home folder that they cannot use.
+    Also let idle OpenMP threads sleep, send requests to this machine past proxies, and move caches
+    out of a home folder that cannot be written.
     """
-    for name, value in {**TELEMETRY, **PATIENCE, **SIGNS_OF_LIFE}.items():
+    for name, value in {**TELEMETRY, **TIMEOUTS, **HEARTBEATS}.items():
         os.environ.setdefault(name, value)
     os.environ.update(yielding_threads(os.environ))
     os.environ.update(loopback_without_proxy(os.environ))
@@ -90,33 +91,33 @@ def quiet_environment() -> None:
 
 
 def quiet_libraries() -> None:
-    """Make what stages import quiet, too; before any of it is imported."""
+    """Also silence the libraries that stages import; call it before they are imported."""
     import logging
     import warnings
 
     quiet_environment()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    # Libraries announce changes of libraries to whoever writes code, not to who runs this command.
+    # FutureWarnings are for developers of the libraries' callers, not for users of a command.
     warnings.simplefilter("ignore", FutureWarning)
-    # On CPUs with bf16 it says, as soon as PEFT imports it, which faster kernels it would like.
+    # On CPUs with bf16 it recommends faster kernels as soon as PEFT imports it.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def yielding_threads(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return variables that let idle threads sleep; none where the user has said how they wait.
+    """Return variables that let idle threads sleep; none if the user has set how they wait.
 
-    OpenMP reads them once, when torch is imported. How many threads there are stays as it is, and
-    so do all results.
+    OpenMP reads them once, when torch is imported. They change neither the number of threads nor
+    any result.
     """
     return {} if any(name in environment for name in WAITING) else dict(YIELDING)
 
 
 def loopback_without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return `no_proxy` with this machine in it, where a proxy is named; else nothing.
+    """Return `no_proxy` with this machine added, if a proxy is set; else nothing.
 
-    The user's entries stay, written so that all libraries take them: httpx fails on brackets and
-    on networks of IPv6, and no library in Python honours the latter.
+    The user's entries stay, in a form that all libraries accept: httpx fails on brackets and on
+    IPv6 networks, and no Python library supports the latter.
     """
     proxies = [
         name for name, value in environment.items()
@@ -124,10 +125,10 @@ def loopback_without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
     ]  # fmt: skip
     if not proxies:
         return {}
-    said = f"{environment.get('no_proxy', '')},{environment.get('NO_PROXY', '')}"
-    entries = [re.sub(r"^\[(.*)\](:\d+)?$", r"\1", entry) for entry in re.split(r"[,\s]+", said)]
-    kept = [entry for entry in entries if entry and not _is_ipv6_network(entry)]
-    value = "*" if "*" in kept else ",".join(dict.fromkeys([*kept, *LOOPBACK]))
+    listed = f"{environment.get('no_proxy', '')},{environment.get('NO_PROXY', '')}"
+    entries = [re.sub(r"^\[(.*)\](:\d+)?$", r"\1", entry) for entry in re.split(r"[,\s]+", listed)]
+    hosts = [entry for entry in entries if entry and not _is_ipv6_network(entry)]
+    value = "*" if "*" in hosts else ",".join(dict.fromkeys([*hosts, *LOOPBACK]))
     return {"no_proxy": value, "NO_PROXY": value}
 
 
@@ -139,10 +140,9 @@ def _is_ipv6_network(entry: str) -> bool:
 
 
 def caches_without_home(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return variables that make a home folder unnecessary, where there is none to write to.
+    """Return variables that move caches out of a home folder that cannot be written.
 
-    Caches then go below `LORI_CACHE`, else `XDG_CACHE_HOME`. A home folder that can be read is
-    still read.
+    Caches then go below `LORI_CACHE`, else `XDG_CACHE_HOME`. A readable home folder is still read.
     """
     changes: dict[str, str] = {}
     user = _user()
@@ -154,7 +154,7 @@ def caches_without_home(environment: Mapping[str, str]) -> dict[str, str]:
     if not there or not os.access(home, os.R_OK | os.X_OK):
         if cache:
             changes["HOME"] = str(Path(cache).absolute() / "home")
-        elif there or not home:  # libraries fail on these when they are imported
+        elif there or not home:  # libraries fail at import with such a home folder
             changes["HOME"] = NO_HOME
     elif cache and not os.access(home, os.W_OK):
         for name, folder in HOME_FOLDERS.items():
@@ -171,35 +171,39 @@ def _user() -> pwd.struct_passwd | None:
 
 
 def prefect_home(workspace: Path) -> dict[str, str]:
-    """Return variables that keep Prefect's database and files in a workspace.
+    """Return variables that put Prefect's database and files into a workspace.
 
-    None where the user has named a place. The user's profiles, with their keys to servers, are
-    still read.
+    Empty if the user has set PREFECT_HOME. The user's profiles, with their API keys, are still
+    read.
     """
     if os.environ.get("PREFECT_HOME"):
         return {}
     profiles = os.path.expanduser("~/.prefect/profiles.toml")  # noqa: PTH111 - never raises
-    found = {"PREFECT_HOME": str(workspace.resolve() / ".lori" / "prefect")}
+    variables = {"PREFECT_HOME": str(workspace.resolve() / ".lori" / "prefect")}
     if os.access(profiles, os.R_OK) and "PREFECT_PROFILES_PATH" not in os.environ:
-        found["PREFECT_PROFILES_PATH"] = profiles
-    return found
+        variables["PREFECT_PROFILES_PATH"] = profiles
+    return variables
 
 
 def console_environment() -> None:
-    """Make Prefect's console lines short, unless the user has set a variable already."""
+    """Shorten Prefect's console lines, unless the user has set a variable already."""
     for name, value in CONSOLE.items():
         os.environ.setdefault(name, value)
 
 
 def child_environment(**variables: str) -> Mapping[str, str]:
-    """Return the environment of a process we start: quiet, with this Python's tools on PATH."""
+    """Return the environment of a child process: quiet, with this Python's commands on PATH.
+
+    Args:
+        variables: variables to set in addition.
+    """
     quiet_environment()
     tools = str(Path(sys.executable).parent)
     path = os.environ.get("PATH", os.defpath)
     return {
         **os.environ,
         "PATH": path if path.split(os.pathsep)[0] == tools else tools + os.pathsep + path,
-        # Lines reach the log when they are printed, not when a buffer fills.
+        # Lines reach the log at once.
         "PYTHONUNBUFFERED": "1",
         PARENT_VARIABLE: str(os.getpid()),
         **variables,

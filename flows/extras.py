@@ -1,4 +1,4 @@
-"""What is installed only on request: `pip install 'lori[NAME]'`."""
+"""The optional dependencies, which `pip install 'lori[NAME]'` installs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from lori_core.core.errors import InputError
 
-#: Each extra's modules, as they are imported.
+#: The importable modules of each extra.
 EXTRAS = {
     "ray": ("ray", "prefect_ray"),
     "quantization": ("bitsandbytes",),
@@ -25,7 +25,7 @@ def need(extra: str, what: str) -> None:
     """Refuse a setting whose extra is not installed.
 
     Raises:
-        InputError: naming the setting and the extra.
+        InputError: the message names the setting `what` and the extra.
     """
     if missing(extra):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Locks between processes that share a workspace."""
+"""File locks between processes that share a workspace."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from flows import private
 def pipeline_lock(
     workspace: Path, say: Callable[[str], None] = lambda line: None
 ) -> Iterator[None]:
-    """Hold the workspace for one pipeline; a second one waits, and says for whom.
+    """Hold the workspace's pipeline lock; wait if another process holds it.
 
-    The process that holds it may enter again, from any thread.
+    The process that holds the lock may take it again, from any thread.
+
+    Args:
+        workspace: the workspace to lock.
+        say: called with a line before waiting.
     """
     folder = private.folder(workspace / ".lori")
-    # One object per path and process, so that the command and the flow in it do not block each
-    # other.
+    # One lock object per path and process, so that a command and the flow in it do not block
+    # each other.
     lock = FileLock(folder / "pipeline.lock", is_singleton=True, thread_local=False)
     try:
         lock.acquire(timeout=0)
@@ -39,7 +43,7 @@ def pipeline_lock(
 
 
 def pipeline_runs(workspace: Path) -> bool:
-    """Return whether another process runs a pipeline in this workspace right now."""
+    """Return whether another process runs a pipeline in this workspace now."""
     path = workspace / ".lori" / "pipeline.lock"
     if not path.exists():
         return False
@@ -52,13 +56,13 @@ def pipeline_runs(workspace: Path) -> bool:
 
 
 def shipping_lock(workspace: Path) -> FileLock:
-    """Return the lock that whoever ships rows holds, so that no row is shipped twice."""
+    """Return the lock for sending rows to MLflow, so that no row is sent twice."""
     folder = private.folder(workspace / ".lori")
     return FileLock(folder / "shipping.lock")
 
 
 def holder(workspace: Path) -> str:
-    """Return the process id of the pipeline that holds a workspace, or held it last."""
+    """Return the process id of the pipeline that holds the workspace's lock, or held it last."""
     try:
         path = workspace / ".lori" / "pipeline.pid"
         return path.read_text(encoding="utf-8").strip() or "unknown"

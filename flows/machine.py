@@ -1,4 +1,4 @@
-"""What a run needs of this machine: a run looks before it writes anything, the doctor whenever."""
+"""Checks of this machine: before a run writes anything, and in `lori doctor`."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from flows.versioning import workspace as versioned
 from lori_core.core.cache import cache_folder
 from lori_core.core.errors import InputError
 
-#: Below this no run begins; below ten times this a real base model does not fit.
+#: Free bytes that a run needs at least; a real base model needs about ten times as much.
 DISK_BYTES = 2**30
-#: Below this no single stage begins: the adapters of small models take less.
+#: Free bytes that a single stage needs at least; adapters of small models are smaller.
 STAGE_BYTES = 64 * 2**20
-#: What goes through files that are deleted at once.
+#: Free bytes for temporary files.
 TEMPORARY_BYTES = 64 * 2**20
-#: What a run writes to, besides the workspace itself, where it is there already.
+#: Files and folders of the workspace that a run writes to, if they exist.
 WRITTEN = (
     ".lori", ".lori/rows", ".lori/prefect", ".dvc", ".dvc/tmp", ".dvc/cache", "data", "artifacts",
     "metrics", "report", "experiments", "mlruns", "mlflow.db", "params.yaml", "dvc.lock",
 )  # fmt: skip
 
-#: Looks at one thing; returns what it saw, and raises `InputError` with what to do.
-Look = Callable[[Path, Mapping[str, Any]], str]
+#: Checks one requirement; returns the finding as text, or raises `InputError` with what to do.
+Check = Callable[[Path, Mapping[str, Any]], str]
 
 
 def check(workspace: Path, params: Mapping[str, Any]) -> None:
-    """Refuse to run where something is missing that a run needs; nothing is written.
+    """Refuse to run if a requirement of a run is not met; write nothing.
 
     Args:
-        workspace: where it would run.
-        params: the parameters it would run with, as plain values.
+        workspace: the folder of the run.
+        params: the run's parameters as plain values.
 
     Raises:
-        InputError: the first thing that is missing, and what to do.
+        InputError: the first requirement that is not met, and what to do.
     """
-    for look in LOOKS.values():
-        look(workspace, params)
+    for requirement in CHECKS.values():
+        requirement(workspace, params)
 
 
 def check_for_services(workspace: Path) -> None:
-    """Likewise refuse to start servers, which need no parameters.
+    """Refuse to start servers if one of their requirements is not met.
 
     Raises:
         InputError: as `check` does.
     """
-    for look in (disk, temporary, proxy):
-        look(workspace, {})
+    for requirement in (disk, temporary, proxy):
+        requirement(workspace, {})
 
 
 def check_for_stage(workspace: Path) -> None:
-    """Likewise refuse to begin a single stage, which would fail when it writes what it made.
+    """Refuse to start a single stage that could not write its outputs.
 
     Raises:
         InputError: as `check` does.
@@ -66,7 +66,7 @@ def check_for_stage(workspace: Path) -> None:
 
 
 def disk(workspace: Path, params: Mapping[str, Any]) -> str:
-    """The workspace can be written, and has room."""
+    """Check that the workspace can be written and has free space."""
     if "?" in str(workspace):
         raise InputError(f"{workspace}: '?' ends a path in SQLite's addresses; rename the folder")
     _writable(workspace)
@@ -88,53 +88,53 @@ def _writable(workspace: Path) -> None:
 
 
 def temporary(workspace: Path, params: Mapping[str, Any]) -> str:
-    """Temporary files go where the user wants them, and there is room."""
+    """Check that temporary files go to TMPDIR, if it is set, and that there is free space."""
     named = os.environ.get("TMPDIR")
     try:
         folder = Path(tempfile.gettempdir())
     except FileNotFoundError:
         raise InputError(
             "TMPDIR: no folder for temporary files can be written (not /tmp, /var/tmp, nor this "
-            "one); set it to one that can"
+            "one); set it to a writable folder"
         ) from None
     if named and str(folder) != os.path.abspath(named):  # noqa: PTH100 - as tempfile does
         raise InputError(
-            f"TMPDIR: {named!r} is no folder that can be written, or it is full; make it so, or "
-            "unset the variable"
+            f"TMPDIR: {named!r} is not a writable folder, or it is full; correct that, or unset "
+            "the variable"
         )
     return _room(folder, TEMPORARY_BYTES, "temporary files need 64 MiB; set TMPDIR to another")
 
 
 def model_cache(workspace: Path, params: Mapping[str, Any]) -> str:
-    """There is a place for the base model, where one is converted or downloaded."""
+    """Check that there is a writable folder with free space for the base model."""
     name = str(params.get("model", {}).get("name_or_path") or "pypi:")
     if name.startswith(("pypi:", "random:")):
         folder = cache_folder()
-        made = (folder / "models" / name.replace(":", "-")).exists()
-        needed = 0 if made or name.startswith("random:") else DISK_BYTES
+        converted = (folder / "models" / name.replace(":", "-")).exists()
+        needed = 0 if converted or name.startswith("random:") else DISK_BYTES
         return _room(folder, needed, "a model needs 1 GiB; set LORI_CACHE to another folder")
     if Path(name).expanduser().is_dir():
         return f"none is needed: the base is {name}"
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folder = Path(HF_HUB_CACHE)
-    there = _existing(folder)
-    if there != folder and not os.access(there, os.W_OK):
+    existing = _existing(folder)
+    if existing != folder and not os.access(existing, os.W_OK):
         raise InputError(
-            f"{folder}: the hub's models cannot be kept there ({there} cannot be written); set "
-            "HF_HOME to a folder that can be"
+            f"{folder}: the hub's models cannot be stored there ({existing} cannot be written); "
+            "set HF_HOME to a writable folder"
         )
-    return f"{shutil.disk_usage(there).free / 1e9:.0f} GB free at {folder}"
+    return f"{shutil.disk_usage(existing).free / 1e9:.0f} GB free at {folder}"
 
 
 def proxy(workspace: Path, params: Mapping[str, Any]) -> str:
-    """Prefect's client can be used with the proxies that are named."""
+    """Check that Prefect's client can use the proxies in the environment."""
     named = {
         name: value for name, value in os.environ.items()
         if value and name.lower() in ("http_proxy", "https_proxy", "all_proxy")
     }  # fmt: skip
     if not named:
-        return "none is named"
+        return "none is set"
     import httpx
 
     for name, value in named.items():
@@ -143,25 +143,25 @@ def proxy(workspace: Path, params: Mapping[str, Any]) -> str:
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             why = " ".join(str(error).split())
             raise InputError(
-                f"{name}: Prefect's client cannot use this proxy ({why}); unset it, or name one "
-                "as in http://host:3128"
+                f"{name}: Prefect's client cannot use this proxy ({why}); unset it, or set one "
+                "such as http://host:3128"
             ) from None
-    return f"{', '.join(sorted(named))}; requests to this machine go past it (no_proxy)"
+    return f"{', '.join(sorted(named))}; not used for requests to this machine (no_proxy)"
 
 
 def tracking(workspace: Path, params: Mapping[str, Any]) -> str:
-    """The address of MLflow can be shown and kept."""
+    """Check that the address of MLflow holds no secret."""
     return f"runs are recorded at {store_of(workspace, params).uri}"
 
 
 def versioning(workspace: Path, params: Mapping[str, Any]) -> str:
-    """DVC can work here."""
+    """Check that DVC can work in the workspace."""
     versioned.check(workspace)
     return f"DVC can work in {workspace}"
 
 
-#: By the names that the doctor shows.
-LOOKS: dict[str, Look] = {
+#: The checks of a run, by the names that `lori doctor` shows.
+CHECKS: dict[str, Check] = {
     "disk": disk,
     "workspace": versioning,
     "temporary": temporary,
@@ -172,7 +172,7 @@ LOOKS: dict[str, Look] = {
 
 
 def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that is there."""
+    """Return the folder, or the nearest parent folder that exists."""
     folders = (folder, *folder.absolute().parents)
     return next(path for path in folders if os.path.exists(path))  # noqa: PTH110 - never raises
 

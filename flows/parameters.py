@@ -1,6 +1,6 @@
-"""What a deployment may be asked for: types that Prefect checks before a run begins, and its form.
+"""The types of the flow's parameters, which Prefect shows as a form and checks before a run starts.
 
-The limits of a value stand in its type, so that the server refuses a wrong one when it is typed.
+The limits of a value are part of its type, so that the server refuses a wrong value at once.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ if TYPE_CHECKING:
     Profile = str
     Experiment = str
 else:
-    #: What `lori experiment --list` says.
+    #: A name from `lori experiment --list`, or `all`.
     Experiment = Literal[(*EXPERIMENTS, "all")]
-    #: A file in `profiles/`; the form offers them.
+    #: The name of a file in `profiles/`; the form lists them.
     Profile = Literal[_PROFILES] if _PROFILES else str
 
-#: A value with a password or token would be kept by the server, which reads only this pattern: no
-#: secret by its form, nor a parameter of a query whose name is encoded; and no @, or no URL, or one
-#: with a user alone.
+#: The pattern of an override, which keeps passwords and tokens out of the server's database. It
+#: refuses known forms of secrets, query parameters with encoded names, and URLs with a password.
 OVERRIDE = (
     rf"^(?!.*(?:{pattern_of_secrets()}))(?!.*[?&;#][^=&]*%[^=&]*=)"
     r"[A-Za-z0-9_.-]+=([^@]*|[^/]*|[^@]*://[^@:/]*@[^@]*)$"
@@ -38,7 +37,7 @@ OVERRIDE = (
 
 
 def _without_secrets(text: str) -> str:
-    if not re.search(OVERRIDE, text):  # pydantic's own expressions cannot look ahead
+    if not re.search(OVERRIDE, text):  # pydantic's regular expressions have no lookahead
         raise ValueError("must be key=value, without a password or token (set it as a variable)")
     return text
 
@@ -64,13 +63,13 @@ StageName = Annotated[
 def select(
     plan: graph.Plan, params: dict[str, Any], tasks: Sequence[str], stages: Sequence[str]
 ) -> graph.Plan:
-    """Return the plan of what was asked for: these tasks' stages, these steps, what they stand on.
+    """Return the plan of the selected stages and of all stages they depend on.
 
     Args:
-        plan: of everything.
-        params: `params.yaml`, read.
-        tasks: only their stages; all where empty.
-        stages: only these; all where empty.
+        plan: the plan of all stages.
+        params: the content of `params.yaml`.
+        tasks: the tasks whose stages are selected; empty for all.
+        stages: the steps (`train`) or stages (`train@math`) that are selected; empty for all.
 
     Raises:
         InputError: there is no such task or stage.
@@ -81,9 +80,9 @@ def select(
             raise InputError(f"tasks: {unknown('task', task, known)}")
     names = [stage.name for stage in plan.stages]
     steps = {name.partition("@")[0] for name in names}
-    for asked in stages:
-        if asked not in names and asked not in steps:
-            raise InputError(f"stages: {unknown('stage', asked, {*names, *steps})}")
+    for stage in stages:
+        if stage not in names and stage not in steps:
+            raise InputError(f"stages: {unknown('stage', stage, {*names, *steps})}")
     wanted = {
         name
         for name in names
@@ -92,8 +91,8 @@ def select(
     }
     if not wanted and (tasks or stages):
         raise InputError(
-            f"stages: {', '.join(stages)}: none of them is of the tasks {', '.join(tasks)}"
+            f"stages: {', '.join(stages)}: none of them belongs to the tasks {', '.join(tasks)}"
         )
-    below = wanted.union(*(graph.ancestors(plan, name) for name in wanted))
-    chosen = tuple(stage for stage in plan.stages if stage.name in below)
-    return graph.Plan(chosen, {name: why for name, why in plan.stale.items() if name in below})
+    needed = wanted.union(*(graph.ancestors(plan, name) for name in wanted))
+    chosen = tuple(stage for stage in plan.stages if stage.name in needed)
+    return graph.Plan(chosen, {name: why for name, why in plan.stale.items() if name in needed})

@@ -1,7 +1,8 @@
-"""The flow `lori`: pull the data, then run the stages of `dvc.yaml` that must run.
+"""The flow `lori`: pull the data, then run the stale stages of `dvc.yaml`.
 
-DVC says what must run and in which order; nothing of the graph is repeated here. Prefect says when:
-each stage is one task, tried again after a crash. The engine (`flows.execution.engine`) says where.
+DVC decides which stages run and in which order; the graph is not repeated here. Prefect decides
+when: each stage is one task, which is retried after a crash. The engine (`flows.execution.engine`)
+decides where.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
 from flows.execution.engine import Engine, Future, engine_of  # noqa: E402
 from flows.execution.stage_run import BadInput, PipelineRun, StageFailed, read_summary  # noqa: E402
-from flows.execution.tasks import UNCHANGED, kind, pull  # noqa: E402
+from flows.execution.tasks import UNCHANGED, failure_class, pull  # noqa: E402
 from flows.lock import pipeline_lock  # noqa: E402
 from flows.parameters import Experiment, Override, Profile, StageName, Task, select  # noqa: E402
 from flows.planning import room  # noqa: E402
@@ -45,13 +46,19 @@ RETRY_DELAY_SECONDS = 2
 #: The command that writes the stages of experiments.
 WRITE = ("lori_cli", "experiment", "--write")
 
-#: How a run ends that found everything up to date.
+#: The message of a run in which no stage was stale.
 NOTHING_CHANGED = "nothing changed"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which part of the pipeline was asked for; all of it where empty."""
+class Selection:
+    """The part of a pipeline to run.
+
+    Attributes:
+        tasks: the selected tasks; empty for all.
+        stages: the selected steps or stages; empty for all.
+        file: the file that defines the pipeline.
+    """
 
     tasks: tuple[str, ...]
     stages: tuple[str, ...]
@@ -67,15 +74,15 @@ def pipeline(
     experiments: list[Experiment] | None = None,
     gate: bool = False,
 ) -> State[Any]:
-    """Run the pipeline of the workspace this process stands in.
+    """Run the pipeline of the workspace in the current folder.
 
     Args:
         profile: name of a file in `profiles/` to copy over `params.yaml` first.
         overrides: `key=value` settings written into `params.yaml` first.
-        tasks: run only these tasks' stages and what they stand on; all tasks unless given.
-        stages: run only these steps (`train`) or stages (`train@math`) and what they stand on.
+        tasks: run only these tasks' stages and their dependencies; by default all tasks.
+        stages: run only these steps (`train`) or stages (`train@math`) and their dependencies.
         experiments: names of experiments to run instead of the pipeline; `all` for all of them.
-        gate: afterwards, judge the result against what is served, and promote it if it is better.
+        gate: afterwards, judge the result against the champion, and promote it if it passes.
     """
     logger = get_run_logger()
     plain_logs()
@@ -85,12 +92,12 @@ def pipeline(
             stopping.check()
             close_dead(workspace, str(flow_run.id), logger.info)
             drop_dead_locks(workspace)
-            asked = Asked(tuple(tasks or ()), tuple(stages or ()))
+            selection = Selection(tuple(tasks or ()), tuple(stages or ()))
             _configure(workspace, profile, overrides or [], logger)
             if experiments:
                 write_experiments(experiments)
-                asked = Asked(asked.tasks, asked.stages, graph.EXPERIMENTS)
-            state = _run(workspace, asked, logger)
+                selection = replace(selection, file=graph.EXPERIMENTS)
+            state = _run(workspace, selection, logger)
             return _gate(workspace, state, logger) if gate else state
         except stopping.Stopped:
             return Cancelled(message="stopped by a signal")
@@ -98,8 +105,8 @@ def pipeline(
             known = faults.explained(error)
             if known is None:
                 raise
-            said = redact(str(known))
-            return Failed(message=said, data=kind(known)(said))
+            message = redact(str(known))
+            return Failed(message=message, data=failure_class(known)(message))
 
 
 def _configure(workspace: Path, profile: str | None, overrides: Sequence[str], logger: Any) -> None:
@@ -110,21 +117,22 @@ def _configure(workspace: Path, profile: str | None, overrides: Sequence[str], l
 
 
 def write_experiments(names: Sequence[str]) -> None:
-    """Write the stages of some experiments, as `params.yaml` has them, with `lori experiment`.
+    """Write the stages of some experiments for `params.yaml`, by `lori experiment --write`.
 
     Raises:
-        LoriError: with the command's last line; `InputError` where it refused what was asked.
+        InputError: the command refused its input.
+        LoriError: the command failed; the message is its last line.
     """
     command = [sys.executable, "-m", *WRITE, *names]
-    ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if ran.returncode:
-        said = ran.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
-        failed = InputError if ran.returncode == InputError.exit_code else LoriError
-        raise failed(said or f"lori experiment --write: exit code {ran.returncode}")
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        message = done.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
+        failed = InputError if done.returncode == InputError.exit_code else LoriError
+        raise failed(message or f"lori experiment --write: exit code {done.returncode}")
 
 
 def _gate(workspace: Path, state: State[Any], logger: Any) -> State[Any]:
-    """Judge what a run has made; a run that failed or changed nothing is not judged."""
+    """Run the gate after a run; skip it if the run failed or changed nothing."""
     if not state.is_completed() or state.message == NOTHING_CHANGED:
         return state
     outcome = import_module("flows.serving.gate").run_gate(workspace, read_params(workspace))
@@ -133,22 +141,22 @@ def _gate(workspace: Path, state: State[Any], logger: Any) -> State[Any]:
     return Completed(message="promoted" if outcome.promoted else "not promoted")
 
 
-def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
-    report = graph.REPORTS[asked.file]
+def _run(workspace: Path, selection: Selection, logger: Any) -> State[Any]:
+    report = graph.REPORTS[selection.file]
     run = PipelineRun(workspace, str(flow_run.id), logger.warning, report)
-    # Before the data is pulled: what cannot be run is said first.
-    plan = select(graph.plan(workspace, asked.file), run.params, asked.tasks, asked.stages)
+    # Planned before the pull, so that a run that is impossible fails first.
+    plan = _plan(run, selection)
     engine = engine_of(run)
     engine.check(plan.stages)
-    if asked.file == graph.PIPELINE:  # what experiments write is in no model of cost
+    if selection.file == graph.PIPELINE:  # the cost model does not cover experiments
         room.check(workspace, run.params, [s.name for s in plan.stages if s.name in plan.stale])
     run.start()
     try:
         with stopping.listening(run.cancel):
-            failures, changed = _execute(run, engine, asked, plan, logger)
+            failures, changed = _execute(run, engine, selection, plan, logger)
         stopping.check()
     except BaseException as error:
-        # A signal or Ctrl-C: the tasks' threads do not see it, so they are told.
+        # The tasks' threads do not receive a signal or Ctrl-C, so they are cancelled here.
         run.cancel()
         if isinstance(error, Exception):
             run.end((f"{type(error).__name__}: {error}", 1))
@@ -159,7 +167,7 @@ def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
     codes = {error.exit_code for error in failures.values()}
     code = BadInput.exit_code if codes == {BadInput.exit_code} else 1
     if not run.end((message, code) if failures else None):
-        logger.warning("not everything reached MLflow; `lori track` ships the rest")
+        logger.warning("not everything reached MLflow; `lori track` sends the rest")
     if failures:
         failed = BadInput if code == BadInput.exit_code else StageFailed
         return Failed(message=message, data=failed(message))
@@ -169,12 +177,26 @@ def _run(workspace: Path, asked: Asked, logger: Any) -> State[Any]:
     return Completed(message="all stages are up to date")
 
 
-def _execute(
-    run: PipelineRun, engine: Engine, asked: Asked, plan: graph.Plan, logger: Any
-) -> tuple[dict[str, StageFailed], bool]:
-    """Pull, then run what is stale; return the stages that failed, and if there was any to run.
+def _plan(run: PipelineRun, selection: Selection) -> graph.Plan:
+    plan = graph.plan(run.workspace, selection.file)
+    return select(plan, run.params, selection.tasks, selection.stages)
 
-    `plan` is from before the pull: it holds where nothing was stale and the pull brings nothing.
+
+def _execute(
+    run: PipelineRun, engine: Engine, selection: Selection, plan: graph.Plan, logger: Any
+) -> tuple[dict[str, StageFailed], bool]:
+    """Pull the data, then run the stale stages.
+
+    Args:
+        run: the pipeline run.
+        engine: where stages run.
+        selection: the part of the pipeline to run.
+        plan: the plan from before the pull; it is reused if nothing was stale and the pull changed
+            nothing.
+        logger: the flow run's logger.
+
+    Returns:
+        The errors of the stages that failed, and whether any stage was stale.
     """
     options: dict[str, Any] = {"retries": run.retries, "retry_delay_seconds": RETRY_DELAY_SECONDS}
     pulled = pull.with_options(**options).submit(run)
@@ -184,14 +206,14 @@ def _execute(
     if failures:
         return failures, True
     if plan.stale or pulled.state.name != UNCHANGED:
-        plan = select(graph.plan(run.workspace, asked.file), run.params, asked.tasks, asked.stages)
+        plan = _plan(run, selection)
     run.skipped([stage.name for stage in plan.stages if stage.name not in plan.stale])
     logger.info("%d stages, %d to run on %s", len(plan.stages), len(plan.stale), engine.where())
     return _failures(engine.execute(plan, options)), bool(plan.stale)
 
 
 def _failures(futures: Mapping[str, Future]) -> dict[str, StageFailed]:
-    """Return the tasks that failed by themselves; those behind them never started."""
+    """Return the errors of the tasks that failed; tasks that depend on them never started."""
     failures: dict[str, StageFailed] = {}
     for name, future in futures.items():
         state = future.state
@@ -209,7 +231,7 @@ def failure_of(state: State[Any]) -> StageFailed:
 
 
 def _show(report: Path) -> None:
-    """Put the results into Prefect's UI."""
+    """Show the results in Prefect's UI."""
     pages = {
         "summary.md": ("lori-results", "Every model on every task, and what merging cost"),
         "evidence.md": ("lori-experiments", "The experiments beside the paper's"),
@@ -220,7 +242,7 @@ def _show(report: Path) -> None:
             create_markdown_artifact(text, key=key, description=about)
     summary = read_summary(report)
     if summary.get("table"):
-        # The file's keys are sorted; people read the model first.
+        # The file's keys are sorted, but people want to see the model first.
         columns = summary.get("columns") or list(summary["table"][0])
         table = [{column: row[column] for column in columns} for row in summary["table"]]
         about = "Percent right on the test sets, with 95 % intervals"

@@ -1,4 +1,4 @@
-"""Files that only their owner may read: databases, logs, secrets, and the folders they lie in."""
+"""Files and folders that only their owner can read: databases, logs, secrets."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from lori_core.core.files.atomic import json_text, replaced_file
 
-#: For `umask` of a process whose files are all private.
+#: The umask of processes whose files are all private.
 UMASK = 0o077
 
 
 def opener(path: str, flags: int) -> int:
-    """Open a file as `open` does; one that is made has mode 0600."""
+    """Open a file like `open`; a new file has mode 0600."""
     return os.open(path, flags, 0o600)
 
 
@@ -34,7 +34,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def folder(path: Path) -> Path:
-    """Make a folder of mode 0700, and such ones above it, where there are none; return it."""
+    """Create a folder with mode 0700, and its missing parents likewise; return it."""
     if not path.parent.exists():
         folder(path.parent)
     path.mkdir(mode=0o700, exist_ok=True)
@@ -43,8 +43,8 @@ def folder(path: Path) -> Path:
 
 
 def narrow(path: Path) -> None:
-    """Take the group's and others' rights from a file or folder of ours; links are left alone."""
-    # Of another user, or on a file system without modes: not ours to change.
+    """Remove the group's and others' permissions from a file or folder; ignore links."""
+    # Files of other users, and file systems without modes, cannot be changed.
     with suppress(OSError):
         mode = path.lstat().st_mode
         if not stat.S_ISLNK(mode) and mode & 0o077:
@@ -52,7 +52,7 @@ def narrow(path: Path) -> None:
 
 
 def tighten(workspace: Path) -> None:
-    """Make `.lori`, and narrow all files of a workspace that are for its owner only."""
+    """Create `.lori`, and `narrow` all private files of a workspace."""
     folder(workspace / ".lori")
     for path in _private(workspace):
         narrow(path)

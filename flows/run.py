@@ -1,4 +1,4 @@
-"""What `lori run` calls: the pipeline in this process, with no server needed."""
+"""The functions behind `lori run`: run the pipeline in this process, without a separate server."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lori_core.core.processes import stopping
 
 
 def nothing_to_do(workspace: Path, pipeline: str = graph.PIPELINE) -> str | None:
-    """Return one line if no stage has to run, else `None`. Imports neither Prefect nor MLflow.
+    """Return a line if no stage is stale, else None; imports neither Prefect nor MLflow.
 
-    While another pipeline runs here, that is not known yet: `None`, and `run_in_process` queues.
-    Whether `data/` is what `params.yaml` says is for the caller to check.
+    Also returns None while another pipeline runs here, since its result is not known yet; then
+    `run_in_process` waits for it. The caller must check that `data/` fits `params.yaml`.
 
     Raises:
         InputError: `dvc.yaml` or `params.yaml` cannot be read.
@@ -34,30 +34,34 @@ def nothing_to_do(workspace: Path, pipeline: str = graph.PIPELINE) -> str | None
 
 
 def run_in_process(workspace: Path, experiments: list[str] | None = None) -> int:
-    """Run the flow here and return its exit code: 0 done, 1 failed, 2 bad input.
+    """Run the flow in this process and return its exit code: 0 done, 1 failed, 2 bad input.
 
-    Uses the Prefect server of `PREFECT_API_URL`, else that of `make up`, else one of its own that
-    ends with this process.
+    It uses the Prefect server of `PREFECT_API_URL`, else that of `make up`, else it starts a server
+    that ends with this process.
+
+    Args:
+        workspace: the folder of the workspace.
+        experiments: experiments to run instead of the pipeline.
 
     Raises:
-        InputError: the server that is named does not answer.
-        LoriError: the API did not start.
-        Stopped: a signal came; Prefect has the run as cancelled, MLflow as killed.
+        InputError: the server of `PREFECT_API_URL` or of `make up` does not answer.
+        LoriError: Prefect's API did not start.
+        Stopped: a signal came; the run is cancelled in Prefect and killed in MLflow.
     """
     quiet_environment()
     console_environment()
     with _working_folder(workspace):
         running = running_api(workspace)
         own = None if running else start_local_api(workspace)
-        # Before Prefect is imported: it reads its settings once.
+        # Set before Prefect is imported, since it reads its settings once.
         os.environ.update(own.variables if own else _variables(workspace, str(running)))
         os.environ.update(prefect_home(workspace))
         from flows.pipeline import failure_of, pipeline
 
         if own is not None:
-            logging.getLogger("prefect.flow_runs").addFilter(_is_no_link)
+            logging.getLogger("prefect.flow_runs").addFilter(_is_not_ui_link)
             own.wait()
-        # Prefect's engine and client do not bear an exception at any moment.
+        # An exception at an arbitrary moment would break Prefect's engine and client.
         state = stopping.in_thread(lambda: pipeline(experiments=experiments, return_state=True))
     if state.is_completed():
         return 0
@@ -67,7 +71,7 @@ def run_in_process(workspace: Path, experiments: list[str] | None = None) -> int
 
 
 def _variables(workspace: Path, url: str) -> dict[str, str]:
-    """Return what leads Prefect's clients to a server that runs."""
+    """Return the environment variables that lead Prefect's clients to a running server."""
     return {"PREFECT_API_URL": url, **access.prefect_access(workspace, url)}
 
 
@@ -81,6 +85,6 @@ def _working_folder(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def _is_no_link(record: logging.LogRecord) -> bool:
-    """Drop Prefect's link to a UI: our own API has none, and it is gone after the run."""
+def _is_not_ui_link(record: logging.LogRecord) -> bool:
+    """Return False for Prefect's link to its UI, which our own API does not have."""
     return not record.getMessage().startswith("View at ")

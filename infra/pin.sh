@@ -1,6 +1,6 @@
 #!/bin/sh
-# Pins the images of infra/images.txt to the digests that their tags have now, wherever they are
-# named. Needs docker with buildx, and the images' registry; changes nothing if one has no digest.
+# Pin the images of infra/images.txt to the current digests of their tags, in all files that name
+# them. Needs docker with buildx and the registries; changes nothing if a digest is missing.
 set -eu
 cd "$(dirname "$0")/.."
 FILES='infra/images.txt infra/compose.yaml infra/Containerfile mlflow/Containerfile'

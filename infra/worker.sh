@@ -1,9 +1,9 @@
 #!/bin/sh
-# A worker in a container or an allocation: a workspace of its own from the image's code, then work.
+# Start a worker in a container or an allocation: create a workspace from the image's code first.
 set -eu
 WORKSPACE=${LORI_WORKSPACE:-/workspace/lori}
 POOL=${LORI_POOL:-lori}
-# They become arguments of git and dvc, which are for all to see, and are kept in their settings.
+# They become arguments of git and dvc, which all users can see, and are stored in their config.
 for name in LORI_REPOSITORY LORI_REMOTE; do
   eval "address=\${$name:-}"
   case $address in
@@ -18,7 +18,7 @@ if [ ! -d "$WORKSPACE/.git" ]; then
   if [ -n "${LORI_REPOSITORY:-}" ]; then
     git clone --branch "${LORI_BRANCH:-main}" "$LORI_REPOSITORY" "$WORKSPACE"
   else
-    # No repository is named: the code of the image, as a repository of this workspace's own.
+    # No repository is given: use the image's code, as a git repository of this workspace.
     mkdir -p "$WORKSPACE"
     cp -r /opt/lori/. "$WORKSPACE"
     git -C "$WORKSPACE" init --quiet
@@ -35,7 +35,7 @@ if [ -n "${LORI_POOL_TEMPLATE:-}" ]; then
   prefect work-pool create "$POOL" --type kubernetes --base-job-template "$LORI_POOL_TEMPLATE" \
     --overwrite
 else
-  # Its template lets no deployment and no run name a command.
+  # Its job template lets neither deployments nor runs set a command.
   prefect work-pool create "$POOL" --type process \
     --base-job-template flows/server/work_pool.json --overwrite
 fi

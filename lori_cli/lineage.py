@@ -92,8 +92,8 @@ def _why(args: argparse.Namespace) -> int:
     check_files(Path(), definition=False)
     named = why.resolve(args.name or ".", Path())
     lineage = why.lineage_of(named, remote=not args.no_remote)
-    hash_files = named.state.here and not args.no_verify
-    problems = verify(lineage) if hash_files else lineage.doubts
+    hash_files = named.snapshot.here and not args.no_verify
+    problems = verify(lineage) if hash_files else lineage.problems
     if args.json:
         print(json.dumps(lineage_text.as_json(lineage, problems), indent=2))
     else:

@@ -249,7 +249,7 @@ def _planned(args: argparse.Namespace, params: Params, text: str) -> Iterable[st
     # The number of cores of another machine is unknown; without GPUs it does not matter.
     elsewhere = bool(args.gpu or args.gpus) or device.kind == "cpu"
     usual = setting if isinstance(setting, int) else sharing.USUAL
-    most = usual if elsewhere else sharing.this_host().bears(setting, gpus)
+    most = usual if elsewhere else sharing.this_host().stages_per_gpu(setting, gpus)
     result = forecast.forecast(Path.cwd(), params, device, gpus, text=text, most=most)
     return [forecast.as_json(result)] if args.json else forecast.show(result)
 

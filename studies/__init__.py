@@ -1,1 +1,1 @@
-"""The paper's experiments and ours, as points of one DVC pipeline that share what they can."""
+"""The paper's experiments and ours, as points of one DVC pipeline that share equal runs."""

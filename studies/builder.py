@@ -1,4 +1,4 @@
-"""Adding the points that experiments need; those that several need are added once."""
+"""Add the points that experiments need; a point that several experiments need is added once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from studies.points import Cell, Mixture, Points, Score, Train
 
 @dataclass
 class Builder:
-    """Adds the points of experiments to one collection; shared ones are added once."""
+    """Adds the points of experiments to one collection; equal points are added once."""
 
     params: Params
     points: Points = field(default_factory=Points)
@@ -47,17 +47,17 @@ class Builder:
     ) -> str:
         """Add a training run; return its name.
 
-        Its learning rate is the one that validation chooses for the method on the task, unless
-        `training` names one or none are to be tried.
+        If `training` has no learning rate and several are to be tried for the method, the run uses
+        the one with the least validation loss on the task.
 
         Args:
             method: a name of `METHODS`.
-            task: what to learn.
-            seed: draws A and the order of examples.
-            start: the point to go on from.
-            training: changes to the run's settings.
+            task: the task.
+            seed: the seed of A and of the order of examples.
+            start: the name of the point whose adapter the training starts from.
+            training: changes to the run's `training` settings.
             calibration: changes to those of the LoRI-D run that the mask comes from.
-            lori: changes to `lori`, as sparsity or mask_scope.
+            lori: changes to the `lori` settings, e.g. `sparsity` or `mask_scope`.
         """
         changes, rates = training or {}, self._rates(method)
         tries: tuple[str, ...] = ()
@@ -99,7 +99,13 @@ class Builder:
         return phase.model_copy(update=changes)
 
     def score(self, what: str, models: dict[str, Mixture], tasks: Iterable[str]) -> str:
-        """Add the scoring of some models on some tasks; return its name."""
+        """Add the scoring of some models on some tasks; return the point's name.
+
+        Args:
+            what: a label of the models, part of the point's name.
+            models: the models by name.
+            tasks: the tasks.
+        """
         wanted, section = tuple(tasks), self.params.experiments
         scored = wanted if section.scored is None else section.scored
         return self.points.add(
@@ -116,7 +122,14 @@ class Builder:
         )
 
     def trained(self, name: str, tasks: Iterable[str], seed: int, **factors: Any) -> list[Cell]:
-        """Add the scoring of one trained point; return its cells: scores, and how it trained."""
+        """Add the scoring of one trained point; return two cells: its scores, and its training.
+
+        Args:
+            name: the trained point.
+            tasks: the tasks to score.
+            seed: the seed of the cells.
+            factors: the factors of the cells.
+        """
         label = name.removeprefix("train-").rpartition("-")[0]
         scores = self.score(label, {"model": Mixture(adapters=(name,))}, tasks)
         return [

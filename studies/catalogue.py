@@ -1,4 +1,4 @@
-"""The experiments by name: which points each of them has."""
+"""The experiments by name, and the points of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Factors = dict[str, str | float | int | None]
 
 
 def single_task(build: Builder) -> list[Cell]:
-    """Every method on every task by itself (Tables 1, 2, 11 to 14)."""
+    """Each method on each task alone (Tables 1, 2, 11 to 14)."""
     cells = []
     for seed, task in product(build.params.experiments.seeds, build.compared_tasks):
         cells.append(_base(build, (task,), seed, {"method": "base"}))
@@ -43,7 +43,7 @@ def merge_four(build: Builder) -> list[Cell]:
 
 
 def merge_three(build: Builder) -> list[Cell]:
-    """The adapters of all tasks but safety merged by each method (Tables 18 to 22)."""
+    """The adapters of all tasks but safety, merged (Tables 18 to 22)."""
     section = build.params.experiments
     others = [t for t in build.tasks if t != build.params.continual.safety_task]
     return _merges(build, section.three or tuple(others), section.weights_of_three)
@@ -87,22 +87,22 @@ def _check_low_rank(methods: Iterable[str]) -> None:
             raise ConfigError(f"experiments.merged_methods: {unknown('method', method, METHODS)}")
         if METHODS[method].result != "low-rank":
             raise ConfigError(
-                f"experiments.merged_methods: {method} trains no low-rank update, which cannot be "
-                "merged"
+                f"experiments.merged_methods: {method} does not train a low-rank update, so its "
+                "results cannot be merged; name methods that do"
             )
 
 
 def continual(build: Builder) -> list[Cell]:
-    """Safety first, then each task: what is forgotten, what is learned (Fig. 3)."""
+    """Learning safety first, then each task: forgetting and gain (Fig. 3)."""
     section, safety = build.params.experiments, build.params.continual.safety_task
     if safety is None or safety not in build.tasks:
-        raise ConfigError("continual.safety_task: the experiment needs one, among its tasks")
+        raise ConfigError("continual.safety_task: the experiment needs one of its tasks here")
     cells = []
     others = [task for task in build.tasks if task != safety]
     for seed, method in product(section.seeds, section.merged_methods):
         if not METHODS[method].continues:
             raise ConfigError(
-                f"experiments.merged_methods: {method} cannot go on from another adapter"
+                f"experiments.merged_methods: {method} cannot start from another adapter"
             )
         before = build.train(method, safety, seed)
         cells += build.trained(before, (safety,), seed, method=method, learned="")[:1]
@@ -126,7 +126,7 @@ def _ablation(
 
 
 def calibration_steps(build: Builder) -> list[Cell]:
-    """How long a calibration must be (Fig. 4a); 0 steps are a random mask."""
+    """Different calibration lengths (Fig. 4a); 0 steps are a random mask."""
 
     def change(steps: int) -> dict[str, Any]:
         if steps == 0:
@@ -137,25 +137,25 @@ def calibration_steps(build: Builder) -> list[Cell]:
 
 
 def granularity(build: Builder) -> list[Cell]:
-    """Inside what the top of B is taken (Fig. 4c)."""
+    """Different mask scopes (Fig. 4c)."""
     scopes = build.params.experiments.scopes
     return _ablation(build, "scope", scopes, lambda scope: {"mask_scope": scope})
 
 
 def importance(build: Builder) -> list[Cell]:
-    """What B's entries are ranked by."""
+    """Different importance scores."""
     kinds = build.params.experiments.importances
     return _ablation(build, "importance", kinds, lambda kind: {"importance": kind})
 
 
 def structured(build: Builder) -> list[Cell]:
-    """Masks of whole rows, blocks and groups of the same budget (the paper's future work)."""
+    """Structured masks with equal budgets (the paper's future work)."""
     kinds = build.params.experiments.structures
     return _ablation(build, "structure", kinds, lambda kind: {"structure": kind})
 
 
 def sparsity_by_learning_rate(build: Builder) -> list[Cell]:
-    """Sparsity crossed with the learning rate (Fig. 5)."""
+    """Each sparsity with each learning rate (Fig. 5)."""
     section, cells = build.params.experiments, []
     grid = product(
         section.seeds, build.ablation_tasks, section.sparsities, section.sweep_learning_rates
@@ -167,7 +167,7 @@ def sparsity_by_learning_rate(build: Builder) -> list[Cell]:
 
 
 def sparsity_map(build: Builder) -> list[Cell]:
-    """Where the masks keep B, by layer and projection (Fig. 4b, 6)."""
+    """The masks' density by layer and projection (Fig. 4b, 6)."""
     section, cells = build.params.experiments, []
     for seed, task in product(section.seeds, build.tasks):
         point = SparsityMap(
@@ -181,7 +181,7 @@ def sparsity_map(build: Builder) -> list[Cell]:
 
 
 def merge_weights(build: Builder) -> list[Cell]:
-    """The uniform weight of a concatenated merge (Fig. 4d, 7)."""
+    """Concatenated merges with different uniform weights (Fig. 4d, 7)."""
     section, cells = build.params.experiments, []
     _check_low_rank(section.merged_methods)
     for seed, method in product(section.seeds, section.merged_methods):
@@ -203,10 +203,10 @@ def merge_weights(build: Builder) -> list[Cell]:
 
 
 def merge_weight_pareto(build: Builder) -> list[Cell]:
-    """Safety against the tasks as the safety adapter's weight grows, in one process a seed."""
+    """Merges with different weights of the safety adapter, a point a seed."""
     section, safety = build.params.experiments, build.params.continual.safety_task
     if safety is None or safety not in build.tasks:
-        raise ConfigError("continual.safety_task: the experiment needs one, among its tasks")
+        raise ConfigError("continual.safety_task: the experiment needs one of its tasks here")
     weight, cells = section.weights_of_four["lori-s"], []
     for seed in section.seeds:
         parents = tuple(build.train("lori-s", task, seed) for task in build.tasks)
@@ -233,7 +233,7 @@ def merge_weight_pareto(build: Builder) -> list[Cell]:
 
 
 def property_1(build: Builder) -> list[Cell]:
-    """Cosines between updates against d_in and rank (Property 1, eq. 4)."""
+    """Cosines between updates by d_in and rank (Property 1, eq. 4)."""
     section, cells = build.params.experiments, []
     own = build.params.lori.rank
     for seed in section.seeds:
@@ -267,11 +267,11 @@ ALL = "all"
 
 
 def build(params: Params, names: Iterable[str]) -> Points:
-    """Return the points of some experiments, each experiment's own last.
+    """Return the points of some experiments, and a `Collect` point of each at the end.
 
     Raises:
-        ConfigError: for an experiment or method that does not exist, options that a method does
-            not have, or a merge that a method does not support.
+        ConfigError: an experiment or method does not exist, a method does not have an option, or
+            its results cannot be merged.
     """
     wanted = list(EXPERIMENTS) if ALL in names else list(dict.fromkeys(names))
     for name in wanted:
@@ -286,9 +286,9 @@ def build(params: Params, names: Iterable[str]) -> Points:
     builder = Builder(params)
     profile = params_file.profile_of(params)
     cells = {name: EXPERIMENTS[name](builder) for name in wanted}
-    for name, found in cells.items():
+    for name, own in cells.items():
         builder.points.add(
-            Collect(experiment=name, cells=tuple(found), info=_info(params, builder, name, profile))
+            Collect(experiment=name, cells=tuple(own), info=_info(params, builder, name, profile))
         )
     return builder.points
 

@@ -16,7 +16,7 @@ from lori_core.core.stage_dependencies import (
     VERDICTS,
 )
 
-#: What the points of the experiments depend on besides their settings, by kind.
+#: The code that all kinds of points depend on.
 _POINT = (
     *ADAPTERS,
     "studies/points.py",
@@ -31,6 +31,7 @@ _MEASURING = (
     "merging/interference.py",
     "adapters/masks/structured_mask.py",
 )
+#: The code that each kind of point depends on.
 POINTS: dict[str, tuple[str, ...]] = {
     "train": (
         *_POINT,
@@ -72,7 +73,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         "studies/page",
     ),
 }
-#: By kind of point, the kinds of what an extension may register that decide its result.
+#: By kind of point, the kinds of extensions that decide its result.
 EXTENSIONS: dict[str, frozenset[str]] = {
     "train": frozenset({"importance", "training method"}),
     "score": frozenset({"merge method", "scorer"}),

@@ -1,4 +1,4 @@
-"""An experiment's measurements, one row each, as `studies.page` reads them."""
+"""Collect an experiment's measurements as rows, which `studies.page` reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lori_core.models import base_model
 from studies.points import Cell, Collect, Train, load
 from studies.results import Row, facts_of
 
-#: What a trained point's own facts add to an experiment's rows.
+#: The facts of a trained point that become rows of an experiment.
 TRAINING_FACTS = (
     "trainable_parameters",
     "trainable_share",
@@ -23,7 +23,7 @@ TRAINING_FACTS = (
 
 
 def collect(point: Collect) -> Row:
-    """Bring an experiment's measurements together, one row each."""
+    """Return an experiment's measurements: its name, information about the runs, and rows."""
     rows = [row for cell in point.cells for row in _rows(cell)]
     section = ModelSection(name_or_path=point.info["model"], revision=point.info.get("revision"))
     count = base_model.outline(base_model.prepare(section)).num_parameters()
@@ -58,7 +58,7 @@ def _sizes(tasks: list[str]) -> Row:
 
 
 def machine() -> str:
-    """Return what this machine computes with, in a few words."""
+    """Return a short description of this machine's GPUs or CPU."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,7 +1,8 @@
-"""The experiments' points one after another in this process: no flow, no process a point.
+"""Run the experiments' points one after another in this process, without the flow.
 
-Where points are small, most of a process's time is its start: imports, and reading the base. What
-ran is committed to DVC at once, so that the flow, `dvc repro` and the next call find it done.
+For small points, most of a process's time is its start: imports, and loading the base model. Each
+finished point is committed to DVC at once, so that neither the flow, nor `dvc repro`, nor the next
+call runs it again.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from flows.versioning.dvc.dvc_repo import opened
 
 
 def run_points(workspace: Path, say: Callable[[str], None]) -> int:
-    """Run what is stale of the experiments' stages; return how many stages ran.
+    """Run the stale stages of the experiments; return how many stages ran.
+
+    Args:
+        workspace: the folder of the workspace.
+        say: called with a line before each stage.
 
     Raises:
-        LoriError: as the point that failed; those before it are kept.
+        LoriError: a point failed; the points before it are committed.
     """
     quiet_environment()
     from lori_core.core.tracking import stage_tracker

@@ -1,4 +1,4 @@
-"""What can be measured on adapters alone: where masks keep B, and how orthogonal updates are."""
+"""Measurements on adapters alone: the density of masks, and the orthogonality of updates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from studies.results import Row, adapter_of
 
 
 def sparsity_map(point: SparsityMap) -> Row:
-    """Count what masks of each sparsity keep in each layer's projections."""
+    """Return the share of B's entries in masks of each sparsity, by layer and projection."""
     calibrated = adapter_of(point.calibrated)
     scores = magnitude({n: calibrated.B(n) for n in calibrated.modules})
     rows = []
@@ -39,32 +39,32 @@ def sparsity_map(point: SparsityMap) -> Row:
 
 
 def orthogonality(point: Orthogonality) -> Row:
-    """Measure cosines of drawn pairs at each d_in and rank, and of the trained adapters."""
+    """Return cosines between random updates for each d_in and rank, and between trained ones."""
     rows = []
     for d_in in point.input_dimensions:
         for rank in point.ranks:
-            pair = _drawn(d_in, rank, point.seed)
-            rows += _cosine_rows(pair, {"d_in": d_in, "rank": rank, "source": "drawn"})
+            drawn = _drawn(d_in, rank, point.seed)
+            rows += _cosine_rows(drawn, {"d_in": d_in, "rank": rank, "source": "drawn"})
     for rank_text, names in point.trained.items():
         adapters = {name: adapter_of(name) for name in names}
         by_width: dict[int, list[interference.ModulePair]] = {}
         for modules in interference.measure(adapters).values():
-            for module, found in modules.items():
+            for module, pair in modules.items():
                 width = next(iter(adapters.values())).modules[module].d_in
-                by_width.setdefault(width, []).append(found)
-        for width, found_pairs in by_width.items():
+                by_width.setdefault(width, []).append(pair)
+        for width, pairs in by_width.items():
             factors = {"d_in": width, "rank": int(rank_text), "source": "trained"}
-            rows += _cosine_rows(found_pairs, factors)
+            rows += _cosine_rows(pairs, factors)
     return {"rows": {"": rows}}
 
 
-#: How many pairs are drawn at each d_in and rank, and how many outputs their B have.
+#: The number of random pairs for each d_in and rank, and d_out of their B.
 DRAWN_PAIRS = 20
 DRAWN_OUTPUTS = 64
 
 
 def _drawn(d_in: int, rank: int, seed: int) -> list[interference.ModulePair]:
-    """Return pairs of adapters with keyed A's and normal B's, [DRAWN_OUTPUTS, rank]."""
+    """Return pairs of updates with A [rank, d_in] drawn from a key and normal B [d_out, rank]."""
     generator = torch.Generator().manual_seed(seed)
     names = [f"layers.{number}.drawn" for number in range(DRAWN_PAIRS)]
     modules = uniform(dict.fromkeys(names, (d_in, DRAWN_OUTPUTS)), rank, rank)
@@ -81,9 +81,9 @@ def _drawn(d_in: int, rank: int, seed: int) -> list[interference.ModulePair]:
 
 def _cosine_rows(pairs: list[interference.ModulePair], factors: Row) -> list[Row]:
     cosines = [abs(pair.cosine) for pair in pairs]
-    # The bound is on |inner|; over both norms it is one on the cosine.
+    # The bound is on |inner|; divided by both norms it is a bound on |cosine|.
     bounds = [p.bound * abs(p.cosine / p.inner) for p in pairs if p.bound is not None and p.inner]
-    found = {"mean_abs_cosine": fmean(cosines), "max_abs_cosine": max(cosines)}
+    values = {"mean_abs_cosine": fmean(cosines), "max_abs_cosine": max(cosines)}
     if bounds:
-        found["bound"] = fmean(bounds)
-    return [{"metric": metric, "task": "", "value": v, **factors} for metric, v in found.items()]
+        values["bound"] = fmean(bounds)
+    return [{"metric": metric, "task": "", "value": v, **factors} for metric, v in values.items()]

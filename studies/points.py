@@ -1,7 +1,7 @@
-"""The points of the experiments: everything that one run depends on, and its name.
+"""The points of the experiments: the settings of one run, and its name.
 
-A point's name ends in a digest of its settings, the names of the points it builds on among them.
-So two experiments that need the same run name the same point, and a changed setting is another one.
+A point's name ends in a digest of its settings and of the names of its parent points. So two
+experiments that need the same run share one point, and a changed setting makes a new point.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FOLDER = Path("experiments")
 POINTS = FOLDER / "points.json"
 ARTIFACTS = Path("artifacts/experiments")
 METRICS = Path("metrics/experiments")
-#: What each point keeps in its folder: what was trained, and what was measured.
+#: The files in a point's folder: the trained adapter or model, and the measurements.
 MODEL = "model"
 FACTS = "facts.json"
 
@@ -44,36 +44,36 @@ class Train(Strict):
     lori: LoriSection
     training: TrainingSection
     mask_of: str | None = None
-    """lori-s: the LoRI-D point whose B the mask is taken from; a random mask needs none."""
+    """For lori-s, the LoRI-D point whose B the mask is computed from; None for a random mask."""
     start: str | None = None
-    """The point to go on from."""
+    """The point whose adapter the training starts from."""
     tries: tuple[str, ...] = ()
-    """The points whose best learning rate, by validation loss, is used."""
+    """Points with other learning rates; that of the least validation loss is used."""
 
     @property
     def parents(self) -> tuple[str, ...]:
-        """The points it builds on."""
+        """The points that it depends on."""
         return tuple(p for p in (self.mask_of, self.start, *self.tries) if p is not None)
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """The readable part of its name."""
         return f"train-{self.method}-{self.task}-s{self.lori.seed}"
 
 
 class Mixture(Strict):
-    """A model to score: the base with nothing, one trained point, or a merge of several."""
+    """A model to score: the base model, one trained point, or a merge of several points."""
 
     adapters: tuple[str, ...] = ()
     method: str | None = None
-    """None for the point's own model as it is."""
+    """The merge method; None for one point without a merge."""
     weights: tuple[float, ...] = ()
     density: float | None = None
     seed: int = 0
 
 
 class Score(Strict):
-    """Scores of some models on the same test sets, the base loaded once."""
+    """Scores of some models on the same test sets; the base model is loaded once."""
 
     kind: Literal["score"] = "score"
     what: str
@@ -95,12 +95,12 @@ class Score(Strict):
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """The readable part of its name."""
         return f"score-{self.what}"
 
 
 class SparsityMap(Strict):
-    """Where masks of several sparsities keep B."""
+    """The density of masks of several sparsities, by layer and projection."""
 
     kind: Literal["map"] = "map"
     task: str
@@ -115,12 +115,12 @@ class SparsityMap(Strict):
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """The readable part of its name."""
         return f"map-{self.task}-s{self.lori.seed}"
 
 
 class Orthogonality(Strict):
-    """Cosines between updates (Property 1): of drawn adapters, and of trained ones."""
+    """Cosines between updates (Property 1), of random adapters and of trained ones."""
 
     kind: Literal["orthogonality"] = "orthogonality"
     seed: int
@@ -136,24 +136,24 @@ class Orthogonality(Strict):
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """The readable part of its name."""
         return f"orthogonality-s{self.seed}"
 
 
 class Cell(Strict):
-    """Where one point's measurements stand in an experiment."""
+    """A place in an experiment's table: a point, its model, and the factors' levels."""
 
     point: str
     model: str = ""
-    """The name of a score's model; empty for what is no score."""
+    """The name of a model of a `Score` point; empty for other points."""
     factors: dict[str, str | float | int | None] = Field(default_factory=dict)
     seed: int
     tasks: tuple[str, ...] = ()
-    """Only measurements on these; empty for all."""
+    """The tasks whose measurements are used; empty for all."""
 
 
 class Collect(Strict):
-    """An experiment: its cells, brought together in `metrics/experiments/NAME.json`."""
+    """An experiment: its cells, collected in `metrics/experiments/NAME.json`."""
 
     kind: Literal["collect"] = "collect"
     experiment: str
@@ -162,12 +162,12 @@ class Collect(Strict):
 
     @property
     def parents(self) -> tuple[str, ...]:
-        """The points it shows."""
+        """The points of its cells."""
         return tuple(dict.fromkeys(cell.point for cell in self.cells))
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """The readable part of its name."""
         return self.experiment
 
 
@@ -176,19 +176,19 @@ _POINT: TypeAdapter[Point] = TypeAdapter(Annotated[Point, Field(discriminator="k
 
 
 def name_of(point: Point) -> str:
-    """Return a point's name; an experiment is called by its own."""
+    """Return a point's name: label and digest; for an experiment its own name."""
     if isinstance(point, Collect):
         return point.experiment
     return f"{point.label}-{digest(point.model_dump(mode='json'))[:10]}"
 
 
 def folder_of(name: str) -> Path:
-    """Return where a point keeps what it made."""
+    """Return the folder of a point's files."""
     return ARTIFACTS / name
 
 
 class Points:
-    """Points by name, each after those it builds on."""
+    """Points by name, each after its parents."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, Point] = {}
@@ -209,7 +209,7 @@ def load(name: str, path: Path = POINTS) -> Point:
     """Read one point.
 
     Raises:
-        InputError: if there is none of that name, or it is not what a point is.
+        InputError: there is no point of that name, or its settings are invalid.
     """
     known: Mapping[str, Any] = read_json(path)
     if name not in known:

@@ -1,4 +1,4 @@
-"""What points have made: their facts, their models, and the parameters they ran under."""
+"""The results of points: their measurements, their adapters, and the parameters of their runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Row = dict[str, Any]
 
 
 def facts_of(name: str) -> Row:
-    """Return what a point measured."""
+    """Return a point's measurements."""
     facts: Row = read_json(folder_of(name) / FACTS)
     return facts
 
 
 def params_of(point: Train | Score) -> Params:
-    """Return the parameters under which a point's base is loaded."""
+    """Return the parameters with which a point's base model is loaded."""
     values: dict[str, Any] = {
         "model": point.model.model_dump(),
         "prompt": point.prompt.model_dump(),
@@ -46,9 +46,9 @@ def adapter_of(name: str) -> Adapter:
     """Return the adapter that a point trained.
 
     Raises:
-        AdapterError: if what it trained is no low-rank update.
+        AdapterError: the point did not train a low-rank update.
     """
-    found = finetuned_model.open_model(folder_of(name) / MODEL)
-    if not isinstance(found, Adapter):
-        raise AdapterError(f"{name}: what it trained is no low-rank update, B @ A")
-    return found
+    model = finetuned_model.open_model(folder_of(name) / MODEL)
+    if not isinstance(model, Adapter):
+        raise AdapterError(f"{name}: did not train a low-rank update B @ A")
+    return model

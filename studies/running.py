@@ -1,4 +1,4 @@
-"""Running one point: its settings and its parents' files in, its own files out."""
+"""Run one point: read its settings and its parents' files, write its own files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(name: str, tracker: RunTracker) -> None:
     """Run one point of `experiments/points.json`.
 
     Raises:
-        InputError: for a point that does not exist.
+        InputError: there is no point of that name.
     """
     point = load(name)
     tracker.start(name)
@@ -43,7 +43,7 @@ def run(name: str, tracker: RunTracker) -> None:
 def _run(
     point: Train | Score | SparsityMap | Orthogonality, name: str, work: Path, tracker: RunTracker
 ) -> Row:
-    """Run a point, leave its files in a folder, and return its facts."""
+    """Run a point, write its files to `work`, and return its measurements."""
     from studies import measuring, scoring, training
 
     match point:

@@ -1,4 +1,4 @@
-"""Scores of trained points and of their merges, all on the same test sets."""
+"""Score trained points and their merges on the same test sets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from studies.results import Row
 
 
 def score(point: Score, work: Path, tracker: RunTracker) -> Row:
-    """Score each model on each task: outputs judged, and the loss of the test targets."""
+    """Score each model on each task: judge its outputs, and measure the loss on test targets."""
     session = load_model(results.params_of(point), training=False)
     rows: dict[str, list[Row]] = {}
     for model_name, mixture in point.models.items():
@@ -43,7 +43,7 @@ def score(point: Score, work: Path, tracker: RunTracker) -> Row:
 
 
 def mixed(mixture: Mixture) -> Trained | None:
-    """Return the model that a mixture stands for; None for the base itself."""
+    """Return the model that a mixture describes; None for the base model."""
     if not mixture.adapters:
         return None
     if mixture.method is None:
@@ -66,7 +66,7 @@ def _loss_rows(session: LoadedModel, model: Trained | None, point: Score) -> lis
     with adapter_applied(session, model) as adapted:
         for task in point.losses:
             examples = [e for e in read_examples(task, "test") if e.target]
-            if not examples:  # a benchmark whose solutions are no targets, as HumanEval
+            if not examples:  # a benchmark without target texts, such as HumanEval
                 examples = [e for e in read_held_out(task) if e.target]
             if not examples:
                 continue

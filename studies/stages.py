@@ -1,4 +1,4 @@
-"""`experiments/dvc.yaml`: one stage for each point, and one for the page about all of them."""
+"""`experiments/dvc.yaml`: a stage for each point, and a stage for the page about all of them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def write(points: Points, extensions: Mapping[str, Collection[str]] | None = Non
     """Write the points and the stages that run them.
 
     Args:
-        points: what there is to run.
-        extensions: for each extension file, the kinds of what it registers.
+        points: the points to run.
+        extensions: for each extension file, the kinds of extensions it registers.
 
     Raises:
-        InputError: `experiments/dvc.yaml` is there and was not written here.
+        InputError: `experiments/dvc.yaml` exists and was not written by this function.
     """
     title, _, _ = HEADER.partition("\n")
     if DVC.is_file() and not DVC.read_text(encoding="utf-8").startswith(title):
@@ -52,12 +52,12 @@ def write(points: Points, extensions: Mapping[str, Collection[str]] | None = Non
         for name, stage in stages.items():
             if not code.EXTENSIONS.get(kinds[name], frozenset()).isdisjoint(registered):
                 stage["deps"].append(path)
-    shown = plots.section(collected, REPORT.name)
-    write_text(DVC, HEADER + _yaml({"stages": stages, "plots": shown}))
+    plots_section = plots.section(collected, REPORT.name)
+    write_text(DVC, HEADER + _yaml({"stages": stages, "plots": plots_section}))
 
 
 def describe(points: Points) -> str:
-    """Return in a few words what there is to run."""
+    """Return the numbers of points as a short text."""
     kinds = [point.kind for point in points.by_name.values()]
     return f"{kinds.count('train')} trainings, {kinds.count('score')} scorings"
 
@@ -66,7 +66,7 @@ def run(name: str, tracker: RunTracker) -> None:
     """Run one stage of `experiments/dvc.yaml`: a point, or the report.
 
     Raises:
-        InputError: for a point that does not exist.
+        InputError: there is no point of that name.
     """
     if name == REPORT_STAGE:
         report(tracker)
@@ -77,7 +77,7 @@ def run(name: str, tracker: RunTracker) -> None:
 
 
 def report(tracker: RunTracker) -> None:
-    """Write the page about all experiments that `metrics/experiments` has numbers of."""
+    """Write the page about all experiments with metrics in `metrics/experiments`."""
     from studies.page import page
 
     tracker.start(REPORT_STAGE)
@@ -88,7 +88,11 @@ def report(tracker: RunTracker) -> None:
 
 
 def show(say: Callable[[str], None]) -> None:
-    """Say what came out, and where to look."""
+    """Report the verdicts of all claims and the path of the page.
+
+    Args:
+        say: called with each line.
+    """
     summary = read_json(REPORT / "summary.json")
     say(summary["summary"])
     for claim in summary["claims"]:
@@ -129,7 +133,7 @@ def _code(kind: str) -> list[str]:
 
 
 def _data(point: Point) -> list[str]:
-    """Return the files that a point reads: examples, and what identifies the base's content."""
+    """Return the files that a point reads: examples, and the base model's identity."""
     if isinstance(point, Train):
         return [BASE_FILE, *_splits([point.task], "train", "validation", "test")]
     if isinstance(point, Score):

@@ -1,4 +1,4 @@
-"""A point that trains: one adapter, or a whole model, by one method."""
+"""Run a training point: train one adapter or a full model by one method."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ from studies.results import Row, adapter_of, facts_of, params_of
 
 
 def train(point: Train, name: str, work: Path, tracker: RunTracker) -> Row:
-    """Train, and measure the loss on the task's validation examples."""
+    """Train, save the result, and return its measurements with the validation loss.
+
+    Args:
+        point: the settings.
+        name: the point's name.
+        work: the folder to write to.
+        tracker: receives the metrics.
+    """
     chosen = point
     if point.tries:
         best = best_of(point.tries)
@@ -53,10 +60,14 @@ def train(point: Train, name: str, work: Path, tracker: RunTracker) -> Row:
 
 
 def best_of(tries: tuple[str, ...]) -> Train:
-    """Return the point with the least validation loss; the first of several."""
+    """Return the point with the least validation loss; of equal ones the first.
+
+    Raises:
+        InputError: the points are no trainings, or have no validation loss.
+    """
     best = load(_name_of_best(tries))
     if not isinstance(best, Train):
-        raise InputError(f"{_name_of_best(tries)}: no training run, so nothing to choose from")
+        raise InputError(f"{_name_of_best(tries)}: is no training run, so it has no learning rate")
     return best
 
 
@@ -71,13 +82,13 @@ def _name_of_best(tries: tuple[str, ...]) -> str:
 
 
 def _tried(tries: tuple[str, ...]) -> Row:
-    """Return what was tried: validation loss by learning rate."""
-    found = [facts_of(name) for name in tries]
-    return {"tried": {f"{f['learning_rate']:g}": f["validation_loss"] for f in found}}
+    """Return the validation loss of each learning rate that was tried."""
+    facts = [facts_of(name) for name in tries]
+    return {"tried": {f"{f['learning_rate']:g}": f["validation_loss"] for f in facts}}
 
 
 def _tuning(session: LoadedModel, point: Train, name: str) -> Tuning:
-    """Return the run of a point; a mask is taken from its calibrated adapter, or at random."""
+    """Return the training of a point, with a mask from its calibrated adapter or at random."""
     start = None if point.start is None else adapter_of(point.start)
     calibrated = None if point.mask_of is None else adapter_of(point.mask_of)
     mask = None
@@ -108,7 +119,7 @@ def _mask(session: LoadedModel, point: Train, calibrated: Adapter | None) -> Mas
 
 
 class _Validation:
-    """Measures a model's mean loss on the task's validation examples, where there are any."""
+    """Measures a model's mean loss on the task's validation examples, if there are any."""
 
     def __init__(self, point: Train, session: LoadedModel) -> None:
         self.point = point

@@ -1,1 +1,1 @@
-"""Whether this machine is ready for a run."""
+"""`lori doctor`: check whether this machine is ready for a run."""

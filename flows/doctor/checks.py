@@ -1,4 +1,4 @@
-"""`lori doctor`: is this machine ready for a run? One line for each thing that can be wrong."""
+"""The checks of `lori doctor`: whether this machine is ready for a run, a line for each finding."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from flows.versioning.dvc.dvc_repo import dead_locks, read_rwlock, rwlock_file
 from lori_core.core.errors import LoriError
 from lori_core.core.redaction import redact
 
-#: The packages whose versions decide whether anything works.
+#: The packages whose versions are shown.
 CORE = ("torch", "transformers", "peft", "accelerate", "prefect", "dvc", "mlflow", "fastapi",
         "sqlalchemy")  # fmt: skip
 
 
 def examine(workspace: Path) -> Iterator[Finding]:
-    """Yield the findings, as each is made; nothing is changed, nothing is waited for long.
+    """Run all checks and yield their findings one by one; change nothing, never wait long.
 
-    A check that breaks is itself a finding: the others still run.
+    A check that raises an error yields that error as its finding; the other checks still run.
     """
     quiet_environment()
     params: Mapping[str, Any] = {}
@@ -47,7 +47,7 @@ def examine(workspace: Path) -> Iterator[Finding]:
             yield from check(workspace, params)
         except LoriError as error:
             yield Finding(check.__name__, False, str(error), "see above")
-        except Exception as error:  # whatever it is, the next check may say why
+        except Exception as error:  # the findings of the next checks may explain it
             yield Finding(check.__name__, False, f"{type(error).__name__}: {error}", "see above")
 
 
@@ -59,20 +59,20 @@ def _params(workspace: Path) -> Mapping[str, Any]:
 
 
 def python(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
-    """Python 3.11 or newer."""
+    """Check that Python is 3.11 or newer."""
     version = ".".join(map(str, sys.version_info[:3]))
     ok = sys.version_info >= (3, 11)
     yield Finding("python", ok, version, "install Python 3.11 or newer, then make setup")
 
 
 def versions(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
-    """Every requirement of the project, against what is installed."""
+    """Check every requirement of the project against the installed packages."""
     wrong = list(_unmet(metadata.requires("lori") or []))
     if wrong:
         yield Finding("packages", False, "; ".join(wrong), "make setup")
     else:
-        said = ", ".join(f"{name} {metadata.version(name)}" for name in CORE)
-        yield Finding("packages", True, said)
+        core = ", ".join(f"{name} {metadata.version(name)}" for name in CORE)
+        yield Finding("packages", True, core)
 
 
 def _unmet(requirements: list[str]) -> Iterator[str]:
@@ -83,28 +83,28 @@ def _unmet(requirements: list[str]) -> Iterator[str]:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = metadata.version(requirement.name)
+            installed = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
             yield f"{requirement.name} is not installed"
             continue
-        if found not in requirement.specifier:
-            yield f"{requirement.name} {found} is installed, {requirement.specifier} is needed"
+        if installed not in requirement.specifier:
+            yield f"{requirement.name} {installed} is installed, {requirement.specifier} is needed"
 
 
 def settings(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
-    """`params.yaml` is what a run accepts."""
+    """Report that `params.yaml` is valid."""
     yield Finding("params.yaml", True, f"{len(params['tasks'])} tasks, every key checked")
 
 
 def engine(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
-    """What the settings need beyond the default is installed."""
+    """Check that the extras which the settings need are installed."""
     from flows.extras import missing
 
     wanted = {
         "execution.engine: ray": ("ray", params.get("execution", {}).get("engine") == "ray"),
         "model.quantization": ("quantization", bool(params.get("model", {}).get("quantization"))),
     }
-    needed = {what: extra for what, (extra, applies) in wanted.items() if applies}
+    needed = {setting: extra for setting, (extra, applies) in wanted.items() if applies}
     for what, extra in needed.items():
         lacking = missing(extra)
         text = f"{what} needs {', '.join(lacking)}" if lacking else f"{what}: installed"
@@ -114,16 +114,17 @@ def engine(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def gpus(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
-    """The driver's GPUs, and whether PyTorch can use them."""
+    """Check the driver's GPUs, whether PyTorch can use them, and their free memory."""
     listed = nvidia_smi()
     wanted = params.get("execution", {}).get("gpus", "auto")
     if listed is None or not listed:
         seen = "no NVIDIA driver" if listed is None else "a driver, but no GPU"
-        asked = isinstance(wanted, int)
+        required = isinstance(wanted, int)
+        need = f"{seen}; execution.gpus is {wanted}"
         yield Finding(
             "gpu",
-            not asked,
-            f"{seen}; execution.gpus asks for {wanted}" if asked else f"{seen}: stages use the CPU",
+            not required,
+            need if required else f"{seen}: stages use the CPU",
             "install the driver, or set execution.gpus to auto",
         )
         return
@@ -136,15 +137,15 @@ def gpus(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
         torch.cuda.is_available(),
         f"torch {torch.__version__} for CUDA {built}"
         + ("" if torch.cuda.is_available() else " cannot use these GPUs"),
-        "install a torch for this driver (nvidia-smi names the newest CUDA it takes)",
+        "install a torch for this driver (nvidia-smi shows the newest CUDA that it supports)",
     )
     free = [_free_share(index) for index in range(torch.cuda.device_count())]
     busy = [str(index) for index, share in enumerate(free) if share < 0.9]
     yield Finding(
         "gpu memory",
         not busy,
-        f"GPU {', '.join(busy)}: in use by others" if busy else "free",
-        "end what uses them (nvidia-smi), or leave them out by CUDA_VISIBLE_DEVICES",
+        f"GPU {', '.join(busy)}: in use by other processes" if busy else "free",
+        "end the processes that use them (nvidia-smi), or exclude them by CUDA_VISIBLE_DEVICES",
     )
 
 
@@ -156,7 +157,7 @@ def _free_share(index: int) -> float:
 
 
 def nvidia_smi() -> list[str] | None:
-    """Return `name, memory, driver` of each GPU; `None` where there is no working driver."""
+    """Return `name, memory, driver` of each GPU; None if there is no working driver."""
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
@@ -168,7 +169,7 @@ def nvidia_smi() -> list[str] | None:
 
 
 def sandbox(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
-    """Generated code can be run apart from this machine: a trivial program is, now and here."""
+    """Check that generated code can run isolated, by running a trivial program."""
     from lori_core.evaluation.sandbox.sandbox import Isolation, detect, why_not
 
     way = detect()
@@ -189,34 +190,35 @@ def sandbox(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def needs(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
-    """What a run refuses to begin without."""
-    for name, look in machine.LOOKS.items():
+    """Run the checks that every run makes before it starts (`flows.machine`)."""
+    for name, requirement in machine.CHECKS.items():
         try:
-            yield Finding(name, True, look(workspace, params))
+            yield Finding(name, True, requirement(workspace, params))
         except LoriError as error:
             yield Finding(name, False, str(error))
 
 
 def repository(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
-    """The commit that a run records."""
+    """Report the commit that a run records."""
     try:
-        found = git.head(workspace)
+        head = git.head(workspace)
     except LoriError as error:
         yield Finding("git", False, str(error))
         return
-    if found is None or found.commit is None:
-        yield Finding("git", True, "no commit yet" if found else "no repository")
+    if head is None or head.commit is None:
+        yield Finding("git", True, "no commit yet" if head else "no repository")
     else:
-        changed = " with changes" if found.changed else ""
-        yield Finding("git", True, f"commit {found.commit[:10]}{changed}")
+        changed = " with changes" if head.changed else ""
+        yield Finding("git", True, f"commit {head.commit[:10]}{changed}")
 
 
 def locks(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
-    """Locks of processes that are gone, and of those that still work."""
+    """Find a running pipeline, and locks of dead processes."""
     from flows.lock import holder, pipeline_runs
 
     if pipeline_runs(workspace):
-        yield Finding("pipeline", True, f"one runs here now (process {holder(workspace)})")
+        text = f"a pipeline runs here now (process {holder(workspace)})"
+        yield Finding("pipeline", True, text)
     left = [*_dvc_locks(workspace), *_git_locks(workspace), *_services(workspace)]
     for what, todo in left:
         yield Finding("locks", False, what, todo)
@@ -225,11 +227,12 @@ def locks(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _dvc_locks(workspace: Path) -> Iterator[tuple[str, str]]:
-    """Yield what a killed DVC left, which the next pipeline here drops."""
+    """Yield the path locks of killed DVC processes, which the next pipeline here drops."""
     path = rwlock_file(workspace)
     entries = read_rwlock(path)
     if entries is None:
-        yield f"{path} was cut off by a kill", f"lori run mends it; for DVC alone, delete {path}"
+        todo = f"lori run repairs it; for DVC alone, delete {path}"
+        yield f"{path} is damaged: its writer was killed", todo
         return
     gone = {entry["pid"]: locked for _, locked, entry in dead_locks(entries)}
     for pid, locked in sorted(gone.items()):
@@ -244,7 +247,7 @@ def _git_locks(workspace: Path) -> Iterator[tuple[str, str]]:
         and path.exists()
         and time.time() - path.stat().st_mtime > services.CLOCK_SECONDS
     ):
-        yield f"{path} is left of a git command", f"delete {path} if no git runs"
+        yield f"{path} was left by a git command", f"delete {path} if no git command runs"
 
 
 def _services(workspace: Path) -> Iterator[tuple[str, str]]:
@@ -256,7 +259,7 @@ def _services(workspace: Path) -> Iterator[tuple[str, str]]:
 
 
 def show(findings: Iterator[Finding], *, colour: bool) -> int:
-    """Print the findings; return 0 if all is well, else 1."""
+    """Print the findings; return 0 if all are good, else 1."""
     bad = 0
     for finding in findings:
         mark, code = ("ok ", 32) if finding.ok else ("BAD", 31)

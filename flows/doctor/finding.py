@@ -1,4 +1,4 @@
-"""What a check of `lori doctor` reports."""
+"""The result of a check of `lori doctor`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, whether it is well, what was seen, and what to do if not."""
+    """One line of the result.
+
+    Attributes:
+        name: what was checked.
+        ok: whether it is in order.
+        text: what was found.
+        todo: what to do if it is not in order.
+    """
 
     name: str
     ok: bool

@@ -1,4 +1,4 @@
-"""The part of `lori doctor` that asks other machines: reachable, authenticated, same time."""
+"""The checks of `lori doctor` that use servers: reachable, authenticated, clocks in step."""
 
 from __future__ import annotations
 
@@ -18,76 +18,77 @@ from lori_core.core.errors import LoriError
 from lori_core.core.redaction import redact
 
 TIMEOUT_SECONDS = 5.0
-#: Between two clocks; beyond it tokens expire early and shared files come from the future.
+#: The largest difference between two clocks; beyond it tokens expire early and files seem too new.
 CLOCK_SECONDS = 60.0
 
 
 def prefect_address(workspace: Path) -> str | None:
-    """Return the API that flows would use; `None` where each run brings its own."""
+    """Return the Prefect API that flows would use; None if each run starts its own."""
     from flows.server.services import prefect_url
 
     return os.environ.get("PREFECT_API_URL") or prefect_url(workspace)
 
 
 def prefect(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
-    """The Prefect server answers, and takes our credentials."""
+    """Check that the Prefect server answers and accepts our credentials."""
     url = prefect_address(workspace)
     if url is None:
-        yield Finding("prefect", True, "no server is named: each run brings its own")
+        yield Finding("prefect", True, "no server is set: each run starts its own")
         return
     from flows.server.services import credentials
 
-    yield _asked("prefect", f"{url}/admin/version", credentials(workspace),
-                 "set PREFECT_API_URL, and PREFECT_API_AUTH_STRING as user:password")  # fmt: skip
+    yield _http("prefect", f"{url}/admin/version", credentials(workspace),
+                "set PREFECT_API_URL, and PREFECT_API_AUTH_STRING as user:password")  # fmt: skip
 
 
 def mlflow(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
-    """The tracking store can be used."""
+    """Check that MLflow's tracking store can be used."""
     from flows.tracking.mlflow_store import sqlite_file, store_of
 
     uri = store_of(workspace, params).uri
     database = sqlite_file(uri)
     if database is not None:
         ok = os.access(database.parent, os.W_OK)
-        text = f"{database}" + ("" if database.exists() else " (made by the first run)")
+        text = f"{database}" + ("" if database.exists() else " (the first run creates it)")
         yield Finding("mlflow", ok, text, "make the folder writable, or set tracking.uri")
     elif uri.startswith("http"):
         from flows import access
 
-        given = {**os.environ, **access.mlflow_access(workspace, uri)}
-        user, secret = given.get("MLFLOW_TRACKING_USERNAME"), given.get("MLFLOW_TRACKING_PASSWORD")
-        token = given.get("MLFLOW_TRACKING_TOKEN")
+        values = {**os.environ, **access.mlflow_access(workspace, uri)}
+        user, secret, token = (
+            values.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD", "TOKEN")
+        )
         headers: dict[str, str] = {}
         if user:
             headers = access.basic(f"{user}:{secret or ''}")
         elif token:
             headers["Authorization"] = f"Bearer {token}"
-        yield _asked("mlflow", f"{uri}/api/2.0/mlflow/experiments/search?max_results=1", headers,
-                     "set tracking.uri, MLFLOW_TRACKING_USERNAME and _PASSWORD")  # fmt: skip
+        yield _http("mlflow", f"{uri}/api/2.0/mlflow/experiments/search?max_results=1", headers,
+                    "set tracking.uri, MLFLOW_TRACKING_USERNAME and _PASSWORD")  # fmt: skip
     else:
-        yield from _reached("mlflow", uri, 5432, "start the database, or set tracking.uri")
+        yield from _tcp("mlflow", uri, 5432, "start the database, or set tracking.uri")
 
 
-def _asked(name: str, url: str, headers: Mapping[str, str], todo: str) -> Finding:
-    """Ask an HTTP address; anything but success is said in words that name it."""
+def _http(name: str, url: str, headers: Mapping[str, str], todo: str) -> Finding:
+    """Request an HTTP address; return whether it answers with status 200."""
     import httpx
 
-    shown = redact(url.partition("?")[0])
+    address = redact(url.partition("?")[0])
     try:
         answer = httpx.get(url, headers=dict(headers), timeout=TIMEOUT_SECONDS)
     except httpx.HTTPError as error:
-        return Finding(name, False, f"{shown}: not reachable ({error})", todo)
+        return Finding(name, False, f"{address}: not reachable ({error})", todo)
     if answer.status_code in (401, 403):
         return Finding(
-            name, False, f"{shown}: refuses our credentials ({answer.status_code})", todo
+            name, False, f"{address}: refuses our credentials ({answer.status_code})", todo
         )
     if answer.status_code != 200:
-        return Finding(name, False, f"{shown}: answers {answer.status_code}", todo)
-    return Finding(name, True, f"{shown}: reachable, and takes our credentials")
+        return Finding(name, False, f"{address}: answers {answer.status_code}", todo)
+    return Finding(name, True, f"{address}: reachable, and accepts our credentials")
 
 
-def _reached(name: str, address: str, port: int, todo: str) -> Iterator[Finding]:
-    """Open and close a TCP connection."""
+def _tcp(name: str, address: str, port: int, todo: str) -> Iterator[Finding]:
+    """Open and close a TCP connection to an address, by default on `port`."""
     parts = urlsplit(address if "//" in address else f"//{address}")
     host, port = parts.hostname or "localhost", parts.port or port
     try:
@@ -101,7 +102,7 @@ def _reached(name: str, address: str, port: int, todo: str) -> Iterator[Finding]
 
 
 def ray(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
-    """The Ray cluster answers, where one is used."""
+    """Check that the Ray cluster answers, if the engine is `ray`."""
     execution = params.get("execution", {})
     if execution.get("engine") != "ray":
         return
@@ -110,14 +111,15 @@ def ray(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("ray", True, "no address: each run starts a cluster on its own machine")
         return
     default = 10001 if address.startswith("ray://") else 6379
-    yield from _reached("ray", address, default, "ray start on that machine; execution.ray_address")
+    todo = "run ray start on that machine, or correct execution.ray_address"
+    yield from _tcp("ray", address, default, todo)
 
 
 def remotes(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
-    """Each DVC remote can be listed with the credentials there are."""
+    """Check that each DVC remote can be listed with the credentials here."""
     from dvc.repo import Repo
 
-    with contextlib.suppress(LoriError):  # said by `workspace`
+    with contextlib.suppress(LoriError):  # reported by the check `workspace`
         check(workspace)
         with Repo(str(workspace)) as repo:
             names = list(repo.config.get("remote", {}))
@@ -128,7 +130,7 @@ def remotes(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def listed(repo: Any, name: str) -> Finding:
-    """Return whether one DVC remote can be listed."""
+    """Return the finding whether one DVC remote can be listed."""
     url = repo.config["remote"][name]["url"]
     try:
         remote = repo.cloud.get_remote(name=name)
@@ -142,7 +144,7 @@ def listed(repo: Any, name: str) -> Finding:
             httpx.get(url, timeout=TIMEOUT_SECONDS)
         else:
             _list_store(remote)
-    except Exception as error:  # each kind of store has errors of its own
+    except Exception as error:  # whatever a storage's client raises
         first = (" ".join(str(error).split()) or type(error).__name__)[:200]
         todo = f"check the address, the network and the credentials (dvc remote modify {name})"
         return Finding("dvc remote", False, f"{name} at {url}: {first}", todo)
@@ -150,7 +152,7 @@ def listed(repo: Any, name: str) -> Finding:
 
 
 def _list_store(remote: Any) -> None:
-    """List a bucket's folder; one that nothing was pushed to yet is looked for in its bucket."""
+    """List a remote's folder; list the bucket if nothing was pushed to the folder yet."""
     try:
         remote.fs.ls(remote.path, detail=False)
     except FileNotFoundError:
@@ -158,15 +160,15 @@ def _list_store(remote: Any) -> None:
 
 
 def clock(workspace: Path, params: Mapping[str, Any]) -> Iterator[Finding]:
-    """This machine's clock agrees with the servers', and with the files of the workspace."""
+    """Check this machine's clock against the servers' and against the workspace's files."""
     for name, url in _clocks(workspace, params).items():
         apart = _apart(url)
         if apart is not None:
-            text = f"{apart:+.0f} s against {name}"
+            text = f"{apart:+.0f} s off from {name}"
             yield Finding("clock", abs(apart) <= CLOCK_SECONDS, text, "set the clock (NTP)")
     newest = max(path.stat().st_mtime for path in workspace.iterdir())
     future = newest - time.time()
-    text = "no file is from the future" if future <= 1 else f"a file is {future:.0f} s ahead"
+    text = "no file is newer than now" if future <= 1 else f"a file is {future:.0f} s ahead"
     yield Finding("clock", future <= CLOCK_SECONDS, text, "set the clock (NTP) on all machines")
 
 
@@ -175,16 +177,16 @@ def _clocks(workspace: Path, params: Mapping[str, Any]) -> dict[str, str]:
 
     uri = store_of(workspace, params).uri
     prefect_url = prefect_address(workspace)
-    found = {"prefect": f"{prefect_url}/health"} if prefect_url else {}
-    return found | ({"mlflow": f"{uri}/health"} if uri.startswith("http") else {})
+    urls = {"prefect": f"{prefect_url}/health"} if prefect_url else {}
+    return urls | ({"mlflow": f"{uri}/health"} if uri.startswith("http") else {})
 
 
 def _apart(url: str) -> float | None:
-    """Return how far a server's clock is ahead of ours, in seconds; `None` if it does not say."""
+    """Return how many seconds a server's clock is ahead of ours; None if it is not known."""
     import httpx
 
     try:
-        said = httpx.get(url, timeout=TIMEOUT_SECONDS).headers.get("date")
+        date = httpx.get(url, timeout=TIMEOUT_SECONDS).headers.get("date")
     except httpx.HTTPError:
         return None
-    return parsedate_to_datetime(said).timestamp() - time.time() if said else None
+    return parsedate_to_datetime(date).timestamp() - time.time() if date else None

@@ -1,1 +1,1 @@
-"""Where stages run: as processes of this machine, or on the nodes of a Ray cluster."""
+"""Engines, which run stages as processes on this machine or on the nodes of a Ray cluster."""

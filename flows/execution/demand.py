@@ -1,6 +1,7 @@
-"""The GPU memory that stages are forecast to take: `python -m flows.execution.demand CARD STAGE…`.
+"""Forecast the GPU memory of stages: `python -m flows.execution.demand CARD STAGE…`.
 
-In a process of its own, since it imports what stages do: the flow's process stays small.
+The forecast runs in a process of its own, because it imports the stages' libraries; the flow's
+process stays small.
 """
 
 from __future__ import annotations
@@ -28,20 +29,22 @@ SECONDS = 300.0
 
 
 def forecast(params: Params, stages: Sequence[str], data: Path, card: Card) -> dict[str, float]:
-    """Return by stage the bytes that torch will allocate on a GPU at most, as far as is known.
+    """Return for each stage the peak bytes that torch allocates on a GPU.
+
+    Stages whose memory cannot be forecast are left out.
 
     Args:
-        params: the run.
-        stages: their names.
+        params: the parameters of the run.
+        stages: the names of the stages.
         data: the folder of the pulled data.
-        card: what they run on.
+        card: the GPU that the stages run on.
     """
     from lori_core import cost
 
-    # Of the device only what decides memory matters here.
+    # The forecast of memory does not depend on the device's speed.
     device = cost.Device("GPU", 1.0, 1.0, card.memory, bfloat16=card.bfloat16)
     model = cost.Model(params, cost.count_splits(params, data), device)
-    # vLLM takes nearly all memory of a card for its cache, whatever it needs.
+    # vLLM reserves nearly all memory of a GPU for its cache, whatever the model needs.
     greedy = find_spec("vllm") is not None and params.evaluation.engine != "transformers"
     return {
         stage: model.stage(stage).memory
@@ -53,32 +56,32 @@ def forecast(params: Params, stages: Sequence[str], data: Path, card: Card) -> d
 def shares(
     run: PipelineRun, stages: Sequence[Stage], card: Card | None, most: int
 ) -> dict[str, Share]:
-    """Return the shares that stages get of GPUs; one that is left out has whole ones.
+    """Return each stage's share of a GPU; a stage that is left out gets whole GPUs.
 
     Args:
-        run: whose settings count.
-        stages: those that will run.
-        card: what each GPU has; None where that is not known.
-        most: stages that may run on a GPU at once.
+        run: the pipeline run, whose settings are used.
+        stages: the stages that will run.
+        card: the memory and arithmetic of each GPU; None where they are not known.
+        most: the largest number of stages that may run on a GPU at once.
     """
     single = [stage.name for stage in stages if stage.gpus == 1]
     if card is None or len(single) < 2 or most < 2:
         return {}
-    memory = ask(run.workspace, single, card, run.warn)
+    memory = forecast_apart(run.workspace, single, card, run.warn)
     return sharing.shares(memory, card.memory, most)
 
 
-def ask(
+def forecast_apart(
     workspace: Path, stages: Sequence[str], card: Card, warn: Callable[[str], None]
 ) -> dict[str, float]:
-    """Return `forecast` for a workspace; empty, with a warning, where there is none."""
-    words = [json.dumps([card.memory, card.bfloat16]), *stages]
+    """Run `forecast` in a process of its own; return an empty result and warn if it fails."""
+    arguments = [json.dumps([card.memory, card.bfloat16]), *stages]
     command = [
         sys.executable,
         "-m",
         "lori_core.core.processes.forked",
         "flows.execution.demand",
-        *words,
+        *arguments,
     ]
     try:
         done = subprocess.run(
@@ -90,24 +93,24 @@ def ask(
             timeout=SECONDS,
             check=True,
         )
-        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        memory: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        output = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         warn(
             "each stage has a GPU to itself: the memory that stages need cannot be forecast "
-            f"({said[-1] if said else type(error).__name__})"
+            f"({output[-1] if output else type(error).__name__})"
         )
         return {}
-    return found
+    return memory
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the forecast as JSON, the last line."""
+    """Print the forecast as JSON on the last line of standard output."""
     from lori_core.pipeline import params_file
 
     card, *stages = arguments
-    found = forecast(params_file.load(), stages, Path("data"), Card(*json.loads(card)))
-    print(json.dumps(found))
+    memory = forecast(params_file.load(), stages, Path("data"), Card(*json.loads(card)))
+    print(json.dumps(memory))
 
 
 if __name__ == "__main__":

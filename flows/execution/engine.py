@@ -1,7 +1,7 @@
-"""What an engine is: it takes a plan and runs its stages somewhere.
+"""The protocol of engines, which run the stages of a plan.
 
-The flow knows engines by this protocol alone. `lori_core.registries.engine` registers a class as
-one; `examples/extensions/engine.py` is a complete example.
+The flow uses engines through this protocol only. `lori_core.registries.engine` registers a class
+as an engine; `examples/extensions/engine.py` is a complete example.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Future(Protocol):
-    """What Prefect's task runners give back for a stage."""
+    """The future that Prefect's task runners return for a submitted stage."""
 
     @property
     def state(self) -> Any:
@@ -32,26 +32,28 @@ class Engine(Protocol):
     """Runs the stages of one pipeline run."""
 
     def __init__(self, run: PipelineRun) -> None:
-        """Keep the run; nothing is started yet."""
+        """Store the run; start nothing yet."""
 
     def check(self, stages: Sequence[Stage]) -> None:
-        """Refuse stages that could never run here, before anything has begun.
+        """Refuse stages that could never run here, before the first stage starts.
 
         Raises:
-            InputError: naming the setting.
+            InputError: a stage cannot run here; the message names the setting.
         """
 
     def where(self) -> str:
-        """Return where stages run, as in `12 stages on 2 GPUs`."""
+        """Return where stages run, e.g. `2 GPUs` in the message `12 stages on 2 GPUs`."""
 
     def execute(self, plan: Plan, options: Mapping[str, Any]) -> Mapping[str, Future]:
-        """Run each stale stage once all that it depends on has completed; return their futures.
+        """Run each stale stage after its dependencies have completed; return the futures.
 
-        A stage behind one that failed never starts: it has no future, or one that stays pending.
+        A stage that depends on a failed stage never starts: it has no future, or a future that
+        stays pending.
 
         Args:
             plan: the stages, each after its dependencies, and which of them are stale.
-            options: for `with_options` of the Prefect task, as `flows.execution.tasks.run_stage`.
+            options: arguments of `with_options` of the Prefect task, such as
+                `flows.execution.tasks.run_stage`.
         """
 
 
@@ -59,7 +61,7 @@ def engine_of(run: PipelineRun) -> Engine:
     """Return the engine that the run's `execution.engine` names.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: no engine of that name is registered.
     """
     name = str(run.execution.get("engine", "local"))
     if name not in ENGINES:

@@ -1,12 +1,12 @@
-"""A process that has imported what stages need, and forks itself for each of them.
+"""A fork server: a process that has imported the stages' libraries and forks once for each stage.
 
-A stage's own imports take many times longer than a fork. The server touches no device and starts no
-thread of Python; libraries' own threads end at a fork by their handlers. A command comes with its
-arguments, folder, environment, limits and streams (`lori_core.core.processes.forked`). For each
-there is a warden, forked from the server, which forks the command's process, passes signals on and
-sends the exit code. A client that dies takes the command along, since its warden reads the end of
-the connection; a server that dies leaves wardens and commands as they are, and later commands start
-by themselves.
+A stage's imports take many times longer than a fork. The server uses no device and starts no Python
+thread; the libraries stop their own threads in their fork handlers. A request holds the command's
+arguments, folder, environment, resource limits and streams (`lori_core.core.processes.forked`). For
+each request the server forks a warden process. The warden forks the command's process, passes
+signals on to it and sends its exit code to the client. When the client dies, its warden sees the
+connection close and kills the command. When the server dies, wardens and commands go on, and later
+commands start as ordinary processes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from lori_core.core.processes.child import PARENT_VARIABLE, die_with_parent
 from lori_core.core.processes.forked import LIMITS, VARIABLE, early, interpreter, receive, send
 
 PREFIX = "lori-fork-"
-#: What takes long to import. A model's own module is imported when a stage loads it.
+#: Modules that take long to import. A model's own module is imported when a stage loads the model.
 MODULES = (
     "torch",
     "transformers.models.llama.modeling_llama",
@@ -58,20 +58,20 @@ MODULES = (
     "lori_core.pipeline.running",
     "lori_core.methods.tuning",
 )
-#: So that a look for GPUs does not start CUDA, which no fork survives.
-LOOK_ONLY = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+#: Lets torch count GPUs without initializing CUDA, which does not survive a fork.
+NVML_CHECK = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 
 
 @contextmanager
 def serving(workspace: Path, modules: Sequence[str] = MODULES) -> Iterator[None]:
-    """Keep a server while a pipeline runs, and name it to the processes that are started.
+    """Run a fork server while a pipeline runs; put its address into `LORI_FORK_SERVER`.
 
-    None is started where `LORI_FORK_SERVER` is set: to that of another flow, or to nothing.
-    Its socket is in a folder of its own, for this user alone; what it says goes to
-    `.lori/logs/fork.log`. It ends with this process, however that ends.
+    No server is started if `LORI_FORK_SERVER` is set already: another flow runs one, or the
+    empty value switches it off. The socket lies in a folder that only this user can read; output
+    goes to `.lori/logs/fork.log`. The server ends with this process, even if this one is killed.
     """
     if VARIABLE in os.environ or not sys.platform.startswith("linux"):
-        yield  # there is one, or none is wanted
+        yield
         return
     _remove_left_over()
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
@@ -80,7 +80,7 @@ def serving(workspace: Path, modules: Sequence[str] = MODULES) -> Iterator[None]
         with variables({VARIABLE: str(folder / "socket")}):
             yield
     finally:
-        process.stdin.close()  # type: ignore[union-attr]  # the server reads the end of it
+        process.stdin.close()  # type: ignore[union-attr]  # the server stops at end of file
         process.terminate()
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
@@ -112,7 +112,7 @@ def _remove_left_over() -> None:
 
 
 class Server:
-    """The listening socket, and what a request must agree with."""
+    """The listening socket, and the conditions under which a request is forked."""
 
     def __init__(self, path: Path, environment: Mapping[str, str], started: int) -> None:
         self.environment, self.started = environment, started
@@ -123,7 +123,7 @@ class Server:
 
     def serve(self) -> None:
         """Fork for each request until standard input ends."""
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # wardens need no one to wait for them
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # wardens are reaped by the kernel
         while True:
             ready, _, _ = select.select([self.listening.fileno(), sys.stdin.fileno()], [], [])
             if sys.stdin.fileno() in ready:
@@ -136,7 +136,7 @@ class Server:
         connection.settimeout(forked.CONNECT_SECONDS)
         try:
             request, streams = receive(connection, 3)
-            reason = "no whole request" if request is None else self._refusal(request)
+            reason = "the request is incomplete" if request is None else self._refusal(request)
             if request is None or reason:
                 print("not forked:", reason, flush=True)
                 send(connection, {"refused": reason})
@@ -150,19 +150,19 @@ class Server:
             os.close(stream)
 
     def _refusal(self, request: Mapping[str, Any]) -> str:
-        """Return why a command must start by itself; empty where it need not."""
+        """Return why a command must start as a process of its own; empty if it can be forked."""
         if request["interpreter"] != interpreter():
             return f"another interpreter or other CPUs: {request['interpreter']}"
-        asked = QUIET | early(request["environment"])
-        for name in sorted({*asked, *self.environment}):
-            if asked.get(name) != self.environment.get(name):
-                return f"the variable {name} is another"
+        requested = QUIET | early(request["environment"])
+        for name in sorted({*requested, *self.environment}):
+            if requested.get(name) != self.environment.get(name):
+                return f"the variable {name} differs from the server's"
         files = _stamps()
         if files != self.files or max(changed for changed, _ in files.values()) > self.started:
-            return "code was changed"
+            return "code was changed since the server imported it"
         if threading.active_count() > 1:
-            return "a thread was started"
-        return "a device was touched" if _maps("libcuda.so") else ""
+            return "the server has started a thread"
+        return "the server has loaded CUDA" if _maps("libcuda.so") else ""
 
 
 def _maps(library: str) -> bool:
@@ -170,18 +170,18 @@ def _maps(library: str) -> bool:
 
 
 def _stamps() -> dict[str, tuple[int, int]]:
-    """Return the time and size of each file of code that was imported."""
-    found = {}
+    """Return the modification time (ns) and size (bytes) of each imported source file."""
+    stamps = {}
     for module in list(sys.modules.values()):
         path = getattr(module, "__file__", None)
         if path is not None:
             try:
                 status = Path(path).stat()
             except OSError:
-                found[path] = (0, 0)
+                stamps[path] = (0, 0)
             else:
-                found[path] = (status.st_mtime_ns, status.st_size)
-    return found
+                stamps[path] = (status.st_mtime_ns, status.st_size)
+    return stamps
 
 
 def _warden(connection: socket.socket, request: dict[str, Any], streams: list[int]) -> NoReturn:
@@ -201,7 +201,7 @@ def _warden(connection: socket.socket, request: dict[str, Any], streams: list[in
     while not gone:
         ready, _, _ = select.select([ended, connection.fileno()], [], [])
         gone = ended in ready or not _passed_on(connection, child)
-    # A client that died takes all of the command along; what a command leaves behind goes, too.
+    # Also kills processes that the command left running in its session.
     _signal(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     with contextlib.suppress(OSError):
@@ -210,7 +210,7 @@ def _warden(connection: socket.socket, request: dict[str, Any], streams: list[in
 
 
 def _passed_on(connection: socket.socket, child: int) -> bool:
-    """Pass a signal on; return whether the client is still there."""
+    """Pass one signal from the client on; return False if the client has gone."""
     try:
         message, _ = receive(connection)
     except OSError:
@@ -227,7 +227,7 @@ def _signal(group: int, number: int) -> None:
 
 
 def _become(request: Mapping[str, Any], streams: list[int], warden: int) -> NoReturn:
-    """Be the process that was asked for, and end as it ends."""
+    """Turn this fork into the requested process, run its module and exit with its code."""
     os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
@@ -271,7 +271,7 @@ def _code(end: SystemExit) -> int:
 
 
 def _leave(code: int) -> NoReturn:
-    """End as an interpreter does: threads are waited for, what was registered is called."""
+    """End as an interpreter does: wait for threads, then run the `atexit` functions."""
     with contextlib.suppress(BaseException):
         threading._shutdown()  # type: ignore[attr-defined]
     with contextlib.suppress(BaseException):
@@ -283,24 +283,25 @@ def _leave(code: int) -> NoReturn:
 
 
 def main() -> None:
-    """Import everything, then serve until the flow is gone."""
+    """Import the modules, then serve until the flow's process ends."""
     path, *modules = sys.argv[1:]
     started = time.time_ns()
     quiet_libraries()
     environment = early(os.environ)
     gc.disable()
-    with variables(LOOK_ONLY):
+    with variables(NVML_CHECK):
         for module in modules:
             importlib.import_module(module)
     _prepare_tables()
-    # What was imported stays: no stage's collector need walk through it, or copy its pages.
+    # Imported objects are never freed: the stages' garbage collectors skip them, and so do not
+    # copy their memory pages.
     gc.freeze()
     gc.enable()
     Server(Path(path), environment, started).serve()
 
 
 def _prepare_tables() -> None:
-    """Let transformers compile the patterns by which it reads weights, once for all stages."""
+    """Let transformers compile its patterns for weight names once, before any fork."""
     module = sys.modules.get("transformers.conversion_mapping")
     if module is not None:
         module.get_checkpoint_conversion_mapping("llama")
@@ -308,13 +309,13 @@ def _prepare_tables() -> None:
 
 @contextmanager
 def variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of the environment for a while."""
+    """Set environment variables inside the `with` block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         yield
     finally:
-        # These alone: other threads read the environment, and may have set something.
+        # Only these: other threads may have set other variables meanwhile.
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

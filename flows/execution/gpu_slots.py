@@ -1,4 +1,8 @@
-"""Who may run now: stages that fit on the GPUs, one on a machine without, a few that need none."""
+"""Slots that decide which stages may run now.
+
+Stages start when they fit on the GPUs. On a machine without GPUs, one stage that would use a GPU
+runs at a time. A few stages that need no GPU may run beside the others.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +26,13 @@ LIGHT_STAGES = 2
 
 
 class StoppedError(Exception):
-    """The pipeline is being stopped; nothing new may start."""
+    """The pipeline is being stopped, so no new stage may start."""
 
 
 def visible_gpus() -> list[str]:
     """Return the GPUs this process may use, as `CUDA_VISIBLE_DEVICES` names them.
 
-    Asks the variable, then `nvidia-smi -L`; never imports torch.
+    Reads the variable, then `nvidia-smi -L`; never imports torch.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
@@ -47,29 +51,29 @@ def visible_gpus() -> list[str]:
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU: the bytes of its memory that are free, and whether it has bf16 arithmetic."""
+    """A GPU: its free memory in bytes, and whether it has bf16 arithmetic."""
 
     memory: float
     bfloat16: bool
 
 
 def smallest_card(gpus: list[str]) -> Card | None:
-    """Return what every one of these GPUs has; None where the driver does not say.
+    """Return the memory and arithmetic that all these GPUs have; None if the driver fails.
 
     Args:
         gpus: as `CUDA_VISIBLE_DEVICES` names them, by number or the beginning of the UUID.
     """
     query = ["nvidia-smi", "--query-gpu=index,uuid,memory.free,compute_cap"]
     try:
-        said = subprocess.run(
+        listing = subprocess.run(
             [*query, "--format=csv,noheader,nounits"],
             capture_output=True,
             text=True,
             timeout=30,
             check=True,
         ).stdout
-        rows = [[word.strip() for word in line.split(",")] for line in said.splitlines()]
-        found = [
+        rows = [[word.strip() for word in line.split(",")] for line in listing.splitlines()]
+        cards = [
             (float(free) * 2**20, float(capability) >= 8)
             for name in gpus
             for index, uuid, free, capability in rows
@@ -77,27 +81,28 @@ def smallest_card(gpus: list[str]) -> Card | None:
         ]
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    if not found or len(found) != len(gpus):
+    if not cards or len(cards) != len(gpus):
         return None
-    return Card(min(free for free, _ in found), all(half for _, half in found))
+    return Card(min(free for free, _ in cards), all(bfloat16 for _, bfloat16 in cards))
 
 
 def allowed_gpus(setting: int | str) -> list[str]:
-    """Return the GPUs a pipeline may use: all visible ones (`auto`), or the first so many."""
+    """Return the GPUs a pipeline may use: all visible ones (`auto`), or the first `setting`."""
     visible = visible_gpus()
     return visible[:setting] if isinstance(setting, int) else visible
 
 
 def check_room(stages: Iterable[Stage], most: int, where: str) -> None:
-    """Refuse stages that could never start: one of them needs more GPUs than it can get.
+    """Refuse a stage that needs more GPUs than it can ever get.
 
     Args:
-        stages: those that would run.
-        most: GPUs that one stage can get; 0 where there are none and stages take turns.
-        where: what has so many, and how to change that.
+        stages: the stages that would run.
+        most: the most GPUs that one stage can get; 0 on a machine without GPUs, where stages
+            take turns.
+        where: the machine or node that has `most` GPUs, and its setting, for the message.
 
     Raises:
-        InputError: naming the stage.
+        InputError: a stage needs more GPUs; the message names the stage.
     """
     for stage in stages:
         if most and stage.gpus > most:
@@ -108,7 +113,7 @@ def check_room(stages: Iterable[Stage], most: int, where: str) -> None:
 
 
 class GpuSlots:
-    """Hands out GPUs; on a machine without, one turn at a time for stages that would need one."""
+    """Hands out GPUs; without GPUs, lets one stage that would use a GPU run at a time."""
 
     def __init__(self, gpus: list[str], stop: threading.Event) -> None:
         self.gpus = gpus
@@ -119,16 +124,16 @@ class GpuSlots:
 
     @contextmanager
     def hold(self, gpus: int, parts: int = CARD) -> Iterator[str]:
-        """Wait for `gpus` devices and yield their `CUDA_VISIBLE_DEVICES`; empty for none.
+        """Wait for `gpus` devices; yield the value of `CUDA_VISIBLE_DEVICES`, empty for none.
 
-        A stage that wants more than there are gets all of them.
+        A stage that wants more GPUs than the machine has gets all of them.
 
         Args:
-            gpus: how many.
-            parts: what of each, of `sharing.CARD`.
+            gpus: the number of GPUs.
+            parts: the part of each GPU, in units of 1 / `sharing.CARD`.
 
         Raises:
-            StoppedError: the pipeline was stopped meanwhile.
+            StoppedError: the pipeline was stopped while this call waited.
         """
         wanted = min(gpus, len(self._free))
         taken = self._take(wanted, parts)
@@ -142,7 +147,7 @@ class GpuSlots:
                 self._changed.notify_all()
 
     def wake(self) -> None:
-        """Let those who wait look at the stop signal."""
+        """Wake the waiting stages, so that they check the stop signal."""
         with self._changed:
             self._changed.notify_all()
 
@@ -162,6 +167,6 @@ class GpuSlots:
             return taken
 
     def _fitting(self, parts: int) -> list[str]:
-        """Return the devices with so much room, those with the most first."""
+        """Return the devices with at least `parts` free, the freest device first."""
         fitting = [device for device, free in self._free.items() if free >= parts]
         return sorted(fitting, key=lambda device: -self._free[device])

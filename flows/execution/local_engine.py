@@ -1,4 +1,4 @@
-"""The engine `local`: each stage is a process of this machine, with its share of the GPUs."""
+"""The engine `local`: each stage runs as a process on this machine, with its share of the GPUs."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from flows.versioning.graph import Plan, Stage
 
 
 class LocalEngine:
-    """Submits every stale stage at once; each waits for those before it, then for a GPU."""
+    """Submits all stale stages at once; each waits for its dependencies, then for a GPU."""
 
     def __init__(self, run: PipelineRun) -> None:
         self.run = run
 
     def check(self, stages: Sequence[Stage]) -> None:
-        """Refuse a stage that needs more GPUs than there are."""
+        """Refuse a stage that needs more GPUs than this machine has."""
         check_room(stages, len(self.run.slots.gpus), "this machine (execution.gpus)")
 
     def where(self) -> str:
-        """Return how many GPUs there are."""
+        """Return the number of GPUs as text, or that stages run on the CPU."""
         gpus = self.run.slots.gpus
         return f"{len(gpus)} GPUs" if gpus else "the CPU, one at a time"
 
     def execute(self, plan: Plan, options: Mapping[str, Any]) -> Mapping[str, Future]:
-        """Run the stale stages; those behind a failure stay pending."""
+        """Run the stale stages; stages that depend on a failed stage stay pending."""
         with serving(self.run.workspace) if len(plan.stale) > 1 else nullcontext():
             self.run.shares = self._shares(plan)
             futures = self._submitted(plan, run_stage.with_options(**options))
@@ -42,17 +42,17 @@ class LocalEngine:
         return futures
 
     def _shares(self, plan: Plan) -> dict[str, Share]:
-        """Return what each stale stage gets of the GPUs and the cores; empty without GPUs."""
+        """Return each stale stage's share of a GPU and of the cores; empty without GPUs."""
         setting, gpus = self.run.execution.get("share_gpus", "auto"), self.run.slots.gpus
         stale = [stage for stage in plan.stages if stage.name in plan.stale]
         if not gpus:
             return {}
         host = sharing.this_host()
-        most = host.bears(setting, len(gpus))
-        found = demand.shares(self.run, stale, smallest_card(gpus), most)
+        most = host.stages_per_gpu(setting, len(gpus))
+        shares = demand.shares(self.run, stale, smallest_card(gpus), most)
         threads = sharing.threads(setting, len(gpus), host.cores)
         return {
-            stage.name: replace(found.get(stage.name, WHOLE), threads=threads)
+            stage.name: replace(shares.get(stage.name, WHOLE), threads=threads)
             for stage in stale
             if stage.gpus
         }

@@ -1,8 +1,8 @@
-"""How stages share a GPU: the part of a card that each takes, by the memory it is forecast to need.
+"""How stages share a GPU: the part of a card that each stage gets, by its forecast memory.
 
-A stage's part is that of its memory in the card's, or 1 / n of the card where the machine bears n
-stages beside each other on it, whichever is more. A stage whose memory is not known, that needs
-several GPUs, or more than a card has, takes whole cards.
+A stage's part is its forecast memory divided by the card's memory, but at least 1 / n if the
+machine can run n stages on a card at once. A stage gets whole cards if its memory is not known, if
+it needs several GPUs, or if it needs more memory than a card has.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from pathlib import Path
 
 from lori_core.core.processes.allotment import MEMORY, THREADS
 
-#: The parts of a whole card: Ray, too, counts a GPU in ten thousandths.
+#: The number of parts of a whole card: Ray, too, counts a GPU in ten thousandths.
 CARD = 10_000
-#: Bytes that each process has on a GPU besides what torch allocates: CUDA's context.
+#: Bytes of CUDA's context, which each process has on a GPU besides what torch allocates.
 CONTEXT = 0.5e9
-#: A forecast is taken for too low by this factor, and by so many bytes at least.
+#: Reserve on top of a forecast: a factor, and the least number of bytes.
 HEADROOM, LEAST_HEADROOM = 1.1, 0.1e9
-#: What a stage takes of the machine's own memory, with the libraries of CUDA in it.
+#: Host memory of a stage's process in bytes, with CUDA's libraries.
 PROCESS = 4e9
-#: How many stages are taken to be on each GPU of a machine that is not this one.
+#: The assumed number of stages on each GPU of another machine.
 USUAL = 12
-#: Among how many stages the cores of each GPU are shared out, where no number is set.
+#: The number of stages among which the cores of each GPU are divided, if the setting is `auto`.
 SIDE_BY_SIDE = 4
-#: A cgroup's limit on processors: microseconds of so many.
+#: A cgroup's limit on CPU time: quota and period in microseconds.
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a stage gets of one card.
+    """The part of one card that a stage gets.
 
     Attributes:
-        parts: of `CARD`.
-        memory: bytes that torch may allocate; 0 for all that there are.
-        threads: for work on the processor; 0 for as many as torch takes by itself.
+        parts: out of `CARD`.
+        memory: bytes that torch may allocate; 0 for no limit.
+        threads: threads for work on the CPU; 0 for torch's default.
     """
 
     parts: int = CARD
@@ -47,51 +47,51 @@ class Share:
 
     @property
     def whole(self) -> bool:
-        """Whether the card is for this stage alone."""
+        """Whether the stage has the card to itself."""
         return self.parts >= CARD
 
     def variables(self) -> dict[str, str]:
-        """Return what the stage's process reads (`lori_core.core.processes.allotment`)."""
-        said = {MEMORY: self.memory, THREADS: self.threads}
-        return {name: str(value) for name, value in said.items() if value}
+        """Return the environment variables that `lori_core.core.processes.allotment` reads."""
+        limits = {MEMORY: self.memory, THREADS: self.threads}
+        return {name: str(value) for name, value in limits.items() if value}
 
 
 WHOLE = Share()
 
 
 def shares(memory: Mapping[str, float], card: float, most: int) -> dict[str, Share]:
-    """Return the shares of stages that need one GPU; one that is left out takes a whole card.
+    """Return the shares of stages that need one GPU; a stage that is left out gets a whole card.
 
     Args:
         memory: by stage, the bytes that torch is forecast to allocate, where that is known.
-        card: bytes of a card that are free.
-        most: stages that may run on a card at once.
+        card: free memory of a card in bytes.
+        most: the most stages that may run on a card at once.
     """
-    found = {}
+    result = {}
     for stage, size in memory.items():
         needed = max(HEADROOM * size, size + LEAST_HEADROOM + CONTEXT)
         if needed <= card and most > 1:
             parts = max(math.ceil(CARD * needed / card), CARD // most)
-            found[stage] = Share(parts, int(card * parts / CARD - CONTEXT))
-    return found
+            result[stage] = Share(parts, int(card * parts / CARD - CONTEXT))
+    return result
 
 
 def threads(setting: int | str, gpus: int, available: int) -> int:
-    """Return how many threads a stage on a GPU gets for work on the processor.
+    """Return the number of threads that a stage on a GPU gets for work on the CPU.
 
-    It follows from the machine and the settings alone, never from what else is running: the number
-    of threads decides the last bits of some sums.
+    The number depends only on the machine and the settings, never on what else is running, because
+    it decides the last bits of some sums.
 
     Args:
         setting: `execution.share_gpus`.
-        gpus: how many cards there are.
-        available: cores of the machine.
+        gpus: the number of cards.
+        available: the number of the machine's cores.
     """
     return max(1, available // (gpus * (setting if isinstance(setting, int) else SIDE_BY_SIDE)))
 
 
 def cores() -> int:
-    """Return how many processors this process may use, by its affinity and its cgroup's limit."""
+    """Return how many CPU cores this process may use, by its affinity and its cgroup's limit."""
     count = len(os.sched_getaffinity(0))
     try:
         quota, period = QUOTA.read_text(encoding="utf-8").split()
@@ -102,18 +102,18 @@ def cores() -> int:
 
 @dataclass(frozen=True)
 class Host:
-    """The machine around the GPUs: its cores, how busy they are (0 to 1), its free memory."""
+    """The host of the GPUs: its cores, their load (0 to 1), its free memory in bytes."""
 
     cores: int
     busy: float
     memory: float
 
-    def bears(self, setting: int | str, gpus: int) -> int:
-        """Return how many stages may run on each GPU: each takes an idle core, and memory.
+    def stages_per_gpu(self, setting: int | str, gpus: int) -> int:
+        """Return how many stages may run on each GPU: each needs an idle core and host memory.
 
         Args:
-            setting: `execution.share_gpus`; a number is taken as it is.
-            gpus: how many cards there are.
+            setting: `execution.share_gpus`; a number is returned as it is.
+            gpus: the number of cards.
         """
         if isinstance(setting, int):
             return setting
@@ -122,7 +122,7 @@ class Host:
 
 
 def this_host(seconds: float = 0.5) -> Host:
-    """Look at this machine; how busy it is, is measured for so long."""
+    """Return this machine's cores, load and free memory; the load is measured for `seconds`."""
     import psutil
 
     return Host(

@@ -1,8 +1,8 @@
-"""`python -m flows.execution.stage_process STAGE`: one stage, by DVC, in a process of its own.
+"""`python -m flows.execution.stage_process STAGE`: let DVC reproduce one stage in this process.
 
-The same work as `dvc --wait-for-lock repro --single-item STAGE`, with three differences: it ends
-when the flow ends, however that ends; it prints the stage's own lines and DVC's warnings, not
-DVC's narration; and it ends with the exit code of the stage's command, where DVC says 255.
+It works like `dvc --wait-for-lock repro --single-item STAGE`, with three differences: it ends when
+the flow ends, even if the flow is killed; it prints the stage's output and DVC's warnings, but not
+DVC's progress messages; and it returns the exit code of the stage's command, where DVC returns 255.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from lori_core.core.processes.child import die_with_parent
 def main(arguments: list[str]) -> int:
     """Reproduce one stage and return the exit code of its command, 255 if DVC itself failed."""
     die_with_parent()
-    # An exception, so that DVC gives back the paths it holds; the group tells the stage.
+    # Raises SystemExit, so that DVC releases its path locks; the stage gets SIGTERM, too, because
+    # the signal goes to the process group.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     quiet_environment()
     (stage,) = arguments
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> int:
 
 
 def reproduce(stage: str) -> int:
-    """Let DVC run one stage if it must run; wait for DVC's lock, which is held only shortly."""
+    """Let DVC run one stage if it is stale; wait for DVC's lock, which is held only briefly."""
     from dvc.exceptions import DvcException
     from dvc.logger import set_loggers_level
     from dvc.stage.exceptions import StageCmdFailedError
@@ -58,9 +59,9 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 def _exit_code(error: BaseException) -> int:
     # DVC keeps the code only in its text: "failed to run: COMMAND, exited with 2".
-    found = re.search(r"exited with (-?\d+)$", str(error))
-    code = int(found.group(1)) if found else 1
-    # A command ended by a signal has a negative code; a shell would say 128 + signal.
+    match = re.search(r"exited with (-?\d+)$", str(error))
+    code = int(match.group(1)) if match else 1
+    # A command ended by a signal has a negative code; a shell returns 128 + signal.
     return code if code >= 0 else 128 - code
 
 

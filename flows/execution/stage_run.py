@@ -1,4 +1,4 @@
-"""Runs one command of the pipeline as a child process and says how it ended."""
+"""A pipeline run in its flow's process, and the commands that it runs as child processes."""
 
 from __future__ import annotations
 
@@ -34,12 +34,11 @@ from flows.versioning.storage import Pushing
 from lori_core.core.tracking import ROWS_VARIABLE
 
 TAIL_LINES = 20
-#: How long MLflow may take for what is left at the end of a run, and of one that is stopped.
+#: How long rows may still be sent to MLflow at the end of a run, and of a stopped run.
 SHIPPING_SECONDS, STOPPED_SECONDS = 60.0, 20.0
 
-#: How stages say that memory did not suffice: `lori_core.training.memory`,
-#: `lori_core.core.faults`, torch.
-LACKING = re.compile(
+#: Messages of `lori_core.training.memory`, `lori_core.core.faults` and torch about lack of memory.
+OUT_OF_MEMORY = re.compile(
     "does not fit into memory|out of memory|memory runs out|ALLOC_FAILED", re.IGNORECASE
 )
 
@@ -48,7 +47,7 @@ class StageFailed(Exception):  # noqa: N818 - a state's name in Prefect's UI
     """A stage's process failed; a retry may help."""
 
     exit_code = 1
-    #: What the stage reported on a node without the workspace's folder: file → text.
+    #: The stage's rows files from a node that does not share the workspace's folder: file → text.
     rows: Mapping[str, str] = {}
 
 
@@ -59,9 +58,9 @@ class BadInput(StageFailed):
 
 
 class MemoryLacking(StageFailed):
-    """A stage's memory did not suffice."""
+    """A stage ran out of memory."""
 
-    #: Whether it had only a share of a GPU: it may suffice with a whole one, and with no less.
+    #: Whether the stage had only a share of a GPU; then it may succeed with a whole one.
     shared = False
 
 
@@ -71,14 +70,14 @@ class Cancelled(StageFailed):
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that ended well: whether it did work, and for how many seconds."""
+    """A command that succeeded: whether it did any work, and its time in seconds."""
 
     ran: bool
     seconds: float
 
 
 class PipelineRun:
-    """One pipeline, in the process that runs its flow: the GPUs, the rows, the stop signal."""
+    """One pipeline run, in the process of its flow: the GPUs, the rows, the stop signal."""
 
     def __init__(
         self,
@@ -106,7 +105,7 @@ class PipelineRun:
         self.place = Place(workspace, parent, self.tags, self.stop)
 
     def start(self) -> None:
-        """Open the parent run and begin to ship."""
+        """Open the parent run in MLflow and begin to send rows."""
         moment = time.strftime("%Y-%m-%d %H:%M:%S")
         tags = {"mlflow.runName": f"pipeline {moment}", **self.tags}
         Shipment(Shipment.of(self.rows).path, tags=tags).save()
@@ -116,15 +115,19 @@ class PipelineRun:
         self.pushing.start()
 
     def skipped(self, stages: Sequence[str]) -> None:
-        """Link stages of one file that do not run to the runs that made their outputs."""
+        """Link stages of one `dvc.yaml` that do not run to the runs that made their outputs."""
         file = stages[0].rpartition(":")[0] if stages else ""
-        made = recorded(self.workspace, file or PIPELINE_FILE)
+        hashes = recorded(self.workspace, file or PIPELINE_FILE)
         for stage in stages:
-            outs = hashes_text(made.get(stage.rpartition(":")[2], {}))
+            outs = hashes_text(hashes.get(stage.rpartition(":")[2], {}))
             rows_files.append(self.rows, "skipped", stage=stage, outs=outs)
 
     def end(self, failure: tuple[str, int] | None) -> bool:
-        """Close the parent run and ship the rest; return whether all of it went out."""
+        """Close the parent run and send the remaining rows; return whether all were sent.
+
+        Args:
+            failure: the message and exit code of a failed run; None if it succeeded.
+        """
         summary = read_summary(self.workspace / self.report)
         unsent = self.pushing.finish(everything=failure is None)
         if self.pushing.remote:
@@ -134,29 +137,29 @@ class PipelineRun:
             rows_files.append(self.rows, "metrics", values=summary.get("metrics") or {}, step=None)
             if (self.workspace / self.report).is_dir():
                 rows_files.append(self.rows, "artifact", path=self.report.as_posix())
-            self._keep_state()
+            self._save_snapshot()
             rows_files.append(self.rows, "end")
         else:
             message, exit_code = failure
-            self._keep_state()
+            self._save_snapshot()
             rows_files.append(self.rows, "error", message=message, exit_code=exit_code)
         return self.shipping.finish(STOPPED_SECONDS if self.stop.is_set() else SHIPPING_SECONDS)
 
-    def _keep_state(self) -> None:
-        """Keep what the workspace says now (dvc.lock and the like) here and with the run."""
-        kept = snapshot.keep(self.workspace, self.rows.stem)
-        if kept is not None:
-            rows_files.append(self.rows, "artifact", path=str(kept.relative_to(self.workspace)))
+    def _save_snapshot(self) -> None:
+        """Save a snapshot (`dvc.lock`, `params.yaml`, …) in the workspace and in MLflow's run."""
+        folder = snapshot.save(self.workspace, self.rows.stem)
+        if folder is not None:
+            rows_files.append(self.rows, "artifact", path=str(folder.relative_to(self.workspace)))
 
     def lacked_memory(self, stage: str) -> None:
-        """Give whole GPUs to a stage whose share did not suffice, and to those of its step."""
+        """Give whole GPUs to a stage that ran out of memory, and to its step's other stages."""
         step = stage.partition("@")[0]
         for name, share in self.shares.items():
             if name.partition("@")[0] == step:
                 self.shares[name] = replace(share, parts=WHOLE.parts, memory=WHOLE.memory)
 
     def cancel(self) -> None:
-        """Stop every stage that runs and every one that waits; return when all have said so."""
+        """Stop all running and waiting stages; return when all have ended, or after a timeout."""
         self.stop.set()
         self.slots.wake()
         self.pushing.cancel()
@@ -165,12 +168,12 @@ class PipelineRun:
 
 @dataclass
 class Place:
-    """Where commands of a pipeline run: a workspace, here or on a node of a cluster.
+    """Runs a pipeline's commands in a workspace, on this machine or on a node of a cluster.
 
     Attributes:
-        workspace: the folder the command runs in.
+        workspace: the folder that commands run in.
         parent: the pipeline's rows file, relative to the workspace.
-        tags: what each run in MLflow is tagged with.
+        tags: the tags of each MLflow run.
         stop: set when the pipeline is being stopped.
     """
 
@@ -182,7 +185,7 @@ class Place:
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def settle(self, seconds: float) -> None:
-        """Wait, at most so long, until every command here has ended and its rows say how."""
+        """Wait at most `seconds` until all commands have ended and written their last rows."""
         with self._changed:
             self._changed.wait_for(lambda: not self._running, seconds)
 
@@ -210,8 +213,8 @@ class Place:
         Raises:
             BadInput: the stage refused its input.
             Cancelled: the pipeline was stopped.
-            MemoryLacking: there was not enough memory on its devices.
-            StageFailed: anything else went wrong.
+            MemoryLacking: the stage ran out of memory.
+            StageFailed: the stage failed in another way.
         """
         module = "flows.execution.stage_process"
         command = [sys.executable, "-m", "lori_core.core.processes.forked", module, stage]
@@ -232,9 +235,9 @@ class Place:
         line: Callable[[str], None],
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> tuple[Finished, Path]:
-        """Run a command that reports by rows; return how it went and its rows file.
+        """Run a command that writes rows; return its result and its rows file.
 
-        The command did work if it wrote rows. Raises as `stage` does.
+        A command that wrote rows did work. Raises as `stage` does.
         """
         rows = new_rows_file(self.workspace, name)
         self._announce(rows, name, task_run_id)
@@ -269,41 +272,41 @@ class Place:
         Shipment(Shipment.of(rows).path, parent=self.parent, tags=tags).save()
 
     def _failure(self, rows: Path, code: int, tail: list[str]) -> StageFailed:
-        """Return the error of a failed command: from its rows, else from its last line."""
+        """Return the error of a failed command: from its rows, else from its last output line."""
         if self.stop.is_set():
             self._report(rows, "cancelled", 128 + signal.SIGTERM)
             return Cancelled("cancelled")
-        said = rows_files.last_end(rows)
-        if said is not None and said["type"] == "error":
-            message, exit_code = str(said.get("message")), int(said.get("exit_code", 1))
+        last = rows_files.last_end(rows)
+        if last is not None and last["type"] == "error":
+            message, exit_code = str(last.get("message")), int(last.get("exit_code", 1))
         else:
-            message, exit_code = _last_words(code, tail), code
+            message, exit_code = _exit_message(code, tail), code
             self._report(rows, message, code)
         if exit_code == BadInput.exit_code:
             return BadInput(message)
-        return (MemoryLacking if LACKING.search(message) else StageFailed)(message)
+        return (MemoryLacking if OUT_OF_MEMORY.search(message) else StageFailed)(message)
 
     def _report(self, rows: Path, message: str, exit_code: int) -> None:
-        """Say in the rows what the process could not; a run exists only if it wrote some."""
+        """Write an error row for a process that did not; delete the shipment if it wrote none."""
         if rows.exists():
             rows_files.append(rows, "error", message=message, exit_code=exit_code)
         else:
             Shipment.of(rows).path.unlink(missing_ok=True)
 
 
-def _last_words(code: int, tail: list[str]) -> str:
+def _exit_message(code: int, tail: list[str]) -> str:
     number = -code if code < 0 else code - 128
     if number == signal.SIGKILL:
         return (
-            "killed (SIGKILL), as the kernel does where memory runs out: see dmesg; lower the "
-            f"batch sizes, or end other processes{f'; it last said: {tail[-1]}' if tail else ''}"
+            "killed (SIGKILL), as the kernel does when memory runs out: see dmesg; lower the "
+            f"batch sizes, or end other processes{f'; its last line: {tail[-1]}' if tail else ''}"
         )
     ended = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     return f"{tail[-1]} ({ended})" if tail else ended
 
 
 def read_summary(report: Path) -> dict[str, Any]:
-    """Return a report's `summary.json`; empty if there is none."""
+    """Return the content of a report's `summary.json`; empty if it is missing or invalid."""
     path = report / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))

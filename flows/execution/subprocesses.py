@@ -1,4 +1,4 @@
-"""Runs a command in a session of its own, line by line, and never leaves it behind."""
+"""Run a command in a session of its own, read its output by line, and end its process group."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def run_lines(
     line: Callable[[str], None],
     stop: threading.Event,
 ) -> int:
-    """Run a command, hand each line it prints to `line`, redacted, and return its exit code.
+    """Run a command, pass each redacted output line to `line`, and return the exit code.
 
-    When `stop` is set, or anything is raised here, the whole process group ends: SIGTERM, and ten
-    seconds later SIGKILL. The exit code of a command ended by a signal is negative.
+    When `stop` is set or an exception is raised, the whole process group gets SIGTERM, and after
+    ten seconds SIGKILL. The exit code of a command ended by a signal is negative.
     """
     process = subprocess.Popen(
         list(command),
@@ -59,7 +59,7 @@ def _follow(output: IO[bytes], line: Callable[[str], None], stop: threading.Even
             if not selector.select(POLL_SECONDS):
                 continue
             chunk = os.read(output.fileno(), 1 << 16)
-            # A progress bar redraws its line with a carriage return: each state is a line here.
+            # A progress bar redraws its line after a carriage return; each redraw becomes a line.
             *lines, pending = (pending + chunk).replace(b"\r", b"\n").split(b"\n")
             if not chunk:
                 lines.append(pending)
@@ -71,12 +71,12 @@ def _follow(output: IO[bytes], line: Callable[[str], None], stop: threading.Even
 
 
 def end_group(process: subprocess.Popen[bytes], grace: float = GRACE_SECONDS) -> None:
-    """End what is left of a process and its group."""
+    """End a process and its group: SIGTERM, then SIGKILL after `grace` seconds."""
     if process.poll() is None:
         _signal_group(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(grace)
-    # The leader may be gone while a child of it goes on.
+    # A child may still run after the group's leader has ended.
     _signal_group(process.pid, signal.SIGKILL)
     process.wait()
 

@@ -1,4 +1,4 @@
-"""The machine while a stage runs, as rows under MLflow's own names for system metrics."""
+"""System metrics while a stage runs, written as rows under MLflow's names for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _QUERY = "index,utilization.gpu,memory.used,power.draw"
 
 @contextmanager
 def sampled(rows: Path, interval: float = INTERVAL_SECONDS) -> Iterator[None]:
-    """Add a row of system metrics every few seconds, once the stage itself has written one."""
+    """Append system metrics every `interval` seconds once the stage has written a row itself."""
     done = threading.Event()
     thread = threading.Thread(target=_work, args=(rows, interval, done), daemon=True)
     thread.start()
@@ -31,26 +31,26 @@ def sampled(rows: Path, interval: float = INTERVAL_SECONDS) -> Iterator[None]:
 def _work(rows: Path, interval: float, done: threading.Event) -> None:
     import psutil
 
-    psutil.cpu_percent()  # the first says nothing: it counts since the last
+    psutil.cpu_percent()  # the first value is meaningless: it measures since the previous call
     step = 0
     while not done.wait(interval):
-        if rows.exists():  # a stage that has nothing to do leaves no rows
+        if rows.exists():  # a stage that has nothing to do writes no rows
             rows_files.append(rows, "metrics", values=sample(), step=step)
             step += 1
 
 
 def sample() -> dict[str, float]:
-    """Return CPU, memory and disk of the machine now, and of each GPU its load."""
+    """Return the current use of CPU, memory, disk and each GPU."""
     import psutil
 
     memory, disk = psutil.virtual_memory(), psutil.disk_usage("/")
-    found = {
+    metrics = {
         "system/cpu_utilization_percentage": psutil.cpu_percent(),
         "system/system_memory_usage_megabytes": memory.used / 1e6,
         "system/system_memory_usage_percentage": memory.percent,
         "system/disk_usage_percentage": disk.percent,
     }
-    return found | _gpus()
+    return metrics | _gpus()
 
 
 def _gpus() -> dict[str, float]:
@@ -58,21 +58,21 @@ def _gpus() -> dict[str, float]:
         return {}
     command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
     except (OSError, subprocess.SubprocessError):
         return {}
-    return parse_gpus(said)
+    return parse_gpus(done.stdout)
 
 
-def parse_gpus(said: str) -> dict[str, float]:
-    """Read `nvidia-smi`'s lines `0, 87, 20480, 301.5`; what a card does not say is left out."""
+def parse_gpus(text: str) -> dict[str, float]:
+    """Parse `nvidia-smi`'s lines such as `0, 87, 20480, 301.5`; leave out missing values."""
     names = ("utilization_percentage", "memory_usage_megabytes", "power_usage_watts")
-    found = {}
-    for line in said.strip().splitlines():
+    metrics = {}
+    for line in text.strip().splitlines():
         index, *values = (part.strip() for part in line.split(","))
         for name, value in zip(names, values, strict=False):
             try:
-                found[f"system/gpu_{index}_{name}"] = float(value)
+                metrics[f"system/gpu_{index}_{name}"] = float(value)
             except ValueError:
                 continue
-    return found
+    return metrics

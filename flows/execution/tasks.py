@@ -1,4 +1,4 @@
-"""The tasks of the flow `lori` on this machine: the pull, and a stage."""
+"""The Prefect tasks of the flow `lori` on this machine: pull the data, run a stage."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from lori_core.core import faults  # noqa: E402
 from lori_core.core.errors import LoriError  # noqa: E402
 from lori_core.core.redaction import redact_logs, redacted_errors  # noqa: E402
 
-# In the flow's process and on a cluster's nodes: what is logged goes to Prefect's server.
+# In the flow's process and on a cluster's nodes, since log records go to Prefect's server.
 redact_logs()
 
-#: The state of a task that found nothing to do.
+#: The name of the state of a task that had nothing to do.
 UNCHANGED = "Unchanged"
 
 #: The module and arguments of `lori pull`.
@@ -40,9 +40,9 @@ PULL = ("lori_cli", "pull")
 
 
 def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
-    """Say whether a failed task may run again as it is.
+    """Return whether a failed task may run again unchanged.
 
-    Not after bad input, after cancellation, or where its share of a GPU did not suffice.
+    Bad input, cancellation and a share of a GPU that was too small are not retried.
     """
     error = state.data
     if isinstance(error, MemoryLacking) and error.shared:
@@ -51,14 +51,14 @@ def worth_retrying(task: Any, run: Any, state: State[Any]) -> bool:
 
 
 def outcome(work: Any) -> State[Any]:
-    """Run `work()` and turn how it ended into a state; a traceback would tell a user nothing.
+    """Run `work()` and return a Prefect state; known errors become a message without a traceback.
 
     Args:
-        work: returns a `Finished`, or something that has one as `finished`.
+        work: returns a `Finished`, or an object with the attribute `finished`.
     """
     try:
         with redacted_errors():
-            made = work()
+            result = work()
     except StoppedError:
         return Failed(message="cancelled", data=Cancelled("cancelled"))
     except StageFailed as error:
@@ -67,20 +67,20 @@ def outcome(work: Any) -> State[Any]:
         known = faults.explained(error)
         if known is None:
             raise
-        return Failed(message=str(known), data=kind(known)(str(known)))
-    finished: Finished = getattr(made, "finished", made)
+        return Failed(message=str(known), data=failure_class(known)(str(known)))
+    finished: Finished = getattr(result, "finished", result)
     name = "Completed" if finished.ran else UNCHANGED
-    return Completed(name=name, message=f"{finished.seconds:.0f} s", data=made)
+    return Completed(name=name, message=f"{finished.seconds:.0f} s", data=result)
 
 
-def kind(error: LoriError) -> type[StageFailed]:
-    """Return what an error of ours becomes as a failed state."""
+def failure_class(error: LoriError) -> type[StageFailed]:
+    """Return the class that stands for a `LoriError` in a failed state, by its exit code."""
     return BadInput if error.exit_code == BadInput.exit_code else StageFailed
 
 
 @task(name="pull", task_run_name="pull", cache_policy=NO_CACHE, retry_condition_fn=worth_retrying)
 def pull(run: PipelineRun) -> State[Any]:
-    """Bring `data/` and `data.dvc` to what `params.yaml` says, with `lori pull`."""
+    """Run `lori pull`, which makes `data/` and `data.dvc` what `params.yaml` asks for."""
     logger = get_run_logger()
     command = [sys.executable, "-m", "lori_core.core.processes.child", *PULL]
     task_run_id = str(task_run.id)
@@ -103,7 +103,7 @@ def pull(run: PipelineRun) -> State[Any]:
 def run_stage(stage: str, gpus: int, run: PipelineRun) -> State[Any]:
     """Let DVC reproduce one stage, in a process of its own, on its share of the GPUs.
 
-    Where that turns out to have too little memory, it runs again with GPUs of its own.
+    If the share has too little memory, the stage runs again with whole GPUs.
     """
     logger = get_run_logger()
     task_run_id = str(task_run.id)

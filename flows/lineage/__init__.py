@@ -1,1 +1,1 @@
-"""From an artifact back to its data: what it was made from, and whether it still is that."""
+"""The lineage of an artifact: what it was made from, and whether its files are still the same."""

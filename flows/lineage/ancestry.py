@@ -1,7 +1,7 @@
-"""The way back from an artifact to its data: the graph that `dvc.lock` recorded, read from it.
+"""The lineage of an artifact: the graph of what it was made from, read from `dvc.lock`.
 
-Each node is something with a hash: an adapter, a mask, an evaluation, a file of data. What an
-artifact says of itself (`lori_core.adapters.artifact_metadata`) is put beside what DVC recorded.
+Each node is an output or a file of data with its hash: an adapter, a mask, an evaluation. A node
+has DVC's record and the artifact's own metadata (`lori_core.adapters.artifact_metadata`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flows.lineage.problem import Problem
 from flows.versioning.dvc.lock_file import MEND_LOCK, MEND_PIN, PINNED, Entry, StageEntry
 from flows.versioning.objects import Objects
 from flows.versioning.snapshot import DATA, LOCK, Snapshot
-from lori_core.adapters import artifact_metadata as origin
+from lori_core.adapters import artifact_metadata
 from lori_core.adapters.artifact_metadata import ArtifactMetadata
 from lori_core.core.errors import AdapterError, InputError, nearest
 
@@ -31,21 +31,21 @@ class Node:
     Attributes:
         name: its path in the workspace.
         kind: `adapter`, `merged adapter`, `mask`, `evaluation`, `report`, `metrics`, `data`, ….
-        entry: what DVC recorded of it.
-        stage: what made it; None for data.
-        origin: what it says of itself, where that can be read.
+        entry: its path and hash as DVC recorded them.
+        stage: the stage that wrote it; None for data.
+        metadata: the artifact's own metadata; None if it has none or they cannot be read.
         inputs: the names of the nodes it was made from.
-        code: the source files it was computed by, with their MD5.
-        presence: `cache`, `remote` or `gone`.
+        code: the source files of its stage, with their MD5.
+        presence: where its recorded bytes are: `cache`, `remote` or `gone`.
         here: whether its files are in the workspace.
-        facts: more for people: sources and licence of data, scores, who made it where.
+        facts: further facts for people: sources and licence of data, scores, the run that made it.
     """
 
     name: str
     kind: str
     entry: Entry
     stage: StageEntry | None = None
-    origin: ArtifactMetadata | None = None
+    metadata: ArtifactMetadata | None = None
     inputs: list[str] = field(default_factory=list)
     code: dict[str, str] = field(default_factory=dict)
     presence: str = ""
@@ -54,8 +54,8 @@ class Node:
 
     @property
     def key(self) -> str:
-        """The content key it holds; empty where it has none."""
-        return self.origin.key if self.origin else ""
+        """The content key in its metadata; empty without metadata."""
+        return self.metadata.key if self.metadata else ""
 
     @property
     def params(self) -> dict[str, Any]:
@@ -64,7 +64,14 @@ class Node:
 
 
 class Lineage:
-    """The nodes that artifacts were made from, themselves first."""
+    """The nodes of some artifacts and of everything they were made from.
+
+    Args:
+        snapshot: the snapshot whose `dvc.lock` is read.
+        objects: the cache and remote with the recorded bytes.
+        targets: the artifacts; their nodes come first.
+        pinned: the data of the snapshot, if it was read before.
+    """
 
     def __init__(
         self,
@@ -78,9 +85,9 @@ class Lineage:
         self.targets = tuple(targets)
         self.pinned = pinned or Pinned(snapshot, objects)
         self.nodes: dict[str, Node] = {}
-        #: What was found not to fit while reading; `verify` finds it, too, and more.
-        self.doubts: list[Problem] = []
-        self._made: dict[str, Node] = {}
+        #: Problems found while reading; `verify` finds these and more.
+        self.problems: list[Problem] = []
+        self._outputs: dict[str, Node] = {}
         for target in targets:
             self._add(target)
 
@@ -94,29 +101,29 @@ class Lineage:
                 waiting.extend(reversed(node.inputs))
 
     def _node(self, name: str) -> Node:
-        stage = self.snapshot.makers.get(name)
+        stage = self.snapshot.producers.get(name)
         node = self._bare(name) if stage else self._data(name)
         node.here = self._is_here(name)
         if stage:
             for dep in stage.deps.values():
-                self._take(node, dep)
-            self._keep_parents(node)
+                self._add_dependency(node, dep)
+            self._drop_unused_parents(node)
         return node
 
     def _is_here(self, name: str) -> bool:
         return self.snapshot.here and (self.snapshot.workspace / name).exists()
 
     def _bare(self, name: str) -> Node:
-        """Return an output's node without its inputs, made once."""
-        if name not in self._made:
-            stage = self.snapshot.makers[name]
+        """Return an output's node without its inputs, created once."""
+        if name not in self._outputs:
+            stage = self.snapshot.producers[name]
             entry = stage.outs[name]
-            own = read_origin(self.snapshot, self.objects, entry)
-            self._made[name] = Node(name, _kind(name, own), entry, stage, own)
-        return self._made[name]
+            metadata = read_metadata(self.snapshot, self.objects, entry)
+            self._outputs[name] = Node(name, _kind(name, metadata), entry, stage, metadata)
+        return self._outputs[name]
 
     def with_measured(self, also: Iterable[str] = ()) -> Lineage:
-        """Return the lineage with what was measured of its nodes, and what that was made from."""
+        """Return the lineage with the evaluations of its nodes and the outputs `also` added."""
         measured = [
             primary(stage)
             for node in self.nodes.values()
@@ -127,38 +134,38 @@ class Lineage:
         return Lineage(self.snapshot, self.objects, list(targets), self.pinned)
 
     def with_siblings(self) -> dict[str, Node]:
-        """Return the nodes, and what their stages made beside them, like metrics."""
-        found = dict(self.nodes)
+        """Return the nodes by name, with their stages' other outputs, such as metrics."""
+        nodes = dict(self.nodes)
         for node in self.nodes.values():
             for name in node.stage.outs if node.stage else ():
-                if name not in found:
-                    found[name] = self._bare(name)
-                    found[name].here = self._is_here(name)
-        return found
+                if name not in nodes:
+                    nodes[name] = self._bare(name)
+                    nodes[name].here = self._is_here(name)
+        return nodes
 
-    def _take(self, node: Node, dep: Entry) -> None:
-        """Sort one dependency of a stage: outputs and data are inputs, the rest is code."""
+    def _add_dependency(self, node: Node, dep: Entry) -> None:
+        """Add one dependency of a stage: outputs and data are inputs, everything else is code."""
         if self.pinned.holds(dep.path):
             node.inputs.append(dep.path)
             return
-        found = [primary(self.snapshot.makers[path]) for path in self._outs_of(dep.path)]
-        if found:
-            node.inputs.extend(name for name in dict.fromkeys(found) if name not in node.inputs)
+        outs = [primary(self.snapshot.producers[path]) for path in self._outs_of(dep.path)]
+        if outs:
+            node.inputs.extend(name for name in dict.fromkeys(outs) if name not in node.inputs)
         else:
             node.code[dep.path] = dep.md5
 
     def _outs_of(self, path: str) -> Iterator[str]:
-        """Yield the outputs that a dependency is, or that lie in the folder it is."""
+        """Yield the output with a dependency's path, or the outputs inside that folder."""
         inside = path.rstrip("/") + "/"
-        return (out for out in self.snapshot.makers if out == path or out.startswith(inside))
+        return (out for out in self.snapshot.producers if out == path or out.startswith(inside))
 
-    def _keep_parents(self, node: Node) -> None:
-        """Of the outputs a merge's stage watches, keep those that its recipe names."""
-        if node.origin is None or node.origin.kind != "merged adapter":
+    def _drop_unused_parents(self, node: Node) -> None:
+        """Keep only the inputs of a merged adapter that its recipe names."""
+        if node.metadata is None or node.metadata.kind != "merged adapter":
             return
-        keys = {self._bare(n).key: n for n in node.inputs if n in self.snapshot.makers}
-        if set(node.origin.parents) <= keys.keys():
-            node.inputs = [keys[key] for key in node.origin.parents]
+        keys = {self._bare(n).key: n for n in node.inputs if n in self.snapshot.producers}
+        if set(node.metadata.parents) <= keys.keys():
+            node.inputs = [keys[key] for key in node.metadata.parents]
 
     def _data(self, name: str) -> Node:
         entry = self._data_entry(name)
@@ -167,44 +174,44 @@ class Lineage:
         return node
 
     def _data_entry(self, name: str) -> Entry:
-        """Return what the stages that read a file of data recorded of it."""
+        """Return the record of a file of data by a stage that read it, else by `data.dvc`."""
         for stage in self.snapshot.stages.values():
             if name in stage.deps:
                 return stage.deps[name]
         return Entry(name, self.pinned.hash_below(name) or "")
 
     def _sources(self, name: str) -> dict[str, Any]:
-        """Return sources with revision and licence, and counts, as the manifest has them."""
+        """Return the sources, with revision and licence, and the number of rows of a split."""
         parts = PurePosixPath(name).parts
         tasks = self.pinned.manifest.get("tasks", {})
         if len(parts) < 2:
             return {"tasks": sorted(tasks)}
-        found = tasks.get(parts[1])
-        if found is None:
+        task = tasks.get(parts[1])
+        if task is None:
             return {}
         split = PurePosixPath(name).stem
-        rows = found["splits"].get(split, {}).get("count")
+        rows = task["splits"].get(split, {}).get("count")
         used = [
-            s for s in found["sources"] if split != "train" or "train" in s.get("gives", [split])
+            s for s in task["sources"] if split != "train" or "train" in s.get("gives", [split])
         ]
         return {"rows": rows, "sources": [source_text(source) for source in used]}
 
-    def mark(self) -> None:
-        """Find out for each node where its bytes are."""
-        said = self.objects.presence(n.entry.md5 for n in self.nodes.values() if n.entry.md5)
+    def locate(self) -> None:
+        """Set `presence` of each node: where its recorded bytes are."""
+        places = self.objects.presence(n.entry.md5 for n in self.nodes.values() if n.entry.md5)
         for node in self.nodes.values():
-            node.presence = said.get(node.entry.md5, "gone")
+            node.presence = places.get(node.entry.md5, "gone")
             if node.presence == "gone" and self._in_pinned(node):
                 node.presence = "cache"
 
     def _in_pinned(self, node: Node) -> bool:
-        """A folder of data that a stage recorded may be there file by file, under `data.dvc`."""
+        """Return whether a node is the data folder and all files that `data.dvc` pins are known."""
         pinned = self.pinned
         return node.name == pinned.folder and pinned.md5 == node.entry.md5 and bool(pinned.listing)
 
 
 def source_text(source: dict[str, Any]) -> str:
-    """Return one source of data in a line: kind, name, revision, licence."""
+    """Return one source of data as a line: kind, name, revision, licence."""
     named = source.get("name") or source.get("path") or ""
     revision = f" at {source['revision']}" if source.get("revision") else ""
     licence = source.get("license") or "not stated here"
@@ -212,47 +219,47 @@ def source_text(source: dict[str, Any]) -> str:
 
 
 def primary(stage: StageEntry) -> str:
-    """Return the output that stands for a stage: the artifact, not the metrics beside it."""
+    """Return a stage's main output: the artifact, not the metrics."""
     outs = list(stage.outs)
     return next((out for out in outs if not out.startswith("metrics/")), outs[0])
 
 
 def find(snapshot: Snapshot, name: str) -> str:
-    """Return the output or file of data that a path names: itself, or what it lies in.
+    """Return the output or file of data that a path names, or the output that the path lies in.
 
     Raises:
-        InputError: the state has nothing of that name; the nearest names are given.
+        InputError: the snapshot has nothing of that name; the message suggests the nearest names.
     """
     wanted = PurePosixPath(name)
     data = snapshot.data
-    known = [*snapshot.makers, *([data.path] if data else [])]
+    known = [*snapshot.producers, *([data.path] if data else [])]
     for path in (wanted, *wanted.parents):
-        if str(path) in snapshot.makers:
+        if str(path) in snapshot.producers:
             return str(path)
         if data is not None and str(path) == data.path:
             return str(wanted)
     if name in snapshot.stages:
         return primary(snapshot.stages[name])
     if data is None and wanted.parts[:1] == (PINNED,):
-        raise InputError(f"{DATA}: missing: nothing says which data is meant; {MEND_PIN}")
+        raise InputError(f"{DATA}: missing, so the recorded data is not known; {MEND_PIN}")
     if snapshot.here and (snapshot.workspace / wanted).exists():
         raise InputError(
             f"{name}: is here, but {LOCK} records no stage that made it: the stage has not ended "
-            f"(lori run), it is none of the pipeline's, or {LOCK} is not whole; {MEND_LOCK}"
+            f"(lori run), no stage of the pipeline makes it, or {LOCK} is damaged; {MEND_LOCK}"
         )
     raise InputError(
         f"{name}: {snapshot.label} has no such artifact{nearest(name, [*known, *snapshot.stages])}"
-        f" (dvc.lock knows {len(known)}; lori plan lists the stages)"
+        f" (dvc.lock records {len(known)}; lori plan lists the stages)"
     )
 
 
-def read_origin(snapshot: Snapshot, objects: Objects, entry: Entry) -> ArtifactMetadata | None:
-    """Return what an artifact says of itself; None for other outputs, and for what is gone."""
+def read_metadata(snapshot: Snapshot, objects: Objects, entry: Entry) -> ArtifactMetadata | None:
+    """Return an artifact's own metadata; None for other outputs, or if its bytes are gone."""
     readers: dict[str, Callable[[bytes, str], ArtifactMetadata]] = {}
     if entry.path.endswith(".safetensors"):
-        readers = {"": origin.of_mask}
+        readers = {"": artifact_metadata.of_mask}
     elif entry.is_folder:
-        readers = {file: read for file, (read, _) in origin.FOLDERS.items()}
+        readers = {file: read for file, (read, _) in artifact_metadata.FOLDERS.items()}
     for inside, read in readers.items():
         content = _content(snapshot, objects, entry, inside)
         if content is not None:
@@ -269,7 +276,7 @@ def _content(snapshot: Snapshot, objects: Objects, entry: Entry, inside: str) ->
     if snapshot.here and path.is_file():
         return path.read_bytes()
     if snapshot.here and inside and path.parent.is_dir():
-        return None  # a folder of something else
+        return None  # a folder of another kind
     md5 = (objects.files(entry.md5) or {}).get(inside)
     return objects.content(md5) if md5 else None
 
@@ -281,7 +288,7 @@ def _from_cache(
     read: Callable[[bytes, str], ArtifactMetadata],
     where: str,
 ) -> ArtifactMetadata | None:
-    """Return what an artifact says in the cache, where the file at hand is damaged."""
+    """Return an artifact's metadata from the cache, because the file here is damaged."""
     md5 = (objects.files(entry.md5) or {}).get(inside)
     content = objects.content(md5) if md5 else None
     try:
@@ -290,9 +297,9 @@ def _from_cache(
         return None
 
 
-def _kind(name: str, own: ArtifactMetadata | None) -> str:
-    if own is not None:
-        return own.kind
+def _kind(name: str, metadata: ArtifactMetadata | None) -> str:
+    if metadata is not None:
+        return metadata.kind
     if name.startswith(f"{EVALUATIONS}/"):
         return "evaluation"
     first = Path(name).parts[0]

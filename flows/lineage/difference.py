@@ -1,8 +1,9 @@
 """The smallest set of inputs in which two artifacts differ.
 
-Two lineages are walked together from the artifacts down. Where two nodes have one hash, nothing
-below them matters. Else their stages' own inputs are compared, and the inputs that are artifacts
-are walked on. What is left are leaves: parameters, rows of data, sources, code, the base model.
+Two lineages are compared from the artifacts down. Two nodes with the same hash are equal, with all
+their inputs. For other nodes the parameters, code and data of their stages are compared, and then
+their input artifacts. The result holds only parameters, rows of data, sources, code and base
+models, and artifacts that have no counterpart.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from flows.versioning.snapshot import leaves
 from lori_core.core.errors import InputError
 from lori_core.models.base_identity import BaseIdentity, Match, differing, match
 
-#: Rows of data named one by one; more are counted.
+#: The most rows of data that are listed; further rows are counted.
 ROWS_NAMED = 5
 NOTHING = "(not there)"
 
@@ -31,10 +32,10 @@ class Difference:
     """One input in which two artifacts differ.
 
     Attributes:
-        kind: `parameter`, `data`, `source`, `code`, `base`, `command` or `artifact`.
-        name: the parameter, the file, the row.
-        first: what the first was made with.
-        second: what the second was made with.
+        kind: `parameter`, `data`, `source`, `code`, `base`, `command`, `precision` or `artifact`.
+        name: the parameter, file or row.
+        first: its value for the first artifact.
+        second: its value for the second artifact.
     """
 
     kind: str
@@ -43,41 +44,46 @@ class Difference:
     second: str
 
     def __str__(self) -> str:
-        """Return it as one line."""
+        """Return the difference as one line."""
         return f"{self.kind:9} {self.name}: {self.first} -> {self.second}"
 
     def as_dict(self) -> dict[str, str]:
-        """Return it for machines."""
+        """Return the difference for JSON."""
         return {n: getattr(self, n) for n in ("kind", "name", "first", "second")}
 
 
 def diff(first: Named, second: Named) -> list[Difference]:
-    """Return the inputs that differ, each once; empty where the two are the same bytes.
+    """Return the inputs that differ, each once; empty if the two have the same bytes.
+
+    Args:
+        first: an artifact, or a whole snapshot.
+        second: likewise; a snapshot stands for the artifact of the same path.
 
     Raises:
-        InputError: one names an artifact, the other a whole state.
-        DataError: one of them is not what was made any more, naming what.
+        InputError: a snapshot does not have the artifact.
+        DataError: files here differ from what was recorded; the message names them.
     """
     if first.path is None and second.path is None:
-        return _Walk(first, second).of_states()
+        return _Comparison(first, second).of_snapshots()
     path, other = first.path or second.path, second.path or first.path
-    return _Walk(Named(first.state, path), Named(second.state, other)).of_artifacts()
+    sides = Named(first.snapshot, path), Named(second.snapshot, other)
+    return _Comparison(*sides).of_artifacts()
 
 
-class _Walk:
+class _Comparison:
     """Two lineages, and the differences found so far."""
 
     def __init__(self, first: Named, second: Named) -> None:
         self.sides = (first, second)
-        self.objects = (Objects(first.state.workspace), Objects(second.state.workspace))
-        self.found: dict[Difference, None] = {}
-        #: Differences met so far, those found before among them.
-        self.named = 0
-        self.seen: set[tuple[str, str]] = set()
+        self.objects = (Objects(first.snapshot.workspace), Objects(second.snapshot.workspace))
+        self.differences: dict[Difference, None] = {}
+        #: How many differences were added, with repeated ones.
+        self.added = 0
+        self.compared: set[tuple[str, str]] = set()
 
-    def of_states(self) -> list[Difference]:
+    def of_snapshots(self) -> list[Difference]:
         names = [
-            {primary(stage) for stage in side.state.stages.values() if stage.outs}
+            {primary(stage) for stage in side.snapshot.stages.values() if stage.outs}
             for side in self.sides
         ]
         shared = sorted(names[0] & names[1])
@@ -85,60 +91,61 @@ class _Walk:
         for name in shared:
             self._pair(name, name)
         for name in sorted(names[0] ^ names[1]):
-            there = (name, NOTHING) if name in names[0] else (NOTHING, name)
-            self._add("artifact", name, *there)
-        return list(self.found)
+            values = (name, NOTHING) if name in names[0] else (NOTHING, name)
+            self._add("artifact", name, *values)
+        return list(self.differences)
 
     def of_artifacts(self) -> list[Difference]:
         first, second = str(self.sides[0].path), str(self.sides[1].path)
         for side, path in zip(self.sides, (first, second), strict=True):
-            if path not in side.state.makers and not self._is_data(side, path):
-                raise InputError(f"{path}: {side.state.label} has no such artifact")
+            if path not in side.snapshot.producers and not self._is_data(side, path):
+                raise InputError(f"{path}: {side.snapshot.label} has no such artifact")
         self._load([[first], [second]])
         self._pair(first, second)
-        return list(self.found)
+        return list(self.differences)
 
     @staticmethod
     def _is_data(side: Named, path: str) -> bool:
-        data = side.state.data
+        data = side.snapshot.data
         return data is not None and (path == data.path or path.startswith(f"{data.path}/"))
 
     def _load(self, targets: Sequence[Sequence[str]]) -> None:
         self.lineages = [
-            Lineage(side.state, objects, names)
+            Lineage(side.snapshot, objects, names)
             for side, objects, names in zip(self.sides, self.objects, targets, strict=True)
         ]
         for lineage in self.lineages:
             if lineage.snapshot.here:
                 damaged = [problem for problem in verify(lineage) if not problem.stale]
-                refuse(damaged, f"{lineage.snapshot.label}: not what was made, so not compared")
+                what = "cannot be compared: files differ from what was recorded"
+                refuse(damaged, f"{lineage.snapshot.label}: {what}")
 
     def _add(self, kind: str, name: str, first: Any, second: Any) -> None:
-        self.named += 1
-        self.found.setdefault(Difference(kind, name, _short(first), _short(second)))
+        self.added += 1
+        self.differences.setdefault(Difference(kind, name, _short(first), _short(second)))
 
     def _pair(self, first: str, second: str) -> None:
-        if (first, second) in self.seen:
+        if (first, second) in self.compared:
             return
-        self.seen.add((first, second))
+        self.compared.add((first, second))
         one, two = self.lineages[0].nodes[first], self.lineages[1].nodes[second]
         if one.entry.md5 == two.entry.md5 and one.entry.md5:
             return
         if one.kind == "data" and two.kind == "data":
             self._data(one, two)
             return
-        before = self.named
+        before = self.added
         self._own_inputs(one, two)
         for left, right in _paired(one, two):
             if left is None or right is None:
                 self._add("artifact", left or right or "", left or NOTHING, right or NOTHING)
             else:
                 self._pair(left, right)
-        if self.named == before and not self._explained_below(one, two):
+        if self.added == before and not self._inputs_differ(one, two):
             self._add("artifact", first, one.entry.md5, two.entry.md5)
 
-    def _explained_below(self, one: Node, two: Node) -> bool:
-        """Whether an input of two nodes differs, so that they differ for a reason named before."""
+    def _inputs_differ(self, one: Node, two: Node) -> bool:
+        """Return whether an input artifact differs; the reason was then added before."""
         return any(
             left and right and self._hash(0, left) != self._hash(1, right)
             for left, right in _paired(one, two)
@@ -153,25 +160,26 @@ class _Walk:
             left, right = _in_force(first, name), _in_force(second, name)
             if left != right:
                 self._add("parameter", name, left, right)
-        for name in sorted({*one.code, *two.code, *_said(one, "code"), *_said(two, "code")}):
-            left = _said(one, "code").get(name) or one.code.get(name, NOTHING)
-            right = _said(two, "code").get(name) or two.code.get(name, NOTHING)
-            both_say = (name in _said(one, "code")) == (name in _said(two, "code"))
-            if left != right and (both_say or NOTHING not in (left, right)):
+        own, other = _content_of_key(one, "code"), _content_of_key(two, "code")
+        for name in sorted({*one.code, *two.code, *own, *other}):
+            left = own.get(name) or one.code.get(name, NOTHING)
+            right = other.get(name) or two.code.get(name, NOTHING)
+            comparable = (name in own) == (name in other)
+            if left != right and (comparable or NOTHING not in (left, right)):
                 self._add("code", name, left, right)
         if one.stage and two.stage and _command(one) != _command(two):
             self._add("command", one.name, one.stage.command, two.stage.command)
-        computed = [_said(node, "dtype") for node in (one, two)]
-        asked = [params.get("model.dtype") for params in (first, second)]
-        if all(computed) and computed[0] != computed[1] and asked[0] == asked[1]:
+        computed = [_content_of_key(node, "dtype") for node in (one, two)]
+        requested = [params.get("model.dtype") for params in (first, second)]
+        if all(computed) and computed[0] != computed[1] and requested[0] == requested[1]:
             self._add("precision", "computed in", *computed)
         self._base(one, two)
 
     def _base(self, one: Node, two: Node) -> None:
-        """Compare the base models by their content, whatever they are called."""
+        """Compare the base models by content, not by name."""
         left, right = (
-            BaseIdentity.of(node.origin.facts["base_identity"], node.name)
-            if node.origin and "base_identity" in node.origin.facts
+            BaseIdentity.of(node.metadata.facts["base_identity"], node.name)
+            if node.metadata and "base_identity" in node.metadata.facts
             else None
             for node in (one, two)
         )
@@ -182,7 +190,7 @@ class _Walk:
             self._add("base", f"{left.name}, {what}", *digests)
 
     def _data(self, one: Node, two: Node) -> None:
-        """Compare data by file and by row; sources where only these differ."""
+        """Compare data by file and row, and the sources if the manifests differ."""
         files = [self._files(index, node) for index, node in enumerate((one, two))]
         names = sorted({*files[0], *files[1]})
         changed = [n for n in names if files[0].get(n) != files[1].get(n)]
@@ -195,7 +203,7 @@ class _Walk:
             self._add("data", one.name, one.entry.md5, two.entry.md5)
 
     def _files(self, side: int, node: Node) -> dict[str, str]:
-        """Return the file hashes of a node of data by the file's path in the workspace."""
+        """Return the hash of each file of a data node, by its path in the workspace."""
         listed = self.objects[side].files(node.entry.md5)
         if listed is None:
             listed = self.lineages[side].pinned.below(node.name) or {}
@@ -220,7 +228,7 @@ class _Walk:
             self._add("data", f"{name}, order of rows", first, second)
 
     def _read(self, side: int, name: str, md5: str | None) -> dict[str, str] | None:
-        """Return the lines of a file of data, each with its place; None where they are gone."""
+        """Return line -> text with its number for a file of data; None if its bytes are gone."""
         if md5 is None:
             return {}
         content = self.objects[side].content(md5)
@@ -233,7 +241,7 @@ class _Walk:
         return {line: f"line {number}: {_shown(line)}" for number, line in enumerate(lines, 1)}
 
     def _sources(self) -> None:
-        """Compare where the data came from: name, revision, licence; not what follows from it."""
+        """Compare the sources of the data: name, revision, licence and the like."""
         sides = [_source_facts(lineage) for lineage in self.lineages]
         for name in sorted({*sides[0], *sides[1]}):
             first, second = sides[0].get(name, NOTHING), sides[1].get(name, NOTHING)
@@ -241,7 +249,7 @@ class _Walk:
                 self._add("source", name, first, second)
 
 
-#: What of a source in the manifest is an input, not a consequence of one.
+#: The keys of a source in the manifest that are inputs; the other keys follow from them.
 _SOURCE_KEYS = ("kind", "name", "config", "revision", "path", "license", "limit", "format")
 
 
@@ -256,23 +264,23 @@ def _source_facts(lineage: Lineage) -> dict[str, str]:
 
 
 def _in_force(params: Mapping[str, Any], name: str) -> Any:
-    """Return a parameter; where a task does not override `training`, what stands there."""
+    """Return the value of a parameter; for a task without an override, that of `training`."""
     usual = f"training.{name.rpartition('.')[2]}" if name.count(".") > 1 else name
     return params.get(name, params.get(usual, NOTHING))
 
 
-def _said(node: Node, what: str) -> Any:
-    """Return a part of what an artifact's content key is the digest of; empty without it."""
-    return (node.origin.depends.get(what) if node.origin else None) or {}
+def _content_of_key(node: Node, part: str) -> Any:
+    """Return one part of the values that an artifact's content key digests; empty without it."""
+    return (node.metadata.depends.get(part) if node.metadata else None) or {}
 
 
 def _command(node: Node) -> str:
-    """Return a stage's command without the task it is for: two tasks' stages are alike."""
+    """Return a stage's command without its task, so that stages of two tasks compare equal."""
     return " ".join((node.stage.command if node.stage else "").split()[:3])
 
 
 def _paired(one: Node, two: Node) -> Iterator[tuple[str | None, str | None]]:
-    """Pair the inputs of two nodes: those of one name, then in order those of one kind of path."""
+    """Pair the inputs of two nodes: first those of equal names, then those of similar paths."""
     left = [name for name in one.inputs if name not in two.inputs]
     right = [name for name in two.inputs if name not in one.inputs]
     yield from ((name, name) for name in one.inputs if name in two.inputs)
@@ -299,7 +307,7 @@ def _paired_rows(
 
 
 def _shown(line: str) -> str:
-    """Return a row of data as people tell it: its prompt and target."""
+    """Return a row of data as its prompt and target, for people."""
     try:
         row = json.loads(line)
         return f"{row['prompt']!r} = {row['target']!r}"

@@ -1,4 +1,4 @@
-"""Which bytes of a file are others than those that were recorded."""
+"""Find the bytes of a file that differ from the recorded ones."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from flows.versioning.objects import CHUNK, Objects, md5_of
 
 
 def restorable(name: str) -> str:
-    """Say how recorded bytes are to be had."""
-    return f"lori restore {name} OUT gives the recorded bytes"
+    """Return the advice how to get an output's recorded bytes."""
+    return f"lori restore {name} OUT writes the recorded bytes"
 
 
 def bytes_text(objects: Objects, path: Path, md5: str) -> str:
-    """Say which bytes of a file differ from those of a hash."""
+    """Return which bytes of a file differ from those of a hash, as text."""
     original = objects.cached(md5)
     if original is None or md5_of(original) != md5:
-        return f"its bytes are not those recorded ({md5}; no copy in the cache to compare with)"
+        return f"its bytes are not the recorded ones ({md5}; no copy in the cache to compare with)"
     first, last = differing_bytes(path, original)
     size, other = path.stat().st_size, original.stat().st_size
-    length = "" if size == other else f"; {size} bytes where {other} were written"
-    return f"bytes {first}-{last} differ from those recorded ({md5}){length}"
+    length = "" if size == other else f"; {size} bytes instead of {other}"
+    return f"bytes {first}-{last} differ from the recorded ones ({md5}){length}"
 
 
 def differing_bytes(first: Path, second: Path) -> tuple[int, int]:
-    """Return the first and the last byte in which two files differ; what one lacks differs."""
+    """Return the offsets of the first and the last differing byte of two files.
+
+    Bytes that only the longer file has count as different.
+    """
     low, high, position = -1, -1, 0
     with first.open("rb") as a, second.open("rb") as b:
         while True:

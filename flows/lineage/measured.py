@@ -1,4 +1,4 @@
-"""What was measured of an artifact: the stages that did, and their numbers where they are whole."""
+"""The evaluations of an artifact: the stages that measured it, and their verified numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVALUATE, EXCESS = "evaluate_", "excess"
 
 
 def measuring(snapshot: Snapshot, name: str, md5: str) -> Iterator[StageEntry]:
-    """Yield the stages that evaluated exactly these bytes of an artifact, or its interference."""
+    """Yield the stages that evaluated these exact bytes of an artifact, or its interference."""
     for stage in snapshot.stages.values():
         dep = stage.deps.get(name)
         if dep is not None and dep.md5 == md5 and stage.outs and _measures(stage.name):
@@ -24,9 +24,9 @@ def measuring(snapshot: Snapshot, name: str, md5: str) -> Iterator[StageEntry]:
 
 
 def evaluation(snapshot: Snapshot, name: str, md5: str) -> StageEntry | None:
-    """Return the stage that evaluated exactly these bytes of an artifact."""
-    found = measuring(snapshot, name, md5)
-    return next((stage for stage in found if stage.name.startswith(EVALUATE)), None)
+    """Return the stage that evaluated these exact bytes of an artifact; None if none did."""
+    stages = measuring(snapshot, name, md5)
+    return next((stage for stage in stages if stage.name.startswith(EVALUATE)), None)
 
 
 def _measures(stage: str) -> bool:
@@ -34,54 +34,54 @@ def _measures(stage: str) -> bool:
 
 
 def rows_of(stage: StageEntry | None) -> str | None:
-    """Return the folder of verdicts that an evaluation left."""
+    """Return the folder of an evaluation's verdicts; None if it has none."""
     outs = stage.outs if stage else ()
     return next((path for path in outs if path.startswith("artifacts/")), None)
 
 
 def metrics_of(stage: StageEntry) -> Entry | None:
-    """Return the file of metrics that a stage wrote."""
+    """Return the file of metrics that a stage wrote; None if it wrote none."""
     return next((entry for path, entry in stage.outs.items() if path.startswith("metrics/")), None)
 
 
 def read_metrics(snapshot: Snapshot, stage: StageEntry) -> dict[str, Any] | None:
-    """Return the metrics that a stage wrote, if they are still those; None otherwise."""
+    """Return the metrics that a stage wrote; None if the file is missing or was changed."""
     entry = metrics_of(stage)
     content = snapshot.read(entry.path) if entry else None
     if entry is None or content is None or md5_of_bytes(content) != entry.md5:
         return None
-    said = json.loads(content)
-    return said if isinstance(said, dict) else None
+    metrics = json.loads(content)
+    return metrics if isinstance(metrics, dict) else None
 
 
 def scores(snapshot: Snapshot, name: str, md5: str) -> tuple[dict[str, Any], Problem | None]:
-    """Return score, interval and n by task of the evaluation that read exactly these bytes.
+    """Return score, interval and n by task of the evaluation that read these exact bytes.
 
     Args:
-        snapshot: the state.
+        snapshot: the snapshot.
         name: the artifact.
         md5: its hash.
 
     Returns:
-        Nothing where it was not evaluated, or where the metrics are not those that `dvc.lock`
-        records: then that is the second.
+        The scores, empty if it was not evaluated or its file of metrics was changed; and the
+        problem in the latter case.
     """
     stage = evaluation(snapshot, name, md5)
     entry = metrics_of(stage) if stage else None
     if stage is None or entry is None or snapshot.read(entry.path) is None:
         return {}, None
-    said = read_metrics(snapshot, stage)
-    if said is None:
+    metrics = read_metrics(snapshot, stage)
+    if metrics is None:
         text = (
-            f"is not what {LOCK} records ({entry.md5}), so its scores are not told; {again(entry)}"
+            f"is not what {LOCK} records ({entry.md5}), so its scores are not shown; "
+            f"{git_restorable(entry)}"
         )
         return {}, Problem(entry.path, text)
-    row = row_of(name, said)
-    kept = ("metric", "score", "low", "high", "n", "over_refusal", "incoherent")
-    found = {task: {key: row.get(key) for key in kept} for task, row in said[row].items()}
-    return found, None
+    row = row_of(name, metrics)
+    keys = ("metric", "score", "low", "high", "n", "over_refusal", "incoherent")
+    return {task: {key: s.get(key) for key in keys} for task, s in metrics[row].items()}, None
 
 
-def again(entry: Entry) -> str:
-    """Say where a file that DVC does not cache is to be had from."""
+def git_restorable(entry: Entry) -> str:
+    """Return the advice how to get back a file that DVC does not cache."""
     return f"git checkout -- {entry.path}, or lori run makes it again"

@@ -1,4 +1,4 @@
-"""MLflow's names: a run, a registered model; and the state of a workspace behind them."""
+"""Resolve MLflow's names, a run or a registered model, to a snapshot and an artifact in it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lori_core.core.errors import InputError
 
 
 def of_model(word: str, workspace: Path) -> Named:
-    """Return the artifact and state that a registered model was made from.
+    """Return the artifact that a registered model was made from, in its snapshot.
 
     Args:
         word: `models:/NAME/3`, `models:/NAME@champion` or `models:/NAME` for the champion.
-        workspace: whose MLflow store, cache and remotes are asked.
+        workspace: the workspace whose MLflow store, cache and remotes are used.
 
     Raises:
         InputError: there is no such model or version.
@@ -36,16 +36,16 @@ def of_model(word: str, workspace: Path) -> Named:
     if not (folder / "snapshot" / snapshot.LOCK).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         registry.download(version, "snapshot", folder)
-    state = _state(str(version), folder / "snapshot", workspace)
-    _check(state, folder, {path: version.tags.get(reg.MD5, "")}, str(version))
-    return Named(state, find(state, path))
+    saved = snapshot.of_folder(str(version), folder / "snapshot", workspace)
+    _check(saved, folder, {path: version.tags.get(reg.MD5, "")}, str(version))
+    return Named(saved, find(saved, path))
 
 
 def of_run(run_id: str, workspace: Path) -> Named:
-    """Return the state that a pipeline's run left, and what a stage's run made in it.
+    """Return the snapshot that a pipeline's run saved; for a stage's run, with its main output.
 
     Raises:
-        InputError: there is no such run, or it left no state.
+        InputError: there is no such run, or it saved no snapshot.
     """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -61,43 +61,38 @@ def of_run(run_id: str, workspace: Path) -> Named:
         parent = run.data.tags.get("mlflow.parentRunId", run_id)
         folder = workspace / SNAPSHOTS / parent
         if not (folder / "snapshot" / snapshot.LOCK).is_file():
-            _check_kept(registry.client, parent)
+            _check_saved(registry.client, parent)
             folder.mkdir(parents=True, exist_ok=True)
             download_artifacts(
                 artifact_uri=f"runs:/{parent}/snapshot",
                 dst_path=str(folder),
                 tracking_uri=registry.store.uri,
             )
-    state = _state(f"run {run_id[:8]}", folder / "snapshot", workspace)
+    saved = snapshot.of_folder(f"run {run_id[:8]}", folder / "snapshot", workspace)
     if parent != run_id:
         outs = (out.rpartition("=") for out in run.data.tags.get(HASHES_TAG, "").split())
-        _check(state, folder, {path: md5 for path, _, md5 in outs}, state.label)
-    stage = state.stages.get(run.data.tags.get("dvc.stage", ""))
-    return Named(state, primary(stage) if stage else None)
+        _check(saved, folder, {path: md5 for path, _, md5 in outs}, saved.label)
+    stage = saved.stages.get(run.data.tags.get("dvc.stage", ""))
+    return Named(saved, primary(stage) if stage else None)
 
 
-def _check_kept(client: Any, run_id: str) -> None:
+def _check_saved(client: Any, run_id: str) -> None:
     if not any(item.path == "snapshot" for item in client.list_artifacts(run_id)):
         raise InputError(
-            f"{run_id}: this run left no state (dvc.lock); name the artifact's path, at a commit"
+            f"{run_id}: this run saved no snapshot (dvc.lock); name the artifact's path at a commit"
         )
 
 
-def _check(state: Snapshot, folder: Path, outs: Mapping[str, str], who: str) -> None:
-    """Compare a kept state with what MLflow itself holds of it.
+def _check(saved: Snapshot, folder: Path, outs: Mapping[str, str], who: str) -> None:
+    """Compare a saved snapshot with the hashes in MLflow's tags.
 
     Raises:
-        InputError: its `dvc.lock` is another.
+        InputError: its `dvc.lock` records other hashes.
     """
     for path, md5 in outs.items():
-        recorded = state.out(path)
+        recorded = saved.out(path)
         if md5 and (recorded is None or recorded.md5 != md5):
             raise InputError(
                 f"{folder / 'snapshot' / snapshot.LOCK}: does not record {path} as {who} has it "
-                f"({md5}); delete {folder}, then it is brought from MLflow again"
+                f"({md5}); delete {folder}, and it is downloaded from MLflow again"
             )
-
-
-def _state(label: str, folder: Path, workspace: Path) -> Snapshot:
-    """Return a kept state; its files on disk are believed only through their hashes."""
-    return snapshot.of_folder(label, folder, workspace)

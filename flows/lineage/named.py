@@ -1,4 +1,4 @@
-"""What a name on the command line refers to."""
+"""The snapshot and artifact that a name on the command line refers to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from flows.versioning.snapshot import Snapshot
 
 @dataclass(frozen=True)
 class Named:
-    """What a user's word stands for: a state, and one artifact in it (None for all of it)."""
+    """The snapshot and artifact that a user named.
 
-    state: Snapshot
+    Attributes:
+        snapshot: the snapshot.
+        path: an artifact in it; None for the whole snapshot.
+    """
+
+    snapshot: Snapshot
     path: str | None

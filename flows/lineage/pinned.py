@@ -1,4 +1,4 @@
-"""The data of a state as `data.dvc` pins it: read only where it is that, and compared with it."""
+"""The data of a snapshot as `data.dvc` pins it: its verified files, and what differs from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 
 
 class Pinned:
-    """The folder of data that one state pins."""
+    """The data folder that one snapshot pins."""
 
     def __init__(self, snapshot: Snapshot, objects: Objects) -> None:
         self.snapshot = snapshot
@@ -30,35 +30,35 @@ class Pinned:
         self._hashes: dict[str, str] = {}
 
     def holds(self, path: str) -> bool:
-        """Whether a path of the workspace is the folder, or lies in it."""
+        """Return whether a path of the workspace is the folder or lies in it."""
         return path == self.folder or path.startswith(f"{self.folder}/")
 
     def inside(self, path: str) -> str:
-        """Return where in the folder a path of the workspace is; empty for the folder."""
+        """Return a workspace path relative to the folder; empty for the folder itself."""
         return path.removeprefix(self.folder).lstrip("/")
 
     @cached_property
     def listing(self) -> dict[str, str] | None:
-        """The MD5 of each file by its place in the folder; None where nobody knows them any more.
+        """The MD5 of each pinned file, by its path in the folder; None if it is not known.
 
-        Known are those of which the listing is in the cache or the remote, or that lie here whole.
+        It is known if the cache or the remote has the listing, or if the folder here is unchanged.
         """
         if not self.md5.endswith(".dir"):
             return None
-        found = self.objects.tree(self.md5)
-        if found is None and self.here and folder_md5(self.here) == self.md5:
+        listing = self.objects.tree(self.md5)
+        if listing is None and self.here and folder_md5(self.here) == self.md5:
             return self.here
-        return found
+        return listing
 
     @cached_property
     def here(self) -> dict[str, str]:
-        """The MD5 of each file that lies here, by its place in the folder."""
+        """The MD5 of each file in the workspace, by its path in the folder."""
         if not self.snapshot.here:
             return {}
         return {inside: self.hash_of(inside) for inside in files_below(self._root)}
 
     def hash_of(self, inside: str) -> str:
-        """Return the MD5 of a file here; each is read once."""
+        """Return the MD5 of a file in the workspace; each file is read once."""
         if inside not in self._hashes:
             self._hashes[inside] = md5_of(self._root / inside)
         return self._hashes[inside]
@@ -68,7 +68,7 @@ class Pinned:
         return self.snapshot.workspace / self.folder
 
     def below(self, path: str) -> dict[str, str] | None:
-        """Return the pinned files of a path, by their place in it ('' for a file itself)."""
+        """Return file -> MD5 of the pinned files below a path ('' for a file itself)."""
         inside = self.inside(path)
         if self.listing is None or not inside:
             return self.listing
@@ -80,14 +80,14 @@ class Pinned:
         }
 
     def hash_below(self, path: str) -> str | None:
-        """Return the hash that DVC records of a path in the folder; None where it is not known."""
+        """Return DVC's hash of a path in the folder; None if it is not known."""
         if not self.inside(path):
             return self.md5
-        found = self.below(path)
-        return None if not found else found.get("", "") or folder_md5(found)
+        files = self.below(path)
+        return None if not files else files.get("", "") or folder_md5(files)
 
     def read(self, inside: str) -> bytes | None:
-        """Return a file's pinned bytes, from here or the cache; None where they are gone."""
+        """Return a file's pinned bytes from the workspace, cache or remote; None if gone."""
         md5 = (self.listing or {}).get(inside)
         path = self._root / inside
         if md5 is None:
@@ -100,21 +100,21 @@ class Pinned:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """`data/manifest.json` of this state; empty where it is gone."""
+        """The snapshot's `data/manifest.json`; empty if its bytes are gone or invalid."""
         content = self.read(MANIFEST)
         try:
-            said = json.loads(content) if content else {}
+            manifest = json.loads(content) if content else {}
         except ValueError:
             return {}
-        return said if isinstance(said, dict) else {}
+        return manifest if isinstance(manifest, dict) else {}
 
     def problems(self, paths: Iterable[str]) -> Iterator[Problem]:
-        """Compare what lies here of some paths of data, and the manifest, with what is pinned."""
+        """Compare files of data in the workspace, and the manifest, with the pinned ones."""
         paths = list(paths)
         if not paths or not self.snapshot.here:
             return
         if self.snapshot.data is None:
-            yield Problem(DATA, f"is missing: nothing says which data is meant; {MEND_PIN}")
+            yield Problem(DATA, f"is missing, so the recorded data is not known; {MEND_PIN}")
         elif self.listing is None:
             yield from self._unlisted(paths)
         else:
@@ -122,8 +122,8 @@ class Pinned:
             yield from self._file_problems(self._wanted(paths), self.listing)
 
     def _wanted(self, paths: Iterable[str]) -> list[str]:
-        """Return the files to compare: of a folder those pinned and those here."""
-        found = (
+        """Return the files to compare: of a folder both the pinned files and those here."""
+        wanted = (
             {MANIFEST} & (self.listing or {}).keys() if (self._root / MANIFEST).is_file() else set()
         )
         for path in paths:
@@ -131,10 +131,10 @@ class Pinned:
             if (self.snapshot.workspace / path).is_dir():
                 start = f"{inside}/" if inside else ""
                 known = {*(self.listing or {}), *files_below(self._root)}
-                found |= {name for name in known if name.startswith(start)}
+                wanted |= {name for name in known if name.startswith(start)}
             elif (self._root / inside).is_file():
-                found.add(inside)
-        return sorted(found)
+                wanted.add(inside)
+        return sorted(wanted)
 
     def _file_problems(
         self, wanted: Iterable[str], listing: Mapping[str, str]
@@ -145,7 +145,7 @@ class Pinned:
             if not path.is_file():
                 yield Problem(name, f"is missing; {restorable(name)}")
             elif inside not in listing:
-                yield Problem(name, f"does not belong here: {DATA} does not know it")
+                yield Problem(name, f"does not belong here: {DATA} does not list it")
             elif self.hash_of(inside) == listing[inside]:
                 continue
             elif self._pulled_since(inside):
@@ -154,18 +154,18 @@ class Pinned:
                 where = bytes_text(self.objects, path, listing[inside])
                 yield Problem(name, f"{where}; lori pull or {restorable(name)}")
         if pulled:
-            text = f"is behind {', '.join(pulled[:3])}, which is as it was pulled; run lori pull"
+            text = f"is older than {', '.join(pulled[:3])}, pulled since; run lori pull"
             yield Problem(DATA, text)
 
     def _pulled_since(self, inside: str) -> bool:
-        """Whether a split, or for the manifest any, is another and as the manifest here has it."""
+        """Return whether a split has the hash of the manifest here; for the manifest, any split."""
         if inside == MANIFEST:
             others = (name for name in self.here if name != MANIFEST)
             return any(self._changed(name) and self._pulled_since(name) for name in others)
         path = PurePosixPath(inside)
         try:
-            said = json.loads((self._root / MANIFEST).read_bytes())
-            split = said["tasks"][path.parent.name]["splits"][path.stem]
+            manifest = json.loads((self._root / MANIFEST).read_bytes())
+            split = manifest["tasks"][path.parent.name]["splits"][path.stem]
             return bool(split["sha256"] == sha256_file(self._root / inside))
         except (OSError, KeyError, ValueError, TypeError):
             return False
@@ -179,21 +179,22 @@ class Pinned:
         if pin is None:
             return
         if pin.files != len(listing):
-            yield Problem(DATA, f"says {pin.files} files where it pins {len(listing)}; {MEND_PIN}")
+            text = f"records {pin.files} files, but pins {len(listing)}"
+            yield Problem(DATA, f"{text}; {MEND_PIN}")
         sizes = [self._size(inside, md5) for inside, md5 in listing.items()]
         if None not in sizes and sum(filter(None, sizes)) != pin.size:
             total = sum(filter(None, sizes))
-            yield Problem(DATA, f"says {pin.size} bytes where it pins {total}; {MEND_PIN}")
+            yield Problem(DATA, f"records {pin.size} bytes, but pins {total}; {MEND_PIN}")
 
     def _size(self, inside: str, md5: str) -> int | None:
-        """Return a pinned file's bytes, where a copy of it is at hand."""
+        """Return a pinned file's size in bytes; None if there is no local copy."""
         path = self.objects.cached(md5)
         if path is None and self.here.get(inside) == md5:
             path = self._root / inside
         return path.stat().st_size if path else None
 
     def _unlisted(self, paths: Iterable[str]) -> Iterator[Problem]:
-        """Say what is wrong where the files are not those pinned, and their listing is gone."""
+        """Find what is wrong if the files are not the pinned ones and their listing is gone."""
         if not self.here:
             return
         whole, read = folder_md5(self.here), self._read_by_stages()
@@ -213,13 +214,13 @@ class Pinned:
         if not changed:
             yield Problem(
                 self.folder,
-                f"is not what {DATA} pins ({self.md5}); which file changed cannot be told: the "
+                f"is not what {DATA} pins ({self.md5}); which file changed is not known: the "
                 "listing is neither in the cache nor in the remote; dvc fetch, or lori pull",
             )
 
     def _read_by_stages(self) -> dict[str, set[str]]:
-        found: dict[str, set[str]] = {}
+        hashes: dict[str, set[str]] = {}
         for stage in self.snapshot.stages.values():
             for path, dep in stage.deps.items():
-                found.setdefault(path, set()).add(dep.md5)
-        return found
+                hashes.setdefault(path, set()).add(dep.md5)
+        return hashes

@@ -1,4 +1,4 @@
-"""What does not fit in a lineage, and refusing to believe it."""
+"""Problems of a lineage: files and records that do not agree."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from flows.versioning.snapshot import LOCK
 from lori_core.core.errors import DataError
 
 MEND = f"restore the line, as in git checkout -- {LOCK}"
-#: Problems that a refusal tells in full.
-TOLD = 3
+#: The most problems that an error message gives in full.
+SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not what was made: which file, and what is wrong with it.
+    """A file or record that does not agree with the others.
 
     Attributes:
         name: the file.
         text: what is wrong with it, and what to do.
-        stale: whether it may be whole, and only made from something that changed since.
+        stale: whether the file may be intact, and only one of its inputs changed since.
     """
 
     name: str
@@ -28,19 +28,23 @@ class Problem:
     stale: bool = False
 
     def __str__(self) -> str:
-        """Return it as one line."""
+        """Return the problem as one line."""
         return f"{self.name}: {self.text}"
 
 
 def refuse(problems: Sequence[Problem], what: str) -> None:
-    """Refuse to do `what` with things that do not fit, if there are any.
+    """Raise an error if there are problems.
+
+    Args:
+        problems: the problems.
+        what: the beginning of the message.
 
     Raises:
-        DataError: in one line that names each of them.
+        DataError: one line that names all problems.
     """
     if not problems:
         return
-    told = "; ".join(str(problem) for problem in problems[:TOLD])
-    others = list(dict.fromkeys(p.name for p in problems[TOLD:]))
+    text = "; ".join(str(problem) for problem in problems[:SHOWN])
+    others = list(dict.fromkeys(p.name for p in problems[SHOWN:]))
     more = f"; and {', '.join(others)} (lori why)" if others else ""
-    raise DataError(f"{what}: {told}{more}")
+    raise DataError(f"{what}: {text}{more}")

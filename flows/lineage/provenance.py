@@ -1,4 +1,4 @@
-"""Who made an artifact, where, when and from which commit, from the rows that stages left here."""
+"""The run that made an artifact: user, host, time and commit, from the stages' rows files."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from flows.tracking.sending import HASHES_TAG
 from flows.versioning import git
 from lori_core.core.tracking import ROWS_FOLDER
 
-#: Enough of a rows file's beginning and end to hold its first and last rows.
+#: How much of a rows file's beginning and end is read, for its first and last rows.
 HEAD_BYTES = 4096
 TAIL_BYTES = 16384
 
 
 def runs(workspace: Path) -> dict[str, dict[str, Any]]:
-    """Return what is known of the run behind each output, by `path=hash`.
+    """Return the newest run that made each output, by `path=hash`.
 
-    A run says `stage`, `time`, `host`, `user`, `python`, packages, `commit`, `changed` (whether the
-    tree differed from it), `seconds`, `run` (MLflow's id) as far as it is known; instead of a
-    commit, why there is `no_commit`, or how `git` failed. The newest wins.
+    Returns:
+        For each output, as far as known: `stage`, `time`, `host`, `user`, `python`, packages,
+        `commit` and `changed` (whether tracked files differed from it), `seconds`, `run` (MLflow's
+        id); without a commit `no_commit`, the reason, or `git`, git's error.
     """
-    found: dict[str, dict[str, Any]] = {}
+    made_by: dict[str, dict[str, Any]] = {}
     for rows in sorted((workspace / ROWS_FOLDER).rglob("*.jsonl"), key=lambda p: p.name):
         first, last = _ends(rows)
         outs = _outs(last)
         if first is None or not outs:
             continue
         run = _run(rows, first, last, stage_of(rows, workspace))
-        found |= dict.fromkeys(outs.split(), run)
-    return found
+        made_by |= dict.fromkeys(outs.split(), run)
+    return made_by
 
 
 def _ends(path: Path) -> tuple[Row | None, list[Row]]:

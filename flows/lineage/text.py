@@ -1,4 +1,4 @@
-"""A lineage for people (a tree) and for machines (JSON)."""
+"""A lineage as a tree of text, and as JSON."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from flows.lineage.ancestry import Lineage, Node
 from flows.lineage.problem import Problem
 from flows.versioning.snapshot import leaves
 
-#: Of a stage's parameters, those whose change people look for first.
+#: The parameters of a stage that the tree shows.
 SHOWN = ("learning_rate", "epochs", "batch_size", "lora_alpha", "loss", "sparsity", "mask_scope")
 
 
 def as_json(lineage: Lineage, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Return everything that is known, flat: nodes by name, each with the names of its inputs."""
+    """Return the lineage for JSON: nodes by name, each with the names of its inputs."""
     return {
         "targets": list(lineage.targets),
         "state": lineage.snapshot.label,
@@ -25,7 +25,7 @@ def as_json(lineage: Lineage, problems: Sequence[Problem]) -> dict[str, Any]:
 
 
 def _node(node: Node) -> dict[str, Any]:
-    own = node.origin
+    own = node.metadata
     return {
         "kind": node.kind,
         "content_key": node.key or None,
@@ -44,12 +44,12 @@ def _node(node: Node) -> dict[str, Any]:
 
 
 def as_text(lineage: Lineage, problems: Sequence[Problem], *, people: bool = True) -> list[str]:
-    """Return the tree's lines; what was shown above is only named again.
+    """Return the tree's lines; a node that was shown before is only named again.
 
     Args:
-        lineage: what to show.
-        problems: found in it.
-        people: whether to say who made each part on which machine (`user@host`).
+        lineage: the lineage to show.
+        problems: its problems.
+        people: whether to show who made each part on which machine (`user@host`).
     """
     lines: list[str] = []
     shown: set[str] = set()
@@ -93,7 +93,7 @@ def _title(node: Node, *, again: bool, bad: bool) -> str:
 
 
 def _facts(node: Node, *, people: bool) -> Iterator[str]:
-    own = node.origin
+    own = node.metadata
     if own is not None and own.facts.get("base"):
         yield f"base {own.facts['base']}, weights {str(own.facts['base_weights'])[:12]}"
     if own is not None and own.facts.get("projection"):
@@ -111,21 +111,21 @@ def _facts(node: Node, *, people: bool) -> Iterator[str]:
         yield f"{node.facts['rows']} rows"
     for task, score in node.facts.get("scores", {}).items():
         yield f"scores {task}: {_score(score)}"
-    made = node.facts.get("made")
-    if made:
-        yield _made(made, people=people)
+    run = node.facts.get("made")
+    if run:
+        yield _run(run, people=people)
 
 
 def _effective(node: Node) -> Iterator[tuple[str, Any]]:
-    """Yield the shown parameters, an override in the place of what it overrides."""
-    said: dict[str, Any] = {}
-    if node.origin is not None and node.origin.depends.get("section"):
-        section = node.origin.depends["section"]
-        said = {name: section[name] for name in SHOWN if name in section}
+    """Yield the shown parameters with the task's overrides applied."""
+    values: dict[str, Any] = {}
+    if node.metadata is not None and node.metadata.depends.get("section"):
+        section = node.metadata.depends["section"]
+        values = {name: section[name] for name in SHOWN if name in section}
     elif node.kind == "mask":
-        said = {n.rpartition(".")[2]: v for n, v in leaves(node.params)}
-        said = {name: value for name, value in said.items() if name in SHOWN}
-    yield from said.items()
+        values = {n.rpartition(".")[2]: v for n, v in leaves(node.params)}
+        values = {name: value for name, value in values.items() if name in SHOWN}
+    yield from values.items()
 
 
 def _score(score: Mapping[str, Any]) -> str:
@@ -137,22 +137,22 @@ def _score(score: Mapping[str, Any]) -> str:
     return f"{score['metric']} {100 * score['score']:.1f}{ends} of {score['n']}"
 
 
-def _made(made: Mapping[str, Any], *, people: bool = True) -> str:
-    who = f" by {made.get('user', '?')}@{made.get('host', '?')}" if people else ""
-    tools = f", Python {made['python']}, torch {made.get('torch')}" if "python" in made else ""
-    run = f", MLflow run {made['run'][:8]}" if made.get("run") else ""
-    return f"made {made['time']}{who} at {_commit(made, people=people)}{tools}{run}"
+def _run(run: Mapping[str, Any], *, people: bool = True) -> str:
+    who = f" by {run.get('user', '?')}@{run.get('host', '?')}" if people else ""
+    tools = f", Python {run['python']}, torch {run.get('torch')}" if "python" in run else ""
+    tracked = f", MLflow run {run['run'][:8]}" if run.get("run") else ""
+    return f"made {run['time']}{who} at {_commit(run, people=people)}{tools}{tracked}"
 
 
-def _commit(made: Mapping[str, Any], *, people: bool) -> str:
-    if "commit" in made:
-        return f"{made['commit'][:10]}{' with changes' if made.get('changed') else ''}"
-    if not people:  # why there is none names folders
+def _commit(run: Mapping[str, Any], *, people: bool) -> str:
+    if "commit" in run:
+        return f"{run['commit'][:10]}{' with changes' if run.get('changed') else ''}"
+    if not people:  # the reason may name folders of this machine
         return "a commit that was not recorded"
-    if "no_commit" in made:
-        return f"no commit ({made['no_commit']})"
-    if "git" in made:
-        return f"an unknown commit ({made['git']})"
+    if "no_commit" in run:
+        return f"no commit ({run['no_commit']})"
+    if "git" in run:
+        return f"an unknown commit ({run['git']})"
     return "a commit that was not recorded"
 
 
@@ -164,7 +164,7 @@ def _summary(lineage: Lineage, problems: Sequence[Problem]) -> Iterator[str]:
     yield ""
     yield f"{len(lineage.nodes)} nodes: {marks}"
     if lineage.objects.remote_failure:
-        yield f"the remote could not be asked: {lineage.objects.remote_failure}"
+        yield f"the remote could not be reached: {lineage.objects.remote_failure}"
     gone = [node.name for node in lineage.nodes.values() if node.presence == "gone"]
     if gone:
         yield f"gone: {', '.join(gone[:5])}{' …' if len(gone) > 5 else ''}"

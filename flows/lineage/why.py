@@ -1,4 +1,4 @@
-"""`lori why`, `lori diff`, `lori restore`: from a name to a state, and what is said of it."""
+"""`lori why`, `lori diff`, `lori restore`: resolve a name to an artifact, and read its lineage."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from lori_core.core.errors import InputError
 
 
 def resolve(word: str, workspace: Path) -> Named:
-    """Return what a word names.
+    """Return the snapshot and artifact that a name on the command line refers to.
 
-    A path, a stage, or either at a commit (`PATH@REVISION`); a commit, a kept state
-    (`.lori/snapshots/…`) or another workspace, for the whole of it; an MLflow run; a registered
-    model (`models:/NAME/VERSION`, `models:/NAME@ALIAS`, or its name).
+    Args:
+        word: a path or a stage, or either at a commit (`PATH@REVISION`); a commit, a saved
+            snapshot (`.lori/snapshots/…`) or another workspace, for a whole snapshot; an MLflow
+            run; a registered model (`models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/NAME`).
+        workspace: the folder of the workspace.
 
     Raises:
-        InputError: nothing has that name; the nearest names are given. Where git fails, what it
-            says: the name may have been a commit's.
+        InputError: nothing has that name; the message suggests the nearest names, and gives git's
+            error if git failed, since the name may be a commit's.
     """
     if word.startswith("models:/") or _is_run(word):
         from flows.lineage.mlflow_names import of_model, of_run
@@ -33,24 +35,24 @@ def resolve(word: str, workspace: Path) -> Named:
     try:
         return _at_commit(word, workspace, here) or _by_name(word, workspace, here)
     except GitError as failure:
-        # A name that needs no git has its meaning whatever is wrong with git.
+        # A name that is no commit's can be resolved without git.
         path, _, _ = word.rpartition("@")
         if path and _on_disk(path, workspace, here):
             raise
         try:
-            return _as_it_stands(word, workspace, here)
+            return _without_commit(word, workspace, here)
         except InputError as error:
             raise InputError(f"{error}; if a commit was meant: {failure}") from None
 
 
 def _at_commit(word: str, workspace: Path, here: Snapshot | None) -> Named | None:
-    """Return what `PATH@REVISION` names; None where the word is not of that form."""
+    """Return what `PATH@REVISION` names; None if the word is not of that form."""
     path, _, revision = word.rpartition("@")
     if not path or not revision or Path(word).exists():
         return None
-    state = snapshot.of_commit(workspace, revision)
-    if state is not None:
-        return Named(state, find(state, _inside(path, workspace)))
+    committed = snapshot.of_commit(workspace, revision)
+    if committed is not None:
+        return Named(committed, find(committed, _inside(path, workspace)))
     if _on_disk(path, workspace, here) and not _on_disk(word, workspace, here):
         more = "; this clone is shallow: git fetch --unshallow" if git.is_shallow(workspace) else ""
         raise InputError(f"{word}: git knows no commit {revision!r} here{more}")
@@ -58,28 +60,28 @@ def _at_commit(word: str, workspace: Path, here: Snapshot | None) -> Named | Non
 
 
 def _by_name(word: str, workspace: Path, here: Snapshot | None) -> Named:
-    found = _on_disk(word, workspace, here)
-    if found is not None:
-        return found
-    state = _whole(word, workspace)
-    if state is not None:
-        return Named(state, None)
-    return _as_it_stands(word, workspace, here)
+    named = _on_disk(word, workspace, here)
+    if named is not None:
+        return named
+    whole = _whole(word, workspace)
+    if whole is not None:
+        return Named(whole, None)
+    return _without_commit(word, workspace, here)
 
 
 def _on_disk(word: str, workspace: Path, here: Snapshot | None) -> Named | None:
     try:
-        return _as_it_stands(word, workspace, here)
+        return _without_commit(word, workspace, here)
     except InputError:
         return None
 
 
-def _as_it_stands(word: str, workspace: Path, here: Snapshot | None) -> Named:
-    """Return what a word names in another workspace or in this one, no commit of it."""
+def _without_commit(word: str, workspace: Path, here: Snapshot | None) -> Named:
+    """Return what a word names in another workspace or in this one as they are now."""
     other = _other_workspace(word, workspace)
     if other is not None:
         return other
-    here = here or snapshot.of_workspace(workspace)  # says that nothing has run
+    here = here or snapshot.of_workspace(workspace)  # raises if no stage has run
     return Named(here, find(here, _inside(word, workspace)))
 
 
@@ -92,7 +94,7 @@ def _here(workspace: Path) -> Snapshot | None:
 
 
 def _inside(word: str, workspace: Path) -> str:
-    """Return a path as the workspace's files call it."""
+    """Return a path relative to the workspace, without a slash at its end."""
     path = Path(word)
     if path.is_absolute() and path.is_relative_to(workspace.resolve()):
         path = path.relative_to(workspace.resolve())
@@ -100,19 +102,20 @@ def _inside(word: str, workspace: Path) -> str:
 
 
 def _other_workspace(word: str, workspace: Path) -> Named | None:
-    """Return the state of another folder's workspace, and the artifact there that a path names."""
+    """Return what a path names in another workspace; None if it is in no other workspace."""
     path = Path(word)
     if not path.exists() or path.resolve().is_relative_to(workspace.resolve()):
         return None
     for folder in (path.resolve(), *path.resolve().parents):
         if (folder / snapshot.LOCK).is_file():
-            state = snapshot.of_workspace(folder)
+            other = snapshot.of_workspace(folder)
             inside = path.resolve().relative_to(folder).as_posix()
-            return Named(state, None if inside == "." else find(state, inside))
+            return Named(other, None if inside == "." else find(other, inside))
     return None
 
 
 def _whole(word: str, workspace: Path) -> Snapshot | None:
+    """Return the whole snapshot that a word names: the workspace's, a saved one, or a commit's."""
     if word in (".", ""):
         return _here(workspace)
     folder = workspace / word
@@ -122,42 +125,46 @@ def _whole(word: str, workspace: Path) -> Snapshot | None:
 
 
 def lineage_of(named: Named, *, remote: bool = True) -> Lineage:
-    """Return the lineage of what was named, with every node marked, its makers and scores put in.
+    """Return the lineage of an artifact or snapshot, with each node's presence, run and scores.
 
-    Scores are only those that `dvc.lock` still stands for; where they are not, that is a doubt.
+    Scores from a file of metrics that differs from `dvc.lock` are left out and become a problem.
+
+    Args:
+        named: the artifact or snapshot.
+        remote: whether to look for bytes in the remote.
     """
-    state = named.state
-    objects = Objects(state.workspace, remote=remote)
-    targets = [named.path] if named.path else [primary(s) for s in state.stages.values() if s.outs]
-    lineage = Lineage(state, objects, targets)
-    lineage.mark()
-    made = provenance.runs(state.workspace)
+    recorded = named.snapshot
+    objects = Objects(recorded.workspace, remote=remote)
+    all_outputs = [primary(stage) for stage in recorded.stages.values() if stage.outs]
+    lineage = Lineage(recorded, objects, [named.path] if named.path else all_outputs)
+    lineage.locate()
+    runs = provenance.runs(recorded.workspace)
     for node in lineage.nodes.values():
-        run = made.get(f"{node.name}={node.entry.md5}")
+        run = runs.get(f"{node.name}={node.entry.md5}")
         if run:
             node.facts["made"] = run
         if node.stage is not None:
-            found, doubt = measured.scores(state, node.name, node.entry.md5)
-            if found:
-                node.facts["scores"] = found
-            if doubt:
-                lineage.doubts.append(doubt)
+            scores, problem = measured.scores(recorded, node.name, node.entry.md5)
+            if scores:
+                node.facts["scores"] = scores
+            if problem:
+                lineage.problems.append(problem)
     return lineage
 
 
 def restore(word: str, out: Path, workspace: Path, *, force: bool = False) -> tuple[str, int]:
-    """Write the recorded bytes of an artifact, a mask or data to `out`; return name and size.
+    """Write the recorded bytes of an artifact or of data to `out`; return its name and its bytes.
 
     Raises:
-        InputError: nothing has that name, or `out` exists and `force` is not given.
+        InputError: nothing has that name, or `out` exists and `force` is false.
         LoriError: the bytes are gone.
     """
     named = resolve(word, workspace)
     if named.path is None:
-        raise InputError(f"{word}: names a whole state; name one artifact, as in PATH@{word}")
-    objects = Objects(named.state.workspace)
-    lineage = Lineage(named.state, objects, [named.path])
+        raise InputError(f"{word}: names a whole snapshot; name one artifact, as in PATH@{word}")
+    objects = Objects(named.snapshot.workspace)
+    lineage = Lineage(named.snapshot, objects, [named.path])
     md5 = lineage.nodes[named.path].entry.md5
     if not md5:
-        raise InputError(f"{named.path}: {named.state.label} has no such file of data")
+        raise InputError(f"{named.path}: {named.snapshot.label} has no such file of data")
     return named.path, objects.restore(md5, out, named.path, force=force)

@@ -1,4 +1,4 @@
-"""`lori plan`: what would run, why, what is in the cache, and what the rest would cost."""
+"""`lori plan`: forecast which stages would run and why, and their time, memory and disk space."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.execution import sharing
-from flows.planning import schedule
 from flows.planning.reasons import in_short
+from flows.planning.schedule import Schedule, simulate
 from flows.tracking.rows import read_from
 from flows.versioning import graph
 from lori_core.core.tracking import ROWS_FOLDER
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from lori_core.cost import Device, Estimate
 
 PULLED = "pulled"
-#: What the other values of `Split.basis` mean.
+#: What the other values of `Split.basis` say about a split's number of examples.
 BASES = {
-    "published": "those of the published sets",
+    "published": "as in the published sets",
     "sizes": "the most that tasks.T.sizes allows",
-    "assumed": "a guess, for nothing says more",
+    "assumed": "a guess",
 }
 
 
@@ -34,11 +34,11 @@ class Line:
     """One stage of the forecast.
 
     Attributes:
-        stage: its name.
+        stage: the stage's name.
         state: `keep` (up to date), `cached` (its outputs come from the run cache), or `run`.
-        why: the reasons.
-        estimate: what it costs; None where it does not run.
-        measured: seconds its command took the last time it ran here.
+        why: the reasons why it is stale.
+        estimate: its cost; None if it does not run.
+        measured: seconds that its command took the last time it ran here.
     """
 
     stage: str
@@ -50,33 +50,40 @@ class Line:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A run before it runs."""
+    """The forecast of a run.
+
+    Attributes:
+        lines: the stages.
+        schedule: when each stage would start and end.
+        gpus: the number of GPUs.
+        device: what each stage runs on.
+        parts: the part of a GPU that each sharing stage gets, out of `sharing.CARD`.
+        sizes: by `Split.basis`, the splits whose number of examples is known by it.
+    """
 
     lines: list[Line]
-    played: schedule.Schedule
+    schedule: Schedule
     gpus: int
     device: Device
     parts: Mapping[str, int]
-    """What each stage that shares a GPU takes of it, of `sharing.CARD`."""
     sizes: dict[str, list[str]]
-    """By `Split.basis`, the splits whose number of examples is known by that."""
 
     @property
     def assumed(self) -> list[str]:
-        """The splits whose data is not here, so that their tokens are assumed."""
+        """The splits whose data was not pulled, so that their numbers of tokens are assumed."""
         return [
             split for basis, splits in self.sizes.items() if basis != PULLED for split in splits
         ]
 
     @property
     def running(self) -> list[Line]:
-        """The lines of the stages that would really work."""
+        """The lines of the stages whose commands would run."""
         return [line for line in self.lines if line.state == "run"]
 
     @property
     def at_once(self) -> int:
-        """How many of the stages that share GPUs run at once at most."""
-        begins, ends = self.played.begins, self.played.ends
+        """The largest number of stages sharing GPUs that run at once."""
+        begins, ends = self.schedule.begins, self.schedule.ends
         return max(
             (
                 sum(begins[other] <= begins[name] < ends[other] for other in self.parts)
@@ -86,7 +93,7 @@ class Forecast:
         )
 
     def totals(self) -> dict[str, Any]:
-        """Return the sums: GPU-hours, seconds on the cluster, memory, bytes."""
+        """Return the totals: GPU-hours, wall time in seconds, operations, memory, disk in bytes."""
         estimates = [(line, line.estimate) for line in self.running if line.estimate]
         heavy = [e for line, e in estimates if e.memory]
         written = sum(e.written for _, e in estimates)
@@ -98,12 +105,12 @@ class Forecast:
             "gpus": self.gpus,
             "gpu_hours": sum(e.seconds for e in heavy) / 3600,
             "flops": sum(e.flops for _, e in estimates),
-            "wall_seconds": self.played.seconds,
+            "wall_seconds": self.schedule.seconds,
             "at_once": self.at_once,
-            "critical_path": list(self.played.critical),
+            "critical_path": list(self.schedule.critical),
             "peak_memory_bytes": max((e.memory for e in heavy), default=0.0),
             "device_memory_bytes": self.device.memory,
-            # DVC's cache and the workspace each hold a copy where links are not possible.
+            # DVC's cache and the workspace each hold a copy if links are not possible.
             "disk_bytes": 2 * written,
             "remote_bytes": written,
             "assumed": self.assumed,
@@ -122,12 +129,12 @@ def forecast(
     """Return the forecast of a run with these parameters, which need not be the workspace's.
 
     Args:
-        workspace: where DVC's project is.
-        params: what would be run.
+        workspace: the folder of DVC's workspace.
+        params: the parameters of the run.
         device: what each stage would run on.
-        gpus: how many of them there are.
-        text: the `params.yaml` to plan with; the file's own unless given.
-        most: stages that may run on one of them at once.
+        gpus: the number of such devices.
+        text: the text of `params.yaml` for the plan; by default the file's.
+        most: the most stages that may run on one device at once.
     """
     from lori_core import cost
 
@@ -150,19 +157,19 @@ def forecast(
     shares = sharing.shares({n: memory[n] for n in memory if n in single}, device.memory, most)
     parts = {name: share.parts for name, share in shares.items()}
     begin = cost.LOAD_SECONDS + model.weights / cost.DISK
-    played = schedule.play(working, seconds, gpus, parts, begin)
+    schedule = simulate(working, seconds, gpus, parts, begin)
     sizes: dict[str, list[str]] = {}
     for task, each in splits.items():
-        for split, found in each.items():
-            sizes.setdefault(found.basis, []).append(f"{task}/{split}")
-    return Forecast(lines, played, gpus, device, parts, sizes)
+        for split, size in each.items():
+            sizes.setdefault(size.basis, []).append(f"{task}/{split}")
+    return Forecast(lines, schedule, gpus, device, parts, sizes)
 
 
 def name_here() -> str:
-    """Return this machine's GPU by the name the model of cost has for it.
+    """Return the name of this machine's GPU in `lori_core.cost.DEVICES`.
 
     Raises:
-        InputError: it has none.
+        InputError: the GPU is not known.
     """
     from flows.doctor.checks import nvidia_smi
     from lori_core.core.errors import InputError
@@ -173,27 +180,27 @@ def name_here() -> str:
         if all(part in seen for part in name.split("-")):
             return name
     raise InputError(
-        f"--gpu: this machine's {seen.split(',')[0]!r} is not known; name what comes close "
+        f"--gpu: this machine's {seen.split(',')[0]!r} is not known; name a similar device "
         f"(allowed: {', '.join(sorted(DEVICES))}, cpu)"
     )
 
 
 def measured(workspace: Path, stage: str) -> float | None:
-    """Return how many seconds a stage's command took the last time it ended here."""
+    """Return the seconds that a stage's command took the last time it ended here, or None."""
     newest = None
     for path in sorted((workspace / ROWS_FOLDER / stage).glob("*.jsonl")):
         rows, _ = read_from(path, 0, limit=-1)
         if rows and rows[-1]["type"] in ("end", "tags"):
             ends = [row["time"] for row in rows if row["type"] == "end"]
-            # A clock that was set back in between says nothing of the time that it took.
+            # If the clock was set back in between, the time is not known.
             newest = max(0.0, float(ends[-1]) - float(rows[0]["time"])) if ends else newest
     return newest
 
 
-def show(made: Forecast) -> Iterator[str]:
-    """Yield the lines that people read."""
+def show(forecast: Forecast) -> Iterator[str]:
+    """Yield the forecast as lines of text."""
     yield f"{'':6} {'stage':28} {'time':>8} {'memory':>9}  why"
-    for line in made.lines:
+    for line in forecast.lines:
         estimate = line.estimate
         cost = ""
         if estimate is not None:
@@ -203,58 +210,58 @@ def show(made: Forecast) -> Iterator[str]:
         if line.state == "cached":
             why = f"in the run cache ({why})"
         yield f"{line.state:6} {line.stage:28} {cost:18}  {why}{took}"
-    total = made.totals()
-    if not made.running:
+    total = forecast.totals()
+    if not forecast.running:
         return
     yield ""
     yield (
         f"{total['to_run']} of {total['stages']} stages run, {total['cached']} are in the cache; "
-        f"on {made.gpus} x {made.device.name}: {_time(total['wall_seconds'])}, "
+        f"on {forecast.gpus} x {forecast.device.name}: {_time(total['wall_seconds'])}, "
         f"{total['gpu_hours']:.2f} device-hours, {total['flops']:.2e} operations"
     )
     if total["at_once"] > 1:
         yield (
-            f"up to {total['at_once']} stages at once, several on a GPU where their memory fits "
+            f"up to {total['at_once']} stages at once, several on a GPU if their memory fits "
             "(execution.share_gpus)"
         )
     room = total["peak_memory_bytes"] / total["device_memory_bytes"]
-    warning = "" if room < 0.95 else "  TOO MUCH: smaller training.batch_size, or checkpointing"
+    warning = "" if room < 0.95 else "  TOO MUCH: lower training.batch_size, or use checkpointing"
     yield (
         f"memory: {_size(total['peak_memory_bytes'])} of "
         f"{_size(total['device_memory_bytes'])}{warning}"
     )
     yield f"disk: {_size(total['disk_bytes'])}; to a remote: {_size(total['remote_bytes'])}"
     yield f"critical path: {' > '.join(total['critical_path'])}"
-    if made.assumed:
-        yield "data not pulled by these settings: tokens are assumed, and numbers of examples are"
-        for basis, words in BASES.items():
-            if splits := made.sizes.get(basis):
-                yield f"  {words}: {', '.join(_by_task(splits))}"
+    if forecast.assumed:
+        yield "data not pulled with these settings: tokens are assumed, and numbers of examples are"
+        for basis, text in BASES.items():
+            if splits := forecast.sizes.get(basis):
+                yield f"  {text}: {', '.join(_by_task(splits))}"
 
 
 def _by_task(splits: list[str]) -> list[str]:
-    """Return the splits, and one word for a task all of whose splits are there."""
+    """Return the splits' names, and only the task's name if all its splits are listed."""
     tasks = [name.partition("/")[0] for name in splits]
     whole = {task for task in tasks if tasks.count(task) == len(SPLITS)}
     named = (t if t in whole else name for t, name in zip(tasks, splits, strict=True))
     return list(dict.fromkeys(named))
 
 
-def as_json(made: Forecast) -> str:
-    """Return the forecast for machines."""
+def as_json(forecast: Forecast) -> str:
+    """Return the forecast as JSON."""
     stages = {
         line.stage: {
             "state": line.state,
             "why": line.why,
-            "begins": made.played.begins.get(line.stage),
-            "ends": made.played.ends.get(line.stage),
-            "gpu_share": made.parts.get(line.stage, sharing.CARD) / sharing.CARD,
+            "begins": forecast.schedule.begins.get(line.stage),
+            "ends": forecast.schedule.ends.get(line.stage),
+            "gpu_share": forecast.parts.get(line.stage, sharing.CARD) / sharing.CARD,
             "measured_seconds": line.measured,
             **({} if line.estimate is None else vars(line.estimate)),
         }
-        for line in made.lines
+        for line in forecast.lines
     }
-    return json.dumps({"stages": stages, "totals": made.totals()}, indent=2)
+    return json.dumps({"stages": stages, "totals": forecast.totals()}, indent=2)
 
 
 def _time(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Why stages would run, in a few words or in full."""
+"""The reasons why stages would run, in short or in full."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from flows.versioning.graph import Plan
 from lori_core.core.errors import InputError, unknown
 
-#: How the reasons of `graph.plan` begin that are counted where there are several of one kind.
+#: Beginnings of the reasons of `graph.plan` that are counted if there are several of one kind.
 KINDS = {
     "parameter ": "{} parameters changed",
     "input lori_core/": "{} files of code changed",
@@ -18,17 +18,20 @@ KINDS = {
 
 
 def in_short(reasons: Iterable[str]) -> str:
-    """Return the reasons of a stage on one short line; `unchanged` where there are none."""
+    """Return the reasons of a stage as one short line; `unchanged` if there are none."""
     groups: dict[str, list[str]] = {}
     for reason in reasons:
         kind = next((start for start in KINDS if reason.startswith(start)), reason)
         groups.setdefault(kind, []).append(reason)
-    said = [each[0] if len(each) == 1 else KINDS[k].format(len(each)) for k, each in groups.items()]
-    return "; ".join(said) or "unchanged"
+    texts = [
+        each[0] if len(each) == 1 else KINDS[kind].format(len(each))
+        for kind, each in groups.items()
+    ]
+    return "; ".join(texts) or "unchanged"
 
 
 def show(planned: Plan) -> Iterator[str]:
-    """Yield a line for each stage: whether it would run, and why."""
+    """Yield a line for each stage: whether it would run, and the reasons."""
     for stage in planned.stages:
         why = planned.stale.get(stage.name, ())
         yield f"{'run' if why else 'keep':6} {stage.name:28} {in_short(why)}"

@@ -1,4 +1,4 @@
-"""Room on the disk for what a run will write, looked at before the first stage begins."""
+"""Check before the first stage that the outputs of a run fit on the disk."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from lori_core.core.errors import InputError, LoriError
 if TYPE_CHECKING:
     from lori_core.config import Params
 
-#: More than this a stage writes only where its base is large: what it adds to the base's own bytes.
+#: An upper bound of the bytes that a stage writes is `TIMES_BASE` times its base plus this.
 STAGE_BYTES = 64 * 2**20
-#: Float32 values where the base has 16 bits, in DVC's cache and in the workspace.
+#: Float32 instead of 16-bit values, in DVC's cache and in the workspace: twice two.
 TIMES_BASE = 4
 
 
 def check(workspace: Path, values: Mapping[str, Any], stages: Collection[str]) -> None:
-    """Refuse to begin a run that would fill the disk.
+    """Refuse to start a run that would fill the disk.
 
     Args:
-        workspace: where it runs.
-        values: its parameters, as plain values.
-        stages: the names of the stages that have to run.
+        workspace: the folder of the run.
+        values: the run's parameters as plain values.
+        stages: the names of the stages that will run.
 
     Raises:
-        InputError: what they write does not fit.
+        InputError: the outputs do not fit.
     """
     free = shutil.disk_usage(workspace).free
     if not stages or _is_plenty(free, values, len(stages)):
@@ -39,20 +39,20 @@ def check(workspace: Path, values: Mapping[str, Any], stages: Collection[str]) -
         params = params_file.load(workspace / "params.yaml")
         needed = written(params, stages) * _copies(workspace)
     except LoriError:
-        return  # wrong parameters, or no base: the stages say so
+        return  # invalid parameters or no base: the stages report that
     if free < needed:
         raise InputError(
             f"{workspace}: {free / 1e6:.0f} MB free, and this run's {len(stages)} stages write "
-            f"about {needed / 1e6:.0f} MB; free some space, or run fewer tasks (lori plan says "
-            "what each stage costs)"
+            f"about {needed / 1e6:.0f} MB; free some space, or run fewer tasks (lori plan shows "
+            "the cost of each stage)"
         )
 
 
 def written(params: Params, stages: Collection[str]) -> float:
-    """Return how many bytes the outputs of some stages take, by the model of cost.
+    """Return the bytes of the outputs of some stages, by the cost model.
 
     Raises:
-        LoriError: the base's shapes cannot be read.
+        LoriError: the base model's shapes cannot be read.
     """
     from lori_core import cost
 
@@ -61,7 +61,7 @@ def written(params: Params, stages: Collection[str]) -> float:
 
 
 def _assumed(params: Params) -> Any:
-    """Return splits of the assumed size: outputs but for generations do not depend on the data."""
+    """Return splits of assumed size, since hardly any output depends on the amount of data."""
     from lori_core.cost.examples import EXAMPLES, TARGET, TOKENS, Split
 
     return {
@@ -71,7 +71,7 @@ def _assumed(params: Params) -> Any:
 
 
 def _is_plenty(free: int, values: Mapping[str, Any], stages: int) -> bool:
-    """Say whether there is room whatever the stages do; an estimate takes seconds."""
+    """Return whether there is room even for an upper bound; the exact estimate takes seconds."""
     name = str((values.get("model") or {}).get("name_or_path") or "")
     try:
         local = Path(name).expanduser()
@@ -83,7 +83,7 @@ def _is_plenty(free: int, values: Mapping[str, Any], stages: int) -> bool:
 
 
 def _copies(workspace: Path) -> int:
-    """Return how often an output lies on the workspace's disk: there, and in DVC's cache."""
+    """Return how many copies of an output lie on the workspace's disk: 2 with DVC's cache."""
     cache = workspace / ".dvc" / "cache"
-    there = cache if cache.exists() else workspace
-    return 2 if there.stat().st_dev == workspace.stat().st_dev else 1
+    folder = cache if cache.exists() else workspace
+    return 2 if folder.stat().st_dev == workspace.stat().st_dev else 1

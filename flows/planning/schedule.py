@@ -1,4 +1,4 @@
-"""When each stage would begin and end on G GPUs: the rule of `execution.slots`, played through."""
+"""Simulate when each stage would start and end on G GPUs, by the rules of `gpu_slots`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from flows.versioning.graph import Stage
 
 @dataclass(frozen=True)
 class Schedule:
-    """A run played through.
+    """A simulated run.
 
     Attributes:
-        begins: seconds from the start, by stage.
-        ends: likewise.
-        critical: the stages that the end waits for, in order: each began when the one before it
-            ended.
+        begins: when each stage starts, in seconds from the run's start.
+        ends: when each stage ends, likewise.
+        critical: the critical path: each stage starts when the one before it ends.
     """
 
     begins: Mapping[str, float]
@@ -28,27 +27,27 @@ class Schedule:
 
     @property
     def seconds(self) -> float:
-        """How long the run takes."""
+        """The time of the run."""
         return max(self.ends.values(), default=0.0)
 
 
-def play(
+def simulate(
     stages: list[Stage],
     seconds: Mapping[str, float],
     gpus: int,
     parts: Mapping[str, int] = MappingProxyType({}),
     begin: float = 0.0,
 ) -> Schedule:
-    """Play the stages through, each after those it depends on, in the plan's order.
+    """Simulate the run of stages, each after its dependencies, in the plan's order.
 
-    What stages compute on a GPU that they share takes as many times longer as they are then.
+    While n stages compute on one GPU, each takes n times as long.
 
     Args:
-        stages: those that run, each after its dependencies.
-        seconds: how long each takes, alone.
-        gpus: slots for stages that want one; on a machine without GPUs, 1.
-        parts: what a stage takes of a GPU, of `sharing.CARD`; all of it unless given.
-        begin: how many of each one's first seconds are not the GPU's: it starts and loads.
+        stages: the stages that run, each after its dependencies.
+        seconds: the time of each stage if it runs alone.
+        gpus: the number of GPUs; on a machine without GPUs, 1.
+        parts: the part of a GPU that a stage gets, out of `sharing.CARD`; by default all of it.
+        begin: the first seconds of each stage in which it starts and loads without using the GPU.
     """
     machine = _Machine([CARD] * max(1, gpus))
     waiting = {stage.name: stage for stage in stages}
@@ -73,7 +72,14 @@ def play(
 
 @dataclass
 class _Work:
-    """What is left of a stage: seconds before it computes, seconds alone on its GPUs; its parts."""
+    """The remaining work of a stage.
+
+    Attributes:
+        begin: remaining seconds before it uses its GPUs.
+        compute: remaining seconds of computation, if it had its GPUs to itself.
+        parts: the part of each GPU that it takes.
+        cards: the GPUs that it runs on.
+    """
 
     begin: float
     compute: float
@@ -83,14 +89,14 @@ class _Work:
 
 @dataclass
 class _Machine:
-    """What is free of each card, and the stages that run."""
+    """The free parts of each card, the free slots for light stages, and the running stages."""
 
     free: list[int]
     light: int = LIGHT_STAGES
     running: dict[str, _Work] = field(default_factory=dict)
 
     def started(self, stage: Stage, work: _Work) -> bool:
-        """Start a stage if there is room for it; as the slots do, where most is free."""
+        """Start a stage on the freest cards if there is room; return whether it was started."""
         fitting = [card for card, free in enumerate(self.free) if free >= work.parts]
         # A stage that wants more GPUs than there are gets all of them.
         wanted = min(stage.gpus, len(self.free))
@@ -104,7 +110,7 @@ class _Machine:
         return True
 
     def next_end(self) -> tuple[float, str]:
-        """Let time pass until a stage ends; return how long that was, and which."""
+        """Advance the time until a stage ends; return the seconds passed and the stage."""
         passed = 0.0
         while True:
             rates = {name: self._rate(work) for name, work in self.running.items()}

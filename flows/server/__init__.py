@@ -1,1 +1,1 @@
-"""Prefect's server, worker and API: started here, told what became of runs, read by people."""
+"""Start, guard and stop the servers of Prefect and MLflow and Prefect's worker."""

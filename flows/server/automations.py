@@ -1,6 +1,6 @@
-"""What the Prefect server does by itself: a run that falls silent is crashed, not running for ever.
+"""An automation of the Prefect server: a flow run without heartbeats is set to `Crashed`.
 
-`python -m flows.server.automations` writes it to the server; writing it again changes nothing.
+`python -m flows.server.automations` creates or updates it on the server.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import timedelta
 from flows.environment import quiet_environment
 
 NAME = "lori: a silent run has crashed"
-#: Six heartbeats (`flows.environment`); a process that is busy for as long as this is not alive.
+#: Six heartbeats (`flows.environment`): a live process never misses that many.
 SILENCE = timedelta(seconds=180)
 HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed")

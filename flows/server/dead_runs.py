@@ -1,7 +1,7 @@
-"""Flow runs whose process was killed: nobody told the server, so the next run here does.
+"""Report flow runs whose process was killed to the Prefect server.
 
-Whoever holds the workspace's lock is the only pipeline in it; any other run that is noted here and
-still `Running` is dead.
+Only the pipeline that holds the workspace's lock can be running in it. So every other run that is
+listed in the workspace's file and still `Running` on the server was killed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,15 @@ FILE = Path(".lori/flow_runs.json")
 
 
 def close_dead(workspace: Path, own: str, say: Callable[[str], None]) -> None:
-    """Set the runs that were killed in this workspace to `Crashed`, and note our own.
+    """Set the flow runs that were killed in this workspace to `Crashed`; add our own to the file.
 
-    Call it holding the pipeline lock. A server that cannot be asked keeps its runs for next time.
+    The caller must hold the pipeline lock. Runs whose server does not answer stay in the file for
+    the next call.
+
+    Args:
+        workspace: whose runs are closed.
+        own: the id of the flow run of this process.
+        say: called with a line for each closed run.
     """
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
@@ -29,7 +35,7 @@ def close_dead(workspace: Path, own: str, say: Callable[[str], None]) -> None:
     path = workspace / FILE
     left = []
     with get_client(sync_client=True) as client:
-        for run_id in _noted(path):
+        for run_id in _listed(path):
             try:
                 state = client.read_flow_run(UUID(run_id)).state
                 if run_id == own or state is None:
@@ -38,11 +44,11 @@ def close_dead(workspace: Path, own: str, say: Callable[[str], None]) -> None:
                     message = "its process was killed; found by the next run in this workspace"
                     client.set_flow_run_state(UUID(run_id), Crashed(message=message), force=True)
                     say(f"the run {run_id} was killed; it is marked as crashed")
-                # Also of a run that its worker has called crashed: it says nothing of its tasks.
+                # A worker that sets a flow run to crashed leaves its task runs as they are.
                 _close_tasks(client, UUID(run_id))
-            except ObjectNotFound:  # of another server, or deleted
+            except ObjectNotFound:  # on another server, or deleted
                 continue
-            except Exception:  # the server is busy or broken: asked again next time
+            except Exception:  # the server is busy or broken: tried again next time
                 left.append(run_id)
     write_json(path, [*left, own])
 
@@ -57,9 +63,9 @@ def _close_tasks(client: Any, run_id: UUID) -> None:
             client.set_task_run_state(run.id, Crashed(message="killed with its flow"), force=True)
 
 
-def _noted(path: Path) -> list[str]:
+def _listed(path: Path) -> list[str]:
     try:
-        noted = json.loads(path.read_text(encoding="utf-8"))
+        listed = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return []
-    return [str(run_id) for run_id in noted] if isinstance(noted, list) else []
+    return [str(run_id) for run_id in listed] if isinstance(listed, list) else []

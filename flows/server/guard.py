@@ -1,8 +1,8 @@
-"""Who may speak to a server: on loopback, or by the names and pages that are told to it.
+"""Guard a server against requests of foreign web pages and of other users of the machine.
 
-Any page in a browser can send requests to loopback, under its own name (`Origin`) or under one
-that it has let resolve to 127.0.0.1 (`Host`), and so can any other user of the machine. So a server
-is wrapped in a `Guard`, and none of this gets to it; WebSockets are refused likewise.
+Any page in a browser can send requests to loopback, with its own origin (`Origin`) or under a host
+name that it lets resolve to 127.0.0.1 (`Host`); any other user of the machine can, too. `Guard`
+wraps a server, checks host, origin and password, and refuses other requests and WebSockets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: Any port: a tunnel to this machine may begin at another one.
+#: With any port, because a tunnel to this machine may start at another port.
 OWN_HOST = re.compile(rf"({'|'.join(map(re.escape, NAMES))})(:\d{{1,5}})?", re.IGNORECASE)
 
 
@@ -33,7 +33,7 @@ def own_origins(port: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer instead of the server's."""
+    """The response that is sent instead of the server's."""
 
     status: int
     text: str
@@ -41,16 +41,17 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Guard:
-    """An ASGI application around another one, which gets only what its user has sent.
+    """An ASGI application that passes only allowed requests to another one.
 
     Attributes:
-        app: what is guarded.
-        port: where it listens.
-        password: `user:password` to be given with each request; None where `app` asks by itself.
-        open_paths: what may be read without a password, so that others see whether it is well.
-        hosts: what else the server is called by, each with its port where that is not the
-            scheme's own (`prefect:4200`).
-        origins: whose pages may use it besides its own on loopback (`https://team.example.org`).
+        app: the guarded application.
+        port: the port it listens on.
+        password: `user:password` that each request must have; None if `app` checks it itself.
+        open_paths: paths that may be read without a password, for health checks.
+        hosts: further host names of the server, each with its port unless it is the scheme's
+            default (`prefect:4200`).
+        origins: origins whose pages may use the server besides its own pages on loopback
+            (`https://team.example.org`).
     """
 
     app: App
@@ -61,7 +62,7 @@ class Guard:
     origins: tuple[str, ...] = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or hand it on."""
+        """Refuse a request, or pass it on to `app`."""
         refusal = None if scope["type"] == "lifespan" else self._refusal(scope)
         if refusal is None:
             await self.app(scope, receive, send)
@@ -82,8 +83,8 @@ class Guard:
         if not self._is_own_page(scope, hosts[0]):
             return Refusal(403, "pages of other origins may not use this server")
         if self.password is not None and not self._is_open(scope):
-            given = _values(scope, b"authorization")
-            if len(given) != 1 or not _is_password(given[0], self.password):
+            headers = _values(scope, b"authorization")
+            if len(headers) != 1 or not _is_password(headers[0], self.password):
                 return Refusal(401, "the password is in .lori/password, in the workspace")
         return None
 
@@ -91,12 +92,12 @@ class Guard:
         return OWN_HOST.fullmatch(host) is not None or host.lower() in self.hosts
 
     def _is_own_page(self, scope: Scope, host: str) -> bool:
-        """Say whether a request comes from no page, from one of ours, or is a link to us."""
+        """Return whether a request comes from no page, from an allowed page, or is a link."""
         allowed = {f"http://{host}".lower(), *own_origins(self.port), *self.origins}
         origins = _values(scope, b"origin")
         if origins:
             return all(origin.lower() in allowed for origin in origins)
-        # Pictures and scripts are asked for without an origin, with the password the browser knows.
+        # Browsers load images and scripts without an origin, but with the saved password.
         sites = set(_values(scope, b"sec-fetch-site"))
         link = (_values(scope, b"sec-fetch-mode"), _values(scope, b"sec-fetch-dest"))
         followed = scope.get("method") == "GET" and link == (["navigate"], ["document"])
@@ -111,14 +112,14 @@ def _values(scope: Scope, name: bytes) -> list[str]:
 
 
 def _is_password(header: str, password: str) -> bool:
-    """Say whether a header gives a password: as user and password, or as a token without user."""
-    scheme, _, given = header.partition(" ")
+    """Return whether a header holds the password: basic, or as a bearer token without the user."""
+    scheme, _, credentials = header.partition(" ")
     expected = password.encode()
     if scheme.lower() == "bearer":
-        return hmac.compare_digest(given.strip().encode(), expected.partition(b":")[2])
+        return hmac.compare_digest(credentials.strip().encode(), expected.partition(b":")[2])
     if scheme.lower() != "basic":
         return False
     try:
-        return hmac.compare_digest(base64.b64decode(given.strip(), validate=True), expected)
+        return hmac.compare_digest(base64.b64decode(credentials.strip(), validate=True), expected)
     except (binascii.Error, ValueError):
         return False

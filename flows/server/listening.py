@@ -1,8 +1,8 @@
-"""Sockets on loopback that are opened before the server is started which answers on them.
+"""Listening sockets that are opened before their server starts.
 
-A server takes seconds until it listens by itself. In that time another user could take its port,
-and would be told the password. A server that is started here finds the open socket as its standard
-input: `python -m flows.server.prefect_server`, `python -m flows.server.mlflow_server`.
+A server needs seconds until it listens. In that time another user could take its port and would
+receive the password. So the socket is opened first, and the server gets it as its standard input:
+`python -m flows.server.prefect_server`, `python -m flows.server.mlflow_server`.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from lori_core.core.errors import InputError
 
 
 def listen(port: int = 0, variable: str = "", host: str = HOST) -> socket.socket:
-    """Return a socket that listens on a port; on any free one of loopback by default.
+    """Return a socket that listens on a port; by default on a free port of loopback.
 
     Args:
-        port: which.
-        variable: what sets the port, for the message.
+        port: the port; 0 for any free one.
+        variable: the environment variable that sets the port, for the message.
         host: the address to listen on.
 
     Raises:
-        InputError: it is not free.
+        InputError: the port is not free.
     """
-    found = socket.socket()
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind((host, port))
-        found.listen(128)
+        listener.bind((host, port))
+        listener.listen(128)
     except OSError as error:
-        found.close()
+        listener.close()
         raise InputError(
             f"port {port} is not free ({error.strerror}); set {variable} to another"
         ) from None
-    return found
+    return listener
 
 
-def handed_over() -> socket.socket:
-    """Return the socket that this process was given as its standard input."""
+def inherited_socket() -> socket.socket:
+    """Return the listening socket that is this process's standard input, or exit."""
     try:
-        found = socket.socket(fileno=os.dup(0))
-        found.getsockname()[1]
+        listener = socket.socket(fileno=os.dup(0))
+        listener.getsockname()[1]
     except (OSError, IndexError):
-        sys.exit(f"{sys.argv[0]}: standard input must be a socket that listens; see make up")
-    return found
+        sys.exit(f"{sys.argv[0]}: standard input must be a listening socket; use make up")
+    return listener
 
 
 def serve(app: App, listener: socket.socket, **settings: Any) -> None:
-    """Run a server on an open socket until it is told to stop."""
+    """Run a server on a listening socket until a signal stops it."""
     import uvicorn
 
     uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=[listener])

@@ -1,7 +1,7 @@
-"""Prefect's API for one `lori run`, on loopback, in a process that ends with it.
+"""Prefect's API for one `lori run`, on loopback, in a process that ends with the run.
 
-Prefect would start such a server by itself, but that one is left behind when the run is killed, and
-the next run may wait on it.
+The server that Prefect itself would start keeps running when the run is killed, and the next run
+may wait for it.
 """
 
 from __future__ import annotations
@@ -27,34 +27,39 @@ from lori_core.core.errors import LoriError
 from lori_core.core.redaction import redact
 
 START_SECONDS = 120.0
-#: How long a server that is there may take to answer.
+#: How long a running server may take to answer.
 ANSWER_SECONDS = 10.0
-#: Of a log that says why a process ended.
+#: How much of a log's end is searched for an error.
 TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class Log:
-    """What a process writes: a file, and the byte in it where that process began."""
+    """A process's log file.
+
+    Attributes:
+        path: the file.
+        start: the byte at which the process began to write.
+        database: the process's SQLite database, for messages about it.
+    """
 
     path: Path
     start: int = 0
     database: Path | None = None
-    """The SQLite database that it keeps, for messages about that."""
 
-    def last_words(self) -> str:
+    def last_error(self) -> str:
         """Return the last line that names an error, else the last line."""
         with self.path.open("rb") as file:
             file.seek(max(self.start, self.path.stat().st_size - TAIL_BYTES))
             lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
-        said = [line for line in lines if line]
-        errors = [line for line in said if re.match(r"[\w.]*(Error|Exception)\b", line)]
-        return redact((errors or said or ["it said nothing"])[-1])[:300]
+        written = [line for line in lines if line]
+        errors = [line for line in written if re.match(r"[\w.]*(Error|Exception)\b", line)]
+        return redact((errors or written or ["the log is empty"])[-1])[:300]
 
 
 @dataclass(frozen=True)
 class LocalApi:
-    """An API that was started: its address, its process, what that one writes, its password."""
+    """A Prefect API that was started: its address, its process, its log, its password."""
 
     url: str
     process: subprocess.Popen[bytes]
@@ -63,14 +68,14 @@ class LocalApi:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What leads Prefect's clients to it; to be set before Prefect is imported."""
+        """The environment variables for Prefect's clients; set them before importing Prefect."""
         return {"PREFECT_API_URL": self.url, **access.prefect_variables(self.password)}
 
     def wait(self) -> None:
-        """Wait until it answers.
+        """Wait until the API answers.
 
         Raises:
-            LoriError: it ended, or does not answer.
+            LoriError: the API's process ended, or the API did not answer in time.
         """
         wait_until_healthy(
             f"{self.url}/health",
@@ -81,9 +86,9 @@ class LocalApi:
 
 
 def start_local_api(workspace: Path) -> LocalApi:
-    """Start the API, and return at once; `LocalApi.wait` says when it answers.
+    """Start the API and return at once; `LocalApi.wait` waits until it answers.
 
-    It stops when this process ends, after Prefect's own threads have sent their last logs to it.
+    The API stops when this process ends, after Prefect's threads have sent their last logs.
     """
     private.tighten(workspace)
     log = private.folder(workspace / ".lori" / "logs") / "api.log"
@@ -107,7 +112,7 @@ def start_local_api(workspace: Path) -> LocalApi:
             stdout=output,
             stderr=subprocess.STDOUT,
             umask=private.UMASK,
-            # Ctrl-C is for the flow, which still has to report its end here.
+            # Ctrl-C must reach the flow only, which then reports its end to this API.
             start_new_session=True,
         )
     atexit.register(_stop, process)
@@ -117,7 +122,7 @@ def start_local_api(workspace: Path) -> LocalApi:
 
 
 def _database(home: Mapping[str, str]) -> Path | None:
-    """Return Prefect's database in its folder; None where the user has named another."""
+    """Return Prefect's SQLite database in its folder; None if the user has set another one."""
     named = [
         name for name in os.environ if re.fullmatch(r"PREFECT_(API|SERVER)_DATABASE_\w+", name)
     ]
@@ -135,19 +140,19 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody uses on loopback right now."""
+    """Return a TCP port of loopback that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def healthy(url: str, timeout: float = 2.0) -> bool:
-    """Return whether an HTTP address answers with success."""
+    """Return whether an HTTP address answers with status 200."""
     return not unhealthy(url, timeout)
 
 
 def unhealthy(url: str, timeout: float = ANSWER_SECONDS) -> str:
-    """Return why an HTTP address does not answer with success; empty where it does."""
+    """Return why an HTTP address does not answer with status 200; empty if it does."""
     import httpx
 
     try:
@@ -168,32 +173,33 @@ def wait_until_healthy(
     """Wait until a server that was started answers.
 
     Args:
-        url: what to ask.
-        name: what to call it in messages.
-        log: where it writes, if that is known.
-        alive: whether its process is still there.
+        url: the address to request.
+        name: the server's name in messages.
+        log: the server's log, if it is known.
+        alive: returns whether the server's process is running.
         seconds: how long to wait.
-        answers: asks it.
+        answers: returns whether the server answers at `url`.
 
     Raises:
-        LoriError: it ended, with the last words of its log; or it did not answer in time.
+        LoriError: the process ended (with the last error of its log), or the server did not answer
+            in time.
     """
     limit = time.monotonic() + seconds
     while not answers(url):
         if not alive():
-            said = f": {_with_way_out(log)} ({log.path})" if log else ""
-            raise LoriError(f"{name} ended while it started{said}")
+            reason = f": {_explained(log)} ({log.path})" if log else ""
+            raise LoriError(f"{name} ended while it started{reason}")
         if time.monotonic() > limit:
-            said = f"; its log is {log.path}" if log else ""
-            raise LoriError(f"{name} did not answer at {url} in {seconds:.0f} s{said}")
+            where = f"; its log is {log.path}" if log else ""
+            raise LoriError(f"{name} did not answer at {url} in {seconds:.0f} s{where}")
         time.sleep(0.2)
 
 
-def _with_way_out(log: Log) -> str:
-    """Return what a server said last, and what there is to do, where that is known."""
-    words = log.last_words()
-    error = RuntimeError(words)
+def _explained(log: Log) -> str:
+    """Return the last error of a server's log and, if it is known, how to solve it."""
+    text = log.last_error()
+    error = RuntimeError(text)
     if log.database:
         faults.note(error, log.database)
     known = faults.explained(error)
-    return f"{words}; {known}" if known else words
+    return f"{text}; {known}" if known else text

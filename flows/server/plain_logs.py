@@ -1,4 +1,4 @@
-"""Prefect's log lines about failed tasks, in words that say what happened and nothing twice."""
+"""Shorten Prefect's log lines about failed tasks, and drop the repeated ones."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import re
 
 
 def plain_logs() -> None:
-    """Filter what Prefect's engine says about tasks; calling it again changes nothing."""
+    """Add the filter to the logger of Prefect's task runs, once."""
     logger = logging.getLogger("prefect.task_runs")
     if _plain not in logger.filters:
         logger.addFilter(_plain)
 
 
 def _plain(record: logging.LogRecord) -> bool:
-    """Rewrite a record in place; return whether it is worth a line."""
+    """Rewrite a record in place; return False for a record that repeats another one."""
     if record.exc_info and record.exc_info[0] is None:
-        # A failed state is logged with `exc_info` though nothing was raised: `NoneType: None`.
+        # Prefect logs a failed state with an empty `exc_info`, which prints `NoneType: None`.
         record.exc_info = None
     message = record.getMessage()
     if not message.startswith(("Task run failed with state:", "Finished in state NotReady")):
@@ -26,8 +26,8 @@ def _plain(record: logging.LogRecord) -> bool:
         return True
     retry = re.search(r"Retry \d+/\d+ will start .*$", message)
     if retry is None:
-        return False  # the next line says it again: Finished in state Failed('…')
-    said = re.search(r"message='(.*?)', type=", message, re.DOTALL)
+        return False  # the next line repeats it: Finished in state Failed('…')
+    match = re.search(r"message='(.*?)', type=", message, re.DOTALL)
     record.msg = "%s; %s"
-    record.args = (said.group(1) if said else "failed", retry.group(0).lower())
+    record.args = (match.group(1) if match else "failed", retry.group(0).lower())
     return True

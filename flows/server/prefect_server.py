@@ -1,12 +1,13 @@
-"""Prefect's server, guarded: `python -m flows.server.prefect_server [--ephemeral | --container]`.
+"""Prefect's server behind a `Guard`.
 
-What `prefect server start` runs, on the socket that is its standard input, with the password of
-`PREFECT_SERVER_API_AUTH_STRING`. With `--ephemeral` it has no pages and no services, as the API
-that Prefect starts for a single run. With `--container` it opens port 4200 to its network itself,
-and takes requests only under the names that it is told:
+`python -m flows.server.prefect_server [--ephemeral | --container]` serves the same application as
+`prefect server start`, on the listening socket that is its standard input, with the password of
+`PREFECT_SERVER_API_AUTH_STRING`. With `--ephemeral` it has no UI and no background services, like
+the API that Prefect starts for a single run. With `--container` it opens port 4200 on all
+interfaces itself, and accepts requests only for these hosts and origins:
 
 - `PREFECT_SERVER_CORS_ALLOWED_ORIGINS`: the origins of its pages, `https://team.example.org`;
-- `LORI_PREFECT_HOSTS`: the names by which programs reach it, `prefect:4200`.
+- `LORI_PREFECT_HOSTS`: the host names by which programs reach it, `prefect:4200`.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ import sys
 from urllib.parse import urlsplit
 
 from flows.server.guard import Guard
-from flows.server.listening import handed_over, listen, serve
+from flows.server.listening import inherited_socket, listen, serve
 from lori_core.core.errors import InputError
 
 CONTAINER_PORT = 4200
-EVERYWHERE = "0.0.0.0"  # noqa: S104 - the container's network, which says who reaches it
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - the container's network restricts access
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-]+(:\d{1,5})?")
 _HOST = re.compile(r"[a-z0-9.\-]+(:\d{1,5})?")
 
 
 def main(arguments: list[str]) -> None:
-    """Serve until told to stop."""
+    """Serve until a signal stops the process."""
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     port = listener.getsockname()[1]
-    # Prefect checks the password by itself, on WebSockets by their first message.
+    # Prefect checks the password itself, on WebSockets in their first message.
     app = create_app(ephemeral="--ephemeral" in arguments, final=True)
     serve(
         Guard(app, port, hosts=hosts, origins=origins),
@@ -55,10 +56,10 @@ def main(arguments: list[str]) -> None:
 
 
 def names() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the hosts and origins that the environment names.
+    """Return the allowed hosts and origins from the environment.
 
     Raises:
-        InputError: one is none, such as `*`, which would admit every page.
+        InputError: an entry is not a host or origin, such as `*`, which would admit every page.
     """
     origins = _listed("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", _ORIGIN, "http://127.0.0.1:4200")
     hosts = _listed("LORI_PREFECT_HOSTS", _HOST, "prefect:4200")
@@ -76,7 +77,7 @@ def _listed(variable: str, form: re.Pattern[str], example: str) -> tuple[str, ..
 def _listener(arguments: list[str]) -> socket.socket:
     if "--container" in arguments:
         return listen(CONTAINER_PORT, host=EVERYWHERE)
-    return handed_over()
+    return inherited_socket()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The processes that `make up` started: found again by what was noted of them, and ended."""
+"""Find and end the processes that `make up` started, by their recorded ids and start times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GRACE_SECONDS = 10.0
 
 
 def process_of(entry: Mapping[str, Any] | None) -> Any:
-    """Return the process if it is still the one that was started, not another with its number."""
+    """Return the running process of an entry; None if it ended or its id belongs to another."""
     if entry is None:
         return None
     try:
@@ -25,29 +25,29 @@ def process_of(entry: Mapping[str, Any] | None) -> Any:
 
 
 def family(state: Mapping[str, Any]) -> list[Any]:
-    """Return what was started and all that came from it, also what lost its parent on the way."""
+    """Return the started processes and all their descendants, also those that were orphaned."""
     entries = [*state.get("processes", {}).values(), *state.get("former", [])]
     sessions = {entry["pid"] for entry in entries}
     started = [process for process in map(process_of, entries) if process is not None]
-    found = {process.pid: process for process in started}
+    members = {process.pid: process for process in started}
     for process in psutil.process_iter():
         try:
             if os.getsid(process.pid) in sessions and process.create_time() >= min(
                 entry["created"] for entry in entries
             ):
-                found[process.pid] = process
+                members[process.pid] = process
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
-    for process in list(found.values()):
+    for process in list(members.values()):
         try:
-            found.update({child.pid: child for child in process.children(recursive=True)})
+            members.update({child.pid: child for child in process.children(recursive=True)})
         except psutil.NoSuchProcess:
             continue
-    return list(found.values())
+    return list(members.values())
 
 
 def end(processes: list[Any]) -> int:
-    """SIGTERM, and after ten seconds SIGKILL."""
+    """Send SIGTERM, and ten seconds later SIGKILL; return the number of processes."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in processes:
             try:

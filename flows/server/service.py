@@ -1,7 +1,7 @@
-"""How each service of `make up` is started: its command, its environment, and its socket.
+"""Start each service of `make up`, with its command, its environment and its socket.
 
-What is secret, a password or a database's address, is handed over by the environment, which no
-other user sees; it stands on no command line and in no file but those of mode 0600.
+Secrets (passwords, database addresses) are passed in the environment, which other users cannot
+read. They are on no command line, and only in files of mode 0600.
 """
 
 from __future__ import annotations
@@ -23,50 +23,50 @@ from flows.server.guard import own_origins
 from lori_core.core.errors import LoriError
 
 POOL = "lori"
-#: What flow runs may set of their job: nothing. Prefect's own template lets them name a command.
+#: Lets flow runs override nothing of their job; Prefect's default template lets them set a command.
 POOL_TEMPLATE = Path(__file__).with_name("work_pool.json")
 PREFECT = str(Path(sys.executable).parent / "prefect")
-#: Of the shell that typed `make up`: a service that is restarted from another shell needs them too.
+#: Saved variables of the shell that ran `make up`, for a service restarted from another shell.
 SETTINGS = Path(".lori/services.env.json")
-KEPT = re.compile(r"PREFECT_HOME|PREFECT_(API|SERVER)_DATABASE_\w+|MLFLOW_BACKEND_STORE_URI")
-#: Without this MLflow keeps seven processes for jobs that nothing here submits.
-LEAN = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+SAVED = re.compile(r"PREFECT_HOME|PREFECT_(API|SERVER)_DATABASE_\w+|MLFLOW_BACKEND_STORE_URI")
+#: Without this MLflow starts seven more processes, for jobs that nothing here submits.
+NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
-def keep_settings(workspace: Path) -> None:
-    """Note where this shell says that the databases are."""
-    found = {name: value for name, value in os.environ.items() if KEPT.fullmatch(name)}
-    private.write_json(workspace / SETTINGS, found)
+def save_settings(workspace: Path) -> None:
+    """Save the environment variables that name the databases."""
+    values = {name: value for name, value in os.environ.items() if SAVED.fullmatch(name)}
+    private.write_json(workspace / SETTINGS, values)
 
 
 def restore_settings(workspace: Path) -> None:
-    """Set the variables of this process to those that `keep_settings` noted."""
+    """Set this process's variables to those that `save_settings` saved."""
     try:
-        kept = json.loads((workspace / SETTINGS).read_text(encoding="utf-8"))
+        values = json.loads((workspace / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return  # of services that an older version started
-    for name in [name for name in os.environ if KEPT.fullmatch(name)]:
+        return  # the services were started by an older version
+    for name in [name for name in os.environ if SAVED.fullmatch(name)]:
         del os.environ[name]
-    os.environ.update(kept)
+    os.environ.update(values)
 
 
-def forget_settings(workspace: Path) -> None:
-    """Delete the files with secrets: nothing listens that they open."""
+def delete_settings(workspace: Path) -> None:
+    """Delete the files with secrets after the services have ended."""
     for name in (SETTINGS, access.PASSWORD):
         (workspace / name).unlink(missing_ok=True)
 
 
 def database(workspace: Path) -> str:
-    """Return the address of MLflow's database; it may hold a password.
+    """Return the address of MLflow's database, which may hold a password.
 
-    Prefect's is named by PREFECT_API_DATABASE_CONNECTION_URL.
+    The address of Prefect's database is PREFECT_API_DATABASE_CONNECTION_URL.
     """
     here = f"sqlite:///{(workspace / 'mlflow.db').resolve()}"
     return os.environ.get("MLFLOW_BACKEND_STORE_URI") or here
 
 
 def environment(workspace: Path, ports: Mapping[str, int]) -> dict[str, str]:
-    """Return the environment of Prefect's commands: where the server is, and its password."""
+    """Return the environment of Prefect's commands, with the server's address and password."""
     home = prefect_home(workspace)
     if "PREFECT_HOME" in home:
         private.folder(Path(home["PREFECT_HOME"]))
@@ -76,14 +76,14 @@ def environment(workspace: Path, ports: Mapping[str, int]) -> dict[str, str]:
 
 
 def _command(name: str, worker: str) -> list[str]:
-    """Return a service's command; it says nothing of passwords."""
+    """Return a service's command line, which holds no password."""
     if name == "worker":
         return [PREFECT, "worker", "start", "--pool", POOL, "--name", worker]
     return [sys.executable, "-m", f"flows.server.{name}_server"]
 
 
 def _variables(workspace: Path, name: str, ports: Mapping[str, int]) -> dict[str, str]:
-    """Return what a service needs besides `environment`."""
+    """Return the variables that a service needs besides `environment`."""
     password = access.password(workspace) or ""
     if name == "prefect":
         return {
@@ -94,11 +94,11 @@ def _variables(workspace: Path, name: str, ports: Mapping[str, int]) -> dict[str
     if name == "worker":
         url = f"http://{HOST}:{ports['mlflow']}"
         return {**tracking, "MLFLOW_TRACKING_URI": url, "PREFECT_WORKER_QUERY_SECONDS": "2"}
-    # Artifacts are written to the folder by whoever logs them, so that an experiment begun through
-    # the server can be continued without it, and the other way round.
+    # Clients write artifacts to the folder themselves, so that an experiment can be continued
+    # both with the server and without it.
     artifacts = private.folder(workspace.resolve() / "mlruns").as_uri()
     return {
-        **LEAN,
+        **NO_JOBS,
         **tracking,
         "MLFLOW_BACKEND_STORE_URI": database(workspace),
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifacts,
@@ -108,13 +108,13 @@ def _variables(workspace: Path, name: str, ports: Mapping[str, int]) -> dict[str
 def start(
     workspace: Path, state: dict[str, Any], name: str, listener: socket.socket | None = None
 ) -> None:
-    """Start a service, note it in `state`, and write that to the workspace.
+    """Start a service, add it to `state`, and write `state` to the workspace.
 
     Args:
-        workspace: where it runs.
-        state: ports, the worker's name, and what was started before.
+        workspace: the folder it runs in.
+        state: the ports, the worker's name, and the processes started before.
         name: `prefect`, `mlflow` or `worker`.
-        listener: where a server answers; closed here.
+        listener: the server's listening socket; closed here after the server has inherited it.
     """
     import psutil
 
@@ -130,7 +130,7 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # What flows make is the user's, and gets the modes that the user gives to files.
+            # Files that flows write get the modes of the user's own umask.
             umask=-1 if name == "worker" else private.UMASK,
         )
     if listener is not None:
@@ -142,10 +142,10 @@ def start(
 
 
 def tool(workspace: Path, ports: Mapping[str, int], *arguments: str) -> None:
-    """Run a command to its end.
+    """Run a command of Prefect and wait until it ends.
 
     Raises:
-        LoriError: it failed; what it said last.
+        LoriError: the command failed; the message ends with the command's last output.
     """
     result = subprocess.run(
         list(arguments),
@@ -157,5 +157,5 @@ def tool(workspace: Path, ports: Mapping[str, int], *arguments: str) -> None:
         check=False,
     )
     if result.returncode != 0:
-        words = " ".join((result.stderr or result.stdout).split())[-300:]
-        raise LoriError(f"{' '.join(arguments)} failed: {words}")
+        output = " ".join((result.stderr or result.stdout).split())[-300:]
+        raise LoriError(f"{' '.join(arguments)} failed: {output}")

@@ -1,10 +1,10 @@
 """The services of `make up`: a Prefect server, a worker and MLflow, on loopback.
 
-`python -m flows.server.services up|down|restart NAME|status`. Everything listens on 127.0.0.1 only;
-process ids and ports are kept in `.lori/services.json`, logs in `.lori/logs/`. Loopback is open
-to all users of the machine and to all pages in a browser: the servers ask for the password in
-`.lori/password`. While the services are up, the file `prefect.toml` tells Prefect's own commands,
-typed in this folder, where the server is, and the password.
+`python -m flows.server.services up|down|restart NAME|status`. Everything listens on 127.0.0.1 only.
+Process ids and ports are in `.lori/services.json`, logs in `.lori/logs/`. All users of the machine
+and all pages in a browser can reach loopback, so the servers require the password in
+`.lori/password`. While the services are up, the file `prefect.toml` gives the server's address and
+password to Prefect's commands that are run in this folder.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from lori_core.core.errors import InputError, one_line
 from lori_core.core.redaction import redact
 
 DEPLOYMENT = "lori/full-pipeline"
-#: Prefect's own servers.
+#: The domain of Prefect Cloud.
 CLOUD = "prefect.cloud"
 MARK = "# Written by `make up`, removed by `make down`."
 PORTS = {"prefect": ("LORI_PREFECT_PORT", 4200), "mlflow": ("LORI_MLFLOW_PORT", 5000)}
 
 
 def up(workspace: Path) -> None:
-    """Start everything, wait until it is healthy, deploy, and say what to type next.
+    """Start all services, wait until they are healthy, deploy the flow, and print what to do next.
 
     Raises:
-        InputError: a port is taken, or not a port; the services are up already; or there is a
-            `prefect.toml` of the user's.
-        LoriError: a service did not come up; all of them are stopped again.
+        InputError: a port is taken or invalid; the services are up already; or the workspace has
+            a `prefect.toml` that `make up` did not write.
+        LoriError: a service did not start; all services are stopped again.
     """
     ports = {name: _port(variable, default) for name, (variable, default) in PORTS.items()}
     if ports["prefect"] == ports["mlflow"]:
@@ -78,23 +78,23 @@ def up(workspace: Path) -> None:
     own = {"PREFECT_API_URL": prefect_url(workspace), access.AUTH_STRING: password}
     for name, value in own.items():
         if os.environ.get(name) not in (None, "", value):
-            print(f"warning  {name} is not this server's: unset it for commands here")
+            print(f"warning  {name} belongs to another server: unset it for commands here")
     if needed not in (None, typed):
-        print(f"proxy    for commands that you type: export no_proxy={needed}")
+        print(f"proxy    for commands in your shell: export no_proxy={needed}")
     print(
         f"Prefect  http://{HOST}:{ports['prefect']}\n"
         f"MLflow   http://{HOST}:{ports['mlflow']}\n"
-        f"password in {access.PASSWORD}: the line for Prefect, its user and password for MLflow\n"
+        f"password in {access.PASSWORD}: the whole line for Prefect, user:password for MLflow\n"
         f"next     prefect deployment run {DEPLOYMENT} --watch   (in this folder)\n"
         "stop     make down"
     )
 
 
 def down(workspace: Path) -> int:
-    """Stop everything that `up` started, children and grandchildren; return how many ended."""
+    """Stop everything that `up` started, with all descendants; return the number of processes."""
     ended = end(family(access.state(workspace)))
     (workspace / access.STATE).unlink(missing_ok=True)
-    service.forget_settings(workspace)
+    service.delete_settings(workspace)
     settings = workspace / "prefect.toml"
     if settings.exists() and settings.read_text(encoding="utf-8").startswith(MARK):
         settings.unlink()
@@ -102,13 +102,13 @@ def down(workspace: Path) -> int:
 
 
 def status(workspace: Path) -> dict[str, bool]:
-    """Return each service and whether it is alive; empty if none was started."""
+    """Return for each service whether its process is alive; empty if none was started."""
     processes = access.state(workspace).get("processes", {})
     return {name: process_of(entry) is not None for name, entry in processes.items()}
 
 
 def prefect_url(workspace: Path) -> str | None:
-    """Return the API of the Prefect server that `up` started, if its process is alive."""
+    """Return the API address of the Prefect server that `up` started; None if it has ended."""
     state = access.state(workspace)
     if process_of(state.get("processes", {}).get("prefect")) is None:
         return None
@@ -116,16 +116,16 @@ def prefect_url(workspace: Path) -> str | None:
 
 
 def running_api(workspace: Path) -> str | None:
-    """Return the API of the Prefect server that a run uses; `None` where it brings its own.
+    """Return the API address of the Prefect server for a run; None if the run starts its own.
 
     Raises:
-        InputError: a server is named, or was started here, and does not answer.
+        InputError: the server of `PREFECT_API_URL` or of `make up` does not answer.
     """
     named = os.environ.get("PREFECT_API_URL")
     if named:
         access.check_password(workspace, named)
     if named and (urlsplit(named).hostname or "").endswith(CLOUD):
-        return named  # its health is asked in another way
+        return named  # Prefect Cloud has no /health
     url = named or prefect_url(workspace)
     reason = unhealthy(f"{url}/health") if url else ""
     if not reason:
@@ -133,7 +133,7 @@ def running_api(workspace: Path) -> str | None:
     if named:
         raise InputError(
             f"PREFECT_API_URL: no Prefect server answers at {url} ({reason}); start it, or unset "
-            "the variable: a run then brings its own"
+            "the variable: a run then starts its own"
         )
     raise InputError(
         f"the Prefect server of `make up` does not answer at {url} ({reason}); make down; make up"
@@ -141,10 +141,10 @@ def running_api(workspace: Path) -> str | None:
 
 
 def credentials(workspace: Path) -> dict[str, str]:
-    """Return the headers by which a Prefect server knows its user, if any are needed.
+    """Return the headers that authenticate requests to a Prefect server; empty if none are needed.
 
-    They are for the server of `PREFECT_API_URL`, else for that of `make up`, whose password no
-    other server gets.
+    The server is that of `PREFECT_API_URL`, else that of `make up`. The password of `make up` is
+    never sent to another server.
     """
     url = os.environ.get("PREFECT_API_URL") or prefect_url(workspace)
     own = access.prefect_access(workspace, url) if url else {}
@@ -158,10 +158,10 @@ def credentials(workspace: Path) -> dict[str, str]:
 
 
 def restart(workspace: Path, name: str) -> None:
-    """Start one service again that ended by itself; what still runs is stopped first.
+    """Start one service again; its process is stopped first if it still runs.
 
     Raises:
-        InputError: nothing of that name was started.
+        InputError: no service of that name was started, or the password file is missing.
     """
     state = access.state(workspace)
     entry = state.get("processes", {}).get(name)
@@ -169,12 +169,12 @@ def restart(workspace: Path, name: str) -> None:
         known = ", ".join(state.get("processes", {})) or "none: make up"
         raise InputError(f"no service {name!r} was started here (there are: {known})")
     if access.password(workspace) is None:
-        raise InputError(f"{access.PASSWORD} is gone: their password; make down; make up")
+        raise InputError(f"{access.PASSWORD} is missing, the password; make down; make up")
     process = process_of(entry)
     if process is not None:
         end([process])
     listener = listen(state["ports"][name], PORTS[name][0]) if name in PORTS else None
-    # What it has started may still be at work, and `down` must find it.
+    # Processes that the old service started may still run, and `down` must find them.
     state.setdefault("former", []).append({"pid": entry["pid"], "created": entry["created"]})
     private.tighten(workspace)
     service.restore_settings(workspace)
@@ -182,7 +182,7 @@ def restart(workspace: Path, name: str) -> None:
 
 
 def _new_password() -> str:
-    """Return the password that the services shall ask for: the user's, else a random one."""
+    """Return the services' password: that of the user's environment, else a random one."""
     named = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
     if not named:
         return access.new_password()
@@ -203,7 +203,7 @@ def _start_all(
     api = f"http://{HOST}:{ports['prefect']}/api"
     worker = f"lori-{os.getpid()}"
     state: dict[str, Any] = {"ports": dict(ports), "processes": {}, "worker": worker}
-    service.keep_settings(workspace)
+    service.save_settings(workspace)
     service.start(workspace, state, "prefect", listeners["prefect"])
     prepare(service.database(workspace))
     service.start(workspace, state, "mlflow", listeners["mlflow"])
@@ -222,12 +222,12 @@ def _start_all(
 
 
 def client_settings(api: str, password: str) -> str:
-    """Return the `prefect.toml` that leads Prefect's commands to a server.
+    """Return the text of `prefect.toml`: the server's address and password for Prefect's commands.
 
     The plugin keeps the password from other servers (`flows.server.prefect_plugin`).
     """
-    given = f'{MARK}\n[api]\nurl = "{api}"\nauth_string = {json.dumps(password)}\n'
-    return f'{given}\n[plugins]\nenabled = true\nallow = "lori"\n'
+    server = f'{MARK}\n[api]\nurl = "{api}"\nauth_string = {json.dumps(password)}\n'
+    return f'{server}\n[plugins]\nenabled = true\nallow = "lori"\n'
 
 
 def _wait(
@@ -239,7 +239,7 @@ def _wait(
 
 
 def _is_online(headers: Mapping[str, str], worker: str, url: str) -> bool:
-    """Return whether the server, asked at `url`, has heard of a worker by its name."""
+    """Return whether the server's list of workers at `url` has a worker of this name."""
     import httpx
 
     try:

@@ -1,1 +1,1 @@
-"""What may be served, and as what: the gate, comparisons, MLflow packages, model cards, a hub."""
+"""Gate, compare, package, describe and publish adapters."""

@@ -1,4 +1,4 @@
-"""Model cards of adapters and merged models: Markdown with the hub's header, from the lineage."""
+"""Model cards of adapters and merged adapters: Markdown with the hub's header, from the lineage."""
 
 from __future__ import annotations
 
@@ -28,51 +28,54 @@ PAPER = "LoRI ([arXiv:2504.07448](https://arxiv.org/abs/2504.07448))"
 
 
 def of_word(word: str, workspace: Path, *, people: bool = False) -> str:
-    """Return the card of what a word names, in the workspace as it stands or in another state.
+    """Return the card of the adapter that a word names, in the workspace or another snapshot.
 
-    `people` as for `card`.
+    Args:
+        word: the adapter, as `lori why` takes it.
+        workspace: the folder of the workspace.
+        people: whether to show who made each part on which machine (`user@host`).
 
     Raises:
-        InputError: it names no adapter.
-        DataError: its files, or what was measured of it, are not what was made.
+        InputError: the word does not name an adapter.
+        DataError: the adapter's files or its evaluation differ from what was recorded.
     """
     named = resolve(word, workspace)
     if named.path is None:
-        raise InputError(f"{word}: names a whole state; name one adapter of it")
-    state = named.state
-    if state.here:
+        raise InputError(f"{word}: names a whole snapshot; name one adapter of it")
+    if named.snapshot.here:
         lineage, node = verified(named, "have a card")
-        params = params_file.load(state.workspace / PARAMS)
+        params = params_file.load(named.snapshot.workspace / PARAMS)
     else:
         lineage = lineage_of(named, remote=False)
-        refuse(lineage.doubts, f"{named.path} cannot have a card: not what was made")
+        what = "cannot have a card: files differ from what was recorded"
+        refuse(lineage.problems, f"{named.path} {what}")
         node = lineage.nodes[named.path]
-        params = _params_of(state)
+        params = _params_of(named.snapshot)
     check_adapter(node, "have a card")
     check_settings(lineage, params, "have a card")
     return card(params, lineage, node, people=people)
 
 
-def _params_of(state: Snapshot) -> Params:
-    where = f"{state.label}: {PARAMS}"
-    content = state.read(PARAMS)
+def _params_of(snapshot: Snapshot) -> Params:
+    where = f"{snapshot.label}: {PARAMS}"
+    content = snapshot.read(PARAMS)
     if content is None:
-        raise ConfigError(f"{where}: is not there, so the base is not known")
+        raise ConfigError(f"{where}: is missing, so the base model is not known")
     return parse(params_file.read_values(content, where), where)
 
 
 def card(params: Params, lineage: Lineage, node: Node, *, people: bool = False) -> str:
-    """Return the card of an adapter: what it is, from what, how good, how safe, how to load it.
+    """Return the card of an adapter: data, scores, safety, interference, lineage, how to load it.
 
     Args:
-        params: of the run.
-        lineage: of the adapter, with scores.
-        node: the adapter itself.
-        people: whether to name who made each part, on which machine (`user@host`).
+        params: the parameters of the run.
+        lineage: the adapter's lineage, with scores.
+        node: the adapter's node.
+        people: whether to show who made each part on which machine (`user@host`).
     """
     licences = sorted(set(_sources(lineage)))
-    own = node.origin.facts if node.origin else {}
-    # The adapter's own: params.yaml may name another by now.
+    own = node.metadata.facts if node.metadata else {}
+    # From the adapter's metadata, because params.yaml may name another base by now.
     base = own.get("base_identity", {}).get("name") or params.model.name_or_path
     lines = [
         "---",
@@ -111,8 +114,8 @@ def card(params: Params, lineage: Lineage, node: Node, *, people: bool = False) 
         "",
         *escaping.block(_loading(str(base)), "python"),
         "",
-        "A base that is named `pypi:…` or `random:…` is made by this project: `lori export --to "
-        "merged` writes it whole.",
+        "A base named `pypi:…` or `random:…` is made by this project: `lori export --to merged` "
+        "writes the whole model.",
     ]
     return redact("\n".join(lines) + "\n")
 
@@ -128,7 +131,7 @@ def _loading(base: str) -> list[str]:
 
 
 def _what(node: Node) -> str:
-    own = node.origin.facts if node.origin else {}
+    own = node.metadata.facts if node.metadata else {}
     if node.kind == "merged adapter":
         weights = ", ".join(f"{weight:g}" for weight in own["weights"])
         how = f"{escaping.plain(own['method'])}, weights {weights}"
@@ -144,7 +147,7 @@ def _what(node: Node) -> str:
 
 
 def _is_lori(node: Node) -> bool:
-    own = node.origin.facts if node.origin else {}
+    own = node.metadata.facts if node.metadata else {}
     known = METHODS.get(own.get("method", "lori-s"))
     return node.kind == "merged adapter" or (known is not None and known.family == Lori.family)
 
@@ -156,13 +159,13 @@ def _sources(lineage: Lineage) -> Iterator[str]:
 
 
 def _scores(node: Node) -> Iterator[str]:
-    found: Mapping[str, Any] = node.facts.get("scores", {})
-    if not found:
+    scores: Mapping[str, Any] = node.facts.get("scores", {})
+    if not scores:
         yield "It was not evaluated."
         return
     yield "| task | metric | score, % | 95 % interval | examples |"
     yield "| --- | --- | --- | --- | --- |"
-    for task, score in found.items():
+    for task, score in scores.items():
         metric = meaning_of(score["metric"]) or escaping.plain(score["metric"])
         task = escaping.plain(task)
         if score["score"] is None:
@@ -175,37 +178,37 @@ def _scores(node: Node) -> Iterator[str]:
 
 
 def _safety(node: Node) -> Iterator[str]:
-    found: Mapping[str, Any] = node.facts.get("scores", {})
-    said = False
-    for task, score in found.items():
+    scores: Mapping[str, Any] = node.facts.get("scores", {})
+    measured_refusals = False
+    for task, score in scores.items():
         if score["metric"] != "refusal_rate":
             continue
-        said = True
-        shown = "-" if score["score"] is None else f"{100 * score['score']:.1f} %"
-        yield f"Refuses {shown} of {score['n']} harmful requests ({escaping.plain(task)})."
+        measured_refusals = True
+        share = "-" if score["score"] is None else f"{100 * score['score']:.1f} %"
+        yield f"Refuses {share} of {score['n']} harmful requests ({escaping.plain(task)})."
         over = score.get("over_refusal") or {}
         if over.get("score") is not None:
             yield f"Refuses {100 * over['score']:.1f} % of {over['n']} harmless ones."
         broken = score.get("incoherent") or {}
         if broken.get("score"):
-            yield f"Says nothing coherent to {100 * broken['score']:.1f} % of {broken['n']}."
-    if not said:
-        yield "Its refusals were not measured; do not serve it to people unmeasured."
+            yield f"Answers incoherently to {100 * broken['score']:.1f} % of {broken['n']}."
+    if not measured_refusals:
+        yield "Its refusals were not measured; measure them before you serve it to people."
 
 
 def _interference(lineage: Lineage, node: Node) -> Iterator[str]:
-    """Say what a merge costs each of its tasks, and how much its parents share."""
+    """Yield the excess loss that merging costs each task."""
     if node.kind != "merged adapter":
-        yield "Not a merge: nothing interferes."
+        yield "It is not merged, so there is no interference."
         return
-    state = lineage.snapshot
-    stages = measured.measuring(state, node.name, node.entry.md5)
+    snapshot = lineage.snapshot
+    stages = measured.measuring(snapshot, node.name, node.entry.md5)
     stage = next((s for s in stages if s.name.partition("@")[0] == measured.EXCESS), None)
-    said = measured.read_metrics(state, stage) if stage else None
-    if said is None:
-        yield "What merging costs each task was not measured."
+    metrics = measured.read_metrics(snapshot, stage) if stage else None
+    if metrics is None:
+        yield "The excess loss of merging was not measured."
         return
-    for task, row in said["excess"].items():
+    for task, row in metrics["excess"].items():
         if row.get("excess") is not None:
             ends = (row["low"], row["high"])
             interval = "" if None in ends else " [{:+.3f}, {:+.3f}]".format(*ends)

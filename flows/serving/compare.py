@@ -1,4 +1,4 @@
-"""`lori compare`: any artifacts, of any state, side by side by the verdicts that were kept."""
+"""`lori compare`: artifacts of any snapshots side by side, by the verdicts of their evaluations."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ FOLDER = Path("compare")
 def compare(
     words: Sequence[str], workspace: Path, out: Path, *, force: bool = False
 ) -> dict[str, Any]:
-    """Compare models and write the page, the table and the numbers; MLflow gets them, too.
+    """Compare models; write a page, a table and the numbers, also as rows for MLflow.
 
     Args:
-        words: artifacts as `lori why` takes them, or folders of verdicts (`<task>.jsonl`) that
-            `lori evaluate` left; the first is what the others are compared with.
-        workspace: where paths begin.
-        out: a folder; see `output_folder.claim`.
-        force: whether whatever is in it is replaced.
+        words: artifacts as `lori why` takes them, or folders of verdicts (`<task>.jsonl`) of
+            `lori evaluate`; the others are compared with the first.
+        workspace: the folder that paths are relative to.
+        out: the output folder; see `output_folder.claim`.
+        force: whether to replace whatever is in it.
 
     Raises:
-        InputError: fewer than two, or one that was not evaluated.
-        DataError: two share no item of a task, or one's files are not what was made.
+        InputError: there are fewer than two models, or one was not evaluated.
+        DataError: two models share no item of a task, or files differ from what was recorded.
     """
     if len(words) < 2:
-        raise InputError("compare: name at least two models; the first is what others are held to")
+        raise InputError("compare: name two models or more; the others are compared with the first")
     if len(set(words)) < len(words):
-        raise InputError("compare: a model is named twice; each can only be held to others")
+        raise InputError("compare: a model is named twice; name different models")
     inputs = [workspace / word for word in words if (workspace / word).exists()]
     output_folder.check(out, output_folder.COMPARISON, inputs, force=force)
     with reg.scratch() as folder:
@@ -64,7 +64,7 @@ def compare(
 
 
 def _verdicts(word: str, workspace: Path, scratch: Path) -> tuple[dict[str, Path], str]:
-    """Return the verdicts by task, and a line on where the model comes from."""
+    """Return the verdicts by task, and a line about the model."""
     folder = workspace / word
     if folder.is_dir() and any(folder.glob("*.jsonl")):
         _check_folder(folder, workspace)
@@ -72,46 +72,47 @@ def _verdicts(word: str, workspace: Path, scratch: Path) -> tuple[dict[str, Path
         return files, f"{word}: verdicts of lori evaluate"
     named = resolve(word, workspace)
     if named.path is None:
-        raise InputError(f"{word}: names a whole state; name one model of it")
+        raise InputError(f"{word}: names a whole snapshot; name one model of it")
     lineage = lineage_of(named, remote=False)
-    if named.state.here:
+    if named.snapshot.here:
         _refuse_damaged(lineage)
     node = lineage.nodes[named.path]
-    line = f"{word}: {node.kind}, content key {node.key[:12]}, {named.state.label}"
+    line = f"{word}: {node.kind}, content key {node.key[:12]}, {named.snapshot.label}"
     return _restored(named, lineage, scratch), line
 
 
 def _check_folder(folder: Path, workspace: Path) -> None:
-    """Compare verdicts that a stage left with what was recorded; others have no record."""
+    """Compare a stage's verdicts with what was recorded; other verdicts have no record."""
     if not (workspace / LOCK).is_file() or not folder.resolve().is_relative_to(workspace.resolve()):
         return
-    state = of_workspace(workspace)
+    snapshot = of_workspace(workspace)
     inside = folder.resolve().relative_to(workspace.resolve())
-    outs = [str(path) for path in (inside, *inside.parents) if str(path) in state.makers]
+    outs = [str(path) for path in (inside, *inside.parents) if str(path) in snapshot.producers]
     if outs:
-        _refuse_damaged(Lineage(state, Objects(workspace, remote=False), outs))
+        _refuse_damaged(Lineage(snapshot, Objects(workspace, remote=False), outs))
 
 
 def _refuse_damaged(lineage: Lineage) -> None:
     damaged = [problem for problem in verify(lineage) if not problem.stale]
-    refuse(damaged, f"{lineage.targets[0]} cannot be compared: not what was made")
+    what = "cannot be compared: files differ from what was recorded"
+    refuse(damaged, f"{lineage.targets[0]} {what}")
 
 
 def _restored(named: Named, lineage: Lineage, scratch: Path) -> dict[str, Path]:
     """Return the verdicts of an artifact: those here, else from the cache or the remote."""
-    path = str(named.path)
-    said = tags_of(lineage.nodes[path], lineage).get(reg.EVALUATION)
-    if said is None:
-        raise InputError(f"{path}: was not evaluated as it is in {named.state.label}; lori run")
-    folder, _, md5 = said.partition("=")
-    if named.state.here and (named.state.workspace / folder).is_dir():
-        return files_by_task(named.state.workspace / folder, path)
-    Objects(named.state.workspace).restore(md5, scratch / "evaluation", f"the verdicts of {path}")
+    path, snapshot = str(named.path), named.snapshot
+    evaluation = tags_of(lineage.nodes[path], lineage).get(reg.EVALUATION)
+    if evaluation is None:
+        raise InputError(f"{path}: was not evaluated as it is in {snapshot.label}; lori run")
+    folder, _, md5 = evaluation.partition("=")
+    if snapshot.here and (snapshot.workspace / folder).is_dir():
+        return files_by_task(snapshot.workspace / folder, path)
+    Objects(snapshot.workspace).restore(md5, scratch / "evaluation", f"the verdicts of {path}")
     return files_by_task(scratch / "evaluation", path)
 
 
 def _record(built: dict[str, Any], workspace: Path, out: Path) -> None:
-    """Leave rows from which MLflow gets the page, as it gets a stage's."""
+    """Write rows with the scores and the page, which are sent to MLflow like a stage's."""
     rows = new_rows_file(workspace, "compare")
     name = f"compare {time.strftime('%Y-%m-%d %H:%M:%S')}"
     Shipment(Shipment.of(rows).path, tags={"mlflow.runName": name}).save()

@@ -1,7 +1,7 @@
-"""What a judgement stands on: each file is what `dvc.lock` records, of what is judged, or nothing.
+"""The verified files that the gate judges by: the candidate, its evaluation, the champion's.
 
-Nothing here is believed for its name or its place. A model's files and what was measured of it are
-compared with their hashes first; the measurements must have read exactly these bytes.
+No file is trusted for its name or place. The files of a model and of its evaluation are compared
+with their recorded hashes first, and the evaluation must have read these exact bytes.
 """
 
 from __future__ import annotations
@@ -27,19 +27,25 @@ from lori_core.core.files.json_input import loads
 from lori_core.evaluation.gate_rules import Scored
 from lori_core.evaluation.rows import row_of
 
-#: Sections of `params.yaml` that go with a model to where it is served.
+#: Sections of `params.yaml` that a served model needs.
 SERVED = ("model", "prompt")
 
 
 def artifact_here(word: str, workspace: Path, do: str) -> Named:
-    """Return what a word names, an artifact of the workspace as it stands.
+    """Return the artifact of this workspace that a word names.
+
+    Args:
+        word: the artifact, as `lori why` takes it.
+        workspace: the folder of the workspace.
+        do: what is to be done with it, for the message, e.g. `be registered`.
 
     Raises:
-        InputError: it names something else, which cannot `do` something: be registered, ….
+        InputError: the word names a commit, another workspace, a run or a registered model.
     """
     named = resolve(word, workspace)
-    if named.path is None or not named.state.here or not _same(named.state.workspace, workspace):
-        raise InputError(f"{word}: only an artifact of the workspace as it stands can {do}")
+    here = named.snapshot.here and _same(named.snapshot.workspace, workspace)
+    if named.path is None or not here:
+        raise InputError(f"{word}: only an artifact of the workspace as it is now can {do}")
     return named
 
 
@@ -48,29 +54,30 @@ def _same(first: Path, second: Path) -> bool:
 
 
 def verified(named: Named, do: str, also: Iterable[str] = ()) -> tuple[Lineage, Node]:
-    """Return an artifact with its lineage, of which every file that is here was compared.
+    """Return an artifact's lineage and node after comparing all files here with their hashes.
 
     Args:
-        named: an artifact of a workspace as it stands.
-        do: what is refused otherwise: be judged, be registered, ….
-        also: outputs that are compared, too, with what they were made from.
+        named: an artifact of a workspace.
+        do: what is to be done with it, for the message, e.g. `be judged`.
+        also: further outputs to verify, with their lineage.
 
     Raises:
-        DataError: something is not what was made, or was made from what changed since.
+        DataError: files differ from what was recorded, or an input changed since.
     """
     lineage = lineage_of(named, remote=False)
     node = lineage.nodes[str(named.path)]
-    refuse(verify(lineage, also, settings=False), f"{node.name} cannot {do}: not what was made")
+    what = f"{node.name} cannot {do}: files differ from what was recorded"
+    refuse(verify(lineage, also, settings=False), what)
     _check_here(lineage, node, do)
     return lineage, node
 
 
 def _check_here(lineage: Lineage, node: Node, do: str) -> None:
-    """Refuse an artifact that is not here, or of which something measured is not."""
-    state = lineage.snapshot
-    measures = measured.measuring(state, node.name, node.entry.md5)
+    """Refuse an artifact whose files, or those of its evaluation, are not in the workspace."""
+    snapshot = lineage.snapshot
+    measures = measured.measuring(snapshot, node.name, node.entry.md5)
     for name in (node.name, *(out for stage in measures for out in stage.outs)):
-        if not (state.workspace / name).exists():
+        if not (snapshot.workspace / name).exists():
             raise DataError(
                 f"{name}: is not here, so {node.name} cannot {do}; dvc checkout, git checkout -- "
                 f"{name}, or lori run"
@@ -78,43 +85,44 @@ def _check_here(lineage: Lineage, node: Node, do: str) -> None:
 
 
 def check_settings(lineage: Lineage, params: Params, do: str) -> None:
-    """Refuse settings of the base and the prompt that are not those a model was made with.
+    """Refuse if the base or the prompt in `params.yaml` differs from what a model was made with.
 
     Raises:
-        InputError: naming the first.
+        InputError: the message names the first setting that differs.
     """
     now = dict(leaves({name: getattr(params, name).model_dump() for name in SERVED}))
     for node in lineage.nodes.values():
-        for name, made in leaves(_with_defaults(params, node.params)):
-            if name in now and now[name] != made:
+        for name, recorded in leaves(_with_defaults(params, node.params)):
+            if name in now and now[name] != recorded:
                 raise InputError(
                     f"params.yaml: {name} is {now[name]!r}, but {node.name} was made with "
-                    f"{made!r}: what was measured is not what would {do}; put it back, or lori run"
+                    f"{recorded!r}, so another model was measured than would {do}; put it back, or "
+                    "lori run"
                 )
 
 
 def _with_defaults(params: Params, recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recorded sections of base and prompt, with what was left out at its default."""
-    found = {}
+    """Return the recorded sections of base and prompt, with defaults for missing keys."""
+    sections = {}
     for name in SERVED:
         if name in recorded:
             fields = type(getattr(params, name)).model_fields
-            found[name] = {n: f.get_default() for n, f in fields.items() if not f.is_required()}
-            found[name] |= recorded[name] or {}
-    return found
+            sections[name] = {n: f.get_default() for n, f in fields.items() if not f.is_required()}
+            sections[name] |= recorded[name] or {}
+    return sections
 
 
-def before_of(state: Snapshot, params: Params) -> StageEntry | None:
-    """Return the stage that evaluated the adapter trained on safety alone, if one did."""
-    return state.stages.get(f"evaluate_adapters@{params.continual.safety_task}")
+def safety_evaluation(snapshot: Snapshot, params: Params) -> StageEntry | None:
+    """Return the stage that evaluated the adapter trained on safety alone; None if none did."""
+    return snapshot.stages.get(f"evaluate_adapters@{params.continual.safety_task}")
 
 
 def gather(lineage: Lineage, node: Node, params: Params) -> tuple[Scored, Scored | None]:
-    """Return a verified candidate with its verdicts, and the adapter trained on safety alone.
+    """Return the verdicts of a verified candidate, and of the adapter trained on safety alone.
 
     Raises:
         InputError: the candidate was not evaluated as it is now.
-        DataError: what was measured is not here, or was measured in another way or of other bytes.
+        DataError: the verdicts are not here, or the two evaluations had different settings.
     """
     workspace = lineage.snapshot.workspace
     stage = measured.evaluation(lineage.snapshot, node.name, node.entry.md5)
@@ -126,7 +134,7 @@ def gather(lineage: Lineage, node: Node, params: Params) -> tuple[Scored, Scored
         files_by_task(workspace / folder, node.name),
         _size(workspace / node.name) | _excess(lineage, node, params),
     )
-    before = before_of(lineage.snapshot, params)
+    before = safety_evaluation(lineage.snapshot, params)
     if before is None:
         return ours, None
     _check_alike(stage, before)
@@ -136,26 +144,30 @@ def gather(lineage: Lineage, node: Node, params: Params) -> tuple[Scored, Scored
 
 
 def files_by_task(folder: Path, path: str) -> dict[str, Path]:
-    """Return `<task>.jsonl` by task of an evaluation's row about an artifact.
+    """Return the files `<task>.jsonl` of an artifact's verdicts, by task.
+
+    Args:
+        folder: the folder of an evaluation.
+        path: the artifact.
 
     Raises:
         DataError: there are none.
     """
     rows = [item.name for item in folder.iterdir() if item.is_dir()] if folder.is_dir() else []
-    found = sorted((folder / row_of(path, rows)).glob("*.jsonl")) if rows else []
+    verdicts = sorted((folder / row_of(path, rows)).glob("*.jsonl")) if rows else []
     # `math.paper.jsonl` is the same task by another protocol.
-    files = {item.stem: item for item in found if "." not in item.stem}
+    files = {item.stem: item for item in verdicts if "." not in item.stem}
     if not files:
         raise DataError(f"{folder}: no verdicts here; dvc checkout, or lori run evaluates again")
     return files
 
 
 def _check_alike(first: StageEntry, second: StageEntry) -> None:
-    """Refuse two evaluations by other settings: their difference would not be the models'."""
+    """Refuse two evaluations with different settings, which cannot be compared."""
     for name, ours, theirs in _settings_that_differ(*(s.params for s in (first, second))):
         raise DataError(
             f"{LOCK}: {name} was {ours!r} in stage {first.name}, {theirs!r} in {second.name}: "
-            "they cannot be compared; lori run evaluates both alike"
+            "they cannot be compared; lori run evaluates both with the same settings"
         )
 
 
@@ -163,11 +175,11 @@ def check_champion(champion: Version, tags: Mapping[str, str]) -> None:
     """Refuse a champion whose evaluation had other settings than the candidate's.
 
     Args:
-        champion: what the candidate is compared with.
-        tags: the candidate's, as `flows.serving.packaging.tags_of` makes them.
+        champion: the champion.
+        tags: the candidate's tags, from `flows.serving.packaging.tags_of`.
 
     Raises:
-        DataError: naming the first setting, and what to do.
+        DataError: the message names the first setting that differs, and what to do.
     """
     if reg.SETTINGS not in champion.tags:
         return  # registered before settings were recorded
@@ -176,7 +188,7 @@ def check_champion(champion: Version, tags: Mapping[str, str]) -> None:
         path, name = champion.tags[reg.PATH], champion.name
         raise DataError(
             f"{champion}: was evaluated with {setting} {theirs!r}, {tags[reg.PATH]} with {ours!r}: "
-            "they cannot be compared; put it back, or evaluate the champion alike: in a clone, "
+            "they cannot be compared; put it back, or evaluate the champion likewise: in a clone, "
             f"lori restore models:/{name}/{champion.number}, lori run, lori register {path} --as "
             f"{name}"
         )
@@ -199,14 +211,14 @@ def _size(root: Path) -> dict[str, float]:
 
 
 def _excess(lineage: Lineage, node: Node, params: Params) -> dict[str, float]:
-    """Return what a merge costs each task, if that was measured of exactly these bytes."""
+    """Return the excess loss that merging costs each task, if it was measured of these bytes."""
     stage = excess_of(lineage, node)
     if stage is None:
         return {}
     entry = measured.metrics_of(stage)
-    said = measured.read_metrics(lineage.snapshot, stage)
-    if stage.deps[node.name].md5 == node.entry.md5 and said is not None:
-        rows: Mapping[str, Any] = said["excess"]
+    metrics = measured.read_metrics(lineage.snapshot, stage)
+    if stage.deps[node.name].md5 == node.entry.md5 and metrics is not None:
+        rows: Mapping[str, Any] = metrics["excess"]
         return {
             f"excess.{task}": float(row["excess"])
             for task, row in rows.items()
@@ -215,36 +227,41 @@ def _excess(lineage: Lineage, node: Node, params: Params) -> dict[str, float]:
     if any(rule.startswith("excess.") for rule in params.gate.rules):
         path = entry.path if entry else stage.name
         raise DataError(
-            f"{path}: is not here, or was measured of another {node.name} than this one; lori run "
+            f"{path}: is not here, or was measured with other bytes of {node.name}; lori run "
             "measures it again"
         )
     return {}
 
 
 def excess_of(lineage: Lineage, node: Node) -> StageEntry | None:
-    """Return the stage that measured the interference of a merge, of these bytes or of others."""
+    """Return the stage that measured a merge's interference, with these or with older bytes."""
     stages = lineage.snapshot.stages.values()
-    found = (s for s in stages if s.name.partition("@")[0] == measured.EXCESS)
-    return next((stage for stage in found if node.name in stage.deps), None)
+    excess = (s for s in stages if s.name.partition("@")[0] == measured.EXCESS)
+    return next((stage for stage in excess if node.name in stage.deps), None)
 
 
 def champion_files(
     champion: Version, registry: Registry, workspace: Path, folder: Path
 ) -> dict[str, Path]:
-    """Bring the champion's verdicts here: from DVC's cache or remote, else from its gate's run.
+    """Restore the champion's verdicts: from DVC's cache or remote, else from its gate's run.
+
+    Args:
+        champion: the champion.
+        registry: the registry, whose gate runs have copies of verdicts.
+        workspace: the workspace whose cache and remote are used.
+        folder: the folder to write to.
 
     Raises:
-        LoriError: they are gone, or no copy is what the champion was registered with.
+        LoriError: no copy has the hash that the champion was registered with.
     """
-    said = champion.tags.get(reg.EVALUATION, "")
-    path, _, md5 = said.partition("=")
-    found: Path | None = folder / "evaluation"
+    path, _, md5 = champion.tags.get(reg.EVALUATION, "").partition("=")
+    verdicts: Path | None = folder / "evaluation"
     try:
         Objects(workspace).restore(md5, folder / "evaluation", f"the verdicts of {champion}")
     except LoriError as error:
-        found = registry.verdicts(champion, folder, md5)
-        if found is None:
+        verdicts = registry.verdicts(champion, folder, md5)
+        if verdicts is None:
             raise LoriError(
                 f"{champion}: its verdicts are gone ({error}); evaluate it again, or lori rollback"
             ) from None
-    return files_by_task(found or folder, champion.tags.get(reg.PATH, path))
+    return files_by_task(verdicts or folder, champion.tags.get(reg.PATH, path))

@@ -1,6 +1,6 @@
-"""The gate at the end of a run: judge the candidate against the champion, promote it or refuse it.
+"""The gate at the end of a run: judge the candidate against the champion, promote or refuse it.
 
-What is served changes only by one alias in MLflow's registry, after the candidate is whole there.
+A promotion moves one alias in MLflow's registry, after the candidate is complete there.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from flows.lineage.ancestry import Lineage, Node, primary
 from flows.lineage.named import Named
 from flows.serving.evidence import (
     artifact_here,
-    before_of,
     champion_files,
     check_champion,
     check_settings,
     gather,
+    safety_evaluation,
     verified,
 )
 from flows.tracking import registry as reg
 from flows.tracking import rows as rows_files
-from flows.tracking.registry import OvertakenError, Registry, Version
+from flows.tracking.registry import ChampionChangedError, Registry, Version
 from flows.tracking.rows import Shipment, new_rows_file
 from lori_core.config import Params, parse
 from lori_core.core.errors import InputError
@@ -39,23 +39,23 @@ from lori_core.evaluation import gate as rules
 from lori_core.evaluation.gate_rules import Scored
 
 FOLDER = Path("gate")
-#: How often a verdict is taken again because another candidate was faster.
+#: How often the gate judges, if another candidate is promoted meanwhile.
 ATTEMPTS = 3
-#: The most characters that MLflow keeps of a version's description.
+#: The most characters of a version's description in MLflow.
 DESCRIPTION = 5000
-#: Whose answers to an example a rule may show, in order.
+#: The models whose answers to an example a rule may show, in order.
 SIDES = ("champion", "before", "candidate")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the gate did.
+    """The result of the gate.
 
     Attributes:
-        verdict: the rules' outcome.
-        version: what was registered, or is champion already; None for a refused candidate.
-        replaced: the champion until now.
-        promoted: whether the alias moved.
+        verdict: the result of the rules.
+        version: the candidate's registered version; None for a refused candidate.
+        replaced: the champion before the gate; None if there was none.
+        promoted: whether the alias was moved to the candidate.
     """
 
     verdict: rules.GateDecision
@@ -65,24 +65,24 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Whether the candidate may be served."""
+        """Whether the candidate passed all rules."""
         return self.verdict.passed
 
     def lines(self) -> list[str]:
-        """Return what to tell people."""
-        said = [
+        """Return the result as lines for people."""
+        lines = [
             f"{'holds ' if f.passed else 'BROKEN'}  {f.rule}: {f.text}"
             for f in self.verdict.findings
         ]
         for finding in self.verdict.refusals:
-            said += [f"        {finding.rule}: {_example(e)}" for e in finding.flipped]
+            lines += [f"        {finding.rule}: {_example(e)}" for e in finding.flipped]
         if not self.passed:
-            return [*said, f"{self.verdict.candidate} is refused; {_stays(self.replaced)}"]
+            return [*lines, f"{self.verdict.candidate} is refused; {_stays(self.replaced)}"]
         if self.replaced is None and self.promoted:
-            return [*said, f"{self.version} is champion: the first, there was none before it"]
+            return [*lines, f"{self.version} is champion: the first, there was none before it"]
         if not self.promoted:
-            return [*said, f"{self.version} is champion already"]
-        return [*said, f"{self.version} is champion; {self.replaced} is kept as previous"]
+            return [*lines, f"{self.version} is champion already"]
+        return [*lines, f"{self.version} is champion; {self.replaced} is kept as previous"]
 
 
 def _stays(champion: Version | None) -> str:
@@ -101,19 +101,19 @@ def run_gate(
     *,
     send: bool = True,
 ) -> Outcome:
-    """Judge a candidate and, if it passes, make it champion; leave the verdict in `gate/`.
+    """Judge a candidate and, if it passes, make it champion; write the verdict to `gate/`.
 
     Args:
-        workspace: a finished run.
-        params: `params.yaml`, read.
-        candidate: the artifact, as `lori why` takes it; `gate.candidate` unless given.
-        send: whether to send the verdict's rows to MLflow at once; `lori track` does it later.
+        workspace: the workspace of a finished run.
+        params: the content of `params.yaml`.
+        candidate: the artifact, as `lori why` takes it; by default `gate.candidate`.
+        send: whether to send the verdict's rows to MLflow now; else `lori track` sends them.
 
     Raises:
-        InputError: there is no such artifact, it was not evaluated, or a rule is about nothing.
-        DataError: a file that the verdict would stand on is not what was made, or was measured of
-            something else; then there is no verdict.
-        LoriError: the registry refuses; then nothing is promoted.
+        InputError: there is no such artifact, it was not evaluated, or a rule has no data.
+        DataError: a file differs from what was recorded, or was measured of other bytes; there is
+            no verdict then.
+        LoriError: the registry refuses; nothing is promoted then.
     """
     from flows.serving.packaging import check_adapter, tags_of
 
@@ -135,7 +135,7 @@ def run_gate(
         try:
             outcome = _act(workspace, params, lineage, node, registry, champion, verdict)
             break
-        except OvertakenError:
+        except ChampionChangedError:
             if attempt == ATTEMPTS - 1:
                 raise
     _record(workspace, outcome, node, lineage)
@@ -145,7 +145,7 @@ def run_gate(
 
 
 def _send(workspace: Path) -> None:
-    """Send the verdict's rows, if that works: what does not go out stays for `lori track`."""
+    """Send the verdict's rows to MLflow; ignore failures, since `lori track` sends them later."""
     from flows.tracking.sending import ship_all
 
     with contextlib.suppress(Exception):
@@ -162,8 +162,8 @@ def _candidate(workspace: Path, params: Params, candidate: str | None) -> Named:
 
 
 def _verified(named: Named, params: Params) -> tuple[Lineage, Node]:
-    """Return the candidate, all that its verdict stands on compared with what was recorded."""
-    first = before_of(named.state, params)
+    """Return the candidate's lineage and node after verifying all files the verdict depends on."""
+    first = safety_evaluation(named.snapshot, params)
     also = [primary(first)] if first else []
     lineage, node = verified(named, "be judged", also)
     check_settings(lineage, params, "be served")
@@ -204,31 +204,31 @@ def _act(
 def register(
     workspace: Path, params: Params, lineage: Lineage, node: Node, registry: Registry, name: str
 ) -> Version:
-    """Register a verified adapter under a name; what is the same there is not sent again."""
+    """Register a verified adapter under a name; return the existing version if it is the same."""
     from flows.serving.card import card
     from flows.serving.packaging import package, tags_of
 
-    made = node.facts.get("made") or {}
+    run_facts = node.facts.get("made") or {}
     page = card(params, lineage, node)
     about = page[page.index("\n# ") : page.index("\n## How it was made")].strip()
     with reg.scratch() as folder:
         package(node, workspace, params, folder / "model", page)
-        version_tags, run = tags_of(node, lineage), made.get("run")
+        version_tags, run = tags_of(node, lineage), run_facts.get("run")
         return registry.add(name, folder / "model", version_tags, run, about[:DESCRIPTION])
 
 
 def _record(workspace: Path, outcome: Outcome, node: Node, lineage: Lineage) -> None:
-    """Leave the verdict as files, as a run in MLflow, and in Prefect where a flow runs this."""
+    """Write the verdict to files, to rows for MLflow, and to Prefect's UI inside a flow."""
     from flows.serving.packaging import tags_of
 
     page = redact(rules.as_markdown(outcome.verdict))
-    said = outcome.verdict.as_dict() | {
+    verdict = outcome.verdict.as_dict() | {
         "content_key": node.key,
         "registered": str(outcome.version) if outcome.version else None,
         "replaced": str(outcome.replaced) if outcome.replaced and outcome.promoted else None,
         "promoted": outcome.promoted,
     }
-    write_json(workspace / FOLDER / "verdict.json", redacted(said))
+    write_json(workspace / FOLDER / "verdict.json", redacted(verdict))
     write_text(workspace / FOLDER / "verdict.md", page)
     rows = new_rows_file(workspace, "gate")
     name = f"gate {time.strftime('%Y-%m-%d %H:%M:%S')}"
@@ -245,17 +245,17 @@ def _record(workspace: Path, outcome: Outcome, node: Node, lineage: Lineage) -> 
 
 
 def numbers(verdict: rules.GateDecision) -> dict[str, float]:
-    """Return the verdict as flat metrics: `gate.<rule>` and its limit, 1 or 0 for passed."""
-    found = {"gate.passed": float(verdict.passed)}
+    """Return the verdict as metrics: `gate.passed` (1 or 0), `gate.<rule>`, `gate.<rule>.limit`."""
+    metrics = {"gate.passed": float(verdict.passed)}
     for finding in verdict.findings:
         if finding.value is not None:
-            found[f"gate.{finding.rule}"] = finding.value
-        found[f"gate.{finding.rule}.limit"] = finding.limit
-    return found
+            metrics[f"gate.{finding.rule}"] = finding.value
+        metrics[f"gate.{finding.rule}.limit"] = finding.limit
+    return metrics
 
 
 def _show(page: str) -> None:
-    """Put the verdict into Prefect's UI, where this runs inside a flow."""
+    """Show the verdict in Prefect's UI if this runs inside a flow."""
     if "prefect" not in sys.modules:
         return
     from prefect.artifacts import create_markdown_artifact
@@ -266,6 +266,6 @@ def _show(page: str) -> None:
 
 
 def last(workspace: Path) -> dict[str, Any]:
-    """Return the last verdict's file; empty where there is none."""
+    """Return the content of the last verdict's file; empty if there is none."""
     path = workspace / FOLDER / "verdict.json"
     return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}

@@ -1,6 +1,6 @@
-"""Sending an adapter to a model hub, only when asked: a stock PEFT folder with its model card.
+"""`lori push`: upload an adapter to a model hub, as a standard PEFT folder with its model card.
 
-The token is the user's own, from `HF_TOKEN` or `hf auth login`; it is never written or printed.
+The user's token, from `HF_TOKEN` or `hf auth login`, is never written or printed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from lori_core.core.redaction import MASK, redact
 def prepare(
     word: str, workspace: Path, params: Params, folder: Path, *, force: bool = False
 ) -> str:
-    """Write what is sent: PEFT's files and `README.md`; return the artifact's name.
+    """Write the files to upload: PEFT's files and `README.md`; return the artifact's name.
 
-    The folder is replaced as `output_folder.claim` says, with `force` whatever is in it.
+    Args:
+        word: the adapter, as `lori why` takes it.
+        workspace: the folder of the workspace.
+        params: the parameters of the run.
+        folder: the output folder; see `output_folder.claim`.
+        force: whether to replace whatever is in it.
 
     Raises:
-        InputError: the word names no adapter of the workspace as it stands.
-        DataError: it is not what was made.
+        InputError: the word does not name an adapter of the workspace as it is now.
+        DataError: the adapter's files differ from what was recorded.
     """
     from flows.serving.packaging import check_adapter, check_model
     from lori_core.methods import finetuned_model
@@ -44,18 +49,18 @@ def prepare(
 
 
 def push(word: str, repository: str, workspace: Path, params: Params, *, private: bool) -> str:
-    """Send an adapter to `OWNER/NAME` on the hub; return where it is now.
+    """Upload an adapter to `OWNER/NAME` on the hub; return the commit's URL.
 
     Raises:
-        InputError: there is no token, or the repository's name is none.
-        LoriError: the hub refuses, saying why, or cannot be reached.
+        InputError: there is no token, or the repository's name is invalid.
+        LoriError: the hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     token = get_token()
     if not token:
-        raise InputError("lori push: no token; set HF_TOKEN, or hf auth login")
+        raise InputError("lori push: no token; set HF_TOKEN, or run hf auth login")
     with reg.scratch() as folder:
         name = prepare(word, workspace, params, folder / "adapter")
         api = HfApi(token=token)
@@ -67,18 +72,19 @@ def push(word: str, repository: str, workspace: Path, params: Params, *, private
                 commit_message=f"{name}",
             )
         except HFValidationError as error:
-            raise InputError(f"lori push: {_said(error, token)}") from None
+            raise InputError(f"lori push: {_first_line(error, token)}") from None
         except HfHubHTTPError as error:
-            raise LoriError(f"{repository}: the hub refuses: {_said(error, token)}") from None
-        except Exception as error:  # its client's transport has kinds of error of its own
+            reason = _first_line(error, token)
+            raise LoriError(f"{repository}: the hub refuses: {reason}") from None
+        except Exception as error:  # whatever the client's transport raises
             raise LoriError(
-                f"{repository}: {api.endpoint} cannot be reached ({_said(error, token)}); check "
-                "the network, a proxy's settings, HF_ENDPOINT and HF_HUB_OFFLINE"
+                f"{repository}: {api.endpoint} cannot be reached ({_first_line(error, token)}); "
+                "check the network, a proxy's settings, HF_ENDPOINT and HF_HUB_OFFLINE"
             ) from None
     return str(sent.commit_url)
 
 
-def _said(error: Exception, token: str) -> str:
-    """Return an error's first line, without the token even if somebody put it there."""
+def _first_line(error: Exception, token: str) -> str:
+    """Return an error's first line, with the token masked."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return redact(text.replace(token, MASK))[:300]

@@ -1,7 +1,7 @@
-"""An artifact as MLflow's registry keeps it: adapter-size, loadable by PEFT and by MLflow.
+"""Package an adapter for MLflow's registry, loadable by PEFT and by MLflow.
 
-The folder holds a stock PEFT adapter (`artifacts/adapter`), the file that MLflow runs to serve it,
-the state it was made from (`snapshot/`) and a model card. Never the base model.
+The folder holds a standard PEFT adapter (`artifacts/adapter`), the file that MLflow runs to serve
+it, the snapshot it was made in (`snapshot/`) and a model card, but not the base model.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from lori_core.methods.finetuned_model import Trained
 
 CODE = Path(__file__).parent / "serving_model.py"
-#: The stock PEFT folder inside the artifact.
+#: The standard PEFT folder inside the artifact.
 ADAPTER = "artifacts/adapter"
 EXAMPLE = "What is 17 + 25?"
 
 
 def package(node: Node, workspace: Path, params: Params, folder: Path, card: str = "") -> int:
-    """Write an adapter's registry folder; return its bytes.
+    """Write an adapter's registry folder; return its size in bytes.
 
     Args:
         node: the adapter.
-        workspace: where it lies.
-        params: of the run: which base to put it on, and how prompts are rendered.
-        folder: where to write; must not be there.
-        card: the model card, Markdown.
+        workspace: the workspace of its files.
+        params: the parameters of the run: the base model, and how prompts are rendered.
+        folder: the folder to write; it must not exist.
+        card: the model card in Markdown.
 
     Raises:
-        InputError: it is no adapter, or one of another base than the run's.
+        InputError: the node is no adapter, or an adapter of another base than that of `params`.
     """
     from lori_core.methods import finetuned_model
 
@@ -55,34 +55,37 @@ def package(node: Node, workspace: Path, params: Params, folder: Path, card: str
         # MLflow warns about type hints of its own classes when it is imported.
         warnings.simplefilter("ignore", UserWarning)
         _save(folder, peft, params)
-    state = folder / "snapshot"
-    state.mkdir()
-    snapshot.copy_kept(workspace, state)
+    (folder / "snapshot").mkdir()
+    snapshot.copy_files(workspace, folder / "snapshot")
     if card:
         (folder / "README.md").write_text(redact(card), encoding="utf-8")
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def check_adapter(node: Node, do: str) -> None:
-    """Refuse what is no adapter, and so cannot `do` something: be registered, have a card, ….
+    """Refuse an artifact that is not an adapter.
+
+    Args:
+        node: the artifact.
+        do: what only adapters can do, for the message, e.g. `be registered`.
 
     Raises:
-        InputError: naming it and what it is.
+        InputError: the message names the artifact and its kind.
     """
     if node.kind == "full model":
         raise InputError(
-            f"{node.name}: is a full model, every weight of its base trained; only adapters can "
-            f"{do}"
+            f"{node.name}: is a full model, with all weights of its base trained; only adapters "
+            f"can {do}"
         )
     if node.kind not in ("adapter", "merged adapter"):
         raise InputError(f"{node.name}: is a {node.kind}; only adapters can {do}")
 
 
 def check_model(model: Trained, params: Params, node: Node) -> None:
-    """Refuse an adapter of another base than params.yaml names: it would be served on that one.
+    """Refuse an adapter of another base than `params.yaml` names, on which it would be served.
 
     Raises:
-        InputError: naming both.
+        InputError: the message names both bases.
     """
     from lori_core.adapters.adapter import full_name
     from lori_core.adapters.base_choice import stands_for
@@ -117,7 +120,7 @@ def _save(folder: Path, peft: Path, params: Params) -> None:
         artifacts={"adapter": str(peft)},
         signature=signature,
         input_example=pd.DataFrame({"prompt": [EXAMPLE]}),
-        # Given, so that MLflow does not load the base to find out what is imported.
+        # Without these, MLflow would load the base to find out what is imported.
         pip_requirements=_requirements(),
         model_config={
             "model": params.model.model_dump(),
@@ -128,7 +131,7 @@ def _save(folder: Path, peft: Path, params: Params) -> None:
 
 
 def _limits(params: Params) -> dict[str, int]:
-    """Return what a request to the served model may ask for: no more than was evaluated."""
+    """Return the limits of requests to the served model: those of its evaluation."""
     evaluation = params.evaluation
     return {
         "max_new_tokens": max(evaluation.new_tokens.values()),
@@ -144,11 +147,11 @@ def _requirements() -> list[str]:
 
 
 def tags_of(node: Node, lineage: Lineage) -> dict[str, str]:
-    """Return a version's tags: which artifact it is, by path, hash and content key, and commit."""
+    """Return a version's tags: path, hash, content key, commit and evaluation of the artifact."""
     tags = {PATH: node.name, MD5: node.entry.md5, KEY: node.key or node.entry.md5}
-    made: Mapping[str, Any] = node.facts.get("made") or {}
-    if made.get("commit"):
-        tags["git.commit"] = str(made["commit"])
+    run: Mapping[str, Any] = node.facts.get("made") or {}
+    if run.get("commit"):
+        tags["git.commit"] = str(run["commit"])
     stage = evaluation(lineage.snapshot, node.name, node.entry.md5)
     rows = rows_of(stage)
     if stage and rows:

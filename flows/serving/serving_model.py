@@ -1,7 +1,7 @@
-"""What MLflow serves: a base model with a registered adapter on it. MLflow runs this file itself.
+"""The model that MLflow serves: a base model with a registered adapter. MLflow runs this file.
 
-The base is not in the artifact: it is brought in where the model is loaded, as a run does it. So
-what answers a prompt needs this package installed beside MLflow.
+The base is not in the artifact: it is downloaded or converted when the model is loaded, as in a
+run. So the serving environment needs this package beside MLflow.
 """
 
 import logging
@@ -16,34 +16,37 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 
-#: New tokens, unless the request's parameters say otherwise.
+#: The default of a request's `max_new_tokens`.
 MAX_NEW_TOKENS = 128
 BATCH_SIZE = 16
-#: No token is longer on average: a longer prompt is refused before it is read.
+#: An upper bound on the average token length: longer prompts are refused before tokenization.
 CHARACTERS_PER_TOKEN = 32
 
 
 class RefusedError(MlflowException):
-    """Why a request is not answered, in one line: MLflow's server would add the request to it."""
+    """A request that is not answered, with the reason in one line.
 
-    def __init__(self, said: str, error_code: int = INVALID_PARAMETER_VALUE) -> None:
-        super().__init__(said, error_code=error_code)
-        self.said = said
+    MLflow's server would add the request to the message; `serialize_as_json` removes it again.
+    """
+
+    def __init__(self, reason: str, error_code: int = INVALID_PARAMETER_VALUE) -> None:
+        super().__init__(reason, error_code=error_code)
+        self.reason = reason
 
     def serialize_as_json(self) -> str:
-        """Return the answer's body."""
-        self.message = self.said
+        """Return the response's body with the reason only."""
+        self.message = self.reason
         return str(super().serialize_as_json())
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask for; with a registered model, what its evaluation asked of it.
+    """The limits of a request; a registered model has those of its evaluation.
 
     Attributes:
-        max_new_tokens: tokens to write for a prompt.
-        max_prompt_length: tokens of a prompt.
-        max_prompts: prompts in a request.
+        max_new_tokens: the most tokens to generate for a prompt.
+        max_prompt_length: the most tokens of a prompt.
+        max_prompts: the most prompts of a request.
     """
 
     max_new_tokens: int = 1024
@@ -51,7 +54,11 @@ class Limits:
     max_prompts: int = 64
 
     def new_tokens(self, params: Mapping[str, Any] | None) -> int:
-        """Return how many tokens to write."""
+        """Return how many tokens to generate for each prompt.
+
+        Raises:
+            RefusedError: `max_new_tokens` is not an integer within the limit.
+        """
         default = min(MAX_NEW_TOKENS, self.max_new_tokens)
         value = (params or {}).get("max_new_tokens", default)
         whole = isinstance(value, int) and not isinstance(value, bool)
@@ -62,7 +69,11 @@ class Limits:
         return int(value)
 
     def prompts(self, model_input: pd.DataFrame) -> list[str]:
-        """Return the prompts of a request."""
+        """Return the prompts of a request.
+
+        Raises:
+            RefusedError: there are none or too many, or a prompt is not a text, empty or too long.
+        """
         if "prompt" not in model_input:
             raise RefusedError("prompt: this column is needed")
         prompts = list(model_input["prompt"])
@@ -83,17 +94,21 @@ class Limits:
 
 
 def _kind(value: Any) -> str:
-    """Return what a value is called in JSON; pandas makes NaN of null beside texts."""
+    """Return the type's name in JSON; pandas turns null into NaN."""
     if value is None or (isinstance(value, float) and value != value):
         return "null"
     return type(value).__name__
 
 
 class LoriModel(PythonModel):
-    """Answers prompts with one adapter on its base."""
+    """Generates answers with one adapter on its base model."""
 
     def load_context(self, context: Any) -> None:
-        """Bring in the base, put the adapter on it."""
+        """Load the base model and apply the adapter.
+
+        Raises:
+            AdapterError: the adapter's files were changed, or it is for another base model.
+        """
         from lori_core.adapters.adapter import check_base
         from lori_core.config import ModelSection, PromptSection
         from lori_core.core.errors import AdapterError
@@ -108,8 +123,8 @@ class LoriModel(PythonModel):
         adapter = finetuned_model.open_model(Path(context.artifacts["adapter"]))
         if "changed_from" in adapter.info:
             raise AdapterError(
-                f"{context.artifacts['adapter']}: not what was registered, and so not what was "
-                "judged; register the model again"
+                f"{context.artifacts['adapter']}: differs from what was registered and judged; "
+                "register the model again"
             )
         check_base(adapter, base_model.identity(section, folder), "the registered adapter")
         self.tokenizer = base_model.load_tokenizer(folder)
@@ -120,16 +135,16 @@ class LoriModel(PythonModel):
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> Any:
-        """Return a data frame with a column `text`, a row for each prompt.
+        """Return a data frame with a column `text` and a row for each prompt.
 
         Args:
-            context: MLflow's.
+            context: MLflow's context, unused.
             model_input: a data frame with a column `prompt`.
-            params: `max_new_tokens`.
+            params: may hold `max_new_tokens`.
 
         Raises:
-            RefusedError: the request is wrong (status 400), or failed here (500); one line, and
-                no traceback, which MLflow's server would send along.
+            RefusedError: the request is invalid (status 400) or failed here (500); the response
+                has one line and no traceback, which MLflow's server would add.
         """
         try:
             limit = self.limits.new_tokens(params)
@@ -140,7 +155,7 @@ class LoriModel(PythonModel):
         except Exception as error:
             logging.getLogger("lori").exception("a request failed")
             raise RefusedError(
-                f"the model failed ({type(error).__name__}); the server's log says more",
+                f"the model failed ({type(error).__name__}); see the server's log",
                 INTERNAL_ERROR,
             ) from None
 
@@ -159,9 +174,7 @@ class LoriModel(PythonModel):
         for number, prompt in enumerate(prompts):
             tokens, cut = encode_prompt(prompt, self.prompt, self.tokenizer, room)
             if cut:
-                raise RefusedError(
-                    f"prompt {number}: is longer than the {room} tokens that there is room for"
-                )
+                raise RefusedError(f"prompt {number}: has more tokens than fit (allowed: {room})")
             requests.append(Request(tokens, limit))
         outputs = generate(self.model, self.tokenizer, requests, BATCH_SIZE, "answers")
         return [output[0].text for output in outputs]

@@ -1,1 +1,1 @@
-"""MLflow: the rows that stages write, each sent once; its registry of models."""
+"""MLflow: send the rows that stages write, each once; use its model registry."""

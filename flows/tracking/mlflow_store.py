@@ -1,4 +1,4 @@
-"""Where MLflow keeps its runs, and the one migration that must not happen twice at once."""
+"""MLflow's tracking store: its address, and the migration of its database under a lock."""
 
 from __future__ import annotations
 
@@ -21,19 +21,24 @@ from lori_core.core.redaction import has_secret
 
 @dataclass(frozen=True)
 class Store:
-    """A tracking server or database, and the experiment that runs go into."""
+    """A tracking server or database, and the experiment of the runs.
+
+    Attributes:
+        uri: the tracking URI.
+        experiment: the experiment's name.
+        artifacts: the artifact location of a new experiment; None for the server's default.
+    """
 
     uri: str
     experiment: str
-    #: Where artifacts of a new experiment go; `None` leaves it to the server.
     artifacts: str | None
 
 
 def store_of(workspace: Path, params: Mapping[str, Any] | None = None) -> Store:
     """Return the store: `MLFLOW_TRACKING_URI`, else `tracking.uri`, else `mlflow.db` here.
 
-    If it is the server of `make up` in this workspace, MLflow's clients get its password, which
-    they look for in the environment.
+    If it is the server of `make up` in this workspace, its password is put into the environment,
+    where MLflow's clients look for it.
 
     Raises:
         InputError: the address holds a password, which MLflow's client would print and record.
@@ -61,23 +66,22 @@ def store_of(workspace: Path, params: Mapping[str, Any] | None = None) -> Store:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Return the database file of a `sqlite:///` URI, `None` for any other."""
+    """Return the database file of a `sqlite:///` URI; None for any other URI."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def prepare_store(store: Store) -> None:
-    """Make a store on this machine ready: its database, and the folder of its artifacts."""
+    """Create a local store's database and artifact folder if they are missing."""
     prepare(store.uri)
     if store.artifacts is not None:
         private.folder(Path(url2pathname(urlsplit(store.artifacts).path)))
 
 
 def prepare(uri: str) -> None:
-    """Bring a SQLite store to this MLflow's schema, once, before anything opens it in parallel.
+    """Create or migrate a SQLite store to this MLflow's schema; do nothing for a server.
 
-    Several processes that migrate a fresh database at once damage it for good, so this holds a file
-    lock. A database that is made is for its owner only, and so are the files that SQLite makes
-    beside it. Does nothing for a server.
+    Processes that migrate a new database at the same time damage it, so this holds a file lock.
+    Only the owner can read a new database and the files that SQLite writes beside it.
     """
     database = sqlite_file(uri)
     if database is None:
@@ -118,7 +122,7 @@ def _is_current(database: Path) -> bool:
 
 
 def _silence_alembic() -> None:
-    """Hide a hundred lines about single migrations."""
+    """Hide the log lines about each migration."""
     import logging
 
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -1,8 +1,8 @@
-"""Adapters and merged models in MLflow's registry: what is served, what was served before.
+"""Adapters and merged adapters in MLflow's model registry; the aliases `champion` and `previous`.
 
-One call moves the alias `champion`; the version it moves to carries, written before, which version
-was champion until then. So a process that dies anywhere leaves one champion that is whole, and the
-alias `previous` can always be put right.
+A promotion first tags the new version with the number of the current champion, then moves the alias
+`champion` in one call. So a process that dies at any moment leaves one complete champion, and the
+alias `previous` can be restored from the tag.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from lori_core.core.errors import InputError, LoriError, nearest
 from lori_core.core.redaction import redact, redacted
 
 CHAMPION, PREVIOUS = "champion", "previous"
-#: Tags of a version.
+#: Tags of a model version.
 PATH, MD5, KEY, EVALUATION = "lori.path", "lori.md5", "lori.content_key", "lori.evaluation"
-#: The settings of that evaluation, as JSON: they may be changed while the artifact stays the same.
+#: The settings of that evaluation as JSON: they may change while the artifact stays the same.
 SETTINGS = "lori.evaluation_settings"
 BEFORE, COMPLETE, ROLLED_BACK = "lori.previous", "lori.complete", "lori.rolled_back"
 
 
-class OvertakenError(LoriError):
-    """Another model became champion since the verdict; judge again, against that one."""
+class ChampionChangedError(LoriError):
+    """Another version became champion since the gate's decision; run the gate again."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a registered model."""
+    """A version of a registered model; `source` is MLflow's URI of its files."""
 
     name: str
     number: str
@@ -46,7 +46,7 @@ class Version:
     run_id: str | None
 
     def holds(self, tags: Mapping[str, str]) -> bool:
-        """Whether it is the artifact of some tags: the same content key, and the same bytes."""
+        """Return whether its artifact has the content key and MD5 of these tags."""
         return bool(tags.get(KEY)) and all(self.tags.get(n) == tags.get(n) for n in (KEY, MD5))
 
     def __str__(self) -> str:
@@ -58,12 +58,12 @@ class Registry:
     """The registry of one MLflow store.
 
     Args:
-        workspace: whose store it is.
-        store: another one instead.
-        make: whether a store on this machine is made where there is none; reading makes none.
+        workspace: the workspace whose settings name the store.
+        store: a store to use instead.
+        make: whether to create a missing local store; False for reading.
 
     Raises:
-        InputError: there is no store.
+        InputError: the local store is missing and `make` is false.
     """
 
     def __init__(self, workspace: Path, store: Store | None = None, *, make: bool = True) -> None:
@@ -83,7 +83,7 @@ class Registry:
             import mlflow
             from mlflow import MlflowClient
 
-            # A client of its own is not enough: MLflow finds a version's files by the process's.
+            # MLflow resolves `models:/` URIs with the global URIs, not with the client's.
             mlflow.set_tracking_uri(self.store.uri)
             mlflow.set_registry_uri(self.store.uri)
             self.client = MlflowClient(self.store.uri, self.store.uri)
@@ -94,23 +94,23 @@ class Registry:
             return [model.name for model in self.client.search_registered_models()]
 
     def at(self, name: str, alias: str) -> Version | None:
-        """Return the version an alias points to; None where there is none."""
+        """Return the version that an alias points to; None if there is none."""
         from mlflow.exceptions import MlflowException
 
         with clear_errors(self.store.uri):
             try:
-                found = self.client.get_model_version_by_alias(name, alias)
+                version = self.client.get_model_version_by_alias(name, alias)
             except MlflowException as error:
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     return None
                 raise
-        return _version(found)
+        return _version(version)
 
     def version(self, name: str, number: str) -> Version:
         """Return a version by number or alias.
 
         Raises:
-            InputError: there is none; the nearest name is given.
+            InputError: there is no such model or version; the message suggests the nearest name.
         """
         from mlflow.exceptions import MlflowException
 
@@ -134,13 +134,19 @@ class Registry:
     def add(
         self, name: str, folder: Path, tags: Mapping[str, str], run_id: str | None, about: str = ""
     ) -> Version:
-        """Register a folder that `flows.serving.packaging` wrote; return the version, complete.
+        """Register a folder that `flows.serving.packaging` wrote; return the complete version.
 
-        Only the folder's own bytes move. A version of the same content key and bytes that is
-        complete is returned as it is: nothing is registered twice.
+        If a complete version with the same content key and bytes exists, it is returned instead.
+
+        Args:
+            name: the registered model.
+            folder: the folder to upload.
+            tags: the version's tags.
+            run_id: the MLflow run that made the artifact; None if there is none.
+            about: the version's description.
 
         Raises:
-            LoriError: the registry refuses, saying why.
+            LoriError: the registry refuses.
         """
         tags, about = redacted(tags), redact(about)
         with clear_errors(self.store.uri):
@@ -153,7 +159,7 @@ class Registry:
             )
             self.client.log_model_artifacts(model.model_id, str(folder))
             self.client.finalize_logged_model(model.model_id, "READY")
-            made = self.client.create_model_version(
+            created = self.client.create_model_version(
                 name,
                 f"models:/{model.model_id}",
                 run_id,
@@ -161,18 +167,18 @@ class Registry:
                 description=about,
                 model_id=model.model_id,
             )
-            self.client.set_model_version_tag(name, made.version, COMPLETE, "true")
-            return _version(self.client.get_model_version(name, made.version))
+            self.client.set_model_version_tag(name, created.version, COMPLETE, "true")
+            return _version(self.client.get_model_version(name, created.version))
 
     def _same(self, name: str, tags: Mapping[str, str]) -> Version | None:
         key = tags.get(KEY, "")
-        found = self.client.search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
-        versions = [_version(version) for version in found]
-        whole = [v for v in versions if v.tags.get(COMPLETE) == "true" and v.holds(tags)]
-        return max(whole, key=lambda v: int(v.number)) if whole else None
+        matches = self.client.search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
+        versions = [_version(version) for version in matches]
+        complete = [v for v in versions if v.tags.get(COMPLETE) == "true" and v.holds(tags)]
+        return max(complete, key=lambda v: int(v.number)) if complete else None
 
     def _evaluated(self, version: Version, tags: Mapping[str, str]) -> Version:
-        """Return a version that points to the newest evaluation of its artifact."""
+        """Update a version's tags to the newest evaluation of its artifact; return the version."""
         newer = {n: tags[n] for n in (EVALUATION, SETTINGS) if n in tags}
         newer = {n: value for n, value in newer.items() if version.tags.get(n) != value}
         for name, value in newer.items():
@@ -189,27 +195,31 @@ class Registry:
                 raise
 
     def _experiment(self) -> str:
-        found = self.client.get_experiment_by_name(self.store.experiment)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(self.store.experiment)
+        if experiment is None:
             return str(self.client.create_experiment(self.store.experiment, self.store.artifacts))
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def promote(self, version: Version, judged_against: Version | None) -> None:
-        """Make a version champion, in one step; the champion until now stays as `previous`.
+        """Make a version champion in one step; the alias `previous` moves to the old champion.
+
+        Args:
+            version: the candidate.
+            judged_against: the champion that the gate compared it with; None if there was none.
 
         Raises:
-            OvertakenError: the champion is no longer the one that it was judged against.
+            ChampionChangedError: the champion is no longer `judged_against`.
             LoriError: the version is not complete, or the registry refuses.
         """
         with clear_errors(self.store.uri), claimed(self.client, version.name):
             current = self.at(version.name, CHAMPION)
             if _number(current) == version.number:
-                self._mend(version)
+                self._set_previous(version)
                 return
             if _number(current) != _number(judged_against):
-                raise OvertakenError(
-                    f"{version}: was judged against {_said(judged_against)}, but {_said(current)} "
-                    "is champion now; run lori gate again"
+                raise ChampionChangedError(
+                    f"{version}: was judged against {_label(judged_against)}, but "
+                    f"{_label(current)} is champion now; run lori gate again"
                 )
             fresh = self.version(version.name, version.number)
             if fresh.tags.get(COMPLETE) != "true":
@@ -217,15 +227,15 @@ class Registry:
             if current is not None or BEFORE in fresh.tags:
                 self._tag(fresh, BEFORE, _number(current))
             self.client.set_registered_model_alias(version.name, CHAMPION, version.number)
-            self._mend(self.version(version.name, version.number))
+            self._set_previous(self.version(version.name, version.number))
 
     def roll_back(self, name: str) -> tuple[Version, Version]:
-        """Make the version before the champion champion again; return both, the old one first.
+        """Make the previous champion champion again; return the demoted version and the new one.
 
         Raises:
             InputError: there is no champion, or none before it.
         """
-        self.version(name, CHAMPION)  # says what there is
+        self.version(name, CHAMPION)  # refuses an unknown model or a missing champion
         with clear_errors(self.store.uri), claimed(self.client, name):
             current = self.version(name, CHAMPION)
             before = current.tags.get(BEFORE, "")
@@ -234,11 +244,11 @@ class Registry:
             target = self.version(name, before)
             self._tag(current, ROLLED_BACK, "true")
             self.client.set_registered_model_alias(name, CHAMPION, target.number)
-            self._mend(target)
+            self._set_previous(target)
             return current, target
 
-    def _mend(self, champion: Version) -> None:
-        """Put `previous` where the champion says: also what a process that died left behind."""
+    def _set_previous(self, champion: Version) -> None:
+        """Set the alias `previous` by the champion's tag, also after a process died in between."""
         before = champion.tags.get(BEFORE, "")
         if before:
             self.client.set_registered_model_alias(champion.name, PREVIOUS, before)
@@ -249,29 +259,35 @@ class Registry:
         self.client.set_model_version_tag(version.name, version.number, name, value)
 
     def download(self, version: Version, inside: str, target: Path) -> Path:
-        """Bring a file or folder of a version's artifact here."""
+        """Download a file or folder of a version's artifact; return its local path.
+
+        Args:
+            version: the version.
+            inside: the path inside the artifact; empty for all of it.
+            target: the folder to download to.
+        """
         from mlflow.artifacts import download_artifacts
 
         uri = f"models:/{version.name}/{version.number}/{inside}".rstrip("/")
         with clear_errors(self.store.uri):
-            found = download_artifacts(
+            path = download_artifacts(
                 artifact_uri=uri,
                 dst_path=str(target),
                 tracking_uri=self.store.uri,
                 registry_uri=self.store.uri,
             )
-        return Path(found)
+        return Path(path)
 
     def verdicts(self, version: Version, target: Path, md5: str) -> Path | None:
-        """Bring the verdicts here that the gate's runs on a version kept.
+        """Download the verdicts that a gate's run saved for a version.
 
         Args:
-            version: what was judged.
-            target: a folder for them.
-            md5: DVC's hash of them; other verdicts, or edited ones, are passed over.
+            version: the judged version.
+            target: the folder to download to.
+            md5: DVC's hash of the verdicts; other or edited verdicts are skipped.
 
         Returns:
-            Their folder; None if there are none.
+            The folder of the verdicts; None if no run has them.
         """
         from mlflow.artifacts import download_artifacts
 
@@ -281,20 +297,20 @@ class Registry:
             for run in self.client.search_runs([self._experiment()], wanted):
                 if any(f.path == "evaluation" for f in self.client.list_artifacts(run.info.run_id)):
                     uri = f"runs:/{run.info.run_id}/evaluation"
-                    found = download_artifacts(
+                    path = download_artifacts(
                         artifact_uri=uri,
                         dst_path=str(target / run.info.run_id),
                         tracking_uri=self.store.uri,
                     )
-                    files = files_below(Path(found))
+                    files = files_below(Path(path))
                     if folder_md5({name: md5_of(path) for name, path in files.items()}) == md5:
-                        return Path(found)
+                        return Path(path)
         return None
 
 
 @contextmanager
 def clear_errors(uri: str) -> Iterator[None]:
-    """Turn whatever MLflow raises into one line that names the registry."""
+    """Turn any exception of MLflow into an error of one line that names the registry."""
     try:
         yield
     except (LoriError, KeyboardInterrupt):
@@ -310,7 +326,7 @@ def clear_errors(uri: str) -> Iterator[None]:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """Yield a folder that is gone afterwards."""
+    """Yield a temporary folder, which is deleted afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="lori-"))
     try:
         yield folder
@@ -328,5 +344,5 @@ def _number(version: Version | None) -> str:
     return version.number if version else ""
 
 
-def _said(version: Version | None) -> str:
+def _label(version: Version | None) -> str:
     return str(version) if version else "no champion"

@@ -1,8 +1,8 @@
-"""One process at a time on a registered model, on whatever machines they run.
+"""A lock on a registered model, between processes of any machines.
 
-MLflow has no lock and no compare-and-set. So each process that wants a model leaves a tag of its
-own on it and then reads all such tags: whoever sees no other has the model. Two cannot both see
-none, since then each would have read before the other wrote.
+MLflow has no lock and no compare-and-set. So each process that wants a model sets a tag of its own
+on the model, its claim, and then reads all claims: a process that sees no other claim has the lock.
+Two processes cannot both see none, since each sets its claim before it reads.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from typing import Any
 
 PREFIX = "lori.claim."
 PAUSE_SECONDS = 0.1
-#: A claim that stands longer is of a process that died.
+#: A claim older than this belongs to a process that died.
 LEASE_SECONDS = 60.0
 
 
 @contextlib.contextmanager
 def claimed(client: Any, name: str, lease: float = LEASE_SECONDS) -> Iterator[None]:
-    """Hold a registered model alone, waiting for those that hold it.
+    """Hold the lock of a registered model; wait while other processes hold it.
 
     Args:
         client: an `MlflowClient` of the registry.
         name: the model; it must exist.
-        lease: seconds after which another's claim that does not change is removed.
+        lease: seconds after which another process's unchanged claim is removed.
     """
     claim = _Claim(client, name, lease)
     try:
         claim.take()
         yield
     finally:
-        with contextlib.suppress(Exception):  # if MLflow is gone: others remove it after the lease
+        with contextlib.suppress(Exception):  # others remove the claim after the lease
             claim.drop()
 
 
@@ -47,7 +47,7 @@ class _Claim:
         self._seen: dict[str, float] = {}
 
     def take(self) -> None:
-        """Claim until there is no other claim; of several that claim, the first by name stays."""
+        """Set the claim and wait until it is the only one; of several, the first by name wins."""
         while True:
             self.client.set_registered_model_tag(self.name, self.own, socket.gethostname())
             while others := self._others():
@@ -65,13 +65,13 @@ class _Claim:
         self.client.delete_registered_model_tag(self.name, self.own)
 
     def _others(self) -> list[str]:
-        """Return the others' claims; those of the dead are removed."""
+        """Return the claims of other processes; remove those that are older than the lease."""
         tags = self.client.get_registered_model(self.name).tags or {}
-        found, now = [], time.monotonic()
+        claims, now = [], time.monotonic()
         for tag in tags:
             if tag.startswith(PREFIX) and tag != self.own:
                 if now - self._seen.setdefault(tag, now) < self.lease:
-                    found.append(tag)
+                    claims.append(tag)
                 else:
                     self.client.delete_registered_model_tag(self.name, tag)
-        return found
+        return claims

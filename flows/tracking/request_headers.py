@@ -1,6 +1,6 @@
-"""MLflow's own commands, typed in a workspace, give the password of the server of `make up`.
+"""An MLflow plugin that sends the password of `make up` with MLflow's commands in a workspace.
 
-MLflow finds this class by the package's entry point `mlflow.request_header_provider`, and asks it
+MLflow loads this class by the package's entry point `mlflow.request_header_provider` and calls it
 before each request.
 """
 
@@ -15,10 +15,10 @@ from flows import access
 
 
 class OwnServer(RequestHeaderProvider):
-    """The password, where the tracking URI is that of the server started in the current folder."""
+    """Adds the password if the tracking URI is the server that was started in this folder."""
 
     def in_context(self) -> bool:
-        """Return whether there is anything to add."""
+        """Return whether there is a header to add."""
         return bool(self.request_headers())
 
     def request_headers(self) -> dict[str, str]:
@@ -27,7 +27,7 @@ class OwnServer(RequestHeaderProvider):
 
         url = get_tracking_uri()
         named = [f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "TOKEN")]
-        # The same headers would go to another registry.
+        # MLflow would send the same headers to another registry, too.
         if any(os.environ.get(name) for name in named) or get_registry_uri() != url:
             return {}
         password = access.password(Path()) if access.is_own(Path(), "mlflow", url) else None

@@ -1,4 +1,4 @@
-"""The files of rows that stages write: names, reading while they grow, and what was shipped."""
+"""Rows files, which stages write: their names, reading them while they grow, what was shipped."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from lori_core.core.files.atomic import dumps, write_json
 from lori_core.core.redaction import redact, redacted
 from lori_core.core.tracking import ROWS_FOLDER, now
 
-#: The name under which the flow reports on the whole pipeline, as a stage reports on itself.
+#: The stage name of the rows that the flow writes about the whole pipeline.
 PIPELINE = "pipeline"
 
 Row = dict[str, Any]
 
 
 def new_rows_file(workspace: Path, stage: str) -> Path:
-    """Return a fresh name `.lori/rows/<stage>/<utc time>-<short id>.jsonl`; nothing is written."""
+    """Return a new path `.lori/rows/<stage>/<utc time>-<short id>.jsonl`; write nothing."""
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     return workspace / ROWS_FOLDER / stage / f"{moment}-{uuid.uuid4().hex[:8]}.jsonl"
 
 
 def rows_files(workspace: Path) -> list[Path]:
-    """Return every rows file of a workspace, oldest first, a pipeline before its stages."""
-    found = [path for path in (workspace / ROWS_FOLDER).rglob("*.jsonl") if path.stat().st_size]
-    return sorted(found, key=lambda path: (stage_of(path, workspace) != PIPELINE, start_of(path)))
+    """Return all rows files of a workspace: those of pipelines first, then by start time."""
+    files = [path for path in (workspace / ROWS_FOLDER).rglob("*.jsonl") if path.stat().st_size]
+    return sorted(files, key=lambda path: (stage_of(path, workspace) != PIPELINE, start_of(path)))
 
 
 def stage_of(rows: Path, workspace: Path) -> str:
-    """Return the stage that a rows file belongs to, from the folder it lies in."""
+    """Return the stage of a rows file, from the name of its folder."""
     return rows.parent.relative_to(workspace / ROWS_FOLDER).as_posix()
 
 
 def append(path: Path, kind: str, /, **fields: Any) -> None:
-    """Add one row to a rows file, as a stage's tracker does."""
+    """Append one row to a rows file, as a stage's tracker does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         row = {"type": kind, "time": now(), **redacted(fields)}
@@ -46,9 +46,14 @@ def append(path: Path, kind: str, /, **fields: Any) -> None:
 
 
 def read_from(path: Path, offset: int, limit: int = 4 << 20) -> tuple[list[Row], int]:
-    """Return the complete rows after `offset` and the offset behind them.
+    """Return the complete rows after `offset`, and the offset of the next row, in bytes.
 
-    A last line without its end is left for the next call; a line that is not JSON is dropped.
+    An incomplete last line is left for the next call; a line that is not JSON is dropped.
+
+    Args:
+        path: the rows file.
+        offset: where to start, in bytes.
+        limit: how many bytes to read at most; -1 for all.
     """
     try:
         with path.open("rb") as file:
@@ -68,7 +73,7 @@ def last_end(path: Path) -> Row | None:
 
 
 def parse(chunk: bytes) -> Iterator[Row]:
-    """Yield the rows in a part of a file; what is no whole row is passed over."""
+    """Yield the rows in a part of a file; skip lines that are not valid rows."""
     for line in chunk.splitlines():
         try:
             row = json.loads(line)
@@ -79,17 +84,23 @@ def parse(chunk: bytes) -> Iterator[Row]:
 
 
 def start_of(path: Path) -> float:
-    """Return when the first row of a file was written, unix seconds."""
+    """Return when the first row of a file was written, in Unix seconds."""
     rows, _ = read_from(path, 0, limit=4096)
     return float(rows[0]["time"]) if rows else path.stat().st_mtime
 
 
 @dataclass
 class Shipment:
-    """How far a rows file has been shipped: `<rows>.shipped`, beside it.
+    """How far a rows file has been sent to MLflow; saved beside it as `<rows>.shipped`.
 
-    `parent` is the rows file of the pipeline, relative to the workspace; `tags` are put on the run
-    when it is made.
+    Attributes:
+        path: the file `<rows>.shipped`.
+        run_id: the MLflow run; None before it is created.
+        offset: the bytes of the rows file that were sent.
+        parent: the pipeline's rows file, relative to the workspace.
+        tags: tags for the run when it is created.
+        ended: whether the run was terminated in MLflow.
+        hashed: whether the run has the hashes of the stage's outputs.
     """
 
     path: Path
@@ -102,7 +113,7 @@ class Shipment:
 
     @classmethod
     def of(cls, rows: Path) -> Shipment:
-        """Read the shipment of a rows file; an absent or broken one starts from the beginning."""
+        """Return the shipment of a rows file; a new one if it is missing or damaged."""
         path = rows.with_name(rows.name + ".shipped")
         try:
             return cls(path=path, **json.loads(path.read_text(encoding="utf-8")))
@@ -111,16 +122,16 @@ class Shipment:
 
     @property
     def known(self) -> bool:
-        """Whether something has been written about this file already."""
+        """Whether the shipment was saved before."""
         return self.path.exists()
 
     @property
     def is_open(self) -> bool:
-        """Whether a run was begun in MLflow and not ended."""
+        """Whether the run was created in MLflow and not terminated."""
         return self.run_id is not None and not self.ended
 
     def save(self) -> None:
-        """Write it atomically."""
+        """Write the shipment atomically, without secrets in its tags."""
         values = asdict(self) | {"tags": redacted(self.tags)}
         del values["path"]
         write_json(self.path, values)

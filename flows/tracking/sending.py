@@ -1,8 +1,8 @@
-"""Ships the rows that stages write to MLflow: each row once, whenever MLflow can be reached.
+"""Send the rows that stages write to MLflow, each row once.
 
-A pipeline is a parent run, each stage that ran a child run. Re-sending is harmless (MLflow keeps
-one copy of a metric with the same key, step, time and value), and the offset is saved only after a
-batch arrived, so a crash between the two loses nothing and doubles nothing.
+A pipeline is a parent run; each stage that ran is a child run. The offset is saved after a batch
+has arrived. A crash in between sends the batch again, which changes nothing: MLflow stores a metric
+with the same key, step, time and value once.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ PARAM_LENGTH = 500
 RUNS_PER_PAGE = 2000
 DIGEST_LENGTH = 36
 HASHES_TAG = "dvc.outs"
-#: What MLflow says of a row it will never take: malformed, or its run was deleted by someone.
+#: MLflow's error codes for rows that it will never accept: malformed, or of a deleted run.
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST")
 
 T = TypeVar("T")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested values as `a.b.c` → text; text over 500 characters is cut and says so."""
+    """Return nested values as `a.b.c` → text; text over 500 characters is cut, with a note."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
@@ -65,7 +65,7 @@ def _cut(value: Any) -> str:
 
 
 def _legal(name: str) -> str:
-    """Return a name MLflow accepts as key of a metric, parameter or tag."""
+    """Return a name that MLflow accepts as the key of a metric, parameter or tag."""
     return re.sub(r"[^\w\-. /]", "_", name.replace("@", "."))[:250]
 
 
@@ -75,9 +75,9 @@ def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 class Shipper:
-    """Sends rows files of one workspace to one MLflow store. Used by one thread at a time.
+    """Sends the rows files of one workspace to one MLflow store; not thread-safe.
 
-    Any method may raise what MLflow raises when it cannot be reached; nothing is lost by it.
+    Any method may raise MLflow's exceptions when MLflow cannot be reached; no row is lost then.
     """
 
     def __init__(
@@ -95,20 +95,20 @@ class Shipper:
     def _experiment(self, store: Store) -> str:
         from mlflow.exceptions import MlflowException
 
-        found = self.client.get_experiment_by_name(store.experiment)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(store.experiment)
+        if experiment is None:
             try:
                 return str(self.client.create_experiment(store.experiment, store.artifacts))
-            except MlflowException:  # someone else made it in between
-                found = self.client.get_experiment_by_name(store.experiment)
-                if found is None:
+            except MlflowException:  # another process created it in between
+                experiment = self.client.get_experiment_by_name(store.experiment)
+                if experiment is None:
                     raise
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def ship(self, rows: Path) -> bool:
-        """Send what is new in a rows file; return whether there was something.
+        """Send the new rows of a rows file; return whether there were any.
 
-        The run is made at the first row, so a stage that did nothing leaves no run.
+        The run is created with the first row, so a stage that did no work has no run.
         """
         resumed = Shipment.of(rows).known
         shipment, sent = Shipment.of(rows), False
@@ -116,7 +116,7 @@ class Shipper:
             new, offset = read_from(rows, shipment.offset)
             if offset == shipment.offset:
                 return sent
-            # Also rows that no tracker of ours wrote, or an older one did.
+            # Rows of an older version, or of another writer, may hold secrets.
             new = redacted(new)
             run_id = self._run(rows, shipment, new, resumed)
             self._send(run_id, new, shipment)
@@ -124,12 +124,12 @@ class Shipper:
             shipment.save()
 
     def _run(self, rows: Path, shipment: Shipment, new: list[Row], resumed: bool) -> str:
-        """Return the run of a rows file; make it, below its parent, if there is none yet."""
+        """Return the id of a rows file's run; create the run below its parent if needed."""
         if shipment.run_id is not None:
             return shipment.run_id
         name = rows.relative_to(self.workspace).as_posix()
-        found = self._search(f"tags.`lori.rows` = '{name}'") if resumed else None
-        shipment.run_id = found or self._create(rows, name, shipment, new)
+        run_id = self._search(f"tags.`lori.rows` = '{name}'") if resumed else None
+        shipment.run_id = run_id or self._create(rows, name, shipment, new)
         shipment.save()
         return shipment.run_id
 
@@ -146,7 +146,7 @@ class Shipper:
         return str(run.info.run_id)
 
     def _parent(self, shipment: Shipment) -> str | None:
-        """Return the run of the pipeline; its own rows come first, so it is made before."""
+        """Return the id of the pipeline's run, which is created first."""
         if shipment.parent is None:
             return None
         rows = self.workspace / shipment.parent
@@ -156,8 +156,8 @@ class Shipper:
 
     def _search(self, condition: str) -> str | None:
         order = ["attributes.start_time DESC"]
-        found = self.client.search_runs([self.experiment_id], condition, 1, 1, order)
-        return str(found[0].info.run_id) if found else None
+        runs = self.client.search_runs([self.experiment_id], condition, 1, 1, order)
+        return str(runs[0].info.run_id) if runs else None
 
     def _send(self, run_id: str, rows: list[Row], shipment: Shipment) -> None:
         metrics, params, tags = [], {}, {}
@@ -175,8 +175,9 @@ class Shipper:
                     values = row.get("values") or {}
                     shipment.hashed |= HASHES_TAG in values
                     tags.update({_legal(key): str(value) for key, value in values.items()})
-        for stage, maker in self._makers([row for row in rows if row["type"] == "skipped"]):
-            tags[_legal(f"lori.skipped.{stage}")] = maker or "unknown"
+        skipped = [row for row in rows if row["type"] == "skipped"]
+        for stage, producer in self._producing_runs(skipped):
+            tags[_legal(f"lori.skipped.{stage}")] = producer or "unknown"
         self._log(run_id, metrics, params, tags)
         for row in rows:
             self._send_single(run_id, row, shipment)
@@ -219,25 +220,25 @@ class Shipper:
         except (FileNotFoundError, PermissionError) as error:
             self.warn(f"{path}: reported as an artifact, but left out ({error.strerror})")
 
-    def _makers(self, skipped: Sequence[Row]) -> Iterator[tuple[str, str | None]]:
-        """Yield each skipped stage, and the run that made the outputs it still has.
+    def _producing_runs(self, skipped: Sequence[Row]) -> Iterator[tuple[str, str | None]]:
+        """Yield each skipped stage with the id of the run that wrote its current outputs.
 
-        The newest runs are looked through at once; what none of them made is asked for by itself.
+        The newest runs are read in one request; for other outputs there is a search for each stage.
         """
         known: dict[tuple[str, str], str] = {}
         if len(skipped) > 1:
             order, condition = ["attributes.start_time DESC"], f"tags.`{HASHES_TAG}` LIKE '%'"
             count = min(RUNS_PER_PAGE, 2 * len(skipped))
             for run in self.client.search_runs([self.experiment_id], condition, 1, count, order):
-                made = run.data.tags.get("lori.stage", ""), run.data.tags[HASHES_TAG]
-                known.setdefault(made, str(run.info.run_id))
+                outputs = run.data.tags.get("lori.stage", ""), run.data.tags[HASHES_TAG]
+                known.setdefault(outputs, str(run.info.run_id))
         for row in skipped:
             stage, outs = str(row["stage"]), str(row.get("outs") or "")
-            asked = f"tags.`lori.stage` = '{stage}' and tags.`{HASHES_TAG}` = '{outs}'"
-            yield stage, known.get((stage, outs)) or (self._search(asked) if outs else None)
+            condition = f"tags.`lori.stage` = '{stage}' and tags.`{HASHES_TAG}` = '{outs}'"
+            yield stage, known.get((stage, outs)) or (self._search(condition) if outs else None)
 
     def _accept(self, send: Callable[..., Any], *values: Any, **named: Any) -> None:
-        """Send; what MLflow refuses as invalid is said and left out, or it would block the rest."""
+        """Call `send`; warn about and skip a row that MLflow refuses, so that the rest goes on."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -248,7 +249,7 @@ class Shipper:
             self.warn(f"MLflow refused a row: {str(error).splitlines()[0]}")
 
     def tag_outputs(self, rows: Path) -> None:
-        """Put DVC's hashes on a run that a plain `dvc repro` made; a flow has done it already."""
+        """Tag the run of a plain `dvc repro` with its outputs' hashes; a flow does that itself."""
         shipment = Shipment.of(rows)
         if shipment.run_id is None or shipment.hashed or not shipment.ended:
             return
@@ -259,7 +260,7 @@ class Shipper:
             shipment.save()
 
     def close_if_dead(self, rows: Path) -> None:
-        """End a run whose process is gone without a word (`kill -9`)."""
+        """Terminate a run as `KILLED` if its process is gone but wrote no end (`kill -9`)."""
         shipment = Shipment.of(rows)
         if shipment.run_id is None or shipment.ended or _alive(rows):
             return
@@ -269,9 +270,9 @@ class Shipper:
 
 
 def ship_all(workspace: Path, warn: Callable[[str], None] = lambda line: None) -> int:
-    """Ship everything that has not been shipped yet; return how many rows files had something.
+    """Send all rows that were not sent yet; return the number of rows files that had any.
 
-    For rows written while MLflow was not reachable, or by a plain `dvc repro`.
+    These are rows written while MLflow was not reachable, or by a plain `dvc repro`.
 
     Raises:
         InputError: `params.yaml` is not readable.
@@ -295,10 +296,10 @@ def ship_all(workspace: Path, warn: Callable[[str], None] = lambda line: None) -
 
 
 def read_params(workspace: Path) -> dict[str, Any]:
-    """Return `params.yaml` as plain values, without validation; empty if it is not there.
+    """Return `params.yaml` as plain values, without validation; empty if there is no file.
 
     Raises:
-        InputError: it is not YAML, or no sections.
+        InputError: it is not YAML, or not a mapping of sections.
     """
     from lori_core.pipeline import params_file
 
@@ -308,7 +309,10 @@ def read_params(workspace: Path) -> dict[str, Any]:
 
 
 def _end(row: Row, shipment: Shipment) -> int:
-    """Return when a run ended, milliseconds; not before it began, though the clock was set back."""
+    """Return when a run ended in Unix milliseconds.
+
+    It is never before the start, even if the clock was set back.
+    """
     rows = shipment.path.with_name(shipment.path.name.removesuffix(".shipped"))
     return int(max(float(row["time"]), start_of(rows)) * 1000)
 
@@ -338,7 +342,7 @@ def _dataset(row: Row) -> Any:
 
 
 def _parts(stage: str) -> dict[str, str]:
-    """Return `lori.step` and, for `train@math`, `lori.task`, so that the runs table can filter."""
+    """Return tags to filter runs by: `lori.step` and, for `train@math`, `lori.task`."""
     if stage == PIPELINE:
         return {"mlflow.source.name": "lori run", "mlflow.source.type": "LOCAL"}
     step, _, task = stage.partition("@")

@@ -1,4 +1,4 @@
-"""Ships rows in the background while stages run: a slow or absent MLflow never holds them up."""
+"""Send rows to MLflow in the background, so that a slow or absent MLflow never delays stages."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ RETRY_SECONDS = 30.0
 
 
 class BackgroundShipping:
-    """Tails a pipeline's rows files every two seconds, in a thread of its own.
+    """Sends a pipeline's new rows every two seconds, in a thread of its own.
 
-    Its own file is `pipeline`; those of its stages name it as their parent, wherever they ran.
+    The thread also imports MLflow and migrates its database (about ten seconds) while the first
+    stages run.
 
-    MLflow's import and the first migration (about ten seconds) also happen there, beside the first
-    stages.
+    Args:
+        workspace: the workspace of the rows files.
+        store: the MLflow store.
+        warn: called with a line for each problem.
+        pipeline: the pipeline's rows file; the shipments of its stages name it as their parent.
     """
 
     def __init__(
@@ -43,11 +47,11 @@ class BackgroundShipping:
         self._thread = threading.Thread(target=self._work, name="shipping", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def finish(self, timeout: float) -> bool:
-        """Ship what is left and stop; return whether it went out within `timeout` seconds."""
+        """Send the remaining rows and stop; return whether that succeeded within `timeout` s."""
         self._finish.set()
         self._thread.join(timeout)
         return not self._thread.is_alive() and not self._warned
@@ -61,7 +65,7 @@ class BackgroundShipping:
         self._ship()
 
     def _close_dead(self) -> None:
-        """End the runs in MLflow of pipelines that were killed here; none but ours is alive."""
+        """Terminate the MLflow runs of pipelines that were killed here; only ours is alive."""
         try:
             with shipping_lock(self.workspace), about(self.store.uri):
                 dead = [
@@ -83,9 +87,9 @@ class BackgroundShipping:
         return rows == self.pipeline or Shipment.of(rows).parent == parent
 
     def _files(self) -> list[Path]:
-        """Return this pipeline's files, its own first; whose a file is, is asked once."""
-        for note in (self.workspace / ROWS_FOLDER).rglob("*.jsonl.shipped"):
-            rows = note.with_name(note.name.removesuffix(".shipped"))
+        """Return the rows files of this pipeline and its stages, the pipeline's first."""
+        for shipment in (self.workspace / ROWS_FOLDER).rglob("*.jsonl.shipped"):
+            rows = shipment.with_name(shipment.name.removesuffix(".shipped"))
             if rows not in self._seen:
                 self._seen[rows] = self._is_ours(rows)
         return [self.pipeline, *(rows for rows, ours in self._seen.items() if ours)]

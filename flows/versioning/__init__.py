@@ -1,1 +1,1 @@
-"""DVC: the graph of stages, the bytes of their outputs, the states of a workspace."""
+"""DVC and git: the graph of stages, the bytes of their outputs, snapshots of a workspace."""

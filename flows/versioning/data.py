@@ -1,4 +1,4 @@
-"""Pinning `data/` with DVC."""
+"""Pin the folder `data/` with DVC."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from lori_core.core.errors import InputError, LoriError
 
 
 def pin(workspace: Path, folder: str = "data") -> bool:
-    """Bring `data.dvc` to the folder's content, as `dvc add` does; say whether it changed.
+    """Write the folder's hash into `data.dvc`, as `dvc add` does; return whether it changed.
 
     Raises:
-        LoriError: if DVC refuses.
+        LoriError: DVC fails.
     """
     from dvc.exceptions import DvcException
 
@@ -21,7 +21,7 @@ def pin(workspace: Path, folder: str = "data") -> bool:
     before = pinned.read_bytes() if pinned.is_file() else b""
     try:
         read_pin(before, pinned.name)
-    except InputError:  # emptied by a kill, or damaged: DVC would refuse to read it
+    except InputError:  # empty or damaged: DVC would refuse to read it
         before = b""
         pinned.unlink(missing_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""Git, asked in one place: no repository, no commit yet, and a git that fails are three answers."""
+"""Calls to git, which tell apart: no repository, no commit yet, and git fails."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from lori_core.core.errors import InputError
 
-#: Tags of a run: MLflow's own for the commit, ours for the rest.
+#: Tags of an MLflow run: MLflow's own tag for the commit, and ours.
 COMMIT_TAG = "mlflow.source.git.commit"
 CHANGED_TAG = "git.changed"
 NO_COMMIT_TAG = "git.no_commit"
@@ -20,22 +20,22 @@ FAILED_TAG = "git.failed"
 
 
 class GitError(InputError):
-    """Git is missing, refuses the folder, or finds its repository damaged."""
+    """Git is not installed, refuses the folder, or its repository is damaged."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """The commit checked out, `None` before the first; whether tracked files differ from it."""
+    """The commit checked out (None before the first), and whether tracked files differ from it."""
 
     commit: str | None
     changed: bool
 
 
 def head(folder: Path) -> Head | None:
-    """Return what is checked out where a folder lies; `None` outside a git repository.
+    """Return what is checked out in a folder's repository; None outside a git repository.
 
     Raises:
-        GitError: git cannot say it.
+        GitError: git fails.
     """
     if not _in_work_tree(folder):
         return None
@@ -49,16 +49,16 @@ def head(folder: Path) -> Head | None:
 
 
 def commit(folder: Path, revision: str) -> str | None:
-    """Return the full name of a commit; `None` where there is no such commit, or no repository.
+    """Return the full hash of a commit; None if there is no such commit or no repository.
 
     Raises:
-        GitError: git cannot say it.
+        GitError: git fails.
     """
     if revision.startswith("-") or not _in_work_tree(folder):
         return None
     answer = _ask(folder, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if answer.returncode != 0:
-        head(folder)  # raises where the repository is damaged
+        head(folder)  # raises if the repository is damaged
         return None
     return answer.stdout.decode().strip()
 
@@ -69,10 +69,15 @@ def is_shallow(folder: Path) -> bool:
 
 
 def show(folder: Path, commit: str, name: str) -> bytes | None:
-    """Return the bytes that a file below `folder` has in a commit; `None` where it is not in it.
+    """Return a file's bytes in a commit; None if the commit does not have the file.
+
+    Args:
+        folder: a folder of the repository.
+        commit: the commit.
+        name: the file's path, relative to `folder`.
 
     Raises:
-        GitError: git cannot say it.
+        GitError: git fails.
     """
     answer = _ask(folder, "show", f"{commit}:./{name}")
     if answer.returncode == 0:
@@ -83,7 +88,7 @@ def show(folder: Path, commit: str, name: str) -> bytes | None:
 
 
 def index_lock(folder: Path) -> Path | None:
-    """Return where git locks its index; `None` outside a repository, or where git cannot say it."""
+    """Return the path of git's index lock; None outside a repository, or if git fails."""
     try:
         answer = _ask(folder, "rev-parse", "--git-path", "index.lock")
     except GitError:
@@ -92,20 +97,23 @@ def index_lock(folder: Path) -> Path | None:
 
 
 def tags(folder: Path, warn: Callable[[str], None]) -> dict[str, str]:
-    """Return what a run records of its commit; where git fails, warn and record why."""
+    """Return the tags by which a run records its commit; if git fails, warn and record why."""
     try:
-        found = head(folder)
+        current = head(folder)
     except GitError as error:
         warn(f"the commit is not recorded: {error}")
         return {FAILED_TAG: str(error)}
-    if found is None or found.commit is None:
-        return {NO_COMMIT_TAG: "not a git repository" if found is None else "no commit yet"}
-    return {COMMIT_TAG: found.commit, CHANGED_TAG: str(found.changed).lower()}
+    if current is None or current.commit is None:
+        return {NO_COMMIT_TAG: "not a git repository" if current is None else "no commit yet"}
+    return {COMMIT_TAG: current.commit, CHANGED_TAG: str(current.changed).lower()}
 
 
 def of_tags(recorded: Mapping[str, str]) -> dict[str, Any]:
-    """Return what `tags` recorded: `commit` and `changed`, or why there is `no_commit`, or `git`:
-    how git failed; empty where nothing was recorded."""
+    """Return what `tags` recorded; empty if it recorded nothing.
+
+    Returns:
+        `commit` and `changed`; or `no_commit`, why there is no commit; or `git`, why git failed.
+    """
     if COMMIT_TAG in recorded:
         return {
             "commit": recorded[COMMIT_TAG],
@@ -135,13 +143,13 @@ def _in_work_tree(folder: Path) -> bool:
 
 
 def _marked(folder: Path) -> Path | None:
-    """Return the nearest folder with a `.git`, however broken that is."""
+    """Return the nearest folder with a `.git`, even a damaged one; None if there is none."""
     here = folder.resolve()
     return next((path for path in (here, *here.parents) if os.path.lexists(path / ".git")), None)
 
 
 def _ask(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Run git in a folder; what it says is in English, and it takes no lock of its own accord."""
+    """Run git in a folder, with messages in English and without optional locks."""
     try:
         return subprocess.run(
             ["git", "--no-optional-locks", *arguments],
@@ -158,10 +166,10 @@ def _ask(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def _failure(folder: Path, answer: subprocess.CompletedProcess[bytes]) -> GitError:
-    """Return git's refusal as one line that says what to do."""
-    lines = answer.stderr.decode("utf-8", "replace").strip().splitlines() or ["it says nothing"]
-    said = next((line for line in lines if line.startswith("fatal: ")), lines[0])
-    reason = said.removeprefix("fatal: ")
+    """Return git's error as one line with what to do."""
+    lines = answer.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
+    fatal = next((line for line in lines if line.startswith("fatal: ")), lines[0])
+    reason = fatal.removeprefix("fatal: ")
     allowed = next((line.strip() for line in lines if "safe.directory" in line), None)
     if allowed is not None:
         return GitError(f"{folder}: git refuses: {reason}; to trust it: {allowed}")

@@ -1,4 +1,4 @@
-"""The pipeline's graph as DVC knows it. The only place that knows DVC's Python API."""
+"""The pipeline's graph of stages, by DVC: which stages are stale, and why."""
 
 from __future__ import annotations
 
@@ -20,13 +20,21 @@ from flows.versioning.dvc.lock_file import StageEntry, read_lock
 from lori_core.config.training_overrides import processes
 from lori_core.core.errors import InputError, LoriError
 
-#: How long a stage that DVC calls busy is asked again.
+#: How long the status of a stage that DVC reports as busy is tried again.
 BUSY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of `dvc.yaml`, as `dvc stage list` names it (`train@math`)."""
+    """One stage of `dvc.yaml`.
+
+    Attributes:
+        name: as `dvc stage list` shows it (`train@math`).
+        dependencies: the names of the stages it depends on directly.
+        gpus: the number of GPUs it needs.
+        command: its command, the lines joined.
+        outputs: the paths of its outputs.
+    """
 
     name: str
     dependencies: tuple[str, ...]
@@ -37,31 +45,34 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages in an order that respects their edges, and why some of them must run."""
+    """The stages in topological order, and the reasons why some of them must run.
+
+    `stages` has each stage after its dependencies; `stale` has the reasons by stage.
+    """
 
     stages: tuple[Stage, ...]
     stale: Mapping[str, list[str]]
 
 
-#: The pipeline, and that of the experiments; DVC names the stages of the latter with its path.
+#: The product's pipeline, and the experiments', whose stage names DVC prefixes with the path.
 PIPELINE = "dvc.yaml"
 PARAMS = "params.yaml"
 EXPERIMENTS = "experiments/dvc.yaml"
-#: Where each of them leaves what people read.
+#: The folder of each pipeline's report.
 REPORTS = {PIPELINE: Path("report"), EXPERIMENTS: Path("experiments/report")}
 
 
 def ancestors(plan: Plan, name: str) -> set[str]:
-    """Return all stages that a stage stands on, near and far."""
+    """Return all stages that a stage depends on, directly or not."""
     direct = {stage.name: stage.dependencies for stage in plan.stages}
-    found: set[str] = set()
+    result: set[str] = set()
     todo = list(direct[name])
     while todo:
-        above = todo.pop()
-        if above not in found:
-            found.add(above)
-            todo.extend(direct.get(above, ()))
-    return found
+        upstream = todo.pop()
+        if upstream not in result:
+            result.add(upstream)
+            todo.extend(direct.get(upstream, ()))
+    return result
 
 
 def stale(workspace: Path) -> dict[str, list[str]]:
@@ -70,53 +81,57 @@ def stale(workspace: Path) -> dict[str, list[str]]:
 
 
 def plan(workspace: Path, pipeline: str = PIPELINE, params: str | None = None) -> Plan:
-    """Return the stages and, for each that would run, the reasons.
+    """Return the stages and, for each stage that would run, the reasons.
 
-    A stage runs when something of its own changed (parameter, input, command, output) or when a
-    stage it depends on, near or far, runs: `after calibrate@math`.
+    A stage runs if its own parameters, inputs, command or outputs changed, or if a stage that it
+    depends on, directly or not, runs (`after calibrate@math`).
 
-    `params` stands in for the text of `params.yaml`, which is not touched.
+    Args:
+        workspace: the folder of DVC's workspace.
+        pipeline: the file that defines the stages.
+        params: a text to use instead of that of `params.yaml`; the file is not written.
 
     Raises:
         InputError: `dvc.yaml` or `params.yaml` cannot be read, or there is no DVC workspace.
         LoriError: another DVC process holds the workspace.
     """
-    # DVC compares a stage with the workspace only under its lock, which others hold shortly.
+    # DVC computes a stage's status only under its lock, which other processes hold briefly.
     with _repository(workspace, params) as repo, repo.lock, parameters_read_once():
         graph = repo.index.graph
         described = _describe(graph, pipeline, _values(repo, workspace / PARAMS))
         nodes = {node.addressing: node for node in graph}
-        direct = {stage.name: _patiently(nodes[stage.name]) for stage in described}
+        direct = {stage.name: _reasons_when_free(nodes[stage.name]) for stage in described}
         return Plan(tuple(described), _with_descendants(described, direct))
 
 
 def cached(workspace: Path, plan: Plan, params: str | None = None) -> set[str]:
-    """Return the stale stages whose outputs DVC's run cache would bring back.
+    """Return the stale stages whose outputs DVC would restore from its run cache.
 
-    A stage behind one that runs is not among them: what it will be given is not known yet.
+    A stage that depends on a stage that runs is left out: its inputs are not known yet.
     """
-    found: dict[str, Any] = {}
+    restored: dict[str, Any] = {}
     with _repository(workspace, params) as repo, repo.lock, parameters_read_once():
         nodes = {node.addressing: node for node in repo.index.graph}
         for stage in plan.stages:
             above = [name for name in stage.dependencies if name in plan.stale]
-            if stage.name not in plan.stale or any(name not in found for name in above):
+            if stage.name not in plan.stale or any(name not in restored for name in above):
                 continue
-            made = _from_run_cache(repo, nodes[stage.name], [found[name] for name in above])
-            if made is not None:
-                found[stage.name] = made
-    return set(found)
+            upstream = [restored[name] for name in above]
+            cached_stage = _from_run_cache(repo, nodes[stage.name], upstream)
+            if cached_stage is not None:
+                restored[stage.name] = cached_stage
+    return set(restored)
 
 
-def _from_run_cache(repo: Any, node: Any, above: list[Any]) -> Any:
-    """Return what the run cache keeps of a stage, `None` if nothing; `above`: of its upstreams."""
+def _from_run_cache(repo: Any, node: Any, upstream: list[Any]) -> Any:
+    """Return the run cache's stage for `node` given its cached `upstream` stages, or None."""
     from dvc.exceptions import DvcException
 
-    made = {str(out): out for stage in above for out in stage.outs}
+    outs = {str(out): out for stage in upstream for out in stage.outs}
     try:
         for dependency in node.deps:
-            if str(dependency) in made:
-                dependency.hash_info = made[str(dependency)].hash_info
+            if str(dependency) in outs:
+                dependency.hash_info = outs[str(dependency)].hash_info
             else:
                 dependency.save()
         entry = repo.stage_cache._load(node)
@@ -168,17 +183,17 @@ def _repository(workspace: Path, params: str | None = None) -> Iterator[Any]:
         busy = _one_line(error).partition(" If there are no processes")[0]
         raise LoriError(f"another DVC process is at work: {busy}") from error
     except DvcException as error:
-        import_module("flows.versioning.workspace").check(workspace)  # says it where it can
+        import_module("flows.versioning.workspace").check(workspace)  # may raise a better message
         raise InputError(_one_line(error)) from error
     except PermissionError as error:
         raise InputError(
-            f"{error.filename}: cannot be written, which DVC needs even to look; work in a clone "
-            "of your own"
+            f"{error.filename}: cannot be written, which DVC needs even to read the status; work "
+            "in a clone of your own"
         ) from None
 
 
 def _stand_in(repo: Any, path: str, text: str) -> None:
-    """Let DVC read `text` where it would open a file; the file stays as it is."""
+    """Let DVC read `text` instead of a file's content; the file is not written."""
     real = repo.fs.open
 
     def opened(name: Any, *arguments: Any, **options: Any) -> Any:
@@ -194,7 +209,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _values(repo: Any, path: Path) -> Any:
-    """Return `params.yaml` as plain values; None where there is none."""
+    """Return `params.yaml` as plain values; None if the file does not exist."""
     from dvc.utils.serialize import load_yaml
 
     return load_yaml(str(path), fs=repo.fs) if path.is_file() else None
@@ -226,10 +241,10 @@ def _describe(graph: Any, pipeline: str, params: Any) -> list[Stage]:
     ]
 
 
-def _patiently(node: Any) -> list[str]:
-    """Return the reasons of a stage, past the lock of a process that was just killed.
+def _reasons_when_free(node: Any) -> list[str]:
+    """Return a stage's reasons; wait while a process that was just killed still holds its lock.
 
-    DVC drops the locks of dead processes, but takes one for alive until its init has reaped it.
+    DVC drops the locks of dead processes, but takes a killed process for alive until it is reaped.
     """
     from dvc.lock import LockError
 
@@ -244,7 +259,7 @@ def _patiently(node: Any) -> list[str]:
 
 
 def _reasons(node: Any) -> list[str]:
-    """Return what changed about one stage itself; empty when nothing did."""
+    """Return the changes of one stage itself; empty if nothing changed."""
     status = node.status().get(node.addressing, [])
     if not status:
         return []
@@ -280,7 +295,7 @@ _MISSING = object()
 
 
 def _parameter_reasons(name: str, old: Any, new: Any) -> list[str]:
-    """Return one reason for each leaf that differs, so that a long section names its key."""
+    """Return one reason for each key that differs, also inside nested sections."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = sorted({*old, *new}, key=str)
         return [
@@ -322,7 +337,7 @@ def _with_descendants(order: list[Stage], direct: Mapping[str, list[str]]) -> di
 
 
 def _lock(path: Path, attempts: int = 5) -> dict[str, StageEntry]:
-    # DVC rewrites the file in place when a stage beside ours ends: a torn read is read again.
+    # DVC rewrites the file in place when another stage ends: a partly written file is read again.
     for attempt in range(attempts):
         try:
             return read_lock(path.read_bytes(), str(path))

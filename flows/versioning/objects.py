@@ -1,4 +1,4 @@
-"""Where the bytes of a DVC hash are: in the cache, in a remote, or nowhere any more."""
+"""Find and read the bytes of a DVC hash, in the cache or in the remote."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Objects:
     def __init__(self, workspace: Path, *, remote: bool = True) -> None:
         self.workspace = workspace
         self._use_remote = remote
-        #: Why the remote could not be asked; empty while it could.
+        #: Why the remote could not be reached; empty if it was not tried or answered.
         self.remote_failure = ""
         self._trees: dict[str, dict[str, str] | None] = {}
 
@@ -40,7 +40,7 @@ class Objects:
         try:
             return Repo(str(self.workspace))
         except DvcException as error:
-            versioned.check(self.workspace)  # says it where it can
+            versioned.check(self.workspace)  # may raise a better message
             raise InputError(f"{self.workspace}: {' '.join(str(error).split())}") from None
 
     @cached_property
@@ -49,7 +49,7 @@ class Objects:
 
     @cached_property
     def _remote(self) -> Any:
-        """The default remote's object database; None where there is none."""
+        """The default remote's object database; None if there is none or it fails."""
         if not self._use_remote or not self.repo.config["core"].get("remote"):
             return None
         try:
@@ -59,12 +59,12 @@ class Objects:
             return None
 
     def cached(self, md5: str) -> Path | None:
-        """Return the cache's file of a hash."""
+        """Return the cache's file of a hash; None if the cache does not have it."""
         path = self._cache / md5[:2] / md5[2:]
         return path if len(md5) > 2 and path.is_file() else None
 
     def in_remote(self, hashes: Iterable[str]) -> set[str]:
-        """Return those of the hashes that the remote holds; none where it cannot be asked."""
+        """Return the hashes that the remote holds; empty if it cannot be reached."""
         wanted = sorted(set(hashes))
         if self._remote is None or not wanted:
             return set()
@@ -75,7 +75,7 @@ class Objects:
             return set()
 
     def tree(self, md5: str) -> dict[str, str] | None:
-        """Return file -> hash of a folder's hash (`….dir`); None where its listing is gone.
+        """Return file -> hash for a folder's hash (`….dir`); None if its listing is missing.
 
         Raises:
             LoriError: the listing in the cache is damaged, and the remote has no other.
@@ -84,48 +84,54 @@ class Objects:
             content = self.content(md5)
             if content is None and self.cached(md5):
                 raise LoriError(
-                    f"{self.cached(md5)}: damaged: this listing in DVC's cache is not what its "
-                    "name says; delete it, then dvc fetch, or lori run makes it again"
+                    f"{self.cached(md5)}: damaged: this listing in DVC's cache does not have the "
+                    "MD5 of its name; delete it, then run dvc fetch, or lori run to make it again"
                 )
             self._trees[md5] = None if content is None else _listing(content, md5)
         return self._trees[md5]
 
     def files(self, md5: str) -> dict[str, str] | None:
-        """Return the file hashes behind a hash: of a folder by file, of a file under ''."""
+        """Return file -> hash for a hash: a folder's files by their path, a file under ''."""
         return self.tree(md5) if md5.endswith(".dir") else {"": md5}
 
     def content(self, md5: str) -> bytes | None:
-        """Return the bytes of a hash from cache or remote; None where no copy has that hash."""
+        """Return the bytes of a hash from cache or remote; None if there is no intact copy."""
         for source in self._sources(md5):
             try:
                 with source as reader:
                     content: bytes = reader.read()
-            except Exception:  # noqa: S112 - the storage's client's own kinds of error
+            except Exception:  # noqa: S112 - whatever a storage's client raises
                 continue
             if md5_of_bytes(content) == md5.removesuffix(".dir"):
                 return content
         return None
 
     def presence(self, hashes: Iterable[str]) -> dict[str, str]:
-        """Return for each hash, with all files of a folder, `cache`, `remote` or `gone`."""
+        """Return for each hash `cache`, `remote` or `gone`; a folder's with all its files."""
         wanted = list(dict.fromkeys(hashes))
         parts = {md5: [md5, *(self.files(md5) or {}).values()] for md5 in wanted}
-        missing = {part for found in parts.values() for part in found if not self.cached(part)}
+        missing = {part for those in parts.values() for part in those if not self.cached(part)}
         remote = self.in_remote(missing)
-        said = {}
-        for md5, found in parts.items():
-            away = missing.intersection(found)
-            said[md5] = "cache" if not away else "remote" if away <= remote else "gone"
-        return said
+        places = {}
+        for md5, those in parts.items():
+            absent = missing.intersection(those)
+            places[md5] = "cache" if not absent else "remote" if absent <= remote else "gone"
+        return places
 
     def restore(self, md5: str, out: Path, what: str, *, force: bool = False) -> int:
-        """Write the bytes of a hash to a file or folder; return how many.
+        """Write the bytes of a hash to a file or folder; return the number of bytes.
 
-        The MD5 of a folder's listing and of each file is checked on the way.
+        The MD5 of a folder's listing and of each file is checked.
+
+        Args:
+            md5: the hash.
+            out: the file or folder to write.
+            what: the name of the output in messages.
+            force: whether to replace `out` if it exists.
 
         Raises:
-            InputError: `out` exists and `force` is not given, or may not be replaced at all.
-            LoriError: something of it is neither in the cache nor in the remote, or damaged there.
+            InputError: `out` exists and `force` is false, or `out` may not be replaced at all.
+            LoriError: a file is neither in the cache nor in the remote, or damaged there.
         """
         if not force and (out.exists() or out.is_symlink()):
             raise InputError(
@@ -142,11 +148,11 @@ class Objects:
             return sum(self._copy(part, work / name, what) for name, part in listed.items())
 
     def _folders(self) -> list[Path]:
-        """Return the folders on this machine that bytes are read from."""
-        found = [self._cache]
+        """Return the local folders that bytes are read from."""
+        folders = [self._cache]
         if self._remote is not None and self._remote.fs.protocol == "local":
-            found.append(Path(self._remote.path))
-        return found
+            folders.append(Path(self._remote.path))
+        return folders
 
     def _copy(self, md5: str, target: Path, what: str) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +165,7 @@ class Objects:
                     size += writer.write(chunk)
             if digest.hexdigest() == md5.removesuffix(".dir"):
                 return size
-            damaged = f" (a copy that is there is damaged: its MD5 is {digest.hexdigest()})"
+            damaged = f" (a copy exists but is damaged: its MD5 is {digest.hexdigest()})"
         raise LoriError(self._gone(what, md5) + damaged)
 
     def _sources(self, md5: str) -> Iterator[Any]:
@@ -172,24 +178,24 @@ class Objects:
 
     def _gone(self, what: str, md5: str) -> str:
         if self.remote_failure:
-            where = f"the remote cannot be asked ({self.remote_failure})"
+            where = f"the remote cannot be reached ({self.remote_failure})"
         elif self._remote is None:
             where = "no remote is set (dvc remote add -d NAME URL)"
         else:
             where = "nor in the remote"
         return (
-            f"{what}: {md5} is not in the cache, {where}; make it again with lori run, or get the "
-            "cache of whoever made it"
+            f"{what}: {md5} is not in the cache, {where}; make it again with lori run, or copy the "
+            "cache of the machine that made it"
         )
 
 
 def md5_of_bytes(content: bytes) -> str:
-    """Return the MD5 (hex) of some bytes, as DVC names them."""
+    """Return the MD5 of some bytes in hexadecimal, DVC's hash."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def md5_of(path: Path) -> str:
-    """Return the MD5 (hex) of a file, as DVC names it."""
+    """Return the MD5 of a file in hexadecimal, DVC's hash."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
@@ -201,9 +207,9 @@ def folder_md5(files: Mapping[str, str]) -> str:
 
 
 def files_below(path: Path) -> dict[str, Path]:
-    """Return the files of a folder by their path in it; of a file itself under ''.
+    """Return a folder's files by their path in it; a file itself under ''.
 
-    What a killed process was writing when it died is no part of it: `.dvcignore` names that, too.
+    Temporary files of killed processes (`.….new`) are left out, as in `.dvcignore`.
     """
     if path.is_file():
         return {"": path}
@@ -216,16 +222,16 @@ def files_below(path: Path) -> dict[str, Path]:
 
 
 def _listing(content: bytes, md5: str) -> dict[str, str]:
-    """Return file -> hash as a folder's listing has them; each lies inside the folder."""
+    """Return file -> hash of a folder's listing; refuse paths that lead out of the folder."""
     try:
-        found = {str(item["relpath"]): str(item["md5"]) for item in json.loads(content)}
+        files = {str(item["relpath"]): str(item["md5"]) for item in json.loads(content)}
     except (ValueError, KeyError, TypeError):
-        found = {"/": ""}
-    for name in found:
+        files = {"/": ""}
+    for name in files:
         path = PurePosixPath(name)
         if path.is_absolute() or not path.parts or ".." in path.parts:
-            raise LoriError(f"{md5}: no listing of a folder that DVC wrote (it names {name!r})")
-    return found
+            raise LoriError(f"{md5}: not a folder's listing that DVC wrote (it names {name!r})")
+    return files
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,8 +1,8 @@
-"""What one state of a workspace says it was made from: `dvc.lock` and the small files beside it.
+"""Snapshots of a workspace: `dvc.lock` and the small files beside it at one moment.
 
-A state is the workspace as it stands, a commit of it, or what a pipeline left in `.lori/snapshots`
-and in MLflow. `dvc.lock` alone holds the whole graph: each stage's inputs, parameters and outputs
-with their hashes.
+A snapshot is the workspace as it is now, a commit of it, or the files that a pipeline saved in
+`.lori/snapshots` and in MLflow. `dvc.lock` holds the whole lineage: each stage's inputs, parameters
+and outputs with their hashes.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from lori_core.core.redaction import redact
 LOCK = "dvc.lock"
 DATA = "data.dvc"
 PARAMS = "params.yaml"
-#: What a pipeline keeps of a state.
-KEPT = (LOCK, DATA, PARAMS)
+#: The files of a saved snapshot.
+FILES = (LOCK, DATA, PARAMS)
 SNAPSHOTS = Path(".lori/snapshots")
 
 
 class Snapshot:
-    """One state, read on demand.
+    """One snapshot, whose files are read on demand.
 
     Args:
-        label: how it is called in messages.
-        read: bytes of a small file by name; None where the state has none.
+        label: its name in messages.
+        read: returns the bytes of a small file by name; None if the snapshot has no such file.
         workspace: the folder whose cache and remotes hold the artifacts.
+        here: whether the files on disk belong to this snapshot.
     """
 
     def __init__(
@@ -42,7 +43,6 @@ class Snapshot:
         self.label = label
         self.read = read
         self.workspace = workspace
-        #: Whether the files on disk belong to this state.
         self.here = here
 
     @cached_property
@@ -50,19 +50,19 @@ class Snapshot:
         """The stages of `dvc.lock` by name.
 
         Raises:
-            InputError: it is damaged, naming the line or the stage.
+            InputError: it is damaged; the message names the line or the stage.
         """
         content = self.read(LOCK)
         return {} if content is None else read_lock(content, f"{self.label}: {LOCK}")
 
     @cached_property
-    def makers(self) -> dict[str, StageEntry]:
-        """The stage of each output's path."""
+    def producers(self) -> dict[str, StageEntry]:
+        """The stage that wrote each output, by the output's path."""
         return {path: stage for stage in self.stages.values() for path in stage.outs}
 
     @cached_property
     def data(self) -> Entry | None:
-        """What `data.dvc` pins; None where there is none.
+        """The folder that `data.dvc` pins, with its hash; None if there is no `data.dvc`.
 
         Raises:
             InputError: it is damaged.
@@ -71,16 +71,16 @@ class Snapshot:
         return None if content is None else read_pin(content, f"{self.label}: {DATA}")
 
     def out(self, path: str) -> Entry | None:
-        """Return the output of exactly this path."""
-        stage = self.makers.get(path)
+        """Return the output with exactly this path; None if no stage wrote it."""
+        stage = self.producers.get(path)
         return stage.outs[path] if stage else None
 
 
 def of_workspace(workspace: Path) -> Snapshot:
-    """Return the state that a folder is in.
+    """Return the snapshot of a workspace as it is now.
 
     Raises:
-        InputError: nothing has run there yet.
+        InputError: no stage has run there yet.
     """
     if not os.path.lexists(workspace / LOCK):
         raise InputError(f"{workspace / LOCK}: no such file: no stage has run here yet (lori run)")
@@ -92,10 +92,10 @@ def of_workspace(workspace: Path) -> Snapshot:
 
 
 def of_commit(workspace: Path, revision: str) -> Snapshot | None:
-    """Return the state of a commit; None where git knows no such commit.
+    """Return the snapshot of a commit; None if git knows no such commit.
 
     Raises:
-        GitError: git cannot say it.
+        GitError: git fails.
         InputError: the commit has no `dvc.lock`.
     """
     commit = git.commit(workspace, revision)
@@ -111,7 +111,7 @@ def of_commit(workspace: Path, revision: str) -> Snapshot | None:
 
 
 def of_folder(label: str, folder: Path, workspace: Path) -> Snapshot:
-    """Return the state that a pipeline kept in a folder."""
+    """Return the snapshot that a pipeline saved in a folder."""
 
     def read(name: str) -> bytes | None:
         return dvc_files.read(folder / name)
@@ -119,21 +119,21 @@ def of_folder(label: str, folder: Path, workspace: Path) -> Snapshot:
     return Snapshot(label, read, workspace, here=False)
 
 
-def keep(workspace: Path, name: str) -> Path | None:
-    """Copy the state's small files to `.lori/snapshots/NAME/snapshot`; None if nothing ran yet."""
+def save(workspace: Path, name: str) -> Path | None:
+    """Save a snapshot to `.lori/snapshots/NAME/snapshot`; return None if no stage has run yet."""
     from lori_core.core.files.atomic import replaced_folder
 
     if not (workspace / LOCK).is_file():
         return None
     folder = workspace / SNAPSHOTS / name / "snapshot"
     with replaced_folder(folder) as work:
-        copy_kept(workspace, work)
+        copy_files(workspace, work)
     return folder
 
 
-def copy_kept(workspace: Path, folder: Path) -> None:
-    """Copy a state's small files, the parameters without a secret that may stand there since."""
-    for name in KEPT:
+def copy_files(workspace: Path, folder: Path) -> None:
+    """Copy a snapshot's files; remove secrets from the parameters."""
+    for name in FILES:
         if (workspace / name).is_file():
             content = (workspace / name).read_bytes()
             if name == PARAMS:
@@ -144,7 +144,7 @@ def copy_kept(workspace: Path, folder: Path) -> None:
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each parameter of nested sections as `a.b.c`, value."""
+    """Yield each parameter of nested sections as dotted name (`a.b.c`) and value."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{key}.")

@@ -1,7 +1,7 @@
-"""The DVC remote: set up by one setting, pushed to while a run goes on or at its end.
+"""Set up the DVC remote of `storage.remote`, and push to it during a run or at its end.
 
-A push that fails costs nothing but itself: it is tried again, then reported, and the next run or a
-plain `dvc push` sends what is still missing there.
+A push that fails does not stop the run: it is retried, then reported, and the next run or
+`dvc push` sends what is still missing.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from lori_core.core.errors import ConfigError, LoriError
 from lori_core.core.redaction import redact
 
 NAME = "lori"
-#: Seconds before a push that failed is tried again, and again.
+#: Seconds before each retry of a failed push.
 WAITS = (2.0, 10.0, 30.0)
-#: What DVC needs for a URL of some kind, and the extra that brings it.
+#: By scheme of URL, the module that DVC needs and the extra that installs it.
 EXTRAS = {
     "s3": ("dvc_s3", "s3"),
     "gs": ("dvc_gs", "gs"),
@@ -33,41 +33,41 @@ EXTRAS = {
 
 
 def configure(workspace: Path, remote: str) -> bool:
-    """Make a folder or URL the workspace's default remote in `.dvc/config`; say if that changed.
+    """Set a folder or URL as default remote in `.dvc/config`; return whether that changed it.
 
     Raises:
-        ConfigError: the kind of URL needs an extra that is not installed.
-        LoriError: DVC refuses.
+        ConfigError: the URL's scheme needs an extra that is not installed.
+        LoriError: DVC fails.
     """
-    scheme, found, _ = remote.partition("://")
-    if found and scheme in EXTRAS and find_spec(EXTRAS[scheme][0]) is None:
+    scheme, separator, _ = remote.partition("://")
+    if separator and scheme in EXTRAS and find_spec(EXTRAS[scheme][0]) is None:
         raise ConfigError(
             f"storage.remote: {remote!r} needs an extra; pip install 'lori[{EXTRAS[scheme][1]}]'"
         )
     from dvc.exceptions import DvcException
 
-    url = remote if found else str((workspace / Path(remote).expanduser()).resolve())
+    url = remote if separator else str((workspace / Path(remote).expanduser()).resolve())
     try:
         with opened(workspace) as repo:
             config = repo.config
             known = config["remote"].get(NAME, {}).get("url")
             if config["core"].get("remote") == NAME and known == url:
                 return False
-            with config.edit("repo") as said:
-                said["core"]["remote"] = NAME
-                said["remote"][NAME] = said["remote"].get(NAME, {}) | {"url": url}
+            with config.edit("repo") as edited:
+                edited["core"]["remote"] = NAME
+                edited["remote"][NAME] = edited["remote"].get(NAME, {}) | {"url": url}
     except DvcException as error:
         raise LoriError(f"storage.remote: {' '.join(str(error).split())}") from error
     return True
 
 
 class Pushing:
-    """Sends what stages made, one push at a time, in a thread of its own.
+    """Pushes the outputs of stages, one push at a time, in a thread of its own.
 
     Args:
         workspace: a DVC workspace.
-        section: `storage` of the parameters.
-        warn: gets a line when a push has failed for good.
+        section: the section `storage` of the parameters.
+        warn: called with a line when a push has failed after all retries.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Pushing:
         self._thread = threading.Thread(target=self._work, name="pushing", daemon=True)
 
     def start(self) -> None:
-        """Set the remote up, and begin to listen."""
+        """Set up the remote and start the thread."""
         if self.when == "never":
             return
         try:
@@ -96,15 +96,15 @@ class Pushing:
         self._thread.start()
 
     def stage(self, name: str) -> None:
-        """Send a finished stage's outputs, where that is asked for."""
+        """Push a finished stage's outputs if `storage.push` is `stage`."""
         if self.when == "stage":
             self._waiting.put(name)
 
     def finish(self, *, everything: bool) -> list[str]:
-        """Send the rest and wait for it; return what failed, a line each.
+        """Push the rest and wait for it; return the failures, a line each.
 
         Args:
-            everything: whether the run ended well: then all that DVC tracks is sent.
+            everything: whether to push all that DVC tracks, as after a successful run.
         """
         if self._thread.is_alive():
             if everything:
@@ -114,7 +114,7 @@ class Pushing:
         return self.failures
 
     def cancel(self) -> None:
-        """Wait for no retry any more."""
+        """Stop retrying failed pushes."""
         self._stop.set()
 
     def _work(self) -> None:
@@ -134,13 +134,18 @@ class Pushing:
     def _failed(self, what: str, reason: str) -> None:
         self.failures.append(f"{what}: {reason}")
         self.warn(
-            f"{what} was not sent to {self.remote} ({reason}); the run goes on, and dvc push sends "
-            "it later"
+            f"{what} was not pushed to {self.remote} ({reason}); the run goes on, and dvc push "
+            "sends it later"
         )
 
 
 def push(workspace: Path, target: str) -> str:
-    """Send a stage's outputs, or all that DVC tracks; return why it failed, or an empty text."""
+    """Push a stage's outputs, or all that DVC tracks; return why it failed, empty if it did not.
+
+    Args:
+        workspace: a DVC workspace.
+        target: a stage; empty for all that DVC tracks.
+    """
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "push", "-q"]
     result = subprocess.run(
         [*command, *([target] if target else [])],
@@ -153,5 +158,5 @@ def push(workspace: Path, target: str) -> str:
     if result.returncode == 0:
         return ""
     lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
-    said = next((line for line in lines if line.startswith("ERROR")), lines[0] if lines else "")
-    return redact(said.removeprefix("ERROR: "))[:200] or f"dvc push ended with {result.returncode}"
+    error = next((line for line in lines if line.startswith("ERROR")), lines[0] if lines else "")
+    return redact(error.removeprefix("ERROR: "))[:200] or f"dvc push: exit code {result.returncode}"

@@ -1,4 +1,4 @@
-"""Whether DVC can work in a folder, found out before anything is written there."""
+"""Check whether DVC can work in a folder, before anything is written there."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ CLONE = "work in a clone of the project, or run dvc init --subdir here"
 
 
 def check(workspace: Path) -> None:
-    """Refuse a folder in which DVC would fail, or would find no stages.
+    """Refuse a folder in which DVC would fail or would see no stages.
 
     Raises:
         GitError: the git repository that DVC needs is damaged.
-        InputError: there is no DVC workspace or no git repository, or git ignores it.
+        InputError: the folder is no DVC workspace or no git repository, or git ignores `dvc.yaml`.
     """
     workspace = workspace.absolute()
     check_files(workspace, pin=False, definition=False)
-    root, ignored = _asked(workspace)
+    root, ignored = _root_and_ignored(workspace)
     if root.resolve() != workspace.resolve():
         raise InputError(f"{workspace}: DVC's workspace is {root}, not this folder; {CLONE}")
     if ignored:
         raise InputError(
-            f"{workspace}: git ignores {PIPELINE} here, and DVC ignores what git does; take the "
-            "folder out of the .gitignore above it, or run git init here"
+            f"{workspace}: git ignores {PIPELINE} here, and DVC ignores what git ignores; remove "
+            "the folder from the .gitignore above it, or run git init here"
         )
 
 
-def _asked(workspace: Path) -> tuple[Path, bool]:
-    """Return where DVC's workspace begins, and whether git ignores its stages."""
+def _root_and_ignored(workspace: Path) -> tuple[Path, bool]:
+    """Return the root of DVC's workspace, and whether git ignores `dvc.yaml`."""
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.scm import SCMError
 
@@ -45,7 +45,7 @@ def _asked(workspace: Path) -> tuple[Path, bool]:
     except NotDvcRepoError:
         raise InputError(f"{workspace}: no DVC workspace (no .dvc here); {CLONE}") from None
     except SCMError:
-        git.head(workspace)  # a damaged repository is none for DVC
+        git.head(workspace)  # raises if the repository is damaged, which DVC does not tell apart
         raise InputError(
             f"{workspace}: not a git repository, which DVC needs; run git init here (or, for DVC "
             "without git: dvc config core.no_scm true)"
@@ -55,8 +55,8 @@ def _asked(workspace: Path) -> tuple[Path, bool]:
             f"{workspace}: DVC cannot work: {error}; it writes to .dvc and to DVC_SITE_CACHE_DIR "
             "(/var/tmp/dvc unless set)"
         ) from None
-    except Exception as error:  # of DVC's settings, or of a library by which it reads git
+    except Exception as error:  # of DVC's settings, or of the library by which it reads git
         if not isinstance(error, DvcException):
             git.head(workspace)
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{workspace}: DVC cannot work: {words}") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{workspace}: DVC cannot work: {reason}") from None

@@ -1,1 +1,1 @@
-"""The experiments' rows: factors, differences, claims and their verdicts."""
+"""Analyse the experiments' rows: factors, differences, claims and their verdicts."""

@@ -1,4 +1,4 @@
-"""What tables are made of: numbers with their intervals, labels of tasks, metrics and levels."""
+"""The texts in tables: numbers with intervals, labels of tasks, metrics and levels."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ NOTHING = "-"
 PAPER = "paper"
 
 
-def estimate(metric: str, found: Estimate | None) -> str:
-    """Return `61.2 [58.1-64.3]`: the number as its metric is written, with its interval."""
-    if found is None:
+def estimate(metric: str, value: Estimate | None) -> str:
+    """Return a number with its interval, formatted for its metric, e.g. `61.2 [58.1-64.3]`."""
+    if value is None:
         return NOTHING
-    middle = number(metric, found.value)
-    if found.low is None or found.high is None:
+    middle = number(metric, value.value)
+    if value.low is None or value.high is None:
         return middle
-    low, high = number(metric, found.low), number(metric, found.high)
-    joint = "-" if found.low >= 0 else ", "
+    low, high = number(metric, value.low), number(metric, value.high)
+    joint = "-" if value.low >= 0 else ", "
     return f"{middle} [{low}{joint}{high}]"
 
 
 def number(metric: str, value: float) -> str:
-    """Return a number as its metric is written: shares in percent, losses to two places."""
+    """Return a number formatted for its metric: shares in percent, losses to two places."""
     kind = METRICS[metric].kind if metric in METRICS else "plain"
     if kind == "share":
         return f"{100 * value:.1f}"
@@ -37,7 +37,7 @@ def number(metric: str, value: float) -> str:
 
 
 def heading(task: str, metric: str, *, unit: bool = True) -> str:
-    """Return `math: exact match, %`."""
+    """Return a measure's heading, e.g. `math: exact match, %`."""
     known = METRICS.get(metric)
     label = known.label if known else metric.replace("_", " ")
     units = {"share": ", %", "loss": ", nats"}
@@ -46,7 +46,7 @@ def heading(task: str, metric: str, *, unit: bool = True) -> str:
 
 
 def level(factor: Factor, value: Level) -> str:
-    """Return a factor's level for people."""
+    """Return the label of a factor's level."""
     if value is None:
         return NOTHING
     if isinstance(value, str):
@@ -55,18 +55,18 @@ def level(factor: Factor, value: Level) -> str:
 
 
 def levels(experiment: Experiment, name: str) -> list[tuple[Level, str]]:
-    """Return a factor's levels that were run, with their labels."""
+    """Return the levels of a factor in the rows, with their labels."""
     factor = experiment.spec.factors[name]
     return [(value, level(factor, value)) for value in experiment.levels(name)]
 
 
 def labels(experiment: Experiment, point: Mapping[str, Level]) -> list[str]:
-    """Return the labels of a point's levels."""
+    """Return the labels of a point's factor levels."""
     return [level(experiment.spec.factors[key], value) for key, value in point.items()]
 
 
 def table(
     name: str, title: str, columns: list[str], rows: list[list[str]], note: str = ""
 ) -> Table:
-    """Return a table."""
+    """Return a table of texts as a mapping."""
     return {"name": name, "title": title, "columns": columns, "rows": rows, "note": note}

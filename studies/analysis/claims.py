@@ -1,9 +1,9 @@
 """The paper's claims, each with the rule that decides from the rows whether it held.
 
-A comparison is a difference paired by seed with its 95 % interval (`differences.contrast`), each
-judged by itself. "More" holds where the whole interval is above 0; "as good as" where it is above
--2 points (of a loss: -2 %). A claim of several comparisons holds where all do, did not hold where
-one did not, and else could not be told at this size.
+A comparison is a difference paired by seed with its 95 % interval (`differences.contrast`); there
+is no correction for multiple comparisons. "More" holds if the whole interval is above 0; "as good
+as" is a non-inferiority test with a margin of 2 points (for a loss, 2 %). A claim with several
+comparisons holds if all hold, did not hold if one did not, and could not be told otherwise.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from studies.analysis.rows import Experiment
 from studies.analysis.specs import MERGES, METHODS
 from studies.analysis.verdicts import MARGIN, Cells, Claim, Compare, Condition, Part, above, judge
 
-#: Mean fall from single task to concatenated LoRI-D in the paper's Table 3, over its four tasks.
+#: The mean loss in points from single-task to concatenated LoRI-D over the paper's Table 3.
 PAPERS_FALL = 5.1
 PRUNING = ("magnitude_prune", "ties", "dare_linear")
 OTHERS = tuple(name for name in BUILT_IN if name not in ("lori-d", "lori-s"))
 
 
 def judged(experiments: Mapping[str, Experiment]) -> list[dict[str, Any]]:
-    """Return `verdicts.judge` of each claim whose experiment there is, in the claims' order."""
+    """Return `verdicts.judge` of each claim whose experiment has run, in the claims' order."""
     return [
         judge(claim, experiments[claim.experiment])
         for claim in CLAIMS
@@ -36,7 +36,13 @@ def judged(experiments: Mapping[str, Experiment]) -> list[dict[str, Any]]:
 def _methods(
     pairs: Iterable[tuple[str, str]], margin: float = 0.0, tasks: Sequence[str] | None = None
 ) -> Compare:
-    """Compare methods on single tasks; what was not run is "not measured"."""
+    """Return a comparison of methods on single tasks; a method that was not run has no result.
+
+    Args:
+        pairs: each first method is claimed to be above the second.
+        margin: how far below it may be.
+        tasks: the tasks to compare on; None for all.
+    """
 
     def compare(experiment: Experiment, cells: Cells) -> list[Part]:
         return [
@@ -59,9 +65,9 @@ def _fewer_parameters(experiment: Experiment, cells: Cells) -> list[Part]:
     if counts[0] is None or counts[1] is None:
         return [Part("trainable parameters of LoRI-S and LoRA", None)]
     fewer = 100 * (1 - counts[0].value / counts[1].value)
-    found = Difference(fewer - 94.5, fewer - 94.5, fewer - 94.5, counts[0].seeds, "%", ())
+    difference = Difference(fewer - 94.5, fewer - 94.5, fewer - 94.5, counts[0].seeds, "%", ())
     note = f"{counts[0].value:,.0f} against {counts[1].value:,.0f}, {fewer:.1f} % fewer"
-    return [Part("LoRI-S against LoRA", found, note=note)]
+    return [Part("LoRI-S against LoRA", difference, note=note)]
 
 
 def _merges(
@@ -72,14 +78,14 @@ def _merges(
     tasks: Sequence[str] | None = None,
     apart: bool = False,
 ) -> Compare:
-    """Compare merges, each of the first with each of the second: (method, merge).
+    """Return a comparison of merges (method, merge), each of `firsts` with each of `seconds`.
 
     Args:
-        firsts: claimed to be above.
-        seconds: to compare with; None for the same method's linear merge.
-        margin: how far below they may be.
-        tasks: to compare on; None for all.
-        apart: whether each task is a comparison of its own, not their mean.
+        firsts: the merges that are claimed to be above.
+        seconds: the merges to compare with; None for the same method's linear merge.
+        margin: how far below the firsts may be.
+        tasks: the tasks to compare on; None for all.
+        apart: whether to compare each task by itself instead of the mean over tasks.
     """
 
     def compare(experiment: Experiment, cells: Cells) -> list[Part]:
@@ -101,7 +107,7 @@ def _named(pair: tuple[str, str]) -> str:
 
 
 def _setting(experiment: Experiment, pair: tuple[str, str]) -> Condition:
-    """Return a merge as a condition; of several weights or densities the first one that was run."""
+    """Return a merge as a condition, with the weight and density of its first row."""
     method, merge = pair
     rows = [r for r in experiment.rows if (r.factors["method"], r.factors["merge"]) == pair]
     setting = {key: rows[0].factors[key] for key in ("weight", "density")} if rows else {}
@@ -109,7 +115,7 @@ def _setting(experiment: Experiment, pair: tuple[str, str]) -> Condition:
 
 
 def _safety(experiment: Experiment, cells: Cells) -> list[Cell]:
-    """Return a cell of safety for each task learned after it."""
+    """Return a cell with the safety score for each task that was learned after safety."""
     base = next((c for c in cells.of(experiment, None) if c["task"] == "safety"), None)
     learned = [task for task in experiment.levels("learned") if task]
     return [{**base, "learned": task} for task in learned] if base else []
@@ -147,8 +153,8 @@ def _loses_least(experiment: Experiment, cells: Cells) -> list[Part]:
             (-1, {"method": other}),
             (1, {"method": other, "learned": ""}),
         ]
-        found = contrast(experiment, where, terms)
-        parts.append(Part(f"Change of LoRI-S against that of {METHODS[other]}", found))
+        difference = contrast(experiment, where, terms)
+        parts.append(Part(f"Change of LoRI-S against that of {METHODS[other]}", difference))
     return parts
 
 

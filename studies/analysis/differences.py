@@ -12,9 +12,9 @@ from lori_core.report.tables import signed
 from studies.analysis.rows import Experiment, Wanted
 from studies.analysis.specs import METRICS, SCORES
 
-#: What rows to compare in: `metric`, `task` and factors.
+#: A condition that selects rows to compare: `metric`, `task` and levels of factors.
 Cell = Mapping[str, Wanted]
-#: A coefficient, and the factors that it stands for.
+#: A coefficient, and the factor levels of its rows.
 Term = tuple[float, Mapping[str, Wanted]]
 POINTS = "points"
 LOSS = "loss"
@@ -23,16 +23,16 @@ RATIO = "ratio"
 
 @dataclass(frozen=True)
 class Difference:
-    """How far conditions are apart; more than 0 is what the comparison asks about.
+    """The difference between conditions; above 0 if the first condition is better.
 
     Attributes:
         value: the mean over seeds.
-        low: the lower end of its 95 % interval; None where nothing tells how sure it is.
+        low: the lower end of its 95 % interval; None if the uncertainty is not known.
         high: the upper end.
-        seeds: how many it is over.
-        unit: `points` of a share in percent; `loss` and `ratio`: 100 times the logarithm of how
-            many times lower.
-        tasks: it is the mean over.
+        seeds: the number of seeds.
+        unit: `points` for shares, in percent; for `loss` and `ratio`, 100 times the logarithm of
+            the ratio second / first.
+        tasks: the tasks it is the mean over.
     """
 
     value: float
@@ -45,34 +45,44 @@ class Difference:
 
 def score_cells(experiment: Experiment, tasks: Sequence[str] | None = None) -> list[Cell]:
     """Return a cell for each task's score."""
-    found: dict[str, Cell] = {}
+    by_task: dict[str, Cell] = {}
     for task, metric in experiment.measures(*SCORES):
         if tasks is None or task in tasks:
-            found.setdefault(task, {"metric": metric, "task": task})
-    return list(found.values())
+            by_task.setdefault(task, {"metric": metric, "task": task})
+    return list(by_task.values())
 
 
 def loss_cells(experiment: Experiment, tasks: Sequence[str] | None = None) -> list[Cell]:
     """Return a cell for each task's held-out loss."""
-    there = experiment.measures("loss")
-    return [{"metric": m, "task": t} for t, m in there if tasks is None or t in tasks]
+    losses = experiment.measures("loss")
+    return [{"metric": m, "task": t} for t, m in losses if tasks is None or t in tasks]
 
 
 def contrast(
     experiment: Experiment, cells: Sequence[Cell], terms: Sequence[Term]
 ) -> Difference | None:
-    """Return `Σ c_i · y_i` over the terms, the mean over cells, paired by seed.
+    """Return `Σ c_i · y_i` over the terms, averaged over the cells and paired by seed.
 
-    y is a share in points times 1 or -1, so that more is better; of a loss and of other numbers it
-    is `-100 · ln`, so that the difference of two is about the percentage one is lower by. Cells
-    that some term has no row for are left out, and so are seeds without all the others.
+    For a share, y is its value in points times 1 or -1, so that more is better. For a loss and
+    other numbers, y is `-100 · ln(value)`, so that a difference is about the percentage by which
+    the first value is lower. Cells without rows for some term are left out, and so are seeds
+    without rows for all terms and cells.
 
-    The interval is the wider of two: Student's over the seeds' differences, and what the items
-    alone allow (their intervals added in quadrature as if the conditions had been scored on
-    different items, over the root of the number of seeds). The first knows that another seed may
-    differ, the second keeps three seeds that happen to agree from proving too much. Of losses it
-    is the first alone where there are several seeds: the losses of the same items rise and fall
-    together, and how much items differ says next to nothing of a difference between conditions.
+    The interval is the wider of two: Student's interval over the seeds' differences, and the
+    interval from the items (the conditions' intervals added in quadrature, as if they had been
+    scored on different items, divided by the root of the number of seeds). The first accounts for
+    the variation between seeds; the second prevents a too narrow interval from a few seeds that
+    agree by chance. For losses with several seeds only the first is used: the losses of the same
+    items are correlated between conditions, so the variation between items says little about the
+    difference.
+
+    Args:
+        experiment: the rows.
+        cells: the cells to average over.
+        terms: the coefficients c_i, with the factor levels of y_i.
+
+    Returns:
+        The difference; None if no cell and seed have rows for all terms.
     """
     used = [c for c in cells if all(_rows(experiment, c, term) for _, term in terms)]
     if not used:
@@ -102,25 +112,30 @@ def contrast(
 
 
 def _reach(values: Sequence[float], items: Sequence[float]) -> float | None:
-    """Return half the interval's width; None where neither seeds nor items tell."""
-    found = []
+    """Return half the interval's width; None if neither seeds nor items give an interval.
+
+    Args:
+        values: the difference of each seed.
+        items: half the width of the interval over items, for each seed.
+    """
+    widths = []
     if len(values) > 1:
         low, high = mean_interval(values)
-        found.append((high - low) / 2)
+        widths.append((high - low) / 2)
     if len(items) == len(values):
-        found.append(math.sqrt(fmean(reach**2 for reach in items) / len(items)))
-    return max(found, default=None)
+        widths.append(math.sqrt(fmean(reach**2 for reach in items) / len(items)))
+    return max(widths, default=None)
 
 
 def _rows(
     experiment: Experiment, cell: Cell, term: Mapping[str, Wanted]
 ) -> dict[int, tuple[float, float | None]]:
-    """Return by seed the value, and half its interval over items, as `contrast` counts them."""
+    """Return y of `contrast` by seed, with half the width of its interval over items."""
     wanted = {**cell, **term}
     metric = str(wanted.pop("metric"))
     task = wanted.pop("task", None)
     known = METRICS.get(metric)
-    found: dict[int, list[tuple[float, float | None]]] = {}
+    by_seed: dict[int, list[tuple[float, float | None]]] = {}
     for row in experiment.select(metric, None if task is None else str(task), **wanted):
         value = row.value or 0.0
         reach = None if row.low is None or row.high is None else (row.high - row.low) / 2
@@ -130,8 +145,8 @@ def _rows(
             pair = (-100 * math.log(value), None if reach is None else 100 * reach / value)
         else:
             continue
-        found.setdefault(row.seed, []).append(pair)
-    return {seed: _mean(pairs) for seed, pairs in found.items()}
+        by_seed.setdefault(row.seed, []).append(pair)
+    return {seed: _mean(pairs) for seed, pairs in by_seed.items()}
 
 
 def _mean(pairs: Sequence[tuple[float, float | None]]) -> tuple[float, float | None]:
@@ -147,17 +162,20 @@ def _unit(cell: Cell) -> str:
     return POINTS if known.kind == "share" else LOSS
 
 
-def text(found: Difference | None) -> str:
-    """Return `+3.2 points [+0.5, +5.9], 3 seeds`, or `loss -3.1 % [-5.2, -1.0], 3 seeds`."""
-    if found is None:
+def text(difference: Difference | None) -> str:
+    """Return a difference as text.
+
+    For example `+3.2 points [+0.5, +5.9], 3 seeds`, or `loss -3.1 % [-5.2, -1.0], 3 seeds`.
+    """
+    if difference is None:
         return "not measured"
-    ends = [found.value, found.low, found.high]
-    if found.unit != POINTS:
+    ends = [difference.value, difference.low, difference.high]
+    if difference.unit != POINTS:
         # More is better, so the interval's upper end is the lowest loss.
-        ends = [found.value, found.high, found.low]
+        ends = [difference.value, difference.high, difference.low]
         ends = [None if end is None else 100 * math.expm1(-end / 100) for end in ends]
     middle, low, high = (None if end is None else signed(end, 1) for end in ends)
     interval = "no interval" if low is None or high is None else f"[{low}, {high}]"
-    seeds = f"{found.seeds} seed{'s' if found.seeds > 1 else ''}"
+    seeds = f"{difference.seeds} seed{'s' if difference.seeds > 1 else ''}"
     named = {POINTS: f"{middle} points", LOSS: f"loss {middle} %"}
-    return f"{named.get(found.unit, f'{middle} %')} {interval}, {seeds}"
+    return f"{named.get(difference.unit, f'{middle} %')} {interval}, {seeds}"

@@ -35,7 +35,7 @@ def _random_mask(experiment: Experiment, cells: Cells) -> list[Part]:
 
 
 def map_sparsity(experiment: Experiment) -> float | None:
-    """Return the sparsity of the map that is judged and drawn: 0.9, else the highest."""
+    """Return the sparsity whose masks are judged and drawn: 0.9 if it was run, else the highest."""
     levels: list[float] = experiment.levels("sparsity")
     return 0.9 if 0.9 in levels else max(levels, default=None)
 
@@ -46,7 +46,7 @@ def _map_cells(experiment: Experiment) -> list[Cell]:
 
 
 def map_tasks(experiment: Experiment) -> list[str]:
-    """Return the tasks whose masks were looked at."""
+    """Return the tasks whose masks were measured."""
     return list(dict.fromkeys(row.task for row in experiment.rows if row.metric == "kept"))
 
 
@@ -68,7 +68,14 @@ def _upper(experiment: Experiment, cells: Cells) -> list[Part]:
 
 
 def _against(factor: str, first: str, others: Sequence[str], margin: float = 0.0) -> Compare:
-    """Compare one level of a factor with others; what was not run is "not measured"."""
+    """Return a comparison of one level of a factor with others.
+
+    Args:
+        factor: the factor.
+        first: the level that is claimed to be above.
+        others: the levels to compare with.
+        margin: how far below `first` may be.
+    """
 
     def compare(experiment: Experiment, cells: Cells) -> list[Part]:
         names = experiment.spec.factors[factor].names
@@ -89,13 +96,13 @@ def _against(factor: str, first: str, others: Sequence[str], margin: float = 0.0
 
 
 def _weights(experiment: Experiment) -> list[float]:
-    there: list[float] = experiment.levels("weight")
-    papers = [weight for weight in there if weight in WEIGHTS]
-    return papers if len(papers) > 1 else there
+    levels: list[float] = experiment.levels("weight")
+    papers = [weight for weight in levels if weight in WEIGHTS]
+    return papers if len(papers) > 1 else levels
 
 
 def merged_how(experiment: Experiment) -> dict[str, str]:
-    """Return the merge that weights are compared in, where rows name one: concat if it was run."""
+    """Return the merge whose weights are compared: concat if it was run; empty without merges."""
     levels = experiment.levels("merge")
     return {"merge": "concat" if "concat" in levels else levels[0]} if levels else {}
 
@@ -128,7 +135,7 @@ def _balanced(experiment: Experiment, cells: Cells) -> list[Part]:
 
 
 def _learning_rate(experiment: Experiment, cells: Cells) -> list[Part]:
-    """Return how much more raising the learning rate helps the sparsest than the densest B."""
+    """Compare what the highest learning rate gains at the highest and at the lowest sparsity."""
     sparsities, rates = experiment.levels("sparsity"), experiment.levels("learning_rate")
     label = (
         f"what learning rate {rates[-1]:g} gains over {rates[0]:g} at sparsity {sparsities[-1]:g}, "
@@ -182,11 +189,11 @@ def _within(experiment: Experiment, cells: Cells) -> list[Part]:
     inside = sum(float(value or 0) <= float(bound or 0) for value, bound in pairs)
     telling = sum(float(bound or 0) < 1 for _, bound in pairs)
     note = f"{inside} of {len(pairs)} measurements, {telling} of them under a bound below 1"
-    if not telling:  # no cosine is above 1
+    if not telling:  # a bound of 1 or more excludes no cosine
         return [Part(label, None, note=note)]
     sign = 1.0 if inside == len(pairs) else -1.0
-    found = Difference(sign, sign, sign, len(experiment.seeds()), "", ())
-    return [Part(label, found, note=note)]
+    result = Difference(sign, sign, sign, len(experiment.seeds()), "", ())
+    return [Part(label, result, note=note)]
 
 
 MASK_CLAIMS: tuple[Claim, ...] = (

@@ -1,6 +1,6 @@
-"""The paper's own numbers (Tables 1-3 and 11-22), and what its text says of Figures 3-7.
+"""The paper's numbers (Tables 1-3 and 11-22), and its text about Figures 3-7.
 
-Its figures are pictures without numbers, so only what the text says of them is kept.
+The paper's figures show no numbers, so only its text about them is stored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lori_core.core.files.atomic import read_json
 from studies.analysis.specs import MERGES, METHODS
 
 Cell = str | float
-#: The paper's column for each of our tasks, in tables of all tasks and in those of NLU.
+#: The paper's column for each of our tasks.
 COLUMNS = {"nlu": "NLU", "math": "GSM8K", "code": "Pass@1", "safety": "HEx-PHI"}
 _BENCHMARKS = {
     "boolq": "BoolQ",
@@ -34,11 +34,11 @@ class Table:
     """One table of the paper.
 
     Attributes:
-        number: of the paper.
+        number: its number in the paper.
         title: what it shows, in our words.
-        section: of the paper.
-        columns: the first is the base model.
-        rows: numbers are percentages, as printed.
+        section: its section in the paper.
+        columns: the columns' names; the first is the base model.
+        rows: the cells; numbers are percentages, as printed.
     """
 
     number: str
@@ -48,26 +48,26 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
 
     def value(self, column: str, **wanted: str) -> float | None:
-        """Return a number by its column and what other columns hold; None where there is none."""
+        """Return the number of a column in the row with the `wanted` cells; None if missing."""
         if column not in self.columns:
             return None
         for row in self.rows:
             cells = dict(zip(self.columns, row, strict=True))
             if all(cells[name] == text for name, text in wanted.items()):
-                found = cells[column]
-                return float(found) if isinstance(found, float) else None
+                number = cells[column]
+                return float(number) if isinstance(number, float) else None
         return None
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What the paper's text says of one of its figures.
+    """The paper's text about one of its figures.
 
     Attributes:
-        number: of the paper.
+        number: its number in the paper.
         title: what it shows.
-        section: of the paper.
-        says: what the text reads off it.
+        section: its section in the paper.
+        says: what the text says about it.
     """
 
     number: str
@@ -93,7 +93,7 @@ def tables() -> dict[str, Table]:
 
 @cache
 def figures() -> dict[str, Figure]:
-    """Return what the text says of the paper's figures, by number."""
+    """Return the paper's text about its figures, by number."""
     return {
         number: Figure(number, raw["title"], raw["section"], tuple(raw["says"]))
         for number, raw in _content()["figures"].items()
@@ -118,7 +118,7 @@ def single_task(method: str, task: str) -> float | None:
 
 
 def parameters(method: str) -> str:
-    """Return what Table 11 prints for a method's trainable parameters, else an empty string."""
+    """Return a method's trainable parameters as printed in Table 11; empty if it is not there."""
     for row in tables()["11"].rows:
         if row[1] == METHODS.get(method, method):
             return str(row[2])
@@ -129,16 +129,16 @@ def merged(count: int, merge: str, method: str, task: str) -> float | None:
     """Return the paper's score of a merge of three or four adapters on Llama-3-8B, in percent.
 
     Args:
-        count: adapters merged, 3 or 4.
-        merge: how, by our name; `single-task` is each task's own LoRI-D adapter.
-        method: of the adapters, by our name.
-        task: by our name.
+        count: the number of merged adapters, 3 or 4.
+        merge: our name of the merge method; `single-task` is each task's own LoRI-D adapter.
+        method: our name of the adapters' training method.
+        task: our name of the task.
     """
     names = ("3", "20", "16") if count == 4 else ("18", "22", "19")
     wanted = {"Merging": MERGES.get(merge, merge), "Adaptation": METHODS.get(method, method)}
     column = _BENCHMARKS.get(task) or COLUMNS.get(task, task)
     for name in names:
-        found = tables()[name].value(column, **wanted)
-        if found is not None:
-            return found
+        score = tables()[name].value(column, **wanted)
+        if score is not None:
+            return score
     return None

@@ -1,8 +1,8 @@
-"""Reading an experiment's rows, and what several seeds say together.
+"""Read and check an experiment's rows, and estimate means over seeds.
 
 The file `metrics/experiments/NAME.json` is `{"experiment", "info", "rows"}`; a row is flat:
-`metric`, `value` (null where nothing could be measured), `task` ("" for none), `seed`; `low`,
-`high` and `n` where it is a score over items; and the experiment's factors.
+`metric`, `value` (null if nothing could be measured), `task` ("" for none), `seed`; `low`, `high`
+and `n` if it is a score over items; and the levels of the experiment's factors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from studies.analysis import specs
 from studies.analysis.specs import METRICS, SPECS, Spec
 
 Level = str | float | None
-#: A level, or several of which any will do.
+#: A level, or several levels of which any matches.
 Wanted = Level | tuple[Level, ...]
 _FIELDS = ("metric", "value", "task", "seed", "low", "high", "n")
 
@@ -32,14 +32,14 @@ class Row:
     """One measured number.
 
     Attributes:
-        metric: what was measured.
-        value: in its metric's unit; None where there was nothing to measure.
-        task: measured on; "" for none.
-        seed: of the run.
-        low: the lower end of its 95 % interval over items, where it is a score.
+        metric: the metric's name.
+        value: in the metric's unit; None if there was nothing to measure.
+        task: the task it was measured on; "" for none.
+        seed: the seed of the run.
+        low: the lower end of its 95 % interval over items; None if it is no score over items.
         high: the upper end.
-        n: items it is over; 0 where it is not over items.
-        factors: by name.
+        n: the number of items; 0 if it is no score over items.
+        factors: the level of each factor.
     """
 
     metric: str
@@ -54,16 +54,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What all seeds say of one number.
+    """The mean of a number over all seeds, with its interval.
 
     Attributes:
         value: the mean over seeds.
-        low: the lower end of its 95 % interval: the wider of Student's over seeds and, of a share,
-            that over a seed's items; None where neither is known. All seeds answer the same items,
-            so neither more seeds nor seeds that happen to agree make those more certain.
+        low: the lower end of its 95 % interval: the wider of Student's over seeds and, for a share,
+            the one over a seed's items; None if neither is known. All seeds are scored on the same
+            items, so more seeds do not narrow the interval over items.
         high: the upper end.
-        seeds: how many there are.
-        n: items of all seeds together.
+        seeds: the number of seeds.
+        n: the number of items of all seeds together.
     """
 
     value: float
@@ -75,13 +75,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment's rows, checked.
+    """An experiment's checked rows.
 
     Attributes:
-        name: of the experiment.
-        spec: what is known of it.
+        name: the experiment's name.
+        spec: its factors and place in the paper.
         info: how it was run.
-        rows: all of them, in the file's order.
+        rows: all rows, in the file's order.
     """
 
     name: str
@@ -91,14 +91,14 @@ class Experiment:
 
     @cached_property
     def _by_metric(self) -> dict[str, list[Row]]:
-        found: dict[str, list[Row]] = {}
+        rows: dict[str, list[Row]] = {}
         for row in self.rows:
             if row.value is not None:
-                found.setdefault(row.metric, []).append(row)
-        return found
+                rows.setdefault(row.metric, []).append(row)
+        return rows
 
     def select(self, metric: str, task: str | None = None, **factors: Wanted) -> list[Row]:
-        """Return the rows with a value that match; a factor not named may be anything."""
+        """Return the matching rows that have a value; a factor that is not given may have any."""
         return [
             row
             for row in self._by_metric.get(metric, [])
@@ -107,15 +107,15 @@ class Experiment:
         ]
 
     def by_seed(self, metric: str, task: str | None = None, **factors: Wanted) -> dict[int, float]:
-        """Return the mean of the rows that match, by seed."""
-        found: dict[int, list[float]] = {}
+        """Return the mean of the matching rows, by seed."""
+        by_seed: dict[int, list[float]] = {}
         for row in self.select(metric, task, **factors):
             if row.value is not None:
-                found.setdefault(row.seed, []).append(row.value)
-        return {seed: fmean(values) for seed, values in sorted(found.items())}
+                by_seed.setdefault(row.seed, []).append(row.value)
+        return {seed: fmean(values) for seed, values in sorted(by_seed.items())}
 
     def estimate(self, metric: str, task: str | None = None, **factors: Wanted) -> Estimate | None:
-        """Return the mean over seeds of the rows that match; None where there are none."""
+        """Return the mean over seeds of the matching rows; None if there are none."""
         rows = self.select(metric, task, **factors)
         seeds = self.by_seed(metric, task, **factors)
         if not seeds:
@@ -126,28 +126,32 @@ class Experiment:
         return Estimate(middle, low, high, len(seeds), n)
 
     def levels(self, factor: str) -> list[Any]:
-        """Return the levels of a factor that rows have: names in their order, numbers sorted."""
-        found = [row.factors.get(factor) for row in self.rows]
-        there = [level for level in found if level is not None]
-        if all(isinstance(level, str) for level in there):
-            names = [str(level) for level in there]
+        """Return a factor's levels in the rows: names in the spec's order, numbers sorted."""
+        all_levels = (row.factors.get(factor) for row in self.rows)
+        levels = [level for level in all_levels if level is not None]
+        if all(isinstance(level, str) for level in levels):
+            names = [str(level) for level in levels]
             known = [*self.spec.factors[factor].names, *specs.TASKS, *specs.PROJECTIONS]
             return specs.in_order(names, known)
-        return sorted(set(there), key=lambda level: (isinstance(level, str), level))
+        return sorted(set(levels), key=lambda level: (isinstance(level, str), level))
 
     def tasks(self) -> list[str]:
-        """Return the tasks that scores were measured on, in the usual order."""
+        """Return the tasks that were scored, in the order of `specs.TASKS`."""
         named = (row.task for row in self.rows if row.task and row.metric in specs.MEASURES)
         return specs.in_order(named, specs.TASKS)
 
     def measures(self, *kinds: str) -> list[tuple[str, str]]:
-        """Return (task, metric) of what was measured, tasks in order and scores before losses."""
-        there = {(row.task, row.metric) for row in self.rows}
+        """Return the (task, metric) of all rows, tasks in order and scores before losses.
+
+        Args:
+            kinds: the metrics to return; by default `specs.MEASURES`.
+        """
+        measured = {(row.task, row.metric) for row in self.rows}
         wanted = kinds or specs.MEASURES
-        return [(t, m) for t in self.tasks() for m in wanted if (t, m) in there]
+        return [(t, m) for t in self.tasks() for m in wanted if (t, m) in measured]
 
     def main_measures(self) -> list[tuple[str, str]]:
-        """Return (task, metric) of each task: its score, or its loss where it has no score."""
+        """Return (task, metric) of each task's score, or of its loss if it has no score."""
         scored = dict(reversed(self.measures(*specs.SCORES)))
         return [(t, scored.get(t, "loss")) for t in self.tasks() if t in scored or self._loss(t)]
 
@@ -155,14 +159,14 @@ class Experiment:
         return (task, "loss") in self.measures("loss")
 
     def seeds(self) -> list[int]:
-        """Return the seeds that rows have."""
+        """Return the seeds of the rows, sorted."""
         return sorted({row.seed for row in self.rows})
 
 
 def _interval(
     rows: Sequence[Row], values: Sequence[float], middle: float, share: bool
 ) -> tuple[float | None, float | None]:
-    """Return the interval of an estimate, as `Estimate` says."""
+    """Return the interval of an `Estimate`."""
     below, above = _items(rows) if len(rows) == len(values) else (None, None)
     if len(values) > 1:
         low, high = mean_interval(values)
@@ -176,7 +180,7 @@ def _interval(
 
 
 def _items(rows: Sequence[Row]) -> tuple[float | None, float | None]:
-    """Return how far an interval over items goes below and above its number, the mean of rows."""
+    """Return how far the intervals over items reach below and above the values, on average."""
     known = [(row.value, row.low, row.high) for row in rows]
     below = [v - low for v, low, _ in known if v is not None and low is not None]
     above = [high - v for v, _, high in known if v is not None and high is not None]
@@ -198,7 +202,7 @@ def read(path: Path) -> Experiment:
 
     Raises:
         InputError: there is no such file, or it is not JSON.
-        DataError: it is not of this form; one line with the row's number and field.
+        DataError: it has another form; the message names the row's number and field.
     """
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
@@ -223,10 +227,11 @@ def read(path: Path) -> Experiment:
 
 
 def read_folder(folder: Path) -> dict[str, Experiment]:
-    """Read the experiments there are in a folder, in the catalogue's order.
+    """Read the experiments in a folder, in the catalogue's order.
 
     Raises:
-        InputError: there is none, or a file of the folder is no experiment.
+        InputError: there are none.
+        DataError: a file is not an experiment's.
     """
     files = {path.stem: path for path in sorted(folder.glob("*.json"))}
     for stem, path in files.items():

@@ -1,7 +1,7 @@
-"""What is known of each experiment before it has run: its factors, measures and place in the paper.
+"""The specification of each experiment: its factors, measures and place in the paper.
 
-An experiment's file holds rows in long form, one measured number each; `rows` reads and checks
-them against what stands here.
+An experiment's file holds rows in long form, one measured number each; `rows` reads them and checks
+them against these specifications.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lori_core.methods import catalogue
 
 
 class _Methods(Mapping[str, str]):
-    """The training methods' labels by name, extensions' too; the base without one comes first."""
+    """The labels of the base model and of all training methods, with extensions, by name."""
 
     def __getitem__(self, name: str) -> str:
         return "Base" if name == "base" else catalogue.METHODS[name].label
@@ -30,7 +30,7 @@ class _Methods(Mapping[str, str]):
 
 
 METHODS = _Methods()
-#: What is not merged comes first.
+#: The labels of merge methods by name; adapters without a merge come first.
 MERGES = merge_methods.MERGE_METHODS.labels({"single-task": "Single-Task"})
 SCOPES = mask_choices.SCOPES.labels()
 IMPORTANCES = importances.KINDS.labels()
@@ -40,18 +40,18 @@ TASKS = ("nlu", "math", "code", "safety")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 FEED_FORWARD = PROJECTIONS[4:]
 ATTENTION = PROJECTIONS[:4]
-#: The three that the paper merges, and continues from safety.
+#: The methods that the paper merges and uses in continual learning.
 LORI = ("lora", "lori-d", "lori-s")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a measured number is named, written and judged.
+    """How a measured number is named, formatted and judged.
 
     Attributes:
-        label: for people.
-        kind: `share` is written in percent, `loss` in nats, `count` and `plain` as they are.
-        better: 1 where more is better, -1 where less is, 0 where neither.
+        label: the label for people.
+        kind: `share` is shown in percent, `loss` in nats, `count` and `plain` as they are.
+        better: 1 if more is better, -1 if less is better, else 0.
     """
 
     label: str
@@ -75,21 +75,21 @@ METRICS = {
     "artifact_bytes": Metric("artifact size", "count"),
     "learning_rate": Metric("learning rate", "plain"),
 }
-#: What a task is scored by, best known first; a task has one of them.
+#: The metrics of tasks' scores, best known first; a task has one of them.
 SCORES = tuple(scorer.metric for scorer in SCORERS.values())
-#: What is shown of a task beside its score, in this order.
+#: The metrics that are shown for a task, in this order.
 MEASURES = (*SCORES, "over_refusal", "loss")
 
 
 @dataclass(frozen=True)
 class Factor:
-    """What an experiment varies.
+    """A factor that an experiment varies.
 
     Attributes:
-        label: for people.
-        names: the values it may have, with their labels, in order; empty for numbers.
-        optional: whether it may be null or absent.
-        expected: those of `names` that should be there, so that one missing is a gap.
+        label: the label for people.
+        names: its allowed levels with their labels, in order; empty for numbers.
+        optional: whether it may be null or absent in a row.
+        expected: the levels that should have been run; a missing one is a gap.
     """
 
     label: str
@@ -103,14 +103,14 @@ class Spec:
     """One experiment.
 
     Attributes:
-        title: the heading of its part.
+        title: its heading.
         about: what it varies and measures, in a sentence.
-        factors: by name; the first ones span its sweep.
-        sweep: the factors whose every combination should be there.
-        tables: numbers of the paper's tables it stands beside.
-        figures: numbers of the paper's figures.
+        factors: its factors by name.
+        sweep: the factors of which all combinations should have been run.
+        tables: the numbers of the paper's tables that it repeats.
+        figures: the numbers of the paper's figures that it repeats.
         reading: how to read its figure.
-        required: what must be measured for its figure.
+        required: the metrics that its figure needs.
     """
 
     title: str
@@ -264,8 +264,8 @@ SPECS: dict[str, Spec] = {
 }
 
 
-def in_order(found: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Return distinct names: the known ones in their order, then the others as they came."""
-    distinct = list(dict.fromkeys(found))
+def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return the distinct names: first those in `known`, in its order, then the others."""
+    distinct = list(dict.fromkeys(names))
     first = [name for name in known if name in distinct]
     return first + [name for name in distinct if name not in first]

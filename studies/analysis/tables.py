@@ -1,7 +1,7 @@
-"""The tables of the experiments: ours in the form of the paper's, with its numbers beside them.
+"""The tables of the experiments, in the form of the paper's tables, with the paper's numbers.
 
-A table is `{"name", "title", "columns", "rows", "note"}`, all of it text, as in `report.tables`:
-the page and Markdown show the same cells.
+A table is `{"name", "title", "columns", "rows", "note"}` with texts only, as in `report.tables`;
+the page and the Markdown show the same cells.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from studies.analysis.rows import Experiment, Level, Wanted
 from studies.analysis.specs import ATTENTION, FEED_FORWARD, MERGES, METHODS, SCORES
 
 NONE = cells.NOTHING
-#: A table of more measures is two: scores and losses.
+#: A table with more measures than this is split into scores and losses.
 MOST_COLUMNS = 5
 BESIDE = (
     "Columns 'paper' are its numbers on Llama-3-8B at rank 32, in percent, on its own test sets: "
@@ -26,23 +26,23 @@ BESIDE = (
 
 
 def build(experiment: Experiment) -> list[Table]:
-    """Return an experiment's tables, those that have a row."""
+    """Return an experiment's tables that have rows."""
     return [table for table in TABLES[experiment.name](experiment) if table["rows"]]
 
 
 def single_task(experiment: Experiment) -> list[Table]:
-    """Return scores (the paper's Tables 1, 2, 11, 12), other measures, and what each trains."""
+    """Return tables of scores (the paper's Tables 1, 2, 11, 12), other measures, and costs."""
     methods = experiment.levels("method")
     lookup = paper.single_task
     scores = _scored(experiment, [{"method": m} for m in methods], ["method"])
     for row, method in zip(scores["rows"], methods, strict=True):
-        _beside(row, [lookup(method, task) for task, _ in experiment.measures(*SCORES)])
+        _insert_paper(row, [lookup(method, task) for task, _ in experiment.measures(*SCORES)])
     other = _others(experiment, [{"method": m} for m in methods], ["method"])
     return [_with_paper(scores, experiment), other, _costs(experiment)]
 
 
 def _costs(experiment: Experiment) -> Table:
-    """Return what each method trains and stores, and the learning rates chosen for it."""
+    """Return a table of each method's trainable parameters, memory, sizes and learning rates."""
     rates = experiment.measures("learning_rate")
     tasks = list(dict.fromkeys(r.task for r in experiment.rows if r.metric == "learning_rate"))
     rows = []
@@ -73,14 +73,14 @@ def _costs(experiment: Experiment) -> Table:
 
 
 def _rate(experiment: Experiment, method: str, task: str) -> str:
-    found = sorted(set(experiment.by_seed("learning_rate", task, method=method).values()))
-    return ", ".join(f"{rate:.0e}".replace("e-0", "e-") for rate in found) or NONE
+    rates = sorted(set(experiment.by_seed("learning_rate", task, method=method).values()))
+    return ", ".join(f"{rate:.0e}".replace("e-0", "e-") for rate in rates) or NONE
 
 
 def merges(count: int) -> Callable[[Experiment], list[Table]]:
-    """Return the function that makes the tables of merging so many adapters."""
+    """Return the function that builds the tables of merging `count` adapters."""
 
-    def made(experiment: Experiment) -> list[Table]:
+    def build_tables(experiment: Experiment) -> list[Table]:
         points = merge_points(experiment)
         keys = ["merge", "method"]
         keys += [
@@ -88,20 +88,20 @@ def merges(count: int) -> Callable[[Experiment], list[Table]]:
         ]
         scores = _scored(experiment, points, keys)
         for row, point in zip(scores["rows"], points, strict=True):
-            found = [
+            printed = [
                 paper.merged(count, str(point["merge"]), str(point["method"]), task)
                 for task, _ in experiment.measures(*SCORES)
             ]
-            _beside(row, found)
+            _insert_paper(row, printed)
         return [_with_paper(scores, experiment), _others(experiment, points, keys)]
 
-    return made
+    return build_tables
 
 
 def merge_points(experiment: Experiment) -> list[dict[str, Level]]:
     """Return each merge that was run, in the order of the paper's tables."""
     keys = ("merge", "method", "weight", "density")
-    found = {tuple(row.factors[key] for key in keys) for row in experiment.rows}
+    distinct = {tuple(row.factors[key] for key in keys) for row in experiment.rows}
     ways = list(MERGES)
 
     def place(point: tuple[Level, ...]) -> tuple[Any, ...]:
@@ -115,13 +115,13 @@ def merge_points(experiment: Experiment) -> list[dict[str, Level]]:
             density,
         )
 
-    return [dict(zip(keys, point, strict=True)) for point in sorted(found, key=place)]
+    return [dict(zip(keys, point, strict=True)) for point in sorted(distinct, key=place)]
 
 
 def continual(experiment: Experiment) -> list[Table]:
-    """Return safety, over-refusal and the learned task's score (the paper's Figure 3)."""
+    """Return a table of safety, over-refusal and the learned task's score (Figure 3)."""
     measures = experiment.measures()
-    kept = [(t, m) for t, m in measures if t == "safety"]
+    safety = [(t, m) for t, m in measures if t == "safety"]
     own = [(t, m) for t, m in measures if t != "safety"]
     kinds = [
         (title, metrics)
@@ -130,16 +130,16 @@ def continual(experiment: Experiment) -> list[Table]:
     ]
     rows = []
     for method, learned in product(experiment.levels("method"), learned_levels(experiment)):
-        texts = [_cell(experiment, m, t, method=method, learned=learned) for t, m in kept]
+        texts = [_cell(experiment, m, t, method=method, learned=learned) for t, m in safety]
         for _, metrics in kinds:
-            found = next((m for t, m in own if t == learned and m in metrics), None)
+            metric = next((m for t, m in own if t == learned and m in metrics), None)
             text = "" if not learned else NONE
-            if found is not None:
-                text = _cell(experiment, found, learned, method=method, learned=learned)
+            if metric is not None:
+                text = _cell(experiment, metric, learned, method=method, learned=learned)
             texts.append(text)
         if any(text not in (NONE, "") for text in texts):
             rows.append([METHODS[method], learned or "(safety alone)", *texts])
-    columns = ["method", "learned", *(cells.heading(t, m) for t, m in kept)]
+    columns = ["method", "learned", *(cells.heading(t, m) for t, m in safety)]
     columns += [f"learned task: {title}" for title, _ in kinds]
     return [table("continual", "Safety before and after learning a task", columns, rows)]
 
@@ -149,15 +149,21 @@ def _cell(experiment: Experiment, metric: str, task: str, **where: Wanted) -> st
 
 
 def learned_levels(experiment: Experiment) -> list[str]:
-    """Return what was learned after safety, nothing ("") first."""
+    """Return the tasks learned after safety; the empty text, for none, comes first."""
     levels: list[str] = experiment.levels("learned")
     return sorted(levels, key=lambda task: task != "")
 
 
 def sweep(*keys: str) -> Callable[[Experiment], list[Table]]:
-    """Return the function that makes a table of all measures, or one of scores and of losses."""
+    """Return the function that builds a table with a row for each combination of the factors.
 
-    def made(experiment: Experiment) -> list[Table]:
+    With many measures it builds two tables: scores and losses.
+
+    Args:
+        keys: the names of the factors.
+    """
+
+    def build_tables(experiment: Experiment) -> list[Table]:
         present = [key for key in keys if experiment.levels(key)]
         points = [
             dict(zip(present, point, strict=True))
@@ -174,7 +180,7 @@ def sweep(*keys: str) -> Callable[[Experiment], list[Table]]:
             _points(experiment, "losses", f"{title}: held-out losses", points, losses),
         ]
 
-    return made
+    return build_tables
 
 
 def _points(
@@ -184,12 +190,12 @@ def _points(
     points: Sequence[Mapping[str, Level]],
     measures: Sequence[tuple[str, str]],
 ) -> Table:
-    """Return a row for each point that was measured, a column for each measure."""
+    """Return a table with a row for each measured point and a column for each measure."""
     rows = []
     for point in points:
-        found = [experiment.estimate(m, t, **point) for t, m in measures]
-        texts = [cells.estimate(m, e) for (_, m), e in zip(measures, found, strict=True)]
-        if any(found):
+        estimates = [experiment.estimate(m, t, **point) for t, m in measures]
+        texts = [cells.estimate(m, e) for (_, m), e in zip(measures, estimates, strict=True)]
+        if any(estimates):
             rows.append([*labels(experiment, point), *texts])
     columns = [experiment.spec.factors[key].label for key in points[0]] if points else []
     columns += [cells.heading(task, metric) for task, metric in measures]
@@ -197,15 +203,15 @@ def _points(
 
 
 def calibration_steps(experiment: Experiment) -> list[Table]:
-    """Return a row for each number of steps; none is a random mask."""
-    made = sweep("calibration_steps")(experiment)
-    for row in (row for part in made for row in part["rows"]):
+    """Return a table with a row for each number of steps; 0 steps are a random mask."""
+    built = sweep("calibration_steps")(experiment)
+    for row in (row for part in built for row in part["rows"]):
         row[0] = "0 (random mask)" if row[0] == "0" else row[0]
-    return made
+    return built
 
 
 def sparsity_map(experiment: Experiment) -> list[Table]:
-    """Return the kept share by projection and by half of the layers."""
+    """Return a table of the share of B in the mask, by projection and by half of the layers."""
     sparsity, tasks = map_sparsity(experiment), map_tasks(experiment)
     layers, projections = experiment.levels("layer"), experiment.levels("projection")
     half = len(layers) // 2
@@ -221,8 +227,8 @@ def sparsity_map(experiment: Experiment) -> list[Table]:
     rows = []
     for name, where in groups:
         wanted = {"layer": tuple(layers), "projection": tuple(projections), **where}
-        found = [experiment.estimate("kept", t, sparsity=sparsity, **wanted) for t in tasks]
-        rows.append([name, *(cells.estimate("kept", e) for e in found)])
+        estimates = [experiment.estimate("kept", t, sparsity=sparsity, **wanted) for t in tasks]
+        rows.append([name, *(cells.estimate("kept", e) for e in estimates)])
     columns = ["matrices", *(f"{task}: kept, %" if task else "kept, %" for task in tasks)]
     note = "Means over matrices, each counted once."
     if sparsity is not None:
@@ -231,8 +237,8 @@ def sparsity_map(experiment: Experiment) -> list[Table]:
 
 
 def grid(experiment: Experiment) -> list[Table]:
-    """Return a table for each measure: sparsity down, learning rate across (Figure 5)."""
-    made = []
+    """Return a table for each measure: rows by sparsity, columns by learning rate (Figure 5)."""
+    built = []
     for task, metric in experiment.measures():
         rates = experiment.levels("learning_rate")
         rows = [
@@ -249,20 +255,20 @@ def grid(experiment: Experiment) -> list[Table]:
             for sparsity in experiment.levels("sparsity")
         ]
         columns = ["sparsity", *(f"learning rate {rate:g}" for rate in rates)]
-        made.append(table(f"{task}-{metric}", cells.heading(task, metric), columns, rows))
-    return made
+        built.append(table(f"{task}-{metric}", cells.heading(task, metric), columns, rows))
+    return built
 
 
 def property_1(experiment: Experiment) -> list[Table]:
-    """Return the cosines beside their bound."""
+    """Return a table of the cosines and their bound."""
     rows = []
     keys = ("source", "rank", "d_in")
     metrics = ("mean_abs_cosine", "max_abs_cosine", "bound")
     for point in product(*(experiment.levels(key) for key in keys)):
         where = dict(zip(keys, point, strict=True))
-        found = [experiment.estimate(metric, **where) for metric in metrics]
-        if any(found):
-            texts = [cells.estimate(m, e) for m, e in zip(metrics, found, strict=True)]
+        estimates = [experiment.estimate(metric, **where) for metric in metrics]
+        if any(estimates):
+            texts = [cells.estimate(m, e) for m, e in zip(metrics, estimates, strict=True)]
             rows.append([*labels(experiment, where), *texts])
     columns = ["B", "rank", "d_in", "mean |cos|", "largest |cos|", "bound"]
     return [table("cosines", "Cosine between the updates of two tasks", columns, rows)]
@@ -271,7 +277,7 @@ def property_1(experiment: Experiment) -> list[Table]:
 def _scored(
     experiment: Experiment, points: Sequence[Mapping[str, Level]], keys: Sequence[str]
 ) -> Table:
-    """Return a row for each point, a column for each task's score."""
+    """Return a table with a row for each point and a column for each task's score."""
     measures = experiment.measures(*SCORES)
     rows = [
         [
@@ -288,32 +294,32 @@ def _scored(
 def _others(
     experiment: Experiment, points: Sequence[Mapping[str, Level]], keys: Sequence[str]
 ) -> Table:
-    """Return a row for each point, a column for each measure that is not a task's score."""
+    """Return a table with a row for each point and a column for each measure except scores."""
     measures = experiment.measures("pass_at_5", "pass_at_10", "over_refusal", "loss")
     title = "Over-refusal and held-out loss, lower is better"
-    made = _points(experiment, "others", title, points, measures)
-    # Of a point's factors those are shown that any point has.
-    shown = [place for place, key in enumerate(points[0]) if key in keys] if points else []
+    built = _points(experiment, "others", title, points, measures)
+    # Only the factors in `keys` are shown.
+    places = [place for place, key in enumerate(points[0]) if key in keys] if points else []
     first = len(points[0]) if points else 0
-    for line in (made["columns"], *made["rows"]):
-        line[:first] = [line[place] for place in shown]
-    return made
+    for line in (built["columns"], *built["rows"]):
+        line[:first] = [line[place] for place in places]
+    return built
 
 
-def _beside(row: list[str], found: Sequence[float | None]) -> None:
-    """Put the paper's numbers into a row, each behind ours of the same task."""
-    first = len(row) - len(found)
-    printed = [NONE if value is None else f"{value:.1f}" for value in found]
+def _insert_paper(row: list[str], values: Sequence[float | None]) -> None:
+    """Insert the paper's numbers into a row, each after our number of the same task."""
+    first = len(row) - len(values)
+    printed = [NONE if value is None else f"{value:.1f}" for value in values]
     row[first:] = [cell for pair in zip(row[first:], printed, strict=True) for cell in pair]
 
 
-def _with_paper(made: Table, experiment: Experiment) -> Table:
+def _with_paper(scores: Table, experiment: Experiment) -> Table:
     count = len(experiment.measures(*SCORES))
-    first = len(made["columns"]) - count
-    columns = made["columns"][:first]
-    for name in made["columns"][first:]:
+    first = len(scores["columns"]) - count
+    columns = scores["columns"][:first]
+    for name in scores["columns"][first:]:
         columns += [name, cells.PAPER]
-    return made | {"columns": columns, "note": BESIDE}
+    return scores | {"columns": columns, "note": BESIDE}
 
 
 TABLES: dict[str, Callable[[Experiment], list[Table]]] = {

@@ -1,4 +1,4 @@
-"""What a verdict is: a claim, the comparisons it comes down to, and the rule that decides."""
+"""Judge claims: a claim's comparisons, and the rule that turns their intervals into a verdict."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ClaimVerdict = Literal["held", "did not hold", "could not be told"]
 HELD: ClaimVerdict = "held"
 FAILED: ClaimVerdict = "did not hold"
 UNCLEAR: ClaimVerdict = "could not be told"
-#: Levels of factors that rows are selected by.
+#: Levels of factors, by which rows are selected.
 Condition = Mapping[str, Wanted]
-#: "As good as" allows this much: points of a share, or percent of a loss.
+#: The margin of non-inferiority: points of a share, or percent of a loss.
 MARGIN = 2.0
 
 
@@ -26,29 +26,30 @@ class Part:
 
     Attributes:
         label: what is compared.
-        found: more than `-margin` is what the claim says; None where it was not measured.
-        margin: how far below nothing it may be.
-        note: stands instead of the difference where it is no difference.
+        difference: the claim says that it is above `-margin`; None if it was not measured.
+        margin: the margin of non-inferiority; 0 for a comparison "is above".
+        note: the text to show instead of the difference.
     """
 
     label: str
-    found: Difference | None
+    difference: Difference | None
     margin: float = 0.0
     note: str = ""
 
     @property
     def verdict(self) -> ClaimVerdict:
-        """Held: the whole interval is above `-margin`; did not hold: it is all below."""
-        if self.found is None or self.found.low is None or self.found.high is None:
+        """Held if the whole interval is above `-margin`, failed if all of it is below."""
+        difference = self.difference
+        if difference is None or difference.low is None or difference.high is None:
             return UNCLEAR
-        if self.found.low > -self.margin:
+        if difference.low > -self.margin:
             return HELD
-        return FAILED if self.found.high < -self.margin else UNCLEAR
+        return FAILED if difference.high < -self.margin else UNCLEAR
 
     @property
     def text(self) -> str:
-        """The comparison with its numbers, in a line."""
-        return f"{self.label}: {self.note or differences.text(self.found)}"
+        """The comparison with its numbers as one line."""
+        return f"{self.label}: {self.note or differences.text(self.difference)}"
 
 
 def above(
@@ -60,23 +61,23 @@ def above(
     margin: float = 0.0,
 ) -> Part:
     """Return the comparison "the first condition is above the second", as a mean over cells."""
-    found = differences.contrast(experiment, cells, [(1, first), (-1, second)])
-    tasks = "" if found is None else ", ".join(found.tasks)
-    mean = ", mean over " if found is not None and len(found.tasks) > 1 else ", "
-    return Part(f"{label}{mean}{tasks}" if tasks else label, found, margin)
+    difference = differences.contrast(experiment, cells, [(1, first), (-1, second)])
+    tasks = "" if difference is None else ", ".join(difference.tasks)
+    mean = ", mean over " if difference is not None and len(difference.tasks) > 1 else ", "
+    return Part(f"{label}{mean}{tasks}" if tasks else label, difference, margin)
 
 
-#: The cells to compare in (scores, or losses) -> the comparisons.
+#: Returns a claim's comparisons, in scores or in losses.
 Compare = Callable[[Experiment, "Cells"], Sequence[Part]]
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Where a claim is judged: in the tasks' scores, or in their held-out losses.
+    """The measure by which a claim is judged: the tasks' scores, or their held-out losses.
 
     Attributes:
         kind: which of the two.
-        of: experiment, tasks or None for all -> a cell for each task.
+        of: returns a cell for each task of an experiment; for all tasks if given None.
     """
 
     kind: Literal["scores", "losses"]
@@ -89,16 +90,16 @@ BY_LOSSES = Cells("losses", differences.loss_cells)
 
 @dataclass(frozen=True)
 class Claim:
-    """Something the paper says, or that this project asks.
+    """A claim of the paper, or of this project.
 
     Attributes:
-        name: short, for tracking.
-        experiment: that it is judged by.
+        name: a short name, for tracking.
+        experiment: the experiment by which it is judged.
         text: the claim.
-        source: where the paper makes it; "not in the paper" where it is ours.
-        rule: when it holds, in words.
-        compare: the comparisons.
-        losses: whether held-out losses can speak to it too.
+        source: the claim's place in the paper; "not in the paper" if it is ours.
+        rule: the rule in words.
+        compare: returns the comparisons.
+        losses: whether it is also judged by held-out losses.
     """
 
     name: str
@@ -111,20 +112,20 @@ class Claim:
 
 
 def all_of(parts: Sequence[Part]) -> ClaimVerdict:
-    """Return held where every comparison does, did not hold where one did not."""
-    found = {part.verdict for part in parts}
-    if FAILED in found:
+    """Return held if every comparison held, failed if one failed, else unclear."""
+    verdicts = {part.verdict for part in parts}
+    if FAILED in verdicts:
         return FAILED
-    return HELD if found == {HELD} else UNCLEAR
+    return HELD if verdicts == {HELD} else UNCLEAR
 
 
 def judge(claim: Claim, experiment: Experiment) -> dict[str, Any]:
-    """Return what the rows say of a claim.
+    """Judge a claim by an experiment's rows.
 
     Returns:
-        `name`, `experiment`, `claim`, `source`, `rule`; `by`, what decides; `verdict` and
-        `because`, the text and verdict of each comparison; `losses` and `losses_because`, the same
-        judged by held-out losses, else None and [].
+        `name`, `experiment`, `claim`, `source`, `rule`; `by`, the measure that decides; `verdict`
+        and `because`, the text and verdict of each comparison; `losses` and `losses_because`, the
+        same by held-out losses, or None and [].
     """
     parts = claim.compare(experiment, BY_SCORES)
     judged: dict[str, Any] = {
@@ -141,7 +142,7 @@ def judge(claim: Claim, experiment: Experiment) -> dict[str, Any]:
     }
     if claim.losses:
         by_loss = claim.compare(experiment, BY_LOSSES)
-        if any(part.found is not None for part in by_loss):
+        if any(part.difference is not None for part in by_loss):
             judged |= {"losses": all_of(by_loss), "losses_because": _because(by_loss)}
     return judged
 

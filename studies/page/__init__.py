@@ -1,1 +1,1 @@
-"""From the experiments' rows to tables, figures and a page, beside the paper's own numbers."""
+"""The page about the experiments: figures, tables and verdicts beside the paper's numbers."""

@@ -1,6 +1,6 @@
-"""The figures of the experiments: the paper's in the same form, readable in grey.
+"""The figures of the experiments, in the form of the paper's figures.
 
-Colour is never alone: methods differ by marker too, bars by hatch, lines by dash.
+They are readable without colour: methods also differ by marker, bars by hatch, lines by dash.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _methods(experiment: Experiment) -> list[panels.Entry]:
 
 
 def merges(count: int) -> Callable[[Experiment], Figure]:
-    """Return the function that draws merges of so many adapters beside the paper's."""
+    """Return the function that draws merges of `count` adapters beside the paper's."""
 
     def draw(experiment: Experiment) -> Figure:
         def papers(entry: panels.Entry, task: str) -> float | None:
@@ -54,8 +54,8 @@ def merges(count: int) -> Callable[[Experiment], Figure]:
 
         entries = _merges(experiment)
         figure = panels.dots(experiment, entries, experiment.main_measures(), papers)
-        words = {3: "three", 4: "four"}[count]
-        title = f"Merging {words} adapters: score on each task, 95 % intervals"
+        number = {3: "three", 4: "four"}[count]
+        title = f"Merging {number} adapters: score on each task, 95 % intervals"
         return panels.finish(figure, title)
 
     return draw
@@ -83,15 +83,15 @@ def losses(experiment: Experiment) -> Figure:
 
 
 def continual(experiment: Experiment) -> Figure:
-    """Draw safety, over-refusal and the learned task's score, in groups by what was learned."""
+    """Draw safety, over-refusal and the learned task's score, grouped by the learned task."""
     learned = learned_levels(experiment)
     measures = experiment.measures()
-    kept = [m for t, m in measures if t == "safety" and m != "loss"]
+    safety = [m for t, m in measures if t == "safety" and m != "loss"]
     figure, axes = plt.subplots(
-        1, len(kept) + 1, figsize=(4.1 * (len(kept) + 1), 3.6), squeeze=False
+        1, len(safety) + 1, figsize=(4.1 * (len(safety) + 1), 3.6), squeeze=False
     )
     methods = experiment.levels("method")
-    for axis, metric in zip(axes[0], kept, strict=False):
+    for axis, metric in zip(axes[0], safety, strict=False):
         groups = [(name or "safety\nalone", "safety", metric, name) for name in learned]
         _learned_bars(axis, experiment, groups, methods)
         axis.set_title(f"Safety: {METRICS[metric].label}", fontsize=10)
@@ -117,9 +117,9 @@ def _learned_bars(
     for place, method in enumerate(methods):
         look = panels.look(method)
         for at, (_, task, metric, learned) in enumerate(groups):
-            found = experiment.estimate(metric, task, method=method, learned=learned)
+            estimate = experiment.estimate(metric, task, method=method, learned=learned)
             x = at - 0.42 + (place + 0.5) * width
-            panels.bar(axis, x, found, 0.9 * width, look, METHODS[method] if at == 0 else "")
+            panels.bar(axis, x, estimate, 0.9 * width, look, METHODS[method] if at == 0 else "")
     axis.set_xticks(range(len(groups)), [label for label, *_ in groups])
     axis.set_ylabel("%")
     axis.set_ylim(0, 105)
@@ -154,7 +154,7 @@ def merge_weights(experiment: Experiment) -> Figure:
 
 
 def levels(factor: str, title: str) -> Callable[[Experiment], Figure]:
-    """Return the function that draws a bar for each level of a factor, a panel for each measure."""
+    """Return the function that draws a panel for each measure with a bar for each level."""
 
     def draw(experiment: Experiment) -> Figure:
         return panels.finish(panels.bars(experiment, factor), title)
@@ -163,7 +163,7 @@ def levels(factor: str, title: str) -> Callable[[Experiment], Figure]:
 
 
 def sparsity_map(experiment: Experiment) -> Figure:
-    """Draw the kept share by layer and projection (Figures 4b, 6), and its means by layer."""
+    """Draw the share of B in the mask by layer and projection (Figures 4b, 6), and by layer."""
     sparsity, tasks = map_sparsity(experiment), map_tasks(experiment)
     layers, projections = experiment.levels("layer"), experiment.levels("projection")
     filled = [_kept(experiment, task, sparsity, layers, projections) for task in tasks]
@@ -203,12 +203,12 @@ def _kept(
     layers: Sequence[float],
     projections: Sequence[str],
 ) -> Any:
-    """Return the kept percentage, `[layers, projections]`, NaN where it was not measured."""
+    """Return the percentage of B in the mask, `[layers, projections]`; NaN if not measured."""
     matrix = np.full((max(1, len(layers)), max(1, len(projections))), np.nan)
     for (row, layer), (column, name) in product(enumerate(layers), enumerate(projections)):
-        found = experiment.estimate("kept", task, sparsity=sparsity, layer=layer, projection=name)
-        if found is not None:
-            matrix[row, column] = 100 * found.value
+        share = experiment.estimate("kept", task, sparsity=sparsity, layer=layer, projection=name)
+        if share is not None:
+            matrix[row, column] = 100 * share.value
     return matrix
 
 
@@ -227,7 +227,7 @@ def _by_depth(axis: Any, matrix: Any, layers: Sequence[float], projections: Sequ
 
 
 def grid(experiment: Experiment) -> Figure:
-    """Draw each measure over sparsity and learning rate, the best of each sparsity framed."""
+    """Draw each measure by sparsity and learning rate, with the best of each sparsity framed."""
     measures = experiment.measures()
     sparsities, rates = experiment.levels("sparsity"), experiment.levels("learning_rate")
     size = (1.6 + 1.1 * len(rates), 1.6 + 0.55 * len(sparsities))
@@ -237,9 +237,9 @@ def grid(experiment: Experiment) -> Figure:
     for axis, (task, metric) in zip(axes[0], measures, strict=True):
         matrix = np.full((len(sparsities), len(rates)), np.nan)
         for (row, sparsity), (column, rate) in product(enumerate(sparsities), enumerate(rates)):
-            found = experiment.estimate(metric, task, sparsity=sparsity, learning_rate=rate)
-            if found is not None:
-                matrix[row, column] = found.value
+            estimate = experiment.estimate(metric, task, sparsity=sparsity, learning_rate=rate)
+            if estimate is not None:
+                matrix[row, column] = estimate.value
         panels.heat(axis, matrix, metric)
         axis.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
         axis.set_yticks(range(len(sparsities)), [f"{100 * s:g} %" for s in sparsities])
@@ -250,7 +250,7 @@ def grid(experiment: Experiment) -> Figure:
 
 
 def property_1(experiment: Experiment) -> Figure:
-    """Draw the mean |cos| over d_in, a line for each rank and kind of B, and the bound."""
+    """Draw the mean |cos| over d_in, with a line for each rank and source of B, and the bound."""
     sources, ranks = experiment.levels("source"), experiment.levels("rank")
     figure, axes = plt.subplots(
         1, len(sources), figsize=(5.2 * len(sources), 4.2), squeeze=False, sharey=True
@@ -286,30 +286,30 @@ def _one_over_root(axis: Any, experiment: Experiment, source: str) -> None:
 
 
 def pareto(experiment: Experiment) -> Figure:
-    """Draw safety over each task's score, a point for each pair of weights, and the front."""
+    """Draw safety over each task's score, with a point for each pair of weights, and the front."""
     main = dict(experiment.main_measures())
-    kept = main.pop("safety", "refusal_rate")
+    refusals = main.pop("safety", "refusal_rate")
     weights = list(product(experiment.levels("safety_weight"), experiment.levels("task_weight")))
     count = max(1, len(main))
     figure, axes = plt.subplots(1, count, figsize=(4.2 * count, 4), squeeze=False, sharey=True)
     for axis, (task, metric) in zip(axes[0], main.items(), strict=False):
-        found = []
+        points = []
         for safety, weight in weights:
             where = {"safety_weight": safety, "task_weight": weight}
             x = experiment.estimate(metric, task, **where)
-            y = experiment.estimate(kept, "safety", **where)
+            y = experiment.estimate(refusals, "safety", **where)
             if x is not None and y is not None:
-                place = panels.scaled(metric, x.value), panels.scaled(kept, y.value)
-                found.append((*place, f"{safety:g}/{weight:g}"))
-        panels.front(axis, found, METRICS[metric].better, METRICS[kept].better)
+                place = panels.scaled(metric, x.value), panels.scaled(refusals, y.value)
+                points.append((*place, f"{safety:g}/{weight:g}"))
+        panels.front(axis, points, METRICS[metric].better, METRICS[refusals].better)
         axis.set_xlabel(cells.heading(task, metric))
         clean(figure, axis)
-    axes[0][0].set_ylabel(cells.heading("safety", kept))
+    axes[0][0].set_ylabel(cells.heading("safety", refusals))
     title = "Safety against task score; labels: weight of safety / of the tasks"
     return panels.finish(figure, title)
 
 
-#: Whose scores stand beside the paper's in one figure, and their losses in another.
+#: The experiments with a second figure for held-out losses.
 WITH_LOSSES = ("single-task", "merge-four", "merge-three")
 FIGURES: dict[str, Callable[[Experiment], Figure]] = {
     "single-task": single_task,
@@ -329,12 +329,12 @@ FIGURES: dict[str, Callable[[Experiment], Figure]] = {
 
 
 def draw(experiment: Experiment, folder: Path) -> list[dict[str, str]]:
-    """Draw an experiment's figures as PNG and SVG; return `stem` and `title` of each."""
-    made = {experiment.name: (experiment.spec.title, FIGURES[experiment.name])}
+    """Draw an experiment's figures as PNG and SVG; return the `stem` and `title` of each."""
+    drawn = {experiment.name: (experiment.spec.title, FIGURES[experiment.name])}
     if experiment.name in WITH_LOSSES and experiment.measures("loss"):
         name = f"{experiment.name}-losses"
-        made[name] = (f"{experiment.spec.title}: held-out loss", losses)
+        drawn[name] = (f"{experiment.spec.title}: held-out loss", losses)
     with style():
-        for stem, (_, function) in made.items():
+        for stem, (_, function) in drawn.items():
             save(function(experiment), folder, stem)
-    return [{"stem": stem, "title": title} for stem, (title, _) in made.items()]
+    return [{"stem": stem, "title": title} for stem, (title, _) in drawn.items()]

@@ -1,4 +1,4 @@
-"""What an experiment has no number for, said in words."""
+"""The gaps of an experiment: levels that were not run, and missing numbers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from itertools import product
 from studies.analysis import cells, specs
 from studies.analysis.rows import Experiment, Level
 
-#: More lines than this are counted, not listed.
+#: The most missing points that are listed; further ones are counted.
 MOST = 6
 
 
 def of(experiment: Experiment) -> list[str]:
-    """Return a line for each level never run and each point of the sweep without a number.
+    """Return a line for each level that was not run and each point of the sweep without a number.
 
-    A point is wanted for each task and metric that any point has, and for each seed.
+    Each point should have a number for each seed and for each task and metric that any point has.
     """
     return [*_never_run(experiment), *_missing_points(experiment), *_nulls(experiment)]
 
@@ -23,8 +23,8 @@ def of(experiment: Experiment) -> list[str]:
 def _never_run(experiment: Experiment) -> list[str]:
     lines = []
     for name, factor in experiment.spec.factors.items():
-        there = experiment.levels(name)
-        absent = [factor.names[key] for key in factor.expected if key not in there]
+        levels = experiment.levels(name)
+        absent = [factor.names[key] for key in factor.expected if key not in levels]
         if absent:
             lines.append(f"Not run: {factor.label} {', '.join(absent)}.")
     return lines
@@ -41,8 +41,8 @@ def _missing_points(experiment: Experiment) -> list[str]:
             missing.setdefault(where, []).append(cells.heading(task, metric, unit=False))
     lines = [
         f"No number at {where}: "
-        + ("all measures." if len(found) == len(measures) > 1 else f"{', '.join(found)}.")
-        for where, found in missing.items()
+        + ("all measures." if len(lacking) == len(measures) > 1 else f"{', '.join(lacking)}.")
+        for where, lacking in missing.items()
     ]
     if len(lines) > MOST:
         lines = [*lines[:MOST], f"And at {len(lines) - MOST} more points."]
@@ -50,17 +50,17 @@ def _missing_points(experiment: Experiment) -> list[str]:
 
 
 def _missing(experiment: Experiment, task: str, metric: str) -> Iterator[str]:
-    """Yield each point of the sweep without a number, with the seeds it misses, as text."""
+    """Yield each point of the sweep that lacks numbers, with the missing seeds, as text."""
     sweep, seeds = experiment.spec.sweep, experiment.seeds()
-    there = {
+    measured = {
         (*(row.factors[name] for name in sweep), row.seed)
         for row in experiment.rows
         if (row.task, row.metric) == (task, metric)
     }
     for point in product(*(_levels_for(experiment, name, task) for name in sweep)):
-        lost = [seed for seed in seeds if (*point, seed) not in there]
-        if lost and _wanted(experiment, point):
-            which = "" if len(lost) == len(seeds) else f" (seed {', '.join(map(str, lost))})"
+        lacking = [seed for seed in seeds if (*point, seed) not in measured]
+        if lacking and _wanted(experiment, point):
+            which = "" if len(lacking) == len(seeds) else f" (seed {', '.join(map(str, lacking))})"
             yield _place(experiment, dict(zip(sweep, point, strict=True))) + which
 
 
@@ -73,15 +73,15 @@ def _place(experiment: Experiment, point: Mapping[str, Level]) -> str:
 
 
 def _levels_for(experiment: Experiment, name: str, task: str) -> list[Level]:
-    """Return the levels that a task should have: a learned task is measured after itself alone."""
-    found: list[Level] = experiment.levels(name)
+    """Return the levels that a task should have; a learned task is scored only after itself."""
+    levels: list[Level] = experiment.levels(name)
     if name == "learned" and task != "safety":
-        return [level for level in found if level == task]
-    return found
+        return [level for level in levels if level == task]
+    return levels
 
 
 def _wanted(experiment: Experiment, point: tuple[Level, ...]) -> bool:
-    """Whether a point was meant: not every adapter is merged in every way, or width trained."""
+    """Return whether a point was planned; sweeps of merges and sources do not have all points."""
     sweep = experiment.spec.sweep
     if not {"merge", "source"} & set(sweep):
         return True
@@ -95,7 +95,7 @@ def _nulls(experiment: Experiment) -> list[str]:
 
 
 def known(experiment: Experiment) -> bool:
-    """Whether the rows have what the experiment's figure is made of."""
+    """Return whether the rows have numbers for the experiment's figure."""
     needed = experiment.spec.required
     if needed:
         return any(row.metric in needed and row.value is not None for row in experiment.rows)

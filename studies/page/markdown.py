@@ -1,4 +1,4 @@
-"""The same tables and verdicts in Markdown: a part for each experiment, and all as the evidence."""
+"""The tables and verdicts in Markdown: a part for each experiment, and one document with all."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ HOW = (
     "that by held-out losses, which vary less, where both were measured."
 )
 
-#: How the document begins.
+#: The first line of the document.
 TITLE = "# The paper's experiments, run here"
 
 
 def part(built: Mapping[str, Any], level: int = 1, pictures: str = "") -> str:
-    """Return an experiment's part.
+    """Return an experiment's part of the document.
 
     Args:
-        built: as `page.build` returns it for one experiment.
-        level: of its heading.
-        pictures: what stands before a picture's file name.
+        built: an item of `experiments` in the result of `page.write`.
+        level: the level of its heading.
+        pictures: the folder of the pictures, with a slash at its end.
     """
     deeper = "#" * (level + 1)
     lines = [f"{'#' * level} {built['title']}", "", built["about"], ""]
@@ -49,7 +49,7 @@ def part(built: Mapping[str, Any], level: int = 1, pictures: str = "") -> str:
 
 
 def evidence(built: Mapping[str, Any], pictures: str = "") -> str:
-    """Return all experiments' parts, the verdicts first."""
+    """Return the document: a table of all verdicts, then each experiment's part."""
     lines = [TITLE, "", built["summary"], ""]
     lines += tables.markdown(
         ["claim", "verdict", "by held-out losses"],
@@ -59,7 +59,7 @@ def evidence(built: Mapping[str, Any], pictures: str = "") -> str:
         ],
     )
     lines += ["", HOW, ""]
-    parts = [part(made, 2, pictures) for made in built["experiments"].values()]
+    parts = [part(experiment, 2, pictures) for experiment in built["experiments"].values()]
     return "\n".join(lines) + "\n" + "\n".join(parts)
 
 

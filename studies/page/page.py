@@ -1,4 +1,4 @@
-"""One page about all experiments that have run, its pictures inside, and the same in Markdown."""
+"""One HTML page about all experiments that have run, with embedded pictures, and as Markdown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from studies.analysis.rows import Experiment
 from studies.analysis.specs import TASKS, in_order
 from studies.page import figures, gaps, markdown, plots
 
-#: How an experiment was run, by the key of its `info`: the label for people.
+#: The labels of an experiment's `info`, by key.
 INFO = {
     "model": "Base model",
     "parameters": "Parameters of the base",
@@ -29,16 +29,16 @@ INFO = {
 
 
 def write(folder_of_metrics: Path, out: Path) -> dict[str, Any]:
-    """Write the page, the pictures and the Markdown of the experiments there are, anew.
+    """Write the page, the pictures and the Markdown of all experiments that have run.
 
     Args:
-        folder_of_metrics: the folder of `NAME.json`, any subset of the experiments.
-        out: becomes `index.html`, `evidence.md`, `summary.json`, and for each experiment
-            `NAME.md`, `NAME.png`, `NAME.svg` and, for `dvc plots`, `plots/NAME.csv`.
+        folder_of_metrics: the folder of the files `NAME.json`, for any of the experiments.
+        out: the folder to replace, with `index.html`, `evidence.md`, `summary.json`, and for each
+            experiment `NAME.md`, `NAME.png`, `NAME.svg` and, for `dvc plots`, `plots/NAME.csv`.
 
     Returns:
         `metrics`: flat numbers for tracking; `experiments`: by name `figures` (file names),
-        `tables`, `claims`, `gaps` and how it was run; `claims`: all verdicts; `summary`: a line.
+        `tables`, `claims`, `gaps` and `info`; `claims`: all verdicts; `summary`: a line.
 
     Raises:
         InputError: no experiment has run.
@@ -47,8 +47,8 @@ def write(folder_of_metrics: Path, out: Path) -> dict[str, Any]:
     experiments = rows.read_folder(folder_of_metrics)
     with replaced_folder(out) as work:
         built = _build(experiments, work)
-        for name, made in built["experiments"].items():
-            write_text(work / f"{name}.md", redact(markdown.part(made)))
+        for name, part in built["experiments"].items():
+            write_text(work / f"{name}.md", redact(markdown.part(part)))
         write_text(work / "evidence.md", redact(markdown.evidence(built)))
         for name, experiment in experiments.items():
             write_text(work / "plots" / f"{name}.csv", plots.scores(experiment))
@@ -58,20 +58,20 @@ def write(folder_of_metrics: Path, out: Path) -> dict[str, Any]:
 
 
 def _build(experiments: Mapping[str, Experiment], folder: Path) -> dict[str, Any]:
-    """Draw all figures, and return everything the page and the Markdown show."""
+    """Draw all figures; return the content of the page and the Markdown."""
     judged = claims.judged(experiments)
     counts = Counter(claim["verdict"] for claim in judged)
     metrics = {f"claims/{v.replace(' ', '_')}": float(counts[v]) for v in VERDICTS}
     for experiment in experiments.values():
         metrics |= plots.metrics(experiment)
-    made = {
+    parts = {
         name: _part(experiment, [c for c in judged if c["experiment"] == name], folder)
         for name, experiment in experiments.items()
     }
     return {
         "summary": _summary(experiments, counts),
         "claims": judged,
-        "experiments": made,
+        "experiments": parts,
         "metrics": metrics,
     }
 
@@ -101,21 +101,21 @@ def _part(experiment: Experiment, judged: list[dict[str, Any]], folder: Path) ->
 
 
 def _info(experiment: Experiment) -> list[list[str]]:
-    """Return how an experiment was run as [label, text], the known labels first."""
+    """Return how an experiment was run, as pairs [label, text]; known labels first."""
     known = [key for key in INFO if key in experiment.info]
     others = sorted(key for key in experiment.info if key not in INFO)
-    made = [
+    pairs = [
         [INFO.get(key, key.replace("_", " ").capitalize()), _text(experiment.info[key])]
         for key in [*known, *others]
     ]
     if "seeds" not in experiment.info:
-        made.append([INFO["seeds"], _text(experiment.seeds())])
-    made.append(["Items of each seed's scores", _items(experiment)])
-    return [[label, text] for label, text in made if text]
+        pairs.append([INFO["seeds"], _text(experiment.seeds())])
+    pairs.append(["Items of each seed's scores", _items(experiment)])
+    return [[label, text] for label, text in pairs if text]
 
 
 def _items(experiment: Experiment) -> str:
-    """Return how many items each score of a seed is over: the most, where rows differ."""
+    """Return the number of items of each score of a seed, as text; the most if rows differ."""
     counts: dict[tuple[str, str], int] = {}
     for row in experiment.rows:
         if row.n:
@@ -145,26 +145,26 @@ def _summary(experiments: Mapping[str, Experiment], counts: Mapping[str, int]) -
         if e.info.get("model")
     }
     on = f" on {', '.join(sorted(bases))}" if bases else ""
-    told = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
+    results = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
     count, judged = len(experiments), sum(counts.values())
     return (
         f"{count} experiment{'s' if count > 1 else ''}{on}. "
-        f"Of {judged} claim{'' if judged == 1 else 's'} {told}."
+        f"Of {judged} claim{'' if judged == 1 else 's'} {results}."
     )
 
 
 def _html(built: Mapping[str, Any], folder: Path) -> str:
     from jinja2 import ChoiceLoader, Environment, PackageLoader
 
-    found = ChoiceLoader([PackageLoader("studies", "page"), PackageLoader("lori_core", "report")])
-    pages = Environment(loader=found, autoescape=True)
+    loader = ChoiceLoader([PackageLoader("studies", "page"), PackageLoader("lori_core", "report")])
+    pages = Environment(loader=loader, autoescape=True)
     return pages.get_template("experiments.html").render(
         **built,
         how=markdown.HOW,
         images={
             figure["stem"]: _embedded(folder / figure["svg"])
-            for made in built["experiments"].values()
-            for figure in made["figures"]
+            for part in built["experiments"].values()
+            for figure in part["figures"]
         },
         paper_tables=paper.tables(),
         paper_figures=paper.figures(),
@@ -172,5 +172,5 @@ def _html(built: Mapping[str, Any], folder: Path) -> str:
 
 
 def _embedded(svg: Path) -> str:
-    """Return a picture as the address of itself, so that the page is one file."""
+    """Return a picture as a data URL, so that the page is one file."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode()

@@ -1,4 +1,4 @@
-"""The pieces that the experiments' figures are put together from."""
+"""The panels of the experiments' figures: dots, lines, bars, heat maps, curves, fronts."""
 
 from __future__ import annotations
 
@@ -21,13 +21,9 @@ INK = "#222222"
 
 @dataclass(frozen=True)
 class Look:
-    """How a condition is told from others: by colour, and without it by marker, hatch and dash.
+    """The style of a condition, which tells conditions apart also without colour.
 
-    Attributes:
-        colour: of Okabe and Ito's.
-        marker: of points.
-        hatch: of bars.
-        dash: of lines.
+    It has a colour of Okabe and Ito's palette, and matplotlib's marker, hatch and dash.
     """
 
     colour: str
@@ -36,11 +32,11 @@ class Look:
     dash: str = "-"
 
     def dotted(self) -> Look:
-        """Return the same with a dotted line: a variant."""
+        """Return the same style with a dotted line, for a variant."""
         return replace(self, dash=":")
 
     def grey(self) -> Look:
-        """Return the same marker as a grey line without emphasis: a bound, a reference."""
+        """Return the same marker with a grey dashed line, for a bound."""
         return replace(self, colour=GREY, dash="--")
 
 
@@ -55,7 +51,7 @@ LOOKS = {
 
 
 def look(method: str) -> Look:
-    """Return how a method is drawn; those without a look of their own share one."""
+    """Return a method's style; methods without their own share one."""
     return LOOKS.get(method, LOOKS["other"])
 
 
@@ -64,9 +60,9 @@ class Entry:
     """A condition in a figure.
 
     Attributes:
-        label: for people.
-        look: how it is drawn.
-        where: its factors.
+        label: the label for people.
+        look: its style.
+        where: its factor levels.
     """
 
     label: str
@@ -75,7 +71,7 @@ class Entry:
 
 
 def series(place: int) -> Look:
-    """Return a look for the so-manyeth of a series."""
+    """Return the style of the series with index `place`."""
     markers, dashes = "osD^vP", ("-", "--", "-.", ":")
     hatches = ("", "//", "..", "xx", "\\\\", "oo")
     colours = (BLUE, VERMILLION, GREEN, ORANGE, PINK, INK)
@@ -83,15 +79,16 @@ def series(place: int) -> Look:
 
 
 def scaled(metric: str, value: float) -> float:
-    """Return a number as its axis shows it: shares in percent."""
+    """Return a number in the unit of its axis: shares in percent."""
     return 100 * value if metric in METRICS and METRICS[metric].kind == "share" else value
 
 
-def errors(metric: str, found: Estimate) -> list[list[float]] | None:
-    """Return how far an interval's ends are below and above the number, as its axis shows it."""
-    if found.low is None or found.high is None:
+def errors(metric: str, estimate: Estimate) -> list[list[float]] | None:
+    """Return the distances of the interval's ends from the number, in the unit of its axis."""
+    if estimate.low is None or estimate.high is None:
         return None
-    middle, low, high = (scaled(metric, v) for v in (found.value, found.low, found.high))
+    ends = (estimate.value, estimate.low, estimate.high)
+    middle, low, high = (scaled(metric, value) for value in ends)
     return [[max(0.0, middle - low)], [max(0.0, high - middle)]]
 
 
@@ -101,24 +98,26 @@ def dots(
     measures: Sequence[tuple[str, str]],
     papers: Callable[[Entry, str], float | None],
 ) -> Any:
-    """Draw a column for each measure, a line for each entry: ours above, the paper's below.
+    """Draw a column for each measure with a row for each entry: ours above, the paper's below.
 
-    Ours and the paper's have axes of their own: on another base only the order can be compared.
+    Ours and the paper's numbers have their own axes: with different base models, only the order can
+    be compared. `papers` returns the paper's number of an entry on a task, or None.
     """
     printed = {
         (entry.label, task): papers(entry, task) for entry in entries for task, _ in measures
     }
     below = [e for e in entries if any(printed[e.label, t] is not None for t, _ in measures)]
-    heights = [1.0 + 0.26 * len(shown) for shown in (entries, below) if shown]
+    heights = [1.0 + 0.26 * len(rows) for rows in (entries, below) if rows]
     size = (2.0 + 2.7 * len(measures), sum(heights) + 0.6)
     figure, axes = plt.subplots(
         len(heights), len(measures), figsize=size, squeeze=False, height_ratios=heights
     )
     for column, (task, metric) in enumerate(measures):
         for at, entry in enumerate(entries):
-            found = experiment.estimate(metric, task, **entry.where)
-            if found is not None:
-                _dot(axes[0][column], scaled(metric, found.value), at, errors(metric, found), entry)
+            estimate = experiment.estimate(metric, task, **entry.where)
+            if estimate is not None:
+                x, reach = scaled(metric, estimate.value), errors(metric, estimate)
+                _dot(axes[0][column], x, at, reach, entry)
         _rows(axes[0][column], entries, first=column == 0)
         axes[0][column].set_title(cells.heading(task, metric), fontsize=10)
         for at, entry in enumerate(below):
@@ -139,7 +138,7 @@ def _dot(axis: Any, x: float, y: float, reach: list[list[float]] | None, entry: 
 
 
 def _rows(axis: Any, entries: Sequence[Entry], *, first: bool) -> None:
-    """Set a panel of dots up: a line for each entry, named in the first column."""
+    """Set up a panel of dots: a row for each entry, with labels in the first column only."""
     axis.set_yticks(range(len(entries)), [entry.label if first else "" for entry in entries])
     axis.set_ylim(len(entries) - 0.5, -0.5)
     axis.grid(axis="both", color="#dddddd", linewidth=0.6)
@@ -157,20 +156,20 @@ def _rows(axis: Any, entries: Sequence[Entry], *, first: bool) -> None:
 def lines(
     experiment: Experiment, factor: str, labels: Sequence[str], entries: Sequence[Entry]
 ) -> Any:
-    """Draw a panel for each measure, a line for each entry over the levels of a factor.
+    """Draw a panel for each measure, with a line for each entry over the levels of a factor.
 
-    Levels stand at equal distances. Where a level was not measured the line is broken.
+    Levels have equal distances. A line is interrupted at a level that was not measured.
     """
     levels = experiment.levels(factor)
     figure, axes, measures = _measured(experiment)
     for axis, (task, metric) in zip(axes, measures, strict=True):
         for place, entry in enumerate(entries):
-            found = [
+            estimates = [
                 experiment.estimate(metric, task, **{**entry.where, factor: level})
                 for level in levels
             ]
             shift = (place - (len(entries) - 1) / 2) * 0.06
-            _line(axis, metric, found, [at + shift for at in range(len(levels))], entry)
+            _line(axis, metric, estimates, [at + shift for at in range(len(levels))], entry)
         axis.set_xticks(range(len(levels)), labels)
         axis.set_xlabel(experiment.spec.factors[factor].label)
         axis.set_title(cells.heading(task, metric), fontsize=10)
@@ -179,31 +178,31 @@ def lines(
 
 
 def _line(
-    axis: Any, metric: str, found: Sequence[Estimate | None], xs: Sequence[float], entry: Entry
+    axis: Any, metric: str, estimates: Sequence[Estimate | None], xs: Sequence[float], entry: Entry
 ) -> None:
     look = entry.look
-    heights = [np.nan if e is None else scaled(metric, e.value) for e in found]
+    heights = [np.nan if e is None else scaled(metric, e.value) for e in estimates]
     axis.plot(
         xs, heights, look.dash, marker=look.marker, color=look.colour, mec=INK, mew=0.5, ms=5,
         label=entry.label,
     )  # fmt: skip
-    for x, height, e in zip(xs, heights, found, strict=True):
+    for x, height, e in zip(xs, heights, estimates, strict=True):
         reach = None if e is None else errors(metric, e)
         if reach is not None:
             axis.errorbar(x, height, yerr=reach, fmt="none", ecolor=look.colour, capsize=2, lw=1)
 
 
 def bars(experiment: Experiment, factor: str) -> Any:
-    """Draw a panel for each measure: a bar for each level of a factor, a point for losses."""
+    """Draw a panel for each measure, with a bar for each level of a factor; losses as points."""
     names = cells.levels(experiment, factor)
     figure, axes, measures = _measured(experiment)
     for axis, (task, metric) in zip(axes, measures, strict=True):
         for at, (level, _) in enumerate(names):
-            found = experiment.estimate(metric, task, **{factor: level})
+            estimate = experiment.estimate(metric, task, **{factor: level})
             if metric == "loss":
-                _point(axis, at, found, series(at))
+                _point(axis, at, estimate, series(at))
             else:
-                bar(axis, at, found, 0.7, series(at))
+                bar(axis, at, estimate, 0.7, series(at))
         axis.set_xticks(range(len(names)), [name for _, name in names])
         axis.set_xlim(-0.6, len(names) - 0.4)
         axis.tick_params(axis="x", rotation=30 if len(names) > 3 else 0)
@@ -212,25 +211,25 @@ def bars(experiment: Experiment, factor: str) -> Any:
     return figure
 
 
-def _point(axis: Any, x: float, found: Estimate | None, look: Look) -> None:
-    """Draw a point with its interval: losses differ by little, and a bar would begin at 0."""
-    if found is not None:
+def _point(axis: Any, x: float, estimate: Estimate | None, look: Look) -> None:
+    """Draw a loss as a point with its interval; the axis of a bar would have to start at 0."""
+    if estimate is not None:
         style = {"color": look.colour, "mec": INK, "mew": 0.6, "ms": 7, "capsize": 3}
-        axis.errorbar(x, found.value, yerr=errors("loss", found), fmt=look.marker, **style)
+        axis.errorbar(x, estimate.value, yerr=errors("loss", estimate), fmt=look.marker, **style)
 
 
 def bar(
-    axis: Any, x: float, found: Estimate | None, width: float, look: Look, label: str = ""
+    axis: Any, x: float, estimate: Estimate | None, width: float, look: Look, label: str = ""
 ) -> None:
-    """Draw a share as a bar with its interval, or a cross where there is no number."""
-    if found is None:
+    """Draw a share as a bar with its interval, or a cross if there is no number."""
+    if estimate is None:
         axis.plot(x, 0, "x", color=INK, ms=6, clip_on=False)
         return
     axis.bar(
         x,
-        100 * found.value,
+        100 * estimate.value,
         width,
-        yerr=errors("accuracy", found),
+        yerr=errors("accuracy", estimate),
         label=label or None,
         color=look.colour,
         hatch=look.hatch,
@@ -257,7 +256,7 @@ def _measured(experiment: Experiment) -> tuple[Any, list[Any], list[tuple[str, s
 
 
 def heat(axis: Any, matrix: Any, metric: str) -> None:
-    """Draw a matrix with its numbers, bright where it is better, and frame each line's best."""
+    """Draw a matrix with its numbers, brighter for better, with each row's best framed."""
     better = METRICS[metric].better or 1
     known = matrix[~np.isnan(matrix)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
@@ -290,59 +289,59 @@ def curve(
     look: Look,
     label: str,
 ) -> None:
-    """Draw a measure over d_in."""
-    found = [
+    """Draw a measure over d_in as a line."""
+    estimates = [
         (w, experiment.estimate(metric, None, **where, d_in=w)) for w in experiment.levels("d_in")
     ]
-    there = [(w, e) for w, e in found if e is not None]
-    if not there:
+    measured = [(w, e) for w, e in estimates if e is not None]
+    if not measured:
         return
     main = metric != "bound"
     axis.plot(
-        [w for w, _ in there], [e.value for _, e in there], look.dash, label=label,
+        [w for w, _ in measured], [e.value for _, e in measured], look.dash, label=label,
         marker=look.marker, color=look.colour, ms=5 if main else 3, mec=INK, mew=0.5,
         lw=1.5 if main else 1,
     )  # fmt: skip
 
 
-def front(axis: Any, found: Sequence[tuple[float, float, str]], more_x: int, more_y: int) -> None:
-    """Draw labelled points, and join those that no other one is better than in both coordinates.
+def front(axis: Any, points: Sequence[tuple[float, float, str]], more_x: int, more_y: int) -> None:
+    """Draw labelled points and a line through the Pareto front.
 
     Args:
-        axis: to draw on.
-        found: the points.
-        more_x: 1 where more is better, -1 where less is.
-        more_y: the same of the other coordinate.
+        axis: the axes to draw on.
+        points: x, y and label of each point.
+        more_x: 1 if a larger x is better, -1 if a smaller one is.
+        more_y: the same for y.
     """
     best = sorted(
         (x, y)
-        for x, y, _ in found
+        for x, y, _ in points
         if not any(
             more_x * a >= more_x * x and more_y * b >= more_y * y and (a, b) != (x, y)
-            for a, b, _ in found
+            for a, b, _ in points
         )
     )
     axis.margins(x=0.1)
     axis.plot([x for x, _ in best], [y for _, y in best], "-", color=VERMILLION, lw=1.2, zorder=1)
-    for x, y, label in found:
+    for x, y, label in points:
         on = (x, y) in best
         axis.plot(x, y, "^" if on else "o", color=VERMILLION if on else SKY, mec=INK, mew=0.5, ms=7)
         axis.annotate(label, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
 
 
 def finish(figure: Any, title: str, *, legend: bool = False) -> Any:
-    """Put a title over a figure, and one legend under it where its lines have labels."""
+    """Add a title above a figure and, with `legend`, one legend of all labels below it."""
     figure.suptitle(title)
     bottom = 0.0
     if legend:
-        found: dict[str, Any] = {}
+        by_label: dict[str, Any] = {}
         for axis in figure.axes:
             handles, labels = axis.get_legend_handles_labels()
-            found |= dict(zip(labels, handles, strict=True))
-        if found:
+            by_label |= dict(zip(labels, handles, strict=True))
+        if by_label:
             figure.legend(
-                list(found.values()), list(found), loc="lower center", ncols=6, frameon=False,
-                fontsize=8,
+                list(by_label.values()), list(by_label), loc="lower center", ncols=6,
+                frameon=False, fontsize=8,
             )  # fmt: skip
         bottom = 0.3 / figure.get_figheight()
     figure.tight_layout(rect=(0, bottom, 1, 1))

@@ -1,4 +1,4 @@
-"""The experiments' numbers as flat points: for tracking, and as CSV that `dvc plots` shows."""
+"""The experiments' numbers as flat metrics for tracking, and as CSV for `dvc plots`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS = ("label", "task", "metric", "value", "low", "high", "seeds", "n")
 
 
 def points(experiment: Experiment, without: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Return each number with its factors, all seeds together.
+    """Return each number, as mean over seeds, with its factors.
 
     Args:
         experiment: the experiment.
@@ -25,19 +25,19 @@ def points(experiment: Experiment, without: tuple[str, ...] = ()) -> list[dict[s
     keys = dict.fromkeys(
         (row.metric, row.task, *(row.factors[name] for name in names)) for row in experiment.rows
     )
-    found = []
+    result = []
     for key in keys:
         metric, task, levels = str(key[0]), str(key[1]), key[2:]
         factors: dict[str, Level] = dict(zip(names, levels, strict=True))
         estimate = experiment.estimate(metric, task, **factors)
         if estimate is not None:
             facts = {"label": label(experiment, factors), "task": task, "metric": metric}
-            found.append({**facts, **vars(estimate), **factors})
-    return found
+            result.append({**facts, **vars(estimate), **factors})
+    return result
 
 
 def label(experiment: Experiment, factors: dict[str, Level]) -> str:
-    """Return a condition for people: `Concat, LoRI-S, weight 0.3`."""
+    """Return a condition's label, e.g. `Concat, LoRI-S, weight 0.3`."""
     parts = []
     for name, level in factors.items():
         if level is None:
@@ -49,13 +49,13 @@ def label(experiment: Experiment, factors: dict[str, Level]) -> str:
 
 
 def metrics(experiment: Experiment) -> dict[str, float]:
-    """Return the means by a path of factor levels, task and metric, for tracking."""
-    found = {}
+    """Return the means for tracking, by the path `experiment/levels…/task/metric`."""
+    means = {}
     for point in points(experiment, without=("layer",)):
         levels = [_plain(point[name]) for name in experiment.spec.factors if name in point]
         parts = [experiment.name, *levels, point["task"], point["metric"]]
-        found["/".join(part for part in parts if part)] = float(point["value"])
-    return found
+        means["/".join(part for part in parts if part)] = float(point["value"])
+    return means
 
 
 def _plain(level: Level) -> str:
@@ -63,9 +63,9 @@ def _plain(level: Level) -> str:
 
 
 def scores(experiment: Experiment) -> str:
-    """Return the numbers of an experiment's figure as CSV, a line for each point: `COLUMNS`.
+    """Return the numbers of an experiment's figure as CSV with the columns `COLUMNS`.
 
-    Shares are in percent. `label` names the point, its task and what was measured.
+    Shares are in percent. `label` holds the task, the metric and the condition.
     """
     main = set(experiment.main_measures()) or {("", name) for name in experiment.spec.required}
     out = io.StringIO()
@@ -88,16 +88,16 @@ def _shown(metric: str, value: float) -> str:
 
 
 def section(names: Iterable[str], folder: str) -> list[Any]:
-    """Return the `plots:` section of a `dvc.yaml` that shows the report of some experiments.
+    """Return the section `plots:` of a `dvc.yaml` for the report of some experiments.
 
     Args:
-        names: of the experiments.
-        folder: of the report, as `dvc.yaml` sees it.
+        names: the experiments' names.
+        folder: the report's folder, relative to `dvc.yaml`.
 
     Returns:
-        for each experiment its numbers as bars, and its figure.
+        For each experiment a bar plot of its numbers, and its figure.
     """
-    made: list[Any] = []
+    plots: list[Any] = []
     for name in names:
         bars = {
             "title": SPECS[name].title,
@@ -105,5 +105,5 @@ def section(names: Iterable[str], folder: str) -> list[Any]:
             "x": "value",
             "y": {f"{folder}/plots/{name}.csv": "label"},
         }
-        made += [{name: bars}, f"{folder}/{name}.png"]
-    return made
+        plots += [{name: bars}, f"{folder}/{name}.png"]
+    return plots

@@ -1,9 +1,9 @@
-"""Publish the experiments that have run as a document: `evidence.md` and what it was made from.
+"""Publish the experiments that have run as a document: `evidence.md`, with its record.
 
-    python -m studies.page.publish [FOLDER]   # docs, where no folder is named
+    python -m studies.page.publish [FOLDER]   # by default docs
 
-Run in the workspace of the experiments. Beside the document stands a folder of the same name: its
-pictures, each experiment's rows, and the `dvc.lock` that names by hash the data, the code, the
+Run it in the workspace of the experiments. The record is the folder `evidence` beside the document:
+the pictures, each experiment's rows, and the `dvc.lock` with the hashes of the data, the code, the
 settings and the artifacts of each point.
 """
 
@@ -25,11 +25,11 @@ NAME, RECORD = "evidence.md", "evidence"
 
 
 def document(metrics: Path, pictures: Path) -> str:
-    """Return the document of the experiments there are, and draw its pictures.
+    """Return the document of the experiments that have run, and draw its pictures.
 
     Args:
-        metrics: the folder of `NAME.json`.
-        pictures: becomes a folder of PNG files.
+        metrics: the folder of the files `NAME.json`.
+        pictures: the folder for the PNG files.
     """
     with TemporaryDirectory() as name:
         report = Path(name) / "report"
@@ -41,14 +41,14 @@ def document(metrics: Path, pictures: Path) -> str:
 
 
 def publish(workspace: Path, docs: Path) -> None:
-    """Write a workspace's experiments as `docs/evidence.md`, the record in `docs/evidence`.
+    """Write a workspace's experiments to `docs/evidence.md` and the record to `docs/evidence`.
 
     Raises:
-        InputError: something stands in either's place that this did not write.
+        InputError: the document or the folder exists and was not written by this function.
     """
     path = docs / NAME
     if path.exists() and not path.read_text(encoding="utf-8").startswith(markdown.TITLE):
-        raise InputError(f"{path}: another document than this one; move it away")
+        raise InputError(f"{path}: is a document that this command did not write; move it away")
     kind = output_folder.Kind("publish", lambda folder: _written(folder, path), "move it away")
     inputs = [workspace / METRICS, workspace / LOCK]
     with output_folder.claim(docs / RECORD, kind, inputs) as work:
@@ -59,7 +59,7 @@ def publish(workspace: Path, docs: Path) -> None:
 
 
 def _written(folder: Path, document: Path) -> set[str]:
-    """Return the files of a record: the pictures that its document shows, the rows, the lock."""
+    """Return the files of a record: the document's pictures, the rows, the lock file."""
     if not document.is_file():
         return set()
     text = document.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 from imports import closure, file_of
 from ruamel.yaml import YAML
 
-from flows.versioning.dvc.definition import brought_up
+from flows.versioning.dvc.definition import with_dependencies
 from lori_core.core import stage_dependencies as table
 from lori_core.pipeline.running import STAGES
 from studies import code
@@ -63,14 +63,14 @@ def test_the_stages_are_those_that_dvc_and_the_command_line_know() -> None:
 
 def test_dvc_yaml_lists_the_tables_inputs_code_and_parameters() -> None:
     text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
-    assert text == brought_up(text), "run: python -m flows.versioning.dvc.definition"
+    assert text == with_dependencies(text), "run: python -m flows.versioning.dvc.definition"
 
 
 def test_a_list_that_misses_a_file_is_brought_up_to_date() -> None:
     text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
     assert "        - lori_core/data/prompts.py\n" in text
     less = text.replace("        - lori_core/data/prompts.py\n", "")
-    assert brought_up(less) == text
+    assert with_dependencies(less) == text
     assert DEFINED["merge"]["do"]["deps"][:2] == ["data/tasks.json", "metrics/train"]
     assert DEFINED["continual"]["do"]["deps"][2] == "artifacts/${continual.safety_task}/adapter"
 

@@ -69,7 +69,7 @@ def test_a_damaged_record_deletes_nothing(
     put(tmp_path / "artifacts/x/y.json")
     (tmp_path / "dvc.lock").write_text("stages: [")
     assert clean(tmp_path) == [str(tmp_path / "artifacts/x/y.json")]
-    assert "dvc.lock: cannot be read; what it lists is left" in capsys.readouterr().err
+    assert "dvc.lock: cannot be read; the outputs it lists are left" in capsys.readouterr().err
     (tmp_path / "dvc.lock").write_text("stages: {a: {outs: [{path: ../x}, {path: artifacts}]}}")
     put(tmp_path.parent / "x")
     assert clean(tmp_path) == [str(tmp_path / "artifacts/x/y.json")]

@@ -52,7 +52,7 @@ def stands(name: str, *, folder: bool) -> Callable[[Path], object]:
     return damage
 
 
-MARKS = "it holds the marks of a merge's conflict"
+MARKS = "it holds the marks of a merge conflict"
 FILE, FOLDER = "a file stands where a folder should", "a folder stands where a file should"
 NODE = "not valid YAML (did not find expected node content)"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {

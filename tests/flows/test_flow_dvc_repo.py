@@ -66,7 +66,7 @@ def test_a_lock_file_that_a_kill_has_cut_holds_nobody_up(text: str, toy: Path) -
     rwlock.parent.mkdir(exist_ok=True)
     rwlock.write_text(text)
     (finding,) = locks(toy, {})
-    assert (finding.ok, finding.text) == (False, f"{rwlock} was cut off by a kill")
+    assert (finding.ok, finding.text) == (False, f"{rwlock} is damaged: its writer was killed")
     assert set(graph.stale(toy)) == {"prepare", "train@math", "train@nlu", "report"}
     assert reproduce("prepare") == 0
     assert json.loads(rwlock.read_text()) == {}

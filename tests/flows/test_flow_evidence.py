@@ -123,7 +123,7 @@ def test_only_the_workspaces_own_adapter_is_registered(
 ) -> None:
     Made(tmp_path / "other", rates={"math": 0.004})
     for word in (str(tmp_path / "other" / MERGED), "."):
-        assert "only an artifact of the workspace as it stands can be registered" in refused(
+        assert "only an artifact of the workspace as it is now can be registered" in refused(
             capsys, "register", word
         )
     assert main(["card", str(tmp_path / "other" / MERGED)]) == 0
@@ -162,7 +162,7 @@ def test_a_champion_that_was_evaluated_by_other_settings_is_not_compared(
     evaluated_with(folder, batch_size=8, limit=40)
     assert refused(capsys, "gate") == (
         "error: lori version 1: was evaluated with evaluation.limit None, artifacts/merged/concat "
-        "with 40: they cannot be compared; put it back, or evaluate the champion alike: in a "
+        "with 40: they cannot be compared; put it back, or evaluate the champion likewise: in a "
         "clone, lori restore models:/lori/1, lori run, lori register artifacts/merged/concat --as "
         "lori"
     )
@@ -190,7 +190,7 @@ def test_a_registered_adapter_that_was_changed_is_not_served(folder: Path) -> No
     gate.run_gate(folder, params_file.load(), send=False)
     (stored,) = (folder / "mlruns/models").rglob("adapter_model.safetensors")
     stored.write_bytes(flipped(stored.read_bytes(), stored.stat().st_size - 2))
-    with pytest.raises(AdapterError, match="not what was registered, and so not what was judged"):
+    with pytest.raises(AdapterError, match="differs from what was registered and judged"):
         mlflow.pyfunc.load_model(f"models:/lori@{CHAMPION}")
 
 

@@ -17,9 +17,9 @@ def made(parts: dict[str, int]) -> Forecast:
     """Four stages of a minute, of which ten seconds are for starting, on one GPU."""
     names = [f"train@t{number}" for number in range(4)]
     stages = [Stage(name, (), 1, "", ()) for name in names]
-    played = schedule.play(stages, dict.fromkeys(names, 60.0), 1, parts, begin=10.0)
+    simulated = schedule.simulate(stages, dict.fromkeys(names, 60.0), 1, parts, begin=10.0)
     lines = [Line(n, "run", ["new stage"], Estimate(60.0, 1e15, 30e9, 1e6), None) for n in names]
-    return Forecast(lines, played, 1, DEVICES["h100"], parts, {})
+    return Forecast(lines, simulated, 1, DEVICES["h100"], parts, {})
 
 
 def test_the_plan_says_how_many_stages_run_at_once() -> None:

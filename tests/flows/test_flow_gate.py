@@ -17,7 +17,7 @@ from measured import Measured
 
 from flows.lineage import why
 from flows.serving import gate
-from flows.tracking.registry import CHAMPION, PREVIOUS, OvertakenError, Registry, Version
+from flows.tracking.registry import CHAMPION, PREVIOUS, ChampionChangedError, Registry, Version
 from lori_cli import main
 from lori_core.core.errors import AdapterError, InputError, LoriError
 from lori_core.pipeline import params_file
@@ -211,7 +211,7 @@ def test_a_candidate_that_was_overtaken_is_not_promoted(folder: Path) -> None:
     registry = Registry(folder)
     first, second = plain_version(registry, folder, 1), plain_version(registry, folder, 2)
     registry.promote(first, None)
-    with pytest.raises(OvertakenError, match="was judged against no champion"):
+    with pytest.raises(ChampionChangedError, match="was judged against no champion"):
         registry.promote(second, None)
     assert aliases(registry) == {CHAMPION: "1"}
 
@@ -227,7 +227,7 @@ def test_two_promotions_racing_leave_one_champion(folder: Path) -> None:
         "r = Registry(Path()); v = r.version('m', sys.argv[1]); c = r.at('m', 'champion')\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "try: r.promote(v, c); print('promoted')\n"
-        "except OvertakenError: print('overtaken')\n"
+        "except ChampionChangedError: print('overtaken')\n"
     )
     racers = [
         subprocess.Popen(
@@ -332,7 +332,7 @@ def test_models_of_two_workspaces_side_by_side(
     assert not (folder / "compare/notes.txt").exists()
     capsys.readouterr()
     assert "a model is named twice" in refused(capsys, "compare", MERGED, MERGED)
-    assert "name at least two" in refused(capsys, "compare", MERGED)
+    assert "name two models or more" in refused(capsys, "compare", MERGED)
     assert "was not evaluated" in refused(capsys, "compare", MERGED, "artifacts/math/adapter")
 
 

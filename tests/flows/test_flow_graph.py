@@ -37,7 +37,7 @@ def test_a_plan_looks_once_at_each_file_of_dvcs(toy: Path, monkeypatch: pytest.M
         seen.append(text)
         return loads(text, *given, **named)
 
-    monkeypatch.setattr(dvc_files, "_found_good", set())
+    monkeypatch.setattr(dvc_files, "_valid", set())
     monkeypatch.setattr(
         dvc_files.yaml_input,
         "loads",

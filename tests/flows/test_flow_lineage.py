@@ -262,7 +262,7 @@ def test_what_is_gone_or_damaged_is_not_restored(workspace: Path, tmp_path: Path
     md5 = files["adapter.safetensors"]
     cached = workspace / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
     change_byte(cached, 5)
-    with pytest.raises(LoriError, match="a copy that is there is damaged"):
+    with pytest.raises(LoriError, match="a copy exists but is damaged"):
         why.restore(MERGED, tmp_path / "out", Path())
     cached.unlink()
     with pytest.raises(LoriError, match="is not in the cache, no remote is set"):

@@ -42,21 +42,21 @@ def test_a_process_that_does_not_answer_is_waited_for_so_long(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("log", "said"),
+    ("log", "expected"),
     [
-        ("", "it said nothing"),
+        ("", "the log is empty"),
         ("one\ntwo\n\n", "two"),
         ("x.y.SomeError: first\nValueError: last\nmore\n", "ValueError: last"),
         ("\udce9 not a word\n", "\ufffd not a word"),
     ],
 )
-def test_the_last_words_of_a_log(log: str, said: str, tmp_path: Path) -> None:
+def test_the_last_error_of_a_log(log: str, expected: str, tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(log.encode("utf-8", "surrogateescape"))
-    assert Log(path).last_words() == said
+    assert Log(path).last_error() == expected
     former = b"FormerError: of another process\n"
     path.write_bytes(former + path.read_bytes())
-    assert Log(path, len(former)).last_words() == said
+    assert Log(path, len(former)).last_error() == expected
 
 
 def test_prefects_api_without_a_place_for_its_database_says_so(
@@ -121,7 +121,7 @@ def test_a_server_that_is_named_and_dead_is_refused(
         services.running_api(tmp_path)
     assert str(caught.value) == (
         f"PREFECT_API_URL: no Prefect server answers at {url} ([Errno 111] Connection refused); "
-        "start it, or unset the variable: a run then brings its own"
+        "start it, or unset the variable: a run then starts its own"
     )
 
 

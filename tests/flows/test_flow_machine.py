@@ -29,7 +29,7 @@ def workspace(toy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return toy
 
 
-def line(look: machine.Look, workspace: Path, base: str = "random:llama") -> str:
+def line(look: machine.Check, workspace: Path, base: str = "random:llama") -> str:
     with pytest.raises(InputError) as caught:
         look(workspace, {"model": {"name_or_path": base}})
     (said,) = str(caught.value).splitlines()
@@ -68,8 +68,8 @@ def test_temporary_files_have_no_other_place_than_the_one_named(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(workspace / "absent"))
     assert line(machine.temporary, workspace) == (
-        f"TMPDIR: '{workspace}/absent' is no folder that can be written, or it is full; make it "
-        "so, or unset the variable"
+        f"TMPDIR: '{workspace}/absent' is not a writable folder, or it is full; correct "
+        "that, or unset the variable"
     )
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("TMPDIR", f"{workspace}/data/../data/")
@@ -101,8 +101,8 @@ def test_the_place_for_models_depends_on_the_base(
     assert machine.model_cache(workspace, hub).endswith(f" GB free at {workspace}/hub")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert line(machine.model_cache, workspace, "owner/name") == (
-        f"{workspace}/hub: the hub's models cannot be kept there ({workspace} cannot be written); "
-        "set HF_HOME to a folder that can be"
+        f"{workspace}/hub: the hub's models cannot be stored there ({workspace} cannot be "
+        "written); set HF_HOME to a writable folder"
     )
 
 
@@ -120,10 +120,10 @@ def test_a_proxy_that_prefects_client_cannot_use_is_named_without_its_password(
 def test_a_proxy_is_well_and_does_not_stand_before_this_machine(
     value: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert machine.proxy(workspace, {}) == "none is named"
+    assert machine.proxy(workspace, {}) == "none is set"
     monkeypatch.setenv("HTTPS_PROXY", value)
     assert machine.proxy(workspace, {}) == (
-        "HTTPS_PROXY; requests to this machine go past it (no_proxy)"
+        "HTTPS_PROXY; not used for requests to this machine (no_proxy)"
     )
 
 

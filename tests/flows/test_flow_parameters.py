@@ -63,7 +63,7 @@ def test_what_was_asked_for_and_what_it_stands_on(
             "tasks: task 'maths' is unknown; did you mean 'math'? (allowed: code, math)",
         ),
         ([], ["tran"], "stages: stage 'tran' is unknown; did you mean 'train'?"),
-        (["math"], ["merge"], "stages: merge: none of them is of the tasks math"),
+        (["math"], ["merge"], "stages: merge: none of them belongs to the tasks math"),
     ],
 )
 def test_what_there_is_not_is_refused(tasks: list[str], stages: list[str], said: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from flows.execution import demand
 from flows.execution.gpu_slots import Card
-from flows.execution.ray.ray_cards import borne, card_of
+from flows.execution.ray.ray_cards import card_of, stages_per_gpu
 from flows.execution.ray.ray_engine import TURN, RayEngine
 from flows.execution.ray.ray_node import Delivery
 from flows.execution.sharing import CARD, Share
@@ -47,15 +47,15 @@ def test_nodes_say_what_their_gpus_are() -> None:
 
 
 def test_a_gpu_bears_as_many_stages_as_its_node_has_cores_for_it() -> None:
-    assert borne(NODES, "auto") == 12
-    assert borne(NODES, 3) == 3
-    assert borne([node(1, 2)], "auto") == borne([node(8, 0)], "auto") == 1
+    assert stages_per_gpu(NODES, "auto") == 12
+    assert stages_per_gpu(NODES, 3) == 3
+    assert stages_per_gpu([node(1, 2)], "auto") == stages_per_gpu([node(8, 0)], "auto") == 1
 
 
 def test_a_stage_reserves_its_part_of_a_gpu(
     engine: RayEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demand, "ask", lambda _, names, *__: dict.fromkeys(names, 10e9))
+    monkeypatch.setattr(demand, "forecast_apart", lambda _, names, *__: dict.fromkeys(names, 10e9))
     engine.run.shares = engine._shares(NODES, stages(3))
     assert {share.parts for share in engine.run.shares.values()} == {1393}
     one, two, _ = stages(3)

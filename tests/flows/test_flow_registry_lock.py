@@ -78,7 +78,7 @@ RACER = """
 import sys, time
 from pathlib import Path
 from flows.tracking import registry_lock as claims
-from flows.tracking.registry import OvertakenError, Registry
+from flows.tracking.registry import ChampionChangedError, Registry
 
 registry = Registry(Path())
 version, champion = registry.version("m", sys.argv[1]), registry.at("m", "champion")
@@ -104,7 +104,7 @@ claims.time.sleep = waits
 try:
     registry.promote(version, champion)
     print("promoted")
-except OvertakenError as error:
+except ChampionChangedError as error:
     print("overtaken")
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.execution.stage_process import reproduce
-from flows.planning.schedule import play
+from flows.planning.schedule import simulate
 from flows.versioning import graph
 from flows.versioning.graph import Stage
 
@@ -17,16 +17,16 @@ def stage(name: str, *above: str, gpus: int = 1) -> Stage:
 def test_the_critical_path_is_what_the_end_waits_for() -> None:
     stages = [stage("a"), stage("b"), stage("c", "a"), stage("d", "b", "c", gpus=0)]
     seconds = {"a": 10.0, "b": 5.0, "c": 7.0, "d": 1.0}
-    two = play(stages, seconds, 2)
+    two = simulate(stages, seconds, 2)
     assert (two.seconds, two.critical) == (18.0, ("a", "c", "d"))
-    one = play(stages, seconds, 1)
+    one = simulate(stages, seconds, 1)
     assert (one.seconds, one.critical) == (23.0, ("a", "b", "c", "d"))
     assert one.begins == {"a": 0.0, "b": 10.0, "c": 15.0, "d": 22.0}
 
 
 def test_sixteen_stages_keep_four_gpus_busy() -> None:
     stages = [stage(f"s{number:02}") for number in range(16)]
-    made = play(stages, dict.fromkeys((s.name for s in stages), 3.0), 4)
+    made = simulate(stages, dict.fromkeys((s.name for s in stages), 3.0), 4)
     assert made.seconds == 12.0
     busy = sum(made.ends[name] - made.begins[name] for name in made.ends)
     assert busy == 4 * made.seconds
@@ -34,13 +34,13 @@ def test_sixteen_stages_keep_four_gpus_busy() -> None:
 
 def test_a_stage_of_several_gpus_waits_until_so_many_are_free() -> None:
     stages = [stage("a"), stage("b", gpus=2), stage("c", gpus=8)]
-    made = play(stages, {"a": 3.0, "b": 2.0, "c": 1.0}, 2)
+    made = simulate(stages, {"a": 3.0, "b": 2.0, "c": 1.0}, 2)
     assert made.begins == {"a": 0.0, "b": 3.0, "c": 5.0}
 
 
 def test_stages_outside_the_plan_hold_nobody_up() -> None:
-    assert play([stage("b", "gone")], {"b": 2.0}, 1).begins == {"b": 0.0}
-    assert play([], {}, 4).seconds == 0.0
+    assert simulate([stage("b", "gone")], {"b": 2.0}, 1).begins == {"b": 0.0}
+    assert simulate([], {}, 4).seconds == 0.0
 
 
 def test_what_ran_before_is_found_in_the_run_cache(toy: Path) -> None:

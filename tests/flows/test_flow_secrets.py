@@ -248,11 +248,11 @@ def test_a_parameter_file_that_has_a_secret_by_now_is_kept_without_it(
     path = folder / "params.yaml"
     before = path.read_text()
     path.write_text(before + f"tracking: {{uri: '{URL}'}}\n")
-    kept = snapshot.keep(folder, "a-run")
-    assert kept is not None
-    assert (kept / "params.yaml").read_text().startswith(before)
-    assert "https://***@tracking.example" in (kept / "params.yaml").read_text()
-    assert (kept / "dvc.lock").read_bytes() == (folder / "dvc.lock").read_bytes()
+    saved = snapshot.save(folder, "a-run")
+    assert saved is not None
+    assert (saved / "params.yaml").read_text().startswith(before)
+    assert "https://***@tracking.example" in (saved / "params.yaml").read_text()
+    assert (saved / "dvc.lock").read_bytes() == (folder / "dvc.lock").read_bytes()
 
 
 def test_rows_are_kept_without_secrets(folder: Path, secrets: None) -> None:

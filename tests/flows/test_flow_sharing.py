@@ -16,8 +16,8 @@ from flows.execution import demand, sharing
 from flows.execution.gpu_slots import Card, GpuSlots, smallest_card
 from flows.execution.local_engine import LocalEngine
 from flows.execution.sharing import CARD, CONTEXT, WHOLE, Host, Share
-from flows.execution.stage_run import LACKING, MemoryLacking, PipelineRun
-from flows.planning.schedule import play
+from flows.execution.stage_run import OUT_OF_MEMORY, MemoryLacking, PipelineRun
+from flows.planning.schedule import simulate
 from flows.versioning.graph import Plan, Stage
 from lori_core.pipeline import params_file
 
@@ -53,10 +53,10 @@ def test_twelve_of_24_stages_of_6_gb_run_on_a_gpu_of_80_gb_at_once(two_cards: Pa
     assert card.memory == pytest.approx(80e9, rel=1e-5)
     all_of_them = stages(24)
     memory = {stage.name: 6 * GB for stage in all_of_them}
-    shares = sharing.shares(memory, card.memory, IDLE.bears("auto", 1))
+    shares = sharing.shares(memory, card.memory, IDLE.stages_per_gpu("auto", 1))
     # In the forecast's schedule …
     seconds = dict.fromkeys(memory, 10.0)
-    made = play(all_of_them, seconds, 1, {n: s.parts for n, s in shares.items()}, begin=10.0)
+    made = simulate(all_of_them, seconds, 1, {n: s.parts for n, s in shares.items()}, begin=10.0)
     assert sorted(made.begins.values()) == [0.0] * 12 + [10.0] * 12
     # … and in a run: each of the first twelve waits for the others.
     slots, together = GpuSlots(["0"], threading.Event()), threading.Barrier(12)
@@ -108,7 +108,7 @@ def test_a_part_is_what_a_stage_needs_and_no_less_than_the_machine_bears() -> No
 def test_a_machine_bears_a_stage_for_each_idle_core(
     host: Host, setting: int | str, gpus: int, most: int
 ) -> None:
-    assert host.bears(setting, gpus) == most
+    assert host.stages_per_gpu(setting, gpus) == most
 
 
 def test_cores_are_those_that_a_container_may_use(
@@ -156,10 +156,10 @@ def test_a_whole_card_waits_for_those_that_share_it() -> None:
 def test_computing_side_by_side_takes_longer_and_starting_does_not() -> None:
     two = stages(2)
     half = {stage.name: CARD // 2 for stage in two}
-    made = play(two, {stage.name: 30.0 for stage in two}, 1, half, begin=10.0)
+    made = simulate(two, {stage.name: 30.0 for stage in two}, 1, half, begin=10.0)
     assert list(made.ends.values()) == [50.0, 50.0]
-    assert play(two, {stage.name: 30.0 for stage in two}, 1, begin=10.0).seconds == 60.0
-    assert play(two, {stage.name: 30.0 for stage in two}, 2, half, begin=10.0).seconds == 30.0
+    assert simulate(two, {stage.name: 30.0 for stage in two}, 1, begin=10.0).seconds == 60.0
+    assert simulate(two, {stage.name: 30.0 for stage in two}, 2, half, begin=10.0).seconds == 30.0
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_computing_side_by_side_takes_longer_and_starting_does_not() -> None:
     ],
 )
 def test_every_way_of_lacking_memory_is_known(message: str) -> None:
-    assert LACKING.search(message)
-    assert not LACKING.search("train@math does not like it")
+    assert OUT_OF_MEMORY.search(message)
+    assert not OUT_OF_MEMORY.search("train@math does not like it")
 
 
 class Places:
@@ -220,7 +220,7 @@ def test_a_run_without_gpus_shares_nothing(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "params.yaml").write_text("{}")
     run = PipelineRun(tmp_path, "a-run", print)
     plan = Plan(tuple(stages(3)), {stage.name: ["new stage"] for stage in stages(3)})
-    monkeypatch.setattr(demand, "ask", None)  # is not called
+    monkeypatch.setattr(demand, "forecast_apart", None)  # is not called
     assert LocalEngine(run)._shares(plan) == {}
     assert WHOLE.variables() == {}
 
@@ -240,7 +240,7 @@ def test_a_run_asks_what_its_stale_stages_need(
         asked.append((workspace, names))
         return {"train@t01": 10 * GB}
 
-    monkeypatch.setattr(demand, "ask", ask)
+    monkeypatch.setattr(demand, "forecast_apart", ask)
     monkeypatch.setattr(sharing, "this_host", lambda: Host(16, 1.0, 1e9))
     shares = LocalEngine(run)._shares(plan)
     assert asked == [(tmp_path, ["train@t01", "train@t02"])]
@@ -276,7 +276,7 @@ def test_vllm_has_a_gpu_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_cannot_be_forecast_is_not_shared(tmp_path: Path) -> None:
     said: list[str] = []
-    assert demand.ask(tmp_path, ["train@a"], Card(80e9, True), said.append) == {}
+    assert demand.forecast_apart(tmp_path, ["train@a"], Card(80e9, True), said.append) == {}
     (line,) = said
     assert line.startswith("each stage has a GPU to itself: the memory that stages need cannot be")
     assert "params.yaml" in line

@@ -90,7 +90,7 @@ def test_a_push_that_fails_is_tried_again_then_reported(
     assert len(failures) == 1
     assert failures[0].startswith("prepare: ")
     assert said == [
-        f"prepare was not sent to {blocked} ({failures[0].removeprefix('prepare: ')}); the run "
+        f"prepare was not pushed to {blocked} ({failures[0].removeprefix('prepare: ')}); the run "
         "goes on, and dvc push sends it later"
     ]
 

@@ -147,7 +147,7 @@ def test_the_stages_are_those_of_the_points(
                 "weights_of_four": {"ia3": 1},
                 "weights_of_three": {"ia3": 1},
             },
-            r"ia3 trains no low-rank update, which cannot be merged",
+            r"ia3 does not train a low-rank update",
         ),
         ({"learning_rates": {"lora": [1e-3], "default": [1e-3, 1e-2]}}, r"same number of tries"),
         ({"learning_rates": {"lora": [1e-3, 1e-2]}}, r"learning_rates.default: needed"),

@@ -1,1 +1,1 @@
-"""Stages on the nodes of a Ray cluster."""
+"""The engine that runs stages on the nodes of a Ray cluster."""

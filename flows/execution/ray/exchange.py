@@ -1,8 +1,9 @@
-"""How machines without a shared folder pass artifacts on: DVC's remote and its run cache.
+"""Exchange artifacts between machines without a shared folder, by DVC's remote and run cache.
 
-A node gets the small files of the workspace as one bundle, fetches what its stage stands on, runs
-it, and publishes what it made. The workspace that started the run then lets DVC reproduce the stage
-from the run cache: nothing runs, and `dvc.lock` is what it would be after a run on one machine.
+A node gets the small files of the workspace as one bundle, fetches the outputs that its stage
+depends on, runs the stage and pushes the stage's outputs. The workspace that started the run then
+lets DVC reproduce the stage from the run cache: the command does not run again, and `dvc.lock` is
+the same as after a run on one machine.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from flows.versioning.dvc.dvc_repo import opened
 from lori_core.core.errors import InputError, LoriError
 from lori_core.core.files.atomic import write_text
 
-#: More than this is no code and no settings, but data that DVC should keep.
+#: The largest bundle of code and settings; larger files belong into DVC.
 BUNDLE_BYTES = 64 * 2**20
-#: Never part of a bundle: what is made again, what is local, what DVC keeps.
+#: Never part of a bundle: local files, secrets, and files that can be made again.
 LEFT_OUT = (
     ".git",
     ".venv",
@@ -31,29 +32,29 @@ LEFT_OUT = (
     ".dvc/tmp",
     ".dvc/config.local",
     "mlruns",
-    "prefect.toml",  # with a password
+    "prefect.toml",  # holds a password
 )
-#: Files of the workspace's own bookkeeping.
+#: Endings of databases, locks, compiled files and logs, which are no part of a bundle either.
 LEFT_OUT_ENDINGS = (".db", ".db-shm", ".db-wal", ".db.lock", ".pyc", ".log")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A workspace's small files, zipped: code, settings, `dvc.lock`, metrics."""
+    """A zip archive of a workspace's small files: code, settings, `dvc.lock`, metrics."""
 
     content: bytes
 
     def unpack(self, folder: Path) -> None:
-        """Write the files into a folder; what lies there beside them stays."""
+        """Write the files into a folder; other files there are left alone."""
         with zipfile.ZipFile(io.BytesIO(self.content)) as archive:
             archive.extractall(folder)
 
 
 def check_remote(workspace: Path) -> None:
-    """Refuse to start where artifacts could not be passed on.
+    """Refuse to start without a usable default remote of DVC.
 
     Raises:
-        InputError: no default remote, or one that cannot be used; which, and what to do.
+        InputError: there is no default remote, or it cannot be used; the message names it.
     """
     with _repository(workspace) as repo:
         name = repo.config["core"].get("remote")
@@ -64,31 +65,31 @@ def check_remote(workspace: Path) -> None:
             )
         from flows.doctor.services import listed
 
-        found = listed(repo, name)
-        if not found.ok:
-            raise InputError(f"{found.text} ({found.todo})")
+        finding = listed(repo, name)
+        if not finding.ok:
+            raise InputError(f"{finding.text} ({finding.todo})")
 
 
 def bundle(workspace: Path) -> Bundle:
     """Return the bundle of a workspace.
 
     Raises:
-        InputError: the files are too many for code and settings.
+        InputError: the files exceed `BUNDLE_BYTES`.
     """
     with _repository(workspace) as repo:
-        kept = {
+        outputs = {
             os.path.relpath(out.fs_path, workspace)
             for out in repo.index.outs
             if out.use_cache and out.is_in_repo
         }
     buffer, size = io.BytesIO(), 0
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in _files(workspace, {*LEFT_OUT, *kept}):
+        for name in _files(workspace, {*LEFT_OUT, *outputs}):
             size += (workspace / name).stat().st_size
             if size > BUNDLE_BYTES:
                 raise InputError(
                     f"{workspace}: its files without DVC's outputs exceed {BUNDLE_BYTES >> 20} MiB "
-                    f"(at {name}); let DVC keep the large ones (dvc add)"
+                    f"(at {name}); put large files under DVC (dvc add)"
                 )
             archive.write(workspace / name, name)
     return Bundle(buffer.getvalue())
@@ -111,7 +112,7 @@ def _files(workspace: Path, left_out: set[str]) -> Iterator[str]:
 
 
 def share(workspace: Path, stages: Iterable[str]) -> None:
-    """Push the data and what these stages have made: the nodes will ask for them."""
+    """Push the data and these stages' outputs, which the nodes will fetch."""
     targets = [*_pins(workspace), *stages]
     with _repository(workspace) as repo:
         if targets:
@@ -127,13 +128,17 @@ def fetch(workspace: Path, stages: Iterable[str]) -> None:
 
 
 def publish(workspace: Path, stage: str) -> Mapping[str, str]:
-    """Push what a stage has made; return its entries of the run cache: file → text."""
+    """Push a stage's outputs; return its entries of the run cache: file → text.
+
+    Raises:
+        LoriError: DVC has no record of the stage's run.
+    """
     with _repository(workspace) as repo:
         node = _node(repo, stage)
         folder = Path(repo.stage_cache.cache_dir)
         before = repo.stage_cache._load(node)
         if before is None:
-            raise LoriError(f"{stage}: ran, but DVC has no record of it")
+            raise LoriError(f"{stage}: ran, but DVC's run cache has no record of it")
         for objects in (
             repo.stage_cache._create_stage(before, wdir=node.wdir).get_used_objs().values()
         ):
@@ -147,10 +152,11 @@ def publish(workspace: Path, stage: str) -> Mapping[str, str]:
 
 
 def adopt(workspace: Path, stage: str, runs: Mapping[str, str]) -> None:
-    """Take over what a node published: outputs and `dvc.lock`, as if the stage had run here.
+    """Take over the outputs that a node pushed, and write `dvc.lock` as if the stage ran here.
 
     Raises:
-        LoriError: the remote does not have what the node says it pushed.
+        LoriError: the stage's inputs here differ from those on the node, or the remote lacks
+            outputs.
     """
     with _repository(workspace) as repo:
         for name, text in runs.items():
@@ -160,11 +166,11 @@ def adopt(workspace: Path, stage: str, runs: Mapping[str, str]) -> None:
         cached = repo.stage_cache._load(node)
         if cached is None:
             raise LoriError(
-                f"{stage}: its inputs on the node were not those of this workspace "
-                "(was something changed here while the run was going on?)"
+                f"{stage}: its inputs on the node differ from those of this workspace "
+                "(was a file changed here during the run?); run it again"
             )
-        made = repo.stage_cache._create_stage(cached, wdir=node.wdir)
-        for objects in made.get_used_objs().values():
+        stage_of_node = repo.stage_cache._create_stage(cached, wdir=node.wdir)
+        for objects in stage_of_node.get_used_objs().values():
             repo.cloud.pull(objects)
         repo.reproduce(stage, single_item=True)
 

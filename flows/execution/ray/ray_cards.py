@@ -1,4 +1,4 @@
-"""What the GPUs of a Ray cluster are, as far as its nodes say."""
+"""The GPUs of a Ray cluster, by what its nodes report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from flows.execution.gpu_slots import Card
 
-#: What Ray calls GPUs, and what the smallest of each name has, rounded down.
+#: Ray's names of GPUs, and the memory of the smallest GPU of each name, rounded down.
 ACCELERATORS = {
     "H200": Card(140e9, True),
     "H100": Card(79e9, True),
@@ -23,31 +23,31 @@ _ACCELERATOR = "accelerator_type:"
 
 
 def card_of(nodes: Sequence[Mapping[str, Any]]) -> Card | None:
-    """Return what every GPU of a cluster has; None where the nodes do not say.
+    """Return the memory and arithmetic that all GPUs of a cluster have; None if not reported.
 
     Args:
         nodes: as `ray.nodes()` lists them.
     """
-    found = []
+    cards = []
     for node in _with_gpus(nodes):
         named = [
             n.removeprefix(_ACCELERATOR) for n in node["Resources"] if n.startswith(_ACCELERATOR)
         ]
-        cards = [ACCELERATORS[name] for name in named if name in ACCELERATORS]
-        if not cards:
+        known = [ACCELERATORS[name] for name in named if name in ACCELERATORS]
+        if not known:
             return None
-        found += cards
-    if not found:
+        cards += known
+    if not cards:
         return None
-    return Card(min(card.memory for card in found), all(card.bfloat16 for card in found))
+    return Card(min(card.memory for card in cards), all(card.bfloat16 for card in cards))
 
 
-def borne(nodes: Sequence[Mapping[str, Any]], setting: int | str) -> int:
-    """Return how many stages may run on each GPU: the cores that a node gives to Ray, by its GPUs.
+def stages_per_gpu(nodes: Sequence[Mapping[str, Any]], setting: int | str) -> int:
+    """Return how many stages may run on each GPU: a node's Ray CPUs divided by its GPUs.
 
     Args:
         nodes: as `ray.nodes()` lists them.
-        setting: `execution.share_gpus`; a number is taken as it is.
+        setting: `execution.share_gpus`; a number is returned as it is.
     """
     if isinstance(setting, int):
         return setting

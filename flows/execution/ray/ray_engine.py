@@ -1,7 +1,7 @@
-"""The engine `ray`: each stage on some node of a Ray cluster, with its share of the GPUs there.
+"""The engine `ray`: each stage runs on a node of a Ray cluster, with its share of the GPUs there.
 
-A stage is handed to Ray when all that it needs is there, never before: a task that waits inside
-Ray holds a GPU.
+A stage is submitted to Ray only after its dependencies have completed: a task that waits inside Ray
+holds a GPU.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flows.execution import demand
 from flows.execution.engine import Future
 from flows.execution.gpu_slots import allowed_gpus, check_room, smallest_card
 from flows.execution.ray import exchange
-from flows.execution.ray.ray_cards import borne, card_of
+from flows.execution.ray.ray_cards import card_of, stages_per_gpu
 from flows.execution.ray.ray_node import Delivery, Order, run_stage_on_node
 from flows.execution.sharing import CARD, WHOLE, Share
 from flows.execution.stage_run import MemoryLacking, PipelineRun
@@ -27,13 +27,13 @@ from flows.versioning import graph
 from lori_core.core.errors import InputError
 from lori_core.core.files.atomic import write_text
 
-#: A cluster of one machine without GPUs lets one stage that would need one run at a time.
+#: A Ray resource: without GPUs, a cluster of one machine runs one GPU stage at a time.
 TURN = "lori_turn"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class RayFuture(Future, Protocol):
-    """A task handed to Ray."""
+    """The future of a task that was submitted to Ray."""
 
     wrapped_future: Any
 
@@ -49,9 +49,9 @@ class RayEngine:
         self.turns = False
 
     def check(self, stages: Sequence[graph.Stage]) -> None:
-        """Refuse to start without the extra, or without a remote where artifacts go through it.
+        """Refuse to start without the extra `ray`, or without a remote if artifacts need one.
 
-        What the nodes have is known once the cluster is reached.
+        The nodes' GPUs are checked later, when the cluster is connected.
         """
         extras.need("ray", "execution.engine: ray")
         if self.remote:
@@ -62,7 +62,7 @@ class RayEngine:
         return f"Ray at {self.address or 'this machine'}"
 
     def execute(self, plan: graph.Plan, options: Mapping[str, Any]) -> Mapping[str, Future]:
-        """Run the stale stages; those behind a failure never start."""
+        """Run the stale stages; stages that depend on a failed stage never start."""
         stale = [stage for stage in plan.stages if stage.name in plan.stale]
         if not stale:
             return {}
@@ -74,8 +74,8 @@ class RayEngine:
         """Connect to the cluster, or start one on this machine; yield Prefect's task runner.
 
         Raises:
-            InputError: it cannot be reached, or has no GPU, or no node has as many as one of the
-                stages needs.
+            InputError: the cluster cannot be reached or has no GPU, or a stage needs more GPUs than
+                any node has.
         """
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -86,7 +86,7 @@ class RayEngine:
         if self.address is None:
             gpus = len(allowed_gpus(self.limit))
             self.turns = gpus == 0
-            # The address of this host would be open to the network; one machine needs none.
+            # Ray's default is this host's address, which is open to the network.
             options |= {"num_gpus": gpus, "_node_ip_address": "127.0.0.1"}
             options |= {"resources": {TURN: 1}} if self.turns else {}
             options["_temp_dir"] = tempfile.mkdtemp(prefix="lori-ray-")
@@ -108,7 +108,7 @@ class RayEngine:
         url = urlsplit(os.environ.get("PREFECT_API_URL", ""))
         alive = [node for node in ray.nodes() if node["Alive"]]
         hosts = {node["NodeManagerAddress"] for node in alive}
-        # Ray itself would wait for such a node for ever.
+        # Ray would wait forever for a node with enough GPUs.
         most = max((int(node["Resources"].get("GPU", 0)) for node in alive), default=0)
         limit = self.limit if isinstance(self.limit, int) else most
         check_room(stages, min(most, limit), "a node of the Ray cluster (execution.gpus)")
@@ -116,8 +116,8 @@ class RayEngine:
             return
         if url.hostname in LOOPBACK and len(hosts) > 1:
             raise InputError(
-                f"PREFECT_API_URL: {url.geturl()} is this machine only, and the Ray cluster has "
-                f"{len(hosts)}; start a Prefect server that all of them reach"
+                f"PREFECT_API_URL: {url.geturl()} reaches this machine only, and the Ray cluster "
+                f"has {len(hosts)} machines; start a Prefect server that all of them reach"
             )
         if not most:
             raise InputError(
@@ -156,7 +156,7 @@ class RayEngine:
         done: Mapping[str, RayFuture],
         completed: set[str],
     ) -> list[graph.Stage]:
-        """Return the stages that may start now, as many as may hold a GPU or a part of one."""
+        """Return the stages that may start now within `execution.gpus`."""
         holding = sum(self._parts(wanted[name]) for name in running)
         room = CARD * self.limit - holding if isinstance(self.limit, int) else sys.maxsize
         ready = []
@@ -175,13 +175,14 @@ class RayEngine:
     def _shares(
         self, nodes: Sequence[Mapping[str, Any]], stages: Sequence[graph.Stage]
     ) -> dict[str, Share]:
-        """Return what stages get of a GPU: fractions of one, as Ray counts them."""
+        """Return the stages' shares of a GPU, as fractions like Ray's."""
         setting = self.run.execution.get("share_gpus", "auto")
         card = smallest_card(allowed_gpus(self.limit)) if self.address is None else None
-        return demand.shares(self.run, stages, card or card_of(nodes), borne(nodes, setting))
+        most = stages_per_gpu(nodes, setting)
+        return demand.shares(self.run, stages, card or card_of(nodes), most)
 
     def resources(self, stage: graph.Stage) -> dict[str, Any]:
-        """Return what Ray reserves for a stage."""
+        """Return the resources that Ray reserves for a stage."""
         if self.turns:
             turn = {"resources": {TURN: 1}} if stage.gpus else {}
             return {"num_cpus": 1, "num_gpus": 0, **turn}
@@ -218,7 +219,7 @@ class RayEngine:
         done: dict[str, RayFuture],
         completed: set[str],
     ) -> None:
-        """Wait until a stage ends, or a second; take over what ended stages have made."""
+        """Wait at most a second for stages to end; take over the rows and outputs of those."""
         references = {future.wrapped_future: name for name, future in running.items()}
         ended, _ = ray.wait(list(references), timeout=1)
         for reference in ended:
@@ -226,7 +227,7 @@ class RayEngine:
             future = running.pop(name)
             future.wait()
             result = future.state.result(raise_on_failure=False)
-            self._keep_rows(getattr(result, "rows", {}))
+            self._write_rows(getattr(result, "rows", {}))
             if isinstance(result, MemoryLacking) and result.shared:
                 self.run.warn(f"{name}: {result}; running it again on a GPU of its own")
                 self.run.lacked_memory(name)
@@ -237,8 +238,8 @@ class RayEngine:
                     exchange.adopt(self.run.workspace, name, result.runs)
                 completed.add(name)
 
-    def _keep_rows(self, rows: Mapping[str, str]) -> None:
-        """Write what a node reported, the shipments first, so that every file has its parent."""
+    def _write_rows(self, rows: Mapping[str, str]) -> None:
+        """Write a node's rows files, shipments first, so that each rows file has its parent run."""
         for name, text in sorted(rows.items(), reverse=True):
             if not (self.run.workspace / name).exists():
                 write_text(self.run.workspace / name, text)
@@ -249,7 +250,7 @@ def _names(plan: graph.Plan) -> list[str]:
 
 
 def _reach(address: str) -> None:
-    """Refuse an address that nobody listens on, within seconds: Ray itself tries for minutes."""
+    """Refuse an unreachable address within seconds; Ray itself would try for minutes."""
     if address == "auto":
         return
     import socket

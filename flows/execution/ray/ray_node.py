@@ -1,4 +1,4 @@
-"""A stage on a node of a Ray cluster: what the node is told, what it does, what it gives back."""
+"""Run a stage on a node of a Ray cluster: the order it gets, the work, the result it returns."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from lori_core.core.files.atomic import digest
 
 @dataclass(frozen=True)
 class Order:
-    """What a node needs to run one stage; it is pickled, so it holds nothing alive.
+    """What a node needs to run one stage; Ray pickles it, so it holds plain values only.
 
     Attributes:
-        stage: its name.
-        gpus: how many it needs.
-        workspace: the folder on the machine that started the run.
+        stage: the stage's name.
+        gpus: the number of GPUs it needs.
+        workspace: the workspace on the machine that started the run.
         parent: the pipeline's rows file, relative to the workspace.
-        tags: of the run in MLflow.
-        upstream: all stages it stands on, near and far.
-        bundle: the workspace's small files; None where nodes share the folder itself.
-        share: what it gets of a GPU.
+        tags: the tags of the MLflow run.
+        upstream: all stages it depends on, directly or not.
+        bundle: the workspace's small files; None if the nodes share the workspace's folder.
+        share: the stage's share of a GPU.
     """
 
     stage: str
@@ -52,7 +52,13 @@ class Order:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a node gives back: how the stage went, and where there is no shared folder its files."""
+    """What a node returns: the stage's result and, without a shared folder, its files.
+
+    Attributes:
+        finished: the stage's result.
+        rows: rows files and their shipments: file → text.
+        runs: the stage's entries of DVC's run cache: file → text.
+    """
 
     finished: Finished
     rows: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +66,7 @@ class Delivery:
 
 
 def carry_out(order: Order, task_run_id: str, line: Callable[[str], None]) -> Delivery:
-    """Run a stage on this node, with the GPUs that Ray has given to this process.
+    """Run a stage on this node, with the GPUs that Ray assigned to this process.
 
     Raises:
         StageFailed: as `Place.stage` does.
@@ -77,7 +83,7 @@ def _carried_out(order: Order, task_run_id: str, line: Callable[[str], None]) ->
     if order.bundle is None:
         place = Place(Path(order.workspace), order.parent, order.tags)
         return Delivery(place.stage(order.stage, devices, task_run_id, line, order.share))
-    # DVC reads the names of stages as paths from where it stands.
+    # DVC resolves stage names relative to the current folder.
     with _node_workspace(order) as workspace, contextlib.chdir(workspace):
         order.bundle.unpack(workspace)
         exchange.fetch(workspace, order.upstream)
@@ -94,7 +100,7 @@ def _carried_out(order: Order, task_run_id: str, line: Callable[[str], None]) ->
 
 @contextmanager
 def _node_workspace(order: Order) -> Iterator[Path]:
-    """Hold this stage's folder on this node; checkpoints of a killed attempt are still in it."""
+    """Lock and yield this stage's folder on this node; it keeps checkpoints of killed attempts."""
     name = digest([order.workspace, order.stage])[:16]
     folder = cache_folder() / "nodes" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,6 +126,6 @@ def _rows(workspace: Path) -> dict[str, str]:
     retry_condition_fn=worth_retrying,
 )
 def run_stage_on_node(order: Order) -> State[Any]:
-    """Let DVC reproduce one stage on a node of a cluster, on the GPUs it was given there."""
+    """Let DVC reproduce one stage on a node of a cluster, on the GPUs assigned there."""
     logger = get_run_logger()
     return outcome(lambda: carry_out(order, str(task_run.id), logger.info))

@@ -1,1 +1,1 @@
-"""Whether recorded artifacts, code and data are still what they were."""
+"""Verify that artifacts, code and data agree with what was recorded."""

@@ -1,4 +1,4 @@
-"""Whether what `dvc.lock` records of a stage is what is here: its parameters, and its code."""
+"""Compare the parameters and code that `dvc.lock` records with `params.yaml` and the files here."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from flows.versioning.objects import files_below, folder_md5, md5_of
 from flows.versioning.snapshot import LOCK, PARAMS
 from lori_core.pipeline import params_file
 
-#: Where the code lies that stages depend on, beside extensions.
+#: The folders of the stages' code; extensions are elsewhere.
 _CODE = ("lori_core/", "studies/")
-#: What DVC leaves out of a folder's hash (`.dvcignore`).
+#: Left out of a folder's hash by DVC (`.dvcignore`).
 _LEFT_OUT = "__pycache__"
 
 
@@ -25,8 +25,14 @@ def current_problems(
 ) -> Iterator[Problem]:
     """Find recorded parameters and code that differ from `params.yaml` and the files here.
 
-    Either they changed since, or the record was edited. Stages of which something else does not fit
-    are left out: that is said already.
+    Either they changed since, or the record was edited. Stages that have a problem already are
+    left out.
+
+    Args:
+        lineage: the lineage of the workspace.
+        nodes: its nodes by name.
+        found: the problems found so far.
+        settings: whether to compare with `params.yaml`, too.
     """
     if not lineage.snapshot.here:
         return
@@ -58,7 +64,7 @@ def _code(node: Node, md5: Any) -> Iterator[str]:
 
 
 def _md5(path: Path) -> str | None:
-    """Return the hash that DVC gives a file or folder of code; None where there is none."""
+    """Return DVC's hash of a file or folder of code; None if it does not exist."""
     if not path.exists():
         return None
     files = {name: file for name, file in files_below(path).items() if _LEFT_OUT not in name}

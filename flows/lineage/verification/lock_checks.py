@@ -1,4 +1,4 @@
-"""Whether what `dvc.lock` records of a stage fits its outputs, the stages around it and itself."""
+"""Compare the record of a stage in `dvc.lock` with its outputs and with other stages' records."""
 
 from __future__ import annotations
 
@@ -18,17 +18,22 @@ Hashes = Mapping[str, Mapping[str, str]]
 
 
 def whole_md5(entry: Entry, actual: Mapping[str, str]) -> str:
-    """Return what DVC would record of the files that lie where an entry is."""
+    """Return DVC's hash of the files that are now at an entry's path.
+
+    Args:
+        entry: the recorded entry.
+        actual: the MD5 of each file, by its path inside the entry's folder ('' for a file).
+    """
     return folder_md5(actual) if entry.is_folder else actual.get("", "")
 
 
 def stage_name(node: Node) -> str:
-    """Return the name of the stage that made a node."""
+    """Return the name of a node's stage; empty for data."""
     return node.stage.name if node.stage else ""
 
 
 def readings(lineage: Lineage, path: str) -> Iterator[Entry]:
-    """Yield what each stage recorded of a path it depends on."""
+    """Yield each stage's record of a path that it depends on."""
     for stage in lineage.snapshot.stages.values():
         if path in stage.deps:
             yield stage.deps[path]
@@ -37,7 +42,7 @@ def readings(lineage: Lineage, path: str) -> Iterator[Entry]:
 def lock_problems(
     lineage: Lineage, node: Node, actual: Mapping[str, str] | None
 ) -> Iterator[Problem]:
-    """Check what is recorded of a stage against its outputs, and against what they say."""
+    """Compare a stage's record with its output's files and with the output's own metadata."""
     stage = node.stage
     if stage is None:
         return
@@ -65,12 +70,12 @@ def _count_problems(lineage: Lineage, node: Node, actual: Mapping[str, str]) -> 
 def reading_problems(
     lineage: Lineage, node: Node, hashes: Hashes, found: Collection[Problem]
 ) -> Iterator[Problem]:
-    """Find what a stage read that is not what the stage before it made, or what is pinned."""
+    """Find inputs of a stage that differ from the output of their stage or from the pinned data."""
     pin_is_wrong = any(problem.name == DATA for problem in found)
     for path, dep in node.stage.deps.items() if node.stage else ():
         if lineage.pinned.holds(path):
             yield from () if pin_is_wrong else _data_reading(lineage, node, dep)
-        elif path in lineage.snapshot.makers:
+        elif path in lineage.snapshot.producers:
             yield from _output_reading(lineage, node, dep, hashes)
         else:
             yield from _folder_reading(lineage, node, dep)
@@ -89,10 +94,10 @@ def _data_reading(lineage: Lineage, node: Node, dep: Entry) -> Iterator[Problem]
 
 
 def _output_reading(lineage: Lineage, node: Node, dep: Entry, hashes: Hashes) -> Iterator[Problem]:
-    made, path = lineage.snapshot.makers[dep.path].outs[dep.path], dep.path
-    before = lineage.snapshot.makers[path].name
-    if made.md5 == dep.md5:
-        if (made.size, made.files) != (dep.size, dep.files):
+    output, path = lineage.snapshot.producers[dep.path].outs[dep.path], dep.path
+    before = lineage.snapshot.producers[path].name
+    if output.md5 == dep.md5:
+        if (output.size, output.files) != (dep.size, dep.files):
             text = (
                 f"stage {stage_name(node)}: deps: {path} has another size than stage {before} made"
             )
@@ -100,23 +105,26 @@ def _output_reading(lineage: Lineage, node: Node, dep: Entry, hashes: Hashes) ->
         return
     parent = lineage.nodes.get(path)
     if parent and path in hashes and whole_md5(parent.entry, hashes[path]) == dep.md5:
-        return  # then it is the output's record that was changed, and that is said there
+        return  # the output's record was changed, which is a problem of the output
     others = {entry.md5 for entry in readings(lineage, path)}
-    fresh = node.origin is not None and parent is not None and parent.key in node.origin.parents
+    own = node.metadata
+    fresh = own is not None and parent is not None and parent.key in own.parents
     if fresh or len(others) > 1:
         text = f"stage {stage_name(node)}: deps: {path} is recorded as {dep.md5}"
-        yield Problem(LOCK, f"{text}, but stage {before} made {made.md5}; {MEND}")
+        yield Problem(LOCK, f"{text}, but stage {before} made {output.md5}; {MEND}")
     else:
         text = f"was made from {path} as {dep.md5}, which stage {before} has made anew since"
         yield Problem(
-            node.name, f"{text} ({made.md5}): lori run brings it up to date, or {MEND}", stale=True
+            node.name,
+            f"{text} ({output.md5}): lori run brings it up to date, or {MEND}",
+            stale=True,
         )
 
 
 def _folder_reading(lineage: Lineage, node: Node, dep: Entry) -> Iterator[Problem]:
-    """Check a folder in which other stages' outputs lie, like that of all metrics."""
+    """Check a folder that holds outputs of other stages, such as the folder of all metrics."""
     inside = f"{dep.path.rstrip('/')}/"
-    outs = {path: lineage.snapshot.out(path) for path in lineage.snapshot.makers}
+    outs = {path: lineage.snapshot.out(path) for path in lineage.snapshot.producers}
     below = {path[len(inside) :]: out for path, out in outs.items() if path.startswith(inside)}
     if not below or not dep.is_folder:
         return
@@ -125,21 +133,21 @@ def _folder_reading(lineage: Lineage, node: Node, dep: Entry) -> Iterator[Proble
         return
     yield Problem(
         LOCK,
-        f"stage {stage_name(node)}: deps: {dep.path} is recorded as {dep.md5}, which it is no "
-        f"more: lori run makes {node.name} from what it is now, or {MEND}",
+        f"stage {stage_name(node)}: deps: {dep.path} is recorded as {dep.md5}, but it has changed "
+        f"since: lori run makes {node.name} from its new content, or {MEND}",
         stale=True,
     )
 
 
 def _files_of(lineage: Lineage, outs: Mapping[str, Entry | None]) -> dict[str, str] | None:
-    """Return the MD5 of each file of some outputs; None where a listing of them is gone."""
-    found: dict[str, str] = {}
+    """Return the MD5 of each file of some outputs; None if a listing of them is gone."""
+    hashes: dict[str, str] = {}
     for place, out in outs.items():
         files = lineage.objects.files(out.md5) if out else None
         if files is None:
             return None
-        found |= {f"{place}/{name}".rstrip("/"): md5 for name, md5 in files.items()}
-    return found
+        hashes |= {f"{place}/{name}".rstrip("/"): md5 for name, md5 in files.items()}
+    return hashes
 
 
 def _is_on_disk(lineage: Lineage, dep: Entry) -> bool:
@@ -149,27 +157,27 @@ def _is_on_disk(lineage: Lineage, dep: Entry) -> bool:
 
 
 def _code_problems(node: Node) -> Iterator[Problem]:
-    """Compare the code that is recorded with the code that the artifact was computed by."""
-    said = node.origin.depends.get("code") if node.origin else None
-    if not isinstance(said, Mapping):
+    """Compare the recorded code with the code in the artifact's metadata."""
+    code = node.metadata.depends.get("code") if node.metadata else None
+    if not isinstance(code, Mapping):
         return
     for path, md5 in node.code.items():
-        if said.get(path, md5) != md5:
+        if code.get(path, md5) != md5:
             text = f"stage {stage_name(node)}: deps: {path} is recorded as {md5}"
-            yield Problem(LOCK, f"{text}, but {node.name} was made by {said[path]}; {MEND}")
+            yield Problem(LOCK, f"{text}, but {node.name} was made by {code[path]}; {MEND}")
 
 
 def _parameter_problems(node: Node) -> Iterator[Problem]:
-    """Compare the parameters that `dvc.lock` records with those the artifact's key stands for."""
-    own, recorded = node.origin, node.params
+    """Compare the recorded parameters with those in the artifact's metadata."""
+    own, recorded = node.metadata, node.params
     if own is None or node.stage is None:
         return
-    for name, said in leaves(_layered(node, recorded)):
+    for name, value in leaves(_layered(node, recorded)):
         known = _by_artifact(own, name)
-        if known is not _UNKNOWN and not _same(known, said):
+        if known is not _UNKNOWN and not _same(known, value):
             yield Problem(
                 LOCK,
-                f"stage {node.stage.name}: params: {name} is recorded as {said!r}, but "
+                f"stage {node.stage.name}: params: {name} is recorded as {value!r}, but "
                 f"{node.name} was made with {known!r}; {MEND}",
             )
 
@@ -178,7 +186,7 @@ _UNKNOWN = object()
 
 
 def _layered(node: Node, recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recorded parameters with `training` as the stage sees it: overrides applied."""
+    """Return the recorded parameters without the entries of `training` that are overridden."""
     stage, _, item = node.stage.name.partition("@") if node.stage else ("", "", "")
     overriding: set[str] = set()
     result = dict(recorded)
@@ -194,7 +202,7 @@ def _layered(node: Node, recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_artifact(own: artifact_metadata.ArtifactMetadata, name: str) -> Any:
-    """Return the value of a recorded parameter as an artifact's own words have it."""
+    """Return a parameter's value in an artifact's metadata; `_UNKNOWN` if it is not there."""
     section, _, last = name.rpartition(".")
     depends = own.depends
     if own.kind == "mask":
@@ -207,7 +215,7 @@ def _by_artifact(own: artifact_metadata.ArtifactMetadata, name: str) -> Any:
     if section == "training" or section.endswith((".training", ".calibration")):
         return depends.get("section", {}).get(last, _UNKNOWN)
     if section == "model" and last == "dtype":
-        # Where the device lacks the precision that was asked for, float32 is computed in.
+        # On a device without the requested precision, the stage computed in float32.
         computed = depends.get(last, _UNKNOWN)
         return _UNKNOWN if computed == "float32" else computed
     if section == "model" and last == "quantization":

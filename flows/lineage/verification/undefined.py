@@ -1,4 +1,4 @@
-"""Whether `dvc.lock` records what `dvc.yaml` says there is: a part cut off leaves valid YAML."""
+"""Compare `dvc.lock` with `dvc.yaml`: a truncated lock file can still be valid YAML."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from flows.versioning.dvc.pipeline_file import FILE, Defined, PipelineFile, plai
 from flows.versioning.snapshot import LOCK
 from lori_core.core.errors import InputError
 
-#: What `dvc metrics` shows; that of experiments is recorded in their own lock file.
+#: The folder of metrics; the experiments' metrics are recorded in their own lock file.
 METRICS, EXPERIMENTS = "metrics", "metrics/experiments"
-#: Where inputs lie that are no code.
-MADE = ("data", "artifacts/", "metrics")
-#: Things that a message names one by one.
-NAMED = 4
+#: Beginnings of the paths of inputs that are no code.
+ARTIFACTS = ("data", "artifacts/", "metrics")
+#: The most items that a message lists.
+LISTED = 4
 
 
 def definition_problems(lineage: Lineage, nodes: Mapping[str, Node]) -> Iterator[Problem]:
-    """Find stages that are not recorded though all they make is here, and records that lack parts.
+    """Find records that lack parts, and stages without a record whose outputs are all here.
 
-    A stage that is not of the lineage may be behind a change of `dvc.yaml`: only what DVC never
-    leaves out is asked of it.
+    A stage outside the lineage may be older than a change of `dvc.yaml`, so its record is checked
+    only for parts that DVC always writes.
 
     Args:
-        lineage: of the workspace as it stands.
-        nodes: those of it.
+        lineage: the lineage of the workspace.
+        nodes: its nodes by name.
     """
     if not lineage.snapshot.here:
         return
     if not (lineage.snapshot.workspace / FILE).is_file():
-        yield from _metrics_of_nobody(lineage)
+        yield from _unrecorded_metrics(lineage)
         return
     try:
         file = PipelineFile(lineage.objects.repo, lineage.snapshot.workspace)
@@ -55,36 +55,37 @@ def _lacking(stage: StageEntry, defined: Defined, *, all_of_it: bool) -> Iterato
     if missing:
         yield Problem(
             LOCK,
-            f"stage {stage.name}: nothing is recorded of {_named(missing)}, which {FILE} names: "
+            f"stage {stage.name}: nothing is recorded of {_listed(missing)}, which {FILE} names: "
             f"lori run records it, or {MEND_LOCK}",
             # A later version of this project may name more code.
-            stale=not outs and not params and not any(dep.startswith(MADE) for dep in deps),
+            stale=not outs and not params and not any(dep.startswith(ARTIFACTS) for dep in deps),
         )
 
 
 def _unrecorded(lineage: Lineage, name: str, defined: Defined) -> Iterator[Problem]:
     workspace = lineage.snapshot.workspace
     if defined.outs and all((workspace / out).exists() for out in defined.outs):
-        made = _named(sorted(defined.outs))
-        text = f"stage {name}: is not recorded, though what it makes is here ({made})"
+        outs = _listed(sorted(defined.outs))
+        text = f"stage {name}: is not recorded, although its outputs are here ({outs})"
         yield Problem(LOCK, f"{text}: lori run records it, or {MEND_LOCK}")
 
 
-def _metrics_of_nobody(lineage: Lineage) -> Iterator[Problem]:
-    """Without `dvc.yaml`: each stage but the report leaves a file of metrics."""
+def _unrecorded_metrics(lineage: Lineage) -> Iterator[Problem]:
+    """Find files of metrics without a recorded stage, if there is no `dvc.yaml`."""
     workspace = lineage.snapshot.workspace
-    found = (path.relative_to(workspace) for path in (workspace / METRICS).rglob("*.json"))
+    files = (path.relative_to(workspace) for path in (workspace / METRICS).rglob("*.json"))
+    recorded = lineage.snapshot.producers
     unknown = sorted(
         path.as_posix()
-        for path in found
-        if path.as_posix() not in lineage.snapshot.makers and not path.is_relative_to(EXPERIMENTS)
+        for path in files
+        if path.as_posix() not in recorded and not path.is_relative_to(EXPERIMENTS)
     )
     if unknown:
-        text = f"no stage is recorded that made {_named(unknown)}"
+        text = f"no stage is recorded that made {_listed(unknown)}"
         yield Problem(LOCK, f"{text}: lori run records it, or {MEND_LOCK}")
 
 
-def _named(things: Iterable[str]) -> str:
-    names = list(things)
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+def _listed(items: Iterable[str]) -> str:
+    names = list(items)
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

@@ -1,7 +1,7 @@
-"""Whether what lies in the workspace is what was made: each file against its hash, by name.
+"""Verify the files of a workspace against their recorded hashes.
 
-Three witnesses are compared: the bytes, what `dvc.lock` and `data.dvc` recorded, and what an
-artifact says of itself. Where two agree, the third is the one that was changed.
+Three things are compared: the bytes, the records in `dvc.lock` and `data.dvc`, and the artifact's
+own metadata. If two of them agree, the third was changed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flows.lineage.ancestry import Lineage, Node
 from flows.lineage.differing import bytes_text, differing_bytes, restorable
-from flows.lineage.measured import again
+from flows.lineage.measured import git_restorable
 from flows.lineage.problem import MEND, Problem
 from flows.lineage.verification.current import current_problems
 from flows.lineage.verification.lock_checks import (
@@ -33,66 +33,65 @@ __all__ = ["Problem", "differing_bytes", "verify"]
 
 
 def verify(lineage: Lineage, also: Iterable[str] = (), *, settings: bool = True) -> list[Problem]:
-    """Return what does not fit in a lineage of the workspace as it stands; empty if all does.
+    """Return the problems of a lineage of the workspace; empty if everything agrees.
 
-    Looked at are its nodes, what their stages made beside them, and what was measured of them, with
-    all that was made from; and whether `dvc.lock` and `data.dvc` are whole. Files that are not
-    there are no problem: they are marked.
+    It checks the lineage's nodes, their stages' other outputs, their evaluations with the lineage
+    of these, and that `dvc.lock` and `data.dvc` are complete. Missing files are no problem.
 
     Args:
-        lineage: of a state whose files are here.
-        also: outputs that are to be looked at, too, with what they were made from.
-        settings: whether recorded parameters are compared with `params.yaml`, too.
+        lineage: the lineage of a snapshot whose files are here.
+        also: further outputs to check, with their lineage.
+        settings: whether to compare the recorded parameters with `params.yaml`, too.
     """
     whole = lineage.with_measured(also)
     nodes = whole.with_siblings()
     hashes = _hash_all(whole, nodes)
     data = [name for name, node in nodes.items() if node.kind == "data"]
-    found = dict.fromkeys(whole.pinned.problems(data))
+    problems = dict.fromkeys(whole.pinned.problems(data))
     for node in nodes.values():
         if node.kind == "data":
             continue
         actual = hashes.get(node.name)
-        found |= dict.fromkeys(_artifact_problems(whole, node, actual))
-        found |= dict.fromkeys(lock_problems(whole, node, actual))
+        problems |= dict.fromkeys(_artifact_problems(whole, node, actual))
+        problems |= dict.fromkeys(lock_problems(whole, node, actual))
         if node.name in whole.nodes:  # once for each stage
-            found |= dict.fromkeys(reading_problems(whole, node, hashes, found))
-    found |= dict.fromkeys(definition_problems(whole, nodes))
-    found |= dict.fromkeys(current_problems(whole, nodes, found, settings=settings))
-    names = {problem.name for problem in found}
-    return [*found, *(doubt for doubt in lineage.doubts if doubt.name not in names)]
+            problems |= dict.fromkeys(reading_problems(whole, node, hashes, problems))
+    problems |= dict.fromkeys(definition_problems(whole, nodes))
+    problems |= dict.fromkeys(current_problems(whole, nodes, problems, settings=settings))
+    names = {problem.name for problem in problems}
+    return [*problems, *(problem for problem in lineage.problems if problem.name not in names)]
 
 
 def check_output(workspace: Path, name: str) -> None:
-    """Refuse one output that is not what `dvc.lock` records; one without a record is believed.
+    """Refuse one output that is not what `dvc.lock` records; accept one without a record.
 
     Raises:
-        DataError: naming it.
+        DataError: the output's files differ from the record.
     """
     entry = of_workspace(workspace).out(name) if (workspace / LOCK).is_file() else None
     files = files_below(workspace / name) if entry else {}
     if entry and files and whole_md5(entry, {n: md5_of(p) for n, p in files.items()}) != entry.md5:
         raise DataError(
-            f"{name}: is not what {LOCK} records ({entry.md5}): lori why {name} says what changed, "
+            f"{name}: is not what {LOCK} records ({entry.md5}): lori why {name} shows the change, "
             "lori run makes it again"
         )
 
 
 def _hash_all(lineage: Lineage, nodes: Mapping[str, Node]) -> dict[str, dict[str, str]]:
-    """Return the MD5 of every file that is here, by node and by path inside it."""
+    """Return the MD5 of every file of the nodes here, by node and by path inside the node."""
     files = {
         (name, inside): path
         for name, node in nodes.items()
         if node.here and node.kind != "data"
         for inside, path in files_below(lineage.snapshot.workspace / name).items()
     }
-    found: dict[str, dict[str, str]] = {
+    hashes: dict[str, dict[str, str]] = {
         name: {} for name, node in nodes.items() if node.here and node.kind != "data"
     }
     with ThreadPoolExecutor() as pool:
         for (name, inside), md5 in zip(files, pool.map(md5_of, files.values()), strict=True):
-            found[name][inside] = md5
-    return found
+            hashes[name][inside] = md5
+    return hashes
 
 
 def _artifact_problems(
@@ -102,20 +101,20 @@ def _artifact_problems(
         yield from _key_problems(node)
         return
     whole = whole_md5(node.entry, actual)
-    seen = {entry.md5 for entry in readings(lineage, node.name)}
+    read = {entry.md5 for entry in readings(lineage, node.name)}
     only_this = lineage.objects.cached(whole) and not lineage.objects.cached(node.entry.md5)
-    if only_this or (seen == {whole} and _sealed(lineage, node)):
+    if only_this or (read == {whole} and _is_intact(lineage, node)):
         text = (
-            f"stage {stage_name(node)}: outs: {node.name} is recorded as {node.entry.md5}, but "
-            f"its files are intact, and the cache or the stages that read them know them as {whole}"
+            f"stage {stage_name(node)}: outs: {node.name} is recorded as {node.entry.md5}, but its "
+            f"files are intact, and the cache or the stages that read them have {whole}"
         )
         yield Problem(LOCK, f"{text}; {MEND}")
         return
     yield from _file_problems(lineage, node, actual)
 
 
-def _sealed(lineage: Lineage, node: Node) -> bool:
-    """Whether an artifact that says what its bytes are is what it says; others are believed."""
+def _is_intact(lineage: Lineage, node: Node) -> bool:
+    """Return whether an artifact's bytes have the checksum in its metadata; True without one."""
     path = lineage.snapshot.workspace / node.name
     if node.kind == "mask":
         return artifact_metadata.mask_fits(path.read_bytes())
@@ -135,39 +134,39 @@ def _file_problems(lineage: Lineage, node: Node, actual: Mapping[str, str]) -> I
     if expected is None:
         yield Problem(
             node.name,
-            f"is not what {LOCK} records ({node.entry.md5}); which of its files changed cannot be "
-            "told: the listing is neither in the cache nor in the remote",
+            f"is not what {LOCK} records ({node.entry.md5}); which of its files changed is not "
+            "known: the listing is neither in the cache nor in the remote",
         )
         return
-    known = False
+    any_differs = False
     for inside in sorted({*expected, *actual}):
         if expected.get(inside) == actual.get(inside):
             continue
-        known = True
+        any_differs = True
         name = f"{node.name}/{inside}" if inside else node.name
         if inside not in actual:
             yield Problem(name, f"is missing; {_restorable(lineage, node)}")
         elif inside not in expected:
-            yield Problem(name, f"does not belong here: {LOCK} knows no such file in {node.name}")
+            yield Problem(name, f"does not belong here: {LOCK} lists no such file in {node.name}")
         else:
             path = lineage.snapshot.workspace / name
             where = bytes_text(lineage.objects, path, expected[inside])
             yield Problem(name, f"{where}; {_restorable(lineage, node)}")
-    if not known:
-        yield Problem(LOCK, f"{node.name} is recorded as {node.entry.md5}, its files are others")
+    if not any_differs:
+        yield Problem(LOCK, f"{node.name} is recorded as {node.entry.md5}, but its files differ")
 
 
 def _restorable(lineage: Lineage, node: Node) -> str:
     cached = lineage.objects.files(node.entry.md5) is not None and node.entry.is_folder
     if cached or lineage.objects.cached(node.entry.md5):
         return restorable(node.name)
-    return again(node.entry)
+    return git_restorable(node.entry)
 
 
 def _key_problems(node: Node) -> Iterator[Problem]:
-    if node.origin is not None and not node.origin.key_fits:
+    if node.metadata is not None and not node.metadata.key_fits:
         yield Problem(
-            f"{node.name}/{node.origin.file}",
-            f"its content key {node.key} is not the digest of what it says it depends on; "
+            f"{node.name}/{node.metadata.file}",
+            f"its content key {node.key} is not the digest of the inputs in its metadata; "
             f"{restorable(node.name)}",
         )

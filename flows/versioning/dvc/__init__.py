@@ -1,1 +1,1 @@
-"""DVC's own files: reading, checking and writing them."""
+"""Read, check and write DVC's own files."""

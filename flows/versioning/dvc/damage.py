@@ -1,6 +1,6 @@
-"""The files of a workspace that no command can do without, looked at before DVC reads them.
+"""Check the files that every command needs before DVC reads them.
 
-DVC says less about them, and each of its commands something else.
+DVC's own messages about damaged files say less and differ between its commands.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from flows.versioning.dvc import dvc_files
 from flows.versioning.dvc.lock_file import parsed, read_lock, read_pin
 from lori_core.core.errors import InputError
 
-#: The file that defines the stages, and what to do where it cannot be used.
+#: The file that defines the stages, and what to do if it cannot be used.
 DEFINITION = "dvc.yaml"
 MEND_DEFINITION = "restore it, as in git checkout -- dvc.yaml"
-#: What DVC and this project keep in a workspace.
+#: Folders and files of DVC and of this project in a workspace.
 FOLDERS = (".lori", ".dvc", ".dvc/tmp", ".dvc/cache")
 
 FILES = (DEFINITION, "dvc.lock", "data.dvc", ".dvc/config", ".dvc/tmp/lock", ".dvc/tmp/rwlock")
 
 
 def check_files(workspace: Path, *, pin: bool = True, definition: bool = True) -> None:
-    """Refuse a workspace whose files are damaged: cut off, with the marks of a merge, and so on.
+    """Refuse a workspace whose files are damaged: truncated, with merge conflicts, and so on.
 
     Args:
         workspace: the folder.
-        pin: whether `data.dvc` is looked at; a pull writes it anew.
-        definition: whether `dvc.yaml` must be there, where there is a `.dvc`.
+        pin: whether to check `data.dvc`; a pull writes it anew.
+        definition: whether `dvc.yaml` must exist if there is a `.dvc`.
 
     Raises:
-        InputError: naming the file, and what to do.
+        InputError: a file is damaged; the message names it and what to do.
     """
     for name in FOLDERS:
         if (workspace / name).is_file():
@@ -55,14 +55,14 @@ def check_files(workspace: Path, *, pin: bool = True, definition: bool = True) -
 
 
 def _check_definition(content: bytes) -> None:
-    said = parsed(content, DEFINITION, MEND_DEFINITION, by_hand=True)
-    stages = said.get("stages")
+    definition = parsed(content, DEFINITION, MEND_DEFINITION, by_hand=True)
+    stages = definition.get("stages")
     if not isinstance(stages, dict) or not stages:
         raise InputError(f"{DEFINITION}: damaged: it defines no stages; {MEND_DEFINITION}")
 
 
 def _check_settings(path: Path, name: str) -> None:
-    """Refuse settings of DVC's that are no INI file; what they say is for DVC to check."""
+    """Refuse a DVC config file that is no INI file; DVC checks its values itself."""
     if dvc_files.read(path) is None:
         return
     configobj: Any = import_module("configobj")

@@ -1,6 +1,7 @@
 """`python -m flows.versioning.dvc.definition` writes the table of dependencies into `dvc.yaml`.
 
-Only the lists `deps` and `params` of each stage are written; all else stays as it stands.
+The table is `lori_core.core.stage_dependencies`. Only the lists `deps` and `params` of each stage
+are written; everything else stays unchanged.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ _EXTENSION = re.compile(r" +- (?!lori_core/)[^{}]+\.py$")
 _LIST = re.compile(r"( +)(deps|params):$")
 
 
-def brought_up(text: str) -> str:
-    """Return the text of `dvc.yaml` with the lists that the table says."""
-    kept: list[str] = []
+def with_dependencies(text: str) -> str:
+    """Return the text of `dvc.yaml` with the lists `deps` and `params` of the table."""
+    written: list[str] = []
     lines = iter(text.splitlines())
     stage: Stage | None = None
     skipped = None
@@ -38,10 +39,10 @@ def brought_up(text: str) -> str:
         if stage is not None and listed:
             skipped = listed[1]
             if listed[2] == "deps":
-                kept.extend(_lists(stage, skipped))
+                written.extend(_lists(stage, skipped))
         else:
-            kept.append(line)
-    return "\n".join(kept) + "\n"
+            written.append(line)
+    return "\n".join(written) + "\n"
 
 
 def _lists(stage: Stage, indent: str) -> Iterator[str]:
@@ -53,34 +54,34 @@ def _lists(stage: Stage, indent: str) -> Iterator[str]:
 
 
 def _in_dvc(entry: str, stage: Stage) -> str:
-    """Return an entry as DVC names the item: a mapping's key, or a list's item."""
+    """Return an entry with DVC's templates: `${key}` of a mapping or `${item}` of a list."""
     item = "${item}" if stage.items == "continual task" else "${key}"
     return entry.replace("{item}", item).replace("{safety_task}", "${continual.safety_task}")
 
 
 def with_extensions(text: str, deciding: Mapping[str, Collection[str]]) -> str:
-    """Return the text of `dvc.yaml` with the extension files that stages depend on, no others.
+    """Return the text of `dvc.yaml` with exactly the extension files that stages depend on.
 
     Args:
-        text: of `dvc.yaml`.
-        deciding: for each extension file, the kinds of what it registers, as
-            `extensions.deciding` says.
+        text: the text of `dvc.yaml`.
+        deciding: for each extension file, the kinds of extensions it registers, from
+            `extensions.deciding`.
     """
-    kept: list[str] = []
+    written: list[str] = []
     stage: Stage | None = None
     inside: str | None = None
     for line in [*text.splitlines(), ""]:
         if inside is not None and not line.startswith(f"{inside}  - "):
             files = [path for path, kinds in deciding.items() if stage and _decides(kinds, stage)]
-            kept.extend(f"{inside}  - {path}" for path in files)
+            written.extend(f"{inside}  - {path}" for path in files)
             inside = None
         named, listed = _STAGE.match(line), _LIST.match(line)
         stage = STAGES.get(named[1]) if named else stage
         if listed and listed[2] == "deps" and stage is not None:
             inside = listed[1]
         if inside is None or not _EXTENSION.match(line):
-            kept.append(line)
-    return "\n".join(kept)
+            written.append(line)
+    return "\n".join(written)
 
 
 def _decides(kinds: Collection[str], stage: Stage) -> bool:
@@ -88,7 +89,7 @@ def _decides(kinds: Collection[str], stage: Stage) -> bool:
 
 
 def follow(workspace: Path, params: Params) -> list[str]:
-    """Bring `dvc.yaml` to the extensions that `params.yaml` names; say so where it changes."""
+    """Write the extensions of `params.yaml` into `dvc.yaml`; return a line if that changes it."""
     path = workspace / FILE
     if not path.is_file():
         return []
@@ -97,11 +98,11 @@ def follow(workspace: Path, params: Params) -> list[str]:
     if text == before:
         return []
     write_text(path, text)
-    return [f"{FILE}: stages depend on extensions as {PARAMS} names them"]
+    return [f"{FILE}: stages now depend on the extensions that {PARAMS} names"]
 
 
 def missing(workspace: Path, params: Params, name: str) -> list[str]:
-    """Return the extensions that decide a stage's result and that `dvc.yaml` does not name."""
+    """Return the extensions that decide a stage's result but are missing in `dvc.yaml`."""
     path = workspace / FILE
     if not path.is_file() or not params.extensions:
         return []
@@ -114,5 +115,5 @@ def missing(workspace: Path, params: Params, name: str) -> list[str]:
 
 if __name__ == "__main__":
     path = Path(FILE)
-    write_text(path, brought_up(path.read_text(encoding="utf-8")))
+    write_text(path, with_dependencies(path.read_text(encoding="utf-8")))
     follow(Path(), params_file.load())

@@ -1,4 +1,4 @@
-"""DVC's small files, looked at before DVC reads them: it waits for pipes, and knows no limits."""
+"""Check DVC's small files before DVC reads them: DVC blocks on pipes and has no size limits."""
 
 from __future__ import annotations
 
@@ -11,47 +11,51 @@ from pathlib import Path
 from lori_core.core.errors import InputError
 from lori_core.core.files import input_files, yaml_input
 
-#: What DVC writes grows with the number of stages; a hundred of them take 200 KB.
+#: Limits of a file; 100 stages take about 200 KB.
 MOST_BYTES = 32 << 20
 MOST_VALUES = 2_000_000
 _YAML = ("dvc.yaml", "dvc.lock", "experiments/dvc.yaml", "experiments/dvc.lock")
 _CONFIG = (".dvc/config", ".dvc/config.local")
-#: SHA-256 of contents that were looked at: a plan parses its files, and DVC then reads them again.
-_found_good: set[bytes] = set()
+#: SHA-256 of contents that passed the check, so that the same bytes are not checked twice.
+_valid: set[bytes] = set()
 
 
 def check(workspace: Path) -> None:
-    """Refuse files of DVC's that are no files, too large, not UTF-8, or YAML beyond the limits.
+    """Refuse DVC's files that are not regular files, too large, not UTF-8, or invalid YAML.
 
     Raises:
-        InputError: naming the file, and the line where there is one.
+        InputError: a file is refused; the message names it, and the line if there is one.
     """
     for path in _files(workspace):
         _check(path, _stamp(path))
 
 
 def read(path: Path) -> bytes | None:
-    """Return a small file's bytes; None where there is nothing of that name.
+    """Return a small file's bytes; None if it does not exist.
 
     Raises:
-        InputError: it is no regular file, or too large.
+        InputError: it is not a regular file, or it is too large.
     """
     return input_files.read_bytes(path, MOST_BYTES) if os.path.lexists(path) else None
 
 
 def scan(content: bytes, where: str) -> None:
-    """Look at YAML that DVC reads, before anything is made of it; once at the same bytes.
+    """Check YAML before DVC parses it; the same bytes are checked once.
+
+    Args:
+        content: the file's bytes.
+        where: the file's name in messages.
 
     Raises:
-        YAMLFaultError: it is not valid, or beyond the limits.
+        YAMLFaultError: it is invalid or exceeds the limits.
         InputError: it is not UTF-8.
     """
     digest = hashlib.sha256(content).digest()
-    if digest in _found_good:
+    if digest in _valid:
         return
     text = yaml_input.decoded(content, where, InputError)
     yaml_input.loads(text, lambda _: None, most=MOST_VALUES)
-    _found_good.add(digest)
+    _valid.add(digest)
 
 
 def _files(workspace: Path) -> Iterator[Path]:
@@ -62,19 +66,19 @@ def _files(workspace: Path) -> Iterator[Path]:
 
 def _stamp(path: Path) -> tuple[int, ...]:
     try:
-        said = path.stat()
+        status = path.stat()
     except OSError:
         return ()
-    return said.st_ino, said.st_size, said.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @cache
 def _check(path: Path, stamp: tuple[int, ...]) -> None:
-    """Look at one state of a file; it is not looked at again."""
+    """Check a file once for each `stamp` (inode, size, modification time)."""
     content = input_files.read_bytes(path, MOST_BYTES)
     if path.parent.name == ".dvc":
         yaml_input.decoded(content, str(path), InputError)
-    elif content.strip():  # an empty one is for whoever reads it
+    elif content.strip():  # the readers of a file report that it is empty
         try:
             scan(content, str(path))
         except yaml_input.YAMLFaultError as error:

@@ -1,9 +1,9 @@
-"""DVC's repository, opened so that a kill at any moment leaves its small files whole.
+"""Open DVC's repository so that killing the process never leaves a partly written small file.
 
-DVC writes `dvc.lock` and its list of busy paths, `.dvc/tmp/rwlock`, in place: a process killed
-halfway leaves a file that no DVC command can read any more. Here they are written beside and
-renamed. Whoever else was cut off writing the list, it is read as empty. What killed processes hold
-in it is dropped when the next pipeline starts.
+DVC writes `dvc.lock` and its list of path locks, `.dvc/tmp/rwlock`, in place: a process killed
+halfway leaves a file that no DVC command can read. Here files are written under another name and
+renamed. A damaged list of path locks is read as empty. The path locks of killed processes are
+dropped when the next pipeline starts.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from lori_core.core.files.atomic import replaced_file
 
 @contextmanager
 def opened(workspace: Path) -> Iterator[Any]:
-    """Open a workspace's DVC repository; its lock is waited for wherever DVC takes it.
+    """Open a workspace's DVC repository, which waits for DVC's lock instead of failing.
 
     Raises:
-        InputError: as `dvc_files.check`.
+        InputError: one of DVC's files is refused by `dvc_files.check`.
     """
     quiet_environment()
     dvc_files.check(workspace)
     from dvc.repo import Repo
 
     with Repo(str(workspace), _wait_for_lock=True) as repo:
-        repo.fs.open = _whole(repo.fs.open, rwlock_file(workspace))
+        repo.fs.open = _atomic_open(repo.fs.open, rwlock_file(workspace))
         yield repo
 
 
 @contextmanager
 def parameters_read_once() -> Iterator[None]:
-    """Let DVC parse a file of parameters once for all stages, not once for each of them.
+    """Let DVC parse a parameter file once for all stages, instead of once for each stage.
 
-    By itself it takes a time that grows with the square of the number of tasks: it also walks the
-    whole file for each key. Files may not change meanwhile.
+    DVC's own time grows with the square of the number of tasks, since it also walks the whole file
+    for each key. The files must not change inside the `with` block.
     """
     from dvc.dependency import param
 
@@ -54,8 +54,8 @@ def parameters_read_once() -> Iterator[None]:
             return real(fs, path, keys, flatten)
         if path not in loaded:
             loaded[path] = param.load_path(path, fs)
-        found = {key: value_at(loaded[path], key) for key in keys}
-        return {key: value for key, value in found.items() if value is not ABSENT}
+        values = {key: value_at(loaded[path], key) for key in keys}
+        return {key: value for key, value in values.items() if value is not ABSENT}
 
     param.read_param_file = read
     try:
@@ -64,24 +64,24 @@ def parameters_read_once() -> Iterator[None]:
         param.read_param_file = real
 
 
-#: Stands for a key that is not there.
+#: The value of a missing key.
 ABSENT = object()
 
 
 def value_at(values: Any, key: str) -> Any:
-    """Return the value of a dotted key in nested sections; `ABSENT` where there is none."""
+    """Return the value of a dotted key in nested sections; `ABSENT` if the key is missing."""
     for part in key.split("."):
         values = values.get(part, ABSENT) if isinstance(values, Mapping) else ABSENT
     return values
 
 
 def rwlock_file(workspace: Path) -> Path:
-    """Return where DVC lists the paths that are being read and written, and by whom."""
+    """Return DVC's list of path locks: the paths that processes are reading or writing."""
     return workspace / ".dvc" / "tmp" / "rwlock"
 
 
 def read_rwlock(path: Path) -> dict[str, Any] | None:
-    """Return that list, empty where there is none; `None` if it is damaged, as by a kill."""
+    """Return the list of path locks, empty if there is no file; None if it is damaged."""
     try:
         entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for _, _, entry in _held(entries):
@@ -94,7 +94,7 @@ def read_rwlock(path: Path) -> dict[str, Any] | None:
 
 
 def dead_locks(entries: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield what processes that are gone hold: `read` or `write`, the path, DVC's own entry."""
+    """Yield the path locks of dead processes: `read` or `write`, the path, DVC's entry."""
     for kind, path, entry in _held(entries):
         if not psutil.pid_exists(int(entry["pid"])):
             yield kind, path, entry
@@ -108,10 +108,10 @@ def _held(entries: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]
 
 
 def drop_dead_locks(workspace: Path) -> None:
-    """Take out of DVC's list what killed processes hold.
+    """Drop the path locks of killed processes from DVC's list.
 
-    DVC does so only where one of them is in its way; until then the number of a dead process may be
-    given to another, which would then hold the path for as long as it lives. Call it holding the
+    DVC drops a dead lock only when it needs the path; until then the process id may be reused by
+    another process, which would hold the path as long as it lives. The caller must hold the
     pipeline lock: on a shared folder, processes of other machines look dead here.
     """
     if not any(dead_locks(read_rwlock(rwlock_file(workspace)) or {})):
@@ -126,11 +126,11 @@ def drop_dead_locks(workspace: Path) -> None:
                 release(entries, entry, [path])
 
 
-def _whole(real: Callable[..., Any], rwlock: Path) -> Callable[..., Any]:
+def _atomic_open(real: Callable[..., Any], rwlock: Path) -> Callable[..., Any]:
     def opened_file(path: Any, mode: str = "r", **options: Any) -> Any:
         if "w" in mode:
             return _replacing(Path(path), mode, **options)
-        # DVC reads the list only while it holds the lock on it: nobody is writing it now.
+        # DVC reads the list only while it holds the list's lock, so that nobody writes it now.
         if Path(path) == rwlock and read_rwlock(rwlock) is None:
             return io.StringIO("{}")
         return real(path, mode, **options)

@@ -1,6 +1,6 @@
-"""`dvc.lock` and `data.dvc`, read strictly: one that was cut off or edited is refused by name.
+"""Read `dvc.lock` and `data.dvc` strictly: refuse a file that is truncated or damaged.
 
-DVC itself takes what is missing for a stage that never ran, or for data that nobody pinned.
+DVC itself treats missing records as stages that never ran or data that was never pinned.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lori_core.config.validation import first_error
 from lori_core.core.errors import InputError
 from lori_core.core.files import yaml_input
 
-#: Where a damaged file is to be had from.
+#: How to restore a damaged file.
 MEND_LOCK = (
     "restore it, as in git checkout -- dvc.lock, or from the last run's folder in .lori/snapshots"
 )
@@ -30,7 +30,7 @@ PINNED = "data"
 
 @dataclass(frozen=True)
 class Entry:
-    """A dependency or output of a stage: a path and what it held."""
+    """A dependency or output of a stage: a path, its hash, size in bytes and number of files."""
 
     path: str
     md5: str
@@ -61,7 +61,7 @@ def _below(path: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1)]
-#: Below the workspace, or an address: another place is none that a stage of ours writes or reads.
+#: A path below the workspace, or a URL.
 RecordedPath = Annotated[
     str, Field(pattern=r"^([a-z0-9]+://.+|[^/\x00-\x1f][^\x00-\x1f]*)$"), AfterValidator(_below)
 ]
@@ -70,14 +70,14 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class _Entry(BaseModel):
-    """A path with its hash; DVC adds keys of its own, which decide nothing here."""
+    """A path with its hash; DVC's further keys are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
     path: RecordedPath
     hash: Literal["md5"] | None = None
     md5: Md5 | None = None
-    #: Of what lies in a cloud, in the place of an MD5.
+    #: Cloud storage has an etag or checksum instead of an MD5.
     etag: Text | None = None
     checksum: Text | None = None
     size: Count | None = None
@@ -143,7 +143,7 @@ class _Lock(BaseModel):
 
 
 class _Pin(BaseModel):
-    """A `.dvc` file that `dvc add` wrote; what else it may say decides nothing here."""
+    """A `.dvc` file that `dvc add` wrote; further keys are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -157,32 +157,30 @@ def _once(paths: Iterable[str], what: str) -> None:
 
 
 def read_lock(content: bytes, where: str) -> dict[str, StageEntry]:
-    """Read `dvc.lock`; return its stages by name.
+    """Parse `dvc.lock`; return its stages by name.
 
     Args:
-        content: its bytes.
-        where: what messages call it.
+        content: the file's bytes.
+        where: the file's name in messages.
 
     Raises:
-        InputError: it is cut off, or something is missing, of another type or there twice.
+        InputError: it is truncated, or a value is missing, has a wrong type or is there twice.
     """
-    said = parsed(content, where, MEND_LOCK)
     try:
-        lock = _Lock.model_validate(said)
+        lock = _Lock.model_validate(parsed(content, where, MEND_LOCK))
     except ValidationError as error:
         raise _damaged(where, first_error(error, _Lock), MEND_LOCK) from None
     return {name: stage.entry(name) for name, stage in lock.stages.items()}
 
 
 def read_pin(content: bytes, where: str) -> Entry:
-    """Read `data.dvc`; return what it pins.
+    """Parse `data.dvc`; return the folder that it pins.
 
     Raises:
         InputError: as `read_lock`.
     """
-    said = parsed(content, where, MEND_PIN)
     try:
-        entry = _Pin.model_validate(said).outs[0].entry()
+        entry = _Pin.model_validate(parsed(content, where, MEND_PIN)).outs[0].entry()
     except ValidationError as error:
         raise _damaged(where, first_error(error, _Pin), MEND_PIN) from None
     if entry.path != PINNED:
@@ -195,18 +193,18 @@ def _damaged(where: str, what: str, mend: str) -> InputError:
 
 
 def parsed(content: bytes, where: str, mend: str, *, by_hand: bool = False) -> dict[str, Any]:
-    """Return the mapping that a YAML file of DVC's holds, each key once.
+    """Return the mapping in one of DVC's YAML files; refuse duplicate keys.
 
-    Parsed by libyaml where it is there: a hundred stages are 6,000 lines.
+    It is parsed by libyaml if that is installed: 100 stages are 6,000 lines.
 
     Args:
-        content: its bytes.
-        where: what messages call it.
-        mend: what to do where it is damaged.
-        by_hand: whether people write it: its last line may have no end.
+        content: the file's bytes.
+        where: the file's name in messages.
+        mend: how to restore the file, for messages.
+        by_hand: whether people edit the file; then its last line need not end with a newline.
 
     Raises:
-        InputError: it is cut off, or no such mapping.
+        InputError: the file is truncated or holds no such mapping.
     """
     import yaml
 
@@ -215,7 +213,7 @@ def parsed(content: bytes, where: str, mend: str, *, by_hand: bool = False) -> d
     mark = re.search(rb"^(<<<<<<<|=======|>>>>>>>)( |\r?$)", content, re.M)
     if mark:
         at = content.count(b"\n", 0, mark.start()) + 1
-        raise _damaged(f"{where}:{at}", "it holds the marks of a merge's conflict", mend)
+        raise _damaged(f"{where}:{at}", "it holds the marks of a merge conflict", mend)
     try:
         dvc_files.scan(content, where)
     except yaml_input.YAMLFaultError as error:
@@ -223,20 +221,20 @@ def parsed(content: bytes, where: str, mend: str, *, by_hand: bool = False) -> d
     except InputError as error:
         raise InputError(f"{error}; {mend}") from None
     try:
-        said = yaml.load(content, Loader=_loader())  # noqa: S506 - a safe loader
+        document = yaml.load(content, Loader=_loader())  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         twice = getattr(error, "problem", None) == _TWICE
-        what = "a key stands there twice" if twice else "not YAML"
+        what = "a key is there twice" if twice else "not YAML"
         raise _damaged(f"{where}{line}", what, mend) from None
-    except (ValueError, RecursionError) as error:  # a date that is none, depth without end
+    except (ValueError, RecursionError) as error:  # an impossible date, too deep nesting
         raise _damaged(where, f"not YAML that DVC wrote ({error})", mend) from None
     if not by_hand and not content.endswith(b"\n"):
-        raise _damaged(where, "cut off: its last line has no end", mend)
-    if not isinstance(said, dict):
+        raise _damaged(where, "truncated: its last line does not end with a newline", mend)
+    if not isinstance(document, dict):
         raise _damaged(where, "not a mapping", mend)
-    return said
+    return document
 
 
 _TWICE = "found a key twice"
@@ -244,7 +242,7 @@ _TWICE = "found a key twice"
 
 @cache
 def _loader() -> Any:
-    """Return a safe loader that refuses a key that stands twice in a mapping."""
+    """Return a safe YAML loader that refuses duplicate keys of a mapping."""
     import yaml
 
     class Once(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -261,7 +259,7 @@ def _loader() -> Any:
 
 
 def _numbers(value: Any) -> Any:
-    """Read `1e-05` as the number it is in the YAML that DVC writes."""
+    """Convert texts such as `1e-05` to numbers, as which DVC's YAML means them."""
     if isinstance(value, dict):
         return {key: _numbers(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What `dvc.yaml` says of each stage, as DVC fills it in from `params.yaml`."""
+"""The stages of `dvc.yaml`, with DVC's templates filled in from `params.yaml`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = "dvc.yaml"
 
 @dataclass(frozen=True)
 class Defined:
-    """A stage of `dvc.yaml`; paths and parameters as `dvc.lock` names them."""
+    """A stage as `dvc.yaml` defines it; paths and parameters as `dvc.lock` names them."""
 
     command: str
     deps: frozenset[str]
@@ -23,7 +23,7 @@ class Defined:
 
 
 class PipelineFile:
-    """The stages of one workspace's `dvc.yaml`, each resolved when it is asked for.
+    """The stages of one workspace's `dvc.yaml`, each resolved on demand.
 
     Raises:
         InputError: `dvc.yaml` or `params.yaml` cannot be read.
@@ -43,36 +43,40 @@ class PipelineFile:
             raise InputError(f"{FILE}: {_one_line(error)}") from None
 
     def stage(self, name: str) -> Defined:
-        """Return one of the stages in `names`."""
+        """Return the stage of a name in `names`.
+
+        Raises:
+            InputError: DVC cannot resolve the stage.
+        """
         try:
-            said = self._resolver.resolve_one(name)[name]
+            section = self._resolver.resolve_one(name)[name]
         except self._errors as error:
             raise InputError(f"{FILE}: {_one_line(error)}") from None
-        command = said["cmd"]
-        outs = [*said.get("outs", ()), *said.get("metrics", ()), *said.get("plots", ())]
+        command = section["cmd"]
+        outs = [*section.get("outs", ()), *section.get("metrics", ()), *section.get("plots", ())]
         return Defined(
             command if isinstance(command, str) else "\n".join(command),
-            frozenset(_paths(said.get("deps", ()))),
-            frozenset(_parameters(said.get("params", ()))),
+            frozenset(_paths(section.get("deps", ()))),
+            frozenset(_parameters(section.get("params", ()))),
             frozenset(_paths(outs)),
         )
 
 
-def _paths(said: Iterable[Any]) -> Iterable[str]:
-    """Yield paths, of which each may have options below it."""
-    for item in said:
+def _paths(items: Iterable[Any]) -> Iterable[str]:
+    """Yield the paths of a list, whose items are paths or mappings from path to options."""
+    for item in items:
         for path in item if isinstance(item, dict) else (item,):
             yield plain(path)
 
 
 def plain(path: str) -> str:
-    """Return a path without what changes nothing, like a slash at its end."""
+    """Return a path in normal form, e.g. without a slash at its end; URLs stay as they are."""
     return path if "://" in path else str(PurePosixPath(path))
 
 
-def _parameters(said: Iterable[Any]) -> Iterable[str]:
-    """Yield the names of parameters, those that stand below another file's name too."""
-    for item in said:
+def _parameters(items: Iterable[Any]) -> Iterable[str]:
+    """Yield the names of parameters, also those of other parameter files."""
+    for item in items:
         if isinstance(item, dict):
             for names in item.values():
                 yield from names or ()

@@ -138,7 +138,7 @@ def test_a_claim_of_several_comparisons_holds_where_all_do() -> None:
         Part("", Difference(1, low, 1, 3, "points", ()) if low is not None else None)
         for low in (0.5, None, 0.5)
     )
-    failed = replace(failed, found=Difference(-1, -1, -0.5, 3, "points", ()))
+    failed = replace(failed, difference=Difference(-1, -1, -0.5, 3, "points", ()))
     assert verdicts.all_of([held, held]) == HELD
     assert verdicts.all_of([held, unclear]) == UNCLEAR
     assert verdicts.all_of([held, unclear, failed]) == FAILED
