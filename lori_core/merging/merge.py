@@ -20,11 +20,16 @@ from lori_core.core import source_code
 from lori_core.core.errors import AdapterError, InputError
 from lori_core.core.files.atomic import digest
 from lori_core.core.stage_dependencies import MERGING
-from lori_core.merging.merge_methods import MERGE_METHODS, Factors, Options, check_options
+from lori_core.merging.catalogue import MERGE_METHODS
+from lori_core.merging.merge_methods import Factors, Options, check_options
+from lori_core.merging.truncation import Truncated
 from lori_core.models.base_identity import VOUCHED, BaseIdentity
 
 #: In a merge's `info`: the parents whose base nothing proves.
 UNPROVED = "base_not_proved"
+#: In a merge's `info`, for methods that can cut to a rank: the share of ‖ΔW‖² (Frobenius) that the
+#: cut lost, over all modules (`lost`) and by module (`modules`).
+TRUNCATION = "truncation"
 
 
 def merge(
@@ -80,6 +85,9 @@ class _Merge:
         self.modules = {name: self._module(name) for name in names}
         self.mask = self._mask()
         self._last: tuple[str, Tensor, Tensor] | None = None
+        #: ‖ΔW‖² and what the cut lost of it, of each module that was computed.
+        self._cuts: dict[str, tuple[float, float]] = {}
+        self.truncation: dict[str, Any] = {}
 
     def adapter(self) -> Adapter:
         matched = sorted({target for adapter in self.adapters for target in adapter.targets})
@@ -94,6 +102,8 @@ class _Merge:
                 "method": self.name,
                 "recipe": recipe(self.name, self.adapters, self.weights, self.options),
                 **_unproved(self.adapters),
+                # Filled as the modules are computed, so it is whole when the adapter is saved.
+                **({TRUNCATION: self.truncation} if "rank" in self.method.uses else {}),
             },
             fan_in_fan_out=any(adapter.fan_in_fan_out for adapter in self.adapters),
             matched_by=tuple(matched),
@@ -173,7 +183,10 @@ class _Merge:
         Raises:
             InputError: an extension's method returns something else.
         """
-        A, B = self.method.combine(parents, self.options, module)
+        merged = self.method.combine(parents, self.options, module)
+        A, B = merged
+        if isinstance(merged, Truncated):
+            self._record(module, merged)
         if self.method.origin is None:
             return A, B
         size, kept = self.modules[module], None if self.mask is None else self.mask.of(module)
@@ -191,6 +204,13 @@ class _Merge:
                 f"B' of {module} is other than zero where no adapter's B is; take away dense=False"
             )
         return A, B
+
+    def _record(self, module: str, merged: Truncated) -> None:
+        self._cuts[module] = (merged.norm, merged.lost)
+        norms, losses = map(sum, zip(*self._cuts.values(), strict=True))
+        self.truncation["lost"] = losses / norms if norms else 0.0
+        share = merged.lost / merged.norm if merged.norm else 0.0
+        self.truncation.setdefault("modules", {})[module] = share
 
     def _wrong(self, what: str) -> InputError:
         path = self.method.origin.path if self.method.origin else "merge method"
