@@ -24,7 +24,15 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from lori_cli import adapters, evaluation, experiments, lineage, pipeline, serving
+    from lori_cli import (
+        adapters,
+        evaluation,
+        experiments,
+        extraction,
+        lineage,
+        pipeline,
+        serving,
+    )
 
     parser = _Parser(
         prog="lori",
@@ -36,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lori {__version__}")
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for group in (pipeline, adapters, evaluation, experiments, lineage, serving):
+    for group in (pipeline, adapters, extraction, evaluation, experiments, lineage, serving):
         group.add(commands)
     return parser
 

@@ -213,7 +213,7 @@ def _bake(adapter: Adapter, args: argparse.Namespace) -> int:
 def _merge(args: argparse.Namespace) -> int:
     from lori_core.adapters import adapter_file, output_folder
     from lori_core.adapters.peft_format import peft_file
-    from lori_core.merging.merge import merge
+    from lori_core.merging.merge import TRUNCATION, merge
     from lori_core.merging.merge_methods import Options, check_options
     from lori_core.registries import extensions
 
@@ -240,7 +240,9 @@ def _merge(args: argparse.Namespace) -> int:
     with output_folder.claim(args.out, output_folder.MERGED, inputs, force=args.force) as folder:
         adapter_file.save(merged, folder)
     _say_unproved(named)
-    print(f"{args.out}: {args.method} of {len(parents)} adapters, rank {merged.rank}")
+    lost = merged.info.get(TRUNCATION, {}).get("lost", 0.0)
+    cut = f" ({lost:.2%} of the squared norm lost by the cut to this rank)" if lost else ""
+    print(f"{args.out}: {args.method} of {len(parents)} adapters, rank {merged.rank}{cut}")
     return 0
 
 

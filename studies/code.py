@@ -68,6 +68,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         "data/answers.py",
         "data/example.py",
         "merging/merge_methods.py",
+        "merging/truncation.py",
         "report",
         "studies/analysis",
         "studies/page",

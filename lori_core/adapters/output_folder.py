@@ -242,6 +242,17 @@ def _marked(path: Path) -> bool:
         return False
 
 
+def _extracted(folder: Path) -> set[str]:
+    from lori_core.core.files.json_input import loads
+    from lori_core.core.files.tensor_file import TensorFile
+
+    try:
+        said = loads(TensorFile(folder / "adapter_model.safetensors").metadata["lori"])
+        return _peft(folder) if "extraction" in said["info"] else set()
+    except (AdapterError, ValueError, KeyError, TypeError):
+        return set()
+
+
 def _with_card(folder: Path) -> set[str]:
     files = _peft(folder)
     return files | {"README.md"} if files else set()
@@ -288,6 +299,7 @@ def _rejudged(folder: Path) -> set[str]:
 MERGED = Kind("lori merge", _merged)
 PEFT = Kind("lori export --to peft", _peft)
 BAKED = Kind("lori export --to merged", _baked)
+EXTRACTED = Kind("lori extract", _extracted)
 TO_PUSH = Kind("lori push --dry-run", _with_card)
 EVALUATION = Kind("lori evaluate", _evaluation)
 REJUDGED = Kind("lori rejudge", _rejudged)

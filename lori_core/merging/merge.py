@@ -20,11 +20,16 @@ from lori_core.core import source_code
 from lori_core.core.errors import AdapterError, InputError
 from lori_core.core.files.atomic import digest
 from lori_core.core.stage_dependencies import MERGING
-from lori_core.merging.merge_methods import MERGE_METHODS, Factors, Options, check_options
+from lori_core.merging.catalogue import MERGE_METHODS
+from lori_core.merging.merge_methods import Factors, Options, check_options
+from lori_core.merging.truncation import Truncated
 from lori_core.models.base_identity import VOUCHED, BaseIdentity
 
 #: The key in a merged adapter's `info` that lists the parents whose base is not proved.
 UNPROVED = "base_not_proved"
+#: In a merge's `info`, for methods that can cut to a rank: the share of ‖ΔW‖² (Frobenius) that the
+#: cut lost, over all modules (`lost`) and by module (`modules`).
+TRUNCATION = "truncation"
 
 
 def merge(
@@ -84,6 +89,9 @@ class _Merge:
         self.modules = {name: self._module(name) for name in names}
         self.mask = self._mask()
         self._last: tuple[str, Tensor, Tensor] | None = None
+        #: ‖ΔW‖² and what the cut lost of it, of each module that was computed.
+        self._cuts: dict[str, tuple[float, float]] = {}
+        self.truncation: dict[str, Any] = {}
 
     def adapter(self) -> Adapter:
         """Return the merged adapter, whose matrices are computed on access."""
@@ -99,6 +107,8 @@ class _Merge:
                 "method": self.name,
                 "recipe": recipe(self.name, self.adapters, self.weights, self.options),
                 **_unproved(self.adapters),
+                # Filled as the modules are computed, so it is whole when the adapter is saved.
+                **({TRUNCATION: self.truncation} if "rank" in self.method.uses else {}),
             },
             fan_in_fan_out=any(adapter.fan_in_fan_out for adapter in self.adapters),
             matched_by=tuple(matched),
@@ -182,7 +192,10 @@ class _Merge:
         Raises:
             InputError: an extension's method returns wrong shapes, dtypes or values.
         """
-        A, B = self.method.combine(parents, self.options, module)
+        merged = self.method.combine(parents, self.options, module)
+        A, B = merged
+        if isinstance(merged, Truncated):
+            self._record(module, merged)
         if self.method.origin is None:
             return A, B
         size, mask = self.modules[module], None if self.mask is None else self.mask.of(module)
@@ -200,6 +213,13 @@ class _Merge:
                 f"B' of {module} is nonzero where every adapter's B is zero; remove dense=False"
             )
         return A, B
+
+    def _record(self, module: str, merged: Truncated) -> None:
+        self._cuts[module] = (merged.norm, merged.lost)
+        norms, losses = map(sum, zip(*self._cuts.values(), strict=True))
+        self.truncation["lost"] = losses / norms if norms else 0.0
+        share = merged.lost / merged.norm if merged.norm else 0.0
+        self.truncation.setdefault("modules", {})[module] = share
 
     def _wrong(self, what: str) -> InputError:
         """Return the error for a wrong result of an extension's merge method."""

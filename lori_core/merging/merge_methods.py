@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lori_core.core.errors import InputError, unknown
+from lori_core.merging.truncation import Truncated, truncated_core, truncated_delta
 from lori_core.registries.merge_method import MERGE_METHODS as MERGE_METHODS
 from lori_core.registries.merge_method import merge_method
 
@@ -68,7 +69,7 @@ class Factors:
         return self.A.shape[0]
 
     def stream(self, side: str, module: str) -> str:
-        """Return the name of the random stream of one side: `A`, `B` or `delta`."""
+        """Return the name of the random stream of `A`, `B`, `delta`, `knots` or `core`."""
         return f"{self.index}\n{side}\n{module}"
 
 
@@ -162,17 +163,28 @@ def drop_at_random(tensor: Tensor, options: Options, stream: str) -> Tensor:
     `{index}\\n{side}\\n{module}`: the adapter's position, `A`, `B` or `delta`, and the module's
     name.
     """
+    density = options.share_kept
+    kept = kept_where(density, tensor.numel(), options.seed, stream)
+    return tensor * kept.view_as(tensor) / density
+
+
+def kept_where(chance: Any, count: int, seed: int, stream: str) -> Tensor:
+    """Return which of `count` entries stay, [count], bool, as `drop_at_random` describes.
+
+    Args:
+        chance: of each entry to stay: one number, or float64 numbers, [count], in NumPy.
+        count: the number of entries.
+        seed: the merge's.
+        stream: the name of the random stream.
+    """
     import numpy as np
     import torch
 
-    density = options.share_kept
-    text = f"lori-drop/1\n{options.seed}\n{stream}"
+    text = f"lori-drop/1\n{seed}\n{stream}"
     key = np.frombuffer(hashlib.sha256(text.encode()).digest()[:16], dtype="<u8")
-    count = tensor.numel()
     raw = np.random.Philox(key=key.astype(np.uint64)).random_raw((count + 1) // 2)
     words = raw.astype("<u8", copy=False).view("<u4")[:count]
-    selected = torch.from_numpy(words < density * 2.0**32)
-    return tensor * selected.view_as(tensor) / density
+    return torch.from_numpy(words < chance * 2.0**32)
 
 
 def weighted_sum(terms: Iterable[tuple[Tensor, float]], options: Options) -> Tensor:
@@ -219,29 +231,8 @@ def _svd_rank(ranks: Sequence[int], size: tuple[int, int], options: Options) -> 
     return min(_cut_rank(ranks, size, options), sum(ranks))
 
 
-def _truncated(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return the A', B' of a rank whose product is closest to ΔW, [d_out, d_in] (Eckart-Young).
-
-    One of them holds ΔW's leading singular vectors, strongest first; the other one is ΔW projected
-    onto them.
-    """
-    import torch
-    from scipy.linalg import eigh
-
-    # The leading eigenvectors of the smaller Gram matrix take a fraction of the time of a full
-    # SVD, and in float64 they are more accurate than an SVD in float32.
-    wide = delta.shape[0] < delta.shape[1]
-    tall = (delta.T if wide else delta).double()
-    gram = (tall.T @ tall).numpy()
-    _, vectors = eigh(gram, subset_by_index=(len(gram) - rank, len(gram) - 1), overwrite_a=True)
-    basis = torch.from_numpy(vectors).flip(1)
-    projected = tall @ basis
-    A, B = (projected.T, basis) if wide else (basis.T, projected)
-    return A.float().contiguous(), B.float().contiguous()
-
-
 #: The options that each step reads.
-_USES: dict[Sparsify | Join, tuple[str, ...]] = {
+USES: dict[Sparsify | Join, tuple[str, ...]] = {
     keep_all: (),
     keep_largest: ("density",),
     drop_at_random: ("density", "seed"),
@@ -250,13 +241,22 @@ _USES: dict[Sparsify | Join, tuple[str, ...]] = {
 }
 
 
-def _by_factor(name: str, label: str, about: str, sparsify: Sparsify, join: Join) -> None:
+def by_factor(
+    name: str,
+    label: str,
+    about: str,
+    sparsify: Sparsify,
+    join: Join,
+    needs: Sequence[str] | None = None,
+) -> None:
     """Register a method that merges A and B separately, each scaled by √|w_t·s_t|, A with the sign.
 
-    ΔW = B' @ A' is then Σ w_t·ΔW_t plus cross terms B_t @ A_u (paper, eq. 8).
+    ΔW = B' @ A' is then Σ w_t·ΔW_t plus cross terms B_t @ A_u (paper, eq. 8). The method reads the
+    options of `needs`, by default those of its two steps in `USES`.
     """
+    needs = USES[sparsify] + USES[join] if needs is None else needs
 
-    @merge_method(name, label, about, needs=_USES[sparsify] + _USES[join], dense=False)
+    @merge_method(name, label, about, needs=needs, dense=False)
     def combine(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
         from torch.nn.functional import pad
 
@@ -273,10 +273,10 @@ def _by_factor(name: str, label: str, about: str, sparsify: Sparsify, join: Join
 
 def _by_delta(name: str, label: str, about: str, sparsify: Sparsify, join: Join) -> None:
     """Register a method that merges the dense ΔW_t and truncates the result to a rank."""
-    needs = (*_USES[sparsify], *_USES[join], "rank")
+    needs = (*USES[sparsify], *USES[join], "rank")
 
     @merge_method(name, label, about, needs=needs, rank=_cut_rank)
-    def combine(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
+    def combine(parents: Sequence[Factors], options: Options, module: str) -> Truncated:
         # A generator: the sum then holds two dense matrices at a time, not one for each adapter.
         deltas = (
             (sparsify(p.B @ p.A * p.scaling, options, p.stream("delta", module)), p.weight)
@@ -284,7 +284,7 @@ def _by_delta(name: str, label: str, about: str, sparsify: Sparsify, join: Join)
         )
         delta = join(deltas, options)
         size = (delta.shape[1], delta.shape[0])
-        return _truncated(delta, _cut_rank([p.rank for p in parents], size, options))
+        return truncated_delta(delta, _cut_rank([p.rank for p in parents], size, options))
 
 
 # Tables list the methods in this order: those on factors first, then those that truncate.
@@ -299,19 +299,19 @@ def concat(parents: Sequence[Factors], options: Options, module: str) -> tuple[T
     return torch.cat([p.A for p in parents]), torch.cat([p.B * p.factor for p in parents], dim=1)
 
 
-_by_factor("linear", "Linear", "A and B summed apart: cross terms", keep_all, weighted_sum)
-_by_factor(
+by_factor("linear", "Linear", "A and B summed apart: cross terms", keep_all, weighted_sum)
+by_factor(
     "magnitude_prune", "Magnitude", "linear, largest entries only", keep_largest, weighted_sum
 )
-_by_factor("ties", "TIES", "largest entries, mean of the majority", keep_largest, majority_mean)
-_by_factor("dare_linear", "DARE", "linear, entries dropped at random", drop_at_random, weighted_sum)
-_by_factor(
+by_factor("ties", "TIES", "largest entries, mean of the majority", keep_largest, majority_mean)
+by_factor("dare_linear", "DARE", "linear, entries dropped at random", drop_at_random, weighted_sum)
+by_factor(
     "dare_ties", "DARE-TIES", "ties, entries dropped at random", drop_at_random, majority_mean
 )
 
 
 @merge_method("svd", "SVD", "sum of the ΔWs, cut to a rank", needs=("rank",), rank=_svd_rank)
-def svd(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
+def svd(parents: Sequence[Factors], options: Options, module: str) -> Truncated:
     """Return the best approximation of Σ w_t·ΔW_t with rank `options.rank`; exact from Σ r_t on.
 
     With the stacked factors B and A of `concat`, B = Q_B·R_B and Aᵀ = Q_A·R_A, the SVD of B @ A
@@ -323,9 +323,8 @@ def svd(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tens
     A, B = concat(parents, options, module)
     q_a, r_a = torch.linalg.qr(A.double().T)
     q_b, r_b = torch.linalg.qr(B.double())
-    u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
     rank = _svd_rank([p.rank for p in parents], (A.shape[1], B.shape[0]), options)
-    return (vh[:rank] @ q_a.T).float(), (q_b @ (u[:, :rank] * s[:rank])).float()
+    return truncated_core(q_b, r_b @ r_a.T, q_a, rank)
 
 
 _by_delta(

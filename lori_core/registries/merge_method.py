@@ -57,7 +57,7 @@ class MergeMethod(Named):
         return "seed" in self.uses
 
 
-MERGE_METHODS: Registry[MergeMethod] = Registry("merge method", "lori_core.merging.merge_methods")
+MERGE_METHODS: Registry[MergeMethod] = Registry("merge method", "lori_core.merging.catalogue")
 #: What a merge method may use: the fields of `merge_methods.Options`.
 OPTIONS = ("density", "rank", "majority_sign", "seed")
 

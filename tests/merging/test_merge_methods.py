@@ -30,9 +30,15 @@ from support import TARGETS, random_adapter, tiny
 
 OPTIONS = Options(density=0.6, seed=3)
 WEIGHTS = (0.4, 0.7, 1.2)
-BY_FACTOR = ["linear", "magnitude_prune", "ties", "dare_linear", "dare_ties"]
-ELECTED = [name for name in MERGE_METHODS if "majority_sign" in MERGE_METHODS[name].uses]
-VARIANTS = [(name, "total") for name in MERGE_METHODS] + [(name, "frequency") for name in ELECTED]
+PEFTS_BY_FACTOR = ["linear", "magnitude_prune", "ties", "dare_linear", "dare_ties"]
+PEFTS = ["concat", *PEFTS_BY_FACTOR, *(name for name in MERGE_METHODS if name.endswith("svd"))]
+BY_FACTOR = [*PEFTS_BY_FACTOR, "della", "breadcrumbs"]
+#: Those whose result has the full rank unless a rank is given.
+SHARED = [name for name in MERGE_METHODS if name not in {*PEFTS, *BY_FACTOR}]
+ELECTED = [name for name in PEFTS if "majority_sign" in MERGE_METHODS[name].uses]
+VARIANTS = [(name, "total") for name in PEFTS] + [(name, "frequency") for name in ELECTED]
+#: Iso-C changes the singular values of a single adapter, too.
+KEEPING = [name for name in MERGE_METHODS if name != "iso_c"]
 
 
 def delta(parts: tuple[Tensor, Tensor]) -> Tensor:
@@ -174,7 +180,7 @@ def test_it_is_pefts(
         assert agree(method, ours, theirs)
 
 
-@pytest.mark.parametrize("method", MERGE_METHODS)
+@pytest.mark.parametrize("method", PEFTS)
 def test_it_is_pefts_where_all_weights_are_negative(
     monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -182,7 +188,7 @@ def test_it_is_pefts_where_all_weights_are_negative(
         assert agree(method, ours, theirs)
 
 
-@pytest.mark.parametrize("method", MERGE_METHODS)
+@pytest.mark.parametrize("method", PEFTS)
 def test_it_is_pefts_where_the_signs_are_mixed(
     monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -224,7 +230,7 @@ def test_adapters_of_unequal_ranks_are_pruned_as_they_are_then_padded(method: st
         assert (A.count_nonzero(), B.count_nonzero()) == (12, 10)
 
 
-@pytest.mark.parametrize("method", MERGE_METHODS)
+@pytest.mark.parametrize("method", KEEPING)
 def test_one_adapter_of_weight_one_is_itself(method: str) -> None:
     for size in [(12, 10), (10, 12), (3, 9)]:
         (parent,) = some((4,), (1.0,), size)
@@ -338,7 +344,11 @@ def test_ranks_are_foretold() -> None:
         return {name: m.rank(of, size, Options(0.5, rank)) for name, m in MERGE_METHODS.items()}
 
     wide = ranks((2, 8), (64, 64), None)
-    assert (wide["concat"], {wide[name] for name in MERGE_METHODS if name != "concat"}) == (10, {8})
+    full = {"concat", *SHARED}
+    assert {wide[name] for name in full} == {10}
+    assert {wide[name] for name in MERGE_METHODS if name not in full} == {8}
+    assert {ranks((2, 8), (64, 64), 4)[name] for name in SHARED} == {4}
+    assert {ranks((2, 8), (9, 64), rank)[name] for name in SHARED for rank in (None, 32)} == {9}
     cut = ranks((2, 8), (64, 64), 32)
     assert (cut["linear"], cut["svd"], cut["ties_svd"]) == (8, 10, 32)
     assert {ranks((2, 8), (3, 64), 32)[name] for name in ("svd", "ties_svd")} == {3}
@@ -359,8 +369,8 @@ def test_a_result_depends_on_the_options_it_says(method: str) -> None:
     }
     assert changed == set(known.uses) == set(OPTIONS.used_by(method))
     assert known.needs_density == ("density" in changed)
-    assert known.random == ("dare" in method) == ("seed" in changed)
-    assert known.dense == method.endswith("svd")
+    assert known.random == ("dare" in method or method == "della") == ("seed" in changed)
+    assert known.dense == (method.endswith("svd") or method in SHARED)
     assert known.label
     assert known.about
 
