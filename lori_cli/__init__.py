@@ -49,12 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             code = _run(argv, args)
         except BaseException as error:
-            if stopping.asked() is None and not isinstance(error, KeyboardInterrupt):
+            if stopping.stop_exit_code() is None and not isinstance(error, KeyboardInterrupt):
                 raise
             if args.debug:
                 sys.excepthook(type(error), error, error.__traceback__)
             code = 130
-        stopped = stopping.asked() or (130 if code == 130 else None)
+        stopped = stopping.stop_exit_code() or (130 if code == 130 else None)
         if stopped is not None:
             given = [word for word in argv or sys.argv[1:] if not word.startswith("-")]
             again = "; run again to go on" if given[:1] and given[0] in _GO_ON else ""
@@ -98,7 +98,7 @@ def _command(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
 
 
 def _failed(error: LoriError, args: argparse.Namespace) -> int:
-    if stopping.asked() is not None:  # what it broke off is no failure
+    if stopping.stop_exit_code() is not None:  # what it broke off is no failure
         return error.exit_code
     if args.debug:
         raise error

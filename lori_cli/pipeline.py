@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lori_cli import given
 from lori_core.core.errors import InputError, LoriError
-from lori_core.core.processes.forked import handed_over
+from lori_core.core.processes.forked import run_in_fork_server
 
 if TYPE_CHECKING:
     from lori_core.config import Params
@@ -249,7 +249,7 @@ def _stage(args: argparse.Namespace) -> int:
 
         die_with_parent()
     words = ["stage", args.name, *([args.item] if args.item else [])]
-    code = handed_over("lori_cli", ["--debug"] * args.debug + words)
+    code = run_in_fork_server("lori_cli", ["--debug"] * args.debug + words)
     if code is not None:
         raise SystemExit(code)  # what there was to say, the other process has said
     from flows import machine
@@ -263,7 +263,7 @@ def _stage(args: argparse.Namespace) -> int:
         from lori_core.pipeline import params_file, running
         from lori_core.training import distributed
 
-        allotment.keep_to()
+        allotment.apply_limits()
         params = params_file.load()
         _check_followed(params, args.name)
         base_model.leave_out_unused(params.model)
@@ -320,7 +320,7 @@ def tracked(stage: str) -> Iterator[RunTracker]:
         _tell(tracker, str(known), known.exit_code)
         raise known from error
     except stopping.Stopped:
-        _tell(tracker, "stopped", stopping.asked() or 130)
+        _tell(tracker, "stopped", stopping.stop_exit_code() or 130)
         raise
 
 

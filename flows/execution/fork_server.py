@@ -37,7 +37,14 @@ from typing import Any, NoReturn
 from flows.environment import QUIET, child_environment, quiet_libraries
 from lori_core.core.processes import forked
 from lori_core.core.processes.child import PARENT_VARIABLE, die_with_parent
-from lori_core.core.processes.forked import LIMITS, VARIABLE, early, interpreter, receive, send
+from lori_core.core.processes.forked import (
+    LIMITS,
+    VARIABLE,
+    import_variables,
+    interpreter,
+    receive,
+    send,
+)
 
 PREFIX = "lori-fork-"
 #: What takes long to import. A model's own module is imported when a stage loads it.
@@ -153,7 +160,7 @@ class Server:
         """Return why a command must start by itself; empty where it need not."""
         if request["interpreter"] != interpreter():
             return f"another interpreter or other CPUs: {request['interpreter']}"
-        asked = QUIET | early(request["environment"])
+        asked = QUIET | import_variables(request["environment"])
         for name in sorted({*asked, *self.environment}):
             if asked.get(name) != self.environment.get(name):
                 return f"the variable {name} is another"
@@ -287,7 +294,7 @@ def main() -> None:
     path, *modules = sys.argv[1:]
     started = time.time_ns()
     quiet_libraries()
-    environment = early(os.environ)
+    environment = import_variables(os.environ)
     gc.disable()
     with variables(LOOK_ONLY):
         for module in modules:

@@ -17,7 +17,7 @@ from lori_core.core.files.json_input import loads
 Kind = Literal["adapter", "merged adapter", "full model", "mask"]
 #: The most bytes of a safetensors header that are read; the longest mask's is a few kilobytes.
 HEADER_BYTES = 16 << 20
-_NO_DIGITS = b"0" * 64
+_ZERO_DIGEST = b"0" * 64
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def mask_fits(content: bytes) -> bool:
         return False
     if not digits:  # format version 1
         return True
-    blank = content.replace(digits.encode(), _NO_DIGITS, 1)
+    blank = content.replace(digits.encode(), _ZERO_DIGEST, 1)
     return hashlib.sha256(blank).hexdigest() == str(digits)
 
 

@@ -177,11 +177,11 @@ def _check_contents(path: Path, place: Path) -> None:
     """Refuse to delete a folder that contains a repository or a mount point."""
     for folder, folders, files in os.walk(place, onerror=_unreadable):
         for name in sorted([*folders, *files]):
-            found = Path(folder, name)
+            entry = Path(folder, name)
             if name in _REPOSITORIES:
-                raise InputError(f"{path}: holds {found.relative_to(place)}; delete it yourself")
-            if found.is_mount():
-                raise InputError(f"{path}: {found} is a mount point; delete it yourself")
+                raise InputError(f"{path}: holds {entry.relative_to(place)}; delete it yourself")
+            if entry.is_mount():
+                raise InputError(f"{path}: {entry} is a mount point; delete it yourself")
 
 
 def _foreign(place: Path, known: set[str]) -> Iterator[str]:

@@ -14,7 +14,7 @@ import torch
 
 from lori_core.adapters.masks.mask import Mask
 from lori_core.core.errors import AdapterError
-from lori_core.core.files.atomic import NO_DIGITS, dumps, is_sealed, replaced_file, seal
+from lori_core.core.files.atomic import ZERO_DIGEST, dumps, is_sealed, replaced_file, seal
 from lori_core.core.files.json_input import loads
 from lori_core.core.files.tensor_file import Spec, TensorFile, write
 
@@ -32,7 +32,7 @@ def save(mask: Mask, facts: dict[str, Any], path: Path) -> None:
     """
     metadata = {
         "format": FORMAT,
-        "sha256": NO_DIGITS,
+        "sha256": ZERO_DIGEST,
         "shapes": dumps([[name, *shape] for name, shape in mask.shapes.items()]),
         "facts": dumps(facts),
     }

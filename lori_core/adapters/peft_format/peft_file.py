@@ -31,7 +31,7 @@ from lori_core.adapters.masks.mask import Mask
 from lori_core.adapters.peft_format import peft_config, peft_modules
 from lori_core.core.errors import AdapterError
 from lori_core.core.files.atomic import (
-    NO_DIGITS,
+    ZERO_DIGEST,
     canonical_json,
     digest,
     is_sealed,
@@ -95,7 +95,7 @@ def export_peft(adapter: Adapter, folder: Path, *, serving: str | None = None) -
     for name, size in adapter.modules.items():
         specs[peft_names.weight_key(name, "A")] = Spec(dtype, (size.rank, size.d_in))
         specs[peft_names.weight_key(name, "B")] = Spec(dtype, (size.d_out, size.rank))
-    metadata = {"format": "pt", SEAL: NO_DIGITS, METADATA: canonical_json(_origin(adapter))}
+    metadata = {"format": "pt", SEAL: ZERO_DIGEST, METADATA: canonical_json(_origin(adapter))}
     with replaced_folder(folder) as work:
         file = work / peft_names.WEIGHTS_FILE
         write(file, specs, _tensors(adapter, dtype), metadata)
