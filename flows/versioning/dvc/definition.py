@@ -64,7 +64,7 @@ def with_extensions(text: str, deciding: Mapping[str, Collection[str]]) -> str:
     Args:
         text: of `dvc.yaml`.
         deciding: for each extension file, the kinds of what it registers, as
-            `extensions.deciding` says.
+            `extensions.registered_kinds` says.
     """
     kept: list[str] = []
     stage: Stage | None = None
@@ -93,7 +93,7 @@ def follow(workspace: Path, params: Params) -> list[str]:
     if not path.is_file():
         return []
     before = path.read_text(encoding="utf-8")
-    text = with_extensions(before, extensions.deciding(params.extensions, workspace))
+    text = with_extensions(before, extensions.registered_kinds(params.extensions, workspace))
     if text == before:
         return []
     write_text(path, text)
@@ -106,7 +106,7 @@ def missing(workspace: Path, params: Params, name: str) -> list[str]:
     if not path.is_file() or not params.extensions:
         return []
     text = path.read_text(encoding="utf-8")
-    deciding = extensions.deciding(params.extensions, workspace)
+    deciding = extensions.registered_kinds(params.extensions, workspace)
     if with_extensions(text, deciding) == text:
         return []
     return [file for file, kinds in deciding.items() if _decides(kinds, STAGES[name])]
