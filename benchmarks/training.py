@@ -82,7 +82,7 @@ def peak(threads: int | None = None, clock: str = "wall") -> float:
     if threads:
         torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = precision.computed_in(DTYPE, device)
+    dtype = precision.compute_dtype(DTYPE, device)
     size = 8192 if device == "cuda" else 2048
     a, b = torch.randn(2, size, size, device=device).to(dtype).unbind()
     now = time.process_time if clock == "cpu" else time.perf_counter

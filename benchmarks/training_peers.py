@@ -364,7 +364,7 @@ def main() -> None:
                 "loaded_gb": loaded,
                 "trained": trained,
                 "state_bytes": sum(x.numel() * x.element_size() for x in state_tensors(optimizer)),
-                "dtype": str(precision.computed_in(order["dtype"], base_model.device())),
+                "dtype": str(precision.compute_dtype(order["dtype"], base_model.device())),
             }
         )
     )

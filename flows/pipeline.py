@@ -161,7 +161,7 @@ def _run(workspace: Path, selection: Selection, logger: Any) -> State[Any]:
         if isinstance(error, Exception):
             run.end((f"{type(error).__name__}: {error}", 1))
         else:
-            run.end(("stopped by a signal", stopping.asked() or 128 + signal.SIGTERM))
+            run.end(("stopped by a signal", stopping.stop_exit_code() or 128 + signal.SIGTERM))
         raise
     message = "; ".join(f"{name}: {error}" for name, error in failures.items())
     codes = {error.exit_code for error in failures.values()}

@@ -61,12 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             code = _run(argv, args)
         except BaseException as error:
-            if stopping.asked() is None and not isinstance(error, KeyboardInterrupt):
+            if stopping.stop_exit_code() is None and not isinstance(error, KeyboardInterrupt):
                 raise
             if args.debug:
                 sys.excepthook(type(error), error, error.__traceback__)
             code = 130
-        stopped = stopping.asked() or (130 if code == 130 else None)
+        stopped = stopping.stop_exit_code() or (130 if code == 130 else None)
         if stopped is not None:
             names = [word for word in argv or sys.argv[1:] if not word.startswith("-")]
             hint = "; run again to go on" if names[:1] and names[0] in _RESUMABLE else ""
@@ -111,7 +111,9 @@ def _command(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
 
 
 def _failed(error: LoriError, args: argparse.Namespace) -> int:
-    if stopping.asked() is not None:  # the signal caused this error, which is not a failure
+    if (
+        stopping.stop_exit_code() is not None
+    ):  # the signal caused this error, which is not a failure
         return error.exit_code
     if args.debug:
         raise error

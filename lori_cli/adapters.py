@@ -190,9 +190,9 @@ def _bake(adapter: Adapter, args: argparse.Namespace) -> int:
     from lori_core.adapters import base_choice, merge_into_base, output_folder
 
     name = str(args.adapter)
-    kind = output_folder.BAKED
+    kind = output_folder.MERGED_BASE
     output_folder.check(args.out, kind, [args.adapter], force=args.force)
-    base = base_choice.chosen(args.base, {name: adapter})
+    base = base_choice.choose(args.base, {name: adapter})
     adapter = base.of({name: adapter})[name]
     inputs = [args.adapter, base.folder]
     with output_folder.claim(args.out, kind, inputs, force=args.force) as folder:
@@ -205,7 +205,7 @@ def _bake(adapter: Adapter, args: argparse.Namespace) -> int:
             ),
         )
         made_of = {name: value for name, value in adapter.info.items() if name != "depends"}
-        merge_into_base.record(folder, {"adapter": made_of, "base": base.identity.as_dict()})
+        merge_into_base.write_record(folder, {"adapter": made_of, "base": base.identity.as_dict()})
     print(f"{args.out}: {base.section.name_or_path} with the adapter in {baked.tensors} matrices")
     return 0
 
@@ -265,7 +265,7 @@ def _of_one_base(
     from lori_core.adapters.adapter import check_one_base
 
     if base_name is not None:
-        base = base_choice.chosen(base_name, adapters)
+        base = base_choice.choose(base_name, adapters)
         return base.of(adapters), [base.folder]
     check_one_base(adapters)
     return adapters, []

@@ -254,9 +254,9 @@ def _params(args: argparse.Namespace, adapters: dict[str, Adapter]) -> tuple[Par
         values = params_file.load().model_dump()
     own = config.ModelSection.model_validate(values["model"]) if "model" in values else None
     if adapters or args.base is not None:
-        base = base_choice.chosen(args.base, adapters, own)
+        base = base_choice.choose(args.base, adapters, own)
     elif own is not None:
-        base = base_choice.at_hand(own)
+        base = base_choice.prepare(own)
     else:
         raise InputError("no adapter and no params.yaml here: name the model with --base")
     values["model"] = base.section.model_dump()

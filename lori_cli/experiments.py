@@ -102,7 +102,7 @@ def _write(args: argparse.Namespace) -> None:
         print(line)
     params = params_file.load()
     points = catalogue.build(params, args.names)
-    stages.write(points, extensions.deciding(params.extensions, Path()))
+    stages.write(points, extensions.registered_kinds(params.extensions, Path()))
     print(f"{stages.DVC}: {stages.describe(points)}")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lori_cli import given
 from lori_core.core.errors import InputError, LoriError
-from lori_core.core.processes.forked import handed_over
+from lori_core.core.processes.forked import run_in_fork_server
 
 if TYPE_CHECKING:
     from lori_core.config import Params
@@ -260,7 +260,7 @@ def _stage(args: argparse.Namespace) -> int:
 
         die_with_parent()
     words = ["stage", args.name, *([args.item] if args.item else [])]
-    code = handed_over("lori_cli", ["--debug"] * args.debug + words)
+    code = run_in_fork_server("lori_cli", ["--debug"] * args.debug + words)
     if code is not None:
         raise SystemExit(code)  # the other process has printed its messages already
     from flows import machine
@@ -274,7 +274,7 @@ def _stage(args: argparse.Namespace) -> int:
         from lori_core.pipeline import params_file, running
         from lori_core.training import distributed
 
-        allotment.keep_to()
+        allotment.apply_limits()
         params = params_file.load()
         _check_followed(params, args.name)
         base_model.leave_out_unused(params.model)
@@ -331,7 +331,7 @@ def tracked(stage: str) -> Iterator[RunTracker]:
         _report_error(tracker, str(known), known.exit_code)
         raise known from error
     except stopping.Stopped:
-        _report_error(tracker, "stopped", stopping.asked() or 130)
+        _report_error(tracker, "stopped", stopping.stop_exit_code() or 130)
         raise
 
 

@@ -37,7 +37,14 @@ from typing import Any, NoReturn
 from flows.environment import QUIET, child_environment, quiet_libraries
 from lori_core.core.processes import forked
 from lori_core.core.processes.child import PARENT_VARIABLE, die_with_parent
-from lori_core.core.processes.forked import LIMITS, VARIABLE, early, interpreter, receive, send
+from lori_core.core.processes.forked import (
+    LIMITS,
+    VARIABLE,
+    import_variables,
+    interpreter,
+    receive,
+    send,
+)
 
 PREFIX = "lori-fork-"
 #: Modules that take long to import. A model's own module is imported when a stage loads the model.
@@ -153,7 +160,7 @@ class Server:
         """Return why a command must start as a process of its own; empty if it can be forked."""
         if request["interpreter"] != interpreter():
             return f"another interpreter or other CPUs: {request['interpreter']}"
-        requested = QUIET | early(request["environment"])
+        requested = QUIET | import_variables(request["environment"])
         for name in sorted({*requested, *self.environment}):
             if requested.get(name) != self.environment.get(name):
                 return f"the variable {name} differs from the server's"
@@ -287,7 +294,7 @@ def main() -> None:
     path, *modules = sys.argv[1:]
     started = time.time_ns()
     quiet_libraries()
-    environment = early(os.environ)
+    environment = import_variables(os.environ)
     gc.disable()
     with variables(NVML_CHECK):
         for module in modules:

@@ -1,1 +1,1 @@
-"""What an adapter is, in memory and on disk."""
+"""Adapters in memory and on disk, and applying them to a base model."""

@@ -1,7 +1,7 @@
-"""A sparse adapter in memory: a low-rank update of some of a base model's linear maps.
+"""A sparse adapter in memory: a low-rank update of some of a base model's linear layers.
 
-A and B are made when asked for, one module at a time: A is drawn from its keys or read from a
-file, B is scattered from packed values. So adapters of any size pass through bounded memory.
+A and B are computed on access, one module at a time: A is drawn from its keys or read from a file,
+B is scattered from the stored values. So memory use does not depend on the adapter's size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lori_core.models.base_identity import BaseIdentity, Match, differing, match
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One adapted linear map."""
+    """The sizes, rank and alpha of one adapted linear layer."""
 
     d_in: int
     d_out: int
@@ -33,9 +33,13 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class ProjectionBlock:
-    """`rank` rows of A of every module, drawn from (seed, key).
+    """`rank` rows of every module's A, drawn from (seed, key).
 
-    `sha256` is `projection.fingerprint` over them; empty while it is not known.
+    Attributes:
+        seed: `lori.seed` of the training run.
+        key: the task's projection key.
+        rank: the number of rows.
+        sha256: `projection.fingerprint` over the rows; empty if not computed yet.
     """
 
     seed: int
@@ -45,7 +49,7 @@ class ProjectionBlock:
 
 
 class OnDemand(Mapping[str, Tensor]):
-    """A tensor by module, computed each time it is asked for."""
+    """A mapping from module to tensor that computes the tensor on each access."""
 
     def __init__(self, names: Mapping[str, object], make: Callable[[str], Tensor]) -> None:
         self._names = names
@@ -69,18 +73,18 @@ class Adapter:
     """ΔW = scaling · B @ A for each module.
 
     Attributes:
-        base: the base model it belongs to.
-        modules: the adapted linear maps by name.
+        base: the identity of the base model.
+        modules: the adapted linear layers by name.
         blocks: the keys A is drawn from, stacked along the rank; empty if A is `stored`.
-        mask: the entries of B that may be other than zero; None for all.
+        mask: the entries of B that may be nonzero; None for all.
         values: B's entries in mask order, [k], by module.
-        stored: A, [rank, d_in], by module, where it is not drawn from keys.
-        dtype: what `values` and `stored` are kept in.
-        info: method, task, content key, recipe: where it came from.
-        fan_in_fan_out: what PEFT's configuration says of it; how the base keeps its weights, its
-            layers tell (GPT-2's are [d_in, d_out]).
+        stored: A, [rank, d_in], by module, if it is not drawn from keys.
+        dtype: the dtype of `values` and `stored`.
+        info: the adapter's origin: method, task, content key, merge recipe.
+        fan_in_fan_out: the option of that name in PEFT's configuration. It does not decide the
+            weights' orientation, which the base's layers do (GPT-2's are [d_in, d_out]).
         use_rslora: whether the scaling is lora_alpha / √rank instead of lora_alpha / rank.
-        matched_by: the names by which PEFT finds the modules; their last parts where empty.
+        matched_by: PEFT's `target_modules`; the last parts of the modules' names if empty.
     """
 
     base: BaseIdentity
@@ -117,18 +121,18 @@ class Adapter:
 
     @property
     def count(self) -> int:
-        """How many values it has."""
+        """The number of stored values of B."""
         if self.mask is not None:
             return self.mask.count
         return sum(rows * columns for rows, columns in self.shapes.values())
 
     @property
     def targets(self) -> list[str]:
-        """The names by which PEFT finds the modules."""
+        """PEFT's `target_modules`, sorted."""
         return sorted(self.matched_by or {last_name(name) for name in self.modules})
 
     def scaling(self, module: str) -> float:
-        """Return what B @ A of a module is multiplied with."""
+        """Return the factor of B @ A of a module."""
         size = self.modules[module]
         return size.lora_alpha / (math.sqrt(size.rank) if self.use_rslora else size.rank)
 
@@ -153,11 +157,11 @@ class Adapter:
         return self.scaling(module) * (self.B(module) @ self.A(module))
 
 
-def is_info(said: Any) -> bool:
-    """Say whether a file's JSON can be an adapter's `info`."""
-    if not isinstance(said, dict):
+def is_info(value: Any) -> bool:
+    """Return whether a JSON value is valid as an adapter's `info`."""
+    if not isinstance(value, dict):
         return False
-    recipe, left_out = said.get("recipe", {}), said.get("left_out", {})
+    recipe, left_out = value.get("recipe", {}), value.get("left_out", {})
     if not isinstance(recipe, dict) or not isinstance(left_out, dict):
         return False
     parents = recipe.get("parents", [])
@@ -171,12 +175,12 @@ def is_info(said: Any) -> bool:
     )
 
 
-def is_block(said: Any) -> bool:
-    """Say whether a file's JSON can be a `ProjectionBlock`."""
+def is_block(value: Any) -> bool:
+    """Return whether a JSON value has the fields of a `ProjectionBlock`."""
     types = {"seed": int, "key": str, "rank": int, "sha256": str}
-    if not isinstance(said, dict) or "rank" not in said:
+    if not isinstance(value, dict) or "rank" not in value:
         return False
-    return all(type(v) is types.get(n) for n, v in said.items()) and 0 < said["rank"] <= 1 << 20
+    return all(type(v) is types.get(n) for n, v in value.items()) and 0 < value["rank"] <= 1 << 20
 
 
 def last_name(module: str) -> str:
@@ -187,18 +191,18 @@ def last_name(module: str) -> str:
 def uniform(
     features: Mapping[str, tuple[int, int]], rank: int, lora_alpha: float
 ) -> dict[str, LayerSpec]:
-    """Return modules of one rank and alpha from (d_in, d_out) by name."""
+    """Return a `LayerSpec` of the same rank and alpha for each module's (d_in, d_out)."""
     return {name: LayerSpec(*sizes, rank, lora_alpha) for name, sizes in features.items()}
 
 
 def draw(blocks: tuple[ProjectionBlock, ...], module: str, d_in: int) -> Tensor:
-    """Draw A of one module: the blocks' matrices stacked along the rank, float32."""
-    drawn = [projection.draw(b.seed, b.key, module, b.rank, d_in) for b in blocks]
-    return drawn[0] if len(drawn) == 1 else torch.cat(drawn)
+    """Draw A of one module, [rank, d_in], float32: the blocks' rows stacked along the rank."""
+    rows = [projection.draw(b.seed, b.key, module, b.rank, d_in) for b in blocks]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def block_fingerprint(block: ProjectionBlock, modules: Mapping[str, LayerSpec]) -> str:
-    """Draw a block's rows of every module and return their SHA-256."""
+    """Draw a block's rows for every module and return their SHA-256 (hex)."""
     return projection.fingerprint(
         (name, draw((block,), name, module.d_in)) for name, module in modules.items()
     )
@@ -207,10 +211,10 @@ def block_fingerprint(block: ProjectionBlock, modules: Mapping[str, LayerSpec]) 
 def values_in_mask(
     modules: Mapping[str, LayerSpec], B: Mapping[str, Tensor], mask: Mask | None, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Return the values of dense B's, [d_out, rank], in mask order, [k], by module.
+    """Return the values, [k], in mask order, of dense B matrices, [d_out, rank], by module.
 
     Raises:
-        AdapterError: if B holds something other than zero outside the mask.
+        AdapterError: a B has nonzero entries outside the mask.
     """
     return {
         name: entries_in_mask(B[name], None if mask is None else mask.of(name), name).to(dtype)
@@ -218,77 +222,82 @@ def values_in_mask(
     }
 
 
-def entries_in_mask(B: Tensor, kept: Any, name: str) -> Tensor:
-    """Return the entries of one dense B that a mask's booleans (None: all) keep, [k], float32.
+def entries_in_mask(B: Tensor, mask: Any, name: str) -> Tensor:
+    """Return the entries of one dense B inside a mask, [k], float32.
+
+    Args:
+        B: [d_out, rank].
+        mask: the module's booleans, [d_out · rank]; None for all entries.
+        name: the module's name in error messages.
 
     Raises:
-        AdapterError: if B holds something other than zero outside the mask.
+        AdapterError: B has nonzero entries outside the mask.
     """
     flat = B.detach().float().cpu().reshape(-1)
-    if kept is None:
+    if mask is None:
         return flat
-    inside = torch.from_numpy(kept)
+    inside = torch.from_numpy(mask)
     values = flat[inside]
     if int(flat.count_nonzero()) != int(values.count_nonzero()):
         raise AdapterError(f"{name}: B has entries other than zero outside its mask")
     return values
 
 
-#: How an error ends where the user can say which base it is.
-NAME_IT = "name the base with --base"
+#: The end of errors that the user resolves by naming the base.
+NAME_BASE = "name the base with --base"
 
 
-class _Made(Protocol):
-    """Whatever was trained for a base model."""
+class _Trained(Protocol):
+    """Anything trained for a base model: an adapter, or a full model."""
 
     @property
     def base(self) -> BaseIdentity: ...
 
 
-def check_base(adapter: _Made, base: BaseIdentity, where: str, *, vouched: bool = False) -> None:
-    """Refuse a base model that is not the adapter's, or is not known to be.
+def check_base(adapter: _Trained, base: BaseIdentity, where: str, *, vouched: bool = False) -> None:
+    """Refuse a base model that is not, or may not be, the one the adapter was trained on.
 
     Args:
-        adapter: what was trained.
-        base: a base model that is at hand, so that its content is known.
-        where: what the adapter is called in the error.
-        vouched: whether the user named this base for the adapter: then one that does not know its
-            base's content is taken at the user's word.
+        adapter: an adapter or a full model.
+        base: the identity of a base model on this machine, with the digests of its content.
+        where: the adapter's name in error messages.
+        vouched: whether the user named this base with `--base`. An adapter that records no digests
+            of its base is then accepted.
 
     Raises:
-        AdapterError: the contents differ; or the adapter does not know its base's content, names
-            another or none, and nobody vouches for this one.
+        AdapterError: the contents differ; or the adapter records no digests of its base, names
+            another base or none, and `vouched` is False.
     """
-    found = match(adapter.base, base)
-    if found is Match.DIFFERENT:
-        # Its digests were over all files of those names, whether they were loaded or not.
+    result = match(adapter.base, base)
+    if result is Match.DIFFERENT:
+        # Version 0.1.0 hashed every weight file in the folder, including files that are not loaded.
         as_it_was = "" if adapter.base.tensors else ", with every file as it was for version 0.1.0"
         raise AdapterError(
             f"{where}: made for the base {adapter.base.name!r}, whose "
             f"{differing(adapter.base, base)} differ from {base.name!r}; use that base{as_it_was}"
         )
-    if found is Match.UNPROVED and not vouched:
+    if result is Match.UNPROVED and not vouched:
         if not adapter.base.name:
-            raise AdapterError(f"{where}: does not say which base model it is for; {NAME_IT}")
+            raise AdapterError(f"{where}: does not say which base model it is for; {NAME_BASE}")
         raise AdapterError(
             f"{where}: names the base {full_name(adapter.base)}, and nothing proves that "
-            f"{full_name(base)} is that one; if it is, {NAME_IT}"
+            f"{full_name(base)} is that one; if it is, {NAME_BASE}"
         )
 
 
 def same_base(first: BaseIdentity, second: BaseIdentity) -> bool:
-    """Say whether two identities may be taken for one base model: proved, or named alike."""
+    """Return whether two identities may be of one base model: equal contents or equal names."""
     return match(first, second) in (Match.PROVED, Match.NAMED, Match.NAMELESS)
 
 
-def check_one_base(adapters: Mapping[str, _Made]) -> None:
-    """Refuse adapters, by name, that cannot be taken for adapters of one base model.
+def check_one_base(adapters: Mapping[str, _Trained]) -> None:
+    """Refuse adapters, given by name, that do not all belong to one base model.
 
-    One that only names its base goes with any that has that name, and so with all whose content is
-    equal to that one's.
+    An adapter that records only its base's name is accepted together with any adapter whose base
+    has that name, and with all whose bases have the same content as that one.
 
     Raises:
-        AdapterError: two contents differ; or nothing says that one base is another's.
+        AdapterError: two bases have different contents, or nothing links one base to another.
     """
     for (one, first), (two, second) in combinations(adapters.items(), 2):
         if match(first.base, second.base) is Match.DIFFERENT:
@@ -298,19 +307,19 @@ def check_one_base(adapters: Mapping[str, _Made]) -> None:
             )
     (one, first), *rest = adapters.items()
     linked = [first.base]
-    for base in linked:  # grows on the way
-        linked += [made.base for _, made in rest if same_base(base, made.base)]
-        rest = [(name, made) for name, made in rest if made.base not in linked]
+    for base in linked:  # the list grows inside the loop
+        linked += [other.base for _, other in rest if same_base(base, other.base)]
+        rest = [(name, other) for name, other in rest if other.base not in linked]
     for two, second in rest:
         names = f"{full_name(first.base)} and {full_name(second.base)}"
         raise AdapterError(
             f"{one} and {two} may be adapters of different base models: {names}; nothing proves "
-            f"that these are one; if they are, {NAME_IT}"
+            f"that these are one; if they are, {NAME_BASE}"
         )
 
 
 def full_name(base: BaseIdentity) -> str:
-    """Return how people know a base model: its name, quoted, and a revision where it has one."""
+    """Return a base model's name, quoted, with its revision if it has one, for messages."""
     if not base.name:
         return "no base"
     return repr(base.name) + (f" at {base.revision}" if base.revision else "")

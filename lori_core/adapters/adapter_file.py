@@ -1,8 +1,8 @@
-"""The compact adapter folder, version 2, and reading every version there was (docs/format.md).
+"""Write compact adapter folders of format version 2, and read all versions (docs/format.md).
 
-`adapter.json` says what the adapter is and what it came from; `adapter.safetensors` holds, for each
-module, `B.<module>` (its values in mask order) and, only where A cannot be drawn from keys,
-`A.<module>`; then `mask`, coded by `mask_codec`, absent for a dense B.
+`adapter.json` holds the adapter's settings and origin. `adapter.safetensors` holds `B.<module>`
+(the values in mask order) for each module, `A.<module>` only if A cannot be drawn from keys, and
+`mask`, coded by `mask_codec`, unless B is dense.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ from lori_core.models.base_identity import BaseIdentity
 FORMAT = "lori-adapter/2"
 JSON_FILE = "adapter.json"
 TENSOR_FILE = "adapter.safetensors"
-#: The largest d_in, d_out or rank that is believed: nothing in the file need be as large.
-_LARGEST = 1 << 20
-#: At most so many entries of B to each that is kept: what a mask is decoded to has no other limit.
-_SPARSEST = 100_000
+#: The largest d_in, d_out or rank accepted from a file, which bounds the memory it can claim.
+_MAX_SIZE = 1 << 20
+#: The most entries of B per stored value, which bounds the size of a decoded mask.
+_MAX_ENTRIES_PER_VALUE = 100_000
 
 
 def save(adapter: Adapter, folder: Path) -> Adapter:
-    """Write an adapter's folder atomically, a module at a time; what was there before is replaced.
+    """Write or replace an adapter's folder atomically, one module in memory at a time.
 
     Returns:
         The adapter with the SHA-256 of its projections filled in.
@@ -124,26 +124,26 @@ def _content(adapter: Adapter, sha256: str) -> dict[str, Any]:
 
 
 def load(folder: Path, *, verify_projection: bool = True) -> Adapter:
-    """Read an adapter's folder and verify it: bytes, format, generator, finite values, A itself.
+    """Read an adapter's folder, verifying its checksums, format, generator, finite values and A.
 
     Args:
         folder: a compact adapter of any version.
-        verify_projection: whether to draw A and compare it with its SHA-256; a merge that only
-            carries the keys along leaves that to whoever draws.
+        verify_projection: whether to draw A and compare it with its SHA-256. A merge that only
+            copies the keys can skip this.
 
     Raises:
-        AdapterError: naming what does not fit.
+        AdapterError: the folder is damaged, or of an unknown format or generator.
     """
     if not (folder / JSON_FILE).is_file():
         raise AdapterError(f"{folder}: no adapter here ({JSON_FILE} is missing)")
-    said = read_json(folder / JSON_FILE)
-    reader = READERS.get(str(said.get("format")) if isinstance(said, dict) else "")
+    content = read_json(folder / JSON_FILE)
+    reader = READERS.get(str(content.get("format")) if isinstance(content, dict) else "")
     if reader is None:
         known = ", ".join(READERS)
         raise AdapterError(f"{folder / JSON_FILE}: format is not known here (known: {known})")
     try:
-        _check_types(said, folder / JSON_FILE)
-        adapter = reader(folder, said)
+        _check_types(content, folder / JSON_FILE)
+        adapter = reader(folder, content)
         _check_ranks(adapter, folder / JSON_FILE)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
         path, what = folder / JSON_FILE, f"{type(error).__name__}: {error}"
@@ -157,45 +157,46 @@ def load(folder: Path, *, verify_projection: bool = True) -> Adapter:
     return adapter
 
 
-def _check_types(said: Mapping[str, Any], path: Path) -> None:
-    """Refuse values of other types than are written, in every version."""
-    targets = said.get("matched_by", [])
+def _check_types(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse values of types that no format version writes."""
+    targets = content.get("matched_by", [])
     fits = {
-        "info": is_info(said["info"]),
+        "info": is_info(content["info"]),
         "matched_by": isinstance(targets, list) and all(isinstance(name, str) for name in targets),
-        "modules": _are_modules(said["modules"]),
-        "rank": "rank" not in said or _is_size(said["rank"]),
-        "lora_alpha": "lora_alpha" not in said or _is_alpha(said["lora_alpha"]),
-        "mask": isinstance(said.get("mask"), dict | None),
-        "dtype": _is_dtype(said.get("dtype", "float32")),
-        "base": isinstance(said["base"], dict),
-        "sha256": isinstance(said["sha256"], str),
-        "projection": all(map(is_block, said["projection"]["blocks"])),
+        "modules": _are_modules(content["modules"]),
+        "rank": "rank" not in content or _is_size(content["rank"]),
+        "lora_alpha": "lora_alpha" not in content or _is_alpha(content["lora_alpha"]),
+        "mask": isinstance(content.get("mask"), dict | None),
+        "dtype": _is_dtype(content.get("dtype", "float32")),
+        "base": isinstance(content["base"], dict),
+        "sha256": isinstance(content["sha256"], str),
+        "projection": all(map(is_block, content["projection"]["blocks"])),
     }
     fits |= {
-        name: isinstance(said.get(name, False), bool) for name in ("use_rslora", "fan_in_fan_out")
+        name: isinstance(content.get(name, False), bool)
+        for name in ("use_rslora", "fan_in_fan_out")
     }
     for name, fit in fits.items():
         if not fit:
             raise AdapterError(
-                f"{path}: damaged: {name} is {shown(said.get(name))}, which is not what is "
-                "written there; restore it, or train again"
+                f"{path}: damaged: {name} is {shown(content.get(name))}, which is not valid there; "
+                "restore it, or train again"
             )
 
 
-def _are_modules(said: Any) -> bool:
-    """Say whether modules are listed once each, with sizes above 0 (and a lora_alpha)."""
-    names = [name for name, *_ in said]
+def _are_modules(items: Any) -> bool:
+    """Return whether module names are unique, with sizes above 0 (and a lora_alpha)."""
+    names = [name for name, *_ in items]
     return (
         0 < len(names) == len(set(names))
         and all(isinstance(name, str) for name in names)
-        and all(_is_size(size) for _, *sizes in said for size in sizes[:3])
-        and all(_is_alpha(alpha) for _, *sizes in said for alpha in sizes[3:])
+        and all(_is_size(size) for _, *sizes in items for size in sizes[:3])
+        and all(_is_alpha(alpha) for _, *sizes in items for alpha in sizes[3:])
     )
 
 
 def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 < value <= _LARGEST
+    return type(value) is int and 0 < value <= _MAX_SIZE
 
 
 def _is_alpha(value: Any) -> bool:
@@ -207,20 +208,20 @@ def _is_dtype(value: Any) -> bool:
 
 
 def _check_ranks(adapter: Adapter, path: Path) -> None:
-    drawn = sum(block.rank for block in adapter.blocks)
+    rank = sum(block.rank for block in adapter.blocks)
     for name, module in adapter.modules.items():
-        if adapter.blocks and module.rank != drawn:
+        if adapter.blocks and module.rank != rank:
             raise AdapterError(
-                f"{path}: damaged: {shown(name)} has rank {module.rank}, its keys draw {drawn} "
+                f"{path}: damaged: {shown(name)} has rank {module.rank}, its keys draw {rank} "
                 "rows; restore it, or train again"
             )
 
 
 def check_projection(adapter: Adapter, where: Path) -> None:
-    """Draw A from its keys and compare it with what the adapter was trained with.
+    """Draw A from its keys and compare its SHA-256 with the one recorded in training.
 
     Raises:
-        AdapterError: if it differs.
+        AdapterError: the digests differ.
     """
     for block in adapter.blocks:
         if block.sha256 and block_fingerprint(block, adapter.modules) != block.sha256:
@@ -247,27 +248,27 @@ def _check_generator(folder: Path, generator: str) -> None:
         )
 
 
-def _read_2(folder: Path, said: dict[str, Any]) -> Adapter:
+def _read_version_2(folder: Path, content: dict[str, Any]) -> Adapter:
     path = folder / JSON_FILE
-    if not checksum_fits(said) or json_text(said) != path.read_text("utf-8"):
+    if not checksum_fits(content) or json_text(content) != path.read_text("utf-8"):
         raise AdapterError(f"{path}: damaged or edited (its checksum does not fit)")
-    file = _checked_file(folder, said["sha256"])
-    _check_generator(folder, said["projection"]["generator"])
-    modules = {name: LayerSpec(*sizes) for name, *sizes in said["modules"]}
+    file = _checked_file(folder, content["sha256"])
+    _check_generator(folder, content["projection"]["generator"])
+    modules = {name: LayerSpec(*sizes) for name, *sizes in content["modules"]}
     shapes = {name: (module.d_out, module.rank) for name, module in modules.items()}
-    blocks = tuple(ProjectionBlock(**block) for block in said["projection"]["blocks"])
+    blocks = tuple(ProjectionBlock(**block) for block in content["projection"]["blocks"])
     adapter = Adapter(
-        base=BaseIdentity.of(said["base"], str(folder / JSON_FILE)),
+        base=BaseIdentity.of(content["base"], str(folder / JSON_FILE)),
         modules=modules,
         blocks=blocks,
-        mask=_mask(file, shapes, said["mask"]) if said["mask"] else None,
+        mask=_mask(file, shapes, content["mask"]) if content["mask"] else None,
         values=Renamed(file, {name: f"B.{name}" for name in modules}),
         stored=None if blocks else Renamed(file, {name: f"A.{name}" for name in modules}),
-        dtype=DTYPE_NAMES[said["dtype"]],
-        info=said["info"],
-        fan_in_fan_out=said["fan_in_fan_out"],
-        use_rslora=said["use_rslora"],
-        matched_by=tuple(said["matched_by"]),
+        dtype=DTYPE_NAMES[content["dtype"]],
+        info=content["info"],
+        fan_in_fan_out=content["fan_in_fan_out"],
+        use_rslora=content["use_rslora"],
+        matched_by=tuple(content["matched_by"]),
     )
     specs = _specs(adapter)
     for name, spec in specs.items():
@@ -282,12 +283,12 @@ def _read_2(folder: Path, said: dict[str, Any]) -> Adapter:
     return adapter
 
 
-def _mask(file: TensorFile, shapes: dict[str, tuple[int, int]], said: Mapping[str, Any]) -> Mask:
-    if said["coding"] != mask_codec.NAME:
-        raise AdapterError(f"{file.path}: mask coding {said['coding']!r} is not known here")
+def _mask(file: TensorFile, shapes: dict[str, tuple[int, int]], coding: Mapping[str, Any]) -> Mask:
+    if coding["coding"] != mask_codec.NAME:
+        raise AdapterError(f"{file.path}: mask coding {coding['coding']!r} is not known here")
     total = sum(rows * columns for rows, columns in shapes.values())
     stored = sum(math.prod(file.entries[name].shape) for name in file if name.startswith("B."))
-    if total > _SPARSEST * max(stored, 10):
+    if total > _MAX_ENTRIES_PER_VALUE * max(stored, 10):
         raise AdapterError(
             f"{file.path}: damaged: {stored} values of {total} entries; restore it, or train again"
         )
@@ -295,45 +296,45 @@ def _mask(file: TensorFile, shapes: dict[str, tuple[int, int]], said: Mapping[st
         mask = Mask(shapes, mask_codec.decode(file["mask"].numpy(), total))
     except AdapterError as error:
         raise AdapterError(f"{file.path}: {error}") from None
-    if mask.count != said["count"]:
-        raise AdapterError(f"{file.path}: {mask.count} entries kept, {said['count']} expected")
+    if mask.count != coding["count"]:
+        raise AdapterError(f"{file.path}: {mask.count} entries kept, {coding['count']} expected")
     return mask
 
 
-def _read_1(folder: Path, said: dict[str, Any]) -> Adapter:
-    """Read version 1: one rank and alpha, one flat vector of values, the mask as plain bits."""
-    file = _checked_file(folder, said["sha256"])
-    _check_generator(folder, said["projection"]["generator"])
-    rank = said["rank"]
+def _read_version_1(folder: Path, content: dict[str, Any]) -> Adapter:
+    """Read version 1: one rank and alpha, one flat vector of values, the mask as packed bits."""
+    file = _checked_file(folder, content["sha256"])
+    _check_generator(folder, content["projection"]["generator"])
+    rank = content["rank"]
     modules = {
-        name: LayerSpec(d_in, d_out, rank, said["lora_alpha"])
-        for name, d_in, d_out in said["modules"]
+        name: LayerSpec(d_in, d_out, rank, content["lora_alpha"])
+        for name, d_in, d_out in content["modules"]
     }
     shapes = {name: (module.d_out, rank) for name, module in modules.items()}
     mask = Mask(shapes, file["mask"].numpy()) if "mask" in file else None
     sizes = [rows * columns for rows, columns in shapes.values()]
     values = file["values"]
     parts = torch.split(values, sizes if mask is None else [mask.counts[n] for n in modules])
-    blocks = tuple(ProjectionBlock(**block) for block in said["projection"]["blocks"])
+    blocks = tuple(ProjectionBlock(**block) for block in content["projection"]["blocks"])
     if blocks:
-        blocks = _first_fingerprint(folder, blocks, modules, said["projection"]["sha256"])
+        blocks = _version_1_blocks(folder, blocks, modules, content["projection"]["sha256"])
     return Adapter(
-        base=BaseIdentity.of(said["base"], str(folder / JSON_FILE)),
+        base=BaseIdentity.of(content["base"], str(folder / JSON_FILE)),
         modules=modules,
         blocks=blocks,
         mask=mask,
         values=dict(zip(modules, parts, strict=True)),
         stored=None if blocks else Renamed(file, {name: f"A.{name}" for name in modules}),
         dtype=values.dtype,
-        info=said["info"],
-        fan_in_fan_out=said["fan_in_fan_out"],
+        info=content["info"],
+        fan_in_fan_out=content["fan_in_fan_out"],
     )
 
 
-def _first_fingerprint(
+def _version_1_blocks(
     folder: Path, blocks: tuple[ProjectionBlock, ...], modules: Mapping[str, LayerSpec], sha256: str
 ) -> tuple[ProjectionBlock, ...]:
-    """Version 1 has one SHA-256 over the stacked blocks: check it here, where there are several."""
+    """Return the blocks; check the one SHA-256 that version 1 has over several stacked blocks."""
     if len(blocks) == 1:
         return (replace(blocks[0], sha256=sha256),)
     stacked = projection.fingerprint((n, draw(blocks, n, m.d_in)) for n, m in modules.items())
@@ -342,4 +343,4 @@ def _first_fingerprint(
     return blocks
 
 
-READERS = {"lori-adapter/1": _read_1, FORMAT: _read_2}
+READERS = {"lori-adapter/1": _read_version_1, FORMAT: _read_version_2}

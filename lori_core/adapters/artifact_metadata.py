@@ -1,6 +1,6 @@
-"""What an artifact says about itself, read without its tensors: its key, parents and settings.
+"""Read an artifact's metadata without its tensors: content key, parents and settings.
 
-Nothing here loads a model library, so a hundred artifacts are read in a moment.
+This module imports no model library, so reading hundreds of artifacts is fast.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from lori_core.core.files.json_input import loads
 Kind = Literal["adapter", "merged adapter", "full model", "mask"]
 #: The most bytes of a safetensors header that are read; the longest mask's is a few kilobytes.
 HEADER_BYTES = 16 << 20
-_NO_DIGITS = b"0" * 64
+_ZERO_DIGEST = b"0" * 64
 
 
 @dataclass(frozen=True)
 class ArtifactMetadata:
-    """Where one artifact came from, in its own words.
+    """The metadata that an artifact holds about itself.
 
     Attributes:
-        kind: what it is.
-        key: its content key: the digest of all it depends on.
-        parents: the content keys of the artifacts it was made from.
-        facts: base, rank, task, merge recipe and the like, for people.
-        depends: what the key is the digest of, where the artifact holds that.
-        file: the file inside the artifact's folder that says this; empty for a mask.
+        kind: the kind of artifact.
+        key: its content key: the digest of everything that decides its content.
+        parents: the content keys of the artifacts it was computed from.
+        facts: base, rank, task, merge recipe and the like, for display.
+        depends: the object that the key is the digest of; empty if the artifact does not hold it.
+        file: the file in the artifact's folder that holds the metadata; empty for a mask.
     """
 
     kind: Kind
@@ -42,44 +42,52 @@ class ArtifactMetadata:
 
     @property
     def key_fits(self) -> bool:
-        """Whether the key is the digest of what it says it depends on."""
+        """Whether the key is the digest of `depends`; True if `depends` is empty."""
         return not self.depends or digest(self.depends) == self.key
 
 
 def of_adapter(content: bytes, where: str) -> ArtifactMetadata:
     """Read `adapter.json`.
 
+    Args:
+        content: the file's bytes.
+        where: the file's name in error messages.
+
     Raises:
-        AdapterError: it is damaged: not JSON, or its checksum does not fit.
+        AdapterError: the file is not JSON, lacks a key, or its checksum does not fit.
     """
-    return _sealed(content, where, _adapter)
+    return _read_checked(content, where, _adapter)
 
 
 def of_tuned(content: bytes, where: str) -> ArtifactMetadata:
-    """Read `tuned.json`: what a method trained that is no B @ A, or every weight of the base.
+    """Read `tuned.json` of a PEFT adapter that is not a plain LoRA, or of a full model.
+
+    Args:
+        content: the file's bytes.
+        where: the file's name in error messages.
 
     Raises:
-        AdapterError: it is damaged: not JSON, or its checksum does not fit.
+        AdapterError: the file is not JSON, lacks a key, or its checksum does not fit.
     """
-    return _sealed(content, where, _tuned)
+    return _read_checked(content, where, _tuned)
 
 
-def _sealed(
+def _read_checked(
     content: bytes, where: str, read: Callable[[Mapping[str, Any]], ArtifactMetadata]
 ) -> ArtifactMetadata:
-    said = _json(content, where)
-    if "checksum" in said and not checksum_fits(said):
+    metadata = _json(content, where)
+    if "checksum" in metadata and not checksum_fits(metadata):
         raise AdapterError(f"{where}: damaged or edited (its checksum does not fit)")
     try:
-        return read(said)
+        return read(metadata)
     except (KeyError, TypeError, AttributeError) as error:
         raise AdapterError(f"{where}: damaged: it lacks {error}") from None
 
 
-def _adapter(said: Mapping[str, Any]) -> ArtifactMetadata:
-    info = said["info"]
+def _adapter(content: Mapping[str, Any]) -> ArtifactMetadata:
+    info = content["info"]
     recipe = info.get("recipe")
-    facts = _of_base(said["base"]) | {"dtype": said.get("dtype"), "sha256": said["sha256"]}
+    facts = _of_base(content["base"]) | {"dtype": content.get("dtype"), "sha256": content["sha256"]}
     if recipe:
         parents = [str(parent["content_key"]) for parent in recipe["parents"]]
         facts |= {name: value for name, value in recipe.items() if name not in _RECIPE_KEYS}
@@ -90,16 +98,16 @@ def _adapter(said: Mapping[str, Any]) -> ArtifactMetadata:
             "merged adapter", key, tuple(parents), facts, depends, "adapter.json"
         )
     facts |= _trained(info)
-    blocks = said["projection"]["blocks"]
+    blocks = content["projection"]["blocks"]
     facts["projection"] = [f"{block['key']} (seed {block['seed']})" for block in blocks]
     facts["rank"] = sum(block["rank"] for block in blocks) or None
     return _of_info("adapter", info, facts, "adapter.json")
 
 
-def _tuned(said: Mapping[str, Any]) -> ArtifactMetadata:
-    base, info = said["base"], said["info"]
-    facts = _of_base(base) | {"sha256": said["sha256"]} | _trained(info)
-    kind: Kind = "adapter" if said.get("peft_type") else "full model"
+def _tuned(content: Mapping[str, Any]) -> ArtifactMetadata:
+    base, info = content["base"], content["info"]
+    facts = _of_base(base) | {"sha256": content["sha256"]} | _trained(info)
+    kind: Kind = "adapter" if content.get("peft_type") else "full model"
     return _of_info(kind, info, facts, "tuned.json")
 
 
@@ -123,7 +131,7 @@ def _of_info(
 
 _RECIPE_KEYS = ("content_key", "parents", "code")
 
-#: What a folder's file says of it, by that file's name; and the file of its tensors.
+#: Metadata file of an artifact's folder -> its reader, and the file of its tensors.
 FOLDERS: dict[str, tuple[Callable[[bytes, str], ArtifactMetadata], str]] = {
     "adapter.json": (of_adapter, "adapter.safetensors"),
     "tuned.json": (of_tuned, "adapter_model.safetensors"),
@@ -131,10 +139,14 @@ FOLDERS: dict[str, tuple[Callable[[bytes, str], ArtifactMetadata], str]] = {
 
 
 def of_mask(content: bytes, where: str) -> ArtifactMetadata:
-    """Read a mask's metadata from the beginning of its file.
+    """Read a mask's metadata from the first bytes of its file.
+
+    Args:
+        content: at least the safetensors header.
+        where: the file's name in error messages.
 
     Raises:
-        AdapterError: it is damaged.
+        AdapterError: the header is damaged.
     """
     length = int.from_bytes(content[:8], "little")
     if length > HEADER_BYTES:
@@ -145,35 +157,38 @@ def of_mask(content: bytes, where: str) -> ArtifactMetadata:
         calibration = str(facts["calibration"])
     except (KeyError, TypeError, ValueError):
         raise AdapterError(f"{where}: damaged: its metadata is not readable") from None
-    kept = ("sparsity", "scope", "importance", "threshold", "count", "total")
-    shown = {name: facts[name] for name in kept if name in facts}
-    return ArtifactMetadata("mask", str(facts.get("content_key") or ""), (calibration,), shown)
+    keys = ("sparsity", "scope", "importance", "threshold", "count", "total")
+    selected = {name: facts[name] for name in keys if name in facts}
+    return ArtifactMetadata("mask", str(facts.get("content_key") or ""), (calibration,), selected)
 
 
 def tensors_fit(content: bytes, origin: ArtifactMetadata) -> bool:
-    """Whether the bytes of `adapter.safetensors` are those its `adapter.json` names."""
+    """Return whether a tensor file has the SHA-256 that its metadata file records."""
     return hashlib.sha256(content).hexdigest() == str(origin.facts["sha256"])
 
 
 def mask_fits(content: bytes) -> bool:
-    """Whether a mask's file is what was written: its own SHA-256, taken with these digits zero."""
+    """Return whether a mask's file has the SHA-256 that it holds, computed with those digits 0.
+
+    True for a file of format version 1, which holds none.
+    """
     try:
         length = int.from_bytes(content[:8], "little")
         metadata = loads(content[8 : 8 + length])["__metadata__"]
         digits = metadata.get("sha256", "")
     except (KeyError, ValueError, TypeError, AttributeError):
         return False
-    if not digits:  # the first version had none
+    if not digits:  # format version 1
         return True
-    blank = content.replace(digits.encode(), _NO_DIGITS, 1)
+    blank = content.replace(digits.encode(), _ZERO_DIGEST, 1)
     return hashlib.sha256(blank).hexdigest() == str(digits)
 
 
 def _json(content: bytes, where: str) -> dict[str, Any]:
     try:
-        said = loads(content)
+        value = loads(content)
     except ValueError:
         raise AdapterError(f"{where}: damaged: its JSON is not readable") from None
-    if not isinstance(said, dict):
+    if not isinstance(value, dict):
         raise AdapterError(f"{where}: damaged: a JSON object is expected")
-    return said
+    return value

@@ -1,4 +1,4 @@
-"""Putting an adapter onto a base model, to use it or to train it."""
+"""Apply an adapter to a base model, for inference or training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lori_core.adapters.adapter import Adapter, LayerSpec, last_name
-from lori_core.adapters.sparse_parametrization import make_sparse, packed_values
+from lori_core.adapters.sparse_parametrization import make_sparse, trainable_values
 from lori_core.core.errors import AdapterError
 from lori_core.core.files import finite
 from lori_core.models import peft_names
@@ -29,41 +29,41 @@ def attach(
 
     Args:
         model: the base model; PEFT replaces its target modules in place.
-        modules: what to adapt.
-        A: gives [rank, d_in], float32, of a module.
+        modules: the linear layers to adapt, by name.
+        A: returns a module's A, [rank, d_in], float32.
         use_rslora: whether the scaling is lora_alpha / √rank.
-        dropout: on the adapter's input, while training.
+        dropout: dropout probability on the adapter's input during training.
 
     Raises:
-        AdapterError: if the model lacks a module, or has it in another size, if PEFT cannot adapt
-            it, or if a value of A is too large for the model's precision.
+        AdapterError: the model lacks a module or has it in another size, PEFT cannot adapt it, or
+            a value of A overflows the model's dtype.
     """
-    _check_there(model, modules)
+    _check_modules(model, modules)
     config = peft_names.lora_config(modules, list(modules), dropout, use_rslora)
     wrapped = peft_names.injected(model, config, modules, autocast_adapter_dtype=False)
     dtype = _compute_dtype(wrapped)
     for name, layer in peft_names.lora_layers(wrapped).items():
         down, up = layer.lora_A[peft_names.ADAPTER], layer.lora_B[peft_names.ADAPTER]
-        values = _rounded(A(name), down.weight, dtype, f"A of {name}")
+        values = _cast(A(name), down.weight, dtype, f"A of {name}")
         down.weight = nn.Parameter(values, requires_grad=False)
         up.weight = nn.Parameter(torch.zeros_like(up.weight, dtype=dtype), requires_grad=False)
     return wrapped
 
 
-def _check_there(model: Any, modules: Mapping[str, LayerSpec]) -> None:
-    there = peft_names.linear_features(model)
+def _check_modules(model: Any, modules: Mapping[str, LayerSpec]) -> None:
+    present = peft_names.linear_features(model)
     for name, size in modules.items():
-        if there.get(name) != (size.d_in, size.d_out):
+        if present.get(name) != (size.d_in, size.d_out):
             raise AdapterError(
                 f"module {name}: the adapter's is {size.d_in} to {size.d_out}, the model has "
-                f"{there.get(name, 'none of that name')}; it was made for another base"
+                f"{present.get(name, 'none of that name')}; the adapter belongs to another base"
             )
     taken = taken_for_experts(model, {last_name(name) for name in modules})
     if taken:
         raise AdapterError(
             f"{', '.join(taken)}: PEFT takes modules of this name in the model "
-            f"({model.config.model_type}) for its experts; bake the adapter (lori export --to "
-            "merged) and use the result"
+            f"({model.config.model_type}) for its experts; merge the adapter into the base (lori "
+            "export --to merged) and use the result"
         )
 
 
@@ -73,10 +73,10 @@ def _compute_dtype(model: Any) -> torch.dtype:
 
 
 def apply_adapter(model: nn.Module, adapter: Adapter) -> Any:
-    """Wrap a base model in a PEFT model that wears an adapter; `.unload()` takes it off again.
+    """Wrap a base model in a PEFT model with an adapter applied; `.unload()` removes it.
 
     Raises:
-        AdapterError: as `attach`, or if a value is too large for the model's precision.
+        AdapterError: as `attach`, or a value of B overflows the model's dtype.
     """
     own = check(model, adapter)
     modules = {name: adapter.modules[its] for name, its in own.items()}
@@ -84,64 +84,65 @@ def apply_adapter(model: nn.Module, adapter: Adapter) -> Any:
     for name, layer in peft_names.lora_layers(wrapped).items():
         up = layer.lora_B[peft_names.ADAPTER]
         values = adapter.B(own[name])
-        up.weight.data = _rounded(values, up.weight, up.weight.dtype, f"B of {name}")
+        up.weight.data = _cast(values, up.weight, up.weight.dtype, f"B of {name}")
     return wrapped
 
 
 def check(model: Any, adapter: Adapter, where: str = "") -> dict[str, str]:
-    """See that a base model can wear an adapter, and change nothing.
+    """Check that an adapter can be applied to a base model, without changing the model.
 
     Args:
-        model: the base model; its shapes are enough.
-        adapter: what it would wear.
-        where: what the adapter is called in the error.
+        model: the base model; may be on the meta device.
+        adapter: the adapter to check.
+        where: the adapter's name in error messages.
 
     Returns:
-        The adapter's names of its modules, by the model's own.
+        Each module's name in the model -> its name in the adapter.
 
     Raises:
-        AdapterError: if the model lacks a module, or has it in another size, or not by itself.
+        AdapterError: the model lacks a module, has it in another size, or stores it as part of a
+            larger parameter.
     """
     try:
-        own = _own_names(model, adapter.modules)
-        _check_there(model, {name: adapter.modules[its] for name, its in own.items()})
+        own = _model_names(model, adapter.modules)
+        _check_modules(model, {name: adapter.modules[its] for name, its in own.items()})
     except AdapterError as error:
         raise AdapterError(f"{where}: {error}" if where else str(error)) from None
     return own
 
 
-def _own_names(model: Any, modules: Mapping[str, LayerSpec]) -> dict[str, str]:
-    """Return an adapter's names of modules by the model's own.
+def _model_names(model: Any, modules: Mapping[str, LayerSpec]) -> dict[str, str]:
+    """Return each module's name in the model -> its name in the adapter.
 
-    They differ where another release of transformers named the modules, or another class of model
-    was adapted, as the language model of a model of pictures and text.
+    The names differ if another release of transformers named the modules, or if the adapter was
+    trained on another model class, such as the language model of a vision-language model.
     """
-    there = peft_names.linear_features(model)
-    if all(name in there for name in modules):
+    present = peft_names.linear_features(model)
+    if all(name in present for name in modules):
         return {name: name for name in modules}
-    names, found = WeightNames(model), dict[str, str]()
+    names, own_names = WeightNames(model), dict[str, str]()
     for name in modules:
         place = names.module(name)
         if place is not None and place.operations:
             raise AdapterError(
-                f"module {name}: the model keeps it in {place.parameter} together with others, "
-                "where it cannot be put on; bake the adapter (lori export --to merged) and use "
-                "the result"
+                f"module {name}: the model stores it in {place.parameter} together with others, "
+                "where no adapter can be applied; merge the adapter into the base (lori export "
+                "--to merged) and use the result"
             )
         own = name if place is None else place.parameter.removesuffix(".weight")
-        if own in found:
-            raise AdapterError(f"modules {found[own]} and {name} are both {own} in the model")
-        found[own] = name
-    return found
+        if own in own_names:
+            raise AdapterError(f"modules {own_names[own]} and {name} are both {own} in the model")
+        own_names[own] = name
+    return own_names
 
 
-def _rounded(values: Tensor, like: Tensor, dtype: torch.dtype, what: str) -> Tensor:
-    """Return values in a dtype, where another tensor is; refuse those too large for it."""
+def _cast(values: Tensor, like: Tensor, dtype: torch.dtype, what: str) -> Tensor:
+    """Return values in a dtype on another tensor's device; refuse an overflow."""
     values = values.to(like.device, dtype)
-    found = finite.fault(values)
-    if found is not None:
+    problem = finite.fault(values)
+    if problem is not None:
         raise AdapterError(
-            f"{what} would hold {found} in {str(dtype).removeprefix('torch.')}, the model's "
+            f"{what} would hold {problem} in {str(dtype).removeprefix('torch.')}, the model's "
             "precision; use model.dtype float32"
         )
     return values
@@ -150,7 +151,13 @@ def _rounded(values: Tensor, like: Tensor, dtype: torch.dtype, what: str) -> Ten
 def make_trainable(
     model: Any, positions: Mapping[str, Tensor] | None, start: Mapping[str, Tensor] | None
 ) -> None:
-    """Make B trainable: packed at `positions` (None: all of it), beginning at `start` (None: 0)."""
+    """Make B trainable at `positions` (None: everywhere), initialised to `start` (None: zeros).
+
+    Args:
+        model: a PEFT model from `attach`.
+        positions: flat indices of the trained entries by module, int64, [k].
+        start: initial B by module, [d_out, rank], float32.
+    """
     for name, layer in peft_names.lora_layers(model).items():
         up = layer.lora_B[peft_names.ADAPTER]
         dense = torch.zeros_like(up.weight, dtype=torch.float32) if start is None else start[name]
@@ -160,9 +167,9 @@ def make_trainable(
 
 
 def trained_values(model: Any) -> dict[str, nn.Parameter]:
-    """Return the packed trainable vectors by module, float32."""
+    """Return the trainable entries of B by module, float32, [k]."""
     return {
-        name: packed_values(layer.lora_B[peft_names.ADAPTER])
+        name: trainable_values(layer.lora_B[peft_names.ADAPTER])
         for name, layer in peft_names.lora_layers(model).items()
     }
 
@@ -170,7 +177,10 @@ def trained_values(model: Any) -> dict[str, nn.Parameter]:
 def trained_B(  # noqa: N802 - the paper's letter
     model: Any, positions: Mapping[str, Tensor] | None, start: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
-    """Return B after training, dense float32: `start` with the trained values put in."""
+    """Return the trained B by module, dense, [d_out, rank], float32.
+
+    Entries outside `positions` are those of `start`; the arguments are those of `make_trainable`.
+    """
     result = {}
     layers = peft_names.lora_layers(model)
     for name, values in trained_values(model).items():

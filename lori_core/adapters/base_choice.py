@@ -1,4 +1,4 @@
-"""Which base model a command puts adapters on, and whether it is theirs."""
+"""Choose the base model that a command applies adapters to, and check that they belong to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lori_core.adapters import attach
-from lori_core.adapters.adapter import NAME_IT, Adapter, check_base
+from lori_core.adapters.adapter import NAME_BASE, Adapter, check_base
 from lori_core.config import ModelSection
 from lori_core.core.errors import AdapterError, InputError, ModelError
 from lori_core.models import base_model
@@ -17,13 +17,13 @@ from lori_core.models.base_identity import HUB_ID, VOUCHED, BaseIdentity, Match,
 
 @dataclass(frozen=True)
 class Base:
-    """A base model that is at hand.
+    """A base model whose files are on this machine.
 
     Attributes:
-        section: how it is named and loaded.
-        folder: where its files are.
-        identity: what it is.
-        vouched: whether the user named it for the adapters, with `--base`.
+        section: the name, revision and dtype it is loaded with.
+        folder: the folder of its files.
+        identity: its name and the digests of its content.
+        vouched: whether the user named it with `--base`.
     """
 
     section: ModelSection
@@ -32,20 +32,23 @@ class Base:
     vouched: bool
 
     def of(self, adapters: Mapping[str, Adapter]) -> dict[str, Adapter]:
-        """Return the adapters as this base's; what only names its base is taken at `--base`'s word.
+        """Check that adapters belong to this base, and return them.
+
+        If the user named the base with `--base`, an adapter that records only its base's name gets
+        this base's identity and is marked as vouched for.
 
         Raises:
-            AdapterError: for one that is, or may be, another base's; see `check_base`. Or whose
-                modules this base lacks, or has in another size.
+            AdapterError: an adapter belongs, or may belong, to another base (see `check_base`), or
+                this base lacks one of its modules or has it in another size.
         """
         for name, adapter in adapters.items():
             check_base(adapter, self.identity, name, vouched=self.vouched)
         if all(adapter.base.known for adapter in adapters.values()):
             return dict(adapters)
         outline = base_model.outline(self.folder)
-        return {name: self._fitted(adapter, name, outline) for name, adapter in adapters.items()}
+        return {name: self._checked(adapter, name, outline) for name, adapter in adapters.items()}
 
-    def _fitted(self, adapter: Adapter, name: str, outline: Any) -> Adapter:
+    def _checked(self, adapter: Adapter, name: str, outline: Any) -> Adapter:
         if adapter.base.known:
             return adapter
         attach.check(outline, adapter, name)
@@ -54,66 +57,66 @@ class Base:
         return replace(adapter, base=self.identity, info=adapter.info | {VOUCHED: True})
 
 
-def chosen(
-    word: str | None, adapters: Mapping[str, Adapter], own: ModelSection | None = None
+def choose(
+    option: str | None, adapters: Mapping[str, Adapter], own: ModelSection | None = None
 ) -> Base:
-    """Bring in the base that `--base` names; without a word the one that the adapters name.
+    """Prepare the base model that `--base` names or, without `--base`, that the adapters name.
 
     Args:
-        word: the value of `--base`.
-        adapters: what it is for.
-        own: the model of params.yaml: where it is the same model, it is loaded as it says.
+        option: the value of `--base`; None if it was not given.
+        adapters: the adapters to apply, by name.
+        own: the model of params.yaml; if it is the same model, its settings are used.
 
     Raises:
-        AdapterError: no base is named.
-        ModelError: it cannot be used.
+        AdapterError: neither `--base` nor an adapter names a base.
+        ModelError: the base cannot be used.
     """
-    if word is not None:
-        base = at_hand(from_option(word, adapters), vouched=True)
+    if option is not None:
+        base = prepare(from_option(option, adapters), vouched=True)
         return replace(base, section=own) if own and stands_for(own, base.identity) else base
-    if own and stands_for(own, _said_by(adapters)):
-        return at_hand(own)
-    return at_hand(of_adapters(adapters))
+    if own and stands_for(own, _best_identity(adapters)):
+        return prepare(own)
+    return prepare(of_adapters(adapters))
 
 
-def from_option(word: str, adapters: Mapping[str, Adapter]) -> ModelSection:
-    """Return the base that `--base` names: a folder, `pypi:…`, `OWNER/NAME` or `OWNER/NAME@COMMIT`.
+def from_option(option: str, adapters: Mapping[str, Adapter]) -> ModelSection:
+    """Return the model that `--base` names: a folder, `pypi:…`, `OWNER/NAME`, `OWNER/NAME@COMMIT`.
 
-    Without a commit it is the one that an adapter of this base gives.
+    Without a commit, the revision is the one that an adapter of this base records.
     """
-    name, _, revision = word.rpartition("@")
-    if HUB_ID.fullmatch(name) and not any(Path(path).is_dir() for path in (word, name)):
+    name, _, revision = option.rpartition("@")
+    if HUB_ID.fullmatch(name) and not any(Path(path).is_dir() for path in (option, name)):
         return ModelSection(name_or_path=name, revision=revision)
-    named = BaseIdentity(word, "", "", "")
-    given = (a.base.revision for a in adapters.values() if same_name(a.base, named))
-    return ModelSection(name_or_path=word, revision=next(filter(None, given), None))
+    named = BaseIdentity(option, "", "", "")
+    revisions = (a.base.revision for a in adapters.values() if same_name(a.base, named))
+    return ModelSection(name_or_path=option, revision=next(filter(None, revisions), None))
 
 
 def of_adapters(adapters: Mapping[str, Adapter]) -> ModelSection:
-    """Return the base that adapters name.
+    """Return the base model that adapters name.
 
     Raises:
-        AdapterError: none names one.
+        AdapterError: no adapter names a base.
     """
-    base = _said_by(adapters)
+    base = _best_identity(adapters)
     if not base.name:
         raise AdapterError(
-            f"{next(iter(adapters))}: does not say which base model it is for; {NAME_IT}"
+            f"{next(iter(adapters))}: does not say which base model it is for; {NAME_BASE}"
         )
     return ModelSection(name_or_path=base.name, revision=base.revision or None)
 
 
-def _said_by(adapters: Mapping[str, Adapter]) -> BaseIdentity:
-    """Return what the adapters say of their base; one that knows its content has the first word."""
+def _best_identity(adapters: Mapping[str, Adapter]) -> BaseIdentity:
+    """Return the most informative base identity: with digests and name, else with a name."""
     bases = [adapter.base for adapter in adapters.values()]
     return max(bases, key=lambda base: (base.known and bool(base.name), bool(base.name)))
 
 
-def at_hand(section: ModelSection, *, vouched: bool = False) -> Base:
-    """Bring a base model in and identify it.
+def prepare(section: ModelSection, *, vouched: bool = False) -> Base:
+    """Download or convert a base model if necessary, and identify it.
 
     Raises:
-        ModelError: it cannot be used; the error says what to name instead.
+        ModelError: the model cannot be used; the message says what to name instead.
     """
     try:
         folder = base_model.prepare(section)
@@ -125,15 +128,15 @@ def at_hand(section: ModelSection, *, vouched: bool = False) -> Base:
         if vouched:
             raise ModelError(f"--base: {text}") from None
         raise ModelError(
-            f"the base model {section.name_or_path!r}: {text}; {NAME_IT}, one of the hub as "
-            "OWNER/NAME@COMMIT"
+            f"the base model {section.name_or_path!r}: {text}; {NAME_BASE} (a hub model as "
+            "OWNER/NAME@COMMIT)"
         ) from None
 
 
 def stands_for(section: ModelSection, base: BaseIdentity) -> bool:
-    """Say whether the model of params.yaml is the one that an identity means.
+    """Return whether the model of params.yaml is the one that an identity describes.
 
-    It is if it has its name; and, where it need not be downloaded for that, if it has its content.
+    True if the names are equal or, for a model that needs no download, the contents are.
     """
     if same_name(BaseIdentity(section.name_or_path, section.revision or "", "", ""), base):
         return True

@@ -21,7 +21,7 @@ from lori_core.core.files.atomic import digest
 from lori_core.core.files.tensor_file import TensorFile
 from lori_core.models import base_files, base_model, base_tensors, peft_names
 from lori_core.models.base_identity import BaseIdentity
-from lori_core.models.weight_names import Place, WeightNames, sharing, stored_as
+from lori_core.models.weight_names import Place, WeightNames, sources_by_place, tied_parameters
 
 #: In an extracted adapter's `info`: the rank asked for, the share of the squared norm of the
 #: difference that was kept, over all modules (`kept`) and by module (`modules`), and the parameters
@@ -98,7 +98,7 @@ def extract(base: Model, tuned: Model, rank: int, *, ignore_others: bool = False
     _check_alike(outline, base_model.outline(tuned.folder), base.folder, tuned.folder)
     sizes = _own_linear_layers(outline)
     before, after = (_stored(side.folder, outline, sizes) for side in (base, tuned))
-    others = list(_differing_others(before, after, sharing(outline)))
+    others = list(_differing_others(before, after, tied_parameters(outline)))
     if others and not ignore_others:
         more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         raise InputError(
@@ -155,7 +155,7 @@ def _check_alike(base: Any, tuned: Any, base_folder: Path, tuned_folder: Path) -
 
 def _own_linear_layers(outline: Any) -> dict[str, tuple[int, int]]:
     """Return (d_in, d_out) of the linear layers that share their weight with no other module."""
-    shared = sharing(outline)
+    shared = tied_parameters(outline)
     layers = peft_names.linear_features(outline)
     return {name: size for name, size in layers.items() if f"{name}.weight" not in shared}
 
@@ -168,7 +168,7 @@ def _stored(folder: Path, outline: Any, sizes: dict[str, tuple[int, int]]) -> _S
     return _Stored(
         places,
         {target.module: (name, target.transposed) for name, target in targets.items()},
-        stored_as(WeightNames(outline), rest),
+        sources_by_place(WeightNames(outline), rest),
     )
 
 

@@ -1,4 +1,4 @@
-"""`lori inspect`: what an adapter or mask is, what it came from, and where its bytes go."""
+"""`lori inspect`: print an adapter's or mask's settings, origin and size by part."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from lori_core.core.files.tensor_file import TensorFile
 from lori_core.models import peft_names
 from lori_core.models.base_identity import BaseIdentity
 
-#: Version 1 of adapters has no checksum of `adapter.json`, version 1 of masks none at all.
-_TENSORS_ONLY = "its tensors verified; what is said of them cannot be, in version 1"
+#: Adapters of version 1 have no checksum of `adapter.json`, masks of version 1 none at all.
+_TENSORS_ONLY = "tensors verified; adapter.json not verified: version 1 holds no checksum of it"
 _UNSEALED = "not verified: version 1 holds no checksum"
 
 
 def show(path: Path) -> None:
-    """Print what stands at a path.
+    """Print the description of the adapter or mask at a path.
 
     Raises:
-        AdapterError: if it is neither an adapter's folder nor a mask, or damaged.
+        AdapterError: the path is neither an adapter's folder nor a mask, or it is damaged.
     """
     if path.is_dir():
         _show_adapter(path)
@@ -67,34 +67,34 @@ def _show_adapter(path: Path) -> None:
 
 
 def _base(base: BaseIdentity) -> str:
-    """Return a base's name, and the beginning of its digest or that none is known."""
+    """Return a base's name and the first digits of its digest, if one is known."""
     proof = base.tensors or base.weights
     known = f"weights {proof[:12]}" if proof else "its content is not known"
     return f"{base.name or 'not named'} ({known})"
 
 
 def _state(path: Path, adapter: Adapter) -> str:
-    """Say how far a folder that could be read was compared with what was written."""
-    said = path / adapter_file.JSON_FILE
-    if said.is_file():
-        return "verified" if "checksum" in read_json(said) else _TENSORS_ONLY
+    """Return how far the folder's integrity was verified."""
+    metadata = path / adapter_file.JSON_FILE
+    if metadata.is_file():
+        return "verified" if "checksum" in read_json(metadata) else _TENSORS_ONLY
     if "changed_from" in adapter.info:
         return "a PEFT folder, changed since it was exported"
     return "a PEFT folder"
 
 
 def _origin(info: dict[str, Any]) -> dict[str, Any]:
-    """Return where an adapter came from; of a merge, a line for each parent."""
+    """Return an adapter's origin; for a merge, with an entry for each parent."""
     recipe = info.get("recipe", {})
     hidden = ("recipe", "depends", "left_out")
-    said = {key: value for key, value in info.items() if key not in hidden}
+    facts = {key: value for key, value in info.items() if key not in hidden}
     left_out = [f"{', '.join(p)} ({why})" for why, p in info.get("left_out", {}).items()]
-    said |= {"left out": "; ".join(left_out)} if left_out else {}
-    said |= {key: value for key, value in recipe.items() if key not in ("parents", "code")}
+    facts |= {"left out": "; ".join(left_out)} if left_out else {}
+    facts |= {key: value for key, value in recipe.items() if key not in ("parents", "code")}
     for number, parent in enumerate(recipe.get("parents", []), start=1):
         key = str(parent["content_key"])[:16]
-        said[f"parent {number}"] = f"{parent['weight']:g} x {parent['task']} (content key {key})"
-    return said
+        facts[f"parent {number}"] = f"{parent['weight']:g} x {parent['task']} (content key {key})"
+    return facts
 
 
 def _mixed(values: Iterable[object]) -> str:
@@ -105,7 +105,7 @@ def _mixed(values: Iterable[object]) -> str:
 
 
 def _show_sizes(path: Path, adapter: Adapter) -> None:
-    """Print bytes by part, beside the dense form and the least that is possible."""
+    """Print the bytes of each part, of the dense form, and the entropy limit."""
     ours = (path / adapter_file.JSON_FILE).is_file()
     file = TensorFile(path / (adapter_file.TENSOR_FILE if ours else peft_names.WEIGHTS_FILE))
     parts: dict[str, int] = {"values of B": 0, "mask": 0, "A": 0}
@@ -134,10 +134,10 @@ def _is_a(name: str) -> bool:
 def _show_mask(mask: Mask) -> None:
     print(f"  sparsity     {mask.sparsity:.4f} ({mask.count:,} of {mask.total:,} kept)")
     for group in ("projection", "layer"):
-        kept = mask.kept_by(group)
-        top = max(kept.values()) or 1
+        density = mask.density_by(group)
+        top = max(density.values()) or 1
         print(f"  kept, % by {group}")
-        for name, share in kept.items():
+        for name, share in density.items():
             print(f"    {name:12} {100 * share:6.2f} {'#' * round(40 * share / top)}")
 
 

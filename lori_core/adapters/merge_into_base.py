@@ -1,8 +1,7 @@
-"""Baking an adapter into a copy of its base model: W = W0 + scaling·B@A, in bounded memory.
+"""Merge an adapter into a copy of its base model: W = W0 + scaling·B@A, in bounded memory.
 
-No model is loaded. The copy has the base's files, each with the same header; the blocks of rows
-that an adapter changes are computed on their way through, so that baking costs little more than
-copying.
+No model is loaded. The weight files are copied block by block with unchanged headers, and the
+update is added to the blocks of adapted weights, so that merging takes little longer than copying.
 """
 
 from __future__ import annotations
@@ -28,26 +27,26 @@ from lori_core.core.files.tensor_file import DTYPES, Entry, TensorFile
 from lori_core.models import base_files, base_tensors
 from lori_core.models.base_tensors import Target
 
-#: Numbers in a block: as float32 they stay in a core's share of the cache, and a product of this
-#: size is nearly as fast as a larger one.
+#: Numbers in a block: as float32 they fit into a core's cache, and a matrix product of this size is
+#: nearly as fast as a larger one.
 _NUMBERS = 1 << 19
-#: Bytes of a block that is only copied. (The kernel's own copying was measured to be no faster.)
+#: Bytes of a block that is only copied. (Copying in the kernel was measured to be no faster.)
 _RUN = 1 << 20
-#: One more than there are cores, since one waits for the disk; many would wait for each other.
+#: One more than there are cores, since one thread waits for the disk; more would contend for it.
 _THREADS = min(8, 1 + (os.cpu_count() or 1))
-#: Blocks that wait for a thread while the next update is made.
+#: Blocks that may wait for a thread while the next update is computed.
 _AHEAD = 64
-#: Where at most one value of B in so many is not zero, adding rows of A beats the dense product.
+#: If at most one in this many values of B is nonzero, adding rows of A beats the dense product.
 _SPARSE = 4
 
 
 class Update(NamedTuple):
-    """What is added to a weight: scaling·B@A.
+    """The update of a weight: scaling·B@A.
 
     Attributes:
         A: [r, d_in], float32, on the CPU.
         B: [d_out, r], float32, on the CPU.
-        scaling: what the product is multiplied by.
+        scaling: the factor of the product.
     """
 
     A: Tensor
@@ -56,14 +55,14 @@ class Update(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """What was written: how many tensors were changed, and the bytes of all weight files."""
+    """The number of changed tensors, and the size of all weight files in bytes."""
 
     tensors: int
     bytes: int
 
 
 class _Sum(NamedTuple):
-    """What is added to a block of rows: scaling·left@right."""
+    """The update of a block of rows: scaling·left@right."""
 
     name: str  # of the stored weight
     dtype: torch.dtype  # of the stored weight
@@ -73,7 +72,7 @@ class _Sum(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """Bytes of a file that are read, changed and written together."""
+    """A range of bytes of a file that is read, updated and written at once."""
 
     start: int
     stop: int
@@ -86,11 +85,11 @@ def merge_into_base(
     modules: Mapping[str, tuple[int, int]],
     update: Callable[[str], Update],
 ) -> Merged:
-    """Write a model folder that is a base model with an adapter added to its weights.
+    """Write a copy of a base model with an adapter merged into its weights.
 
-    Each sum is taken in float32 and rounded once to the base's own dtype. All other tensors, the
-    headers and the other files are the base's, byte for byte; weights in other formats, hidden
-    files and caches stay behind. Nothing stands at `out` until the folder is whole.
+    Each sum is computed in float32 and rounded once to the base's dtype. All other tensors, the
+    headers and the other files are copied byte for byte; weights in other formats, hidden files
+    and caches are left out. `out` is created only when the folder is complete.
 
     Args:
         base: a model folder with safetensors weights.
@@ -99,12 +98,15 @@ def merge_into_base(
         update: returns a module's update. Called from this thread, once for each module, in the
             order of the files; a few results are held at a time.
 
+    Returns:
+        The number of changed tensors and the size of the weights.
+
     Raises:
-        InputError: for an `out` that is not free.
-        ModelError: for a base that is incomplete, damaged or quantised, or holds NaN or infinity
-            where the adapter is added.
-        AdapterError: for a module that the base lacks, or that has another shape there, and for a
-            sum that is too large for the base's dtype.
+        InputError: `out` is not empty, or lies inside `base`.
+        ModelError: the base is incomplete, damaged or quantised, or holds NaN or infinity in an
+            adapted weight.
+        AdapterError: the base lacks a module or has it in another shape, or a sum overflows the
+            base's dtype.
     """
     _check_out(base, out)
     files = [base_files.opened(path) for path in base_files.weight_files(base)]
@@ -122,10 +124,10 @@ def merge_into_base(
     return Merged(len(targets), sum(file.size for file in files))
 
 
-def record(folder: Path, said: Mapping[str, Any]) -> None:
-    """Leave in a baked model's folder what it was made of, and which files were written."""
+def write_record(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write `lori_export.json` into a merged model's folder: its origin and its list of files."""
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    write_json(folder / base_files.EXPORTED, {**said, "files": files})
+    write_json(folder / base_files.EXPORTED, {**facts, "files": files})
 
 
 def _check_out(base: Path, out: Path) -> None:
@@ -175,7 +177,7 @@ def _sum(name: str, target: Target, entry: Entry, update: Callable[[str], Update
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Let each product use one thread: the blocks are what runs side by side."""
+    """Let each matrix product use one thread; the parallelism is over blocks."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -185,14 +187,14 @@ def _one_thread_each() -> Iterator[None]:
 
 
 class _Scratch(threading.local):
-    """Memory that each thread uses again and again: fresh memory costs more than the sums."""
+    """Buffers that each thread reuses: allocating new memory takes longer than the sums."""
 
     def __init__(self) -> None:
         self.stored = torch.empty(0, dtype=torch.uint8)
         self.weight = torch.empty(0)
 
     def of_size(self, size: int, numbers: int) -> tuple[Tensor, Tensor]:
-        """Return so many bytes, and so many float32s."""
+        """Return a buffer of `size` bytes and one of `numbers` float32 values."""
         if self.stored.numel() < size:
             self.stored = torch.empty(size, dtype=torch.uint8)
         if self.weight.numel() < numbers:
@@ -204,11 +206,11 @@ class _Output(NamedTuple):
     """A file that several threads write to."""
 
     file: int
-    # A file takes one write at a time, and threads that wait for that in the kernel burn a core.
-    turn: threading.Lock
+    # A file takes one write at a time, and threads that wait in the kernel for their turn spin.
+    lock: threading.Lock
 
     def write(self, data: memoryview, position: int) -> None:
-        with self.turn:
+        with self.lock:
             while data:
                 count = os.pwrite(self.file, data, position)
                 position, data = position + count, data[count:]
@@ -221,23 +223,23 @@ def _write_file(
     pool: ThreadPoolExecutor,
     scratch: _Scratch,
 ) -> None:
-    """Write a file's blocks, several at a time; each thread reads, adds and writes its own."""
+    """Write a file's blocks in parallel; each thread reads, updates and writes its own blocks."""
     pending: deque[Future[None]] = deque()
     with path.open("xb", buffering=0) as opened:
         opened.truncate(file.size)
         output = _Output(opened.fileno(), threading.Lock())
         try:
             for block in blocks:
-                pending.append(pool.submit(_pass_on, file, output, block, scratch))
+                pending.append(pool.submit(_merge_block, file, output, block, scratch))
                 if len(pending) > _AHEAD:
                     pending.popleft().result()
             while pending:
                 pending.popleft().result()
         finally:
-            wait(pending)  # a thread must not write to a number that is another file's by then
+            wait(pending)  # no thread may write to the file descriptor once it is closed
 
 
-def _pass_on(file: TensorFile, output: _Output, block: _Block, scratch: _Scratch) -> None:
+def _merge_block(file: TensorFile, output: _Output, block: _Block, scratch: _Scratch) -> None:
     size = block.stop - block.start
     added = block.added
     stored, weight = scratch.of_size(size, size // added.dtype.itemsize if added else 0)
@@ -253,24 +255,24 @@ def _pass_on(file: TensorFile, output: _Output, block: _Block, scratch: _Scratch
 
 
 def _not_finite(file: TensorFile, block: _Block, added: _Sum) -> InputError:
-    """Return whose fault it is that a sum is not finite: the base's, or the adapter's."""
+    """Return an error that blames the base or the adapter for a sum that is not finite."""
     stored = torch.empty(block.stop - block.start, dtype=torch.uint8)
     file.read_into(block.start, stored.numpy().data)
-    found = finite.fault(stored.view(added.dtype))
-    if found is not None:
+    problem = finite.fault(stored.view(added.dtype))
+    if problem is not None:
         return ModelError(
-            f"{file.path}: {added.name} holds {found}: weights must be finite numbers; bring the "
-            "base model anew"
+            f"{file.path}: {added.name} holds {problem}: weights must be finite numbers; download "
+            "the base model again"
         )
     dtype = str(added.dtype).removeprefix("torch.")
     return AdapterError(
-        f"{added.name} would hold infinity in {dtype}, the base's precision, with the adapter in "
-        "it; bake into the base in a wider one"
+        f"{added.name} would hold infinity in {dtype}, the base's precision, with the adapter "
+        "merged; merge into a base of wider precision"
     )
 
 
 def _add(weight: Tensor, added: _Sum) -> Tensor:
-    """Add scaling·left@right to a weight in place, skipping left's zeros where most are zeros."""
+    """Add scaling·left@right to a weight in place, skipping the zeros of a sparse `left`."""
     row, column = added.left.nonzero(as_tuple=True)
     if _SPARSE * len(row) > added.left.numel():
         return weight.addmm_(added.left, added.right, alpha=added.scaling)

@@ -1,8 +1,8 @@
-"""Where a command may write a folder or file: nothing but its own earlier output is ever deleted.
+"""Check where a command may write; it deletes nothing but its own earlier output.
 
-A folder is written when it is missing, empty, or holds exactly what the same command wrote before.
-`--force` lets a command replace any other folder, but never one of its inputs, nor what a shell, a
-user or a repository stands on.
+A folder may be written if it is missing, empty, or holds exactly the files that the same command
+wrote before. With `--force` a command replaces any other folder, except its inputs, the current
+and the home folder, mount points, and folders with a git or DVC repository.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from lori_core.core.errors import AdapterError, InputError
 from lori_core.core.files.atomic import beside, read_json, replaced_file, replaced_folder
 from lori_core.models import base_files
 
-#: What marks a repository or a workspace.
+#: Folders that mark a git or DVC repository.
 _REPOSITORIES = (".git", ".dvc")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a command writes.
+    """The output of one command.
 
     Attributes:
-        command: as the user calls it.
-        written: returns the files that the command wrote into a folder, by their paths inside it;
-            none where it did not write that folder.
-        way_out: what the user can do about a folder that it did not write.
+        command: the command line that writes it.
+        written: returns the files that the command wrote into a folder, as paths inside it; an
+            empty set if the command did not write that folder.
+        remedy: what the user can do if another program wrote the folder.
     """
 
     command: str
     written: Callable[[Path], set[str]]
-    way_out: str = "name another folder, or replace this one with --force"
+    remedy: str = "name another folder, or replace this one with --force"
 
 
 @contextmanager
 def claim(
     path: Path, kind: Kind, inputs: Iterable[Path] = (), *, force: bool = False
 ) -> Iterator[Path]:
-    """Yield an empty folder; on success it takes the place of `path`, else `path` stays as it was.
+    """Yield an empty folder that replaces `path` on success; on failure `path` is unchanged.
 
     Args:
         path: the folder that the user named.
-        kind: what the command writes.
+        kind: the command's output.
         inputs: the files and folders that the command reads.
-        force: whether a folder that the command did not write is replaced.
+        force: whether to replace a folder that the command did not write.
 
     Raises:
-        InputError: `path` may not be written, saying why. It is looked at before and after.
+        InputError: `path` may not be written; checked before and after the work.
     """
     inputs, place = list(inputs), _place(path)
     check(path, kind, inputs, force=force)
@@ -65,36 +65,36 @@ def claim(
 def check(path: Path, kind: Kind, inputs: Iterable[Path] = (), *, force: bool = False) -> None:
     """Refuse a folder that a command may not write; arguments and errors are those of `claim`."""
     place = _place(path)
-    for given in inputs:
-        _check_input(path, place, given)
-    _check_way(path, place, "folder")
+    for input_path in inputs:
+        _check_input(path, place, input_path)
+    _check_place(path, place, "folder")
     for left in filter(Path.is_dir, beside(place) if place.name else ()):  # will be deleted
-        _check_within(left, left)
+        _check_contents(left, left)
     if not place.exists():
         return
-    _check_standing(path, place)
+    _check_in_use(path, place)
     foreign = next(_foreign(place, kind.written(place)), None)
     if foreign is None:
         return
     if not force:
         raise InputError(
             f"{path}: exists and is not an empty folder or an earlier output of {kind.command}: it "
-            f"holds {foreign}; {kind.way_out}"
+            f"holds {foreign}; {kind.remedy}"
         )
-    _check_within(path, place)
+    _check_contents(path, place)
 
 
 @contextmanager
 def claim_file(path: Path, inputs: Iterable[Path] = (), *, force: bool = False) -> Iterator[Path]:
-    """Yield the name of a file to write; on success it takes the place of `path`.
+    """Yield the path of a new file that replaces `path` on success.
 
     Args:
         path: the file that the user named.
         inputs: the files and folders that the command reads.
-        force: whether a file that is there is replaced.
+        force: whether to replace an existing file.
 
     Raises:
-        InputError: `path` may not be written, saying why. It is looked at before and after.
+        InputError: `path` may not be written; checked before and after the work.
     """
     inputs, place = list(inputs), _place(path)
     _check_file(path, place, inputs, force=force)
@@ -104,46 +104,46 @@ def claim_file(path: Path, inputs: Iterable[Path] = (), *, force: bool = False) 
 
 
 def _check_file(path: Path, place: Path, inputs: Iterable[Path], *, force: bool) -> None:
-    for given in inputs:
-        _check_input(path, place, given)
-    _check_way(path, place, "file")
+    for input_path in inputs:
+        _check_input(path, place, input_path)
+    _check_place(path, place, "file")
     if place.is_dir():
         raise InputError(f"{path}: is a folder; name a file to write")
-    _check_standing(path, place)
+    _check_in_use(path, place)
     if place.exists() and not force:
         raise InputError(f"{path}: exists already; name another file, or use --force")
 
 
 def _place(path: Path) -> Path:
-    """Return an absolute path; only its last part may still be a link."""
+    """Return the absolute path, with symbolic links resolved in all but its last part."""
     if path.name in ("", ".."):
         return path.resolve()
     return path.parent.resolve() / path.name
 
 
-def _check_input(path: Path, place: Path, given: Path) -> None:
-    """Refuse an output that is an input, lies in one or holds one, whatever both are called."""
-    source = given.resolve()
-    others = beside(place) if place.name else ()  # written or moved away on the way
+def _check_input(path: Path, place: Path, input_path: Path) -> None:
+    """Refuse an output that is an input, lies in one or holds one, also through links."""
+    source = input_path.resolve()
+    others = beside(place) if place.name else ()  # temporary names that are written or deleted
     for out in (place.resolve(), *filter(Path.exists, others)):
         if any(_same(folder, source) for folder in (out, *out.parents)):
-            raise InputError(f"{path}: is, or lies in, the input {given}; name another folder")
+            raise InputError(f"{path}: is, or lies in, the input {input_path}; name another folder")
         if any(_same(out, folder) for folder in source.parents):
-            raise InputError(f"{path}: holds the input {given}; name another folder")
+            raise InputError(f"{path}: holds the input {input_path}; name another folder")
 
 
 def _same(first: Path, second: Path) -> bool:
-    """Say whether two paths are one place: on some disks, upper and lower case are one."""
+    """Return whether two paths are the same file, also on a case-insensitive file system."""
     return first == second or (first.exists() and second.exists() and first.samefile(second))
 
 
-def _check_way(path: Path, place: Path, kind: str) -> None:
-    """Refuse what lies in a repository's own files, a link, and what has no folder to lie in.
+def _check_place(path: Path, place: Path, kind: str) -> None:
+    """Refuse a path inside `.git` or `.dvc`, a link, and a path that cannot be created.
 
     Args:
-        path: as the user named it.
-        place: where that is.
-        kind: `folder` or `file`: what is to be written.
+        path: the path as the user wrote it, for messages.
+        place: its absolute form.
+        kind: what is to be written, `folder` or `file`.
     """
     inside = next((part for part in place.parts if part in _REPOSITORIES), None)
     if inside:
@@ -164,8 +164,8 @@ def _check_way(path: Path, place: Path, kind: str) -> None:
         raise InputError(f"{path}: the disk is full ({free:,} bytes free); free some space")
 
 
-def _check_standing(path: Path, place: Path) -> None:
-    """Refuse what a shell, a user or the system stands on."""
+def _check_in_use(path: Path, place: Path) -> None:
+    """Refuse the current folder, the home folder, their parents, and mount points."""
     for name, folder in (("current", Path.cwd()), ("home", Path.home())):
         if any(_same(place, above) for above in (folder.resolve(), *folder.resolve().parents)):
             raise InputError(f"{path}: is, or holds, the {name} folder; name a folder inside it")
@@ -173,19 +173,19 @@ def _check_standing(path: Path, place: Path) -> None:
         raise InputError(f"{path}: is a mount point; name a folder inside it")
 
 
-def _check_within(path: Path, place: Path) -> None:
-    """Refuse to delete a folder with a repository or another disk in it."""
+def _check_contents(path: Path, place: Path) -> None:
+    """Refuse to delete a folder that contains a repository or a mount point."""
     for folder, folders, files in os.walk(place, onerror=_unreadable):
         for name in sorted([*folders, *files]):
-            found = Path(folder, name)
+            entry = Path(folder, name)
             if name in _REPOSITORIES:
-                raise InputError(f"{path}: holds {found.relative_to(place)}; delete it yourself")
-            if found.is_mount():
-                raise InputError(f"{path}: {found} is a mount point; delete it yourself")
+                raise InputError(f"{path}: holds {entry.relative_to(place)}; delete it yourself")
+            if entry.is_mount():
+                raise InputError(f"{path}: {entry} is a mount point; delete it yourself")
 
 
 def _foreign(place: Path, known: set[str]) -> Iterator[str]:
-    """Yield what is in a folder besides some plain files, in the order of names."""
+    """Yield the paths in a folder that are not regular files among `known`, sorted by name."""
     for folder, folders, files in os.walk(place, onerror=_unreadable):
         folders.sort()
         here = Path(folder).relative_to(place)
@@ -208,32 +208,32 @@ def _plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _said(path: Path) -> dict[str, Any]:
-    """Return a file's JSON object; an empty one where there is none."""
+def _read_object(path: Path) -> dict[str, Any]:
+    """Return a file's JSON object; an empty one if it cannot be read."""
     try:
-        said = read_json(path)
+        content = read_json(path)
     except InputError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def _merged(folder: Path) -> set[str]:
-    said = _said(folder / "adapter.json")
-    info = said.get("info")
-    ours = str(said.get("format")).startswith("lori-adapter/")
+def _merge_files(folder: Path) -> set[str]:
+    content = _read_object(folder / "adapter.json")
+    info = content.get("info")
+    ours = str(content.get("format")).startswith("lori-adapter/")
     merged = ours and isinstance(info, dict) and "recipe" in info
     return {"adapter.json", "adapter.safetensors"} if merged else set()
 
 
-def _peft(folder: Path) -> set[str]:
+def _peft_files(folder: Path) -> set[str]:
     files = {"adapter_config.json", "adapter_model.safetensors"}
-    if str(_said(folder / "tuned.json").get("format")).startswith("lori-tuned/"):
+    if str(_read_object(folder / "tuned.json").get("format")).startswith("lori-tuned/"):
         return files | {"tuned.json"}
-    return files if _marked(folder / "adapter_model.safetensors") else set()
+    return files if _is_our_export(folder / "adapter_model.safetensors") else set()
 
 
-def _marked(path: Path) -> bool:
-    """Say whether a PEFT file's metadata hold what this project adds."""
+def _is_our_export(path: Path) -> bool:
+    """Return whether a PEFT file has the metadata that this project's export adds."""
     from lori_core.core.files.tensor_file import TensorFile
 
     try:
@@ -242,34 +242,34 @@ def _marked(path: Path) -> bool:
         return False
 
 
-def _extracted(folder: Path) -> set[str]:
+def _extracted_files(folder: Path) -> set[str]:
     from lori_core.core.files.json_input import loads
     from lori_core.core.files.tensor_file import TensorFile
 
     try:
         said = loads(TensorFile(folder / "adapter_model.safetensors").metadata["lori"])
-        return _peft(folder) if "extraction" in said["info"] else set()
+        return _peft_files(folder) if "extraction" in said["info"] else set()
     except (AdapterError, ValueError, KeyError, TypeError):
         return set()
 
 
-def _with_card(folder: Path) -> set[str]:
-    files = _peft(folder)
+def _push_files(folder: Path) -> set[str]:
+    files = _peft_files(folder)
     return files | {"README.md"} if files else set()
 
 
-def _baked(folder: Path) -> set[str]:
-    files = _said(folder / base_files.EXPORTED).get("files")
+def _merged_base_files(folder: Path) -> set[str]:
+    files = _read_object(folder / base_files.EXPORTED).get("files")
     return {base_files.EXPORTED, *map(str, files)} if isinstance(files, list) else set()
 
 
-def _evaluation(folder: Path) -> set[str]:
-    said = _said(folder / "results.json")
-    if not {"scores", "seconds"} <= said.keys():
+def _evaluation_files(folder: Path) -> set[str]:
+    results = _read_object(folder / "results.json")
+    if not {"scores", "seconds"} <= results.keys():
         return set()
     files = {"results.json"}
     try:
-        for row, tasks in said["scores"].items():
+        for row, tasks in results["scores"].items():
             for task, result in tasks.items():
                 harness = f"lm-eval.{task.removeprefix('lm-eval/').replace('/', '-')}"
                 names = (task, harness, *(f"{task}.{part}" for part in result))
@@ -279,31 +279,31 @@ def _evaluation(folder: Path) -> set[str]:
     return files
 
 
-def _interference(folder: Path) -> set[str]:
-    known = {"pairs", "shared", "modules"} <= _said(folder / "interference.json").keys()
+def _interference_files(folder: Path) -> set[str]:
+    known = {"pairs", "shared", "modules"} <= _read_object(folder / "interference.json").keys()
     return {"interference.json", "interference.png"} if known else set()
 
 
-def _comparison(folder: Path) -> set[str]:
-    known = {"models", "scores", "differences"} <= _said(folder / "compare.json").keys()
+def _comparison_files(folder: Path) -> set[str]:
+    known = {"models", "scores", "differences"} <= _read_object(folder / "compare.json").keys()
     return {"index.html", "compare.md", "compare.json"} if known else set()
 
 
-def _rejudged(folder: Path) -> set[str]:
-    models = _said(folder / "rejudged.json").get("models")
+def _rejudge_files(folder: Path) -> set[str]:
+    models = _read_object(folder / "rejudged.json").get("models")
     if not isinstance(models, dict):
         return set()
     return {"rejudged.json", "changed.jsonl", *(f"{name}.jsonl" for name in models)}
 
 
-MERGED = Kind("lori merge", _merged)
-PEFT = Kind("lori export --to peft", _peft)
-BAKED = Kind("lori export --to merged", _baked)
-EXTRACTED = Kind("lori extract", _extracted)
-TO_PUSH = Kind("lori push --dry-run", _with_card)
-EVALUATION = Kind("lori evaluate", _evaluation)
-REJUDGED = Kind("lori rejudge", _rejudged)
-INTERFERENCE = Kind("lori interference", _interference)
-COMPARISON = Kind("lori compare", _comparison)
-#: What is restored may be anything, so nothing tells it from what is not ours.
+MERGED = Kind("lori merge", _merge_files)
+PEFT = Kind("lori export --to peft", _peft_files)
+MERGED_BASE = Kind("lori export --to merged", _merged_base_files)
+EXTRACTED = Kind("lori extract", _extracted_files)
+TO_PUSH = Kind("lori push --dry-run", _push_files)
+EVALUATION = Kind("lori evaluate", _evaluation_files)
+REJUDGED = Kind("lori rejudge", _rejudge_files)
+INTERFERENCE = Kind("lori interference", _interference_files)
+COMPARISON = Kind("lori compare", _comparison_files)
+#: A restored folder may hold any files, so it is never recognised as the command's own output.
 RESTORED = Kind("lori restore", lambda _: set())

@@ -1,12 +1,12 @@
-"""The frozen projections A, each a function of (seed, key, module name) and nothing else.
+"""The frozen projections A, each determined by (seed, key, module name) alone.
 
-Generator `philox-uniform`, version 1, reproducible in any language; docs/format.md says it to the
-bit, with test vectors:
+Generator `philox-uniform`, version 1, reproducible in any language; docs/format.md specifies it
+exactly, with test vectors:
 
 * The first 16 bytes of SHA-256 over the UTF-8 text `lori-projection/1\\n{seed}\\n{key}\\n{module}`,
   read as two little-endian 64-bit words, are the key of Philox4x64-10; its first counter is 1.
-* Each 64-bit output gives two values: its low, then its high 32 bits. Of each the top 24 bits k
-  make u = (2k + 1) / 2^24 - 1, where 2k + 1 is rounded to float32: from -1 + 2^-24 to 1.
+* Each 64-bit output gives two 32-bit words, the low half first. The top 24 bits k of each word
+  give u = (2k + 1) / 2^24 - 1, where 2k + 1 is rounded to float32: from -1 + 2^-24 to 1.
 * A = u · bound, rounded to float32, with bound = 1/√d_in in float32 (Kaiming uniform with a = √5,
   PEFT's default); values fill `[rank, d_in]` row by row.
 """
@@ -29,6 +29,13 @@ def draw(seed: int, key: str, module: str, rank: int, d_in: int) -> Tensor:
     """Return `lora_A.weight` of one module: A_tᵀ, shape [rank, d_in], float32 (paper, section 2.1).
 
     Entries are i.i.d. uniform on (-1/√d_in, 1/√d_in].
+
+    Args:
+        seed: `lori.seed`.
+        key: the task's projection key.
+        module: the module's name in the base model.
+        rank: the number of rows.
+        d_in: the number of columns.
     """
     text = f"lori-projection/1\n{seed}\n{key}\n{module}"
     words = np.frombuffer(hashlib.sha256(text.encode()).digest()[:16], dtype="<u8")

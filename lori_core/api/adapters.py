@@ -161,5 +161,5 @@ def _of_one_base(
     if base is None:
         check_one_base(adapters)
         return adapters, []
-    chosen = base_choice.chosen(base, adapters)
+    chosen = base_choice.choose(base, adapters)
     return chosen.of(adapters), [chosen.folder]

@@ -130,9 +130,9 @@ def _with_base(
     if adapter is not None or base is not None:
         # `chosen` reads only the adapter's base, which both classes have.
         named: Any = {} if adapter is None else {"adapter": adapter}
-        chosen = base_choice.chosen(base, named, own)
+        chosen = base_choice.choose(base, named, own)
     elif own is not None:
-        chosen = base_choice.at_hand(own)
+        chosen = base_choice.prepare(own)
     else:
         raise InputError("no adapter, base or params: which model shall be evaluated?")
     values = _PLACEHOLDERS if params is None else params.model_dump()

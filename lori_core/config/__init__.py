@@ -1,6 +1,6 @@
-"""The one description of a run: what `params.yaml` may say, with meaning and unit of each field.
+"""The schema of `params.yaml`, with the meaning and unit of each field.
 
-Every key is checked, unknown ones are refused with the nearest right name.
+Every key is validated; an unknown key is refused with the nearest valid one.
 """
 
 from lori_core.config.evaluation import EvaluationSection, HarnessSection, JudgeSection
@@ -22,10 +22,10 @@ from lori_core.config.tasks import (
     SourceSection,
     TaskSection,
 )
-from lori_core.config.training import HOW, Override, TrainingSection
+from lori_core.config.training import EXECUTION_FIELDS, Override, TrainingSection
 
 __all__ = [
-    "HOW",
+    "EXECUTION_FIELDS",
     "Bound",
     "ContinualSection",
     "EvaluationSection",

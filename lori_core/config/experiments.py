@@ -1,4 +1,4 @@
-"""What `params.yaml` says of the experiments: which points each of them has."""
+"""The section `experiments` of `params.yaml`: the points of each experiment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lori_core.core.errors import unknown
 from lori_core.registries.mask import IMPORTANCES, MASK_SCOPES, STRUCTURES
 from lori_core.registries.merge_method import MERGE_METHODS
 
-#: The experiments there are, in the order of their page.
+#: All experiments, in the order of their page.
 EXPERIMENTS = (
     "single-task", "merge-four", "merge-three", "continual", "calibration-steps", "sparsity-map",
     "granularity", "merge-weights", "sparsity-by-learning-rate", "property-1",
@@ -32,35 +32,36 @@ EXPERIMENTS = (
 )  # fmt: skip
 
 _Merge = Annotated[str, AfterValidator(MERGE_METHODS.check)]
-#: In `learning_rates`, for the methods that are not named.
+#: The key of `learning_rates` for the methods without an own key.
 DEFAULT = "default"
 
 
 class ExperimentsSection(Strict):
-    """The experiments' points; `lori experiment NAME` runs those of one (docs/experiments.md)."""
+    """The experiments' points; `lori experiment NAME` runs one experiment (docs/experiments.md)."""
 
     seeds: Some[Seed] = (1, 2, 3)
-    """Each draws every A and the order of examples anew."""
+    """Seeds of A and of the order of examples; every point is run with each."""
     methods: tuple[Text, ...] = ()
-    """What `single-task` compares: names of `lori methods`; all of them when empty."""
+    """The methods that `single-task` compares: names of `lori methods`; all if empty."""
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options by method."""
     learning_rates: dict[str, tuple[PositiveFloat, ...]] = Field(default_factory=dict)
-    """By method, what is tried with the first seed; the one with the least validation loss is
-    used. `default` is for the methods not named; without it they use the task's own."""
+    """By method, the learning rates to try with the first seed; the one with the smallest
+    validation loss is used. `default` is for the methods without an own key; without it they use
+    the task's learning rate."""
     tasks: tuple[Name, ...] = ()
-    """The tasks to learn; all of them when empty."""
+    """The tasks to train on; all if empty."""
     compared_tasks: tuple[Name, ...] = ()
-    """The tasks of `single-task`, which trains every method; those of `tasks` when empty."""
+    """The tasks of `single-task`, which trains every method; those of `tasks` if empty."""
     ablation_tasks: tuple[Name, ...] = ()
-    """The tasks of the ablations; those of `tasks` when empty."""
+    """The tasks of the ablations; those of `tasks` if empty."""
     three: tuple[Name, ...] = ()
-    """The tasks of `merge-three`; all but the safety task when empty."""
+    """The tasks of `merge-three`; all but the safety task if empty."""
     scored: tuple[Name, ...] | None = None
-    """The tasks whose test outputs are generated and judged; null for all. Losses are measured on
+    """The tasks whose test outputs are generated and scored; null for all. Losses are measured on
     every task."""
     merged_methods: Some[Text] = ("lora", "lori-d", "lori-s")
-    """Whose adapters are merged, and learn on top of safety."""
+    """The methods whose adapters are merged, and used in `continual`."""
     merges: Some[_Merge] = (
         "concat",
         "linear",
@@ -87,8 +88,8 @@ class ExperimentsSection(Strict):
         0.8,
         1.0,
     )
-    """The safety adapter's weights that `merge-weight-pareto` tries, the others' being `three`'s.
-    """
+    """The safety adapter's weights that `merge-weight-pareto` tries; the other adapters have those
+    of `weights_of_three`."""
     calibration_steps: Some[Count] = (0, 10, 30, 100)
     """0 stands for a random mask."""
     scopes: Some[Annotated[str, AfterValidator(MASK_SCOPES.check)]] = (
@@ -110,9 +111,9 @@ class ExperimentsSection(Strict):
         5e-4,
         5e-3,
     )
-    """What `sparsity-by-learning-rate` crosses with `sparsities`."""
+    """The learning rates that `sparsity-by-learning-rate` combines with `sparsities`."""
     input_dimensions: Some[Size] = (64, 256, 1024, 4096)
-    """The d_in of the adapters that `property-1` draws."""
+    """The values of d_in for which `property-1` draws A."""
     ranks: Some[Rank] = (8, 32, 64)
 
     @model_validator(mode="after")

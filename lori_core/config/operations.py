@@ -1,4 +1,4 @@
-"""Where a run happens, what is kept of it, and what may be served."""
+"""The sections `execution`, `tracking`, `storage` and `gate` of `params.yaml`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lori_core.config.validation import (
 )
 from lori_core.registries.engine import ENGINES
 
-#: Databases and servers in which MLflow keeps runs.
+#: The URI of an MLflow tracking server or database.
 TrackingAddress = Annotated[
     Text,
     Field(pattern=r"^(databricks|(https?|sqlite|(postgresql|mysql|mssql)(\+\w+)?)://[^\s]+)$"),
@@ -30,46 +30,46 @@ RayAddress = Annotated[
 
 
 class ExecutionSection(Strict):
-    """When and where stages run; no result depends on it."""
+    """Where stages run; no result depends on it."""
 
     engine: Annotated[str, AfterValidator(ENGINES.check)] = "local"
-    """local: processes of this machine. ray: nodes of a Ray cluster (needs the extra `ray`). Or one
-    that an extension registers (`lori_core.registries.engine`)."""
+    """local: processes on this machine. ray: nodes of a Ray cluster (needs the extra `ray`). Or an
+    engine of an extension (`lori_core.registries.engine`)."""
     ray_address: RayAddress | None = None
-    """The cluster, as in ray://head:10001 or auto; without one, a cluster on this machine."""
+    """The cluster, as ray://head:10001 or auto; null starts a cluster on this machine."""
     exchange: Literal["shared", "remote"] = "shared"
-    """How Ray's nodes get each other's artifacts: through this folder, which all of them see at the
-    same path, or through the default DVC remote and its run cache."""
+    """How Ray's nodes exchange artifacts: through this folder, mounted at the same path on all
+    nodes, or through the default DVC remote and its run cache."""
     gpus: Few | Literal["auto"] = "auto"
     """GPUs that stages may use."""
     share_gpus: Few | Literal["auto"] = "auto"
-    """Stages that may run on one GPU at once, where the memory that they are forecast to need fits
-    together; auto: as many as there are idle cores for; 1: each has a GPU to itself."""
+    """The most stages on one GPU at once, if their forecast memory fits; auto: as many as there
+    are idle CPU cores; 1: no sharing."""
     retries: Retries = 1
-    """How often a crashed stage is started again; bad input never is."""
+    """How often a crashed stage is restarted; a stage with wrong input never is."""
 
 
 class TrackingSection(Strict):
     """Where runs are recorded; no result depends on it."""
 
     uri: TrackingAddress | None = None
-    """An MLflow tracking server or database; a SQLite file in the workspace unless given."""
+    """An MLflow tracking server or database; null for an SQLite file in the workspace."""
     experiment: Text = "lori"
 
 
 class StorageSection(Strict):
-    """Where artifacts are kept besides this machine; no result depends on it."""
+    """Where artifacts are stored besides this machine; no result depends on it."""
 
     remote: PathText | None = None
     """A folder, or a URL: s3://bucket/path, gs://…, azure://…, ssh://… (each by its extra)."""
     push: Literal["never", "stage", "end"] = "end"
-    """Send what a stage made when it ends, or all of it when the run ends."""
+    """When outputs are pushed: after each stage, at the end of the run, or never."""
     retries: Retries = 3
-    """How often a push that failed is tried again."""
+    """How often a failed push is retried."""
 
 
 class Bound(Strict):
-    """What a rule of the gate asks of one number; at least one end is given."""
+    """The bounds of a rule of the gate; at least one is required."""
 
     at_least: Number | None = None
     at_most: Number | None = None
@@ -82,21 +82,22 @@ class Bound(Strict):
 
 
 class GateSection(Strict):
-    """What a model must be before it is served (docs/lineage.md)."""
+    """The conditions for a candidate to become the champion (docs/lineage.md)."""
 
     candidate: Text | None = None
-    """The artifact to judge, as in artifacts/merged/concat; the first merge unless given."""
+    """The artifact to judge, as artifacts/merged/concat; null for the first merge."""
     model: Name = "lori"
     """The registered model whose alias `champion` moves to a candidate that passes."""
     confidence: Annotated[Share, Field(gt=0.5)] = 0.95
-    """With which a task is not worse than the champion by more than its margin."""
+    """The confidence level of the non-inferiority test against the champion."""
     margin: Share = 0.05
-    """How much of its score a task may lose to the champion; 0.05 is five points, which takes 59
-    items or more to show at 95 %. 0 asks for a proof that the candidate is better."""
+    """The margin of the non-inferiority test: how much a task's score may drop below the
+    champion's. 0.05 is five points, which needs at least 59 items at 95 %. 0 requires the candidate
+    to be better."""
     margins: dict[Name, Share] = Field(default_factory=dict)
-    """Another margin for some tasks."""
+    """Margins by task, in the place of `margin`."""
     least_items: PositiveInt = 30
-    """Fewer items than these tell nothing about a task, whatever its margin."""
+    """The fewest items of a task for the test to be conclusive."""
     rules: dict[str, Bound] = Field(default_factory=dict)
     """Bounds on refusal, over_refusal, incoherent, forgetting (of refusals, against the safety
     adapter alone), size_mb, score.<task>, excess.<task>."""

@@ -1,4 +1,4 @@
-"""All of `params.yaml`, and what its sections must agree on."""
+"""The schema of all of `params.yaml`, and the checks between its sections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lori_core.config.operations import (
 )
 from lori_core.config.tasks import ContinualSection, MergeSection, TaskSection
 from lori_core.config.training import TrainingSection
-from lori_core.config.training_overrides import Phase, layers
+from lori_core.config.training_overrides import Phase, override_sections
 from lori_core.config.validation import ItemName, PathText, Strict, first_error
 from lori_core.core.errors import ConfigError, unknown
 from lori_core.core.redaction import keys_with_secrets
@@ -83,7 +83,7 @@ class Params(Strict):
             owners[key] = name
 
     def items_of(self, kind: Literal["task", "merge", "continual task", "none"]) -> list[str]:
-        """Return what there is one stage of a kind for: all tasks, merges or continual tasks."""
+        """Return the items of a kind (tasks, merges or continual tasks), each with its stages."""
         known = {
             "task": list(self.tasks),
             "merge": list(self.merge),
@@ -93,23 +93,27 @@ class Params(Strict):
         return known[kind]
 
     def projection_key(self, task: str) -> str:
-        """Return the name that draws this task's A."""
+        """Return the key from which this task's A is drawn."""
         return self.tasks[task].projection_key or task
 
     def merged_tasks(self, merge: str) -> tuple[str, ...]:
-        """Return the tasks that go into a merge, in order."""
+        """Return the tasks whose adapters are merged, in order."""
         return self.merge[merge].adapters or tuple(self.tasks)
 
     def merge_weights(self, merge: str) -> list[float]:
-        """Return one weight for each merged task."""
+        """Return the weight of each merged task, in order."""
         weights = self.merge[merge].weights
         count = len(self.merged_tasks(merge))
         return list(weights) if isinstance(weights, tuple) else [weights] * count
 
     def phase(self, task: str, phase: Phase) -> TrainingSection:
-        """Return `training` with the changes of one task and phase applied."""
+        """Return `training` with the overrides of one task and phase.
+
+        Raises:
+            ValueError: an override has an unknown key or an invalid value.
+        """
         merged = self.training.model_dump()
-        for where in layers(task, phase):
+        for where in override_sections(task, phase):
             owner = self.continual if where.startswith("continual") else self.tasks[task]
             override = getattr(owner, where.rpartition(".")[2])
             for key in override:
@@ -127,7 +131,7 @@ def _validate(section: type[BaseModel], values: Mapping[str, Any], where: str) -
         raise ValueError(first_error(error, section, where)) from None
 
 
-#: Where a secret goes instead, by the beginning of the key that held it.
+#: Prefix of a key that holds a secret -> where the secret belongs instead.
 INSTEAD = {
     "tracking": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or "
     "MLFLOW_TRACKING_TOKEN); a database's password goes into ~/.pgpass or PGPASSWORD",
@@ -154,7 +158,7 @@ def _refuse_secrets(values: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _seen(
+def _extensions_loaded(
     values: Mapping[str, Any], where: str, workspace: Path | None
 ) -> AbstractContextManager[None]:
     if workspace is None:
@@ -163,16 +167,23 @@ def _seen(
 
 
 def parse(values: Any, where: str, workspace: Path | None = Path()) -> Params:
-    """Validate plain values; any fault is a one-line `ConfigError` that starts with `where`.
+    """Validate the plain values of a `params.yaml`.
 
-    The extensions that they name, files in `workspace`, are run first. Without a workspace none is,
-    and whatever is registered is seen: for values that were made from a `params.yaml`.
+    Args:
+        values: the values.
+        where: the beginning of error messages.
+        workspace: the folder of the extensions that the values name, which are executed first.
+            None executes none and makes all registered entries visible, for values from a
+            `params.yaml` that was already validated.
+
+    Raises:
+        ConfigError: a value is invalid; the message is one line that begins with `where`.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected a mapping of sections, got {type(values).__name__}")
     _refuse_secrets(values, where)
     try:
-        with _seen(values, where, workspace):
+        with _extensions_loaded(values, where, workspace):
             return Params.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{where}: {first_error(error, Params)}") from None

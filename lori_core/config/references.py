@@ -1,4 +1,4 @@
-"""What one section of `params.yaml` names in another: it must be there, before anything runs."""
+"""Check names in `params.yaml` that refer to entries of its other sections."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _TASKS_OF_EXPERIMENTS = ("tasks", "compared_tasks", "ablation_tasks", "three", "
 
 
 def check(params: Params) -> None:
-    """Refuse names of tasks, merges and rules that do not exist.
+    """Check the names of tasks, artifacts and rules in all sections.
 
     Raises:
-        ValueError: with one line that begins with the key.
+        ValueError: a name is unknown; the message is one line that begins with the key.
     """
     for name, merge in params.merge.items():
         check_tasks(params, f"merge.{name}.adapters", merge.adapters)
@@ -32,7 +32,11 @@ def check(params: Params) -> None:
 
 
 def check_tasks(params: Params, where: str, names: Sequence[str]) -> None:
-    """Refuse names of tasks that do not exist, or are there twice."""
+    """Check that names of tasks exist and are unique.
+
+    Raises:
+        ValueError: a task is unknown or named twice; the message begins with `where`.
+    """
     for name in names:
         if name not in params.tasks:
             raise ValueError(f"{where}: {unknown('task', name, params.tasks)}")
@@ -75,7 +79,7 @@ def _check_gate(params: Params) -> None:
 
 
 def _rules(params: Params) -> Iterator[tuple[str, float, float]]:
-    """Yield what rules may be about, with the least and the most that each can be."""
+    """Yield (name, smallest value, largest value) of each possible rule of the gate."""
     for name, rule in GATE_RULES.items():
         if "before" in rule.needs and params.continual.safety_task is None:
             continue
@@ -96,7 +100,7 @@ def _check_bound(where: str, bound: Bound, least: float, most: float) -> None:
 
 
 def _artifacts(params: Params) -> Iterator[str]:
-    """Yield what can be judged: adapters by path and by stage."""
+    """Yield the names of adapters that the gate can judge, by path and by stage."""
     for task in params.tasks:
         yield from (f"artifacts/{task}/adapter", f"train@{task}")
         yield from (f"artifacts/{task}/calibrated", f"calibrate@{task}")

@@ -1,4 +1,4 @@
-"""What is learned, from which data, and what is made of the results."""
+"""The sections `tasks`, `merge` and `continual` of `params.yaml`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Texts = Annotated[list[Text], Field(min_length=1)]
 
 
 class Sizes(Strict):
-    """How many examples of each split to keep; null keeps all there are."""
+    """The most examples of each split; null for all."""
 
     train: PositiveInt | None = None
     validation: PositiveInt | None = None
@@ -49,7 +49,7 @@ class Sizes(Strict):
 
 
 class SourceSection(Strict):
-    """Where examples come from, written out. A plain name stands for a ready-made definition."""
+    """The definition of a data source. A plain name refers to a built-in definition."""
 
     kind: Literal["bundled", "hub", "local", "extension"]
     name: Text | None = None
@@ -64,16 +64,16 @@ class SourceSection(Strict):
     """local: file names inside `path` for each split; hub: split names, or with `columns` CSV files
     of the repository (`*.csv`)."""
     columns: list[Text] = Field(default_factory=list)
-    """hub: what the columns of CSV files without a header hold."""
+    """hub: the column names of CSV files without a header."""
     fields: dict[str, str] = Field(default_factory=dict)
     """prompt, target, answer, …: a field's name, or a template such as `{instruction}` (see
     `lori_core.config.templates`)."""
     format: Text = "fields"
-    """A named conversion for sets that a mapping cannot express (see
+    """A named conversion of records that `fields` cannot express (see
     `lori_core.data.sources.formats`)."""
     scorer: Annotated[str, AfterValidator(check_scorer)] = UNSCORED
     subset: str = ""
-    """What `kind` the examples get."""
+    """The `kind` of the examples."""
     answer: Text | None = None
     """The same gold answer for every example (`refuse`, `comply`)."""
     limit: dict[Literal["train", "validation", "test"], Count] = Field(default_factory=dict)
@@ -81,10 +81,13 @@ class SourceSection(Strict):
     license: Text = "unknown"
 
     def check(self, where: str) -> None:
-        """Refuse templates that cannot be filled; `where` is the key the source stands under.
+        """Check the templates in `fields`.
+
+        Args:
+            where: the source's key, for messages.
 
         Raises:
-            ValueError: with one line that names the field.
+            ValueError: a template is invalid, or a field unknown or missing.
         """
         if not self.fields:
             return
@@ -109,7 +112,7 @@ def _form(value: Any) -> str:
     return "NAME" if isinstance(value, str) else "LIST" if isinstance(value, list) else "SOURCE"
 
 
-# Told apart by what is written, so that an error is about that and not about another form.
+# Discriminated by the value's type, so that an error refers to the form that the user wrote.
 _Name = Annotated[str, Tag("NAME")]
 _Source = Annotated[SourceSection, Tag("SOURCE")]
 _Listed = Annotated[_Name | _Source, Discriminator(_form)]
@@ -120,7 +123,7 @@ _Sources = Annotated[
 
 
 class MethodSection(BaseModel):
-    """A method of `lori methods` and its options, which the method itself checks."""
+    """A method of `lori methods` with options, which the method validates."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -128,23 +131,24 @@ class MethodSection(BaseModel):
 
 
 class TaskSection(Strict):
-    """One task: its data, and what differs from `training` in its two phases."""
+    """One task: its data, its method, and its overrides of `training` in each phase."""
 
     source: _Sources
-    """A ready-made source's name, a definition, or a list of them."""
+    """A built-in source's name, a definition, or a list of them."""
     sizes: Sizes = Sizes()
     method: str | MethodSection = "lori-s"
-    """How the task's adapter is trained: a name of `lori methods`, or that with options, as
+    """The training method: a name of `lori methods`, or a name with options, as
     `{name: lora-plus, lr_ratio: 8}`."""
     projection_key: Name | None = None
-    """Names this task's A; the task's own name unless given. No two tasks may share one."""
+    """The key from which this task's A is drawn, unique among the tasks; by default the task's
+    name."""
     calibration: Override
-    """Changes to `training` for the calibration run; `{}` for none."""
+    """Overrides of `training` for the calibration run; `{}` for none."""
     training: Override
-    """Changes to `training` for the masked run, or another method's; `{}` for none."""
+    """Overrides of `training` for the training run; `{}` for none."""
 
     def sources(self, where: str) -> list[tuple[str, str | SourceSection]]:
-        """Return the sources with the key that each stands under, `where` being the task's."""
+        """Return (key, source) of each source; `where` is the task's key."""
         if not isinstance(self.source, list):
             return [(f"{where}.source", self.source)]
         if len(self.source) == 1:
@@ -153,32 +157,32 @@ class TaskSection(Strict):
 
     @property
     def method_name(self) -> str:
-        """The method's name."""
+        """The name of the training method."""
         return self.method if isinstance(self.method, str) else self.method.name
 
     @property
     def method_options(self) -> dict[str, Any]:
-        """The method's options as they were written."""
+        """The options of the training method, not yet validated."""
         return {} if isinstance(self.method, str) else dict(self.method.model_extra or {})
 
 
 class MergeSection(Strict):
-    """One merged adapter (METHOD: section 3)."""
+    """One merged adapter."""
 
     method: Annotated[str, AfterValidator(MERGE_METHODS.check)]
     """A name of `registries.merge_method.MERGE_METHODS`."""
     adapters: tuple[Name, ...] = ()
-    """The tasks to merge; all of them when empty."""
+    """The tasks whose adapters are merged; all if empty."""
     weights: Number | tuple[Number, ...] = 1.0
-    """One weight for all, or one each."""
+    """One weight for all adapters, or one for each."""
     density: Density | None = None
-    """The share of entries to keep, for the methods that prune or drop."""
+    """The share of entries to keep, for methods that prune or drop entries."""
     majority_sign: Literal["total", "frequency"] = "total"
     """ties: whether the larger sum or the larger count decides a sign."""
     rank: Rank | None = None
-    """svd: the rank of the result; the largest of the adapters' unless given."""
+    """svd: the rank of the result; by default the adapters' largest rank."""
     seed: Seed = 0
-    """dare: which entries are dropped."""
+    """dare: the seed of the dropped entries."""
 
     @model_validator(mode="after")
     def _density_where_it_is_needed(self) -> MergeSection:
@@ -193,9 +197,9 @@ class MergeSection(Strict):
 
 
 class ContinualSection(Strict):
-    """Safety first, then each task inside its own mask (METHOD: section 4)."""
+    """Continual training: each task, inside its own mask, on top of the safety adapter."""
 
     safety_task: Name | None = None
     tasks: tuple[Name, ...] = ()
     training: Override = Field(default_factory=dict)
-    """Changes to the task's masked training."""
+    """Overrides of the tasks' `training` in this phase."""

@@ -1,9 +1,9 @@
-"""Templates of a source's `fields`: text with the names of a record's fields in braces.
+"""Parse the templates of a source's `fields`: text with the names of a record's fields in braces.
 
-`{question}` is the record's field of that name, `{answers.text}` and `{answers[text]}` are what
-its object holds under a key, `{answers[0]}` is an item of its list, counted from 0. `{{` and `}}`
-are braces. A template without braces is the name of one field. That is all: no attributes of
-Python objects, no conversions, no format specifications.
+`{question}` is a field of the record; `{answers.text}` and `{answers[text]}` are the value of a key
+in an object; `{answers[0]}` is an item of a list, counted from 0. `{{` and `}}` are literal braces.
+A template without braces is the name of one field. Attributes of Python objects, conversions and
+format specifications are not supported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FROM_THE_END = re.compile(r"-[0-9]+")
 
 
 class Field(NamedTuple):
-    """A field in a template: its name as it is written, and the keys that lead to it."""
+    """A field in a template: its text, and the path of keys and indices to its value."""
 
     name: str
     path: tuple[str, ...]
@@ -29,10 +29,10 @@ class Field(NamedTuple):
 
 @cache
 def read_template(template: str) -> tuple[str | Field, ...]:
-    """Return a template's texts and fields in order.
+    """Return a template's literal texts and fields in order.
 
     Raises:
-        ValueError: for a template that is not of the form above; one line.
+        ValueError: the template's syntax is invalid.
     """
     if "{" not in template and "}" not in template:
         return (_field(template, template),) if template else ()

@@ -1,4 +1,4 @@
-"""How one adapter is trained."""
+"""The section `training` of `params.yaml`."""
 
 from __future__ import annotations
 
@@ -21,39 +21,40 @@ from lori_core.config.validation import (
 
 
 class TrainingSection(Strict):
-    """One training run (METHOD: section 5)."""
+    """The settings of one training run."""
 
     learning_rate: Annotated[PositiveFloat, Field(le=1000)] = 5e-4
     epochs: PositiveFloat = 1
     max_steps: PositiveInt | None = None
-    """Stop after so many optimizer steps, whatever `epochs` says."""
+    """The number of optimizer steps; overrides `epochs`."""
     batch_size: Size = 32
     """Examples in one forward pass."""
     gradient_accumulation_steps: Size = 1
     max_length: Size = 512
-    """Tokens of prompt and target together; what is longer is cut and counted."""
+    """The most tokens of prompt and target together; longer examples are cut and counted."""
     loss: Literal["sequence_sum", "token_mean"] = "sequence_sum"
-    """Sum of the target's negative log-probabilities, averaged over examples; or over tokens."""
+    """The target tokens' negative log-probabilities: summed per example and averaged over examples
+    (`sequence_sum`), or averaged over tokens (`token_mean`)."""
     clipping: Literal["per_tensor", "global", "none"] = "per_tensor"
     max_grad_norm: PositiveFloat = 1.0
-    """The gradient norm each tensor (or all together) is clipped to, after masking."""
+    """The largest gradient norm of each tensor (or of all together), after masking."""
     weight_decay: Annotated[Number, Field(ge=0, le=1000)] = 0.0
     lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: Count = 0
     lora_alpha: Alpha | None = None
-    """Where one task or phase needs another alpha than `lori.lora_alpha`."""
+    """Overrides `lori.lora_alpha`, for one task or phase."""
     dropout: Share = 0.0
     """Dropout on the adapter's input."""
     gradient_checkpointing: Flag = False
     save_steps: PositiveInt = 50
     """Optimizer steps between checkpoints."""
     processes: Few = 1
-    """Processes that share each batch, a GPU each; the result is the same up to float sums."""
+    """Data-parallel processes, each with a GPU; the result is equal up to floating-point sums."""
     sharding: Literal["none", "full"] = "none"
-    """full: each process holds its part of the base alone (FSDP), for bases that do not fit."""
+    """full: shard the base's weights over the processes (FSDP), for a base too large for a GPU."""
 
 
-#: What of a training decides how it is computed, and not what comes out.
-HOW = {"processes", "sharding"}
-#: A change to some fields of `training`, for one task or phase.
+#: The fields that decide how a training run is executed, and not its result.
+EXECUTION_FIELDS = {"processes", "sharding"}
+#: Values that replace fields of `training`, for one task or phase.
 Override = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Which stages train, and where `params.yaml` changes `training` for each of them."""
+"""The stages that train, and the sections of `params.yaml` that override `training` for each."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ PHASES: dict[str, Phase] = {
 }
 
 
-def layers(task: str, phase: Phase) -> list[str]:
-    """Return the sections that change `training` for a task and phase; the last decides."""
+def override_sections(task: str, phase: Phase) -> list[str]:
+    """Return the sections that override `training` for a task and phase; the last one wins."""
     return {
         "calibration": [f"tasks.{task}.calibration"],
         "training": [f"tasks.{task}.training"],
@@ -24,22 +24,23 @@ def layers(task: str, phase: Phase) -> list[str]:
 
 
 def processes(values: Mapping[str, Any], stage: str) -> int:
-    """Return how many processes a stage's training is spread over; 1 for a stage without one.
+    """Return the number of processes of a stage's training run; 1 for a stage that does not train.
 
     Args:
-        values: `params.yaml` as plain values, not yet validated: what is no count counts as 1.
-        stage: as DVC names it, `train@math`.
+        values: `params.yaml` as plain values, not yet validated; an invalid number counts as 1.
+        stage: DVC's name of the stage, as `train@math`.
     """
     step, _, task = stage.partition("@")
     if step not in PHASES:
         return 1
-    said = [_at(values, where) for where in ("training", *layers(task, PHASES[step]))]
-    counts = [section["processes"] for section in said if "processes" in section]
+    keys = ("training", *override_sections(task, PHASES[step]))
+    sections = [_section_at(values, key) for key in keys]
+    counts = [section["processes"] for section in sections if "processes" in section]
     last = counts[-1] if counts else 1
     return last if isinstance(last, int) and last > 0 else 1
 
 
-def _at(values: Any, where: str) -> Mapping[str, Any]:
+def _section_at(values: Any, where: str) -> Mapping[str, Any]:
     for part in where.split("."):
         values = values.get(part) if isinstance(values, Mapping) else None
     return values if isinstance(values, Mapping) else {}

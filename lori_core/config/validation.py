@@ -1,4 +1,4 @@
-"""What the sections of `params.yaml` are made of, and one line for the first thing wrong."""
+"""Field types and the base class of `params.yaml`'s sections, and their error messages."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lori_core.core.errors import nearest, shown
 
-#: Folders of `artifacts/` that are no task's.
+#: Names of folders in `artifacts/` that no task may have.
 RESERVED = ("continual", "evaluations", "experiments", "merged")
 ITEM_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]*"
-#: The most characters of a name: a file's name has at most 255 bytes, and some is added to it.
+#: The most characters of a name: file names, which add to it, have at most 255 bytes.
 LONGEST_NAME = 100
 
-# Numbers are taken as they are written: no text, no true or false, no 32.0 for 32. The bounds leave
-# out what no machine can do, before anything is computed with it.
+# Numbers are strict: no text, no booleans, no 32.0 for 32. The bounds refuse values that no machine
+# can handle before anything is computed.
 Flag = Annotated[bool, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, ge=-1e6, le=1e6)]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0, le=1e6)]
-#: A part of a whole that may be 0, but not 1.
+#: A fraction in [0, 1).
 Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
-#: A part of a whole that may be 1, but not 0.
+#: A fraction in (0, 1].
 Density = Annotated[float, Field(strict=True, gt=0, le=1)]
 PositiveInt = Annotated[int, Field(strict=True, gt=0, le=2**31 - 1)]
 Count = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
-#: What goes into the memory of one step, and what is repeated or runs at once.
+#: A size that decides the memory of one step; a small number of repetitions or parallel jobs.
 Size = Annotated[int, Field(strict=True, gt=0, le=2**20)]
 Few = Annotated[int, Field(strict=True, gt=0, le=4096)]
 Retries = Annotated[int, Field(strict=True, ge=0, le=100)]
 Rank = Annotated[int, Field(strict=True, gt=0, le=2**16)]
 Alpha = Annotated[int, Field(strict=True, gt=0, le=10**6)]
-#: What NumPy's generators can be seeded with.
+#: A seed that NumPy's generators accept.
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
-#: Text that may not be empty.
+#: Non-empty text.
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
-#: A name that becomes a part of a path or of a registry's key.
+#: A name that is used in a path or as a registry's key.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)]
 
 
@@ -57,7 +57,7 @@ def _web_address(address: str) -> str:
         parts = urlsplit(address)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname)
         fits = fits and (parts.port is None or parts.port > 0) and not re.search(r"\s", address)
-    except ValueError:  # a port that is none
+    except ValueError:  # an invalid port
         fits = False
     if not fits:
         raise ValueError(
@@ -68,9 +68,9 @@ def _web_address(address: str) -> str:
 
 
 _T = TypeVar("_T")
-#: One or more.
+#: One or more values.
 Some = Annotated[tuple[_T, ...], Field(min_length=1)]
-#: Where a server is asked over HTTP.
+#: The URL of an HTTP server.
 WebAddress = Annotated[Text, AfterValidator(_web_address)]
 
 
@@ -91,12 +91,12 @@ def _item_name(name: str) -> str:
     return name
 
 
-#: The name of a task or merge: a part of paths, of stage names and of dotted keys.
+#: The name of a task or merge, which is used in paths, stage names and dotted keys.
 ItemName = Annotated[str, AfterValidator(_item_name)]
 
 
 class Strict(BaseModel):
-    """A section: unknown keys are errors, numbers finite; values do not change after reading."""
+    """The base class of sections: unknown keys are errors, numbers finite, instances immutable."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
@@ -104,7 +104,13 @@ class Strict(BaseModel):
 
 
 def first_error(error: ValidationError, root: type[BaseModel], prefix: str = "") -> str:
-    """Return one line for the first thing that is wrong: path, value, what is allowed."""
+    """Return one line for the first validation error: key, value and what is allowed.
+
+    Args:
+        error: pydantic's error.
+        root: the validated section, to look up the allowed keys.
+        prefix: the key of that section in `params.yaml`.
+    """
     first = error.errors()[0]
     path = [str(part) for part in first["loc"] if part != "[key]"]
     if first["type"] == "extra_forbidden":
@@ -121,14 +127,14 @@ def first_error(error: ValidationError, root: type[BaseModel], prefix: str = "")
     return f"{where}: {message}, got {shown(first['input'])}"
 
 
-#: A union repeats an error for each of its members and adds the member's name to the path.
+#: For a union, pydantic repeats the error for each member and adds the member's name to the path.
 _MEMBER = re.compile(
     r"\[key\]|float|int|str|bool|NAME|LIST|SOURCE|constrained-\w+|(?:tuple|list|dict|literal)\[.*"
 )
 
 
 def _keys(path: Sequence[int | str]) -> list[str]:
-    """Return the keys and places in lists of an error's path."""
+    """Return the keys and list indices of an error's path."""
     return [str(part) for part in path if not (isinstance(part, str) and _MEMBER.fullmatch(part))]
 
 
@@ -150,7 +156,7 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for part in getattr(annotation, "__args__", ()):
-        found = _section_of(part)
-        if found is not None:
-            return found
+        section = _section_of(part)
+        if section is not None:
+            return section
     return None

@@ -1,1 +1,1 @@
-"""What every part of the library uses: errors, redaction, progress, tracking, digests of code."""
+"""Shared parts of the library: errors, files, processes, redaction, progress, tracking."""

@@ -1,4 +1,4 @@
-"""Errors a user can act on: each is one line saying what is wrong, what is allowed, what to do."""
+"""Errors for users: one line that says what is wrong, what is allowed and what to do."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterable
 
 
 class LoriError(Exception):
-    """The work failed (exit code 1)."""
+    """The work failed (exit code 1); the base class of all errors that users see."""
 
     exit_code = 1
 
 
 class InputError(LoriError):
-    """Something the user gave is wrong (exit code 2); never retried, nothing has been written."""
+    """The user's input is wrong (exit code 2); nothing was written, and a retry is pointless."""
 
     exit_code = 2
 
@@ -47,7 +47,7 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
 
 
 def unknown(what: str, word: str, allowed: Iterable[str]) -> str:
-    """Return the one-line text for a name that is not in a registry."""
+    """Return the error text for a name that is not among the allowed ones."""
     names = sorted(allowed)
     return f"{what} {word!r} is unknown{nearest(word, names)} (allowed: {', '.join(names)})"
 
@@ -58,17 +58,17 @@ _SHORT.maxstring = _SHORT.maxother = 100
 
 
 def shown(value: object) -> str:
-    """Return a value as an error message shows it: as Python writes it, cut where it is long."""
+    """Return a value's `repr` for an error message, shortened if it is long."""
     return _SHORT.repr(value)
 
 
-#: What ends a line, moves the cursor or changes a terminal.
+#: Characters that end a line or control a terminal.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST = 2000
 
 
-def one_line(said: object) -> str:
-    """Return text as one line that a terminal shows as it is, cut where it is very long."""
-    text = " ".join(line.strip() for line in str(said).split("\n") if line.strip())
-    text = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
+def one_line(text: object) -> str:
+    """Return a text as one line without control characters, shortened if it is very long."""
+    line = " ".join(part.strip() for part in str(text).split("\n") if part.strip())
+    line = _CONTROL.sub(lambda control: ascii(control[0])[1:-1], line)
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"

@@ -1,4 +1,4 @@
-"""Text from outside (names, licences, answers of models) as Markdown, so that it stays text."""
+"""Escape untrusted text (names, licences, models' outputs) for Markdown, HTML and YAML."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ _MARKUP = re.compile(r"([\\`*_\[\]|~#$!])")
 
 
 def one_line(text: object) -> str:
-    """Return a text in one line, without characters that print nothing."""
+    """Return a text in one line, with non-printable characters replaced by spaces."""
     return "".join(c if c.isprintable() else " " for c in " ".join(str(text).split()))
 
 
 def plain(text: object) -> str:
-    """Return a text that Markdown and HTML show as it is."""
+    """Return a text escaped so that Markdown and HTML show it literally."""
     escaped = _MARKUP.sub(r"\\\1", one_line(text))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def cell(text: object) -> str:
-    """Return a cell of a table: it may hold markup of ours, but ends no cell and begins no tag."""
+    """Return a table cell: Markdown stays active, but no text can end the cell or open a tag."""
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", one_line(text)).replace("|", "\\|")
 
 
 def code(text: object) -> str:
-    """Return a text as code inside a line."""
+    """Return a text as an inline code span."""
     inside = one_line(text)
     ticks = _fence(inside, 1)
     pad = " " if inside.startswith("`") or inside.endswith("`") or not inside else ""
@@ -34,7 +34,7 @@ def code(text: object) -> str:
 
 
 def block(lines: Iterable[str], language: str = "") -> list[str]:
-    """Return the lines of a code block, whose end no line of it can be."""
+    """Return the lines of a code block with a fence longer than any in the text."""
     inside = ["".join(c if c.isprintable() else " " for c in line) for line in lines]
     fence = _fence("\n".join(inside), 3)
     return [f"{fence}{language}", *inside, fence]
@@ -46,7 +46,7 @@ def _fence(text: str, least: int) -> str:
 
 
 def yaml(text: object) -> str:
-    """Return a text as a value of YAML: bare where that means the same, else in quotes."""
+    """Return a text as a YAML scalar: unquoted if that is read back as the same text."""
     import yaml as parser
 
     bare = str(text)

@@ -1,6 +1,8 @@
-"""What a machine refuses, said in one line: full or read-only disks, memory, open files, databases.
+"""Explain errors of the operating system and SQLite in one line with a remedy.
 
-Libraries raise it as errors of their own, often with nothing but the system's words in the text.
+They are full or read-only disks, missing permissions, exhausted memory or file descriptors, and
+unusable databases. Libraries raise them as their own exceptions, often with the system's message
+only in the text.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from typing import Any
 
 from lori_core.core.errors import InputError, LoriError
 
-#: A file system with less room than this is called full once a write has failed.
+#: If a write failed, a file system with less free space than this counts as full.
 FULL_BYTES = 1 << 20
 
-#: How errors without a number say what happened.
-_SAID: Sequence[tuple[str, int]] = (
+#: Texts of errors without an errno -> the errno.
+_MESSAGES: Sequence[tuple[str, int]] = (
     (r"no space left on device|database or disk is full|not enough space", errno.ENOSPC),
     (r"disk quota exceeded", errno.EDQUOT),
     (r"file too large", errno.EFBIG),
@@ -31,10 +33,10 @@ _SAID: Sequence[tuple[str, int]] = (
     (r"can't allocate memory|cannot allocate memory|bad_alloc|out of memory", errno.ENOMEM),
     (r"pytorchstreamwriter failed|file write failed|unexpected pos \d+", errno.ENOSPC),
     (r"input/output error|disk i/o error", errno.EIO),
-    (r"symlink loop from", errno.ELOOP),  # of pathlib's, a RuntimeError
+    (r"symlink loop from", errno.ELOOP),  # pathlib raises a RuntimeError
 )
 
-#: What there is to do, and whether the place was wrong (exit code 2) or the work failed (1).
+#: errno -> the class of the error, which decides the exit code, and the explanation with a remedy.
 _REMEDIES: dict[int, tuple[type[LoriError], str]] = {
     errno.ENOSPC: (LoriError, "the disk is full: free some space, then run again"),
     errno.EDQUOT: (LoriError, "the disk quota is used up: free some space, then run again"),
@@ -59,7 +61,7 @@ _REMEDIES: dict[int, tuple[type[LoriError], str]] = {
 }  # fmt: skip
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-#: Of these the line says enough where no path is known.
+#: Errors whose explanation is sufficient without a path.
 _NEEDS_NO_PATH = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EAGAIN,
     errno.ENOMEM, errno.EIO, errno.EROFS,
@@ -67,10 +69,10 @@ _NEEDS_NO_PATH = (
 
 
 def explained(error: BaseException) -> LoriError | None:
-    """Return one line for what a machine refused; `None` where the error is of another kind.
+    """Return a one-line error for a system or database error; None for any other error.
 
     Args:
-        error: what was raised; what it was raised from is looked at, too.
+        error: the exception; its causes and contexts are examined too.
     """
     for cause in _chain(error):
         if isinstance(cause, LoriError):
@@ -89,7 +91,7 @@ def explained(error: BaseException) -> LoriError | None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Put a path on errors of the system that name none, as those of a write do."""
+    """Add a path to an `OSError` that names none, such as that of a failed write."""
     try:
         yield
     except OSError as error:
@@ -99,7 +101,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it came from; SQLAlchemy keeps that in `orig`."""
+    """Yield an error, its causes and contexts, and SQLAlchemy's `orig`."""
     seen: set[int] = set()
     todo: list[Any] = [error]
     while todo:
@@ -111,54 +113,54 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _number(error: BaseException) -> int | None:
-    """Return the system's number of an error, which libraries may give as text alone."""
+    """Return an error's errno, parsed from the text if the exception has none."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     if isinstance(error, MemoryError):
         return errno.ENOMEM
     text = str(error).lower()
-    named = re.search(r"\(os error (\d+)\)|\[errno (\d+)\]", text)
-    if named:
-        return int(named[1] or named[2])
-    return next((number for words, number in _SAID if re.search(words, text)), None)
+    quoted = re.search(r"\(os error (\d+)\)|\[errno (\d+)\]", text)
+    if quoted:
+        return int(quoted[1] or quoted[2])
+    return next((number for pattern, number in _MESSAGES if re.search(pattern, text)), None)
 
 
 def _where(error: BaseException, number: int) -> str:
-    """Return the path that an error is about, else the places that are full."""
+    """Return the path that an error names; for a full disk without one, the full locations."""
     names = [getattr(error, name, None) for name in ("filename", "filename2")]
-    # Of two files, a copy writes the second.
+    # A copy has two file names and writes the second.
     name = names[1] if number in _FULL and names[1] is not None else names[0]
     if name is not None:
         return os.fsdecode(name) if isinstance(name, str | bytes) else ""
     quoted = re.search(r"""(['"])(/[^'"\n]+)\1""", str(error))
     if quoted:
         return quoted[2]
-    noted = _noted(error)
-    if noted:
-        return noted
+    database = _noted_database(error)
+    if database:
+        return database
     return ", ".join(full_places()) if number in _FULL else ""
 
 
 def full_places() -> list[str]:
-    """Return those of the places that this project writes to in which there is no room left."""
+    """Return the locations that this project writes to whose file systems are full."""
     from lori_core.core.cache import cache_folder
 
-    places = [Path.cwd(), Path("/dev/shm")]  # noqa: S108 - looked at only
+    places = [Path.cwd(), Path("/dev/shm")]  # noqa: S108 - only its free space is read
     for find in (cache_folder, lambda: Path(tempfile.gettempdir())):
         try:
             places.append(find())
         except (InputError, OSError):
             continue
-    found: dict[int, str] = {}
+    full: dict[int, str] = {}
     for place in places:
-        there = next((path for path in (place, *place.parents) if path.is_dir()), None)
-        if there is not None and shutil.disk_usage(there).free < FULL_BYTES:
-            found.setdefault(there.stat().st_dev, str(place))
-    return list(found.values())
+        existing = next((path for path in (place, *place.parents) if path.is_dir()), None)
+        if existing is not None and shutil.disk_usage(existing).free < FULL_BYTES:
+            full.setdefault(existing.stat().st_dev, str(place))
+    return list(full.values())
 
 
 _LOCKED = "locked by another process: end that one, then run again"
-#: How SQLite, and MLflow's migrations, say that a database cannot be used.
+#: Messages of SQLite and of MLflow's migrations -> the explanation with a remedy.
 _DATABASE: Sequence[tuple[str, str]] = (
     (r"file is not a database|database disk image is malformed", "damaged: restore a copy, or "
      "move it away and a new one is made"),
@@ -174,44 +176,45 @@ _DATABASE: Sequence[tuple[str, str]] = (
 
 def _database(error: BaseException) -> LoriError | None:
     text = str(error).lower()
-    todo = next((todo for words, todo in _DATABASE if re.search(words, text)), None)
-    if todo is None:
+    remedy = next((remedy for words, remedy in _DATABASE if re.search(words, text)), None)
+    if remedy is None:
         return None
-    name = _noted(error)
-    if todo == _LOCKED and name:
-        who = ", ".join(holders(Path(name)))
-        todo = todo.replace("another process", who) if who else todo
-    return LoriError(f"{name or 'an SQLite database'}: {todo}")
+    name = _noted_database(error)
+    if remedy == _LOCKED and name:
+        processes = ", ".join(processes_with_open(Path(name)))
+        remedy = remedy.replace("another process", processes) if processes else remedy
+    return LoriError(f"{name or 'an SQLite database'}: {remedy}")
 
 
-def holders(database: Path) -> list[str]:
-    """Return the processes of this user that have an SQLite database open, but for this one.
+def processes_with_open(database: Path) -> list[str]:
+    """Return this user's other processes that have an SQLite database open.
 
-    As in `process 4711 (mlflow server)`; the files beside it, where its locks may be, count as it.
+    Each is text such as `process 4711 (mlflow server)`. The database's journal and WAL files count
+    as the database.
     """
     files = {f"{database.resolve()}{ending}" for ending in ("", "-wal", "-shm", "-journal")}
-    found = []
+    processes = []
     for process in Path("/proc").glob("[0-9]*"):
         if process.name == str(os.getpid()) or not _has_open(process, files):
             continue
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")[:3]
         except OSError:
-            continue  # it ended in between
+            continue  # it ended in the meantime
         name = " ".join(os.fsdecode(word) for word in words if word)[:80]
-        found.append(f"process {process.name} ({' '.join(name.split())})")
-    return found
+        processes.append(f"process {process.name} ({' '.join(name.split())})")
+    return processes
 
 
 def _has_open(process: Path, files: Collection[str]) -> bool:
     try:
         return any(str(link.readlink()) in files for link in (process / "fd").iterdir())
-    except OSError:  # of another user, or gone
+    except OSError:  # another user's process, or ended
         return False
 
 
-def _noted(error: BaseException) -> str:
-    """Return the database that `about` noted on an error."""
+def _noted_database(error: BaseException) -> str:
+    """Return the database that `about` added to an error as a note."""
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(_NOTE)]
     return notes[0].removeprefix(_NOTE) if notes else ""
 
@@ -221,7 +224,7 @@ _NOTE = "database: "
 
 @contextmanager
 def about(database: object) -> Iterator[None]:
-    """Note on errors, and on those they came from, which database they are about."""
+    """Add a note with the database's name to errors raised inside, and to their causes."""
     try:
         yield
     except Exception as error:
@@ -230,6 +233,6 @@ def about(database: object) -> Iterator[None]:
 
 
 def note(error: BaseException, database: object) -> None:
-    """Note on an error, and on those it came from, which database it is about."""
+    """Add a note with the database's name to an error and to its causes."""
     for cause in _chain(error):
         cause.add_note(f"{_NOTE}{database}")

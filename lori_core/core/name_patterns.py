@@ -1,7 +1,7 @@
-"""Regular expressions out of PEFT's configurations, matched against modules' names.
+"""Match regular expressions from PEFT configurations against modules' names.
 
-Python's matching of an expression that repeats what repeats can take for ever. What has no
-repetition is matched here; anything else in a process with limits.
+Python's matching of nested repetitions can take exponential time. Patterns without repetitions are
+matched in this process, all others in a process with limits of time and memory.
 """
 
 from __future__ import annotations
@@ -12,86 +12,86 @@ from typing import Literal
 
 from lori_core.core.processes import limited
 
-#: How PEFT matches a pattern: with the last parts of a name, or with all of it.
+#: How PEFT matches a pattern: against a suffix of whole name parts, or against the full name.
 How = Literal["last parts", "whole"]
 _FORMS: dict[How, str] = {"last parts": r"(.*\.)?({})$", "whole": r"{}"}
-#: A whole name as `re.escape` writes it, as this project's exports hold them.
+#: A full name as `re.escape` writes it, the form in this project's exports.
 _EXACT = re.compile(r"\^(?:\w|\\[^\w\n])*")
-#: Patterns without repetitions, groups or choices.
+#: Patterns without repetitions, groups or alternatives.
 _PLAIN = re.compile(r"\^?(?:[\w.-]|\\[^\w\n])*")
 _LONGEST = 10_000
-#: More patterns than these are matched with limits, whatever they are.
+#: More patterns than this are always matched in the limited process.
 _FEW = 64
 
 _PROGRAM = r"""
 import re
-found = []
-for pattern in given["patterns"]:
+answers = []
+for pattern in data["patterns"]:
     try:
         expression = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        found.append(str(error)[:200])
+        answers.append(str(error)[:200])
     else:
-        match = expression.fullmatch if given["whole"] else expression.match
-        found.append([at for at, name in enumerate(given["names"]) if match(name)])
-print(json.dumps(found))
+        match = expression.fullmatch if data["whole"] else expression.match
+        answers.append([at for at, name in enumerate(data["names"]) if match(name)])
+print(json.dumps(answers))
 """
 
 
 class PatternError(ValueError):
-    """A pattern that cannot be used; the message says which and why."""
+    """A pattern is invalid or takes too long to match; the message says which and why."""
 
 
 def matching(patterns: Iterable[str], names: Sequence[str], how: How) -> dict[str, set[str]]:
-    """Return the names that each pattern matches.
+    """Return each pattern -> the names that it matches.
 
     Args:
         patterns: regular expressions.
-        names: of modules.
-        how: with what a pattern must match.
+        names: modules' names.
+        how: the part of a name that a pattern must match.
 
     Raises:
-        PatternError: for one that is no regular expression, or that takes too long.
+        PatternError: a pattern is no regular expression, or takes too long to match.
     """
-    found: dict[str, set[str]] = {}
-    there, rest = set(names), list[str]()
+    matched: dict[str, set[str]] = {}
+    all_names, rest = set(names), list[str]()
     for pattern in patterns:
         if len(pattern) > _LONGEST:
             raise PatternError(
                 f"{pattern[:60]!r} has {len(pattern)} characters; a pattern has {_LONGEST} at most"
             )
         if _EXACT.fullmatch(pattern):
-            found[pattern] = there & {re.sub(r"\\(.)", r"\1", pattern[1:])}
+            matched[pattern] = all_names & {re.sub(r"\\(.)", r"\1", pattern[1:])}
         else:
             rest.append(pattern)
     plain = [pattern for pattern in rest if len(rest) <= _FEW and _PLAIN.fullmatch(pattern)]
     for pattern in plain:
         expression = re.compile(_FORMS[how].replace("{}", pattern))
         match = expression.fullmatch if how == "whole" else expression.match
-        found[pattern] = {name for name in names if match(name)}
-    return found | _in_limits([one for one in rest if one not in found], names, how)
+        matched[pattern] = {name for name in names if match(name)}
+    return matched | _match_limited([p for p in rest if p not in matched], names, how)
 
 
-def _in_limits(patterns: list[str], names: Sequence[str], how: How) -> dict[str, set[str]]:
+def _match_limited(patterns: list[str], names: Sequence[str], how: How) -> dict[str, set[str]]:
     if not patterns:
         return {}
     formed = [_FORMS[how].replace("{}", pattern) for pattern in patterns]
-    given = {"patterns": formed, "names": list(names), "whole": how == "whole"}
+    data = {"patterns": formed, "names": list(names), "whole": how == "whole"}
     first = repr(patterns[0][:60])
     try:
-        answers = limited.run(_PROGRAM, given)
+        answers = limited.run(_PROGRAM, data)
     except limited.BeyondLimitsError as error:
         which = first if len(patterns) == 1 else f"{first} or one of {len(patterns) - 1} others"
         raise PatternError(
             f"{which} cannot be matched with {len(names)} names: {error}; write modules' names, or "
             "a pattern that repeats less"
         ) from None
-    found = {}
+    matched = {}
     for pattern, answer in zip(patterns, answers, strict=True):
         if isinstance(answer, str):
             raise PatternError(
                 f"{pattern[:60]!r} is no regular expression ({answer}); write a module's name, or "
                 "a pattern for names"
             )
-        found[pattern] = {names[at] for at in answer}
-    return found
+        matched[pattern] = {names[index] for index in answer}
+    return matched

@@ -1,4 +1,4 @@
-"""Progress of what lasts: a bar in a terminal, a line now and then in a log."""
+"""Progress of long work: a bar in a terminal, occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Any
 
 
 def bar(total: int, what: str, unit: str, done: int = 0) -> Any:
-    """Return a tqdm bar with rate and time left; in a log it writes a line every ten seconds."""
+    """Return a tqdm bar; if standard error is no terminal it writes a line every ten seconds.
+
+    Args:
+        total: the number of units.
+        what: the description before the bar.
+        unit: the name of a unit.
+        done: the number of units that are already done.
+    """
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()

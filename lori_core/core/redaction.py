@@ -1,9 +1,9 @@
-"""Secrets in text, taken out before it is shown, logged, stored or sent anywhere.
+"""Remove secrets from text before it is printed, logged, stored or sent.
 
-Three kinds are known: the user's part of a URL with its password, and secret parameters of a query
-(`https://user:password@host/?token=…`); tokens by the form that their issuer gives them (`hf_…`,
-`AKIA…`); and the values of this process's environment variables that are named like a secret
-(`HF_TOKEN`, `AWS_SECRET_ACCESS_KEY`). Whatever writes text for others calls `redact` or `redacted`.
+Three kinds are recognised: credentials and secret query parameters in URLs
+(`https://user:password@host/?token=…`); tokens with an issuer's prefix (`hf_…`, `AKIA…`); and the
+values of this process's environment variables with a name of a secret (`HF_TOKEN`,
+`AWS_SECRET_ACCESS_KEY`). All code that writes text for others calls `redact` or `redacted`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from types import TracebackType
 from typing import Any, TextIO, cast
 from urllib.parse import quote, unquote
 
-#: What stands in the place of a secret.
+#: Replaces a secret.
 MASK = "***"
-#: Shorter values of variables are words that occur anywhere.
+#: Shorter values of environment variables are not redacted: they are words that occur anywhere.
 LEAST_CHARACTERS = 8
 
 #: Names of environment variables whose values are secret.
@@ -33,15 +33,15 @@ _NAMED = re.compile(
     r"PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|ACCESS_KEY|ACCOUNT_KEY|STORAGE_KEY|PRIVATE_KEY|"
     r"ENCRYPTION_KEY|AUTH_STRING|CONNECTION_STRING|(^|_)(TOKEN|PWD|CREDENTIALS?)$"
 )
-#: Such variables hold where a secret is, not the secret; PWD is the shell's current folder.
+#: Exceptions: variables that hold a secret's location, and PWD, the shell's current folder.
 _NOT_NAMED = re.compile(r"^(OLD)?PWD$|_(FILE|PATH|DIR|URL|URI)$")
 
-# No space, quote or bracket ends up in a match: they end a URL in a message. The lengths are
-# bounded, so that no text takes long.
+# A match contains no space, quote or bracket: they end a URL in a message. The lengths are bounded
+# to bound the time of matching.
 _AUTHORITY, _ANY = r"""[^\s/?#"'<>]{0,200}""", r"""[^\s@"'<>]{0,200}"""
 _USER = r"""[^\s/:@"'<>]{0,100}"""
 _DATABASES = "postgresql|postgres|mysql|mariadb|mssql|oracle|redis|rediss|mongodb|amqp|amqps"
-#: Parameters of a query that are secret by their whole name, and by how their name ends.
+#: Names of secret query parameters: full names, and endings of names.
 _QUERY = r"pwd|pass|sig|key|auth|code|jwt|bearer|session"
 _QUERY_ENDS = (
     r"password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|"
@@ -54,40 +54,42 @@ def _secret_query(whole: str, ends: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Form:
-    """A secret by its form: one of `marks` is in every text that has one, which is quick to see."""
+class _SecretPattern:
+    """A pattern of secrets; each match contains one of `marks`, which are checked first."""
 
     marks: tuple[str, ...]
     pattern: re.Pattern[str]
     instead: str = MASK
 
-    def taken_out(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         if not any(mark in text for mark in self.marks):
             return text
         return self.pattern.sub(self.instead, text)
 
 
-def _token(pattern: str, *marks: str) -> _Form:
-    return _Form(marks, re.compile(rf"(?<![A-Za-z0-9])(?:{pattern})"))
+def _token(pattern: str, *marks: str) -> _SecretPattern:
+    return _SecretPattern(marks, re.compile(rf"(?<![A-Za-z0-9])(?:{pattern})"))
 
 
-_FORMS = [
-    _Form(("@",), re.compile(rf"(?<=://){_AUTHORITY}:{_AUTHORITY}@"), f"{MASK}@"),
-    # A password may hold what ends the authority; a port does not.
-    _Form(("@",), re.compile(rf"(?<=://){_USER}:(?!\d{{1,5}}[/?#]){_ANY}@"), f"{MASK}@"),
-    _Form(
+_PATTERNS = [
+    _SecretPattern(("@",), re.compile(rf"(?<=://){_AUTHORITY}:{_AUTHORITY}@"), f"{MASK}@"),
+    # A password may contain characters that end the authority; a port is no password.
+    _SecretPattern(("@",), re.compile(rf"(?<=://){_USER}:(?!\d{{1,5}}[/?#]){_ANY}@"), f"{MASK}@"),
+    _SecretPattern(
         ("@",),
         re.compile(rf"((?:{_DATABASES})(?:\+\w{{1,20}})?://){_USER}:{_ANY}@"),
         rf"\1{MASK}@",
     ),
-    # A name alone is a token on the web; elsewhere it is a user (ssh://git@host).
-    _Form(("@",), re.compile(rf"(https?://){_AUTHORITY}@"), rf"\1{MASK}@"),
-    _Form(
+    # Without a password, the user part is a token in HTTP URLs, else a name (ssh://git@host).
+    _SecretPattern(("@",), re.compile(rf"(https?://){_AUTHORITY}@"), rf"\1{MASK}@"),
+    _SecretPattern(
         ("=",),
         re.compile(rf"""({_secret_query(_QUERY, _QUERY_ENDS)})[^\s&;"'<>]+""", re.I),
         rf"\1{MASK}",
     ),
-    _Form(("=",), re.compile(r"""(\s(?:password|passwd|pwd)=)[^\s&;"'<>]+"""), rf"\1{MASK}"),
+    _SecretPattern(
+        ("=",), re.compile(r"""(\s(?:password|passwd|pwd)=)[^\s&;"'<>]+"""), rf"\1{MASK}"
+    ),
     _token(r"hf_[A-Za-z0-9]{20,}", "hf_"),
     _token(r"gh[pousr]_[A-Za-z0-9]{30,}", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
     _token(r"github_pat_\w{20,}", "github_pat_"),
@@ -103,14 +105,14 @@ _FORMS = [
     _token(r"pypi-AgE[\w-]{30,}", "pypi-AgE"),
     _token(r"nvapi-[\w-]{20,}", "nvapi-"),
     _token(r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}", ".eyJ"),
-    _Form(
+    _SecretPattern(
         ("asic ", "earer ", "ASIC ", "EARER "),
         re.compile(
             r"""(Authorization["']?\s{0,5}[:=]\s{0,5}["']?(?:Basic|Bearer)\s{1,5})[^\s"']+""", re.I
         ),
         rf"\1{MASK}",
     ),
-    _Form(
+    _SecretPattern(
         ("PRIVATE KEY",),
         re.compile(
             r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?"
@@ -119,18 +121,18 @@ _FORMS = [
         ),
     ),
 ]
-#: A value that is one URL: its password ends at the last @, whatever is in it.
+#: A value that is one URL: the password ends at the last @.
 _WHOLE_URL = re.compile(r"\s*[a-z][a-z0-9+.\-]*://[^/:@]*:(?!\d{1,5}[/?#])(.*)@", re.I | re.DOTALL)
 
 
 def redact(text: str) -> str:
-    """Return a text with `***` in the place of each secret."""
-    known = _known(tuple(os.environ.items()))
-    return _without_forms(known.sub(MASK, text) if known else text)
+    """Return a text with each secret replaced by `***`."""
+    values = _environment_pattern(tuple(os.environ.items()))
+    return _redact_patterns(values.sub(MASK, text) if values else text)
 
 
 def redacted(value: Any) -> Any:
-    """Return a value of JSON's kinds with every text in it redacted, names included."""
+    """Return a JSON-like value with all its strings redacted, including keys."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
@@ -141,28 +143,28 @@ def redacted(value: Any) -> Any:
 
 
 def has_secret(text: str) -> bool:
-    """Say whether a value holds a secret by its form; the environment does not matter."""
-    plain = unquote(text) if "%" in text else text  # a parameter's name may be encoded
+    """Return whether a text contains a secret by its pattern; the environment is not considered."""
+    plain = unquote(text) if "%" in text else text  # a parameter's name may be percent-encoded
     return any(
-        bool(_WHOLE_URL.match(each)) or _without_forms(each) != each for each in {text, plain}
+        bool(_WHOLE_URL.match(each)) or _redact_patterns(each) != each for each in {text, plain}
     )
 
 
 def pattern_of_secrets() -> str:
-    """Return a regular expression for schemas that finds secret parameters of queries, and tokens.
+    """Return a regular expression for JSON Schema that matches secret query parameters and tokens.
 
-    It has no flags, which the dialect of JSON Schema does not know.
+    It has no flags, which JSON Schema does not support.
     """
     either = (
         re.sub("[a-z]", lambda letter: f"[{letter[0]}{letter[0].upper()}]", words)
         for words in (_QUERY, _QUERY_ENDS)
     )
-    tokens = [form.pattern.pattern for form in _FORMS if form.instead == MASK]
+    tokens = [form.pattern.pattern for form in _PATTERNS if form.instead == MASK]
     return "|".join([_secret_query(*either), *tokens])
 
 
 def keys_with_secrets(values: Any, where: str = "") -> Iterator[str]:
-    """Yield the dotted keys (`tasks.math.source[0].path`) of nested values that hold a secret."""
+    """Yield the dotted keys (`tasks.math.source[0].path`) of nested values that contain secrets."""
     if isinstance(values, str) and has_secret(values):
         yield where
     elif isinstance(values, Mapping):
@@ -173,20 +175,20 @@ def keys_with_secrets(values: Any, where: str = "") -> Iterator[str]:
             yield from keys_with_secrets(inner, f"{where}[{place}]")
 
 
-def _without_forms(text: str) -> str:
-    for form in _FORMS:
-        text = form.taken_out(text)
+def _redact_patterns(text: str) -> str:
+    for form in _PATTERNS:
+        text = form.redact(text)
     return text
 
 
 @lru_cache(maxsize=8)
-def _known(environment: tuple[tuple[str, str], ...]) -> re.Pattern[str] | None:
-    """Return what matches the environment's secrets in each form that text has them in."""
-    forms = {form for name, value in environment for form in _forms(name, value)}
+def _environment_pattern(environment: tuple[tuple[str, str], ...]) -> re.Pattern[str] | None:
+    """Return a pattern of the environment's secrets, plain and encoded; None if there are none."""
+    forms = {form for name, value in environment for form in _encodings(name, value)}
     forms = {form for form in forms if len(form) >= LEAST_CHARACTERS}
     if not forms:
         return None
-    # A password that is a plain word is no secret inside another word: postgres in postgresql.
+    # A password of letters only is not redacted inside a longer word: postgres in postgresql.
     words = (
         rf"(?<![A-Za-z]){form}(?![A-Za-z])" if form.isalpha() else re.escape(form)
         for form in sorted(forms, key=len, reverse=True)
@@ -194,11 +196,12 @@ def _known(environment: tuple[tuple[str, str], ...]) -> re.Pattern[str] | None:
     return re.compile("|".join(words))
 
 
-def _forms(name: str, value: str) -> Iterator[str]:
+def _encodings(name: str, value: str) -> Iterator[str]:
+    """Yield a secret variable's value as plain text, URL-encoded, and in JSON and repr quotes."""
     url = _WHOLE_URL.match(value)
     secrets = [url[1], unquote(url[1])] if url else []
     if _NAMED.search(name.upper()) and not _NOT_NAMED.search(name.upper()):
-        # CREDENTIALS of some clients is a path.
+        # Some clients' CREDENTIALS variable holds a path.
         secrets += [] if os.path.isabs(value) else [value.strip()]  # noqa: PTH117 - never raises
         if "AUTH_STRING" in name.upper():
             secrets += [value.partition(":")[2], base64.b64encode(value.encode()).decode()]
@@ -207,7 +210,7 @@ def _forms(name: str, value: str) -> Iterator[str]:
 
 
 class _Stream:
-    """A text stream that redacts what is written to it, and is the stream itself otherwise."""
+    """A text stream that redacts what is written to it; everything else is delegated."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -226,7 +229,7 @@ class _Stream:
 
 @contextmanager
 def redacted_streams() -> Iterator[None]:
-    """Redact what this process prints, and the traceback of an error that nobody catches."""
+    """Redact this process's standard output and error, and tracebacks of uncaught exceptions."""
     before = sys.stdout, sys.stderr
     sys.excepthook = _print_traceback
     sys.stdout, sys.stderr = cast(TextIO, _Stream(before[0])), cast(TextIO, _Stream(before[1]))
@@ -244,16 +247,16 @@ def _print_traceback(
 
 
 def redact_logs() -> None:
-    """Redact every log record of this process when it is made, whoever then handles it."""
-    make = logging.getLogRecordFactory()
-    if getattr(make, "redacts", False):
+    """Redact every log record of this process when it is created, for all handlers."""
+    original = logging.getLogRecordFactory()
+    if getattr(original, "redacts", False):
         return
 
-    def made(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        record = make(*args, **kwargs)
+    def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = original(*args, **kwargs)
         try:
             text = record.getMessage()
-        except Exception:  # a wrong format string: logging says so itself
+        except Exception:  # a wrong format string, which logging reports itself
             return record
         clean = redact(text)
         if clean != text:
@@ -262,20 +265,20 @@ def redact_logs() -> None:
             record.exc_text = redact("".join(traceback.format_exception(*record.exc_info))).rstrip()
         return record
 
-    made.redacts = True  # type: ignore[attr-defined]
-    logging.setLogRecordFactory(made)
+    factory.redacts = True  # type: ignore[attr-defined]
+    logging.setLogRecordFactory(factory)
 
 
 @contextmanager
 def redacted_errors() -> Iterator[None]:
-    """Take secrets out of the text of an error that passes; it keeps its class where that works."""
+    """Redact the text of an exception that passes through; its class is kept if possible."""
     try:
         yield
     except Exception as error:
-        said = redact(str(error))
-        if said == str(error):
+        text = redact(str(error))
+        if text == str(error):
             raise
-        error.args = (said,)
-        if str(error) == said:
+        error.args = (text,)
+        if str(error) == text:
             raise
-        raise RuntimeError(f"{type(error).__name__}: {said}") from None
+        raise RuntimeError(f"{type(error).__name__}: {text}") from None

@@ -1,4 +1,4 @@
-"""Digests of this package's own files: the code's part of a content key."""
+"""Digests of this package's source files, which are part of content keys."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def digests(files: Iterable[str]) -> dict[str, str]:
-    """Return the MD5 of files of this package as `lori_core/<file>` -> 32 hexadecimal digits.
+    """Return `lori_core/<file>` -> the MD5 (32 hexadecimal digits) of files of this package.
 
-    MD5 because DVC records the same for a stage's code, so each can be checked by the other.
+    MD5, because DVC records MD5 digests of a stage's code, so the two can be compared.
     """
     return {f"lori_core/{name}": _md5(PACKAGE / name) for name in files}
 

@@ -1,8 +1,8 @@
-"""What decides the result of each pipeline stage: its code, parameters and inputs.
+"""The table of what decides each pipeline stage's result: code, parameters and inputs.
 
-This table is the only place that says so. Content keys take the code from here; `dvc.yaml` and
-`experiments/dvc.yaml` list the same, so that DVC runs a stage again when any of it changes. Tests
-compare `dvc.yaml` with the table, and the table with what each stage's module really imports.
+Content keys include the digests of the code listed here. `dvc.yaml` and `experiments/dvc.yaml` list
+the same dependencies, so DVC reruns a stage when one changes. Tests compare `dvc.yaml` with the
+table, and the table with the imports of each stage's module.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-#: Modules that no result depends on, beside every `__init__.py`: messages, refusals, progress bars,
-#: reports of a run.
+#: Modules that no result depends on, besides every `__init__.py`: messages, input checks, progress
+#: bars, tracking.
 NEUTRAL = (
     "core/cache.py",
     "config/experiments.py",
@@ -38,7 +38,7 @@ NEUTRAL = (
     "core/files/yaml_input.py",
 )
 
-#: How `params.yaml` is read, and how files are.
+#: Reading `params.yaml` and other files.
 CONFIG = (
     "config/evaluation.py",
     "config/model.py",
@@ -56,7 +56,7 @@ CONFIG = (
     "registries/registry.py",
     "config/validation.py",
 )
-#: The modules of a base model that are adapted, and their names.
+#: Finding and naming the linear layers of a base model.
 MODULES = (
     "models/fused_experts.py",
     "models/linear_layers.py",
@@ -81,14 +81,14 @@ ADAPTERS = (
     "registries/registry.py",
     "core/files/tensor_file.py",
 )
-#: PEFT's adapter folders, read and written.
+#: Reading and writing PEFT's adapter folders.
 PEFT_FILES = (
     "adapters/peft_format/peft_config.py",
     "adapters/peft_format/peft_file.py",
     "adapters/peft_format/peft_modules.py",
     "methods/finetuned_model.py",
 )
-#: An adapter on a base model, and the interface of what trains one.
+#: Applying an adapter to a base model, and the interface of training methods.
 APPLYING = (
     *CONFIG,
     *ADAPTERS,
@@ -99,7 +99,7 @@ APPLYING = (
     "adapters/sparse_parametrization.py",
     "methods/training_method.py",
 )
-#: The training methods: what is attached to a base, and what is collected.
+#: The training methods.
 METHODS = (
     *APPLYING,
     "methods/lori/continual.py",
@@ -141,7 +141,7 @@ TUNING = (
     "training/trainer.py",
     "methods/tuning.py",
 )
-#: Saving what was trained.
+#: Saving a trained adapter or model.
 SAVING = (
     *ADAPTERS,
     *PEFT_FILES,
@@ -149,7 +149,7 @@ SAVING = (
     "pipeline/results.py",
     "pipeline/saving.py",
 )
-#: What is taken from a calibrated adapter.
+#: Computing importance scores from a calibrated adapter.
 CALIBRATION = (
     *SESSION,
     *LOSS,
@@ -178,7 +178,7 @@ MERGING = (
     "registries/registry.py",
     "core/files/tensor_file.py",
 )
-#: Outputs, log-likelihoods and their scores.
+#: Generating outputs, computing log-likelihoods, and scoring both.
 EVALUATION = (
     "evaluation/attacks.py",
     "evaluation/bounded_mean.py",
@@ -189,7 +189,7 @@ EVALUATION = (
     "evaluation/scoring",
     "evaluation/statistics.py",
 )
-#: Verdicts that are kept, and models compared by them.
+#: Reading stored verdicts, and comparing models by them.
 VERDICTS = (
     "core/escaping.py",
     "evaluation/bounded_mean.py",
@@ -217,23 +217,24 @@ TRAINING_PARAMS = (
     "training",
 )
 SCORING_PARAMS = ("evaluation", "model", "prompt")
-#: The base model's content and the tasks' names in their order, as the last pull found them.
+#: The base model's digests, and the tasks' names in order, as written by the last pull.
 BASE_FILE = "data/base.json"
 TASKS_FILE = "data/tasks.json"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage's result depends on.
+    """The dependencies of one stage.
 
     Attributes:
-        items: what there is one of the stage for; `{item}` stands for it below.
+        items: the kind of item that the stage is run for, once each; `{item}` stands for the
+            item's name below.
         code: files and folders of this package.
-        params: keys of `params.yaml`; a section's key stands for all of it.
-        extensions: the kinds of registries of which an extension file may decide the result; the
-            stage depends on each file of `extensions` that registers one of them.
+        params: keys of `params.yaml`; a section's key stands for the whole section.
         inputs: paths in the workspace. A stage that reads several adapters depends on the folder of
             the small metric files that hold each adapter's SHA-256.
+        extensions: kinds of registries; the stage depends on each file of `extensions` that
+            registers an entry of one of these kinds.
     """
 
     items: Literal["task", "merge", "continual task", "none"]

@@ -1,7 +1,7 @@
-"""What a stage reports while it runs: rows of JSON lines beside its outputs.
+"""Record a stage's parameters, metrics and events as JSON lines in a file.
 
-The method imports no tracking server. Whoever runs a stage sends the rows (`flows.tracking`).
-A row is `{"type": …, "time": unix seconds, …}`; the first is `start`, the last `end` or `error`.
+`lori_core` imports no tracking client; `flows.tracking` sends the rows to MLflow. A row is
+`{"type": …, "time": unix seconds, …}`; the first is `start`, the last `end` or `error`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from lori_core.core.faults import naming
 from lori_core.core.files.atomic import dumps
 from lori_core.core.redaction import redact, redacted
 
-#: The environment variable that says where a stage writes its rows (a file).
+#: The environment variable with the file that a stage writes its rows to.
 ROWS_VARIABLE = "LORI_ROWS"
-#: Where rows go otherwise, relative to the workspace: `.lori/rows/<stage>/<time>-<pid>.jsonl`.
+#: The default folder, relative to the workspace: `.lori/rows/<stage>/<time>-<pid>.jsonl`.
 ROWS_FOLDER = Path(".lori/rows")
 
 
@@ -32,60 +32,60 @@ class RunTracker(Protocol):
     """Receives what a stage reports."""
 
     def start(self, stage: str) -> None:
-        """Say which stage begins (`train@math`)."""
+        """Report the start of a stage (`train@math`)."""
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Report parameters, nested mappings allowed."""
+        """Report parameters; mappings may be nested."""
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Report numbers, at a step or as final values (`step=None`)."""
+        """Report metrics, at a step or as final values (`step=None`)."""
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Report tags."""
 
     def dataset(self, name: str, digest: str, source: str, rows: int) -> None:
-        """Report a data set that was read; `digest` is the SHA-256 of its file."""
+        """Report a data set that was read; `digest` is its file's SHA-256, `rows` its length."""
 
     def artifact(self, path: Path) -> None:
-        """Report a file or folder worth keeping beside the run."""
+        """Report a file or folder to store with the run."""
 
     def end(self) -> None:
-        """Say that the stage finished."""
+        """Report that the stage finished."""
 
     def error(self, message: str, exit_code: int) -> None:
-        """Say that the stage failed; exit code 2 means that a retry is pointless."""
+        """Report that the stage failed; exit code 2 means that a retry is pointless."""
 
     def forget(self) -> None:
-        """Take back what was reported: the stage was refused and has done nothing."""
+        """Delete everything reported: the stage was refused before it did anything."""
 
 
-#: Whose versions a result may depend on.
+#: Packages whose versions are recorded, since results may depend on them.
 PACKAGES = ("torch", "transformers", "peft", "numpy")
 
 
 def where() -> dict[str, str]:
-    """Return who runs this process on what: host, user, Python, packages, GPUs it may see."""
+    """Return this process's host, user, versions of Python and packages, and visible GPUs."""
     import getpass
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"host": platform.node(), "python": platform.python_version()}
+    facts = {"host": platform.node(), "python": platform.python_version()}
     try:
-        found["user"] = getpass.getuser()
+        facts["user"] = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
-        found["user"] = str(os.getuid())
+        facts["user"] = str(os.getuid())
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            facts[package] = version(package)
         except PackageNotFoundError:
             continue
     if os.environ.get("CUDA_VISIBLE_DEVICES"):
-        found["gpus"] = os.environ["CUDA_VISIBLE_DEVICES"]
-    return found
+        facts["gpus"] = os.environ["CUDA_VISIBLE_DEVICES"]
+    return facts
 
 
 class NullTracker:
-    """Forgets everything."""
+    """A tracker that records nothing."""
 
     def start(self, stage: str) -> None: ...
     def params(self, values: Mapping[str, Any]) -> None: ...
@@ -102,19 +102,19 @@ _latest = 0.0
 
 
 def now() -> float:
-    """Return the time, unix seconds; never less than before, though the clock be set back."""
+    """Return the time in unix seconds; it never decreases, even if the clock is set back."""
     global _latest
     _latest = max(_latest, time.time())
     return _latest
 
 
 class FileTracker:
-    """Appends rows to a JSON-lines file, each written whole."""
+    """A tracker that appends rows to a JSON-lines file, each in one write."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        #: The folders that are made for the file, the innermost first.
-        self._made = [folder for folder in path.parents if not folder.exists()]
+        #: The folders that are created for the file, the innermost first.
+        self._created_folders = [folder for folder in path.parents if not folder.exists()]
 
     def _write(self, kind: str, **fields: Any) -> None:
         row = {"type": kind, "time": now(), **redacted(fields)}
@@ -124,38 +124,51 @@ class FileTracker:
                 file.write(dumps(row, default=lambda value: redact(str(value))) + "\n")
 
     def start(self, stage: str) -> None:
+        """Append the `start` row: stage, process id, host and versions."""
         self._write("start", stage=stage, pid=os.getpid(), where=where())
 
     def params(self, values: Mapping[str, Any]) -> None:
+        """Append a `params` row."""
         self._write("params", values=dict(values))
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Append a `metrics` row."""
         self._write("metrics", values=dict(values), step=step)
 
     def tags(self, values: Mapping[str, str]) -> None:
+        """Append a `tags` row."""
         self._write("tags", values=dict(values))
 
     def dataset(self, name: str, digest: str, source: str, rows: int) -> None:
+        """Append a `dataset` row."""
         self._write("dataset", name=name, digest=digest, source=source, rows=rows)
 
     def artifact(self, path: Path) -> None:
+        """Append an `artifact` row."""
         self._write("artifact", path=str(path))
 
     def end(self) -> None:
+        """Append the `end` row."""
         self._write("end")
 
     def error(self, message: str, exit_code: int) -> None:
+        """Append the `error` row."""
         self._write("error", message=message, exit_code=exit_code)
 
     def forget(self) -> None:
+        """Delete the file, and the folders that were created for it."""
         self.path.unlink(missing_ok=True)
-        with suppress(OSError):  # not there, or somebody else's files are in it
-            for folder in self._made:
+        with suppress(OSError):  # missing, or contains other files
+            for folder in self._created_folders:
                 folder.rmdir()
 
 
 def stage_tracker(stage: str) -> FileTracker:
-    """Return the tracker of one stage's process: the file named by `LORI_ROWS`, or a new one."""
+    """Return a tracker for a stage that writes to the file in `LORI_ROWS`, or to a new one.
+
+    Raises:
+        InputError: the stage's name contains other characters than letters, digits, `.-_@`.
+    """
     named = os.environ.get(ROWS_VARIABLE)
     if not _STAGE.fullmatch(stage):
         raise InputError(

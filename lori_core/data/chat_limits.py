@@ -43,8 +43,8 @@ try:
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = datetime.datetime(2024, 7, 26).strftime
-    template = environment.from_string(given["template"])
-    for piece in template.generate(**given["values"]):
+    template = environment.from_string(data["template"])
+    for piece in template.generate(**data["values"]):
         written += len(piece)
         if written > {_LONGEST}:
             break

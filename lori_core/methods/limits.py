@@ -187,7 +187,7 @@ def _training_lengths(params: Params) -> dict[str, int]:
         wanted += ["calibration"] if method.calibrated_by else []
         wanted += ["continual"] if task in params.continual.tasks else []
         for phase in wanted:
-            sections = ["training", *training_overrides.layers(task, phase)]
+            sections = ["training", *training_overrides.override_sections(task, phase)]
             setting = [where for where in sections if "max_length" in _at(values, where)]
             lengths[f"{setting[-1]}.max_length"] = params.phase(task, phase).max_length
     return lengths

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from lori_core.config import LoriSection, TrainingSection
 from lori_core.config.validation import Strict, first_error
 from lori_core.core.errors import ConfigError, unknown
-from lori_core.registries.registry import Named, Registry, running
+from lori_core.registries.registry import Named, Registry, current_extension
 
 if TYPE_CHECKING:
     import torch
@@ -235,11 +235,11 @@ def training_method(method: _Class) -> _Class:
     for fact in ("name", "label", "about"):
         if not method.__dict__.get(fact):
             raise ValueError(f"{where}: has no {fact}; give the class one, a text")
-    if running() is None and method.__module__.partition(".")[0] != "lori_core":
+    if current_extension() is None and method.__module__.partition(".")[0] != "lori_core":
         raise ValueError(
             f"{where}: stands in no extension file; name its file under `extensions` in params.yaml"
         )
-    REGISTERED.add(Registered(method.name, method.label, method.about, running(), method))
+    REGISTERED.add(Registered(method.name, method.label, method.about, current_extension(), method))
     return method
 
 

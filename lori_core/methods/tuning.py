@@ -12,7 +12,7 @@ import torch
 
 from lori_core.adapters.adapter import Adapter, ProjectionBlock, check_base
 from lori_core.adapters.masks.mask import Mask
-from lori_core.config import HOW, Params, TrainingSection
+from lori_core.config import EXECUTION_FIELDS, Params, TrainingSection
 from lori_core.config.training_overrides import Phase
 from lori_core.core.errors import AdapterError
 from lori_core.core.files import finite
@@ -105,7 +105,7 @@ def tune(
         model.enable_input_require_grads()
     facts = {
         "method": tuning.method,
-        "section": tuning.section.model_dump(exclude=HOW),
+        "section": tuning.section.model_dump(exclude=EXECUTION_FIELDS),
         "parents": tuning.parents,
         **_extension(tuning.method),
         **method.depends(),

@@ -1,1 +1,1 @@
-"""Base models: their files, identity, modules and the names PEFT gives them."""
+"""Base models: files, identity, loading, linear layers, and PEFT's names of modules."""

@@ -1,4 +1,4 @@
-"""The files of a base model's folder: those of its weights, and the others."""
+"""Find the weight files and the other files in a base model's folder."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-#: A key of `config.json` that names the file to begin with in the place of these two.
-_NAMED = "transformers_weights"
+#: A key of `config.json` that names another weight file or index than these two.
+_WEIGHTS_KEY = "transformers_weights"
 
-#: Weights in other forms, which would be the base's and not the baked ones, and pickles.
+#: Suffixes of weights in any format and of pickles: a merged model must not contain the base's.
 _NOT_COPIED = {
     *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot", ".gguf", ".onnx"),
     *(".onnx_data", ".npz", ".npy", ".pkl", ".pickle", ".joblib"),
 }
-#: Says what a baked model was made of, and which files were written.
+#: Holds a merged model's origin and the list of its files.
 EXPORTED = "lori_export.json"
-#: What the files of a cached or a baked model were; the copy's are others.
+#: Records of a cached or merged model's files, which do not apply to a copy of the model.
 _RECORDS = ("lori_model.json", EXPORTED)
 
 
 def weight_files(base: Path) -> list[Path]:
-    """Return the files that transformers would load: the one, or those in the index.
+    """Return the weight files that transformers would load: a single file, or those of the index.
 
-    Links count as the files they lead to, as in the hub's cache.
+    Symbolic links are followed, as the hub's cache consists of links.
 
     Raises:
-        ModelError: for a folder without weights, with an index that is damaged, or without a file
-            that it names.
+        ModelError: the folder has no weights, its index is damaged, or a file of the index is
+            missing.
     """
     first = _first_file(base)
     if first.suffix != ".json":
@@ -57,18 +57,22 @@ def weight_files(base: Path) -> list[Path]:
 
 
 def _first_file(base: Path) -> Path:
-    """Return the weights or the index that transformers would open first."""
+    """Return the weight file or the index that transformers would open first."""
     config = base / "config.json"
     settings = read_json(config) if config.is_file() else None
-    named = settings.get(_NAMED) if isinstance(settings, dict) else None
-    if named is not None:
-        if not isinstance(named, str) or Path(named).name != named:
-            raise ModelError(f"{config}: {_NAMED}: {named!r} is not the name of a file beside it")
-        if not named.endswith((".safetensors", ".safetensors.index.json")):
-            raise ModelError(f"{config}: {_NAMED}: {named!r}; only safetensors are read")
-        if not (base / named).is_file():
-            raise ModelError(f"{base / named}: no such file ({_NAMED} in config.json names it)")
-        return base / named
+    file_name = settings.get(_WEIGHTS_KEY) if isinstance(settings, dict) else None
+    if file_name is not None:
+        if not isinstance(file_name, str) or Path(file_name).name != file_name:
+            raise ModelError(
+                f"{config}: {_WEIGHTS_KEY}: {file_name!r} is not the name of a file beside it"
+            )
+        if not file_name.endswith((".safetensors", ".safetensors.index.json")):
+            raise ModelError(f"{config}: {_WEIGHTS_KEY}: {file_name!r}; only safetensors are read")
+        if not (base / file_name).is_file():
+            raise ModelError(
+                f"{base / file_name}: no such file ({_WEIGHTS_KEY} in config.json names it)"
+            )
+        return base / file_name
     for name in (_WEIGHTS, _INDEX):
         if (base / name).is_file():
             return base / name
@@ -76,7 +80,11 @@ def _first_file(base: Path) -> Path:
 
 
 def opened(path: Path) -> TensorFile:
-    """Open a weight file; a damaged one is a `ModelError`."""
+    """Open a weight file.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
     from lori_core.core.files.tensor_file import TensorFile
 
     try:
@@ -86,19 +94,23 @@ def opened(path: Path) -> TensorFile:
 
 
 def other_files(base: Path) -> list[Path]:
-    """Return the files that are not weights; a link to a file counts as the file."""
-    found = []
+    """Return the files to copy besides the weights: config, tokenizer and the like.
+
+    Raises:
+        ModelError: a symbolic link leads to no file.
+    """
+    files = []
     for folder, folders, names in os.walk(base):
         folders[:] = sorted(name for name in folders if name[0] != "." and name != "__pycache__")
         paths = (Path(folder, name) for name in sorted(names) if name[0] != ".")
-        found += [path for path in paths if _is_copied(base, path)]
-    return found
+        files += [path for path in paths if _is_copied(base, path)]
+    return files
 
 
 def _is_copied(base: Path, path: Path) -> bool:
     if path.suffix in _NOT_COPIED or path.name in _RECORDS:
         return False
-    if path.name.endswith(".index.json"):  # of weights: only the one that is used
+    if path.name.endswith(".index.json"):  # of the indexes of weights, only the one in use
         return path == _first_file(base)
     if path.is_symlink() and not path.exists():
         raise ModelError(f"{path}: a link to a file that is missing")

@@ -1,8 +1,8 @@
-"""What identifies a base model, and whether two identities are those of one model.
+"""Identify base models, and compare two identities.
 
-A base is identified by its content: the tensors that transformers would load and the part of
-`config.json` that decides what is computed with them. How the folder is called, where it lies, how
-its weights are split into files and what else lies beside them do not matter.
+A base model is identified by its content: the tensors that transformers would load, and the part
+of `config.json` that decides the computation. The folder's name and location, the split of the
+weights into files, and other files in the folder do not matter.
 """
 
 from __future__ import annotations
@@ -23,39 +23,38 @@ from lori_core.models import base_files
 if TYPE_CHECKING:
     from lori_core.core.files.tensor_file import Entry, TensorFile
 
-#: Keys of `config.json` that do not decide what the model computes: who wrote the file, from where,
-#: in which precision (that is `model.dtype`'s to say), whether generation keeps a cache. A key that
-#: is not named here decides.
-NEUTRAL = frozenset(
+#: Keys of `config.json` that do not decide what the model computes: the file's origin, the dtype
+#: (which `model.dtype` sets) and the use of a KV cache. All other keys are hashed.
+IRRELEVANT_KEYS = frozenset(
     ("transformers_version", "_name_or_path", "_commit_hash", "torch_dtype", "dtype", "use_cache")
 )
-#: What is read of each tensor: all of it, or this many evenly spaced blocks of so many bytes.
+#: Samples of each tensor: this many evenly spaced blocks of this many bytes, or all of it.
 _BLOCKS, _BLOCK = 16, 4096
-#: The most blocks of a whole model; with more tensors than that, one of each.
-_MOST_BLOCKS = 8192
-#: Bytes read at once of a whole tensor.
+#: The most blocks of a model; with more tensors than that, one block of each.
+_MAX_BLOCKS = 8192
+#: Bytes read at once when a whole tensor is hashed.
 _CHUNK = 1 << 24
 
-#: In an adapter's `info`: its base is what `--base` named, and not proved.
+#: Key of an adapter's `info`: its base was named with `--base`, and not verified.
 VOUCHED = "base_vouched"
-#: How a model of the hub is named.
+#: The form of a hub model's name.
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
 class BaseIdentity:
-    """What an adapter remembers of the base model it was made for.
+    """What an adapter records about its base model.
 
     Attributes:
-        name: how the base was named; empty where an adapter from elsewhere names none.
-        revision: the commit of a hub model.
-        config: SHA-256 of the bytes of `config.json`; empty where only the name is known.
-        weights: SHA-256 over samples of every `*.safetensors` in the folder. These two are what
-            version 0.1.0 recorded: they recognise its adapters.
-        settings: SHA-256 of the part of `config.json` that decides what is computed; empty in
+        name: the name or path of the base; empty if an imported adapter names none.
+        revision: the commit of a hub model; else empty.
+        config: SHA-256 of the bytes of `config.json`; empty if only the name is known.
+        weights: SHA-256 over samples of every `*.safetensors` in the folder. Version 0.1.0
+            recorded only `config` and `weights`, which are needed to compare its adapters.
+        settings: SHA-256 of the part of `config.json` that decides the computation; empty in
             adapters of version 0.1.0.
         tensors: SHA-256 over name, dtype, shape and samples of each tensor that transformers would
-            load.
+            load; empty in adapters of version 0.1.0.
     """
 
     name: str
@@ -67,54 +66,64 @@ class BaseIdentity:
 
     @property
     def known(self) -> bool:
-        """Whether it knows the base's content, and not its name alone."""
+        """Whether it holds digests of the base's content, and not only its name."""
         return bool(self.tensors or self.weights)
 
     def as_dict(self) -> dict[str, str]:
-        """Return the identity as plain JSON."""
-        later = ("settings", "tensors")
-        return {n: v for n, v in asdict(self).items() if v or n not in later}
+        """Return the identity as a JSON object."""
+        optional = ("settings", "tensors")
+        return {n: v for n, v in asdict(self).items() if v or n not in optional}
 
     def content(self) -> dict[str, str]:
-        """Return what results depend on: the content, whatever the base is called."""
+        """Return the digests of the content, on which results depend; the name is left out."""
         return {"settings": self.settings, "tensors": self.tensors}
 
     @classmethod
-    def of(cls, said: Any, where: str) -> BaseIdentity:
-        """Read what `as_dict` wrote.
+    def of(cls, content: Any, where: str) -> BaseIdentity:
+        """Return the identity that `as_dict` wrote.
+
+        Args:
+            content: a JSON value from a file.
+            where: the file's name in error messages.
 
         Raises:
-            AdapterError: for anything else, naming where it stands.
+            AdapterError: the value is not an identity.
         """
         known = {field.name for field in fields(cls)}
-        if not isinstance(said, dict) or not {"name", "revision", "config", "weights"} <= set(said):
+        required = {"name", "revision", "config", "weights"}
+        if not isinstance(content, dict) or not required <= set(content):
             raise AdapterError(f"{where}: damaged: it does not say which base model it is for")
-        if not set(said) <= known or not all(isinstance(value, str) for value in said.values()):
+        if not set(content) <= known or not all(isinstance(v, str) for v in content.values()):
             raise AdapterError(f"{where}: its base is described in a way not known here; update")
-        return cls(**said)
+        return cls(**content)
 
 
 class Match(Enum):
-    """How two identities stand to each other."""
+    """The result of comparing two identities."""
 
     PROVED = auto()
-    """Their contents are equal."""
+    """The contents are equal."""
     DIFFERENT = auto()
-    """Their contents differ."""
+    """The contents differ."""
     NAMED = auto()
-    """At least one does not know its content; both name one model."""
+    """At least one has no digests; the names are equal."""
     NAMELESS = auto()
-    """Neither says anything."""
+    """Neither has digests or a name."""
     UNPROVED = auto()
-    """At least one does not know its content, and their names do not say that they are one."""
+    """At least one has no digests, and the names differ or are missing."""
 
 
 def identity(name: str, revision: str | None, folder: Path) -> BaseIdentity:
-    """Return what identifies the base model in a folder.
+    """Return the identity of the base model in a folder.
+
+    Args:
+        name: the name under which the user gave the model.
+        revision: the commit of a hub model.
+        folder: the model's folder.
 
     Raises:
-        ModelError: for a folder without weights, or a damaged one.
-        InputError: for a `config.json` that cannot be read.
+        ModelError: the folder has no weights, or is damaged.
+        InputError: `config.json` cannot be read.
     """
     config = folder / "config.json"
     settings = read_json(config)
@@ -124,14 +133,14 @@ def identity(name: str, revision: str | None, folder: Path) -> BaseIdentity:
         name=name,
         revision=revision or "",
         config=sha256_file(config),
-        weights=_former_weights(folder),
-        settings=digest(_deciding(settings)),
+        weights=_version_0_1_0_digest(folder),
+        settings=digest(_relevant_settings(settings)),
         tensors=_tensors(folder),
     )
 
 
 def match(first: BaseIdentity, second: BaseIdentity) -> Match:
-    """Say how two identities stand to each other; content decides where both know theirs."""
+    """Compare two identities: by digests if both have them, else by name."""
     for parts in (("settings", "tensors"), ("config", "weights")):
         sides = [tuple(getattr(side, part) for part in parts) for side in (first, second)]
         if all(side[1] for side in sides):
@@ -142,57 +151,61 @@ def match(first: BaseIdentity, second: BaseIdentity) -> Match:
 
 
 def differing(first: BaseIdentity, second: BaseIdentity) -> str:
-    """Return what of two different contents differs: `config` or `weights`."""
+    """Return which part of two different contents differs: `config` or `weights`."""
     if first.tensors and second.tensors:
         return "config" if first.settings != second.settings else "weights"
     return "config" if first.config != second.config else "weights"
 
 
 def same_name(first: BaseIdentity, second: BaseIdentity) -> bool:
-    """Say whether two identities name one model: one folder however written, or one hub id.
+    """Return whether two identities name the same model: the same folder, or the same hub id.
 
-    A revision counts where both give one; `main` says as much as none.
+    Revisions are compared if both have one; `main` counts as none.
     """
-    if not first.name or not second.name or _place(first.name) != _place(second.name):
+    if (
+        not first.name
+        or not second.name
+        or _normalized_name(first.name) != _normalized_name(second.name)
+    ):
         return False
     revisions = {side.revision for side in (first, second)} - {"", "main"}
     return len(revisions) < 2
 
 
-def _place(name: str) -> object:
-    """Return what a name stands for: a folder by its inode, a hub id whatever its case."""
+def _normalized_name(name: str) -> object:
+    """Return a comparable form of a name: a folder's inode, or a hub id in lower case."""
     if name.partition(":")[0] in ("pypi", "random"):
         return name
-    path = Path(os.path.expanduser(name))  # noqa: PTH111 - names that Path refuses stay names
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 - does not raise if there is no home
     if path.is_dir():
-        found = path.stat()
-        return found.st_dev, found.st_ino
+        status = path.stat()
+        return status.st_dev, status.st_ino
     if HUB_ID.fullmatch(name.rstrip("/")):
         return name.rstrip("/").lower()
-    return os.path.abspath(path)  # noqa: PTH100 - nothing is there to be resolved
+    return os.path.abspath(path)  # noqa: PTH100 - the path does not exist, so it has no links
 
 
-def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in settings.items() if name not in NEUTRAL}
-    text = kept.get("text_config")  # the language model's own settings in a larger one's
+def _relevant_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    relevant = {name: value for name, value in settings.items() if name not in IRRELEVANT_KEYS}
+    text = relevant.get("text_config")  # the language model's settings in a multimodal model's
     if isinstance(text, dict):
-        kept["text_config"] = _deciding(text)
-    return kept
+        relevant["text_config"] = _relevant_settings(text)
+    return relevant
 
 
 def whole_content(folder: Path) -> str:
-    """Return the SHA-256 over name, dtype, shape and every byte of each tensor, by name.
+    """Return the SHA-256 (hex) over name, dtype, shape and all bytes of each tensor, by name.
 
-    It takes as long as reading all the weights: some seconds for 8B parameters from a fast disk.
+    It reads all the weights, which takes some seconds for 8B parameters on a fast disk.
     """
     return _tensors(folder, whole=True)
 
 
 def _tensors(folder: Path, *, whole: bool = False) -> str:
-    """Hash each tensor's name, dtype, shape and samples in the order of names: shards are alike."""
+    """Hash each tensor's name, dtype, shape and samples, sorted by name, however sharded."""
     files = [base_files.opened(path) for path in base_files.weight_files(folder)]
     places = sorted((name, number) for number, file in enumerate(files) for name in file)
-    blocks = max(1, min(_BLOCKS, _MOST_BLOCKS // max(1, len(places))))
+    blocks = max(1, min(_BLOCKS, _MAX_BLOCKS // max(1, len(places))))
     sha = hashlib.sha256()
     for name, number in places:
         entry = files[number].entries[name]
@@ -205,7 +218,7 @@ def _tensors(folder: Path, *, whole: bool = False) -> str:
 
 
 def _samples(entry: Entry, blocks: int) -> list[tuple[int, int]]:
-    """Return (first byte, bytes) of what is read of a tensor."""
+    """Return the sampled ranges of a tensor as (first byte, number of bytes)."""
     size = entry.stop - entry.start
     if size <= blocks * _BLOCK:
         return [(entry.start, size)]
@@ -215,7 +228,7 @@ def _samples(entry: Entry, blocks: int) -> list[tuple[int, int]]:
 
 
 def _chunks(entry: Entry) -> Iterator[tuple[int, int]]:
-    """Yield (first byte, bytes) of all of a tensor."""
+    """Yield ranges that cover a tensor as (first byte, number of bytes)."""
     for start in range(entry.start, entry.stop, _CHUNK):
         yield start, min(_CHUNK, entry.stop - start)
 
@@ -227,12 +240,12 @@ def _read(file: TensorFile, start: int, buffer: bytearray) -> None:
         raise ModelError(str(error)) from None
 
 
-def _former_weights(folder: Path) -> str:
-    """Return the digest of version 0.1.0: names, sizes, headers and samples of all weight files."""
+def _version_0_1_0_digest(folder: Path) -> str:
+    """Return version 0.1.0's SHA-256 over names, sizes, headers and samples of weight files."""
     sha = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         if not path.is_file():
-            continue  # a link to a file that is missing; none that would be loaded
+            continue  # a broken link, which is not loaded
         size = path.stat().st_size
         sha.update(f"{path.name}\n{size}\n".encode())
         with path.open("rb") as handle:

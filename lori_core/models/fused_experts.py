@@ -1,7 +1,8 @@
-"""Experts whose matrices transformers keeps in one parameter: no linear modules to adapt.
+"""Find mixture-of-experts parameters that stack all experts' matrices.
 
-PEFT reads an adapter's names of single experts as parts of that parameter, and takes some names of
-targets (`gate_proj`) for it altogether, also where a linear module has the same name.
+Such experts are not linear layers, so they cannot be adapted here. PEFT applies an adapter of a
+single expert to a part of that parameter, and some target names (`gate_proj`) to the whole
+parameter, even if a linear layer has the same name.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from lori_core.models.weight_names import WeightNames
 
 
 def fused_experts(model: nn.Module) -> dict[str, set[str]]:
-    """Return the parameters that hold all experts' matrices, with the names of these matrices."""
-    found = [
+    """Return the parameters that stack all experts' matrices -> the names of these matrices."""
+    stacked = [
         name
         for name, parameter in model.named_parameters()
-        if parameter.dim() == 3 and "expert" in name  # stacked along the experts
+        if parameter.dim() == 3 and "expert" in name  # [experts, rows, columns]
     ]
-    if not found:
+    if not stacked:
         return {}
     names = WeightNames(model)
-    return {name: {name.rsplit(".", 1)[-1]} | names.matrices_of(name) for name in found}
+    return {name: {name.rsplit(".", 1)[-1]} | names.matrices_of(name) for name in stacked}
 
 
 def taken_for_experts(model: Any, targets: Iterable[str]) -> list[str]:
-    """Return the targets that PEFT takes for all experts' parameters instead of modules."""
+    """Return the target names that PEFT would apply to experts' parameters instead of modules."""
     if not fused_experts(model):
         return []
     from peft import LoraConfig
@@ -39,7 +40,7 @@ def taken_for_experts(model: Any, targets: Iterable[str]) -> list[str]:
         config = LoraConfig(target_modules=[target])
         try:
             convert_peft_config_for_transformers(config, model, None)
-        except ValueError:  # it wants all the matrices that are kept together
+        except ValueError:  # PEFT requires all the stacked matrices to be targets
             taken.append(target)
         else:
             if target not in config.target_modules:

@@ -1,4 +1,4 @@
-"""The only place that knows how PEFT names things."""
+"""PEFT's names of tensors, modules and files, and its matching of target modules."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _KEY = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.wei
 
 
 def weight_key(module: str, side: str) -> str:
-    """Return the name of a tensor in PEFT's file: `side` is `A` or `B`."""
+    """Return the name of a module's `A` or `B` weight (`side`) in PEFT's file."""
     return f"base_model.model.{module}.lora_{side}.weight"
 
 
 def parse_key(key: str) -> tuple[str, str] | None:
-    """Return (module, `A` or `B`) for a tensor's name in PEFT's file, None for other tensors."""
+    """Return (module, `A` or `B`) for a tensor's name in PEFT's file; None for other tensors."""
     match = _KEY.match(key)
     return (match["module"], match["side"]) if match else None
 
@@ -46,44 +46,44 @@ def lora_layers(model: nn.Module) -> dict[str, Any]:
 
 
 def linear_features(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Return (d_in, d_out) of each linear module of a base model, in its order."""
+    """Return (d_in, d_out) of each linear layer of a base model, in the model's order."""
     return {name: features(m) for name, m in model.named_modules() if is_linear(m)}
 
 
 def matches(name: str, target: str) -> bool:
-    """Say whether a target means a module, as PEFT has it: the last part or parts of its name."""
+    """Return whether a target matches a module by PEFT's rule: a suffix of whole name parts."""
     return f".{name}".endswith(f".{target}")
 
 
 def target_shapes(model: nn.Module, targets: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Return (d_in, d_out) of each linear module that is meant by a target.
+    """Return (d_in, d_out) of each linear layer that a target matches.
 
-    Only modules that text reaches: those of other towers are `left_out`.
+    Only layers that process text; those of vision or audio towers are in `left_out`.
 
     Args:
-        model: a base model, also on the meta device.
-        targets: the last parts of modules' names, `q_proj` or `self_attn.q_proj`.
+        model: a base model; may be on the meta device.
+        targets: the last parts of modules' names, as `q_proj` or `self_attn.q_proj`.
 
     Raises:
-        ConfigError: for a target that means no such module, with the names there are, or modules
-            that PEFT cannot adapt one by one.
+        ConfigError: a target matches no such layer (the message lists the allowed names), or
+            matches modules that PEFT cannot adapt individually.
     """
     beyond = beyond_text(model)
     every = linear_features(model)
-    there = {name: sizes for name, sizes in every.items() if part_of(name, beyond) is None}
+    reachable = {name: sizes for name, sizes in every.items() if part_of(name, beyond) is None}
     for target in targets:
-        if not any(matches(name, target) for name in there):
-            present = {name.rsplit(".", 1)[-1] for name in there}
+        if not any(matches(name, target) for name in reachable):
+            present = {name.rsplit(".", 1)[-1] for name in reachable}
             raise ConfigError(
-                f"lori.target_modules: {target!r} {_instead(model, target, beyond)}"
+                f"lori.target_modules: {target!r} {_mismatch_reason(model, target, beyond)}"
                 f"{nearest(target, present)} (it has: {', '.join(sorted(present))})"
             )
-    _check_each_is_its_own(model, targets)
-    return {n: sizes for n, sizes in there.items() if any(matches(n, t) for t in targets)}
+    _check_not_shared(model, targets)
+    return {n: sizes for n, sizes in reachable.items() if any(matches(n, t) for t in targets)}
 
 
-def _instead(model: nn.Module, target: str, beyond: Sequence[str]) -> str:
-    """Say what a target that means no linear module of the text's is."""
+def _mismatch_reason(model: nn.Module, target: str, beyond: Sequence[str]) -> str:
+    """Return why a target matches no linear layer that processes text."""
     for name, module in model.named_modules():
         if matches(name, target):
             part = part_of(name, beyond)
@@ -99,7 +99,7 @@ def _instead(model: nn.Module, target: str, beyond: Sequence[str]) -> str:
     return "matches no linear module of this model"
 
 
-def _check_each_is_its_own(model: Any, targets: Sequence[str]) -> None:
+def _check_not_shared(model: Any, targets: Sequence[str]) -> None:
     names: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if any(matches(name, target) for target in targets):
@@ -107,8 +107,8 @@ def _check_each_is_its_own(model: Any, targets: Sequence[str]) -> None:
     for shared in names.values():
         if len(shared) > 1:
             raise ConfigError(
-                f"lori.target_modules: {shared[0]} is one module with {shared[1]}, and an adapter "
-                "would be at one of its places only; leave it out"
+                f"lori.target_modules: {shared[0]} and {shared[1]} are the same module, and PEFT "
+                "would adapt only one of them; leave it out"
             )
     taken = taken_for_experts(model, targets)
     if taken:
@@ -120,48 +120,56 @@ def _check_each_is_its_own(model: Any, targets: Sequence[str]) -> None:
 
 
 def left_out(model: nn.Module, targets: Sequence[str]) -> dict[str, list[str]]:
-    """Return the parts of a model that have modules of the targets' names but get no adapter.
+    """Return the parts of a model that targets match but that get no adapter.
 
     Returns:
-        The parts' names by the reason.
+        The reason -> the names of the parts.
     """
     beyond = beyond_text(model)
-    meant = [name for name in linear_features(model) if any(matches(name, t) for t in targets)]
+    matched = [name for name in linear_features(model) if any(matches(name, t) for t in targets)]
     last = {target.rsplit(".", 1)[-1] for target in targets}
-    experts = [_layers_alike(name) for name, parts in fused_experts(model).items() if parts & last]
-    found: dict[str, list[str | None]] = {
-        "text never reaches it": [part_of(name, beyond) for name in meant],
+    experts = [
+        _without_layer_number(name) for name, parts in fused_experts(model).items() if parts & last
+    ]
+    parts_by_reason: dict[str, list[str | None]] = {
+        "text never reaches it": [part_of(name, beyond) for name in matched],
         "experts' matrices are kept in one tensor": [*experts],
     }
-    unique = {why: sorted({part for part in parts if part}) for why, parts in found.items()}
+    unique = {why: sorted({p for p in parts if p}) for why, parts in parts_by_reason.items()}
     return {why: parts for why, parts in unique.items() if parts}
 
 
-def _layers_alike(name: str) -> str:
+def _without_layer_number(name: str) -> str:
     return re.sub(r"\.\d+(?=\.)", ".*", name)
 
 
 def targets_of(model: nn.Module, modules: Iterable[str]) -> list[str]:
-    """Return targets by which PEFT finds these modules of a base and no others, sorted.
+    """Return sorted targets that PEFT matches with exactly these modules of a base.
 
-    The last parts of their names, or the whole names where those mean too much.
+    They are the last parts of the names, or the full names if the last parts match other modules.
     """
     names = set(modules)
     last = {name.rsplit(".", 1)[-1] for name in names}
-    meant = {name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in last}
-    return sorted(last if meant == names else names)
+    matched = {name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in last}
+    return sorted(last if matched == names else names)
 
 
 def fan_in_fan_out(model: nn.Module, modules: Container[str]) -> bool:
-    """Say whether the targets keep their weights as [d_in, d_out], as GPT-2's `Conv1D` does."""
+    """Return whether a module stores its weight as [d_in, d_out], as GPT-2's `Conv1D` does."""
     return any(is_transposed(m) and name in modules for name, m in model.named_modules())
 
 
 def injected(model: Any, config: Any, modules: Collection[str], **options: Any) -> Any:
-    """Wrap a base in a PEFT model and see that PEFT has put it on these modules and no others.
+    """Wrap a base in a PEFT model, and check that PEFT adapted exactly these modules.
+
+    Args:
+        model: the base model, changed in place.
+        config: a PEFT configuration; its `target_modules` and `fan_in_fan_out` are set here.
+        modules: the names of the modules to adapt.
+        options: passed to `get_peft_model`.
 
     Raises:
-        AdapterError: if PEFT refuses a module, or has chosen others.
+        AdapterError: PEFT refuses a module, or adapted others.
     """
     from peft import get_peft_model
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -171,18 +179,18 @@ def injected(model: Any, config: Any, modules: Collection[str], **options: Any) 
         config.fan_in_fan_out = fan_in_fan_out(model, modules)
     try:
         with warnings.catch_warnings():
-            # One setting for all modules: PEFT mends it where a single one is the other way round.
+            # It is one setting for all modules; PEFT corrects it for single modules and warns.
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
             wrapped = get_peft_model(model, config, **options)
     except ValueError as error:
         text = " ".join(str(error).split())
         raise AdapterError(f"PEFT cannot adapt these modules: {text}") from None
     named = wrapped.base_model.model.named_modules()
-    found = {name for name, module in named if isinstance(module, BaseTunerLayer)}
-    if found != set(modules):
-        odd = sorted(found ^ set(modules))[0]
+    adapted = {name for name, module in named if isinstance(module, BaseTunerLayer)}
+    if adapted != set(modules):
+        odd = sorted(adapted ^ set(modules))[0]
         raise AdapterError(
-            f"module {odd}: PEFT has adapted {len(found)} modules instead of {len(modules)}, and "
+            f"module {odd}: PEFT has adapted {len(adapted)} modules instead of {len(modules)}, and "
             f"{'not ' if odd in set(modules) else ''}this one"
         )
     return wrapped
@@ -191,9 +199,10 @@ def injected(model: Any, config: Any, modules: Collection[str], **options: Any) 
 def lora_config(
     modules: Mapping[str, Any], targets: Sequence[str], dropout: float, use_rslora: bool
 ) -> Any:
-    """Return the `LoraConfig` of modules with `rank` and `lora_alpha`, as PEFT runs it.
+    """Return the `LoraConfig` of modules that have a `rank` and a `lora_alpha`.
 
-    What most modules have stands in `r` and `lora_alpha`, the rest in the patterns, by whole name.
+    `r` and `lora_alpha` hold the most common values, `rank_pattern` and `alpha_pattern` the other
+    modules' values by full name.
     """
     from peft import LoraConfig
 
@@ -203,8 +212,8 @@ def lora_config(
     return LoraConfig(
         r=rank,
         lora_alpha=alpha,
-        rank_pattern={_exactly(n): m.rank for n, m in modules.items() if m.rank != rank},
-        alpha_pattern={_exactly(n): own for n, own in alphas.items() if own != alpha},
+        rank_pattern={_exact_pattern(n): m.rank for n, m in modules.items() if m.rank != rank},
+        alpha_pattern={_exact_pattern(n): own for n, own in alphas.items() if own != alpha},
         lora_dropout=dropout,
         target_modules=list(targets),
         use_rslora=use_rslora,
@@ -214,45 +223,44 @@ def lora_config(
 
 
 def config_dict(config: Any) -> dict[str, Any]:
-    """Return a PEFT configuration as JSON can hold it; sets become sorted lists."""
+    """Return a PEFT configuration as a JSON object; sets become sorted lists."""
     values = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
     return values | {"peft_type": config.peft_type.value, "task_type": "CAUSAL_LM"}
 
 
 def _plain(number: float) -> float:
-    """Return a whole number as an int, as people write it into a config."""
+    """Return a whole number as an int, as it is usually written in a config."""
     return int(number) if float(number).is_integer() else number
 
 
-def _exactly(name: str) -> str:
+def _exact_pattern(name: str) -> str:
     return f"^{re.escape(name)}"
 
 
 def pattern_values(
     patterns: Mapping[str, Any], names: Sequence[str], default: Any
 ) -> dict[str, Any]:
-    """Return what PEFT takes from a `rank_pattern` or `alpha_pattern` for each module.
+    """Return each module's value by a `rank_pattern` or `alpha_pattern`, as PEFT applies it.
 
     Raises:
-        PatternError: for a pattern that cannot be used.
+        PatternError: a pattern is invalid or takes too long to match.
     """
-    found = name_patterns.matching(patterns, names, "last parts")
+    matched = name_patterns.matching(patterns, names, "last parts")
     values = dict.fromkeys(names, default)
-    for pattern in reversed(list(patterns)):  # the first that matches counts
-        values |= dict.fromkeys(found[pattern], patterns[pattern])
+    for pattern in reversed(list(patterns)):  # the first matching pattern decides
+        values |= dict.fromkeys(matched[pattern], patterns[pattern])
     return values
 
 
 def named_by(wanted: str | Sequence[str], names: Sequence[str]) -> set[str]:
-    """Return the modules that PEFT takes an option such as `target_modules` to mean.
+    """Return the modules that PEFT matches with an option such as `target_modules`.
 
     Args:
-        wanted: last parts of names, or whole ones; or one pattern for whole names, or
-            `all-linear`.
-        names: of modules that are linear maps.
+        wanted: a list of suffixes or full names; or one pattern for full names, or `all-linear`.
+        names: the names of linear layers.
 
     Raises:
-        PatternError: for a pattern that cannot be used.
+        PatternError: a pattern is invalid or takes too long to match.
     """
     if wanted == "all-linear":
         return set(names)
@@ -263,7 +271,7 @@ def named_by(wanted: str | Sequence[str], names: Sequence[str]) -> set[str]:
 
 
 def _endings(name: str) -> list[str]:
-    """Return a name's last parts, from the last one alone to all of them."""
+    """Return all suffixes of a name in whole parts."""
     parts = name.split(".")
     return [".".join(parts[at:]) for at in range(len(parts))]
 

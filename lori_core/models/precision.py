@@ -1,8 +1,8 @@
-"""The precision to compute in: the one asked for, or float32 where the device lacks its arithmetic.
+"""Choose the compute dtype: the configured one, or float32 if the device lacks instructions for it.
 
-Emulated half precision costs time and buys no accuracy: on a CPU without bfloat16 instructions a
+Emulated half precision is slow and not more accurate: on a CPU without bfloat16 instructions a
 matrix product in bfloat16 takes nine times as long as in float32. Every half precision number is a
-float32 number, so the weights stay exactly those of the file.
+float32 number, so the weights keep their exact values.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-#: What `torch.cpu.get_capabilities` must show on x86 for the matrix products of a precision.
+#: Keys of `torch.cpu.get_capabilities` on x86, of which one is needed for a dtype's products.
 _X86 = {"bfloat16": ("avx512_bf16", "amx_bf16"), "float16": ("avx512_fp16", "amx_fp16")}
 
 
-def computed_in(wanted: str, device: str) -> Any:
-    """Return the `torch.dtype` to compute in, and say on standard error where it is another one.
+def compute_dtype(wanted: str, device: str) -> Any:
+    """Return the `torch.dtype` to compute in; print to standard error if it is not the wanted one.
 
     Args:
         wanted: `float32`, `bfloat16` or `float16`.
@@ -24,7 +24,7 @@ def computed_in(wanted: str, device: str) -> Any:
     """
     import torch
 
-    if wanted == "float32" or _has(wanted, device):
+    if wanted == "float32" or _device_has(wanted, device):
         return getattr(torch, wanted)
     print(
         f"model.dtype: {wanted} has no fast arithmetic on this {_NAMES[device]}; "
@@ -38,19 +38,24 @@ def computed_in(wanted: str, device: str) -> Any:
 _NAMES = {"cpu": "CPU", "cuda": "GPU"}
 
 
-def _has(wanted: str, device: str) -> bool:
+def _device_has(wanted: str, device: str) -> bool:
     import torch
 
     if device == "cuda":
         return wanted == "float16" or torch.cuda.is_bf16_supported(including_emulation=False)
-    found = torch.cpu.get_capabilities()
-    if found.get("architecture") == "x86_64":
-        return x86_has(wanted, found)
+    capabilities = torch.cpu.get_capabilities()
+    if capabilities.get("architecture") == "x86_64":
+        return x86_has(wanted, capabilities)
     half: Any = torch.ops.mkldnn
     check = {"bfloat16": "_is_mkldnn_bf16_supported", "float16": "_is_mkldnn_fp16_supported"}
     return bool(getattr(half, check[wanted])())
 
 
 def x86_has(wanted: str, capabilities: Mapping[str, Any]) -> bool:
-    """Say whether an x86 CPU multiplies matrices of a half precision by instructions for it."""
+    """Return whether an x86 CPU has matrix instructions for a half precision dtype.
+
+    Args:
+        wanted: `bfloat16` or `float16`.
+        capabilities: what `torch.cpu.get_capabilities` returns.
+    """
     return any(capabilities.get(name) for name in _X86[wanted])

@@ -1,4 +1,4 @@
-"""The part of a model that text passes through; what else there is learns nothing from text."""
+"""Find the parts of a model that text inputs do not reach, and that training on text cannot use."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 
 from torch import nn
 
-#: What transformers calls attention to an encoder's states, of which text alone has none.
+#: transformers' names of cross-attention to an encoder's states, which text inputs do not have.
 _CROSS_ATTENTION = {"cross_attn", "crossattention", "cross_attention", "encoder_attn"}
 
 
 def beyond_text(model: nn.Module) -> list[str]:
-    """Return the names of the parts of a causal language model that text never reaches.
+    """Return the names of the parts of a causal language model that text inputs do not reach.
 
-    They are what stands beside its language model (vision and audio towers, projectors), and
-    attention to an encoder's states, or the whole layer where it has no other attention.
+    These are vision and audio towers, projectors, and cross-attention to an encoder's states; a
+    layer with no other attention than cross-attention counts as a whole.
     """
     return [*_beside_the_language_model(model), *_cross_attention(model)]
 
 
 def part_of(name: str, parts: Iterable[str]) -> str | None:
-    """Return which of some parts of a model a module belongs to; None for none of them."""
+    """Return the one of `parts` that contains a module; None if no part does."""
     return next((part for part in parts if f"{name}.".startswith(f"{part}.")), None)
 
 
@@ -44,9 +44,9 @@ def _beside_the_language_model(model: Any) -> Iterator[str]:
 def _cross_attention(model: nn.Module) -> Iterator[str]:
     for name, module in model.named_modules():
         children = [child for child, _ in module.named_children()]
-        crossing = [child for child in children if child in _CROSS_ATTENTION]
-        others = [c for c in children if "att" in c and c not in crossing and "norm" not in c]
-        if crossing and not others:
+        cross = [child for child in children if child in _CROSS_ATTENTION]
+        others = [c for c in children if "att" in c and c not in cross and "norm" not in c]
+        if cross and not others:
             yield name
         else:
-            yield from (f"{name}.{child}".lstrip(".") for child in crossing)
+            yield from (f"{name}.{child}".lstrip(".") for child in cross)

@@ -1,8 +1,8 @@
-"""Which parameter in memory a stored weight becomes, by the rules that transformers loads with.
+"""Find the parameter that a stored weight is loaded into, by transformers' loading rules.
 
 A checkpoint's names are not always the model's: parts are renamed, prefixes added or dropped, and
-the matrices of experts put together in one parameter. transformers' own table of these rules is
-asked here, for tensors of a base model and for the modules of an adapter alike.
+experts' matrices stacked into one parameter. This module applies transformers' own table of these
+rules to the tensors of a base model and to the modules of an adapter.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-#: Operations that put whole matrices side by side: each of them stays a block of the parameter.
+#: Operations that stack or concatenate whole matrices, each of which is a block of the parameter.
 _STACKING = {"MergeModulelist", "Concatenate"}
 
 
 class Place(NamedTuple):
-    """Where a stored tensor goes.
+    """The parameter that a stored tensor is loaded into.
 
     Attributes:
-        parameter: the parameter's name in memory.
-        operations: what is done to the tensor on its way, by transformers' names; empty where it
-            is the parameter as it stands.
+        parameter: the parameter's name in the model.
+        operations: transformers' names of the operations applied to the tensor; empty if it is
+            loaded unchanged.
     """
 
     parameter: str
@@ -35,10 +35,10 @@ class Place(NamedTuple):
 
 
 class WeightNames:
-    """The rules for one model.
+    """transformers' loading rules for one model.
 
     Args:
-        model: a transformers model, also on the meta device, without an adapter.
+        model: a transformers model without an adapter; may be on the meta device.
     """
 
     def __init__(self, model: Any) -> None:
@@ -58,7 +58,7 @@ class WeightNames:
         self._text = _text_model(model)
 
     def place(self, stored: str) -> Place | None:
-        """Return where a stored tensor goes; None where the model has no place for it."""
+        """Return the parameter that a stored tensor is loaded into; None if there is none."""
         from transformers.core_model_loading import rename_source_key
 
         name, pattern = rename_source_key(
@@ -71,19 +71,19 @@ class WeightNames:
         return Place(name, () if pattern is None else self._operations[pattern])
 
     def module(self, name: str) -> Place | None:
-        """Return where the weight of an adapter's module is, whatever release named it.
+        """Return the parameter of an adapter's module, by its current or a former name.
 
-        A name of the text model alone is found inside a model of several parts.
+        The names of a text-only model are also resolved inside a multimodal model.
         """
         weight = f"{name}.weight"
-        found = Place(weight) if weight in self._parameters else self.place(weight)
-        if found is None and self._text:
+        place = Place(weight) if weight in self._parameters else self.place(weight)
+        if place is None and self._text:
             inside = f"{self._text}.{weight.removeprefix(f'{self._prefix}.')}"
-            found = Place(inside) if inside in self._parameters else None
-        return found
+            place = Place(inside) if inside in self._parameters else None
+        return place
 
     def matrices_of(self, parameter: str) -> set[str]:
-        """Return the last names of the stored matrices that are put together in a parameter."""
+        """Return the last name parts of the stored matrices that are stacked in a parameter."""
         return {
             pattern.replace("\\", "").split(".")[-2]
             for rule in self._converters
@@ -97,25 +97,25 @@ def _ends(parameter: str, pattern: str) -> bool:
 
 
 def _text_model(model: Any) -> str:
-    """Return the name of the text model inside a model of several parts, else an empty string."""
+    """Return the name of the decoder inside a multimodal model, else an empty string."""
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
     names = [name for name, module in model.named_modules() if module is decoder]
     return names[0] if names else ""
 
 
-def sharing(model: nn.Module) -> dict[str, list[str]]:
-    """Return the names of each parameter that has several, by each of them."""
+def tied_parameters(model: nn.Module) -> dict[str, list[str]]:
+    """Return each name of a parameter with several names -> all its names."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
-    return {name: found for found in names.values() if len(found) > 1 for name in found}
+    return {name: tied for tied in names.values() if len(tied) > 1 for name in tied}
 
 
-def stored_as(names: WeightNames, stored: Iterable[str]) -> dict[Place, list[str]]:
-    """Return the stored tensors by the place they go to."""
-    found: dict[Place, list[str]] = {}
+def sources_by_place(names: WeightNames, stored: Iterable[str]) -> dict[Place, list[str]]:
+    """Return each parameter's place -> the stored tensors that are loaded into it."""
+    sources: dict[Place, list[str]] = {}
     for name in stored:
         place = names.place(name)
         if place is not None:
-            found.setdefault(place, []).append(name)
-    return found
+            sources.setdefault(place, []).append(name)
+    return sources

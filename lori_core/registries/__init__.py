@@ -1,1 +1,1 @@
-"""What can be chosen by name: one registry for each kind, and the decorator that adds an entry."""
+"""Registries of the entries that users choose by name, and the decorators that add entries."""

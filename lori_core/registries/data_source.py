@@ -1,4 +1,4 @@
-"""Data sets that a function makes: the registry, and the decorator that adds one."""
+"""The registry of generated data sets, and the decorator that adds one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lori_core.registries.registry import Named, Registry, running
+from lori_core.registries.registry import Named, Registry, current_extension
 
 if TYPE_CHECKING:
     from lori_core.data.example import Example
 
 PREFIX = "bundled-"
 
-
+#: (sizes by split, seed) -> the examples by split, or (split, example) pairs.
 Make = Callable[
     [Mapping[str, int], int],
     "Mapping[str, Sequence[Example]] | Iterator[tuple[str, Example]]",
@@ -22,15 +22,15 @@ Make = Callable[
 
 @dataclass(frozen=True)
 class DataSource(Named):
-    """A data set that a function makes.
+    """A data set that a function generates.
 
     Attributes:
-        examples: how many examples of each split, and a seed -> the examples by split, or each with
-            its split; there may be fewer, and those over are left out.
-        scorer: by what the examples are judged, for the list of sources.
-        splits: which splits there are.
-        license: for the manifest.
-        where: what it is made by, for the list of sources.
+        examples: generates the examples from the requested number of each split and a seed; it may
+            return fewer examples, and surplus ones are dropped.
+        scorer: the name of the scorer, for the list of sources.
+        splits: the names of its splits.
+        license: the SPDX identifier for the data's manifest.
+        where: the package or extension file that generates it, for the list of sources.
     """
 
     examples: Make
@@ -55,24 +55,23 @@ def data_source(
     splits: Sequence[str] = ("train", "validation", "test"),
     where: str = "",
 ) -> Callable[[Make], Make]:
-    """Register a function that makes the examples of a data set.
+    """Register a function that generates the examples of a data set.
 
-    Its arguments are the number of examples of each split that is asked for, and a seed. It returns
-    the examples by split, or yields each with its split; the same arguments must give the same
-    examples.
+    Its arguments are the requested number of examples by split, and a seed. It returns the
+    examples by split, or yields (split, example); equal arguments must give equal examples.
 
     Args:
-        name: for `tasks.<task>.source` and `lori evaluate --tasks`.
-        label: what tables call it.
-        about: one sentence.
-        scorer: by what the examples are judged.
-        license: for the data's manifest, as an SPDX identifier.
-        splits: which splits it has.
-        where: what it is made by, for `lori sources`; the extension's path unless given.
+        name: the name in `tasks.<task>.source` and `lori evaluate --tasks`.
+        label: the name in tables.
+        about: a description of one sentence.
+        scorer: the name of the scorer.
+        license: the SPDX identifier for the data's manifest.
+        splits: the names of its splits.
+        where: the package that generates it, for `lori sources`; by default the extension's path.
     """
 
     def register(function: Make) -> Make:
-        origin = running()
+        origin = current_extension()
         place = where or (origin.path if origin else "lori_core")
         facts = (scorer, tuple(splits), license, place)
         DATA_SOURCES.add(DataSource(name, label, about, origin, function, *facts))

@@ -1,7 +1,7 @@
-"""Engines that run a pipeline's stages: the registry, and the decorator that adds one.
+"""The registry of engines that run a pipeline's stages, and the decorator that adds one.
 
-An engine is a class of the protocol `flows.execution.engine.Engine`. The project's own are imported
-when they are asked for, so that a run on this machine imports nothing of Ray.
+An engine is a class with the protocol `flows.execution.engine.Engine`. The built-in engines are
+imported on use, so that a local run does not import Ray.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
-from lori_core.registries.registry import Named, Registry, running
+from lori_core.registries.registry import Named, Registry, current_extension
 
 _Class = TypeVar("_Class", bound=type[Any])
 
 
 @dataclass(frozen=True)
 class EngineEntry(Named):
-    """An engine by name.
+    """A registered engine.
 
     Attributes:
-        find: returns its class.
+        find: imports and returns the engine's class.
     """
 
     find: Callable[[], type[Any]]
@@ -34,34 +34,34 @@ def engine(name: str, label: str, about: str) -> Callable[[_Class], _Class]:
     """Register the decorated class as an engine.
 
     Args:
-        name: for `execution.engine`.
-        label: what tables call it.
-        about: one sentence.
+        name: the name in `execution.engine`.
+        label: the name in tables.
+        about: a description of one sentence.
     """
 
-    def register(made: _Class) -> _Class:
-        ENGINES.add(EngineEntry(name, label, about, running(), lambda: made))
-        return made
+    def register(engine_class: _Class) -> _Class:
+        ENGINES.add(EngineEntry(name, label, about, current_extension(), lambda: engine_class))
+        return engine_class
 
     return register
 
 
-def _own(name: str, label: str, about: str, module: str, kind: str) -> None:
+def _register_builtin(name: str, label: str, about: str, module: str, kind: str) -> None:
     def find() -> type[Any]:
-        found: type[Any] = getattr(import_module(module), kind)
-        return found
+        engine_class: type[Any] = getattr(import_module(module), kind)
+        return engine_class
 
     ENGINES.add(EngineEntry(name, label, about, None, find))
 
 
-_own(
+_register_builtin(
     "local",
     "Local processes",
     "each stage is a process on this machine",
     "flows.execution.local_engine",
     "LocalEngine",
 )
-_own(
+_register_builtin(
     "ray",
     "Ray",
     "each stage is a task on a node of a Ray cluster",

@@ -1,4 +1,4 @@
-"""Rules of the gate: the registry, and the decorator that adds one."""
+"""The registry of the gate's rules, and the decorator that adds one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lori_core.registries.registry import Named, Registry, running
+from lori_core.registries.registry import Named, Registry, current_extension
 
 if TYPE_CHECKING:
     from lori_core.evaluation.gate_rules import Measured, RuleInput
@@ -17,16 +17,16 @@ Measure = Callable[["RuleInput"], "Measured | float | None"]
 
 @dataclass(frozen=True)
 class GateRule(Named):
-    """What a bound of the gate may be about.
+    """A measurement that the gate can bound.
 
     Attributes:
-        measure: what is judged -> its value.
-        least: the least that the value can be.
-        most: the most that it can be.
-        per_task: there is one rule for each task, `<name>.<task>`.
-        needs: what must have been measured: `refusals` (verdicts on a task of requests to refuse or
-            to answer), `before` (the adapter trained on safety alone), `fact` (the number of this
-            name that is measured elsewhere).
+        measure: returns the value for a candidate.
+        least: the smallest possible value.
+        most: the largest possible value.
+        per_task: whether there is one rule for each task, `<name>.<task>`.
+        needs: the required measurements: `refusals` (verdicts on a task of requests to refuse or
+            to answer), `before` (the scores of the adapter trained on safety alone), `fact` (a
+            number of the rule's name that is measured elsewhere).
     """
 
     measure: Measure
@@ -49,25 +49,25 @@ def gate_rule(
     per_task: bool = False,
     needs: Sequence[Literal["refusals", "before", "fact"]] = (),
 ) -> Callable[[Measure], Measure]:
-    """Register a function that measures what a bound of the gate is about.
+    """Register a function that measures a value which the gate can bound.
 
-    Its argument is a `gate_rules.RuleInput`. It returns a number, a `gate_rules.Measured` that also
-    says from which verdicts it was counted, or None where there is nothing to measure, which
-    breaks the rule.
+    Its argument is a `gate_rules.RuleInput`. It returns a number; a `gate_rules.Measured`, which also
+    holds the verdicts behind the number; or None if there is nothing to measure, which fails the
+    rule.
 
     Args:
-        name: for `gate.rules`.
-        label: what tables call it.
-        about: one sentence.
-        least: the least that the number can be.
-        most: the most.
-        per_task: measure each task by itself, as `<name>.<task>`.
+        name: the name in `gate.rules`.
+        label: the name in tables.
+        about: a description of one sentence.
+        least: the smallest possible value.
+        most: the largest possible value.
+        per_task: whether to measure each task by itself, as `<name>.<task>`.
         needs: see `GateRule`.
     """
 
     def register(function: Measure) -> Measure:
         bounds = (least, most, per_task, tuple(needs))
-        GATE_RULES.add(GateRule(name, label, about, running(), function, *bounds))
+        GATE_RULES.add(GateRule(name, label, about, current_extension(), function, *bounds))
         return function
 
     return register

@@ -1,4 +1,4 @@
-"""How masks are taken: importances, scopes and structures, and the decorators that add one."""
+"""The registries of importances, mask scopes and structures, and the decorators that add one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lori_core.registries.registry import Named, Registry, running
+from lori_core.registries.registry import Named, Registry, current_extension
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 Scores = Callable[["Calibrated"], "Mapping[str, Tensor]"]
 Group = Callable[[str], str]
 Size = Callable[[int], tuple[int, int]]
-#: What an importance may ask for of each example's gradients g: their mean, or that of g².
+#: What an importance may request: the mean over examples of the gradient g, or of g².
 Gradient = Literal["mean", "mean_square"]
 
 
 @dataclass(frozen=True)
 class Importance(Named):
-    """What B's entries are ranked by when a mask is taken.
+    """An importance score, by which a mask selects entries of B.
 
     Attributes:
-        score: the calibrated adapter -> scores that are not negative, [d_out, rank], by module.
-        gradient: what it needs of the gradients of the training examples' losses, if anything.
+        score: returns nonnegative scores, [d_out, rank], by module, of a calibrated adapter.
+        gradient: the mean over the training examples' gradients that it needs; None for none.
     """
 
     score: Scores
@@ -42,19 +42,19 @@ def importance(
 ) -> Callable[[Scores], Scores]:
     """Register a function that scores the entries of B of a calibrated adapter.
 
-    Its argument is an `importances.Calibrated`. It returns scores that are not negative, by module,
-    each [d_out, rank]; the largest are kept.
+    Its argument is an `importances.Calibrated`. It returns nonnegative scores by module, each
+    [d_out, rank]; the mask keeps the entries with the largest.
 
     Args:
-        name: for `lori.importance`.
-        label: what tables call it.
-        about: one sentence.
+        name: the name in `lori.importance`.
+        label: the name in tables.
+        about: a description of one sentence.
         gradient: `mean` or `mean_square` over the training examples, for `Calibrated.gradient`;
-            None for a score that needs no model.
+            None for a score that needs no gradient.
     """
 
     def register(function: Scores) -> Scores:
-        IMPORTANCES.add(Importance(name, label, about, running(), function, gradient))
+        IMPORTANCES.add(Importance(name, label, about, current_extension(), function, gradient))
         return function
 
     return register
@@ -62,10 +62,10 @@ def importance(
 
 @dataclass(frozen=True)
 class MaskScope(Named):
-    """Inside what entries compete for their place in a mask.
+    """A partition of the modules into groups whose entries are ranked together.
 
     Attributes:
-        group: a module's name -> the name of the group it competes in.
+        group: returns the name of a module's group from the module's name.
     """
 
     group: Group
@@ -75,10 +75,10 @@ MASK_SCOPES: Registry[MaskScope] = Registry("mask scope", "lori_core.adapters.ma
 
 
 def mask_scope(name: str, label: str, about: str) -> Callable[[Group], Group]:
-    """Register a function that returns the group in which a module's entries compete."""
+    """Register a function that returns a module's group from the module's name."""
 
     def register(function: Group) -> Group:
-        MASK_SCOPES.add(MaskScope(name, label, about, running(), function))
+        MASK_SCOPES.add(MaskScope(name, label, about, current_extension(), function))
         return function
 
     return register
@@ -86,10 +86,10 @@ def mask_scope(name: str, label: str, about: str) -> Callable[[Group], Group]:
 
 @dataclass(frozen=True)
 class Structure(Named):
-    """What of B is kept or masked out as a whole.
+    """A block of entries of B that a mask keeps or drops as a whole.
 
     Attributes:
-        size: a B's rank -> the structure's height and width in B, [d_out, rank].
+        size: returns the block's (height, width) in a B, [d_out, rank], from the rank.
     """
 
     size: Size
@@ -99,10 +99,10 @@ STRUCTURES: Registry[Structure] = Registry("structure", "lori_core.adapters.mask
 
 
 def structure(name: str, label: str, about: str) -> Callable[[Size], Size]:
-    """Register a function that returns a structure's height and width in a B of some rank."""
+    """Register a function that returns a structure's (height, width) in a B from the rank."""
 
     def register(function: Size) -> Size:
-        STRUCTURES.add(Structure(name, label, about, running(), function))
+        STRUCTURES.add(Structure(name, label, about, current_extension(), function))
         return function
 
     return register

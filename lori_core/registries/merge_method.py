@@ -1,4 +1,4 @@
-"""Merge methods: the registry, and the decorator that adds one."""
+"""The registry of merge methods, and the decorator that adds one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lori_core.registries.registry import Named, Registry, running
+from lori_core.registries.registry import Named, Registry, current_extension
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from lori_core.merging.merge_methods import Factors, Options
 
 
-#: The adapters (at least one), the options, the module's name -> A' [r, d_in], B' [d_out, r].
+#: (adapters' factors, options, module's name) -> A' [r, d_in] and B' [d_out, r].
 Combine = Callable[["Sequence[Factors]", "Options", str], "tuple[Tensor, Tensor]"]
-#: The adapters' ranks, (d_in, d_out), the options -> the rank of A' and B'.
+#: (adapters' ranks, (d_in, d_out), options) -> the rank of A' and B'.
 Rank = Callable[["Sequence[int]", tuple[int, int], "Options"], int]
 
 
@@ -27,17 +27,17 @@ def largest_rank(ranks: Sequence[int], size: tuple[int, int], options: Options) 
 
 @dataclass(frozen=True)
 class MergeMethod(Named):
-    """A merge method and what is known of its result before it is computed.
+    """A merge method, and properties of its result that are known before the merge.
 
     Attributes:
         combine: merges one module; float32 in, float32 out.
-        rank: the rank of its result.
-        uses: the names of the `Options` its result depends on; a density that it uses has to be
-            given, the others have defaults.
-        stacks: A' is the adapters' A stacked in order, unchanged; the A given may then have no
-            columns.
-        dense: B' may be other than zero where every adapter's B, padded with zeros on the right, is
-            zero. Where it may not, only the entries that an adapter keeps are stored.
+        rank: returns the rank of the result.
+        uses: the names of the `Options` that the result depends on. A density that it uses must be
+            set; the others have defaults.
+        stacks: whether A' is the adapters' A matrices stacked in order, unchanged. `combine` may
+            then get A matrices without columns.
+        dense: whether B' may be nonzero at an entry where every adapter's B, padded with zeros on
+            the right, is zero. If not, only the entries in the adapters' masks are stored.
     """
 
     combine: Combine
@@ -48,7 +48,7 @@ class MergeMethod(Named):
 
     @property
     def needs_density(self) -> bool:
-        """Whether `density` has to be given."""
+        """Whether `density` must be set."""
         return "density" in self.uses
 
     @property
@@ -58,7 +58,7 @@ class MergeMethod(Named):
 
 
 MERGE_METHODS: Registry[MergeMethod] = Registry("merge method", "lori_core.merging.catalogue")
-#: What a merge method may use: the fields of `merge_methods.Options`.
+#: The options that a merge method may use: the fields of `merge_methods.Options`.
 OPTIONS = ("density", "rank", "majority_sign", "seed")
 
 
@@ -74,17 +74,18 @@ def merge_method(
 ) -> Callable[[Combine], Combine]:
     """Register a function that merges one module of several adapters.
 
-    Its arguments: the adapters' `Factors`, the `Options`, the module's name. It returns A'
-    [r, d_in] and B' [d_out, r], float32, of scaling 1.
+    Its arguments are the adapters' `Factors`, the `Options` and the module's name. It returns A'
+    [r, d_in] and B' [d_out, r], float32, with scaling 1.
 
     Args:
-        name: for `merge.<name>.method` and `lori merge --method`.
-        label: what tables call it.
-        about: one sentence.
-        needs: which of `OPTIONS` the result depends on; others are refused where they are given.
-        rank: the adapters' ranks, (d_in, d_out) and the options -> r; by default the largest rank.
+        name: the name in `merge.<name>.method` and `lori merge --method`.
+        label: the name in tables.
+        about: a description of one sentence.
+        needs: the names in `OPTIONS` that the result depends on; users may set no others.
+        rank: returns r from the adapters' ranks, (d_in, d_out) and the options; by default the
+            largest rank.
         stacks: see `MergeMethod`.
-        dense: see `MergeMethod`; what is said here is checked when a merge is computed.
+        dense: see `MergeMethod`; verified in each merge.
 
     Raises:
         ValueError: the name is taken, or an option does not exist.
@@ -98,7 +99,9 @@ def merge_method(
 
     def register(function: Combine) -> Combine:
         MERGE_METHODS.add(
-            MergeMethod(name, label, about, running(), function, rank, tuple(needs), stacks, dense)
+            MergeMethod(
+                name, label, about, current_extension(), function, rank, tuple(needs), stacks, dense
+            )
         )
         return function
 

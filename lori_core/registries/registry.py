@@ -1,14 +1,14 @@
-"""Registries: what may stand in a field that chooses by name, with all that is known of each name.
+"""The registry class: the entries of one kind, by the name that users write.
 
-An entry is registered where it is written, by a decorator (`lori_core.registries`). What a user may
-write, how reports call it and what it needs is read from the registry and stands nowhere else.
+A decorator (`lori_core.registries`) registers an entry where it is defined. Allowed names, labels
+in reports and requirements are read from the registry and are defined nowhere else.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ from typing import TypeVar
 
 from lori_core.core.errors import unknown
 
-#: What a name must look like: it is written in YAML, on the command line and into files' metadata.
+#: The form of a name, which is used in YAML, on the command line and in files' metadata.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class TakenError(ValueError):
-    """A name is registered already."""
+    """The name of a new entry is already registered."""
 
 
 @dataclass(frozen=True)
 class ExtensionFile:
-    """The extension file that an entry was registered by.
+    """The extension file that registered an entry.
 
     Attributes:
-        path: as `extensions` names it.
-        sha256: of the content that was run, 64 hexadecimal digits.
+        path: the path in `extensions` of `params.yaml`.
+        sha256: the SHA-256 of the executed content, 64 hexadecimal digits.
     """
 
     path: str
@@ -40,13 +40,13 @@ class ExtensionFile:
 
 @dataclass(frozen=True)
 class Named:
-    """What every entry has.
+    """The fields that every registry entry has.
 
     Attributes:
-        name: what is written in `params.yaml` and on the command line.
-        label: what reports and tables call it.
-        about: one sentence for people who choose.
-        origin: the extension file it is from; None for the project's own.
+        name: the name in `params.yaml` and on the command line.
+        label: the name in reports and tables.
+        about: a description of one sentence.
+        origin: the extension file that registered the entry; None for built-in entries.
     """
 
     name: str
@@ -57,26 +57,28 @@ class Named:
 
 E = TypeVar("E", bound=Named)
 
-#: The extension file that is being run, so that what it registers is known to be its own.
-_RUNNING: ContextVar[ExtensionFile | None] = ContextVar("running extension", default=None)
-#: The extension files whose names are seen; None for those of every file that was loaded.
-_SEEN: ContextVar[frozenset[ExtensionFile] | None] = ContextVar("seen extensions", default=None)
+#: The extension file that is being executed, which becomes the origin of new entries.
+_CURRENT: ContextVar[ExtensionFile | None] = ContextVar("current extension", default=None)
+#: The extension files whose entries are visible; None for all loaded files.
+_VISIBLE: ContextVar[frozenset[ExtensionFile] | None] = ContextVar(
+    "visible extensions", default=None
+)
 
 
 class Registry(Mapping[str, E]):
     """The entries of one kind, in the order in which they were registered.
 
     Args:
-        kind: what one entry is called in messages.
-        home: the module that registers the project's own entries; it is imported when the registry
-            is first read, so that to declare a registry costs nothing.
-        others: a module with the mapping `ENTRIES`, whose names are taken, too.
+        kind: the name of an entry in messages.
+        home: the module that registers the built-in entries; imported when the registry is first
+            read, so that declaring a registry is cheap.
+        reserved_in: a module with a mapping `ENTRIES`, whose names are reserved too.
     """
 
-    def __init__(self, kind: str, home: str, others: str = "") -> None:
+    def __init__(self, kind: str, home: str, reserved_in: str = "") -> None:
         self.kind = kind
         self._home = home
-        self._others = others
+        self._reserved_in = reserved_in
         self._entries: dict[str, E] = {}
         _ALL.append(self)  # type: ignore[arg-type]  # only read and removed from there
 
@@ -84,12 +86,12 @@ class Registry(Mapping[str, E]):
         """Register an entry.
 
         Raises:
-            TakenError: its name is taken.
-            ValueError: its name is none, or its label or description is missing.
+            TakenError: the name is already registered or reserved.
+            ValueError: the name is invalid, or the label or description is missing.
         """
-        origin = _RUNNING.get()
+        origin = _CURRENT.get()
         if origin is not None:
-            importlib.import_module(self._home)  # a name of our own is taken, used or not
+            importlib.import_module(self._home)  # registers the built-in names
         if not NAME.fullmatch(entry.name):
             raise ValueError(
                 f"{entry.name!r} cannot be the name of a {self.kind}: allowed are up to 64 "
@@ -100,26 +102,28 @@ class Registry(Mapping[str, E]):
                 f"{self.kind} {entry.name!r}: label and about are needed, a name for tables and "
                 "one sentence"
             )
-        others = importlib.import_module(self._others).ENTRIES if origin and self._others else ()
-        there = self._entries.get(entry.name)
-        if there is None and entry.name in others:
+        reserved: Collection[str] = ()
+        if origin and self._reserved_in:
+            reserved = importlib.import_module(self._reserved_in).ENTRIES
+        existing = self._entries.get(entry.name)
+        if existing is None and entry.name in reserved:
             raise TakenError(
                 f"{self.kind} {entry.name!r} is one of LoRI itself; choose another name"
             )
-        if there is not None and self._holds(there, origin):
-            by = f"by {there.origin.path}" if there.origin else "by LoRI itself"
+        if existing is not None and self._keeps_name(existing, origin):
+            by = f"by {existing.origin.path}" if existing.origin else "by LoRI itself"
             raise TakenError(
                 f"the {self.kind} {entry.name!r} is registered already, {by}; choose another name"
             )
         self._entries[entry.name] = entry
 
-    def _holds(self, entry: E, newer: ExtensionFile | None) -> bool:
-        """Say whether an entry keeps its name: it is ours, or of a file that is in use, too."""
-        seen = _SEEN.get()
-        return entry.origin in (None, newer) or seen is None or entry.origin in seen
+    def _keeps_name(self, entry: E, newer: ExtensionFile | None) -> bool:
+        """Return whether an existing entry blocks its name: built-in, or of a visible file."""
+        visible = _VISIBLE.get()
+        return entry.origin in (None, newer) or visible is None or entry.origin in visible
 
     def holds(self, entry: Named) -> bool:
-        """Say whether an entry is still the one of its name."""
+        """Return whether an entry is the one registered under its name."""
         return self._entries.get(entry.name) is entry
 
     def of(self, origin: ExtensionFile) -> list[E]:
@@ -127,7 +131,7 @@ class Registry(Mapping[str, E]):
         return [entry for entry in self._entries.values() if entry.origin == origin]
 
     def forget(self, path: str) -> None:
-        """Take away the entries that an extension file registered, as it is or as it was."""
+        """Remove the entries that any version of an extension file registered."""
         self._entries = {
             name: entry
             for name, entry in self._entries.items()
@@ -135,34 +139,34 @@ class Registry(Mapping[str, E]):
         }
 
     def check(self, name: str) -> str:
-        """Return a name that is registered.
+        """Return a name if it is registered.
 
         Raises:
-            ValueError: it is not; the message has the names that are.
+            ValueError: the name is unknown; the message lists the allowed names.
         """
         if name not in self:
             raise ValueError(unknown(self.kind, name, self))
         return name
 
     def labels(self, before: Mapping[str, str] | None = None) -> Mapping[str, str]:
-        """Return a view of how reports call each entry, by name; `before` are others' labels."""
+        """Return a live mapping from names to labels, preceded by the labels in `before`."""
         return _Labels(self, before or {})
 
     def __getitem__(self, name: str) -> E:
-        return self._visible()[name]
+        return self._visible_entries()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._visible())
+        return iter(self._visible_entries())
 
     def __len__(self) -> int:
-        return len(self._visible())
+        return len(self._visible_entries())
 
-    def _visible(self) -> dict[str, E]:
+    def _visible_entries(self) -> dict[str, E]:
         importlib.import_module(self._home)
-        seen = _SEEN.get()
-        if seen is None:
+        visible = _VISIBLE.get()
+        if visible is None:
             return self._entries
-        return {n: e for n, e in self._entries.items() if e.origin is None or e.origin in seen}
+        return {n: e for n, e in self._entries.items() if e.origin is None or e.origin in visible}
 
 
 class _Labels(Mapping[str, str]):
@@ -182,40 +186,40 @@ class _Labels(Mapping[str, str]):
 _ALL: list[Registry[Named]] = []
 
 
-def running() -> ExtensionFile | None:
-    """Return the extension file that is being run; None outside of one."""
-    return _RUNNING.get()
+def current_extension() -> ExtensionFile | None:
+    """Return the extension file that is being executed; None outside of one."""
+    return _CURRENT.get()
 
 
 def registered(origin: ExtensionFile) -> list[tuple[Registry[Named], Named]]:
-    """Return all that an extension file registered, each with its registry."""
+    """Return (registry, entry) for each entry that an extension file registered."""
     return [(registry, entry) for registry in _ALL for entry in registry.of(origin)]
 
 
 def forget(path: str) -> None:
-    """Take away all that an extension file registered, as it is or as it was."""
+    """Remove the entries that any version of an extension file registered, in all registries."""
     for registry in _ALL:
         registry.forget(path)
 
 
 @contextmanager
 def registering(origin: ExtensionFile) -> Iterator[None]:
-    """Take what is registered meanwhile for an extension's; nothing of it stays where it fails."""
-    token = _RUNNING.set(origin)
+    """Attribute the entries registered inside to an extension; remove them if it fails."""
+    token = _CURRENT.set(origin)
     try:
         yield
     except BaseException:
         forget(origin.path)
         raise
     finally:
-        _RUNNING.reset(token)
+        _CURRENT.reset(token)
 
 
 @contextmanager
-def seeing(origins: frozenset[ExtensionFile]) -> Iterator[None]:
-    """See the project's own entries and those of some extension files, and no others."""
-    token = _SEEN.set(origins)
+def restricted_to(origins: frozenset[ExtensionFile]) -> Iterator[None]:
+    """Make only the built-in entries and those of some extension files visible inside."""
+    token = _VISIBLE.set(origins)
     try:
         yield
     finally:
-        _SEEN.reset(token)
+        _VISIBLE.reset(token)

@@ -1,4 +1,4 @@
-"""Scorers: the registry, and the decorator that adds one."""
+"""The registry of scorers, and the decorator that adds one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from lori_core.core.errors import unknown
-from lori_core.registries.registry import Named, Registry, running
+from lori_core.registries.registry import Named, Registry, current_extension
 
 if TYPE_CHECKING:
     from lori_core.data.example import Example
@@ -22,16 +22,15 @@ _Score = TypeVar("_Score", bound=Score)
 
 @dataclass(frozen=True)
 class Scorer(Named):
-    """How outputs are judged.
+    """A function that judges outputs, and its settings.
 
     Attributes:
-        score: an example and an output -> the verdict, or the program whose outcome it is.
-        metric: what the share of correct outputs is called in metrics.
-        meaning: what a score says, for people.
-        expected: an example and its place -> what an output's answer must be; it raises
-            `DataError` for a gold answer that no output could be judged by. None: the example's
-            own, which must not be empty.
-        max_new_tokens: the most tokens to write, unless `evaluation.max_new_tokens` says otherwise.
+        score: returns the verdict of an example's output, or a program whose outcome decides it.
+        metric: the name of the share of correct outputs in metrics.
+        meaning: the meaning of a score, for display.
+        expected: returns the expected answer from an example and its location; raises `DataError`
+            for an invalid gold answer. None uses the example's answer, which must not be empty.
+        max_new_tokens: the most tokens to generate; `evaluation.max_new_tokens` overrides it.
     """
 
     score: Score
@@ -42,7 +41,7 @@ class Scorer(Named):
 
 
 SCORERS: Registry[Scorer] = Registry("scorer", "lori_core.evaluation.scoring.scorers")
-#: Instead of a scorer: the examples are trained on and never judged.
+#: In the place of a scorer's name: the examples are only trained on, never scored.
 UNSCORED = "none"
 
 
@@ -58,40 +57,42 @@ def scorer(
 ) -> Callable[[_Score], _Score]:
     """Register a function that judges one output.
 
-    Its arguments are the `Example` and the output's text. It returns an
-    `evaluation.scorers.Verdict`, or the program to run that has it.
+    Its arguments are the `Example` and the output's text. It returns a
+    `evaluation.scoring.scorers.Verdict`, or a program whose outcome decides the verdict.
 
     Args:
-        name: for the field `scorer` of examples and sources.
-        label: what tables call its score.
-        about: one sentence: what it compares with the answer.
-        metric: what the share of correct outputs is called in metrics, as `accuracy`.
-        meaning: what a score says, as "share answered right"; the label unless given.
-        expected: what an output's answer must be; by default the example's own, which must not be
-            empty.
-        max_new_tokens: the most tokens to write for an example.
+        name: the name in the field `scorer` of examples and sources.
+        label: the name of its score in tables.
+        about: a description of one sentence: what it compares with the answer.
+        metric: the name of the share of correct outputs in metrics, as `accuracy`.
+        meaning: the meaning of a score, as "share answered right"; by default the label.
+        expected: returns the expected answer; by default the example's, which must not be empty.
+        max_new_tokens: the most tokens to generate for an example.
+
+    Raises:
+        ValueError: the name is `none`.
     """
     if name == UNSCORED:
         raise ValueError(f"scorer {name!r}: is what examples without a scorer have; choose another")
 
     def register(function: _Score) -> _Score:
         facts = (metric, meaning or label, expected, max_new_tokens)
-        SCORERS.add(Scorer(name, label, about, running(), function, *facts))
+        SCORERS.add(Scorer(name, label, about, current_extension(), function, *facts))
         return function
 
     return register
 
 
 def scorer_names() -> list[str]:
-    """Return what the field `scorer` may say."""
+    """Return the allowed values of the field `scorer`."""
     return [*SCORERS, UNSCORED]
 
 
 def check_scorer(name: str) -> str:
-    """Return what the field `scorer` may say.
+    """Return a value of the field `scorer` if it is allowed.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: the value is neither a scorer's name nor `none`.
     """
     if name not in scorer_names():
         raise ValueError(unknown(SCORERS.kind, name, scorer_names()))

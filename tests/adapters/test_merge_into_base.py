@@ -397,7 +397,7 @@ def test_modules_that_do_not_fit_are_refused(base: Path, modules: Modules) -> No
     refused(AdapterError, f"{up} and {bare} share the weight {up}.weight", base, same)
     other = {f"other.{up}": (64, 128)}
     refused(AdapterError, rf"no tensor other\.{up}\.weight .* that a LlamaForCausalLM", base, other)
-    refused(AdapterError, "embed_tokens is no linear map in the base", base, EMBEDDING)
+    refused(AdapterError, "embed_tokens is no linear layer in the base", base, EMBEDDING)
     two = load_file(base / "model.safetensors")
     save_file(two | {f"{bare}.weight": two[f"{up}.weight"].clone()}, base / "model.safetensors")
     refused(AdapterError, rf"up_proj\.weight may be any of {bare}\.weight, {up}", base, modules)

@@ -243,7 +243,7 @@ def trained(folder: Path) -> None:
     [
         (output_folder.PEFT, theirs),
         (output_folder.TO_PUSH, theirs),
-        (output_folder.BAKED, baked_by_hand),
+        (output_folder.MERGED_BASE, baked_by_hand),
         (output_folder.MERGED, trained),
     ],
 )

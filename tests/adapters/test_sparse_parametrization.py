@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from lori_core.adapters.sparse_parametrization import make_sparse, packed_values
+from lori_core.adapters.sparse_parametrization import make_sparse, trainable_values
 
 
 def linear(d_out: int, rank: int) -> nn.Linear:
@@ -12,7 +12,7 @@ def test_b_is_the_base_with_the_values_at_the_positions() -> None:
     layer = linear(3, 2)
     start = torch.arange(6.0).view(3, 2)
     make_sparse(layer, start, torch.tensor([1, 4]), torch.float32)
-    values = packed_values(layer)
+    values = trainable_values(layer)
     assert values.tolist() == [1.0, 4.0]
     with torch.no_grad():
         values.copy_(torch.tensor([10.0, 40.0]))
@@ -36,7 +36,7 @@ def test_only_the_masks_entries_ever_change() -> None:
     outside[positions] = False
     assert torch.equal(after[outside], start.reshape(-1)[outside])
     assert bool((after[positions] != start.reshape(-1)[positions]).all())
-    assert packed_values(layer).numel() == 4
+    assert trainable_values(layer).numel() == 4
 
 
 def test_the_gradient_is_the_dense_gradient_inside_the_mask() -> None:
@@ -48,7 +48,7 @@ def test_the_gradient_is_the_dense_gradient_inside_the_mask() -> None:
     x = torch.randn(7, 3)
     (dense(x) ** 3).sum().backward()
     (packed(x) ** 3).sum().backward()
-    gradient = packed_values(packed).grad
+    gradient = trainable_values(packed).grad
     assert dense.weight.grad is not None
     assert gradient is not None
     assert torch.equal(gradient, dense.weight.grad.reshape(-1)[positions])
@@ -57,6 +57,6 @@ def test_the_gradient_is_the_dense_gradient_inside_the_mask() -> None:
 def test_values_stay_float32_under_a_bf16_computation() -> None:
     layer = linear(4, 2).to(torch.bfloat16)
     make_sparse(layer, torch.full((4, 2), 0.1), None, torch.bfloat16)
-    assert packed_values(layer).dtype == torch.float32
+    assert trainable_values(layer).dtype == torch.float32
     assert layer.weight.dtype == torch.bfloat16
-    assert packed_values(layer).tolist() == torch.full((8,), 0.1).tolist()
+    assert trainable_values(layer).tolist() == torch.full((8,), 0.1).tolist()

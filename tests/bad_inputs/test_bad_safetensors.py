@@ -159,11 +159,11 @@ def mask(key: str, value: str) -> Any:
     """Return what changes what a mask says of itself, and seals it again."""
 
     def damage(path: Path) -> None:
-        from lori_core.core.files.atomic import NO_DIGITS, seal
+        from lori_core.core.files.atomic import ZERO_DIGEST, seal
 
         def change(header: Header, _: bytes) -> None:
             held = header["__metadata__"]
-            held["sha256"] = NO_DIGITS
+            held["sha256"] = ZERO_DIGEST
             held[key] = value
 
         tensors(change, "")(path)

@@ -282,4 +282,4 @@ def test_a_model_stands_for_a_base_by_name_or_content(here: Path) -> None:
 
 def test_adapters_without_a_base_have_none(here: Path) -> None:
     with pytest.raises(AdapterError, match="null: does not say"):
-        base_choice.chosen(None, {"null": peft_file.open_adapter(Path("null"))})
+        base_choice.choose(None, {"null": peft_file.open_adapter(Path("null"))})

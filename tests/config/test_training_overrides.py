@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lori_core.config.training_overrides import layers, processes
+from lori_core.config.training_overrides import override_sections, processes
 
 VALUES: dict[str, Any] = {
     "training": {"processes": 2},
@@ -40,4 +40,4 @@ def test_what_is_no_count_counts_as_one(values: Any) -> None:
 
 
 def test_the_safety_phase_changes_what_the_task_says() -> None:
-    assert layers("code", "continual") == ["tasks.code.training", "continual.training"]
+    assert override_sections("code", "continual") == ["tasks.code.training", "continual.training"]

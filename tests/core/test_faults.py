@@ -122,7 +122,7 @@ def test_who_holds_a_locked_database_is_named(tmp_path: Path) -> None:
     assert code == 1
     assert said.startswith(f"{path}: locked by process {holder.pid} ({sys.executable} -c import sq")
     assert said.endswith("): end that one, then run again")
-    assert faults.holders(path) == []
+    assert faults.processes_with_open(path) == []
 
 
 #: Run on a disk of a megabyte in a mount namespace of its own.

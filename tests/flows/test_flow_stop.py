@@ -80,7 +80,7 @@ def test_a_run_that_is_stopped_is_cancelled_and_the_next_goes_on(
     with stopping.handled(owned=False):
         with pytest.raises(stopping.Stopped):
             run()
-        assert stopping.asked() == 128 + number
+        assert stopping.stop_exit_code() == 128 + number
     assert states("1") == ["Cancelled"]
     assert mlflow_states(tracked) == {"pipeline": "KILLED", "prepare": "KILLED"}
     assert stages(tracked) == []
@@ -101,7 +101,7 @@ def test_a_run_that_is_stopped_before_it_began_runs_nothing(
 
     def told() -> Any:
         os.kill(os.getpid(), signal.SIGINT)
-        while stopping.asked() is None:
+        while stopping.stop_exit_code() is None:
             os.sched_yield()
         return module.pipeline(return_state=True)
 

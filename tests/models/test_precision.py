@@ -17,7 +17,7 @@ def test_x86_needs_instructions_for_the_precision() -> None:
 
 
 def test_float32_is_float32_and_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert precision.computed_in("float32", "cpu") == torch.float32
+    assert precision.compute_dtype("float32", "cpu") == torch.float32
     assert capsys.readouterr().err == ""
 
 
@@ -29,7 +29,7 @@ def test_what_the_cpu_cannot_multiply_is_named_with_what_it_gets_instead(
     names = ("avx512_bf16", "amx_bf16", "avx512_fp16", "amx_fp16")
     found = {"architecture": "x86_64"} | dict.fromkeys(names, there)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
-    dtype = precision.computed_in(wanted, "cpu")
+    dtype = precision.compute_dtype(wanted, "cpu")
     said = capsys.readouterr().err
     if there:
         assert (dtype, said) == (getattr(torch, wanted), "")

@@ -12,7 +12,7 @@ from flows.versioning.dvc.lock_file import Entry
 from flows.versioning.objects import files_below, folder_md5, md5_of
 from flows.versioning.snapshot import DATA, LOCK, leaves
 from lori_core.adapters import artifact_metadata
-from lori_core.config.training_overrides import PHASES, layers
+from lori_core.config.training_overrides import PHASES, override_sections
 
 Hashes = Mapping[str, Mapping[str, str]]
 
@@ -190,7 +190,7 @@ def _layered(node: Node, recorded: Mapping[str, Any]) -> dict[str, Any]:
     stage, _, item = node.stage.name.partition("@") if node.stage else ("", "", "")
     overriding: set[str] = set()
     result = dict(recorded)
-    for layer in reversed(layers(item, PHASES[stage]) if stage in PHASES else []):
+    for layer in reversed(override_sections(item, PHASES[stage]) if stage in PHASES else []):
         section = result.get(layer)
         if isinstance(section, Mapping):
             result[layer] = {k: v for k, v in section.items() if k not in overriding}

@@ -65,7 +65,7 @@ def with_extensions(text: str, deciding: Mapping[str, Collection[str]]) -> str:
     Args:
         text: the text of `dvc.yaml`.
         deciding: for each extension file, the kinds of extensions it registers, from
-            `extensions.deciding`.
+            `extensions.registered_kinds`.
     """
     written: list[str] = []
     stage: Stage | None = None
@@ -94,7 +94,7 @@ def follow(workspace: Path, params: Params) -> list[str]:
     if not path.is_file():
         return []
     before = path.read_text(encoding="utf-8")
-    text = with_extensions(before, extensions.deciding(params.extensions, workspace))
+    text = with_extensions(before, extensions.registered_kinds(params.extensions, workspace))
     if text == before:
         return []
     write_text(path, text)
@@ -107,7 +107,7 @@ def missing(workspace: Path, params: Params, name: str) -> list[str]:
     if not path.is_file() or not params.extensions:
         return []
     text = path.read_text(encoding="utf-8")
-    deciding = extensions.deciding(params.extensions, workspace)
+    deciding = extensions.registered_kinds(params.extensions, workspace)
     if with_extensions(text, deciding) == text:
         return []
     return [file for file, kinds in deciding.items() if _decides(kinds, STAGES[name])]

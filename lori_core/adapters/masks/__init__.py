@@ -1,1 +1,1 @@
-"""Masks over the entries of B: selection, structure, encoding, files."""
+"""Masks over the entries of B: importance scores, selection, structures, coding and files."""

@@ -1,4 +1,4 @@
-"""What B's entries are ranked by when a mask is taken: every importance (METHOD, section 2)."""
+"""The importance scores by which a mask selects entries of B."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-#: What is registered below, for whoever needs it done.
+#: The registry that this module fills.
 KINDS = IMPORTANCES
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibrated adapter, as an importance sees it.
+    """The result of a calibration run, as passed to an importance function.
 
     Attributes:
         shapes: (d_out, rank) of each module's B, in the model's order.
         B: [d_out, rank], float32, by module.
-        gradient: of the training examples' losses at B, what the importance asks for: their mean,
-            or the mean of their squares; [d_out, rank], float32, by module; empty where it asks for
-            none.
+        gradient: mean, or mean square, over the training examples of the gradient of the loss with
+            respect to B, as the importance requests; [d_out, rank], float32, by module; empty if
+            it requests none.
         seed: `lori.seed`.
         task: the task's name.
     """
@@ -39,36 +39,37 @@ class Calibrated:
 
 
 @importance("magnitude", "magnitude", "|B|, the paper's (eq. 2)")
-def magnitude(at: Calibrated) -> dict[str, Tensor]:
-    """Return |B|."""
-    return {name: at.B[name].abs() for name in at.shapes}
+def magnitude(calibrated: Calibrated) -> dict[str, Tensor]:
+    """Return |B| (paper, eq. 2)."""
+    return {name: calibrated.B[name].abs() for name in calibrated.shapes}
 
 
 @importance("fisher", "Fisher", "the mean of an example's squared gradient", gradient="mean_square")
-def fisher(at: Calibrated) -> Mapping[str, Tensor]:
+def fisher(calibrated: Calibrated) -> Mapping[str, Tensor]:
     """Return the diagonal of the empirical Fisher information."""
-    return at.gradient
+    return calibrated.gradient
 
 
 @importance("snip", "SNIP", "|B times the mean gradient|", gradient="mean")
-def snip(at: Calibrated) -> dict[str, Tensor]:
+def snip(calibrated: Calibrated) -> dict[str, Tensor]:
     """Return |B ⊙ mean gradient|."""
-    return {name: (gradient * at.B[name]).abs() for name, gradient in at.gradient.items()}
+    B = calibrated.B
+    return {name: (gradient * B[name]).abs() for name, gradient in calibrated.gradient.items()}
 
 
 @importance("random", "random", "uniform noise: a control")
-def random(at: Calibrated) -> dict[str, Tensor]:
-    """Return noise."""
-    return noise(at.shapes, at.seed, at.task)
+def random(calibrated: Calibrated) -> dict[str, Tensor]:
+    """Return uniform noise, independent of B."""
+    return noise(calibrated.shapes, calibrated.seed, calibrated.task)
 
 
 def noise(shapes: Mapping[str, tuple[int, int]], seed: int, task: str) -> dict[str, Tensor]:
-    """Return uniform noise of each B's shape, float32, drawn from (seed, task)."""
+    """Return uniform noise on [0, 1), [d_out, rank], float32, by module, seeded by (seed, task)."""
     import numpy as np
     import torch
 
-    drawn = np.random.default_rng(int(digest([seed, task])[:15], 16))
+    generator = np.random.default_rng(int(digest([seed, task])[:15], 16))
     return {
-        name: torch.from_numpy(drawn.random(shape, dtype=np.float32))
+        name: torch.from_numpy(generator.random(shape, dtype=np.float32))
         for name, shape in shapes.items()
     }

@@ -1,8 +1,8 @@
-"""Which entries of B are trained: the top `1 - sparsity` by importance, exactly.
+"""Masks over the entries of B, and their selection: exactly the top `1 - sparsity` by importance.
 
-All B of a model are seen as one long vector: modules in the model's order, each `[d_out, rank]`
-row by row. A mask is a packed bit for each position. Neither that vector nor its booleans are ever
-held as a whole: modules and chunks of them are looked at in turn.
+A mask treats all B matrices of a model as one vector: modules in the model's order, each
+`[d_out, rank]` in row-major order. It stores one bit per entry. Neither that vector nor its
+booleans are held in memory at once; modules and chunks of them are processed in turn.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from torch import Tensor
 from lori_core.adapters.masks.mask_choices import SCOPES
 from lori_core.core.errors import AdapterError, InputError, unknown
 
-#: A module's name -> shape of its B, (d_out, rank), in the model's order.
+#: A module's name -> the shape of its B, (d_out, rank), in the model's order.
 Shapes = dict[str, tuple[int, int]]
 
-#: Values looked at together: few enough to stay in the processor's cache.
+#: Values per chunk: few enough to stay in the processor's cache.
 _CHUNK = 1 << 18
 
 
 def scope_of(scope: str, module: str) -> str:
-    """Return the group of modules inside which this module's entries compete (METHOD, section 2).
+    """Return the group of modules whose entries are ranked together with this module's.
 
     Raises:
-        InputError: for a scope that does not exist.
+        InputError: the scope is unknown.
     """
     if scope not in SCOPES:
         raise InputError(unknown("mask scope", scope, SCOPES))
@@ -39,10 +39,10 @@ def scope_of(scope: str, module: str) -> str:
 
 
 def kept_count(total: int, sparsity: Decimal) -> int:
-    """Return N - ⌊s·N⌋ in exact decimal arithmetic.
+    """Return N - ⌊s·N⌋, the number of entries that a mask keeps, in exact decimal arithmetic.
 
     Raises:
-        InputError: for a sparsity outside [0, 1).
+        InputError: the sparsity is outside [0, 1).
     """
     if not 0 <= sparsity < 1:
         raise InputError(f"sparsity {sparsity} is outside [0, 1)")
@@ -51,11 +51,11 @@ def kept_count(total: int, sparsity: Decimal) -> int:
 
 @dataclass(frozen=True)
 class Mask:
-    """A bit for each entry of B, over all modules.
+    """One bit per entry of B, over all modules; 1 means that the entry is trained.
 
     Attributes:
-        shapes: the modules and their B's shapes, in order.
-        bits: packed bits, uint8, [⌈N/8⌉], the first position in the highest bit.
+        shapes: the modules and the shapes of their B, in order.
+        bits: packed bits, uint8, [⌈N/8⌉], the first entry in the highest bit.
     """
 
     shapes: Shapes
@@ -68,41 +68,41 @@ class Mask:
 
     @cached_property
     def starts(self) -> dict[str, int]:
-        """Where each module's entries begin."""
+        """The index of each module's first entry."""
         ends = accumulate(rows * columns for rows, columns in self.shapes.values())
         return dict(zip(self.shapes, chain([0], ends), strict=False))
 
     @cached_property
     def flat(self) -> np.ndarray:
-        """The whole mask as booleans, [N]: eight times the packed bits; `of` is enough mostly."""
+        """The whole mask as booleans, [N]; takes eight times the memory of `bits`."""
         return np.unpackbits(self.bits, count=self.total).view(bool)
 
     @cached_property
     def count(self) -> int:
-        """How many entries are kept."""
+        """The number of entries that the mask keeps."""
         return int(np.bitwise_count(self.bits).sum(dtype=np.int64))
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """How many entries of each module are kept."""
+        """The number of entries that the mask keeps in each module."""
         return {name: int(np.count_nonzero(self.of(name))) for name in self.shapes}
 
     @property
     def sparsity(self) -> float:
-        """The share of entries that are masked out."""
+        """The share of entries that are masked out, in [0, 1]."""
         return 1 - self.count / self.total
 
     @classmethod
     def from_flat(cls, shapes: Shapes, flat: np.ndarray) -> Mask:
-        """Pack booleans, [N]."""
+        """Return the mask of booleans, [N]."""
         return cls(shapes, np.packbits(flat))
 
     @classmethod
     def from_parts(cls, shapes: Shapes, parts: Iterable[np.ndarray]) -> Mask:
-        """Pack the booleans of one module after the other, [d_out · rank] or [d_out, rank].
+        """Return the mask of each module's booleans, [d_out · rank] or [d_out, rank], in order.
 
         Raises:
-            ValueError: if there are more or fewer parts than modules, or one has another size.
+            ValueError: the number of parts or the size of one does not fit the shapes.
         """
         return cls(shapes, _packed(_total(shapes), _checked(shapes, parts)))
 
@@ -114,7 +114,15 @@ class Mask:
         return np.unpackbits(self.bits[first : -(-stop // 8)])[lead : stop - 8 * first].view(bool)
 
     def check_shapes(self, shapes: Shapes, what: str) -> None:
-        """Refuse to be used with B's of other modules or shapes, or in another order."""
+        """Check that the mask fits a model's B matrices.
+
+        Args:
+            shapes: the shapes of the model's B matrices.
+            what: the beginning of the error message.
+
+        Raises:
+            AdapterError: the modules, their shapes or their order differ.
+        """
         if list(self.shapes.items()) == list(shapes.items()):
             return
         for name in [*self.shapes, *shapes]:
@@ -124,11 +132,15 @@ class Mask:
         raise AdapterError(f"{what}: the mask's modules stand in another order than the model's")
 
     def positions(self) -> dict[str, Tensor]:
-        """Return the kept positions of each module: flat indices into [d_out · rank], int64."""
+        """Return the flat indices into [d_out · rank] of each module's kept entries, int64, [k]."""
         return {name: torch.from_numpy(np.flatnonzero(self.of(name))) for name in self.shapes}
 
-    def kept_by(self, group: str) -> dict[str, float]:
-        """Return the kept share for each layer, projection, … (a scope's name)."""
+    def density_by(self, group: str) -> dict[str, float]:
+        """Return the share of entries kept in each group of a mask scope, as `layer`.
+
+        Raises:
+            InputError: the scope is unknown.
+        """
         kept: dict[str, int] = {}
         total: dict[str, int] = {}
         for name, (rows, columns) in self.shapes.items():
@@ -150,7 +162,7 @@ def _checked(shapes: Shapes, parts: Iterable[np.ndarray]) -> Iterator[np.ndarray
 
 
 def _packed(total: int, parts: Iterable[np.ndarray]) -> np.ndarray:
-    """Return the packed bits of booleans that come in pieces of any length, [⌈total/8⌉]."""
+    """Pack booleans that come in parts of any length into bits, uint8, [⌈total/8⌉]."""
     bits = np.zeros(-(-total // 8), dtype=np.uint8)
     position = 0
     for part in parts:
@@ -162,7 +174,7 @@ def _packed(total: int, parts: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def shapes_of(matrices: Mapping[str, Tensor]) -> Shapes:
-    """Return the shapes of B's by module."""
+    """Return the shape of each module's B."""
     return {name: (int(b.shape[0]), int(b.shape[1])) for name, b in matrices.items()}
 
 
@@ -172,46 +184,46 @@ def magnitude(B: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def top(scores: Mapping[str, Tensor], sparsity: Decimal, scope: str) -> tuple[Mask, float]:
-    """Keep the `N - ⌊s·N⌋` most important entries inside each group of a scope (eq. 2).
+    """Select the `N - ⌊s·N⌋` most important entries of each group of a scope (paper, eq. 2).
 
-    Ties are broken by position, the first wins, so counts are exact and the mask is a function of
-    the scores alone.
+    Among equal scores the first positions are selected, so counts are exact and the mask is a
+    function of the scores alone.
 
     Args:
-        scores: importance of each entry, [d_out, rank], not negative, by module.
+        scores: importance of each entry, [d_out, rank], nonnegative, by module.
         sparsity: the share to mask out, in [0, 1).
         scope: a name of `mask_choices.SCOPES`.
 
     Returns:
-        The mask, and the smallest importance that was kept (τ).
+        The mask, and the smallest selected importance (τ).
 
     Raises:
-        InputError: for a scope or sparsity that does not exist, or scores that are negative, not
-            finite or none at all.
+        InputError: the scope is unknown, the sparsity is out of range, or scores are negative, not
+            finite or empty.
     """
     groups: dict[str, dict[str, Tensor]] = {}
     for name, matrix in scores.items():
         groups.setdefault(scope_of(scope, name), {})[name] = matrix
     if not all(matrix.numel() for matrix in scores.values()) or not groups:
         raise InputError("importance scores are empty; each module needs at least one")
-    bounds = {group: _bound(matrices, sparsity) for group, matrices in groups.items()}
-    kept = (
-        bounds[scope_of(scope, name)].keep(values)
+    thresholds = {group: _threshold(matrices, sparsity) for group, matrices in groups.items()}
+    selected = (
+        thresholds[scope_of(scope, name)].select(values)
         for name, matrix in scores.items()
-        for values in _ordered(matrix)
+        for values in _float_bits(matrix)
     )
     shapes = shapes_of(scores)
-    mask = Mask(shapes, _packed(_total(shapes), kept))
-    return mask, min(bound.value for bound in bounds.values())
+    mask = Mask(shapes, _packed(_total(shapes), selected))
+    return mask, min(threshold.value for threshold in thresholds.values())
 
 
 @dataclass
-class _Bound:
-    """What a group keeps: the entries above a value, and the first few equal to it.
+class _Threshold:
+    """The selection rule of a group: all entries above a value, and the first few equal to it.
 
     Attributes:
-        digits: the value, as `_ordered` gives it.
-        ties: how many of the equal entries are still to be kept.
+        digits: the value's float32 bits as an unsigned integer.
+        ties: how many of the following equal entries are still to be selected.
     """
 
     digits: int
@@ -221,64 +233,64 @@ class _Bound:
     def value(self) -> float:
         return float(np.uint32(self.digits).view(np.float32))
 
-    def keep(self, values: np.ndarray) -> np.ndarray:
-        """Return which of the group's next entries are kept."""
-        kept: np.ndarray = values > self.digits
+    def select(self, values: np.ndarray) -> np.ndarray:
+        """Return booleans: which of the group's next entries are selected."""
+        selected: np.ndarray = values > self.digits
         if self.ties:
             equal = np.flatnonzero(values == self.digits)[: self.ties]
-            kept[equal] = True
+            selected[equal] = True
             self.ties -= equal.size
-        return kept
+        return selected
 
 
-def _ordered(matrix: Tensor) -> Iterator[np.ndarray]:
-    """Yield a matrix's chunks as the uint32 that float32 are made of.
+def _float_bits(matrix: Tensor) -> Iterator[np.ndarray]:
+    """Yield a matrix in chunks, its float32 bits read as uint32.
 
-    Those of numbers that are not negative stand in the numbers' own order (IEEE 754: the exponent
-    is above the mantissa), so that a histogram of their digits finds the exact k-th largest.
+    For nonnegative numbers the integers have the same order as the numbers (IEEE 754: the exponent
+    lies above the mantissa), so a histogram of their digits finds the exact k-th largest.
     """
     for chunk in matrix.detach().reshape(-1).split(_CHUNK):
-        # Not torch's addition: on a busy machine its threads wait for each other at every chunk.
-        with np.errstate(invalid="ignore"):  # what is no number is refused by its digits
+        # NumPy's addition: on a busy machine torch's threads wait for each other at every chunk.
+        with np.errstate(invalid="ignore"):  # `_check_scores` refuses NaN
             values = chunk.float().cpu().numpy() + np.float32(0)  # -0.0 becomes 0.0
         yield values.view(np.uint32)
 
 
-def _bound(matrices: Mapping[str, Tensor], sparsity: Decimal) -> _Bound:
-    """Return what an entry must reach for exactly `N - ⌊s·N⌋` of all to be kept."""
+def _threshold(matrices: Mapping[str, Tensor], sparsity: Decimal) -> _Threshold:
+    """Return the threshold that selects exactly `N - ⌊s·N⌋` of a group's entries."""
     count = kept_count(sum(matrix.numel() for matrix in matrices.values()), sparsity)
     upper = np.zeros(1 << 16, dtype=np.int64)
     for name, matrix in matrices.items():
-        found = _histogram(values >> 16 for values in _ordered(matrix))
-        _check_scores(name, found)
-        upper += found
-    high, count = _holding(upper, count)
+        counts = _histogram(values >> 16 for values in _float_bits(matrix))
+        _check_scores(name, counts)
+        upper += counts
+    high, count = _kth_largest_digit(upper, count)
     lower = _histogram(
         values[values >> 16 == high] & 0xFFFF
         for matrix in matrices.values()
-        for values in _ordered(matrix)
+        for values in _float_bits(matrix)
     )
-    low, count = _holding(lower, count)
-    return _Bound(high << 16 | low, count)
+    low, count = _kth_largest_digit(lower, count)
+    return _Threshold(high << 16 | low, count)
 
 
 def _histogram(digits: Iterable[np.ndarray]) -> np.ndarray:
-    """Count 16-bit digits that come in pieces, int64, [65536]."""
-    found = np.zeros(1 << 16, dtype=np.int64)
+    """Return the counts of 16-bit digits, which come in pieces, int64, [65536]."""
+    counts = np.zeros(1 << 16, dtype=np.int64)
     for piece in digits:
-        found += np.bincount(piece, minlength=found.size)
-    return found
+        counts += np.bincount(piece, minlength=counts.size)
+    return counts
 
 
-def _holding(histogram: np.ndarray, count: int) -> tuple[int, int]:
-    """Return the digit of the `count`-th largest entry, and its rank among those with the digit."""
+def _kth_largest_digit(histogram: np.ndarray, count: int) -> tuple[int, int]:
+    """Return the digit of the `count`-th largest entry, and its rank among equal digits."""
     at_least = histogram[::-1].cumsum()[::-1]
     digit = int(np.flatnonzero(at_least >= count)[-1])
     return digit, count - int(at_least[digit] - histogram[digit])
 
 
 def _check_scores(module: str, upper: np.ndarray) -> None:
-    """Refuse what is no importance, by its sign and exponent."""
+    """Refuse NaN, infinity and negative scores, by their sign and exponent bits."""
     if upper[0x7F80:0x8000].any() or upper[0xFF80:].any():
         raise InputError(f"importance scores of {module} hold values that are not finite numbers")
     if upper[0x8000:].any():
@@ -286,7 +298,7 @@ def _check_scores(module: str, upper: np.ndarray) -> None:
 
 
 def overlap(first: Mask, second: Mask) -> float:
-    """Return the share of all entries that both masks keep; (1 - s)² if they were independent."""
+    """Return the share of all entries that both masks keep; (1 - s)² for independent masks."""
     second.check_shapes(first.shapes, "mask overlap")
     both = int(np.bitwise_count(first.bits & second.bits).sum(dtype=np.int64))
     return both / first.total

@@ -1,12 +1,12 @@
-"""A mask's packed bits in few bytes: near the entropy N·H(s), which no code of a random mask beats.
+"""Entropy coding of a mask's bits: close to N·H(s) bits, the minimum for a random mask.
 
-A coded mask is one byte that names the layout, then one zstd frame with a checksum:
+A coded mask is one byte that names the layout, followed by one zstd frame with a checksum:
 
-* 0, bits: the packed bits as they are. Half to nine tenths masked, a byte of them is a symbol
-  whose frequency Huffman codes follow closely, and decoding runs at the speed of memory.
-* 1, gaps: for each kept entry the number of masked ones before it, since the last, as 16 bits: all
-  the low bytes, then all the high bytes. In a sparser mask most bytes of bits are zero, and a code
-  word for each is too much. 65,535 means that many masked entries and no kept one.
+* 0, bits: the packed bits unchanged. At sparsities of 0.5 to 0.9 Huffman codes over their bytes
+  come close to the entropy, and decoding runs at memory speed.
+* 1, gaps: for each kept entry the number of masked entries since the previous kept one, in 16
+  bits: all low bytes, then all high bytes. At higher sparsity most bytes of the bits are zero, and
+  one code word per byte is too much. 65,535 stands for that many masked entries and no kept one.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import zstandard
 
 from lori_core.core.errors import AdapterError
 
-#: Identifies the encoding in files.
+#: The name of the encoding in files.
 NAME = "zstd-mask/1"
 
 _BITS, _GAPS = 0, 1
-#: Gaps are used for masks that keep less than one entry in so many; the two cross near here.
+#: Gaps are used if less than one entry in this many is kept; the sizes are equal near there.
 _SPARSE = 12
 _FAR = 65_535
 _CHUNK = 1 << 20
-# A random mask repeats nothing: the search for repetitions is made as weak as it can be, as what it
-# finds by chance costs more than Huffman codes of the bytes.
+# A random mask has no repetitions: zstd's match search is set as weak as possible, since chance
+# matches cost more than Huffman codes of the bytes.
 _PARAMETERS = {
     "compression_level": 1,
     "strategy": zstandard.STRATEGY_FAST,
@@ -45,7 +45,7 @@ def entropy_bytes(total: int, kept: int) -> float:
 
     Args:
         total: the number of entries, N.
-        kept: how many of them are kept.
+        kept: the number of entries that the mask keeps.
     """
     if kept in (0, total):
         return 0.0
@@ -72,13 +72,13 @@ def encode(bits: np.ndarray) -> np.ndarray:
     )
     for plane in planes:
         coded += writer.compress(plane.data)
-        coded += writer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)  # each has a code of its own
+        coded += writer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)  # a Huffman code for each plane
     coded += writer.flush()
     return np.frombuffer(coded, dtype=np.uint8)
 
 
 def decode(coded: np.ndarray, total: int) -> np.ndarray:
-    """Return the packed bits of a coded mask, in memory bounded by its size.
+    """Return the packed bits of a coded mask; memory use is bounded by `total`.
 
     Args:
         coded: uint8, [k], as `encode` returns it.
@@ -88,14 +88,14 @@ def decode(coded: np.ndarray, total: int) -> np.ndarray:
         uint8, [⌈N/8⌉].
 
     Raises:
-        AdapterError: for a coded form that is damaged, or of a mask of another size.
+        AdapterError: the coded form is damaged, or of a mask of another size.
     """
     size = -(-total // 8)
     layout = int(coded[0]) if coded.size else -1
     if layout == _BITS:
         bits = _inflate(coded, size, size).copy()
     elif layout == _GAPS:
-        # Two bytes for each kept entry, of which there are fewer than N/12, and for few far gaps.
+        # Two bytes for each kept entry, of which there are fewer than N/12, and for long gaps.
         bits = _marked(_inflate(coded, 0, 2 * size), total)
     else:
         raise AdapterError("mask: damaged: its coded form begins with no known layout")
@@ -105,11 +105,11 @@ def decode(coded: np.ndarray, total: int) -> np.ndarray:
 
 
 def _inflate(coded: np.ndarray, least: int, most: int) -> np.ndarray:
-    """Return what the frame holds, once it says that it is of an expected size, in bytes."""
+    """Decompress the frame, if its declared size in bytes is between `least` and `most`."""
     frame = coded[1:].tobytes()
     try:
         size = zstandard.frame_content_size(frame)
-        if not least <= size <= most:  # the decompressor would take as much memory as it says
+        if not least <= size <= most:  # the decompressor allocates the declared size
             raise AdapterError(f"mask: damaged, or of another size: {size} bytes, not {most}")
         plain = zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as error:
@@ -131,7 +131,7 @@ def _gaps(bits: np.ndarray) -> list[np.ndarray]:
 
 
 def _marked(planes: np.ndarray, total: int) -> np.ndarray:
-    """Return the packed bits of gaps in byte planes, [⌈total/8⌉]."""
+    """Return the packed bits, [⌈total/8⌉], of gaps given as low bytes, then high bytes."""
     low, high = planes[: planes.size // 2], planes[planes.size // 2 :]
     if low.size != high.size:
         raise AdapterError("mask: damaged: half a gap")
@@ -150,7 +150,7 @@ def _marked(planes: np.ndarray, total: int) -> np.ndarray:
     starts = range(0, total, _CHUNK)
     cuts = np.searchsorted(positions, [*starts, total])
     for start, first, stop in zip(starts, cuts[:-1], cuts[1:], strict=True):
-        kept = np.zeros(min(_CHUNK, total - start), dtype=np.uint8)
-        kept[positions[first:stop] - start] = 1
-        bits[start // 8 : -(-(start + kept.size) // 8)] = np.packbits(kept)
+        chunk = np.zeros(min(_CHUNK, total - start), dtype=np.uint8)
+        chunk[positions[first:stop] - start] = 1
+        bits[start // 8 : -(-(start + chunk.size) // 8)] = np.packbits(chunk)
     return bits

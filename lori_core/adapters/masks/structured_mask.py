@@ -1,8 +1,7 @@
-"""Structured masks: whole rows, blocks or groups of B are kept (the paper's future work).
+"""Structured masks, which keep whole rows, blocks or groups of B (the paper's future work).
 
-The budget is that of the unstructured mask, in whole structures: a structure's importance is the
-mean over its entries, and the most important `⌊k / size⌋` structures are kept, with k the entries
-that the unstructured mask would keep.
+A structure's importance is the mean over its entries. The `⌊k / size⌋` most important structures
+are kept, where k is the number of entries that the unstructured mask would keep.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ NONE = "none"
 def top_structures(
     scores: Mapping[str, Tensor], sparsity: Decimal, scope: str, structure: str
 ) -> tuple[Mask, float]:
-    """Keep the most important structures inside each group of a scope.
+    """Select the most important structures of each group of a scope.
 
     Args:
-        scores: importance of each entry, [d_out, rank], not negative, by module.
+        scores: importance of each entry, [d_out, rank], nonnegative, by module.
         sparsity: the share to mask out, in [0, 1).
-        scope: inside what structures compete.
+        scope: a name of `mask_choices.SCOPES`: which structures are ranked together.
         structure: `none` for single entries, or another name of `mask_choices.KINDS`.
 
     Returns:
-        The mask, and the smallest importance of a structure that was kept.
+        The mask, and the smallest importance of a selected structure.
 
     Raises:
-        InputError: as `mask.top`; for a structure that does not exist or does not fit into a B, or
-            a sparsity that leaves no whole structure.
+        InputError: as `mask.top`; the structure is unknown or does not divide a B, or the sparsity
+            keeps no whole structure.
     """
     if structure not in KINDS:
         raise InputError(unknown("structure", structure, KINDS))

@@ -1,1 +1,1 @@
-"""PEFT's adapter folders, read and written without a model."""
+"""Read and write PEFT's LoRA adapter folders."""

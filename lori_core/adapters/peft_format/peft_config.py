@@ -1,4 +1,4 @@
-"""`adapter_config.json` of a PEFT LoRA folder: what can be used of it, and what decides ΔW."""
+"""Read and check `adapter_config.json` of a PEFT LoRA folder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from lori_core.core.errors import AdapterError, shown
 from lori_core.core.files.atomic import digest, read_json
 from lori_core.models.peft_names import CONFIG_FILE
 
-#: Options that say how an adapter was trained or where its base lies: ΔW does not depend on them.
-_NOT_DECISIVE = {
+#: Options of the training run or the base's location, on which ΔW does not depend.
+_IRRELEVANT = {
     "auto_mapping",
     "base_model_name_or_path",
     "ensure_weight_tying",
@@ -27,8 +27,8 @@ _NOT_DECISIVE = {
     "runtime_config",
     "task_type",
 }
-#: Options that are read here.
-_READ = {
+#: Options that decide ΔW and are supported.
+_SUPPORTED = {
     "alpha_pattern",
     "bias",
     "exclude_modules",
@@ -42,17 +42,16 @@ _READ = {
     "target_modules",
     "use_rslora",
 }
-#: Initialisations that leave the base's weights alone; the others subtract something from them.
+#: Initialisations that do not change the base's weights; the others subtract the initial ΔW.
 _PLAIN_INIT = (True, False, None, "gaussian", "orthogonal", "eva")
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Read a folder's configuration.
+    """Read and check a folder's `adapter_config.json`.
 
     Raises:
-        AdapterError: for an option that changes what is computed beyond scaling · B @ A, or a value
-            of another type, naming it.
-        InputError: for a file that is missing or no JSON.
+        AdapterError: an option makes ΔW more than scaling · B @ A, or a value has a wrong type.
+        InputError: the file is missing or not JSON.
     """
     path = folder / CONFIG_FILE
     config = read_json(path)
@@ -72,17 +71,17 @@ def read(folder: Path) -> dict[str, Any]:
             "adapter with path_initial_model_for_weight_conversion first"
         )
     for option, value in config.items():
-        if value and option not in _NOT_DECISIVE | _READ:
+        if value and option not in _IRRELEVANT | _SUPPORTED:
             raise AdapterError(
                 f"{path}: {option} is set ({shown(value)}): that is no plain low-rank update "
-                "and cannot be used here"
+                "and is not supported here"
             )
     return config
 
 
 def decisive_digest(config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the options that decide which modules get which ΔW."""
-    return digest({name: v for name, v in config.items() if name not in _NOT_DECISIVE})
+    """Return the SHA-256 (hex) of the options that decide ΔW."""
+    return digest({name: v for name, v in config.items() if name not in _IRRELEVANT})
 
 
 def _check_types(config: Mapping[str, Any], path: Path) -> None:
@@ -135,7 +134,7 @@ def _by_pattern(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     )
 
 
-#: Options, what each may be, and what tells; JSON's null stands for an option that is not there.
+#: (options, allowed values as text, check of a value); JSON's null counts as a missing option.
 _KINDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
     (("r",), "a whole number above 0", _is_rank),
     (("lora_alpha",), "a finite number above 0", _is_number),

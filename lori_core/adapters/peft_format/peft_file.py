@@ -1,7 +1,7 @@
-"""PEFT's adapter folders, read and written without a model.
+"""Read and write PEFT adapter folders, without a model.
 
-What this project adds to a written folder stands in the safetensors metadata, which PEFT ignores:
-base identity, keys of A, origin. So a folder that was written here comes back as what it was.
+An export adds base identity, keys of A and origin to the safetensors metadata, which PEFT ignores.
+So an exported adapter is read back unchanged, with its keys and its content key.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lori_core.adapters.masks.mask import Mask
 from lori_core.adapters.peft_format import peft_config, peft_modules
 from lori_core.core.errors import AdapterError
 from lori_core.core.files.atomic import (
-    NO_DIGITS,
+    ZERO_DIGEST,
     canonical_json,
     digest,
     is_sealed,
@@ -56,10 +56,14 @@ _log = logging.getLogger(__name__)
 
 
 def open_adapter(folder: Path, *, verify_projection: bool = True) -> Adapter:
-    """Read an adapter's folder, ours or PEFT's.
+    """Read an adapter's folder, in this project's compact format or PEFT's.
+
+    Args:
+        folder: the adapter's folder.
+        verify_projection: see `adapter_file.load`.
 
     Raises:
-        AdapterError: for a folder that is neither, or that cannot be used, saying why.
+        AdapterError: the folder is in neither format, or cannot be used.
     """
     if (folder / adapter_file.JSON_FILE).is_file():
         return adapter_file.load(folder, verify_projection=verify_projection)
@@ -71,18 +75,18 @@ def open_adapter(folder: Path, *, verify_projection: bool = True) -> Adapter:
 
 
 def export_peft(adapter: Adapter, folder: Path, *, serving: str | None = None) -> None:
-    """Write a stock PEFT adapter folder with the same A and B, bit for bit.
+    """Write a standard PEFT adapter folder with the same A and B, bit for bit.
 
     A and B are written as float32, or in the dtype of the PEFT folder that the adapter came from.
 
     Args:
-        adapter: what to write.
-        folder: where; what was there before is replaced.
-        serving: `vllm` for one rank and alpha that vLLM can serve: factors are padded with zeros,
-            differing scalings are moved into B.
+        adapter: the adapter to write.
+        folder: the folder to write; an existing one is replaced.
+        serving: `vllm` writes one rank and alpha that vLLM supports: A and B are padded with
+            zeros, and differing scalings are multiplied into B.
 
     Raises:
-        AdapterError: if the rank is larger than vLLM can serve.
+        AdapterError: the rank is larger than vLLM supports.
     """
     if serving == "vllm":
         adapter = _for_vllm(adapter)
@@ -91,15 +95,15 @@ def export_peft(adapter: Adapter, folder: Path, *, serving: str | None = None) -
     for name, size in adapter.modules.items():
         specs[peft_names.weight_key(name, "A")] = Spec(dtype, (size.rank, size.d_in))
         specs[peft_names.weight_key(name, "B")] = Spec(dtype, (size.d_out, size.rank))
-    metadata = {"format": "pt", SEAL: NO_DIGITS, METADATA: canonical_json(_origin(adapter))}
+    metadata = {"format": "pt", SEAL: ZERO_DIGEST, METADATA: canonical_json(_origin(adapter))}
     with replaced_folder(folder) as work:
         file = work / peft_names.WEIGHTS_FILE
-        write(file, specs, _factors(adapter, dtype), metadata)
+        write(file, specs, _tensors(adapter, dtype), metadata)
         seal(file)
         write_text(work / peft_names.CONFIG_FILE, json_text(_config(adapter)))
 
 
-def _factors(adapter: Adapter, dtype: torch.dtype) -> Iterator[Tensor]:
+def _tensors(adapter: Adapter, dtype: torch.dtype) -> Iterator[Tensor]:
     for name in adapter.modules:
         yield adapter.A(name).to(dtype)
         yield adapter.B(name).to(dtype)
@@ -159,19 +163,19 @@ def _for_vllm(adapter: Adapter) -> Adapter:
 
 
 def import_peft(folder: Path) -> Adapter:
-    """Read a PEFT LoRA folder; its tensors are read when they are needed.
+    """Read a PEFT LoRA folder; its tensors are read on access.
 
     Raises:
-        AdapterError: for anything but plain LoRA on linear maps, naming it: what has no place in
-            `scaling · B @ A` is never dropped in silence.
+        AdapterError: the folder is not a plain LoRA on linear layers. Anything beyond
+            `scaling · B @ A` is refused, never ignored.
     """
     config = peft_config.read(folder)
     file = TensorFile(_weights(folder))
     keys = peft_modules.keys_in(file)
     file.check_finite()
     modules = peft_modules.modules_of(folder, config, file, keys)
-    origin = _recorded(file)
-    dtype = _widest(file)
+    origin = _export_metadata(file)
+    dtype = _common_dtype(file)
     plain = Adapter(
         base=origin.base if origin else _named_base(config),
         modules=modules,
@@ -185,11 +189,11 @@ def import_peft(folder: Path) -> Adapter:
         use_rslora=bool(config.get("use_rslora")),
         matched_by=_matched_by(config, modules),
     )
-    return _masked(plain) if origin is None else _keyed(_masked(plain), origin)
+    return _with_mask(plain) if origin is None else _with_keys(_with_mask(plain), origin)
 
 
-class _Recorded(NamedTuple):
-    """What an export says of itself: claims, until its digests fit."""
+class _ExportMetadata(NamedTuple):
+    """The metadata of an export; not to be trusted until its digests are checked."""
 
     base: BaseIdentity
     blocks: tuple[ProjectionBlock, ...]
@@ -200,25 +204,25 @@ class _Recorded(NamedTuple):
     seal: str
 
 
-def _recorded(file: TensorFile) -> _Recorded | None:
-    """Return what stands in an export's metadata; None for a folder from elsewhere."""
+def _export_metadata(file: TensorFile) -> _ExportMetadata | None:
+    """Return the metadata that an export added; None for a folder that another tool wrote."""
     if METADATA not in file.metadata:
         return None
     try:
-        said = loads(file.metadata[METADATA])
-        info, blocks = said["info"], said["blocks"]
+        content = loads(file.metadata[METADATA])
+        info, blocks = content["info"], content["blocks"]
         if not is_info(info) or not all(map(is_block, blocks)):
-            raise ValueError("info or blocks are not what is written there")
-        dtype = DTYPE_NAMES[said["dtype"]]
+            raise ValueError("info or blocks have wrong types")
+        dtype = DTYPE_NAMES[content["dtype"]]
         if not dtype.is_floating_point:
-            raise ValueError("adapters are of floating-point numbers")
-        return _Recorded(
-            base=BaseIdentity.of(said["base"], str(file.path)),
+            raise ValueError("the dtype is not a floating-point type")
+        return _ExportMetadata(
+            base=BaseIdentity.of(content["base"], str(file.path)),
             blocks=tuple(ProjectionBlock(**block) for block in blocks),
             dtype=dtype,
             info=info,
             key=str(info.get("content_key") or info.get("recipe", {}).get("content_key")),
-            config=str(said.get("config", "")),
+            config=str(content.get("config", "")),
             seal=file.metadata.get(SEAL, ""),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -228,9 +232,9 @@ def _recorded(file: TensorFile) -> _Recorded | None:
 
 
 def _info(
-    folder: Path, config: Mapping[str, Any], file: TensorFile, origin: _Recorded | None
+    folder: Path, config: Mapping[str, Any], file: TensorFile, origin: _ExportMetadata | None
 ) -> dict[str, Any]:
-    """Return where an adapter came from: what its export recorded, if it is still that."""
+    """Return an adapter's `info`: its export's, if unchanged since, else a new content key."""
     content = {"config": config, "weights": sha256_file(file.path)}
     own = {"task": folder.name, "content_key": digest(content)}
     if origin is None:
@@ -244,7 +248,7 @@ def _info(
         if sealed
         else f"it holds no digest of what was exported as {origin.key!r}, by an earlier version"
     )
-    _log.warning("%s: %s: that content key is dropped, its own content's digest taken", folder, why)
+    _log.warning("%s: %s: the digest of its files is used as its content key", folder, why)
     return own | {"changed_from" if sealed else "unverified_from": origin.key}
 
 
@@ -260,7 +264,7 @@ def _weights(folder: Path) -> Path:
     raise AdapterError(f"{folder}: {peft_names.WEIGHTS_FILE} is missing")
 
 
-def _widest(file: TensorFile) -> torch.dtype:
+def _common_dtype(file: TensorFile) -> torch.dtype:
     dtypes = {spec.dtype for spec in map(file.spec, file) if spec is not None}
     return dtypes.pop() if len(dtypes) == 1 else torch.float32
 
@@ -271,7 +275,7 @@ def _named_base(config: Mapping[str, Any]) -> BaseIdentity:
 
 
 def _matched_by(config: Mapping[str, Any], modules: Mapping[str, LayerSpec]) -> tuple[str, ...]:
-    """Return the target names as they were given, or whole names where more decided."""
+    """Return the `target_modules`, or the modules' full names if other options narrow them."""
     narrowing = ("exclude_modules", "layers_to_transform", "layers_pattern")
     targets = config.get("target_modules")
     if isinstance(targets, list) and not any(config.get(option) for option in narrowing):
@@ -279,8 +283,8 @@ def _matched_by(config: Mapping[str, Any], modules: Mapping[str, LayerSpec]) -> 
     return tuple(sorted(modules))
 
 
-def _masked(adapter: Adapter) -> Adapter:
-    """Give an adapter whose B is mostly zeros a mask of the entries that are not."""
+def _with_mask(adapter: Adapter) -> Adapter:
+    """Return the adapter with a mask of its nonzero entries, if most of B is zero."""
     sizes = [rows * columns for rows, columns in adapter.shapes.values()]
     if sum(int(adapter.values[n].count_nonzero()) for n in adapter.modules) > 0.5 * sum(sizes):
         return adapter
@@ -293,8 +297,8 @@ def _masked(adapter: Adapter) -> Adapter:
     return replace(adapter, mask=mask, values=values)
 
 
-def _keyed(adapter: Adapter, origin: _Recorded) -> Adapter:
-    """Draw A from the keys that the folder names, if that gives the A that it holds."""
+def _with_keys(adapter: Adapter, origin: _ExportMetadata) -> Adapter:
+    """Replace the stored A by the keys in the metadata, if they draw exactly this A."""
     blocks, dtype = origin.blocks, origin.dtype
     if not blocks or sum(block.rank for block in blocks) != adapter.rank:
         return adapter
@@ -303,6 +307,6 @@ def _keyed(adapter: Adapter, origin: _Recorded) -> Adapter:
             return adapter
     values = {name: adapter.values[name] for name in adapter.modules}
     if any(not torch.equal(v.to(dtype).to(v.dtype), v) for v in values.values()):
-        dtype = adapter.dtype  # somebody changed B
-    kept = {name: value.to(dtype) for name, value in values.items()}
-    return replace(adapter, blocks=blocks, stored=None, values=kept, dtype=dtype)
+        dtype = adapter.dtype  # B was changed after the export
+    values = {name: value.to(dtype) for name, value in values.items()}
+    return replace(adapter, blocks=blocks, stored=None, values=values, dtype=dtype)

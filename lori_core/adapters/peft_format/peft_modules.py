@@ -1,4 +1,4 @@
-"""The modules of a PEFT LoRA folder: their tensors, shapes, ranks and alphas."""
+"""Read the modules of a PEFT LoRA folder: their tensors, shapes, ranks and alphas."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ from lori_core.models import peft_names
 
 
 class Keys(NamedTuple):
-    """The names of a module's two tensors in the file."""
+    """The names of a module's lora_A and lora_B weights in the file."""
 
     A: str
     B: str
 
 
 def keys_in(file: TensorFile) -> dict[str, Keys]:
-    """Return the names of the two tensors of each module of a file.
+    """Return the names of each module's two tensors in a file.
 
     Raises:
-        AdapterError: for a tensor that is neither, or a module without one of them.
+        AdapterError: a tensor is neither lora_A nor lora_B, or a module lacks one of the two.
     """
-    found: dict[str, dict[str, str]] = {}
+    keys: dict[str, dict[str, str]] = {}
     for key in file:
         parsed = peft_names.parse_key(key)
         if parsed is None:
             raise AdapterError(
-                f"{file.path}: holds {key}, which is no lora_A or lora_B of a linear map (a saved "
-                "embedding, a DoRA magnitude, a bias?); it cannot be used here"
+                f"{file.path}: holds {key}, which is no lora_A or lora_B of a linear layer (a "
+                "saved embedding, a DoRA magnitude, a bias?); it cannot be used here"
             )
-        found.setdefault(parsed[0], {})[parsed[1]] = key
-    for name, pair in found.items():
+        keys.setdefault(parsed[0], {})[parsed[1]] = key
+    for name, pair in keys.items():
         if len(pair) < 2:
             raise AdapterError(f"{file.path}: {name} has only one of lora_A and lora_B")
-    if not found:
+    if not keys:
         raise AdapterError(f"{file.path}: holds no tensors")
-    return {name: Keys(**pair) for name, pair in found.items()}
+    return {name: Keys(**pair) for name, pair in keys.items()}
 
 
 def modules_of(
     folder: Path, config: Mapping[str, Any], file: TensorFile, keys: Mapping[str, Keys]
 ) -> dict[str, LayerSpec]:
-    """Return the modules of a file with the rank and alpha that the configuration gives each.
+    """Return the modules of a file with their ranks and alphas from the configuration.
 
     Raises:
-        AdapterError: for a pattern that cannot be used, a module that the configuration does not
-            name, or tensors of other shapes.
+        AdapterError: a pattern is invalid, the configuration does not name a module, or a tensor's
+            shape does not fit the rank.
     """
     names, path = list(keys), folder / peft_names.CONFIG_FILE
-    ranks = _each(path, config, "rank_pattern", names, config["r"])
-    alphas = _each(path, config, "alpha_pattern", names, config["lora_alpha"])
-    _named(path, config, "layers_pattern", names)
-    unnamed = set(names) - _named(path, config, "target_modules", names)
-    excluded = _named(path, config, "exclude_modules", names)
+    ranks = _pattern_values(path, config, "rank_pattern", names, config["r"])
+    alphas = _pattern_values(path, config, "alpha_pattern", names, config["lora_alpha"])
+    _matching(path, config, "layers_pattern", names)
+    unnamed = set(names) - _matching(path, config, "target_modules", names)
+    excluded = _matching(path, config, "exclude_modules", names)
     for option, modules, verb in (
         ("target_modules", unnamed, "does not name"),
         ("exclude_modules", excluded, "leaves out"),
@@ -70,7 +70,7 @@ def modules_of(
     return {name: _module(file, name, keys[name], ranks[name], alphas[name]) for name in names}
 
 
-def _each(
+def _pattern_values(
     path: Path, config: Mapping[str, Any], option: str, names: list[str], default: Any
 ) -> dict[str, Any]:
     try:
@@ -79,7 +79,7 @@ def _each(
         raise AdapterError(f"{path}: {option}: {error}") from None
 
 
-def _named(path: Path, config: Mapping[str, Any], option: str, names: list[str]) -> set[str]:
+def _matching(path: Path, config: Mapping[str, Any], option: str, names: list[str]) -> set[str]:
     try:
         return peft_names.named_by(config.get(option) or [], names)
     except PatternError as error:
@@ -97,7 +97,7 @@ def _module(file: TensorFile, name: str, keys: Keys, rank: int, alpha: float) ->
 
 
 def _matrix(file: TensorFile, key: str) -> tuple[int, ...]:
-    """Return the shape of a matrix of floating-point numbers."""
+    """Return the shape of a tensor, which must be a floating-point matrix."""
     spec = file.spec(key)
     if spec is None or not spec.dtype.is_floating_point or len(spec.shape) != 2:
         entry = file.entries[key]

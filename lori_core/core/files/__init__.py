@@ -1,1 +1,1 @@
-"""Reading and writing files safely: whole or not at all, within limits."""
+"""Read files within limits, and write them atomically."""

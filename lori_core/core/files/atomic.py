@@ -1,4 +1,4 @@
-"""Reading and writing files so that nothing is ever left half-written."""
+"""Read and write JSON and text files, and replace files and folders atomically."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from lori_core.core.files import input_files, json_input
 
 
 def dumps(value: Any, **options: Any) -> str:
-    """Return `json.dumps` of a value; NaN and infinity, which JSON does not have, are refused.
+    """Return `json.dumps` of a value; refuse NaN and infinity, which JSON does not have.
 
     Raises:
-        LoriError: naming the place of the number.
+        LoriError: a number is not finite; the message names its place.
     """
     try:
         return json.dumps(value, allow_nan=False, **options)
@@ -34,7 +34,7 @@ def dumps(value: Any, **options: Any) -> str:
 
 
 def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
-    """Yield the places, as `metrics.loss`, of numbers that are not finite."""
+    """Yield (place, number) for numbers that are not finite, with places such as `metrics.loss`."""
     if isinstance(value, float) and not math.isfinite(value):
         yield place, value
     elif isinstance(value, Mapping):
@@ -56,7 +56,7 @@ def digest(value: Any) -> str:
 
 
 def digest_each(values: Iterable[Any]) -> str:
-    """Return what `digest` makes of the list of some values, one in memory at a time."""
+    """Return `digest(list(values))`, with one value in memory at a time."""
     sha = hashlib.sha256(b"[")
     for number, value in enumerate(values):
         sha.update((("," if number else "") + canonical_json(value)).encode())
@@ -65,7 +65,7 @@ def digest_each(values: Iterable[Any]) -> str:
 
 
 def checksum_fits(content: Mapping[str, Any]) -> bool:
-    """Say whether `checksum` is the digest of all else in a JSON object."""
+    """Return whether `checksum` in a JSON object is the digest of the rest of the object."""
     rest = {name: value for name, value in content.items() if name != "checksum"}
     return digest(rest) == content.get("checksum")
 
@@ -76,53 +76,53 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-#: Stands in a file for its own SHA-256 while that is computed.
-NO_DIGITS = "0" * 64
-#: A file's seal lies within this many bytes of its beginning.
+#: The placeholder for a file's own SHA-256 while that is computed.
+ZERO_DIGEST = "0" * 64
+#: The digest lies within this many bytes from the beginning of the file.
 _SEAL_WITHIN = 1 << 20
 
 
 def seal(path: Path) -> None:
-    """Write a file's SHA-256 over the first 64 zeros in it, with which it was computed."""
-    digits = _blank_sha256(path, NO_DIGITS)
+    """Replace the first 64 zeros in a file by its SHA-256, which is computed with the zeros."""
+    digits = _sha256_with_zeros(path, ZERO_DIGEST)
     with path.open("r+b") as file:
-        place = file.read(_SEAL_WITHIN).index(NO_DIGITS.encode())
+        place = file.read(_SEAL_WITHIN).index(ZERO_DIGEST.encode())
         file.seek(place)
         file.write(digits.encode())
 
 
 def is_sealed(path: Path, digits: str) -> bool:
-    """Say whether a file is what was sealed: `digits` is its SHA-256, taken with them as zeros."""
-    return len(digits) == len(NO_DIGITS) and _blank_sha256(path, digits) == digits
+    """Return whether `digits` is the SHA-256 of a file, computed with these digits as zeros."""
+    return len(digits) == len(ZERO_DIGEST) and _sha256_with_zeros(path, digits) == digits
 
 
-def _blank_sha256(path: Path, digits: str) -> str:
+def _sha256_with_zeros(path: Path, digits: str) -> str:
     with input_files.reading(path) as file:
         head = file.read(_SEAL_WITHIN)
-        sha = hashlib.sha256(head.replace(digits.encode(), NO_DIGITS.encode(), 1))
+        sha = hashlib.sha256(head.replace(digits.encode(), ZERO_DIGEST.encode(), 1))
         while chunk := file.read(_SEAL_WITHIN):
             sha.update(chunk)
     return sha.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` beside `path`, then rename it into place."""
+    """Write text to a file atomically."""
     with replaced_file(path) as work:
         work.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
-    """Yield the name of a file beside `path`; on success what was written there takes its place.
+    """Yield a temporary path beside `path`, which is renamed to `path` on success.
 
     Raises:
-        InputError: something that is no file has the name beside it.
+        InputError: the temporary path exists and is not a regular file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One name for each path: what a killed process left is written over by the next.
+    # A fixed name, so that the next process overwrites the file that a killed process left.
     work, _ = beside(path)
     if work.is_symlink() or (work.exists() and not work.is_file()):
-        raise InputError(f"{work}: is no file; one is written there first: move it away")
+        raise InputError(f"{work}: is no file, but the name is needed for one: move it away")
     try:
         with faults.naming(path):
             yield work
@@ -133,7 +133,7 @@ def replaced_file(path: Path) -> Iterator[Path]:
 
 
 def json_text(value: Any) -> str:
-    """Return indented JSON with sorted keys and a line's end."""
+    """Return indented JSON with sorted keys and a final newline."""
     return dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
@@ -143,11 +143,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, most: int = input_files.WHOLE_FILE) -> Any:
-    """Read a JSON file of at most so many bytes.
+    """Read a JSON file of at most `most` bytes.
 
     Raises:
-        InputError: naming the file, and the line where there is one: it is missing, not a file,
-            too large, not UTF-8, or not JSON within the limits of `json_input`.
+        InputError: the file is missing, not a regular file, too large, not UTF-8, or not JSON
+            within the limits of `json_input`; the message has the file and the line, if known.
     """
     content = input_files.read_bytes(path, most)
     try:
@@ -166,16 +166,16 @@ def read_object(path: Path, most: int = input_files.WHOLE_FILE) -> dict[str, Any
     """Read a JSON file that holds an object.
 
     Raises:
-        InputError: as `read_json`, or for anything but an object.
+        InputError: as `read_json`, or the value is not an object.
     """
-    said = read_json(path, most)
-    if not isinstance(said, dict):
-        raise InputError(f"{path}: holds {shown(said)}; a JSON object is expected")
-    return said
+    value = read_json(path, most)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds {shown(value)}; a JSON object is expected")
+    return value
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write lines, each with its end, atomically and one in memory at a time."""
+    """Write lines, which include their newlines, atomically, one in memory at a time."""
     with replaced_file(path) as work, work.open("w", encoding="utf-8") as file:
         file.writelines(lines)
 
@@ -186,12 +186,16 @@ def json_line(value: Any) -> str:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write one JSON value a line, atomically."""
+    """Write one JSON value per line, atomically."""
     write_lines(path, map(json_line, rows))
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """Read a JSON-lines file; an empty file or a broken line is a `DataError` with its number."""
+    """Read a JSON-lines file.
+
+    Raises:
+        DataError: the file is missing, empty or not UTF-8, or a line is not JSON or too long.
+    """
     return [row for _, row in each_jsonl(path)]
 
 
@@ -200,9 +204,9 @@ _LONGEST_LINE = 16 << 20
 
 
 def each_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield (line, row) of a JSON-lines file, one in memory at a time; errors as `read_jsonl`."""
-    found = False
-    place = 0
+    """Yield (line number, row) of a JSON-lines file; errors as `read_jsonl`."""
+    empty = True
+    position = 0
     with input_files.reading(path, DataError) as lines:
         pieces = iter(lambda: lines.readline(_LONGEST_LINE + 1), b"")
         for number, line in enumerate(pieces, start=1):
@@ -215,13 +219,13 @@ def each_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
                 text = line.decode()
             except UnicodeDecodeError as error:
                 raise DataError(
-                    f"{path}: not UTF-8 text (byte {place + error.start}); save it as UTF-8"
+                    f"{path}: not UTF-8 text (byte {position + error.start}); save it as UTF-8"
                 ) from None
-            place += len(line)
+            position += len(line)
             if text.strip():
-                found = True
+                empty = False
                 yield number, _row(text, f"{path}:{number}")
-    if not found:
+    if empty:
         raise DataError(f"{path}: the file is empty; at least one line of JSON is needed")
 
 
@@ -234,7 +238,7 @@ def _row(text: str, where: str) -> Any:
 
 @contextmanager
 def put_back(paths: Iterable[Path]) -> Iterator[None]:
-    """Leave files, and whether they and their folders are there, as they were before."""
+    """Restore files on exit: their contents, and whether they and their folders exist."""
     before = {path: path.read_bytes() if path.is_file() else None for path in paths}
     folders = [path.parent for path in before if not path.parent.is_dir()]
     try:
@@ -247,35 +251,35 @@ def put_back(paths: Iterable[Path]) -> Iterator[None]:
                 with replaced_file(path) as work:
                     work.write_bytes(content)
         for folder in folders:
-            with suppress(OSError):  # not there, or somebody else's files are in it
+            with suppress(OSError):  # missing, or contains other files
                 folder.rmdir()
 
 
 def beside(path: Path) -> tuple[Path, Path]:
-    """Return the names under which a file or folder is written, and kept while it is replaced.
+    """Return the temporary paths of a file's or folder's new and previous version.
 
-    Nobody else gives such names, so what stands there was left by a process that was killed.
+    No other program uses such names, so existing ones were left by a process that was killed.
     """
     return path.with_name(f".{path.name}.lori.new"), path.with_name(f".{path.name}.lori.old")
 
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it takes the place of `path`.
+    """Yield a temporary folder beside `path`, which is renamed to `path` on success.
 
     Raises:
-        InputError: `path`, or what has one of the names beside it, is a file or a link.
+        InputError: `path` or one of the temporary paths is a file or a link.
     """
     work, old = beside(path)
     for place in (path, work, old):
         if place.is_symlink() or (place.exists() and not place.is_dir()):
             raise InputError(
-                f"{place}: is a file or a link; a folder shall stand there: move it away"
+                f"{place}: is a file or a link, but a folder is written there: move it away"
             )
-    if old.exists() and not path.exists():  # of a process that was killed while it renamed
+    if old.exists() and not path.exists():  # a process was killed between the two renames
         old.rename(path)
     for left in (work, old):
-        shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(left, ignore_errors=True)  # left by a process that was killed
     work.mkdir(parents=True)
     try:
         with faults.naming(path):

@@ -1,4 +1,4 @@
-"""Whether weights are finite: NaN and infinity are refused wherever tensors are read or written."""
+"""Check tensors for NaN and infinity, which are refused wherever weights are read or written."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lori_core.core.errors import DivergedError
 
 
 def fault(tensor: Tensor) -> str | None:
-    """Return `NaN` or `infinity` where a tensor of floats holds it, None where all are finite."""
+    """Return `NaN` or `infinity` if a floating-point tensor holds one, else None."""
     if not tensor.is_floating_point() or not tensor.numel():
         return None
-    # One pass over the memory, and NaN comes through: a tenth of the time of `isfinite`.
+    # One pass over the memory that propagates NaN takes a tenth of the time of `isfinite`.
     least, most = torch.aminmax(tensor.detach())
     if torch.isnan(least):
         return "NaN"
@@ -22,18 +22,18 @@ def fault(tensor: Tensor) -> str | None:
 
 
 def check_trained(tensors: Iterable[tuple[str, Tensor]], what: str) -> None:
-    """Refuse what a training run ended with if any of it is not finite.
+    """Check that all weights are finite at the end of a training run.
 
     Args:
-        tensors: name and values, one after the other.
-        what: the run's name.
+        tensors: (name, values) of each tensor.
+        what: the run's name in the error message.
 
     Raises:
-        DivergedError: naming the tensor.
+        DivergedError: a tensor holds NaN or infinity.
     """
     for name, values in tensors:
-        found = fault(values)
-        if found is not None:
+        problem = fault(values)
+        if problem is not None:
             raise DivergedError(
-                f"{what}: {name} holds {found} after the last step; lower training.learning_rate"
+                f"{what}: {name} holds {problem} after the last step; lower training.learning_rate"
             )

@@ -1,4 +1,4 @@
-"""Opening files that are read: regular ones only, within a limit of size."""
+"""Open input files: only regular files, up to a maximal size."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path
 
 from lori_core.core.errors import InputError
 
-#: The most bytes of a file that is read whole.
+#: The most bytes of a file that is read into memory at once.
 WHOLE_FILE = 16 << 20
 
 
 def descriptor(path: Path, error: type[InputError] = InputError) -> int:
     """Open a regular file, or a link to one, for reading and return its descriptor.
 
-    Anything else (a folder, a pipe, a device) is refused without waiting for it.
+    A folder, pipe, device or socket is refused without blocking.
 
     Raises:
-        InputError: of the type `error`, naming the path and what it is.
+        InputError: of the type `error`: the file is missing, not regular, or not readable.
     """
     try:
         _check_regular(path, Path(path).stat().st_mode, error)
-        # Not to wait for a pipe that has taken the file's place.
+        # O_NONBLOCK: a pipe may have replaced the file since the check.
         opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as fault:
         raise unreadable(path, fault, error) from None
@@ -67,7 +67,7 @@ def reading(path: Path, error: type[InputError] = InputError) -> Iterator[Buffer
     """Yield a regular file, opened for reading bytes.
 
     Raises:
-        InputError: of the type `error`; also where reading fails later, for as long as it is open.
+        InputError: of the type `error`: the file cannot be opened, or reading fails inside.
     """
     try:
         with os.fdopen(descriptor(path, error), "rb") as file:
@@ -81,11 +81,11 @@ def read_bytes(path: Path, most: int = WHOLE_FILE, error: type[InputError] = Inp
 
     Args:
         path: the file.
-        most: how many bytes it may have.
-        error: the type of the error.
+        most: the maximal size in bytes.
+        error: the type of errors.
 
     Raises:
-        InputError: of that type: missing, not a file, not readable, or larger than `most`.
+        InputError: of the type `error`: missing, not regular, not readable, or larger than `most`.
     """
     with reading(path, error) as file:
         size = os.fstat(file.fileno()).st_size

@@ -1,7 +1,6 @@
-"""Reading JSON that may be anything: within limits of depth, digits and number of values.
+"""Read untrusted JSON within limits of depth, digits and number of values.
 
-What Python's own reader takes, and JSON does not have or leaves open, is refused: NaN, infinity,
-and objects that name a key twice.
+NaN, infinity and duplicate keys, which Python's reader accepts, are refused.
 """
 
 from __future__ import annotations
@@ -12,27 +11,27 @@ import re
 from itertools import accumulate
 from typing import Any
 
-#: How deep lists and objects may be nested.
+#: The deepest allowed nesting of lists and objects.
 MOST_DEPTH = 100
-#: How many digits an integer may have.
+#: The most digits of an integer.
 MOST_DIGITS = 4300
-#: How many values a text may have, in all its lists and objects; a longer text may have more, one
-#: for each `BYTES_PER_VALUE` characters.
+#: The most values in all lists and objects of a text; a longer text may have one for each
+#: `BYTES_PER_VALUE` characters.
 MOST_VALUES = 500_000
 BYTES_PER_VALUE = 8
-#: A text, also one without an end.
+#: A string, also an unterminated one.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.S)
 _BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.S)
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 _STEPS = bytes.maketrans(b"[{]}", b"\2\2\0\0")
-_HALF = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
 class JSONError(ValueError):
-    """A text that is not JSON, or that is beyond a limit.
+    """A text is not JSON, or exceeds a limit.
 
     Attributes:
-        line: where it begins, counted from 1.
+        line: the line of the fault, counted from 1.
     """
 
     def __init__(self, fault: str, line: int = 1) -> None:
@@ -44,7 +43,7 @@ def loads(text: str | bytes) -> Any:
     """Read JSON from text, or from bytes in UTF-8.
 
     Raises:
-        JSONError: it is not valid, or beyond a limit; the message says so, and of what line.
+        JSONError: the text is not valid JSON, or exceeds a limit.
     """
     if isinstance(text, bytes):
         text = _decoded(text)
@@ -67,12 +66,12 @@ def loads(text: str | bytes) -> Any:
 
 
 def check_text(text: str, value: Any) -> None:
-    """Refuse half a surrogate pair in what `loads` made of a text: it is no text, nor a name.
+    """Refuse unpaired surrogates in the value that `loads` returned for a text.
 
     Raises:
-        JSONError: with its line.
+        JSONError: a string contains an unpaired surrogate, which cannot be encoded as UTF-8.
     """
-    if _HALF.search(text) is None:
+    if _SURROGATE.search(text) is None:
         return
     try:
         json.dumps(value, ensure_ascii=False).encode()
@@ -86,7 +85,7 @@ def check_text(text: str, value: Any) -> None:
 
 
 class _TokenError(ValueError):
-    """A fault at the first place of some text."""
+    """A fault at the first occurrence of a token."""
 
     def __init__(self, message: str, token: str) -> None:
         super().__init__(message)
@@ -107,7 +106,7 @@ def _line(text: str, place: int) -> int:
 
 
 def _check_size(text: str) -> None:
-    """Refuse what is nested too deep, or has more values than memory is set aside for."""
+    """Refuse a text that is nested too deep or has too many values, before it is parsed."""
     opened = text.count("[") + text.count("{")
     most = max(MOST_VALUES, len(text) // BYTES_PER_VALUE)
     if opened <= MOST_DEPTH and opened + text.count(",") <= most:
@@ -153,16 +152,16 @@ def _int(text: str) -> int:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    result = dict(pairs)
+    if len(result) < len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        duplicate = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise _TokenError(
-            f"an object has the key {_short(repr(twice))} twice, and which of them counts is not "
-            "said; remove one",
-            json.dumps(twice, ensure_ascii=False),
+            f"an object has the key {_short(repr(duplicate))} twice, and which of them counts is "
+            "not said; remove one",
+            json.dumps(duplicate, ensure_ascii=False),
         )
-    return found
+    return result
 
 
 def _short(text: str) -> str:

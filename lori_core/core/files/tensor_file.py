@@ -1,8 +1,7 @@
-"""Safetensors files read and written one tensor at a time.
+"""Read and write safetensors files one tensor at a time, in bounded memory.
 
-The library's own `load_file` maps a whole file and `save_file` wants all tensors at once. Here a
-tensor is read when it is asked for and written when it is there, so that files of any size pass
-through bounded memory.
+The safetensors library's `load_file` memory-maps a whole file, and `save_file` needs all tensors at
+once. Here each tensor is read on access, and written before the next one is computed.
 """
 
 from __future__ import annotations
@@ -38,19 +37,19 @@ DTYPES = {
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 #: PyTorch's own names, as metadata and `adapter.json` hold them.
 DTYPE_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in _NAMES}
-_LONGEST_HEADER = 16 << 20  # bytes; 100,000 tensors have about 10 MB
-_MOST_DIMENSIONS = 64
+_MAX_HEADER = 16 << 20  # bytes; 100,000 tensors have about 10 MB
+_MAX_DIMENSIONS = 64
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor in a file: what it is, and where its bytes are.
+    """A tensor in a file.
 
     Attributes:
-        dtype: the format's name of it, a key of `DTYPES` for those that can be read here.
-        shape: its shape.
-        start: its first byte, counted from the beginning of the file.
-        stop: the byte after its last.
+        dtype: the safetensors name of the dtype; a key of `DTYPES` if it is supported.
+        shape: the tensor's shape.
+        start: the offset of its first byte from the beginning of the file.
+        stop: the offset after its last byte.
     """
 
     dtype: str
@@ -61,19 +60,26 @@ class Entry:
 
 @dataclass(frozen=True)
 class Spec:
-    """What a tensor is, or will be."""
+    """A tensor's dtype and shape."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
 
 
 class TensorFile(Mapping[str, Tensor]):
-    """A safetensors file as a mapping that reads each tensor anew when it is asked for.
+    """A safetensors file as a mapping that reads a tensor on each access.
 
-    The file stays open, so what was checked is what is read, even if another takes its name.
+    The file stays open, so the checked file is the one read, even if another replaces it.
+
+    Attributes:
+        path: the file.
+        size: its size in bytes.
+        entries: the tensors by name, in the header's order.
+        metadata: the `__metadata__` of the header.
+        data_start: the offset of the first tensor's bytes.
 
     Raises:
-        AdapterError: for a file that is missing or whose header does not fit it.
+        AdapterError: the file is missing, or its header is damaged or does not fit its size.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,9 +91,9 @@ class TensorFile(Mapping[str, Tensor]):
 
     def _header(self) -> tuple[dict[str, Entry], dict[str, str], int]:
         length = int.from_bytes(self._bytes(0, 8), "little")
-        if _LONGEST_HEADER < length <= self.size - 8:
+        if _MAX_HEADER < length <= self.size - 8:
             raise AdapterError(
-                f"{self.path}: its header has {length:,} bytes; at most {_LONGEST_HEADER:,} are "
+                f"{self.path}: its header has {length:,} bytes; at most {_MAX_HEADER:,} are "
                 "read here: split the tensors into several files"
             )
         if self.size < 8 or length > self.size - 8:
@@ -98,12 +104,12 @@ class TensorFile(Mapping[str, Tensor]):
         try:
             content = self._bytes(8, length)
             text = content.decode()
-            said = json_input.loads(text)
-            json_input.check_text(text, said)
-            if not isinstance(said, dict):
+            header = json_input.loads(text)
+            json_input.check_text(text, header)
+            if not isinstance(header, dict):
                 raise ValueError("a JSON object is expected")
-            metadata = _metadata(said.pop("__metadata__", {}))
-            entries = {name: _entry(name, item, 8 + length) for name, item in said.items()}
+            metadata = _metadata(header.pop("__metadata__", {}))
+            entries = {name: _entry(name, item, 8 + length) for name, item in header.items()}
         except ValueError as error:
             raise AdapterError(
                 f"{self.path}: damaged: its header is not readable ({error}); take the file anew "
@@ -124,7 +130,11 @@ class TensorFile(Mapping[str, Tensor]):
         return entries, metadata, 8 + length
 
     def __getitem__(self, name: str) -> Tensor:
-        """Read one tensor into memory of its own."""
+        """Read one tensor into new memory.
+
+        Raises:
+            AdapterError: the dtype is not supported, or the file cannot be read.
+        """
         entry = self.entries[name]
         if entry.dtype not in DTYPES:
             raise AdapterError(
@@ -137,14 +147,18 @@ class TensorFile(Mapping[str, Tensor]):
         return tensor
 
     def spec(self, name: str) -> Spec | None:
-        """Return dtype and shape of a tensor; None where there is none that can be read here."""
+        """Return a tensor's dtype and shape; None if it is missing or its dtype not supported."""
         entry = self.entries.get(name)
         if entry is None or entry.dtype not in DTYPES:
             return None
         return Spec(DTYPES[entry.dtype], entry.shape)
 
     def read_into(self, start: int, buffer: memoryview) -> None:
-        """Fill a buffer with the bytes that begin at `start`."""
+        """Fill a buffer with the file's bytes from offset `start`.
+
+        Raises:
+            AdapterError: the file cannot be read, or ends too early.
+        """
         done = 0
         while done < len(buffer):
             try:
@@ -164,7 +178,7 @@ class TensorFile(Mapping[str, Tensor]):
         """Read each tensor once, one in memory at a time, and refuse NaN and infinity.
 
         Raises:
-            AdapterError: naming the file and the tensor.
+            AdapterError: a tensor holds NaN or infinity.
         """
         for name in self:
             check_finite(self[name], f"{self.path}: {name}")
@@ -179,7 +193,7 @@ class TensorFile(Mapping[str, Tensor]):
 
 
 class Renamed(Mapping[str, Tensor]):
-    """Some tensors of a file under other names."""
+    """A mapping of other names to tensors of a file."""
 
     def __init__(self, file: TensorFile, keys: Mapping[str, str]) -> None:
         self.file = file
@@ -199,37 +213,37 @@ class Renamed(Mapping[str, Tensor]):
 
 
 def check_finite(tensor: Tensor, where: str) -> None:
-    """Refuse a stored tensor that holds NaN or infinity.
+    """Check that a stored tensor is finite.
 
     Raises:
-        AdapterError: beginning with `where`.
+        AdapterError: the tensor holds NaN or infinity; the message begins with `where`.
     """
-    found = finite.fault(tensor)
-    if found is not None:
+    problem = finite.fault(tensor)
+    if problem is not None:
         raise AdapterError(
-            f"{where} holds {found}: weights must be finite numbers; restore the file, or train "
+            f"{where} holds {problem}: weights must be finite numbers; restore the file, or train "
             "it again"
         )
 
 
-def _metadata(said: Any) -> dict[str, str]:
-    if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):
-        raise ValueError(f"__metadata__ is {shown(said)}, not texts by name")
-    return said
+def _metadata(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError(f"__metadata__ is {shown(value)}, not texts by name")
+    return value
 
 
 def _entry(name: str, item: Any, data: int) -> Entry:
-    """Return what the header says of a tensor.
+    """Return a tensor's entry from the header's JSON.
 
     Raises:
-        ValueError: it is not what a header says, or does not agree with itself.
+        ValueError: a value has a wrong type, or shape and number of bytes do not agree.
     """
     if not isinstance(item, dict):
         raise ValueError(f"{shown(name)} is {shown(item)}, not an object")
     dtype, shape, offsets = (item.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str):
         raise ValueError(f"the dtype of {shown(name)} is {shown(dtype)}, not a name")
-    if not _are_sizes(shape) or len(shape) > _MOST_DIMENSIONS:
+    if not _are_sizes(shape) or len(shape) > _MAX_DIMENSIONS:
         raise ValueError(f"the shape of {shown(name)} is {shown(shape)}, not a list of sizes")
     if not _are_sizes(offsets) or len(offsets) != 2:
         raise ValueError(
@@ -243,8 +257,8 @@ def _entry(name: str, item: Any, data: int) -> Entry:
     return Entry(dtype, tuple(shape), data + offsets[0], data + offsets[1])
 
 
-def _are_sizes(said: Any) -> TypeGuard[list[int]]:
-    return isinstance(said, list) and all(type(size) is int and size >= 0 for size in said)
+def _are_sizes(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
@@ -261,17 +275,17 @@ def write(
     tensors: Iterable[Tensor],
     metadata: Mapping[str, str],
 ) -> None:
-    """Write a safetensors file, a tensor at a time.
+    """Write a safetensors file, one tensor in memory at a time.
 
     Args:
-        path: the file, written directly: let the caller rename it into place.
+        path: the file, written directly; for an atomic write the caller renames it.
         specs: dtype and shape by name, in the order of the file.
-        tensors: as many, in the same order; each is let go before the next is asked for.
-        metadata: free text by name.
+        tensors: the tensors in the same order; each is released before the next is requested.
+        metadata: the header's `__metadata__`.
 
     Raises:
-        AdapterError: for a tensor that holds NaN or infinity.
-        ValueError: if a tensor is not what its spec said.
+        AdapterError: a tensor holds NaN or infinity.
+        ValueError: a tensor's dtype or shape differs from its spec.
     """
     if sys.byteorder != "little":
         raise AdapterError("safetensors files hold little-endian numbers; this machine's are not")
@@ -282,10 +296,10 @@ def write(
         for (name, spec), tensor in zip(specs.items(), tensors, strict=True):
             if tensor.dtype != spec.dtype or tuple(tensor.shape) != spec.shape:
                 raise ValueError(f"{name}: {tensor.dtype} {tuple(tensor.shape)}, not {spec}")
-            found = finite.fault(tensor)
-            if found is not None:
+            problem = finite.fault(tensor)
+            if problem is not None:
                 raise AdapterError(
-                    f"{name} would hold {found} in {str(spec.dtype).removeprefix('torch.')}; use "
+                    f"{name} would hold {problem} in {str(spec.dtype).removeprefix('torch.')}; use "
                     "smaller weights, or a wider precision"
                 )
             file.write(_bytes_of(tensor.detach().cpu().contiguous()))

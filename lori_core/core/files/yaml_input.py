@@ -1,8 +1,8 @@
-"""Reading YAML that may be anything: within limits of size, depth, digits and aliases.
+"""Read untrusted YAML within limits of size, depth, digits and aliases.
 
-A text is scanned before values are made of it, so that nothing grows beyond what is checked. What
-YAML has and no parameter needs is refused by name: tags, directives, several documents, dates,
-numbers that are not finite, keys that are no text.
+A text's events are checked before values are constructed, so memory use is bounded. YAML features
+that no parameter needs are refused: tags, directives, several documents, dates, numbers that are
+not finite, and keys that are not strings.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 from lori_core.core.errors import ConfigError, InputError, shown
 from lori_core.core.files import input_files
 
-#: The most bytes of a file that people write.
+#: The most bytes of a hand-written file.
 MOST_BYTES = 256 << 10
-#: How deep lists and mappings may be nested.
+#: The deepest allowed nesting of lists and mappings.
 MOST_DEPTH = 32
-#: The most values of a file that people write, counting those that an alias repeats.
+#: The most values of a hand-written file, counting the values that aliases repeat.
 MOST_VALUES = 20_000
 #: An integer must fit into 64 bits.
 LARGEST = 2**63 - 1
 _MOST_DIGITS = 64
 _DIGITS = re.compile(r"[-+]?(?:0[xob])?[0-9a-fA-F_]+")
-#: Control characters and halves of surrogate pairs; a tab and line ends are text.
+#: Control characters, except tab and line ends, and unpaired surrogates.
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _TEXT_OF_BOM = {
     b"\xff\xfe": "UTF-16",
@@ -46,7 +46,7 @@ def read_text(path: Path, most: int = MOST_BYTES, error: type[InputError] = Conf
 
 
 def decoded(content: bytes, where: str, error: type[InputError] = ConfigError) -> str:
-    """Return a file's bytes as text; errors as `read_text`."""
+    """Decode a file's bytes as UTF-8; `where` begins messages, errors are those of `read_text`."""
     for mark, name in _TEXT_OF_BOM.items():
         if content.startswith(mark):
             raise error(f"{where}: is {name} text; save it as UTF-8")
@@ -60,10 +60,10 @@ def decoded(content: bytes, where: str, error: type[InputError] = ConfigError) -
 
 
 class YAMLFaultError(ValueError):
-    """A text that is not YAML, or that is beyond a limit.
+    """A text is not YAML, or exceeds a limit.
 
     Attributes:
-        line: where it is, counted from 1; None where that is not known.
+        line: the line of the fault, counted from 1; None if unknown.
     """
 
     def __init__(self, why: str, line: int | None = None) -> None:
@@ -71,23 +71,26 @@ class YAMLFaultError(ValueError):
         self.line = line
 
     def at(self, where: str) -> str:
-        """Return where it is: `params.yaml:7`."""
+        """Return the fault's location, as `params.yaml:7`."""
         return where if self.line is None else f"{where}:{self.line}"
 
 
 def load(
     text: str, where: str, loader: Callable[[str], Any], error: type[InputError] = ConfigError
 ) -> Any:
-    """Return what a loader makes of YAML that is within the limits of what people write.
+    """Load YAML within the limits of a hand-written file.
 
     Args:
         text: the YAML.
         where: the file or option that messages begin with.
-        loader: makes values of text, as ruamel.yaml's or PyYAML's.
-        error: the type of the error.
+        loader: parses the text, as ruamel.yaml's or PyYAML's loaders do.
+        error: the type of errors.
+
+    Returns:
+        The loader's result.
 
     Raises:
-        InputError: of the type `error`; one line, with the line of the text where it is known.
+        InputError: of the type `error`: the text is not valid YAML, or exceeds a limit.
     """
     try:
         return loads(text, loader)
@@ -102,16 +105,19 @@ def loads(
     most: int = MOST_VALUES,
     tags: Collection[str] = (),
 ) -> Any:
-    """Return what a loader makes of YAML that is within the limits.
+    """Load YAML within limits.
 
     Args:
         text: the YAML.
-        loader: makes values of it.
-        most: how many values there may be.
-        tags: those that are allowed.
+        loader: parses the text.
+        most: the most values.
+        tags: the allowed tags.
+
+    Returns:
+        The loader's result.
 
     Raises:
-        YAMLFaultError: it is not valid, or beyond a limit.
+        YAMLFaultError: the text is not valid YAML, or exceeds a limit.
     """
     import yaml
     from ruamel.yaml.error import YAMLError
@@ -130,24 +136,25 @@ def loads(
 
 
 class _Scan:
-    """Checks the events of a text one by one: nothing is made that the limits do not allow."""
+    """Checks the parser's events of a text against the limits, before values are constructed."""
 
     def __init__(self, most: int, tags: Collection[str]) -> None:
         self._most, self._tags = most, tags
-        #: Values so far, and where each open list or mapping began, with its anchor.
+        #: The number of values so far; (that number at its beginning, anchor) of each open
+        #: list or mapping.
         self._values = 0
         self._open: list[tuple[int, str | None]] = []
-        #: How many values an anchor stands for.
+        #: The number of values that an alias to each anchor repeats.
         self._anchors: dict[str, int] = {}
 
     def run(self, text: str) -> None:
         import yaml
 
-        found = _NO_TEXT.search(text)
-        if found:
-            line = text.count("\n", 0, found.start()) + 1
+        control = _NO_TEXT.search(text)
+        if control:
+            line = text.count("\n", 0, control.start()) + 1
             raise YAMLFaultError(
-                f"holds the character {found[0]!a}, which is no text; remove it", line
+                f"holds the character {control[0]!a}, which is no text; remove it", line
             )
         documents = 0
         for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -216,16 +223,16 @@ class _Scan:
 
 
 def plain(values: Any, where: str, error: type[InputError] = ConfigError) -> Any:
-    """Return a loader's values as dicts, lists, text, numbers, booleans and null.
+    """Return a loader's result as plain dicts, lists, strings, numbers, booleans and None.
 
     Args:
-        values: what a loader made; it has been scanned, so it holds nothing endless.
-        where: what messages begin with, as `params.yaml: `.
-        error: the type of the error.
+        values: the result of `load` or `loads`, which have checked it for recursion.
+        where: the beginning of messages, as `params.yaml: `.
+        error: the type of errors.
 
     Raises:
-        InputError: of the type `error`, naming the key: a date, bytes, a set; a number that is not
-            finite or too large; text with control characters; a key that is no text.
+        InputError: of the type `error`: a date, bytes or a set; a number that is not finite or too
+            large; text with control characters; a key that is not a string.
     """
     return _Plain(error).of(values, where, "")
 
@@ -234,7 +241,7 @@ class _Plain:
     def __init__(self, error: type[InputError]) -> None:
         from ruamel.yaml.scalarbool import ScalarBoolean
 
-        #: What ruamel.yaml makes of `&name true`: an int.
+        #: ruamel.yaml's type of a boolean with an anchor, a subclass of int.
         self._anchored_bool = ScalarBoolean
         self._error = error
 
@@ -274,12 +281,12 @@ class _Plain:
         return self._text(name, where, key)
 
     def _text(self, text: str, where: str, key: str) -> str:
-        found = _NO_TEXT.search(text)
-        if found:
+        control = _NO_TEXT.search(text)
+        if control:
             raise self._at(
                 where,
                 key,
-                f"{shown(text)} holds the character {found[0]!a}, which is no text; remove it",
+                f"{shown(text)} holds the character {control[0]!a}, which is no text; remove it",
             )
         return str(text)
 

@@ -1,1 +1,1 @@
-"""Child processes: started, limited, forked and stopped in order."""
+"""Start, limit, fork and stop processes."""

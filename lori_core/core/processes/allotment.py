@@ -1,7 +1,7 @@
-"""What a stage's process may use of a machine that it shares with other stages.
+"""Limit a stage's process to its share of a GPU's memory and of the CPU's threads.
 
-Whoever starts the process says it in variables of the environment. Nothing is said, and all is
-there for it, where stages do not share.
+The process that starts the stage sets the limits in environment variables. Without them the stage
+may use the whole machine.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import os
 
 #: Bytes of GPU memory that torch may allocate in this process.
 MEMORY = "LORI_GPU_MEMORY"
-#: Threads for work on the processor.
+#: CPU threads that torch may use in this process.
 THREADS = "LORI_THREADS"
-#: Where users say it themselves.
+#: Variables in which users set the number of threads themselves.
 OWN_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def keep_to() -> None:
-    """Take no more than what this process was allotted, from here on.
+def apply_limits() -> None:
+    """Apply the limits in the environment to this process.
 
-    A user's own number of threads counts more. On a GPU that has less memory than was allotted, all
-    of it is used.
+    A number of threads that the user set takes precedence. If a GPU has less memory than the limit,
+    all of its memory may be used.
     """
     memory, threads = int(os.environ.get(MEMORY, 0)), int(os.environ.get(THREADS, 0))
     if not memory and not threads:

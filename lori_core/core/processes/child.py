@@ -1,4 +1,4 @@
-"""A process that does not outlive the one that started it (Linux).
+"""Run a process that does not outlive its parent (Linux).
 
 `python -m lori_core.core.processes.child MODULE ARGUMENTS…` runs a module that way.
 """
@@ -13,28 +13,28 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 
-#: The starter's process id, so that one that died too early to be noticed is noticed.
+#: The parent's process id, to detect a parent that died before `die_with_parent` was called.
 PARENT_VARIABLE = "LORI_PARENT_PID"
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to end this process when the thread that started it ends.
+    """Ask the kernel to kill this process when the thread that started it ends.
 
-    The leader of a process group takes its whole group along, so that nothing it started through a
-    shell is left. Had the starter died before this call, no signal would ever come: if it said who
-    it is in `LORI_PARENT_PID`, this process then ends at once. Does nothing but on Linux.
-    Call it in the main thread.
+    The leader of a process group kills its whole group, including processes started through a
+    shell. If the parent died before this call, no signal is sent; so this process ends at once if
+    its parent is not the one in `LORI_PARENT_PID`. Call this in the main thread. It does nothing
+    on other systems than Linux.
     """
-    named = os.environ.pop(PARENT_VARIABLE, None)
+    parent = os.environ.pop(PARENT_VARIABLE, None)
     if not sys.platform.startswith("linux"):
         return
-    expected = int(named) if named else os.getppid()
-    leads = os.getpgrp() == os.getpid()
-    if leads:
-        # Not SIGTERM: that one asks the group to end in order, and comes from people.
+    expected = int(parent) if parent else os.getppid()
+    is_leader = os.getpgrp() == os.getpid()
+    if is_leader:
+        # Not SIGTERM, which users send to end the process in order.
         signal.signal(signal.SIGUSR1, lambda number, frame: os.killpg(0, signal.SIGKILL))
-    sent = signal.SIGUSR1 if leads else signal.SIGKILL
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, sent, 0, 0, 0)
+    death_signal = signal.SIGUSR1 if is_leader else signal.SIGKILL
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
     if os.getppid() != expected:
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,11 +1,12 @@
-"""Running a command in a process that is forked from one that has imported everything already.
+"""Run a module in a process forked from a server that has already imported the libraries.
 
-`python -m lori_core.core.processes.forked MODULE ARGUMENTS…` runs a module so, and `handed_over`
-the command of this process, where a fork server (`flows.execution.fork_server`) is named in
-`LORI_FORK_SERVER`.
-The forked process has this one's arguments, folder, environment, limits and open streams; signals
-that this process gets are passed on, and it ends with the other's exit code. Where there is no
-server, or it cannot take the command, the command runs in this process as ever.
+`LORI_FORK_SERVER` names the socket of the server (`flows.execution.fork_server`).
+`python -m lori_core.core.processes.forked MODULE ARGUMENTS…` runs a module there from the command
+line, and `run_in_fork_server` from Python.
+
+The forked process has this process's arguments, working directory, environment, resource limits
+and standard streams. This process forwards signals to it and ends with its exit code. Without a
+server, or if the server refuses, the module runs in this process.
 """
 
 from __future__ import annotations
@@ -23,58 +24,58 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-#: The server's socket.
+#: The environment variable with the path of the server's socket.
 VARIABLE = "LORI_FORK_SERVER"
-#: Variables, and beginnings of such, that nothing reads while it is imported. All others must be
-#: equal here and in the server, whose libraries have read them.
-LATE = {"CUDA_VISIBLE_DEVICES", "OLDPWD", "PWD", "SHLVL", "_"}
-LATE_PREFIXES = ("DVC_", "LORI_", "MLFLOW_", "PREFECT_")
-#: Signals that are passed on.
-PASSED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+#: Names, and prefixes of names, of variables that no library reads at import. All other variables
+#: must be equal here and in the server, whose libraries have read them.
+NOT_READ_AT_IMPORT = {"CUDA_VISIBLE_DEVICES", "OLDPWD", "PWD", "SHLVL", "_"}
+NOT_READ_PREFIXES = ("DVC_", "LORI_", "MLFLOW_", "PREFECT_")
+#: Signals that this process forwards to the forked one.
+FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 LENGTH = struct.Struct("!I")
 LIMITS = [name for name in dir(resource) if name.startswith("RLIMIT_")]
 CONNECT_SECONDS = 5.0
-#: Whether this process was forked from a server: what it is asked for runs in it.
+#: Whether this process was forked from a server; then modules run in this process.
 inside = False
 
 
-def early(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that decide how libraries are imported."""
+def import_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables that libraries may read at import."""
     return {
         name: value
         for name, value in environment.items()
-        if name not in LATE and not name.startswith(LATE_PREFIXES)
+        if name not in NOT_READ_AT_IMPORT and not name.startswith(NOT_READ_PREFIXES)
     }
 
 
 def send(
     connection: socket.socket, message: Mapping[str, Any], streams: Sequence[int] = ()
 ) -> None:
-    """Send a message, and open files with it."""
+    """Send a JSON message with its length, and file descriptors with it."""
     content = json.dumps(message).encode()
     socket.send_fds(connection, [LENGTH.pack(len(content))], list(streams))
     connection.sendall(content)
 
 
 def receive(connection: socket.socket, streams: int = 0) -> tuple[dict[str, Any] | None, list[int]]:
-    """Return the next message with its open files; None where the other side is gone."""
-    head, found, _, _ = socket.recv_fds(connection, LENGTH.size, streams)
+    """Return the next message, None at the end of the connection, and its file descriptors."""
+    head, descriptors, _, _ = socket.recv_fds(connection, LENGTH.size, streams)
     size = LENGTH.unpack(head)[0] if len(head) == LENGTH.size else 0
     content = b""
     while len(content) < size:
         part = connection.recv(size - len(content))
         if not part:
-            return None, found
+            return None, descriptors
         content += part
-    return (json.loads(content) if content else None), found
+    return (json.loads(content) if content else None), descriptors
 
 
-def handed_over(module: str, arguments: Sequence[str]) -> int | None:
-    """Run a module in a forked process and return its exit code; None where it must run here.
+def run_in_fork_server(module: str, arguments: Sequence[str]) -> int | None:
+    """Run a module in a forked process and return its exit code; None if it must run here.
 
     Args:
-        module: what `python -m` would run.
-        arguments: of the command.
+        module: the module's name, as for `python -m`.
+        arguments: its command-line arguments.
     """
     path = os.environ.get(VARIABLE)
     if not path or inside:
@@ -90,7 +91,7 @@ def handed_over(module: str, arguments: Sequence[str]) -> int | None:
         if answer is None or "refused" in answer:
             return None
         connection.settimeout(None)
-        return _followed(connection)
+        return _wait_for_exit(connection)
 
 
 def _request(module: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def _request(module: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def interpreter() -> list[Any]:
-    """Return what must be the same in both processes besides the environment."""
+    """Return the properties, besides the environment, that must be equal in both processes."""
     return [
         sys.executable,
         sys.version,
@@ -118,13 +119,13 @@ def interpreter() -> list[Any]:
     ]
 
 
-def _followed(connection: socket.socket) -> int:
-    """Pass signals on until the forked process has ended; return its exit code, or end likewise."""
+def _wait_for_exit(connection: socket.socket) -> int:
+    """Forward signals until the forked process ends; return its exit code, or die of its signal."""
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         send(connection, {"signal": number})
 
-    before = {number: signal.signal(number, pass_on) for number in PASSED}
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
     answer, _ = receive(connection)
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -143,7 +144,7 @@ def main() -> None:
 
     die_with_parent()
     del sys.argv[0]
-    code = handed_over(sys.argv[0], sys.argv[1:])
+    code = run_in_fork_server(sys.argv[0], sys.argv[1:])
     if code is not None:
         sys.exit(code)
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -1,7 +1,7 @@
-"""Running a small program on data from elsewhere, with limits of time and memory.
+"""Run a small program on untrusted data in a process with limits of time and memory.
 
-Some things that a file can ask for have no end that could be known beforehand: a regular
-expression's match, a chat template. They are tried in a process of their own first.
+The time of matching a regular expression or rendering a chat template from a file cannot be
+bounded beforehand, so this project first tries it in a limited process.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import subprocess
 import sys
 from typing import Any
 
-#: Seconds of processor time that a program may take.
+#: The most seconds of CPU time of a program.
 CPU_SECONDS = 1
-#: Seconds after which it is stopped, however little of them it had the processor: where the machine
-#: is that busy, the limit above comes late.
+#: The most seconds of wall-clock time; on a busy machine the CPU time limit is reached late.
 SECONDS = 60
-#: Address space that it may have, bytes; an interpreter with what it imports takes about 40 MB.
+#: The most bytes of address space; the interpreter with its imports takes about 40 MB.
 MEMORY = 400 << 20
 
 _LIMITS = f"""
@@ -26,44 +25,44 @@ for kind, most in ((resource.RLIMIT_CPU, {CPU_SECONDS}), (resource.RLIMIT_AS, {M
         resource.setrlimit(kind, (most, most))
     except ValueError:  # the limit that is there is lower, or the system has none of this kind
         pass
-given = json.load(sys.stdin)
+data = json.load(sys.stdin)
 """
 
 
 class BeyondLimitsError(Exception):
-    """A program took more time or memory than it may have; the message says so."""
+    """A program exceeded its limit of time or memory; the message says which."""
 
 
-def run(program: str, given: Any, *, packages: bool = False) -> Any:
+def run(program: str, data: Any, *, packages: bool = False) -> Any:
     """Run a Python program in a process of its own, with limits of time and memory.
 
     Args:
-        program: Python source, which finds `given`, and `json` and `sys` imported; it must print
-            its result as JSON. It is part of this project: only `given` comes from elsewhere.
-        given: what JSON can hold.
-        packages: whether it imports installed packages.
+        program: trusted Python source that reads the variable `data` and prints its result as
+            JSON; `json` and `sys` are imported.
+        data: the untrusted data, a JSON value.
+        packages: whether the program imports installed packages.
 
     Returns:
-        What it printed.
+        The JSON value that the program printed.
 
     Raises:
-        BeyondLimitsError: it took too long, or too much memory.
+        BeyondLimitsError: the program exceeded its time or memory.
     """
     flags = ["-I", "-B"] if packages else ["-I", "-B", "-S"]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, *flags, "-c", _LIMITS + program],
-            input=json.dumps(given).encode(),
+            input=json.dumps(data).encode(),
             capture_output=True,
             timeout=SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise BeyondLimitsError(f"it takes more than {SECONDS} s") from None
-    if done.returncode == 0:
-        return json.loads(done.stdout)
-    if done.returncode < 0:
+    if process.returncode == 0:
+        return json.loads(process.stdout)
+    if process.returncode < 0:
         raise BeyondLimitsError(f"it takes more than {CPU_SECONDS} s of processor time")
-    if b"MemoryError" in done.stderr or b"RecursionError" in done.stderr:
+    if b"MemoryError" in process.stderr or b"RecursionError" in process.stderr:
         raise BeyondLimitsError(f"it takes more than {MEMORY >> 20} MB of memory")
-    raise RuntimeError(done.stderr.decode(errors="replace")[-2000:])
+    raise RuntimeError(process.stderr.decode(errors="replace")[-2000:])

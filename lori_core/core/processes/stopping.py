@@ -1,9 +1,9 @@
-"""How a command stops: SIGINT (Ctrl-C), SIGTERM and SIGHUP end it in order, with one exit code.
+"""Stop a command in order on SIGINT (Ctrl-C), SIGTERM and SIGHUP, with one exit code per signal.
 
-The first of these signals raises `Stopped` in the main thread, or, while the work runs in a thread
-(`in_thread`), is told to whoever listens. Later signals change nothing: cleaning up is not
-interrupted. A library may swallow the exception or turn it into another; what counts is that the
-signal came (`asked`). After `LIMIT_SECONDS` the process ends, whatever it hangs on.
+The first of these signals raises `Stopped` in the main thread or, while the work runs in a thread
+(`in_thread`), calls the listeners. Later signals are ignored, so cleanup is not interrupted. Since
+a library may swallow the exception or replace it, `stop_exit_code` tells whether a signal was
+received. After `LIMIT_SECONDS` the process is ended by force.
 """
 
 from __future__ import annotations
@@ -26,71 +26,71 @@ T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: The exit codes of a process that a signal has stopped.
 EXIT_CODES = tuple(128 + number for number in SIGNALS)
-#: A swallowed exception is raised again after this time.
+#: After this time, a swallowed exception is raised again.
 AGAIN_SECONDS = 15.0
-#: How long stopping may take: stages have ten seconds to end, Prefect and MLflow are told.
+#: The most time for stopping: stages have ten seconds to end, and Prefect and MLflow are updated.
 LIMIT_SECONDS = 120.0
-#: How long the interpreter may take to end once the command has.
+#: The most time for the interpreter's shutdown after the command's end.
 EXIT_SECONDS = 5.0
 POLL_SECONDS = 0.1
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to stop."""
+    """The process received a signal to stop."""
 
 
 class _State:
     number: int | None = None
-    """The first signal that came."""
+    """The first signal received."""
     raises = True
     """Whether signals raise in the main thread."""
     raise_again = False
-    """Whether the next signal is our own: the first one's exception was swallowed."""
+    """Whether the next signal is sent by `_watch`, because the exception was swallowed."""
     ended = False
-    """Whether the command has ended: what comes now is too late."""
+    """Whether the command has ended; later signals are ignored."""
     blocked: Collection[int] = ()
     """The signals that were blocked before a fork."""
     owned = False
-    """Whether this process is the command's own, and ends with it."""
+    """Whether this process ends with the command."""
 
 
 _state = _State()
 _listeners: list[Callable[[], None]] = []
 
 
-def asked() -> int | None:
-    """Return the exit code of the signal by which this process was asked to stop, if it was."""
+def stop_exit_code() -> int | None:
+    """Return the exit code (128 + number) of the signal received; None if there was none."""
     return None if _state.number is None else 128 + _state.number
 
 
 def check() -> None:
-    """Raise `Stopped` if this process was asked to stop."""
+    """Raise `Stopped` if this process received a signal to stop."""
     if _state.number is not None:
         raise Stopped
 
 
 @contextmanager
 def handled(*, owned: bool) -> Iterator[None]:
-    """Let signals stop the command that runs inside; those that are ignored stay ignored.
+    """Let signals stop the command that runs inside; signals that were ignored stay ignored.
 
     Args:
-        owned: whether the process ends with the command. Then signals that come later are without
-            effect, nothing but the command speaks once it stops, and hanging has a limit.
+        owned: whether the process ends with the command. If so, later signals are ignored,
+            warnings and logs are silenced during the stop, and the stop has a time limit.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    mine = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    handled_signals = [n for n, handler in before.items() if handler is not signal.SIG_IGN]
     _state.number, _state.raises, _state.ended, _state.owned = None, True, False, owned
-    for number in mine:
+    for number in handled_signals:
         signal.signal(number, _handle)
     try:
         yield
     finally:
         _state.ended = True
         if not owned:
-            for number in mine:
+            for number in handled_signals:
                 signal.signal(number, before[number])
             _state.number = None
 
@@ -102,16 +102,16 @@ def _handle(number: int, frame: FrameType | None) -> None:
     if first:
         _state.number = number
         if _state.owned:
-            _be_silent()
-            # Not threading's: its locks may be held by what was just interrupted.
+            _silence_warnings()
+            # Not `threading`, whose locks the interrupted code may hold.
             _thread.start_new_thread(_watch, ())
     if _state.raises and (first or _state.raise_again):
         _state.raise_again = False
         raise Stopped
 
 
-def _be_silent() -> None:
-    """Keep the complaints of what is torn down away from the terminal."""
+def _silence_warnings() -> None:
+    """Silence logs, warnings and thread exceptions while libraries are shut down."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     sys.unraisablehook = lambda unraisable: None
@@ -119,7 +119,7 @@ def _be_silent() -> None:
 
 
 def _watch() -> None:
-    """Raise again where the exception was swallowed; end the process where it hangs."""
+    """Raise again if the exception was swallowed; end the process if it hangs."""
     limit, again = time.monotonic() + LIMIT_SECONDS, time.monotonic() + AGAIN_SECONDS
     while not _state.ended and time.monotonic() < limit:
         time.sleep(POLL_SECONDS)
@@ -128,14 +128,14 @@ def _watch() -> None:
             _state.raise_again = True
             signal.pthread_kill(threading.main_thread().ident or 0, _state.number or signal.SIGTERM)
     if _state.ended:
-        time.sleep(EXIT_SECONDS)  # threads of Prefect's may wait for a server without end
+        time.sleep(EXIT_SECONDS)  # Prefect's threads may wait forever for a server
     else:
         os.write(2, b"lori: stopped by force: it took too long\n")
-    os._exit(asked() or 1)
+    os._exit(stop_exit_code() or 1)
 
 
 def _before_fork() -> None:
-    """Hold signals back: one that came before the child is ready would be lost there."""
+    """Block signals: one that arrives before the child is ready would be lost there."""
     _state.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
@@ -144,7 +144,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Let a forked process end at once, as one does that handles no signals."""
+    """Restore the default signal handlers in a forked process."""
     for number in SIGNALS:
         if signal.getsignal(number) is _handle:
             signal.signal(number, signal.SIG_DFL)
@@ -160,7 +160,7 @@ os.register_at_fork(
 
 @contextmanager
 def listening(stop: Callable[[], None]) -> Iterator[None]:
-    """Let `stop` be called, once and in another thread, when this process is asked to stop."""
+    """Call `stop` once, in another thread, when this process receives a signal to stop."""
     _listeners.append(stop)
     try:
         if _state.number is not None:
@@ -171,17 +171,17 @@ def listening(stop: Callable[[], None]) -> Iterator[None]:
 
 
 def in_thread(work: Callable[[], T]) -> T:
-    """Run work in a thread of its own and wait for it; signals tell the listeners, and no more.
+    """Run work in another thread and return its result; signals only call the listeners.
 
-    For what does not bear an exception at any moment. The work asks `check` in between.
+    For work that an exception must not interrupt at any point. The work calls `check` regularly.
     """
-    made: list[T] = []
+    results: list[T] = []
     failed: list[BaseException] = []
     ended = threading.Event()
 
     def run() -> None:
         try:
-            made.append(work())
+            results.append(work())
         except BaseException as error:  # raised below
             failed.append(error)
         finally:
@@ -202,4 +202,4 @@ def in_thread(work: Callable[[], T]) -> T:
     check()
     if failed:
         raise failed[0]
-    return made[0]
+    return results[0]

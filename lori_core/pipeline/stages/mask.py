@@ -41,7 +41,7 @@ def mask(params: Params, task: str, tracker: RunTracker) -> None:
     }
     facts["content_key"] = _content_key(facts)
     mask_file.save(chosen, facts, mask_path(task))
-    density = {group: chosen.kept_by(group) for group in ("projection", "layer")}
+    density = {group: chosen.density_by(group) for group in ("projection", "layer")}
     write_metrics(METRICS / "mask", task, {**facts, "kept": density}, tracker)
 
 

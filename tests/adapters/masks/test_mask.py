@@ -208,7 +208,7 @@ def test_positions_index_each_module_alone() -> None:
     values = {"a": torch.tensor([[3.0, 0.0]]), "b": torch.tensor([[0.0, 4.0], [5.0, 0.0]])}
     mask, _ = top(values, Decimal("0.5"), "model")
     assert {name: p.tolist() for name, p in mask.positions().items()} == {"a": [0], "b": [1, 2]}
-    assert mask.kept_by("matrix") == {"a": 0.5, "b": 0.5}
+    assert mask.density_by("matrix") == {"a": 0.5, "b": 0.5}
 
 
 def test_overlap_and_union_count_entries() -> None:

@@ -159,7 +159,7 @@ def test_a_changed_export_says_that_its_key_was_dropped(
         changed = peft_file.open_adapter(folder)
     assert caplog.messages == [
         f"{folder}: its weights or settings were changed after it was exported as 'key-of-math': "
-        "that content key is dropped, its own content's digest taken"
+        "the digest of its files is used as its content key"
     ]
     assert "stage" not in changed.info
     assert changed.info["changed_from"] == "key-of-math"
@@ -174,8 +174,8 @@ def test_what_version_1_cannot_prove_is_not_called_verified(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     inspection.show(Path(__file__).parents[2] / "golden/adapter-v1-keyed")
-    said = "its tensors verified; what is said of them cannot be, in version 1"
-    assert capsys.readouterr().out.splitlines()[0].endswith(said)
+    state = "tensors verified; adapter.json not verified: version 1 holds no checksum of it"
+    assert capsys.readouterr().out.splitlines()[0].endswith(state)
 
 
 def test_an_export_of_an_earlier_version_is_known_by_its_content(

@@ -29,7 +29,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 
 def test_nothing_is_bounded_where_nothing_is_said(taken: dict[str, object]) -> None:
-    allotment.keep_to()
+    allotment.apply_limits()
     assert taken == {}
 
 
@@ -38,10 +38,10 @@ def test_memory_and_threads_are_bounded(
 ) -> None:
     monkeypatch.setenv(allotment.MEMORY, str(20 * 10**9))
     monkeypatch.setenv(allotment.THREADS, "3")
-    allotment.keep_to()
+    allotment.apply_limits()
     assert taken == {"share": 0.25, "device": 0, "threads": 3}
     monkeypatch.setenv(allotment.MEMORY, str(90 * 10**9))
-    allotment.keep_to()
+    allotment.apply_limits()
     assert taken["share"] == 1.0
 
 
@@ -51,5 +51,5 @@ def test_a_users_own_number_of_threads_counts_more(
 ) -> None:
     monkeypatch.setenv(allotment.THREADS, "3")
     monkeypatch.setenv(name, "8")
-    allotment.keep_to()
+    allotment.apply_limits()
     assert taken == {}
