@@ -51,9 +51,9 @@ def gate_rule(
 ) -> Callable[[Measure], Measure]:
     """Register a function that measures a value which the gate can bound.
 
-    Its argument is a `gate_rules.RuleInput`. It returns a number; a `gate_rules.Measured`, which also
-    holds the verdicts behind the number; or None if there is nothing to measure, which fails the
-    rule.
+    Its argument is a `gate_rules.RuleInput`. It returns a number; a `gate_rules.Measured`, which
+    also holds the verdicts behind the number; or None if there is nothing to measure, which fails
+    the rule.
 
     Args:
         name: the name in `gate.rules`.

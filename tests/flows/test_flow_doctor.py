@@ -136,4 +136,4 @@ def test_gpus_that_are_asked_for_but_absent_are_red(workspace: Path) -> None:
     path = workspace / "params.yaml"
     path.write_text(path.read_text().replace("gpus: auto", "gpus: 2"))
     gpu = findings(workspace)["gpu"]
-    assert (gpu.ok, gpu.text) == (False, "no NVIDIA driver; execution.gpus asks for 2")
+    assert (gpu.ok, gpu.text) == (False, "no NVIDIA driver; execution.gpus is 2")

@@ -68,7 +68,7 @@ def test_evidence_of_another_state_is_refused(measured: Path) -> None:
     Measured(measured, rates={"math": 0.004})
     for name, text in (
         ("evaluate_merged@concat", "was not evaluated as it is now"),
-        ("excess@concat", "was measured of another artifacts/merged/concat than this one"),
+        ("excess@concat", "was measured with other bytes of artifacts/merged/concat"),
     ):
         newer = lock_of(measured)
         recorded = {entry["path"]: entry for entry in older[name]["deps"]}
@@ -127,7 +127,7 @@ def test_only_the_workspaces_own_adapter_is_registered(
             capsys, "register", word
         )
     assert main(["card", str(tmp_path / "other" / MERGED)]) == 0
-    assert "What merging costs each task was not measured." in capsys.readouterr().out
+    assert "The excess loss of merging was not measured." in capsys.readouterr().out
 
 
 def test_a_candidate_of_the_champions_key_with_other_bytes_is_judged(

@@ -26,7 +26,7 @@ def test_the_plan_says_how_many_stages_run_at_once() -> None:
     shared = made({f"train@t{number}": 4200 for number in range(4)})
     assert (shared.at_once, shared.totals()["wall_seconds"]) == (2, 220.0)
     assert any(
-        line == "up to 2 stages at once, several on a GPU where their memory fits "
+        line == "up to 2 stages at once, several on a GPU if their memory fits "
         "(execution.share_gpus)"
         for line in forecast.show(shared)
     )

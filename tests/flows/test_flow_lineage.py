@@ -407,7 +407,7 @@ def test_why_no_commit_is_known_is_said(workspace: Path) -> None:
         "c0ffee with changes": {"commit": "c0ffee", "changed": True},
     }
     for text, facts in said.items():
-        assert lineage_text._made(made | facts) == f"made T by u@h at {text}"
+        assert lineage_text._run(made | facts) == f"made T by u@h at {text}"
 
 
 def test_a_machine_without_the_precision_asked_for_is_no_damage_but_a_difference(

@@ -92,7 +92,7 @@ def test_a_registered_model_answers(server: Any) -> None:
         ([], None, "prompt: 0 of them; allowed: 1 to 3"),
         (["a"] * 4, None, "prompt: 4 of them; allowed: 1 to 3"),
         (["x" * 5000], None, "prompt 0: 5000 characters; allowed: 1280, and 40 tokens"),
-        (["1 2 3 " * 50], None, "prompt 0: is longer than the 40 tokens that there is room for"),
+        (["1 2 3 " * 50], None, "prompt 0: has more tokens than fit (allowed: 40)"),
         (["a"], {"max_new_tokens": 9}, "max_new_tokens: 9; allowed: 1 to 8"),
         (["a"], {"max_new_tokens": 0}, "max_new_tokens: 0; allowed: 1 to 8"),
         (["a"], {"max_new_tokens": -1}, "max_new_tokens: -1; allowed: 1 to 8"),

@@ -135,7 +135,7 @@ def test_a_full_model_is_compared_and_looked_into_but_is_no_adapter(
     assert f"{ADAPTER}  [full model]" in capsys.readouterr().out
     assert main(["compare", ADAPTER, str(tmp_path / "other" / ADAPTER)]) == 0
     assert "75 [59-87]; Δ +25.0" in capsys.readouterr().out
-    said = f"{ADAPTER}: is a full model, every weight of its base trained; only adapters can "
+    said = f"{ADAPTER}: is a full model, with all weights of its base trained; only adapters can "
     assert f"{said}be served" in refused(capsys, "gate", ADAPTER)
     assert f"{said}be registered" in refused(capsys, "register", ADAPTER)
     assert f"{said}have a card" in refused(capsys, "card", ADAPTER)

@@ -35,7 +35,7 @@ def test_the_document_stands_beside_its_record(drawn: Path, tmp_path: Path) -> N
     own.unlink()
     publish.publish(tmp_path, docs)
     (docs / "evidence.md").write_text("# Mine\n")
-    with pytest.raises(InputError, match=r"evidence\.md: another document"):
+    with pytest.raises(InputError, match=r"evidence\.md: is a document that"):
         publish.publish(tmp_path, docs)
     assert (docs / "evidence.md").read_text() == "# Mine\n"
 
