@@ -55,13 +55,15 @@ def merge(
     tensors are asked for, or written to `out`.
 
     Args:
-        adapters: at least one, in memory or by path; the order matters to `concat` and `dare_*`.
+        adapters: at least one, in memory or by path; the order matters to `concat`, `della` and
+            the `dare` methods.
         method: a name of `lori_core.merging.merge_methods.METHODS`.
         weights: one for all adapters or one each; ΔW = Σ weight · ΔW_t for `concat`.
         density: the share of each adapter's entries that pruning methods keep, in (0, 1].
-        rank: the `*svd` methods' rank of the result; the largest of the adapters' unless given.
-        majority_sign: the `ties` methods: whether the larger sum or the larger count elects a sign.
-        seed: the `dare` methods: which entries are dropped.
+        rank: the rank of the result, for the methods that can cut to one; unless given, the largest
+            of the adapters' for `*svd`, and their sum for `tsv`, `iso_c`, `knots_*`, `core_space_*`.
+        majority_sign: the `ties` methods and `della`: whether the larger sum or the larger count elects a sign.
+        seed: the `dare` methods and `della`: which entries are dropped.
         base: the base model, for adapters that only name theirs or name none.
         out: a folder to write; only an empty one or an earlier merge is replaced.
         force: whether another folder is replaced, too.

@@ -174,11 +174,11 @@ class MergeSection(Strict):
     density: Density | None = None
     """The share of entries to keep, for the methods that prune or drop."""
     majority_sign: Literal["total", "frequency"] = "total"
-    """ties: whether the larger sum or the larger count decides a sign."""
+    """ties, della: whether the larger sum or the larger count decides a sign."""
     rank: Rank | None = None
-    """svd: the rank of the result; the largest of the adapters' unless given."""
+    """The rank of the result, for the methods that can cut to one (docs/merging.md)."""
     seed: Seed = 0
-    """dare: which entries are dropped."""
+    """dare, della: which entries are dropped."""
 
     @model_validator(mode="after")
     def _density_where_it_is_needed(self) -> MergeSection:

@@ -1,7 +1,7 @@
 """How the adapters of one module become one: every merge method, on tensors alone (METHOD: 3).
 
 With weight w_t and scaling s_t, adapter t changes the module by w_t·ΔW_t = w_t·s_t·B_t @ A_t. A
-method turns the adapters' factors into one pair (A', B') of scaling 1. All but `concat` and `svd`
+method turns the adapters' factors into one pair (A', B') of scaling 1. Here all but `concat` and `svd`
 are a product of two choices, made either on A and B apart or on the dense ΔW, which is then cut
 down to a rank (`*_svd`):
 
@@ -79,9 +79,10 @@ class Options:
 
     Attributes:
         density: the share of an adapter's entries to keep, in (0, 1].
-        rank: the rank of the result of the svd methods; the largest of the adapters' if None.
+        rank: the rank of the result; if None, the largest of the adapters' for the svd methods, and
+            their sum for those in shared subspaces.
         majority_sign: whether the larger sum (`total`) or count (`frequency`) decides a sign.
-        seed: which entries the dare methods drop.
+        seed: which entries the dare methods and della drop.
     """
 
     density: float | None = None
