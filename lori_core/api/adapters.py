@@ -56,14 +56,17 @@ def merge(
     access or while it is written to `out`.
 
     Args:
-        adapters: at least one, in memory or by path; the order matters for `concat` and `dare_*`.
-        method: a name of `lori_core.merging.merge_methods.MERGE_METHODS`.
+        adapters: at least one, in memory or by path; the order matters for `concat`, `della` and
+            the `dare` methods.
+        method: a name of `lori_core.registries.merge_method.MERGE_METHODS`.
         weights: one weight for all adapters or one each; `concat` gives ΔW = Σ weight · ΔW_t.
         density: the share of each adapter's entries that pruning methods keep, in (0, 1].
-        rank: the rank of the result of the `*svd` methods; by default the largest of the adapters.
-        majority_sign: the `ties` methods elect a sign by the larger sum (`total`) or count
-            (`frequency`).
-        seed: the seed of the `dare` methods' random drops.
+        rank: the rank of the result, for methods that can truncate to one; by default the largest
+            rank of the adapters for `*svd`, and the sum of their ranks for `tsv`, `iso_c`,
+            `knots_*` and `core_space_*`.
+        majority_sign: the `ties` methods and `della` elect a sign by the larger sum (`total`) or
+            count (`frequency`).
+        seed: the seed of the random drops of the `dare` methods and `della`.
         base: the base model, for adapters that only name their base, or name none.
         out: a folder to write; only an empty one or an earlier merge is replaced.
         force: whether to replace any other folder, too.

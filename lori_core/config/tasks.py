@@ -178,11 +178,11 @@ class MergeSection(Strict):
     density: Density | None = None
     """The share of entries to keep, for methods that prune or drop entries."""
     majority_sign: Literal["total", "frequency"] = "total"
-    """ties: whether the larger sum or the larger count decides a sign."""
+    """ties, della: whether the larger sum or the larger count decides a sign."""
     rank: Rank | None = None
-    """svd: the rank of the result; by default the adapters' largest rank."""
+    """The rank of the result, for methods that can truncate to one (docs/merging.md)."""
     seed: Seed = 0
-    """dare: the seed of the dropped entries."""
+    """dare, della: the seed of the dropped entries."""
 
     @model_validator(mode="after")
     def _density_where_it_is_needed(self) -> MergeSection:

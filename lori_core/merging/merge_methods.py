@@ -79,9 +79,10 @@ class Options:
 
     Attributes:
         density: the share of an adapter's entries to keep, in (0, 1].
-        rank: the rank of the result of the svd methods; None for the adapters' largest rank.
+        rank: the rank of the result; None for the adapters' largest rank in the svd methods, and
+            for the sum of their ranks in those in shared subspaces.
         majority_sign: elect each sign by the larger sum (`total`) or count (`frequency`).
-        seed: the seed of the dare methods' random drops.
+        seed: the seed of the random drops of the dare methods and della.
     """
 
     density: float | None = None
