@@ -66,7 +66,7 @@ def scorer(
         label: what tables call its score.
         about: one sentence: what it compares with the answer.
         metric: what the share of correct outputs is called in metrics, as `accuracy`.
-        meaning: what a score says, as "share answered right"; the label unless given.
+        meaning: what a score says, as "share of correct answers"; the label unless given.
         expected: what an output's answer must be; by default the example's own, which must not be
             empty.
         max_new_tokens: the most tokens to write for an example.

@@ -160,7 +160,7 @@ UNSUPPORTED = {
 
 
 @pytest.mark.parametrize("what", UNSUPPORTED)
-def test_what_cannot_cross_is_a_verdict_of_its_own(what: str) -> None:
+def test_values_of_unsupported_types_are_unsupported(what: str) -> None:
     source, body, detail = UNSUPPORTED[what]
     outcome = judge(source, f"def check(candidate):\n    {body}\n")
     assert outcome.status == "unsupported", outcome
