@@ -149,12 +149,12 @@ UNSUPPORTED = {
     ),
     "an attribute of a named tuple": (
         "import collections\ndef square(n): return collections.namedtuple('P', 'x')(n)",
-        "assert candidate(1) == (1,); assert candidate(1).x == 1", "a P was passed as its base class",
+        "assert candidate(1) == (1,); assert candidate(1).x == 1", "a P was passed as its base",
     ),
     "a method of a Counter": (
         "def square(c): return c.most_common(1)",
         "import collections; assert candidate(collections.Counter('aa')) == [('a', 2)]",
-        "a Counter was passed as its base class",
+        "a Counter was passed as its base",
     ),
 }  # fmt: skip
 
