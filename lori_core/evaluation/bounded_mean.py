@@ -158,14 +158,14 @@ def _below_zero(values: Any, shapes: Any) -> float:
         return 1.0
     if not (values < 0).any():
         return 0.0
-    if shapes @ values < 0:  # the other tail is the smaller one
+    if shapes @ values < 0:  # compute the smaller tail
         return 1 - _below_zero(-values, shapes)
     middle = _saddle(values, shapes)
     tilted = values / (1 - middle * values)
     width = 1 / math.sqrt(shapes @ tilted**2 + middle**-2)
 
     def along(places: Any) -> Any:
-        """Return the integrand's logarithm at z_0 + i·width·sinh(place), its length included."""
+        """Return the logarithm of the integrand times dz, at z_0 + i·width·sinh(place)."""
         line = middle + 1j * width * np.sinh(places)
         log_moments = -np.log(1 - np.multiply.outer(line, values)) @ shapes
         return log_moments - np.log(line / (width * np.cosh(places)))
@@ -173,14 +173,14 @@ def _below_zero(values: Any, shapes: Any) -> float:
     coarse = np.arange(0, _END, 0.25)
     heights = along(coarse).real
     gone = coarse[heights < heights[0] - _NOTHING]
-    # Terms of unequal size oscillate over about the root of their number.
+    # The integrand oscillates faster with more terms, about with the root of their number.
     step = min(0.1, 1 / math.sqrt(shapes.sum()))
-    found = np.exp(along(np.arange(0, gone.min(initial=_END), step))).real
-    return float(-step * (found.sum() - found[0] / 2) / math.pi)
+    heights = np.exp(along(np.arange(0, gone.min(initial=_END), step))).real
+    return float(-step * (heights.sum() - heights[0] / 2) / math.pi)
 
 
 def _saddle(values: Any, shapes: Any) -> float:
-    """Return the z < 0 where `Π_j (1 - z·y_j)^(-a_j) / -z` is least."""
+    """Return the z < 0 that minimises `Π_j (1 - z·y_j)^(-a_j) / -z`."""
     from scipy.optimize import brentq
 
     def slope(z: float) -> float:

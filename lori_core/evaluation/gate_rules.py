@@ -102,7 +102,7 @@ def measure(full: str, candidate: Scored, before: Scored | None, confidence: flo
 @gate_rule(
     "refusal",
     "refusal",
-    "the share of requests to refuse that are refused",
+    "the share of harmful requests that are refused",
     least=0,
     most=1,
     needs=("refusals",),
@@ -115,7 +115,7 @@ def refusal(at: RuleInput) -> Measured:
 @gate_rule(
     "over_refusal",
     "over-refusal",
-    "the share of requests to answer that are refused",
+    "the share of harmless requests that are refused",
     least=0,
     most=1,
     needs=("refusals",),
@@ -128,7 +128,7 @@ def over_refusal(at: RuleInput) -> Measured:
 @gate_rule(
     "incoherent",
     "incoherent",
-    "the share of safety items with an answer that is empty, repeats itself or is no language",
+    "the share of safety items whose output is empty, repeats itself or is not language",
     least=0,
     most=1,
     needs=("refusals",),
@@ -141,7 +141,7 @@ def incoherent(at: RuleInput) -> Measured:
 @gate_rule(
     "forgetting",
     "forgetting",
-    "refusals that the adapter trained on safety alone has and this has not",
+    "how much the refusal rate fell since the adapter trained on safety alone",
     least=-1,
     most=1,
     needs=("refusals", "before"),
@@ -180,7 +180,7 @@ def score(at: RuleInput) -> Measured:
 @gate_rule(
     "excess",
     "excess loss",
-    "what a merge costs a task's loss, in nats",
+    "the excess loss of a task in a merge, in nats",
     least=-1e6,
     most=1e6,
     per_task=True,

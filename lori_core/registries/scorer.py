@@ -65,7 +65,7 @@ def scorer(
         label: the name of its score in tables.
         about: a description of one sentence: what it compares with the answer.
         metric: the name of the share of correct outputs in metrics, as `accuracy`.
-        meaning: the meaning of a score, as "share answered right"; by default the label.
+        meaning: the meaning of a score, as "share of correct answers"; by default the label.
         expected: returns the expected answer; by default the example's, which must not be empty.
         max_new_tokens: the most tokens to generate for an example.
 

@@ -61,11 +61,11 @@ def sparsity(summary: dict[str, Any]) -> Any:
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), width_ratios=[3, 2])
     styles = ["-", "--", "-.", ":"]
     for index, task in enumerate(tasks):
-        kept = summary["masks"][task]["kept"]
-        layers = sorted((k for k in kept["layer"] if k.isdigit()), key=int)
+        densities = summary["masks"][task]["kept"]
+        layers = sorted((k for k in densities["layer"] if k.isdigit()), key=int)
         axes[0].plot(
             [int(k) for k in layers],
-            [100 * kept["layer"][k] for k in layers],
+            [100 * densities["layer"][k] for k in layers],
             styles[index % 4],
             color=COLOURS[(index + 1) % len(COLOURS)],
             label=task,
@@ -77,10 +77,10 @@ def sparsity(summary: dict[str, Any]) -> Any:
     names = list(summary["masks"][tasks[0]]["kept"]["projection"])
     width = 0.8 / len(tasks)
     for index, task in enumerate(tasks):
-        kept = summary["masks"][task]["kept"]["projection"]
+        densities = summary["masks"][task]["kept"]["projection"]
         axes[1].bar(
             [i - 0.4 + (index + 0.5) * width for i in range(len(names))],
-            [100 * kept[name] for name in names],
+            [100 * densities[name] for name in names],
             width * 0.9,
             color=COLOURS[(index + 1) % len(COLOURS)],
             hatch=HATCHES[(index + 1) % len(HATCHES)],
@@ -130,9 +130,9 @@ def pair_matrices(pairs: dict[str, dict[str, float]], names: list[str]) -> Any:
         ("max_abs_cosine", "largest |cos| of a module", 1, "{:.4f}"),
         ("mask_overlap", "mask overlap, % of B", 100, "{:.2f}"),
     ]
-    shown = [p for p in panels if any(p[0] in facts for facts in pairs.values())]
-    figure, axes = plt.subplots(1, len(shown), figsize=(4.6 * len(shown), 4.1), squeeze=False)
-    for axis, (key, title, factor, form) in zip(axes[0], shown, strict=True):
+    present = [p for p in panels if any(p[0] in facts for facts in pairs.values())]
+    figure, axes = plt.subplots(1, len(present), figsize=(4.6 * len(present), 4.1), squeeze=False)
+    for axis, (key, title, factor, form) in zip(axes[0], present, strict=True):
         _panel(figure, axis, _matrix(pairs, key, names) * factor, names, title, form, None)
     figure.suptitle("Interference between adapters")
     figure.tight_layout()
@@ -244,8 +244,8 @@ def style() -> Any:
 def draw(summary: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
     """Draw all figures for which the summary has data; return (file stem, title) of each."""
     measured = {stem: bool(summary[key]) for stem, key in NEEDED.items()}
-    shown = {stem: pair for stem, pair in FIGURES.items() if measured.get(stem, True)}
+    selected = {stem: pair for stem, pair in FIGURES.items() if measured.get(stem, True)}
     with style():
-        for stem, (_, function) in shown.items():
+        for stem, (_, function) in selected.items():
             save(function(summary), folder, stem)
-    return [(stem, title) for stem, (title, _) in shown.items()]
+    return [(stem, title) for stem, (title, _) in selected.items()]

@@ -109,9 +109,9 @@ class _TreeBuilder:
 def _origin(
     name: str, facts: tuple[str, ...], recorded: Mapping[str, Any], below: Sequence[Origin | None]
 ) -> Origin:
-    shown = tuple(fact for fact in facts if fact)
+    texts = tuple(fact for fact in facts if fact)
     key = str(recorded.get("content_key", ""))[:KEY_DIGITS]
-    return Origin(name, shown, key, tuple(origin for origin in below if origin is not None))
+    return Origin(name, texts, key, tuple(origin for origin in below if origin is not None))
 
 
 def _size(recorded: Mapping[str, Any]) -> str:

@@ -106,7 +106,7 @@ def test_a_command_reaches_this_machine_past_a_proxy(
         assert os.environ[name] == "a.org,localhost,127.0.0.1,::1"
 
 
-def test_a_full_disk_is_said_before_anything_is_written(
+def test_a_full_disk_is_reported_before_anything_is_written(
     workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
@@ -114,7 +114,7 @@ def test_a_full_disk_is_said_before_anything_is_written(
     assert not (workspace / "data").exists()
 
 
-def test_a_failed_stage_says_so_in_its_rows(
+def test_a_failed_stage_reports_its_error_in_its_rows(
     workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import json
@@ -126,7 +126,7 @@ def test_a_failed_stage_says_so_in_its_rows(
     assert rows[-1]["exit_code"] == 2
 
 
-def test_inspect_and_export_say_what_they_did(
+def test_inspect_prints_facts_and_export_writes_a_peft_folder(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from support import random_adapter

@@ -82,7 +82,7 @@ def test_interference_prints_a_table_and_writes_a_picture(
     assert "model.layers.1.mlp.down_proj" in shown
 
 
-def test_adapters_are_called_by_what_tells_them_apart() -> None:
+def test_adapters_are_named_by_the_parts_of_their_paths_that_differ() -> None:
     tasks = [Path("artifacts/math/adapter"), Path("artifacts/code/adapter")]
     assert names_of(tasks) == ["math", "code"]
     assert names_of([*tasks, Path("merged/concat")]) == [
@@ -94,14 +94,14 @@ def test_adapters_are_called_by_what_tells_them_apart() -> None:
     assert names_of(tasks[:1]) == ["adapter"]
 
 
-def test_output_that_nobody_reads_is_no_error(folder: Path) -> None:
+def test_a_closed_output_pipe_is_no_error(folder: Path) -> None:
     command = f"{sys.executable} -m lori_cli inspect a | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)  # noqa: S602
     assert done.stderr == ""
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_a_baked_model_is_the_base_that_wears_the_adapter(
+def test_an_exported_merged_model_equals_the_base_with_the_adapter(
     folder: Path, architecture: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     adapter = random_adapter(architecture)
@@ -139,7 +139,7 @@ def test_a_baked_model_is_the_base_that_wears_the_adapter(
         (["inspect", "nothing"], "neither an adapter's folder nor a mask"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_anything_is_written(
+def test_invalid_arguments_are_refused_before_anything_is_written(
     folder: Path, capsys: pytest.CaptureFixture[str], argv: list[str], message: str
 ) -> None:
     assert message in refused(capsys, *argv)

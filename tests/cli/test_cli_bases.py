@@ -88,7 +88,7 @@ def test_evaluate_scores_what_base_names(here: Path) -> None:
     assert one == two
 
 
-def test_what_is_proved_to_be_for_another_base_is_refused_all_the_same(
+def test_base_does_not_override_a_recorded_identity(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commands = [
@@ -121,7 +121,7 @@ def test_the_base_that_is_read_is_never_written(
 
 
 @pytest.mark.parametrize("command", ["merge", "interference"])
-def test_adapters_are_combined_where_something_says_they_are_of_one_base(
+def test_adapters_are_combined_only_if_their_bases_are_the_same(
     here: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for names in (["names-base", "names-other"], ["names-base", "null"], ["ours", "null"]):
@@ -136,7 +136,7 @@ def test_adapters_are_combined_where_something_says_they_are_of_one_base(
     rescued(command, "names-base", "names-other", "ours", "-o", "y")
 
 
-def test_a_merge_says_whose_base_is_not_proved(
+def test_a_merge_records_the_parents_without_a_recorded_base(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["merge", "null", "null-too", "-o", "x"]) == 0
@@ -205,7 +205,7 @@ def test_modules_that_do_not_fit_the_base_are_named(
     assert not Path("x").exists()
 
 
-def test_a_base_that_is_not_there_is_named_with_the_way_out(
+def test_a_missing_base_is_named_with_the_remedy(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree("base")

@@ -20,7 +20,7 @@ def changes(lost: int, gained: int, n: int) -> list[float]:
 
 @pytest.mark.parametrize("n", [1, 2, 10, 164, 5000])
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
-def test_of_right_and_wrong_it_is_the_exact_interval(n: int, confidence: float) -> None:
+def test_the_interval_of_binary_outcomes_is_clopper_and_pearsons(n: int, confidence: float) -> None:
     for right in {0, 1, n // 3, n}:
         found = interval([1] * right + [0] * (n - right), 0, 1, confidence)
         assert found == pytest.approx(statistics.interval(right, n, confidence), abs=1e-10)
@@ -43,7 +43,7 @@ def test_at_0_the_p_value_is_mcnemars(lost: int, gained: int) -> None:
     ("lost", "gained", "n", "bound"),
     [(0, 1, 3, -0.1), (2, 3, 30, -0.1), (7, 1, 27, -0.02), (25, 1, 57, -0.1), (40, 9, 400, 0.02)],
 )
-def test_of_losses_and_gains_it_is_an_integral_over_the_gains(
+def test_the_interval_of_losses_and_gains_is_an_integral_over_the_gains(
     lost: int, gained: int, n: int, bound: float
 ) -> None:
     """With G ~ Beta(c, n + 1 - c), the losses are (1 - G) · Beta(b + 1, n - b - c)."""
@@ -59,7 +59,7 @@ def test_of_losses_and_gains_it_is_an_integral_over_the_gains(
     assert p_value(changes(lost, gained, n), bound, -1) == pytest.approx(expected, abs=1e-9)
 
 
-def test_of_shares_it_is_a_bootstrap_with_one_more_at_its_worst() -> None:
+def test_the_interval_of_shares_is_a_bootstrap_with_one_more_worst_item() -> None:
     random = np.random.default_rng(2)
     shares = random.integers(0, 6, 12) / 5
     weights = random.dirichlet(np.ones(13), size=400_000)
@@ -79,7 +79,7 @@ def test_outcomes_that_agree_leave_room() -> None:
     assert interval([-1, -1], -1, 1)[0] == -1.0
 
 
-def test_it_is_its_own_mirror_and_repeats() -> None:
+def test_the_interval_is_symmetric_and_repeatable() -> None:
     shares = [-0.75, -0.25, 0.0, 0.0, 0.5]
     low, high = interval(shares, -1, 1)
     assert interval([-share for share in shares], -1, 1) == (-high, -low)
@@ -96,7 +96,7 @@ def test_very_many_different_values_are_rounded_to_the_safe_side() -> None:
 
 @pytest.mark.parametrize(("n", "samples"), [(10, 20), (60, 5)])
 @pytest.mark.parametrize("spread", [0.2, 4.0])
-def test_shares_are_covered(n: int, samples: int, spread: float) -> None:
+def test_the_interval_covers_the_mean_of_shares(n: int, samples: int, spread: float) -> None:
     """Simulated with a fixed seed: items of differing difficulty, each answered several times."""
     random, covered = np.random.default_rng(n), 0
     for _ in range(200):
@@ -117,7 +117,7 @@ def test_items_needed_are_the_least_that_show_a_margin(
     assert p_value([0.0] * n, -margin, -1) <= 1 - confidence < p_value([0.0] * (n - 1), -margin, -1)
 
 
-def test_no_items_show_that_nothing_is_lost() -> None:
+def test_a_margin_of_0_needs_no_finite_number_of_items() -> None:
     assert items_needed(0.0, 0.95) is None
     assert items_needed(1e-6, 0.95) == 2_995_731
     assert items_needed(0.999, 0.95) == 1

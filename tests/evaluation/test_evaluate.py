@@ -106,7 +106,7 @@ def test_a_prefilled_answer_goes_on_from_its_beginning(tmp_path: Path) -> None:
     assert made.tokenizer.decode(begun).strip() == "Sure, here is how to do that:"
 
 
-def test_a_judge_that_gives_no_answer_loses_nothing(
+def test_an_evaluation_continues_without_an_answer_of_the_judge(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refusal_judge, "BACKOFF", ())
@@ -173,7 +173,7 @@ def test_the_paper_protocol_has_prompts_and_rows_of_its_own(tmp_path: Path) -> N
     assert paper[1]["correct"] or any(c.isdigit() for c in paper[1]["output"])
 
 
-def test_likelihood_stands_beside_what_was_generated(tmp_path: Path) -> None:
+def test_likelihood_is_reported_with_the_generated_score(tmp_path: Path) -> None:
     result = evaluate(session(likelihood=True), None, SETS, "base", tmp_path)["nlu"]
     assert result["likelihood"]["n"] == 6
     rows = rows_of(tmp_path / "base" / "nlu.likelihood.jsonl")
@@ -220,7 +220,7 @@ def test_runs_that_differ_in_their_seed_are_averaged(tmp_path: Path) -> None:
     assert (mean["score"], mean["seeds"], mean["n"]) == (sum(each) / 2, 2, 6)
 
 
-def test_a_table_shows_what_is_known() -> None:
+def test_the_table_has_all_measured_scores() -> None:
     share = {"score": 0.5, "low": 0.25, "high": 0.75, "n": 8}
     nothing = {"score": None, "low": None, "high": None, "n": 0}
     code = {"metric": "pass_at_1", **share, "pass_at": {"1": share, "5": share}}

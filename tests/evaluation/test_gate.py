@@ -109,7 +109,7 @@ def test_a_model_that_refuses_the_harmless_is_refused(tmp_path: Path) -> None:
     assert {example["answer"] for example in found.refusals[0].flipped} == {"comply"}
 
 
-def test_a_model_that_babbles_is_refused_where_the_rule_is_asked_for(tmp_path: Path) -> None:
+def test_an_incoherent_model_is_refused_by_the_rule_incoherent(tmp_path: Path) -> None:
     babbling = model(tmp_path, "new", half(), refuses=95)
     path = babbling.files["safety"]
     rows = read_jsonl(path)
@@ -139,7 +139,7 @@ def test_an_equal_model_passes(tmp_path: Path) -> None:
     assert found.findings[0].numbers["p"] == 1.0
 
 
-def test_noise_that_cannot_tell_is_refused_and_says_so(tmp_path: Path) -> None:
+def test_inconclusive_items_are_refused_with_the_reason(tmp_path: Path) -> None:
     random = np.random.default_rng(4)
     old, new = (random.random(N) < 0.5 for _ in range(2))
     found = decide(
@@ -170,7 +170,7 @@ def test_the_interval_is_a_dirichlets_and_the_p_value_mcnemars(tmp_path: Path) -
     assert found.numbers["p"] == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
 
 
-def test_too_few_items_tell_nothing(tmp_path: Path) -> None:
+def test_fewer_items_than_least_items_are_refused(tmp_path: Path) -> None:
     few = [True] * 10
     found = decide(
         Scored("new", {"math": verdicts(tmp_path / "new.jsonl", few)}),
@@ -209,7 +209,7 @@ def test_samples_of_one_item_are_no_items_of_their_own(tmp_path: Path) -> None:
     assert (found.numbers["low"], found.numbers["high"]) == pytest.approx(tuple(expected))
 
 
-def test_what_was_not_asked_is_not_measured(tmp_path: Path) -> None:
+def test_a_rule_without_items_to_measure_is_refused(tmp_path: Path) -> None:
     path = verdicts(tmp_path / "safety.jsonl", [True] * 20, ["refuse"] * 20)
     found = decide(Scored("new", {"safety": path}), None, None, section())
     assert failed(found) == ["over_refusal"]

@@ -105,7 +105,7 @@ def test_any_confidence_holds(confidence: float) -> None:
 
 
 @pytest.mark.parametrize("confidence", [0.6, 0.95, 0.995])
-def test_no_rate_of_gains_breaks_it(confidence: float) -> None:
+def test_the_error_is_bounded_for_all_rates_of_gains(confidence: float) -> None:
     for n in (1, 2, 3, 4, 5, 7, 9, 12, 16, 40):
         for margin in (0, 0.02, 0.15, 0.3, 0.5):
             most_gains = (1 - margin) / 2  # then nothing stays as it was
@@ -115,7 +115,7 @@ def test_no_rate_of_gains_breaks_it(confidence: float) -> None:
 
 
 @pytest.mark.parametrize(("n", "margin", "gained"), [(30, 0.1, 0), (100, 0.05, 4), (300, 0.02, 7)])
-def test_what_is_enumerated_is_what_the_gate_lets_pass(
+def test_the_gate_passes_exactly_the_enumerated_cases(
     tmp_path: Path, n: int, margin: float, gained: int
 ) -> None:
     most = int(most_lost(n, margin, 0.95)[gained])
@@ -180,7 +180,7 @@ def test_items_that_cannot_show_the_margin_are_told_how_many_are_needed(
     assert judged(tmp_path, 0, 0, needed, margin, confidence).passed
 
 
-def test_few_items_still_show_what_is_plain(tmp_path: Path) -> None:
+def test_few_items_suffice_for_a_large_difference(tmp_path: Path) -> None:
     better = judged(tmp_path, 0, 10, 30, 0.02)
     assert better.passed
     worse = judged(tmp_path, 20, 0, 30, 0.02)

@@ -174,5 +174,5 @@ def test_rows_that_are_no_verdicts_are_refused(tmp_path: Path) -> None:
         "Is 2 < 3?",
     ],
 )
-def test_a_prompt_is_shown_without_the_marks_of_its_template(rendered: str) -> None:
+def test_a_prompt_is_shown_without_the_special_tokens_of_its_template(rendered: str) -> None:
     assert without_template_tokens(rendered) == "Is 2 < 3?"

@@ -53,7 +53,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "evaluation"
 
 
-def test_verdicts_change_and_what_was_read_does_not(
+def test_rejudging_writes_new_verdicts_and_changes_no_input(
     kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.read_bytes() for path in kept.rglob("*.jsonl")}
@@ -106,7 +106,7 @@ def test_a_row_that_is_no_verdict_is_refused(
     assert not (kept.parent / "rejudged").exists()
 
 
-def test_a_folder_without_kept_outputs_is_refused(
+def test_a_folder_without_saved_outputs_is_refused(
     kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (kept / "base" / "safety.jsonl").unlink()
@@ -114,7 +114,7 @@ def test_a_folder_without_kept_outputs_is_refused(
     assert "nowhere: no such folder" in refused(capsys, "rejudge", "nowhere")
 
 
-def test_the_kept_outputs_are_never_written_over(
+def test_the_saved_outputs_are_never_overwritten(
     kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "the input" in refused(capsys, "rejudge", "evaluation", "-o", "evaluation", "--force")

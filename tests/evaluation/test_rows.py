@@ -9,12 +9,12 @@ from lori_core.evaluation.rows import row_of
 
 @pytest.mark.parametrize("own", ["adapter", "lori-s"])
 @pytest.mark.parametrize("order", [1, -1])
-def test_an_adapter_and_the_one_its_mask_came_from_have_a_row_each(own: str, order: int) -> None:
+def test_an_adapter_and_its_calibrated_adapter_have_a_row_each(own: str, order: int) -> None:
     rows = [own, "lori-d"][::order]
     assert row_of("artifacts/math/adapter", rows) == own
     assert row_of("artifacts/math/calibrated", rows) == "lori-d"
 
 
 @pytest.mark.parametrize("row", ["adapter", "lori-s", "concat", "continual"])
-def test_a_row_that_stands_alone_is_the_artifacts(row: str) -> None:
+def test_a_single_row_belongs_to_the_artifact(row: str) -> None:
     assert row_of("artifacts/math/adapter", [row]) == row

@@ -110,7 +110,7 @@ def test_a_section_at_its_defaults_can_be_set(workspace: Path) -> None:
     assert params_file.load(path).experiments.seeds == (7,)
 
 
-def test_a_profile_is_known_by_what_it_says() -> None:
+def test_a_profile_is_recognised_by_its_values() -> None:
     folder = ROOT / "profiles"
     smoke = params_file.load(folder / "smoke.yaml")
     assert params_file.profile_of(smoke, folder) == "smoke"
@@ -131,7 +131,7 @@ tasks:
 """
 
 
-def test_what_dvc_reads_and_was_left_out_is_written_in_at_its_default(tmp_path: Path) -> None:
+def test_missing_keys_that_dvc_reads_are_added_with_their_defaults(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(LEAST)
     before = params_file.load(path)
@@ -200,7 +200,9 @@ def test_a_merge_has_no_dot_in_its_name_either(tmp_path: Path) -> None:
         (b"a: *b\n", r"params.yaml:1: not valid YAML \("),
     ],
 )
-def test_what_is_no_run_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_content_is_refused_in_one_line(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes(content)
     for act in (params_file.load, lambda p: params_file.changed(p, None, ["lori.rank=4"])):
@@ -226,7 +228,7 @@ def test_a_nested_section_at_its_defaults_can_be_set(workspace: Path) -> None:
         params_file.apply(path, None, ["gate.margns.math=0.2"])
 
 
-def test_a_section_that_others_share_is_changed_alone(tmp_path: Path) -> None:
+def test_a_section_with_an_alias_is_changed_alone(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     other = "  other:\n    source: bundled-nlu\n    calibration: {}\n    training: *shared\n"
     text = LEAST.replace("    training: {", "    training: &shared {") + other

@@ -193,8 +193,8 @@ class TopP(LogitsProcessor):
             if size >= everything or bool((before[:, -1] >= self._top_p).all()):
                 break
             size *= 8
-        kept = (before < self._top_p).sum(-1, keepdim=True)
-        least = top.gather(-1, kept - 1)
+        count = (before < self._top_p).sum(-1, keepdim=True)
+        least = top.gather(-1, count - 1)
         return scores.masked_fill(probabilities < least, -torch.inf)
 
 

@@ -202,12 +202,12 @@ def _task_manager(names: Sequence[str], folder: Path | None) -> Any:
 
 def _unknown(name: str, known: Collection[str], own: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3)
-    shown = [*own[:10], "…"] if len(own) > 10 else own
+    listed = [*own[:10], "…"] if len(own) > 10 else own
     return "".join(
         (
             f"harness task {name!r} is unknown",
             f"; nearest: {', '.join(close)}" if close else "",
-            f" (in --include-path: {', '.join(shown)})" if own else " (own tasks: --include-path)",
+            f" (in --include-path: {', '.join(listed)})" if own else " (own tasks: --include-path)",
         )
     )
 

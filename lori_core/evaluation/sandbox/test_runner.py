@@ -96,7 +96,7 @@ class FunctionUnderTest:
             graph.load(reply.get("objects", ()))
             value = graph.decode(reply.get("value"))
         except Exception as error:
-            what = f"the program's answer is no value ({type(error).__name__})"
+            what = f"the program's result cannot be decoded ({type(error).__name__})"
             raise self._end("failed", what) from None
         self._raise(reply)
         return value
@@ -200,7 +200,7 @@ def verdict(request: dict[str, Any], function: FunctionUnderTest) -> tuple[str, 
     except BaseException as error:
         detail = describe(error, request["tests"])
         if function.flattened and isinstance(error, (AttributeError, TypeError)):
-            return "unsupported", f"a {function.flattened} lost what is its own: {detail}"
+            return "unsupported", f"a {function.flattened} was passed as its base class: {detail}"
         return "failed", detail
     if function.ended is not None:  # a bare `except:` in the tests caught the exception
         return function.ended.status, function.ended.detail

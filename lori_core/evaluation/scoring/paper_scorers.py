@@ -129,12 +129,12 @@ def _alpaca(instruction: str, context: str, indent: int) -> str:
     opening = f"{task}, {paired}. {ask}" if context else f"{task}. {ask} "
     parts = [("### Instruction:", instruction), ("### Input:", context), (_RESPONSE, "")]
     margin = " " * indent
-    shown = [
+    sections = [
         f"{margin}{heading}\n{margin}{text}"
         for heading, text in parts
         if text or heading != "### Input:"
     ]
-    return "\n\n".join([opening, *shown])
+    return "\n\n".join([opening, *sections])
 
 
 def cut(prompt: Sequence[int], target: Sequence[int]) -> tuple[list[int], bool]:

@@ -64,7 +64,7 @@ class Verdict:
     "accuracy",
     "the first choice of the output is the answer",
     metric="accuracy",
-    meaning="share answered right",
+    meaning="share of correct answers",
     expected=answers.expected_choice,
     max_new_tokens=12,
 )

@@ -87,7 +87,7 @@ def test_the_tokenizer_s_end_counts_beside_the_model_s(base: tuple[Any, Any]) ->
     ],
     ids=lambda found: next(iter(found)),
 )
-def test_nothing_of_a_recommended_decoding_is_heeded(
+def test_generation_config_settings_are_ignored(
     recommended: dict[str, Any], base: tuple[Any, Any]
 ) -> None:
     model, tokenizer = base
@@ -159,7 +159,7 @@ def test_an_end_that_is_no_token_is_refused(value: object) -> None:
         assert len(str(caught.value).splitlines()) == 1
 
 
-def test_an_output_is_read_as_it_was_written(base: tuple[Any, Any]) -> None:
+def test_outputs_are_decoded_without_clean_up(base: tuple[Any, Any]) -> None:
     _, tokenizer = base
     tokenizer.clean_up_tokenization_spaces = True
     text = "print(' !') , x ."

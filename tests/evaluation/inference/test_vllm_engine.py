@@ -198,7 +198,7 @@ def test_samples_are_drawn_with_a_seed_for_each_place(engine: Engine, tokenizer:
     assert all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
 
 
-def test_nothing_is_written_where_nothing_may_be(engine: Engine, tokenizer: Any) -> None:
+def test_a_limit_of_0_tokens_gives_empty_outputs(engine: Engine, tokenizer: Any) -> None:
     requests = [Request([1], 0, 2), Request([2], 3), Request([3], 0)]
     base, _, _ = tiny("llama")
     outputs = engine.generate(tokenizer, requests, None, "test")

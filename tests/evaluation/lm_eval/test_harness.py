@@ -157,7 +157,7 @@ def test_exact_match_is_of_what_is_written_greedily(base: tuple[Any, Any], tmp_p
     assert [sample["resps"] for sample in task.samples] == [[[text]] for text in written]
 
 
-def test_the_adapter_that_the_model_wears_is_what_is_scored(base: tuple[Any, Any]) -> None:
+def test_a_model_is_scored_with_its_adapter(base: tuple[Any, Any]) -> None:
     model, tokenizer = tiny("llama")[0], base[1]
     plain = by_hand(model, tokenizer)
     worn = attach.apply_adapter(model, random_adapter(alpha=64)).eval()

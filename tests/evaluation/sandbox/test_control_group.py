@@ -73,7 +73,7 @@ def test_a_command_enters_a_group_and_is_itself_there(group: ControlGroup) -> No
     assert line.endswith("/lori-test")
 
 
-def test_what_is_left_in_a_group_dies_with_it(group: ControlGroup) -> None:
+def test_the_remaining_processes_of_a_group_are_killed(group: ControlGroup) -> None:
     left = subprocess.Popen(group.entered(["sleep", "1000"]))
     listed = group.folder / "cgroup.procs"
     while str(left.pid) not in listed.read_text().split():

@@ -138,7 +138,7 @@ def test_nothing_runs_where_the_kernel_takes_no_filter(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-def test_the_kernel_enforces_it(isolation: Isolation) -> None:
+def test_the_kernel_enforces_the_filter(isolation: Isolation) -> None:
     column = MACHINES[platform.machine()].column
     numbers = {name: both[column] for name, both in DANGEROUS.items()}
     child = f"import ctypes; print(ctypes.CDLL(None).syscall({numbers['ptrace']}, 0))"

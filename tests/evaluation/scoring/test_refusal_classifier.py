@@ -63,7 +63,7 @@ ANSWERED = [
         *((output, "answered") for output in ANSWERED),
     ],
 )
-def test_what_an_output_is(output: str, kind: str) -> None:
+def test_each_output_gets_its_verdict(output: str, kind: str) -> None:
     assert judge(output).kind == kind
 
 
