@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +134,9 @@ def _gate(workspace: Path, state: State[Any], logger: Any) -> State[Any]:
     """Run the gate after a run; skip it if the run failed or changed nothing."""
     if not state.is_completed() or state.message == NOTHING_CHANGED:
         return state
-    outcome = import_module("flows.serving.gate").run_gate(workspace, read_params(workspace))
+    from flows.serving.gate import run_gate
+
+    outcome = run_gate(workspace, read_params(workspace))
     for line in outcome.lines():
         logger.info(line)
     return Completed(message="promoted" if outcome.promoted else "not promoted")

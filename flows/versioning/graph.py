@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from flows.environment import quiet_environment
 from flows.versioning.dvc.damage import check_files
 from flows.versioning.dvc.dvc_repo import opened, parameters_read_once
 from flows.versioning.dvc.lock_file import StageEntry, read_lock
+from flows.versioning.dvc.pipeline_file import FILE
+from flows.versioning.workspace import check as check_workspace
 from lori_core.config.training_overrides import processes
 from lori_core.core.errors import InputError, LoriError
 
@@ -55,7 +56,7 @@ class Plan:
 
 
 #: The product's pipeline, and the experiments', whose stage names DVC prefixes with the path.
-PIPELINE = "dvc.yaml"
+PIPELINE = FILE
 PARAMS = "params.yaml"
 EXPERIMENTS = "experiments/dvc.yaml"
 #: The folder of each pipeline's report.
@@ -183,7 +184,7 @@ def _repository(workspace: Path, params: str | None = None) -> Iterator[Any]:
         busy = _one_line(error).partition(" If there are no processes")[0]
         raise LoriError(f"another DVC process is at work: {busy}") from error
     except DvcException as error:
-        import_module("flows.versioning.workspace").check(workspace)  # may raise a better message
+        check_workspace(workspace)  # may raise a better message
         raise InputError(_one_line(error)) from error
     except PermissionError as error:
         raise InputError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from flows.versioning import git
 from flows.versioning.dvc.damage import check_files
 from flows.versioning.dvc.dvc_repo import opened
-from flows.versioning.graph import PIPELINE
+from flows.versioning.dvc.pipeline_file import FILE as PIPELINE
 from lori_core.core.errors import InputError
 
 CLONE = "work in a clone of the project, or run dvc init --subdir here"
