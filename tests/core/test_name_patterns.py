@@ -61,5 +61,5 @@ def test_a_program_is_stopped_at_its_limits(program: str, fault: str) -> None:
 
 
 def test_a_program_gets_what_it_is_given_and_says_what_it_found() -> None:
-    assert limited.run("print(json.dumps([given, 'é']))", {"a": "ü"}) == [{"a": "ü"}, "é"]
+    assert limited.run("print(json.dumps([data, 'é']))", {"a": "ü"}) == [{"a": "ü"}, "é"]
     assert name_patterns.matching([], NAMES, "whole") == {}
