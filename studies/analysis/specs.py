@@ -12,7 +12,7 @@ from typing import Literal
 
 from lori_core.adapters.masks import importances, mask_choices
 from lori_core.evaluation.scoring.scorers import SCORERS
-from lori_core.merging import merge_methods
+from lori_core.merging.catalogue import MERGE_METHODS
 from lori_core.methods import catalogue
 
 
@@ -31,7 +31,7 @@ class _Methods(Mapping[str, str]):
 
 METHODS = _Methods()
 #: The labels of merge methods by name; adapters without a merge come first.
-MERGES = merge_methods.MERGE_METHODS.labels({"single-task": "Single-Task"})
+MERGES = MERGE_METHODS.labels({"single-task": "Single-Task"})
 SCOPES = mask_choices.SCOPES.labels()
 IMPORTANCES = importances.KINDS.labels()
 STRUCTURES = mask_choices.KINDS.labels()
