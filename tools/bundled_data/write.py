@@ -29,7 +29,7 @@ from pathlib import Path
 from lori_core.core.files.atomic import write_lines
 from lori_core.data.example import SPLITS, Example
 from lori_core.data.sources.made_sets import FOLDER
-from lori_core.data.text import seen
+from lori_core.data.text import comparison_key
 from tools.bundled_data import code, math, nlu, safety
 
 #: How many examples of each split there are, of every set.
@@ -117,7 +117,7 @@ def examples(name: str) -> dict[str, list[Example]]:
 
 def _seen(text: str) -> str:
     """Return what `lori pull` compares prompts by: what is seen of them, without case, spacing."""
-    return " ".join(seen(text).split())
+    return " ".join(comparison_key(text).split())
 
 
 def _mixed(

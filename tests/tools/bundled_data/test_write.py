@@ -12,7 +12,7 @@ from shipped import examples
 from lori_core.core.files.atomic import json_line
 from lori_core.data.example import SPLITS, Example
 from lori_core.data.sources import catalogue, made_sets, readers
-from lori_core.data.text import seen
+from lori_core.data.text import comparison_key
 from lori_core.pipeline import params_file
 from tools.bundled_data import write
 
@@ -57,7 +57,7 @@ def test_the_quickstart_gets_what_the_generator_gives_for_its_sizes(name: str) -
 @pytest.mark.parametrize("name", NAMES)
 def test_no_two_examples_ask_the_same(name: str) -> None:
     rows = [row for split in SPLITS for row in examples(name)[split]]
-    assert len({" ".join(seen(row.prompt).split()) for row in rows}) == len(rows)
+    assert len({" ".join(comparison_key(row.prompt).split()) for row in rows}) == len(rows)
     templates = [{row.template for row in examples(name)[split]} for split in SPLITS]
     assert len(set.union(*templates)) == sum(map(len, templates))
 
