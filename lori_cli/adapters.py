@@ -211,7 +211,7 @@ def _bake(adapter: Adapter, args: argparse.Namespace) -> int:
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from lori_core.adapters import adapter_file, output_folder
+    from lori_core.adapters import adapter_file, base_choice, output_folder
     from lori_core.adapters.peft_format import peft_file
     from lori_core.merging.merge import TRUNCATION, merge
     from lori_core.merging.merge_methods import Options, check_options
@@ -234,7 +234,7 @@ def _merge(args: argparse.Namespace) -> int:
     named: dict[str, Adapter] = {}
     for path, adapter in zip(args.adapters, opened, strict=True):
         named[f"{path}" if f"{path}" not in named else f"{path} ({len(named) + 1})"] = adapter
-    named, read = _of_one_base(named, args.base)
+    named, read = base_choice.of_one_base(args.base, named)
     parents, inputs = list(named.values()), [*args.adapters, *read]
     merged = merge(args.method, parents, weights, options)
     with output_folder.claim(args.out, output_folder.MERGED, inputs, force=args.force) as folder:
@@ -246,34 +246,11 @@ def _merge(args: argparse.Namespace) -> int:
     return 0
 
 
-def _of_one_base(
-    adapters: dict[str, Adapter], base_name: str | None
-) -> tuple[dict[str, Adapter], list[Path]]:
-    """Check that the adapters have one base model, as far as they record it.
-
-    Args:
-        adapters: the adapters by name.
-        base_name: the value of `--base`, or None.
-
-    Returns:
-        The adapters, and the folders that were read: the base model's, if `--base` was given.
-
-    Raises:
-        AdapterError: the adapters have several base models, or do not fit the one of `--base`.
-    """
-    from lori_core.adapters import base_choice
-    from lori_core.adapters.adapter import check_one_base
-
-    if base_name is not None:
-        base = base_choice.choose(base_name, adapters)
-        return base.of(adapters), [base.folder]
-    check_one_base(adapters)
-    return adapters, []
-
-
 def _say_unproved(adapters: dict[str, Adapter]) -> None:
     """Warn that none of several adapters names its base model."""
-    if len(adapters) > 1 and not any(a.base.known or a.base.name for a in adapters.values()):
+    from lori_core.adapters import base_choice
+
+    if base_choice.none_is_named(adapters):
         print(
             f"lori: {', '.join(adapters)}: no adapter names its base model, so it was not checked "
             "that all have the same; name it with --base",
@@ -296,7 +273,7 @@ def _weights(text: str, count: int) -> list[float]:
 
 
 def _interference(args: argparse.Namespace) -> int:
-    from lori_core.adapters import output_folder
+    from lori_core.adapters import base_choice, output_folder
     from lori_core.adapters.peft_format import peft_file
     from lori_core.report import interference_table
 
@@ -306,7 +283,7 @@ def _interference(args: argparse.Namespace) -> int:
     }
     inputs = list(args.adapters)
     if len(adapters) > 1 or args.base is not None:
-        adapters, read = _of_one_base(adapters, args.base)
+        adapters, read = base_choice.of_one_base(args.base, adapters)
         inputs += read
     kind = output_folder.INTERFERENCE
     if args.out:

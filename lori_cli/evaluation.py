@@ -243,13 +243,10 @@ def _params(args: argparse.Namespace, adapters: dict[str, Adapter]) -> tuple[Par
     """
     from lori_core import config
     from lori_core.adapters import base_choice
+    from lori_core.api.evaluation import PLACEHOLDERS
     from lori_core.pipeline import params_file
 
-    values: dict[str, Any] = {
-        "lori": {},
-        "training": {"learning_rate": 1e-3},
-        "tasks": {"none": {"source": "bundled-math", "calibration": {}, "training": {}}},
-    }
+    values = dict(PLACEHOLDERS)
     if params_file.PARAMS.is_file():
         values = params_file.load().model_dump()
     own = config.ModelSection.model_validate(values["model"]) if "model" in values else None
@@ -283,10 +280,8 @@ def _harness(args: argparse.Namespace) -> dict[str, Any]:
 
 def _sets(args: argparse.Namespace, params: Params) -> dict[str, list[Example]]:
     """Return the examples of each task in `--tasks`, from pulled data or a named data set."""
-    from lori_core.core.errors import unknown
+    from lori_core.api.evaluation import examples_of
     from lori_core.data import pulled
-    from lori_core.data.sources import catalogue
-    from lori_core.data.sources import pulling as sources
     from lori_core.evaluation import attacks
 
     if args.include_path:
@@ -299,13 +294,9 @@ def _sets(args: argparse.Namespace, params: Params) -> dict[str, list[Example]]:
         raise InputError(f"--limit: {args.limit}; at least 1")
     sets = {}
     for name in args.tasks.split(","):
-        if (pulled.DATA / name / f"{args.split}.jsonl").is_file():
-            sets[name] = pulled.read_examples(name, args.split)[: args.limit]
-        elif name in catalogue.named():
-            sets[name] = sources.read_source(name, args.split, args.limit, params.lori.seed)
-        else:
-            known = {path.parent.name for path in pulled.DATA.glob(f"*/{args.split}.jsonl")}
-            raise InputError(f"--tasks: {unknown('task', name, known | set(catalogue.named()))}")
+        sets[name] = examples_of(
+            name, args.split, args.limit, params.lori.seed, pulled.DATA, "--tasks"
+        )
         if all(example.scorer == "none" for example in sets[name]):
             raise InputError(
                 f"--tasks: {name}: its {args.split} examples have no answer to score; choose "

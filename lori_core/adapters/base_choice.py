@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lori_core.adapters import attach
-from lori_core.adapters.adapter import NAME_BASE, Adapter, check_base
+from lori_core.adapters.adapter import NAME_BASE, Adapter, check_base, check_one_base
 from lori_core.config import ModelSection
 from lori_core.core.errors import AdapterError, InputError, ModelError
 from lori_core.models import base_model
@@ -77,6 +77,33 @@ def choose(
     if own and stands_for(own, _best_identity(adapters)):
         return prepare(own)
     return prepare(of_adapters(adapters))
+
+
+def of_one_base(
+    option: str | None, adapters: Mapping[str, Adapter]
+) -> tuple[dict[str, Adapter], list[Path]]:
+    """Check that adapters have one base model, as far as they record it.
+
+    Args:
+        option: the base model that the user named; None for the adapters' own, which is not read.
+        adapters: the adapters by name.
+
+    Returns:
+        The adapters, and the folders that were read: the base model's, if it was named.
+
+    Raises:
+        AdapterError: the adapters have several base models, or do not fit the one that was named.
+    """
+    if option is None:
+        check_one_base(adapters)
+        return dict(adapters), []
+    base = choose(option, adapters)
+    return base.of(adapters), [base.folder]
+
+
+def none_is_named(adapters: Mapping[str, Adapter]) -> bool:
+    """Say whether there are several adapters, none of which records its base model."""
+    return len(adapters) > 1 and not any(a.base.known or a.base.name for a in adapters.values())
 
 
 def from_option(option: str, adapters: Mapping[str, Adapter]) -> ModelSection:

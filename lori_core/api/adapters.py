@@ -82,7 +82,7 @@ def merge(
     Warns:
         UserWarning: no adapter names its base model, so nothing proves that they have the same.
     """
-    from lori_core.adapters import adapter_file, output_folder
+    from lori_core.adapters import adapter_file, base_choice, output_folder
     from lori_core.merging import merge as merging
     from lori_core.merging.merge_methods import Options
 
@@ -92,9 +92,9 @@ def merge(
     options = Options(density=density, rank=rank, majority_sign=majority_sign, seed=seed)
     # No A is drawn here; whoever draws it from the result verifies it.
     named = _named(adapters)
-    known, read = _of_one_base(named, base)
+    known, read = base_choice.of_one_base(base, named)
     merged = merging.merge(method, list(known.values()), each, options)
-    if len(known) > 1 and not any(a.base.known or a.base.name for a in known.values()):
+    if base_choice.none_is_named(known):
         warnings.warn("no adapter names its base model; pass base= to name it", stacklevel=2)
     if out is None:
         return merged
@@ -152,17 +152,3 @@ def _named(adapters: Sequence[Adapter | str | PathLike[str]]) -> dict[str, Adapt
             name, adapter = f"adapter {number}", item
         named[name if name not in named else f"{name} ({number})"] = adapter
     return named
-
-
-def _of_one_base(
-    adapters: dict[str, Adapter], base: str | None
-) -> tuple[dict[str, Adapter], list[Path]]:
-    """Return the adapters, checked to have one base model, and the folders read for that check."""
-    from lori_core.adapters import base_choice
-    from lori_core.adapters.adapter import check_one_base
-
-    if base is None:
-        check_one_base(adapters)
-        return adapters, []
-    chosen = base_choice.choose(base, adapters)
-    return chosen.of(adapters), [chosen.folder]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lori_core.methods.finetuned_model import FinetunedModel
 
 #: Required sections of a parameter file that an evaluation does not use.
-_PLACEHOLDERS: dict[str, Any] = {
+PLACEHOLDERS: dict[str, Any] = {
     "lori": {},
     "training": {"learning_rate": 1e-3},
     "tasks": {"none": {"source": "bundled-math", "calibration": {}, "training": {}}},
@@ -135,7 +135,7 @@ def _with_base(
         chosen = base_choice.prepare(own)
     else:
         raise InputError("no adapter, base or params: which model shall be evaluated?")
-    values = _PLACEHOLDERS if params is None else params.model_dump()
+    values = PLACEHOLDERS if params is None else params.model_dump()
     return config.parse(values | {"model": chosen.section.model_dump()}, "params"), chosen
 
 
@@ -166,26 +166,40 @@ def _sets(
         sets = {name: list(examples)[:limit] for name, examples in tasks.items()}
     else:
         data = None if workspace is None else Path(workspace) / "data"
-        sets = {name: _examples(name, params, data, split, limit) for name in tasks}
+        seed = params.lori.seed
+        sets = {name: examples_of(name, split, limit, seed, data, "tasks") for name in tasks}
     for name, examples in sets.items():
         if all(example.scorer == "none" for example in examples):
             raise InputError(f"tasks: {name}: its {split} examples have no answer to judge")
     return sets
 
 
-def _examples(
-    name: str, params: Params, data: Path | None, split: Split, limit: int | None
+def examples_of(
+    name: str, split: Split, limit: int | None, seed: int, data: Path | None, where: str
 ) -> list[Example]:
-    """Return the examples of a task with pulled data, or of a ready-made source."""
+    """Return the examples of a task with pulled data, or of a ready-made source.
+
+    Args:
+        name: the task, or the source (`lori sources`).
+        split: which examples.
+        limit: at most so many; all if None.
+        seed: shuffles a source before it is cut.
+        data: the folder of pulled data, if there is one.
+        where: what an error begins with, as `tasks`.
+
+    Raises:
+        InputError: there is no such task or source.
+    """
     from lori_core.data import pulled
     from lori_core.data.sources import catalogue, pulling
 
     if data is not None and (data / name / f"{split}.jsonl").is_file():
         return pulled.read_examples(name, split, data)[:limit]
-    if name in catalogue.CATALOGUE:
-        return pulling.read_source(name, split, limit, params.lori.seed)
+    sources = catalogue.named()
+    if name in sources:
+        return pulling.read_source(name, split, limit, seed)
     local = set() if data is None else {p.parent.name for p in data.glob(f"*/{split}.jsonl")}
-    raise InputError(f"tasks: {unknown('task', name, local | set(catalogue.CATALOGUE))}")
+    raise InputError(f"{where}: {unknown('task', name, local | set(sources))}")
 
 
 def _write_results(folder: Path, results: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ them against these specifications.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,22 +14,10 @@ from lori_core.adapters.masks import importances, mask_choices
 from lori_core.evaluation.scoring.scorers import SCORERS
 from lori_core.merging.catalogue import MERGE_METHODS
 from lori_core.methods import catalogue
+from lori_core.methods.training_method import REGISTERED
 
-
-class _Methods(Mapping[str, str]):
-    """The labels of the base model and of all training methods, with extensions, by name."""
-
-    def __getitem__(self, name: str) -> str:
-        return "Base" if name == "base" else catalogue.METHODS[name].label
-
-    def __iter__(self) -> Iterator[str]:
-        yield from ("base", *catalogue.METHODS)
-
-    def __len__(self) -> int:
-        return 1 + len(catalogue.METHODS)
-
-
-METHODS = _Methods()
+#: The labels of training methods by name, with extensions; the base model comes first.
+METHODS = REGISTERED.labels({"base": "Base"})
 #: The labels of merge methods by name; adapters without a merge come first.
 MERGES = MERGE_METHODS.labels({"single-task": "Single-Task"})
 SCOPES = mask_choices.SCOPES.labels()
