@@ -162,11 +162,6 @@ def of_mask(content: bytes, where: str) -> ArtifactMetadata:
     return ArtifactMetadata("mask", str(facts.get("content_key") or ""), (calibration,), selected)
 
 
-def tensors_fit(content: bytes, origin: ArtifactMetadata) -> bool:
-    """Return whether a tensor file has the SHA-256 that its metadata file records."""
-    return hashlib.sha256(content).hexdigest() == str(origin.facts["sha256"])
-
-
 def mask_fits(content: bytes) -> bool:
     """Return whether a mask's file has the SHA-256 that it holds, computed with those digits 0.
 
