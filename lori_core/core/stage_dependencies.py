@@ -79,6 +79,7 @@ ADAPTERS = (
     "adapters/projection.py",
     "registries/mask.py",
     "registries/registry.py",
+    "core/files/safetensors_file.py",
     "core/files/tensor_file.py",
 )
 #: Reading and writing PEFT's adapter folders.
@@ -176,6 +177,7 @@ MERGING = (
     "registries/mask.py",
     "registries/merge_method.py",
     "registries/registry.py",
+    "core/files/safetensors_file.py",
     "core/files/tensor_file.py",
 )
 #: Generating outputs, computing log-likelihoods, and scoring both.
