@@ -12,16 +12,13 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
 from flows.environment import quiet_environment
-from flows.versioning.dvc import dvc_files, lock_file
-from flows.versioning.dvc.yaml_document import parsed
+from flows.versioning.dvc import dvc_files, lock_io
 from lori_core.core.files.atomic import replaced_file
 
 
@@ -36,32 +33,10 @@ def opened(workspace: Path) -> Iterator[Any]:
     dvc_files.check(workspace)
     from dvc.repo import Repo
 
-    _parse_lock_files_by_libyaml()
+    lock_io.install()
     with Repo(str(workspace), _wait_for_lock=True) as repo:
         repo.fs.open = _atomic_open(repo.fs.open, rwlock_file(workspace))
         yield repo
-
-
-@cache
-def _parse_lock_files_by_libyaml() -> None:
-    """Let DVC parse `dvc.lock` with libyaml, five times as fast as its own parser in Python.
-
-    The content is checked by `read_lock`, which is stricter than DVC's schema.
-    """
-    from dvc.dvcfile import Lockfile
-    from dvc.fs import LocalFileSystem
-
-    real = Lockfile._load_yaml
-
-    def load(self: Any, **options: Any) -> Any:
-        if options or not isinstance(self.repo.fs, LocalFileSystem):  # an update, or Git's files
-            return real(self, **options)
-        content = dvc_files.read(Path(self.path)) or b""
-        lock_file.read_lock(content, str(self.path))
-        document = parsed(content, str(self.path), lock_file.MEND_LOCK)
-        return deepcopy(document), content.decode()
-
-    Lockfile._load_yaml = load
 
 
 @contextmanager
