@@ -30,7 +30,6 @@ def _tokens_at_once(value: Any) -> Any:
     raise ValueError(f"{shown(value)}; allowed are auto and a whole number from 1 to {MOST_TOKENS}")
 
 
-
 class TrainingSection(Strict):
     """The settings of one training run."""
 

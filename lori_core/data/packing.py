@@ -69,12 +69,13 @@ def pack_batch(
     first = [max(len(item.prompt), 1) for item in batch]
     triples = list(zip(rows, tree.paths, first, strict=True))
     slots, inside, groups = _lay_out(tree.paths) if padded else _one_after_another(tree.paths)
+    before = [path[n - 1 : -1] for _, path, n in triples]
     packed: dict[str, Any] = {
         "input_ids": torch.from_numpy(tree.ids)[None],
         "position_ids": torch.from_numpy(tree.depths)[None],
         "slots": torch.from_numpy(slots),
         **_places(slots, inside, len(tree.ids)),
-        "predicting": torch.from_numpy(np.concatenate([path[n - 1 : -1] for _, path, n in triples])),
+        "predicting": torch.from_numpy(np.concatenate(before)),
         "targets": torch.from_numpy(np.concatenate([row[n:] for row, _, n in triples])),
         "counts": torch.tensor([len(path) - n for _, path, n in triples]),
         "groups": groups,
@@ -109,7 +110,9 @@ def _shared_tree(rows: Sequence[Ids]) -> _Tree:
     with its neighbours among them in lexicographic order.
     """
     order: list[tuple[bytes, int]] = []
-    ids, depths, paths = [], [], []
+    ids: list[Ids] = []
+    depths: list[Ids] = []
+    paths: list[Ids] = []
     known = 0
     for number, row in enumerate(rows):
         key = (row.astype(">i8").tobytes(), number)
