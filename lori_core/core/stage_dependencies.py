@@ -135,11 +135,17 @@ TUNING = (
     *METHODS,
     *SESSION,
     *LOSS,
+    "data/passes.py",
+    "training/arguments.py",
+    "training/computing.py",
     "training/kernels/lora_linear.py",
     "training/memory.py",
     "training/distributed.py",
     "training/kernels/pointwise.py",
+    "training/passes.py",
+    "training/token_budget.py",
     "training/trainer.py",
+    "training/working_memory.py",
     "methods/tuning.py",
 )
 #: Saving a trained adapter or model.
