@@ -24,7 +24,7 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-class Clock(NullTracker, TrainerCallback):  # type: ignore[misc]
+class Clock(NullTracker, TrainerCallback):
     """Times `timed` steps after `WARM` steps; then may profile one step.
 
     It is a callback of `transformers.Trainer` for the other implementations, and tracker and

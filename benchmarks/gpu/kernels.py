@@ -57,12 +57,11 @@ class Profile:
 
 def read(profiler: Any, wall: float, most: int = 25) -> Profile:
     """Return the summary of a stopped profiler; without a GPU, operators count as kernels."""
-    cuda = torch.autograd.DeviceType.CUDA
     device: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
     host: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
     spans = []
     for event in profiler.events():
-        if event.device_type == cuda:
+        if event.device_type.name == "CUDA":
             # Ranges that annotate the device's timeline contain kernels and are none.
             if getattr(event, "is_user_annotation", False) or event.name.startswith("ProfilerStep"):
                 continue

@@ -62,8 +62,10 @@ def measure(order: Order) -> None:
     batch = work.rows_of(order.kind, order.shape).batch
     fastest = 0.0
     for number, at_once in enumerate(_sizes(order, batch)):
-        row = {"peer": order.peer, "kind": order.kind, "shape": order.shape, "at_once": at_once,
-               "number": number, "matrix_peak": peak, "build_seconds": built}  # fmt: skip
+        row: dict[str, Any] = {
+            "peer": order.peer, "kind": order.kind, "shape": order.shape, "at_once": at_once,
+            "number": number, "matrix_peak": peak, "build_seconds": built,
+        }  # fmt: skip
         try:
             row |= _run(order, base, number, at_once)
         except Exception as error:

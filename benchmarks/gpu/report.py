@@ -44,8 +44,8 @@ def line(run: dict[str, Any], peak: float) -> str:
     busy = run.get("busy")
     share = "" if busy is None else f"  device {100 * busy:.0f} % busy"
     return (
-        f"{start}{run['tokens_per_second']:9.0f} tokens/s {100 * run['flops'] / peak:5.1f} % of the "
-        f"peak {run['memory_gb']:6.1f} GB{share}"
+        f"{start}{run['tokens_per_second']:9.0f} tokens/s {100 * run['flops'] / peak:5.1f} % of "
+        f"the peak {run['memory_gb']:6.1f} GB{share}"
     )
 
 
