@@ -290,6 +290,12 @@ def _sets(args: argparse.Namespace, params: Params) -> dict[str, list[Example]]:
     attacks.check(attacks_wanted)
     if attacks_wanted and params.evaluation.protocols != ("fixed",):
         raise InputError("--attacks: only under the protocol fixed; add --protocols fixed")
+    attacked = [name for name, s in params.evaluation.setups.items() if s.attack]
+    if attacks_wanted and attacked:
+        raise InputError(
+            f"--attacks: not together with evaluation.setups.{attacked[0]}.attack, which would "
+            "attack the attacked requests again; leave one of the two out"
+        )
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit: {args.limit}; at least 1")
     sets = {}

@@ -195,6 +195,7 @@ EVALUATION = (
     "evaluation/lm_eval",
     "evaluation/sandbox",
     "evaluation/scoring",
+    "evaluation/setups.py",
     "evaluation/statistics.py",
 )
 #: Reading stored verdicts, and comparing models by them.

@@ -192,15 +192,16 @@ class Model:
         flops = moved = memory = written = 0.0
         for task in tasks:
             data = self.splits[task]["test"]
+            rounds = 1 + (len(settings.setups) if task == self.params.continual.safety_task else 0)
             batch = min(settings.batch_size, max(1, data.examples))
             new = GENERATED * max(settings.new_tokens.values())
             prompt = min(data.tokens, settings.max_prompt_length)
             steps = math.ceil(data.examples / batch) * new * settings.samples
             cache = 2 * self.width * base.layers * base.keys * batch * (prompt + new)
-            flops += data.examples * (prompt + new * settings.samples) * each
-            moved += steps * (self.weights + cache)
+            flops += rounds * data.examples * (prompt + new * settings.samples) * each
+            moved += rounds * steps * (self.weights + cache)
             memory = max(memory, cache + batch * base.vocabulary * 8)
-            written += data.examples * VERDICT_BYTES
+            written += rounds * data.examples * VERDICT_BYTES
         flops, moved = copies * flops, copies * moved
         memory += self.weights + PROCESS[self.device.kind]
         return Estimate(self._seconds(flops, moved), flops, memory, copies * written)

@@ -40,12 +40,13 @@ def render_chat(prompt: str, system: str | None, tokenizer: Any) -> str:
     return _applied(turns, tokenizer)
 
 
-def check_chat(system: str | None, tokenizer: Any) -> None:
+def check_chat(system: str | None, tokenizer: Any, where: str = "prompt.system") -> None:
     """Refuse a chat template that cannot render the run's prompts.
 
     Args:
-        system: the system turn of `prompt.system`.
+        system: the system turn.
         tokenizer: the model's tokenizer.
+        where: the key of the system turn, for messages.
 
     Raises:
         ConfigError: the template fails, does not terminate, omits the user turn, or refuses or
@@ -58,14 +59,14 @@ def check_chat(system: str | None, tokenizer: Any) -> None:
         if not system or _without_system(tokenizer) is None:
             raise
         reason = f"refuses a system turn ({_first_line(error.__cause__)})"
-        raise _no_system(system, reason) from error
+        raise _no_system(system, reason, where) from error
     if _PROBE not in text:
         raise ConfigError(
             "prompt.template: the chat template of the model's tokenizer does not write the user's "
             f"text; {_INSTEAD}"
         )
     if system and text == _without_system(tokenizer):
-        raise _no_system(system, "leaves a system turn out")
+        raise _no_system(system, "leaves a system turn out", where)
 
 
 def _check_limits(system: str | None, tokenizer: Any) -> None:
@@ -94,10 +95,10 @@ def _without_system(tokenizer: Any) -> str | None:
         return None
 
 
-def _no_system(system: str, why: str) -> ConfigError:
+def _no_system(system: str, why: str, where: str) -> ConfigError:
     excerpt = system if len(system) <= 60 else f"{system[:57]}..."
     return ConfigError(
-        f"prompt.system: {excerpt!r}, but the chat template of the model's tokenizer {why}; set it "
+        f"{where}: {excerpt!r}, but the chat template of the model's tokenizer {why}; set it "
         "to null, or put its text into the examples' prompts"
     )
 

@@ -67,19 +67,24 @@ def render(prompt: str, section: PromptSection, tokenizer: Any) -> str:
     return _ALPACA.format(prompt=prompt) if template == "alpaca" else prompt
 
 
-def check_template(section: PromptSection, tokenizer: Any) -> None:
+def check_template(section: PromptSection, tokenizer: Any, where: str = "prompt.system") -> None:
     """Refuse a prompt template that cannot render the run's prompts.
 
+    Args:
+        section: the prompt template.
+        tokenizer: the model's tokenizer.
+        where: the key of `section.system`, for messages.
+
     Raises:
-        ConfigError: as `render` and `check_chat`; or `prompt.system` is set and the template has no
-            system turn.
+        ConfigError: as `render` and `check_chat`; or a system turn is set and the template has
+            none.
     """
     template = _template(section, tokenizer)
     if template == "chat":
-        check_chat(section.system, tokenizer)
+        check_chat(section.system, tokenizer, where)
     elif section.system:
         raise ConfigError(
-            f"prompt.system: given, but the template {template} has no system turn; set it to "
+            f"{where}: given, but the template {template} has no system turn; set it to "
             "null, or choose the template chat"
         )
 
