@@ -354,13 +354,14 @@ def _open(page: Path) -> None:
 
 
 def _track(args: argparse.Namespace) -> int:
+    from flows.serving.adapter_models import publisher
     from flows.tracking.sending import ship_all
     from flows.versioning.dvc.damage import check_files
     from lori_core.core import faults
 
     check_files(Path(), definition=False)
     try:
-        sent = ship_all(Path.cwd(), warn=print)
+        sent = ship_all(Path.cwd(), print, publisher(Path.cwd(), print))
     except LoriError:
         raise
     except Exception as error:  # the client may raise anything; the rows remain in .lori
