@@ -102,9 +102,6 @@ def add(commands: Any) -> None:
     )
     add_force(rejudge)
     rejudge.set_defaults(function=_rejudge)
-    sources = commands.add_parser("sources", help="list the data sets that can be used by name")
-    add_extension(sources)
-    sources.set_defaults(function=_sources)
 
 
 def _rejudge(args: argparse.Namespace) -> int:
@@ -120,19 +117,6 @@ def _rejudge(args: argparse.Namespace) -> int:
     for name, rule in incoherence.RULES.items():
         print(f"incoherent, {name}: {rule}")
     print(f"{args.out}: {rejudging.RESULTS}, {rejudging.CHANGED} and all verdicts as JSONL")
-    return 0
-
-
-def _sources(args: argparse.Namespace) -> int:
-    from lori_core.data.sources.catalogue import describe
-    from lori_core.registries import extensions
-
-    extensions.load(args.extension, "--extension")
-
-    for row in describe():
-        terms = row["license"] + (", gated" if row["gated"] else "")
-        print(f"{row['name']:30} {row['scorer']:8} {row['purpose']}")
-        print(f"{'':30} {'':8} {', '.join(row['splits'])} from {row['where']} ({terms})")
     return 0
 
 

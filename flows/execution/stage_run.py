@@ -22,6 +22,7 @@ from flows.execution.gpu_slots import GpuSlots, allowed_gpus
 from flows.execution.sharing import WHOLE, Share
 from flows.execution.subprocesses import GRACE_SECONDS, run_lines
 from flows.execution.system_metrics import sampled
+from flows.serving.adapter_models import publisher
 from flows.tracking import rows as rows_files
 from flows.tracking.mlflow_store import store_of
 from flows.tracking.rows import PIPELINE, Shipment, new_rows_file
@@ -104,7 +105,7 @@ class PipelineRun:
         self.tags = {"prefect.flow_run_id": flow_run_id, **git.tags(workspace, warn)}
         self.pushing = Pushing(workspace, self.params.get("storage") or {}, warn)
         self.shipping = BackgroundShipping(
-            workspace, store_of(workspace, self.params), warn, self.rows
+            workspace, store_of(workspace, self.params), warn, self.rows, publisher(workspace, warn)
         )
         parent = self.rows.relative_to(workspace).as_posix()
         self.place = Place(workspace, parent, self.tags, self.stop)

@@ -200,20 +200,34 @@ def measured(workspace: Path, stage: str) -> float | None:
 def show(forecast: Forecast) -> Iterator[str]:
     """Yield the forecast as lines of text."""
     yield f"{'':6} {'stage':28} {'time':>8} {'memory':>9}  why"
+    for row in rows(forecast):
+        cost = f"{row['time']:>8} {row['memory']:>9}" if row["time"] else ""
+        yield f"{row['state']:6} {row['stage']:28} {cost:18}  {row['why']}"
+    if forecast.running:
+        yield ""
+        yield from summary(forecast)
+
+
+def rows(forecast: Forecast) -> Iterator[dict[str, str]]:
+    """Yield each stage's `state`, `stage`, `time`, `memory` and `why` as text."""
     for line in forecast.lines:
         estimate = line.estimate
-        cost = ""
-        if estimate is not None:
-            cost = f"{_time(estimate.seconds):>8} {_size(estimate.memory):>9}"
         took = f" (took {_time(line.measured)})" if line.measured is not None else ""
         why = in_short(line.why)
         if line.state == "cached":
             why = f"in the run cache ({why})"
-        yield f"{line.state:6} {line.stage:28} {cost:18}  {why}{took}"
+        yield {
+            "state": line.state,
+            "stage": line.stage,
+            "time": "" if estimate is None else _time(estimate.seconds),
+            "memory": "" if estimate is None else _size(estimate.memory),
+            "why": f"{why}{took}",
+        }
+
+
+def summary(forecast: Forecast) -> Iterator[str]:
+    """Yield lines about the whole run: time, memory, disk and the critical path."""
     total = forecast.totals()
-    if not forecast.running:
-        return
-    yield ""
     yield (
         f"{total['to_run']} of {total['stages']} stages run, {total['cached']} are in the cache; "
         f"on {forecast.gpus} x {forecast.device.name}: {_time(total['wall_seconds'])}, "
