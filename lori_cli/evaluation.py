@@ -201,7 +201,7 @@ def _warn_of_other_base(base: Base) -> None:
 def _data_read(args: argparse.Namespace) -> list[Path]:
     """Return the files and folders that the tasks are read from."""
     from lori_core.data import pulled
-    from lori_core.data.sources import catalogue, ownership
+    from lori_core.data.sources import catalogue, split_files
 
     paths = [pulled.DATA] if pulled.DATA.is_dir() else []
     if args.include_path:
@@ -210,7 +210,7 @@ def _data_read(args: argparse.Namespace) -> list[Path]:
     if args.harness:
         return paths
     named = (catalogue.named().get(name) for name in args.tasks.split(","))
-    return [*paths, *(path for source in named if source for path in ownership.paths_of(source))]
+    return [*paths, *(path for source in named if source for path in split_files.paths_of(source))]
 
 
 def _score(

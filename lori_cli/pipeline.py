@@ -116,7 +116,7 @@ def _run(args: argparse.Namespace) -> int:
         check_changes(args)
         for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
             print(line)
-        pull(args)
+        pull()
         unchanged = nothing_to_do(workspace)
         if unchanged:
             print(unchanged)
@@ -158,14 +158,14 @@ def _prepare(params: Params) -> tuple[Path, str]:
     return folder, limits.check_once(params, folder)
 
 
-def _pull_data() -> None:
+def _pull_data(trained: bool) -> None:
     from lori_core.methods import limits
     from lori_core.pipeline import params_file
     from lori_core.pipeline.stages import pull as pull_stage
 
     params = params_file.load()
     folder, checked = _prepare(params)
-    for line in pull_stage.pull(params, folder):
+    for line in pull_stage.pull(params, folder, trained=trained):
         print(line)
     limits.remember(checked)
 
@@ -185,8 +185,12 @@ def check_machine(args: argparse.Namespace, *, server: bool) -> None:
         running_api(Path.cwd())
 
 
-def pull(args: argparse.Namespace) -> int:
-    """Download the data and the base model, and pin the data with DVC; return exit code 0."""
+def pull(*, trained: bool = True) -> int:
+    """Download the data and the base model, and pin the data with DVC; return exit code 0.
+
+    Args:
+        trained: whether each task needs training examples.
+    """
     from lori_core.pipeline import params_file
 
     for line in params_file.apply(params_file.PARAMS, None, []):
@@ -197,7 +201,7 @@ def pull(args: argparse.Namespace) -> int:
     for line in definition.follow(Path.cwd(), params_file.load()):
         print(line)
 
-    _pull_data()
+    _pull_data(trained)
     pin(Path.cwd())
     return 0
 
@@ -207,7 +211,7 @@ def _pull(args: argparse.Namespace) -> int:
     from lori_core.pipeline import params_file
 
     machine.check(Path.cwd(), params_file.load().model_dump())
-    return pull(args)
+    return pull(trained=False)
 
 
 def _plan(args: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ ASKED = Path(".lori/pulled")
 READ = Path(".lori/bases.json")
 
 
-def pull(params: Params, base: Path) -> list[str]:
+def pull(params: Params, base: Path, *, trained: bool = True) -> list[str]:
     """Write `data/` as `params.yaml` defines it, and the two files that stages depend on.
 
     `data/tasks.json` has the tasks' names in their order, to which the weights of merges refer;
@@ -36,6 +36,7 @@ def pull(params: Params, base: Path) -> list[str]:
     Args:
         params: the parameters of the run.
         base: the base model's folder.
+        trained: whether each task needs training examples.
 
     Returns:
         One line for each task that was written.
@@ -43,7 +44,7 @@ def pull(params: Params, base: Path) -> list[str]:
     from lori_core.data.sources import pulling
     from lori_core.models import base_model
 
-    lines = pulling.pull(params)
+    lines = pulling.pull(params, trained=trained)
     identity = base_model.identity(params.model, base)
     content = {"content": _content(base), "tokenizer": _tokenizer_digest(base)}
     _write(Path(TASKS_FILE), list(params.tasks))
