@@ -118,6 +118,9 @@ class SourceSection(Strict):
     fields: dict[str, str] = Field(default_factory=dict)
     """prompt, target, answer, …: a field's name, or a template such as `{instruction}` (see
     `lori_core.config.templates`)."""
+    messages: Text | None = None
+    """local, hub: the column with conversations (a list of turns with `role` and `content`, or with
+    `from` and `value`), instead of `fields`. All assistant turns are learned."""
     format: Text = "fields"
     """A named conversion of records that `fields` cannot express (see
     `lori_core.data.sources.formats`)."""
@@ -160,13 +163,21 @@ class SourceSection(Strict):
 
     def _check_rules(self, where: str) -> None:
         """Check `split` and `filter`; raises as `check`."""
-        for key in ("split", "filter"):
+        for key in ("split", "filter", "messages"):
             if getattr(self, key) and self.kind not in ("local", "hub"):
                 raise ValueError(f"{where}.{key}: only local and hub sources have this key")
         for name in self.filter:
             _check_field(f"{where}.filter", name)
-        if isinstance(self.split, str):
-            _check_field(f"{where}.split", self.split)
+        for key in ("split", "messages"):
+            if isinstance(getattr(self, key), str):
+                _check_field(f"{where}.{key}", getattr(self, key))
+        if self.messages is None:
+            return
+        for key, default in {"fields": {}, "format": "fields", "scorer": UNSCORED}.items():
+            if getattr(self, key) != default:
+                raise ValueError(
+                    f"{where}.{key}: conversations (messages) have no {key}; remove one of the two"
+                )
 
 
 def _check_field(where: str, name: str) -> None:

@@ -31,7 +31,7 @@ def pack_batch(batch: Sequence[Encoded], share: bool = True) -> dict[str, Any]:
         share: whether examples share the nodes of a common prefix; with dropout they must not.
 
     Returns:
-        int64 tensors for T nodes, B examples, N places and S target tokens:
+        int64 tensors for T nodes, B examples, N places and S learned tokens:
         `input_ids`, `position_ids`: [1, T];
         `slots`: [N], the node at each place; places are groups of examples of similar length, each
         group [examples, longest] flattened, with node 0 after an example's end, which causal
@@ -39,8 +39,8 @@ def pack_batch(batch: Sequence[Encoded], share: bool = True) -> dict[str, Any]:
         `places`: [T], one place of each node;
         `shared`, `uses`, `offsets`: the nodes with more than one place, the places of each of them
         one after another, and the start of each node's places in `uses`;
-        `predicting`: [S], the node before each target token; `targets`: [S]; `counts`: [B], the
-        number of target tokens of each example.
+        `predicting`: [S], the node before each learned token; `targets`: [S]; `counts`: [B], the
+        number of learned tokens of each example.
         And `groups`: (examples, longest) of each group.
     """
     children: dict[tuple[int, int], int] = {}
@@ -51,18 +51,19 @@ def pack_batch(batch: Sequence[Encoded], share: bool = True) -> dict[str, Any]:
         tokens = item.prompt + item.target
         paths.append(_path(tokens, children, ids, depths, root=-1 if share else -1 - row))
     # No node precedes the first token of a row, so it is never a target.
-    first = [max(len(item.prompt), 1) for item in batch]
-    pairs = list(zip(batch, paths, first, strict=True))
-    targets = [token for item, _, n in pairs for token in (item.prompt + item.target)[n:]]
+    learned = [[n for n in range(1, len(item)) if item.learned(n)] for item in batch]
+    rows = list(zip(batch, paths, learned, strict=True))
     slots, inside, groups = _lay_out(paths)
     return {
         "input_ids": torch.tensor([ids]),
         "position_ids": torch.tensor([depths]),
         "slots": slots,
         **_places(slots, inside, len(ids)),
-        "predicting": torch.tensor([node for _, p, n in pairs for node in p[n - 1 : -1]]),
-        "targets": torch.tensor(targets),
-        "counts": torch.tensor([len(path) - n for _, path, n in pairs]),
+        "predicting": torch.tensor([path[n - 1] for _, path, at in rows for n in at]),
+        "targets": torch.tensor(
+            [item.target[n - len(item.prompt)] for item, _, at in rows for n in at]
+        ),
+        "counts": torch.tensor([len(at) for at in learned]),
         "groups": groups,
     }
 

@@ -53,3 +53,12 @@ def test_examples_of_like_length_are_a_group() -> None:
     assert len(found["slots"]) == 5 * 20 + 3 * 5
     # Losses keep the examples' own order.
     assert found["counts"].tolist() == [n - 1 for n in lengths]
+
+
+def test_tokens_that_are_not_learned_are_read_but_not_targets() -> None:
+    gaps = Encoded([1, 2], [3, 4, 5, 6], False, frozenset({1, 3}))
+    found = pack_batch([gaps, Encoded([1, 2], [3, 4], False)])
+    assert found["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6]]
+    assert found["predicting"].tolist() == [1, 3, 1, 2]
+    assert found["targets"].tolist() == [3, 5, 3, 4]
+    assert found["counts"].tolist() == [2, 2]

@@ -151,6 +151,7 @@ def _read_task(
     pinned: dict[str, str],
     database: sqlite3.Connection,
     trained: bool,
+    check: readers.Check | None,
 ) -> _Task:
     """Read all sources of a task into splits that share no prompt.
 
@@ -160,6 +161,7 @@ def _read_task(
         pinned: hub id -> commit, from an earlier pull.
         database: stores the examples.
         trained: whether the task needs training examples.
+        check: refuses examples that the base model's tokenizer cannot encode.
 
     Raises:
         DataError: a split is empty, the test examples have several scorers, or no training example
@@ -171,7 +173,7 @@ def _read_task(
     for where, source in sources_of(params, task):
         if source.kind == "hub" and not source.revision and source.name in pinned:
             source = source.model_copy(update={"revision": pinned[source.name]})
-        pulled = readers.READERS[source.kind](source, sizes, params.lori.seed, where)
+        pulled = readers.READERS[source.kind](source, sizes, params.lori.seed, where, check)
         shares = dict(source.split) if isinstance(source.split, dict) else {}
         gives = {"gives": examples.add(pulled.rows, source.limit, shares)}
         entries.append({**source.model_dump(exclude_defaults=True), **pulled.facts, **gives})
@@ -265,7 +267,7 @@ def read_source(name: str, split: str, limit: int | None, seed: int) -> list[Exa
         if split not in source.files:
             raise _without(name, split, source.files)
         source = source.model_copy(update={"files": {split: source.files[split]}})
-    rows = readers.READERS[source.kind](source, Sizes(), seed, name).rows
+    rows = readers.READERS[source.kind](source, Sizes(), seed, name, None).rows
     with scratch() as database:
         examples = TaskExamples(database, seed)
         examples.add(((of, example) for of, example in rows if of == split), {})
@@ -282,7 +284,13 @@ def _without(name: str, split: str, others: Iterable[str]) -> DataError:
     return DataError(f"{name}: has no {split} examples{hint}; take another split or source")
 
 
-def pull(params: Params, folder: Path = DATA, *, trained: bool = True) -> list[str]:
+def pull(
+    params: Params,
+    folder: Path = DATA,
+    *,
+    trained: bool = True,
+    check: readers.Check | None = None,
+) -> list[str]:
     """Read all tasks' sources and write their examples; unchanged files are not touched.
 
     All sources are read into a temporary database on disk before anything is written, so memory
@@ -292,6 +300,7 @@ def pull(params: Params, folder: Path = DATA, *, trained: bool = True) -> list[s
         params: the run.
         folder: the data folder.
         trained: whether each task needs training examples, as `lori run` does.
+        check: refuses examples that the base model's tokenizer cannot encode.
 
     Returns:
         One line for each task that was written, with its counts, and for each that was removed.
@@ -308,7 +317,10 @@ def pull(params: Params, folder: Path = DATA, *, trained: bool = True) -> list[s
         for where, source in sources_of(params, name):
             ownership.check_apart(where, source, folders)
     with scratch() as database:
-        tasks = {name: _read_task(params, name, pinned, database, trained) for name in params.tasks}
+        tasks = {
+            name: _read_task(params, name, pinned, database, trained, check)
+            for name in params.tasks
+        }
         for name, task in tasks.items():
             for split, count in task.counts.items() if name not in before["tasks"] else ():
                 path = folder / name / f"{split}.jsonl"

@@ -25,6 +25,9 @@ from lori_core.registries.data_source import PREFIX
 
 #: Examples of a bundled set when neither the task nor the source says how many.
 DEFAULT_SIZES = {"train": 400, "validation": 50, "test": 100}
+#: Refuses an example that the base model's tokenizer cannot encode; its arguments are the example
+#: and its file and line.
+Check = Callable[[Example, str], None]
 #: Such a source is made by an extension; in a manifest, the digest of its file.
 EXTENSION = "extension"
 
@@ -43,7 +46,9 @@ class Pulled:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def _bundled(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
+def _bundled(
+    source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None
+) -> Pulled:
     """Return the examples of a set that is part of this project or of a package."""
     full = f"{PREFIX}{source.name}"
     made = made_sets.SOURCES[full if full in made_sets.SOURCES else str(source.name)]
@@ -54,7 +59,9 @@ def _bundled(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pull
     return Pulled(rows, {"license": made.license})
 
 
-def _extension(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
+def _extension(
+    source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None
+) -> Pulled:
     """Make the examples of a set that an extension adds, each checked as a record of a file is."""
     made = made_sets.SOURCES[str(source.name)]
     facts = {"license": made.license, EXTENSION: extension_of(source)}
@@ -98,7 +105,9 @@ def _checked(made: Any, where: str) -> Iterator[tuple[str, Example]]:
         yield split, example
 
 
-def _local(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
+def _local(
+    source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None
+) -> Pulled:
     """Read files of this machine; a path may hold `$VARIABLES`."""
     files = split_files.split_files(source, where)
     located = (
@@ -107,18 +116,24 @@ def _local(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled
         for place, record in record_files.records(path)
     )
     facts = {"sha256": split_files.checksums(files, source, where)}
-    return Pulled(_converted(located, source, where), facts)
+    return Pulled(_converted(located, source, where, check), facts)
 
 
 def _converted(
-    records: Iterable[record_filter.Located], source: SourceSection, where: str
+    records: Iterable[record_filter.Located],
+    source: SourceSection,
+    where: str,
+    check: Check | None,
 ) -> Iterator[tuple[str, Example]]:
     """Yield the examples of the records that `source.filter` keeps, each with its split."""
     for split, place, record in record_filter.select(records, source, where):
-        yield split, formats.convert(record, source, place)
+        example = formats.convert(record, source, place)
+        if check is not None:
+            check(example, place)
+        yield split, example
 
 
-def _hub(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
+def _hub(source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None) -> Pulled:
     """Load a hub data set at a commit; gated ones with the user's own token."""
     if not source.name:
         raise ConfigError(f"{where}.name: a hub source needs the data set's id")
@@ -131,7 +146,7 @@ def _hub(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
             f"{where}.split: files names other splits than train; remove them, or split"
         )
     records = _hub_records(source, revision, where)
-    return Pulled(_converted(records, source, where), {"revision": revision})
+    return Pulled(_converted(records, source, where, check), {"revision": revision})
 
 
 def _hub_records(
@@ -203,7 +218,7 @@ def _headless(path: Path, name: str, columns: list[str]) -> Iterator[tuple[str, 
             raise DataError(f"{name}:{line}: not a CSV file in UTF-8 ({error})") from None
 
 
-READERS: dict[str, Callable[[SourceSection, Sizes, int, str], Pulled]] = {
+READERS: dict[str, Callable[[SourceSection, Sizes, int, str, Check | None], Pulled]] = {
     "bundled": _bundled,
     EXTENSION: _extension,
     "local": _local,

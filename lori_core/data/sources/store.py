@@ -116,6 +116,11 @@ def _gold(example: Example) -> bytes:
     return _digest(canonical_json(content))
 
 
+def _answer(example: Example) -> str:
+    """Return what distinguishes examples of equal prompts: the target, or the conversation."""
+    return canonical_json(example.messages) if example.messages else example.target
+
+
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
@@ -242,7 +247,7 @@ class TaskExamples:
             row = example.row()
             read[split] += 1
             place = position(row["id"], self._seed)
-            keys = _same(example.prompt), _digest(example.target), _gold(example)
+            keys = _same(example.prompt), _digest(_answer(example)), _gold(example)
             yield PRIORITY.index(split), place, *keys, example.scorer, json_line(row)
 
     def _dropped(self, statement: str, values: dict[str, int]) -> dict[str, int]:
