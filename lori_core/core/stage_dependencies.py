@@ -113,9 +113,11 @@ METHODS = (
 SESSION = (
     *APPLYING,
     "data/chat.py",
+    "data/conversations.py",
     "data/example.py",
     "data/prompts.py",
     "data/pulled.py",
+    "data/tokenised_row.py",
     "data/tokens.py",
     "adapters/masks/mask_choices.py",
     "models/base_model.py",
