@@ -128,6 +128,8 @@ LOSS = (
     "training/loss.py",
     "training/kernels/packed_attention.py",
     "training/kernels/plain_attention.py",
+    "training/kernels/reference_attention.py",
+    "training/kernels/variable_length.py",
 )
 #: Training by any method.
 TUNING = (
@@ -137,6 +139,7 @@ TUNING = (
     "data/passes.py",
     "training/arguments.py",
     "training/computing.py",
+    "training/kernels/flat_values.py",
     "training/kernels/lora_linear.py",
     "training/memory.py",
     "training/distributed.py",

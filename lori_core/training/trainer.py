@@ -33,6 +33,7 @@ from lori_core.data.tokens import counts
 from lori_core.training import distributed, memory
 from lori_core.training.arguments import training_arguments
 from lori_core.training.computing import computing, draws_dropout, packer_of
+from lori_core.training.kernels.flat_values import FlatValues
 from lori_core.training.loss import counted, sequence_loss
 from lori_core.training.memory import MemoryLackingError, fitting
 from lori_core.training.passes import Packer, StepBatch
@@ -103,6 +104,7 @@ class LoriTrainer(Trainer):
     section: TrainingSection
     overrides: TrainerOverrides
     packer: Packer
+    flat: FlatValues | None = None
     optimizer: Any
     group: distributed.Group | None = None
     loss_is_scaled_for_ga = True
@@ -164,6 +166,8 @@ class LoriTrainer(Trainer):
             name: x.to(self.args.device, non_blocking=True) if isinstance(x, Tensor) else x
             for name, x in part.items()
         }
+        if self.flat is not None:
+            self.flat.begin_pass()
         with self.overrides.computing(self.args.device):
             loss = sequence_loss(self.model, inputs) / items
         if batch.dummy:
@@ -178,6 +182,8 @@ class LoriTrainer(Trainer):
         """Delete all gradients, and free the memory of the passes that computed them."""
         for parameter in self.model.parameters():
             parameter.grad = None
+        if self.flat is not None:
+            self.flat.forget()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -202,7 +208,11 @@ class LoriTrainer(Trainer):
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         parameters = list(trainable(model).values())
-        if self.group is not None:
+        if self.flat is not None:
+            if self.group is not None:
+                self.group.sum_gradients([self.flat.values])
+            self.flat.end_step()
+        elif self.group is not None:
             self.group.sum_gradients(parameters)
         return clip_gradients(parameters, self.section)
 
@@ -309,7 +319,7 @@ def train(
     sharded = group is not None and section.sharding == "full"
     if sharded:
         distributed.shard(model, base)
-    with packer, computing(model, base, packs=packer.packed, sharded=sharded):
+    with packer, computing(model, base, packs=packer.packed, sharded=sharded) as trainer.flat:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if not is_rank_0:
         raise SystemExit(0)  # rank 0 writes the result
