@@ -128,17 +128,26 @@ LOSS = (
     "training/loss.py",
     "training/kernels/packed_attention.py",
     "training/kernels/plain_attention.py",
+    "training/kernels/reference_attention.py",
+    "training/kernels/variable_length.py",
 )
 #: Training by any method.
 TUNING = (
     *METHODS,
     *SESSION,
     *LOSS,
+    "data/passes.py",
+    "training/arguments.py",
+    "training/computing.py",
+    "training/kernels/flat_values.py",
     "training/kernels/lora_linear.py",
     "training/memory.py",
     "training/distributed.py",
     "training/kernels/pointwise.py",
+    "training/passes.py",
+    "training/token_budget.py",
     "training/trainer.py",
+    "training/working_memory.py",
     "methods/tuning.py",
 )
 #: Saving a trained adapter or model.
