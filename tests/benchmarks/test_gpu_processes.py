@@ -27,7 +27,7 @@ elif order["do"] == "hang":
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
     with Processes([sys.executable, "-I", "-S", "-c", PART], tmp_path, ahead=3).open() as opened:
         yield opened
