@@ -138,10 +138,10 @@ def packed_attention(
         if dropout:
             raise ValueError("variable-length attention has no dropout")
         by_head = (heads, key.shape[1], key.shape[1])
-        states = (x.unflatten(1, (n, -1)) for x, n in zip((q, k, v), by_head, strict=True))
+        q, k, v = (x.unflatten(1, (n, -1)) for x, n in zip((q, k, v), by_head, strict=True))
         scale = scaling or query.shape[-1] ** -0.5
         attended = variable_length.attend(
-            *states, packing.starts, packing.longest, scale, sliding_window
+            q, k, v, packing.starts, packing.longest, scale, sliding_window
         )
         return _nodes(attended.flatten(1), packing).view(1, -1, heads, value.shape[-1]), None
     rows = []
@@ -286,4 +286,5 @@ def unsupported_reason(base: Any, *, padded: bool = True) -> str | None:
 
 def _examples(packed: Mapping[str, Any]) -> tuple[Tensor, ...]:
     """Return the nodes of each example of a batch without padding."""
-    return packed["slots"].split([length for _, length in packed["groups"]])
+    slots: Tensor = packed["slots"]
+    return tuple(slots.split([length for _, length in packed["groups"]]))

@@ -173,16 +173,19 @@ def _agrees(
     generator = torch.Generator().manual_seed(0)
     shapes = [(13, n, size) for n in (heads, key_heads, key_heads, heads)]
     drawn = [torch.randn(shape, generator=generator) for shape in shapes]
-    *qkv, slope = (x.to(device, dtype) for x in drawn)
-    settings = (7, size**-0.5, -1 if window is None else window - 1)
+    narrow = [x.to(device, dtype) for x in drawn]
+    left = -1 if window is None else window - 1
+
+    def results(tried: Kernel, states: list[Tensor]) -> tuple[Tensor, ...]:
+        q, k, v, slope = states
+        out, *saved = tried.forward(q, k, v, starts, 7, size**-0.5, left)
+        every = (q, k, v, out, *saved)
+        return (out, *tried.backward(slope, every, starts, 7, size**-0.5, left))
+
     with torch.no_grad():
-        out, *saved = kernel.forward(*qkv, starts, *settings)
-        ours = (out, *kernel.backward(slope, (*qkv, out, *saved), starts, *settings))
-        plain = ReferenceAttention()
-        wide = [x.float() for x in qkv]
-        expected, *kept = plain.forward(*wide, starts, *settings)
-        theirs = plain.backward(slope.float(), (*wide, expected, *kept), starts, *settings)
-    pairs = zip(ours, (expected, *theirs), strict=True)
+        ours = results(kernel, narrow)
+        expected = results(ReferenceAttention(), [x.float() for x in narrow])
+    pairs = zip(ours, expected, strict=True)
     return all(float((a.float() - b).norm()) <= TOLERANCE * float(b.norm()) for a, b in pairs)
 
 
@@ -190,14 +193,15 @@ def _agrees(
 def _deterministic() -> Iterator[None]:
     """Turn torch's deterministic algorithms on inside the block."""
     on, warns = torch.are_deterministic_algorithms_enabled(), _warns_only()
-    fills = torch.utils.deterministic.fill_uninitialized_memory
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    settings: Any = torch.utils.deterministic
+    fills = settings.fill_uninitialized_memory
+    settings.fill_uninitialized_memory = False
     torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(on, warn_only=warns)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        settings.fill_uninitialized_memory = fills
 
 
 def _warns_only() -> bool:
