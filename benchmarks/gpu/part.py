@@ -107,11 +107,20 @@ def _run(order: Order, base: Any, number: int, at_once: int) -> dict[str, Any]:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     given = work.of(base, *work.adapter(base), batches, at_once)
+    passes = 0
+
+    def passed(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+
+    hook = base.get_input_embeddings().register_forward_hook(passed)
     with tempfile.TemporaryDirectory(prefix="lori-gpu-") as folder:
         model = peers.PEERS[order.peer](given, clock, Path(folder))
+    hook.remove()
     timed = [row for batch in batches[WARM : WARM + order.timed] for row in batch]
     tokens, needed = sum(map(len, timed)), sizes.needed(timed)
     result: dict[str, Any] = {
+        "rows_a_pass": len(batches[0]) * clock.steps / passes if passes else None,
         "tokens": tokens,
         "seconds": clock.seconds,
         "tokens_per_second": tokens / clock.seconds,
