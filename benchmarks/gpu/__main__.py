@@ -220,7 +220,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--kinds", nargs="+", choices=work.KINDS)
     parser.add_argument("--shapes", nargs="+", choices=("8b", "1b"))
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each run")
-    parser.add_argument("--minutes", type=float, default=4.8, help="the time for all parts")
+    parser.add_argument("--minutes", type=float, default=4.5, help="the time for all parts")
     parser.add_argument("--part-seconds", type=float, default=PART_SECONDS, help="of each process")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     parser.add_argument("--tiny", action="store_true", help="a tiny model on a CPU, for tests")

@@ -23,6 +23,8 @@ import torch
 
 from benchmarks.gpu import peers, work
 from benchmarks.gpu.clock import WARM, Clock, Profiled, synchronize
+from benchmarks.training_peers import Work
+from lori_core.data.prompts import Encoded
 from lori_core.models import peft_names
 from lori_core.training.memory import MemoryLackingError, memory_gb
 
@@ -57,6 +59,7 @@ def measure(order: Order) -> None:
     peak = matrix_peak(device)
     started = time.perf_counter()
     base = work.base(order.shape, device)
+    A, mask = work.adapter(base)
     synchronize()
     built = time.perf_counter() - started
     batch = work.rows_of(order.kind, order.shape).batch
@@ -67,7 +70,10 @@ def measure(order: Order) -> None:
             "number": number, "matrix_peak": peak, "build_seconds": built,
         }  # fmt: skip
         try:
-            row |= _run(order, base, number, at_once)
+            if base.device.type == "meta":  # the last run loaded a copy of its own and freed this
+                base = work.base(order.shape, device)
+            given = work.of(base, A, mask, _batches(order, number), at_once)
+            row |= _run(order, given)
         except Exception as error:
             fits = not _about_memory(error)
             row |= {"error": f"{type(error).__name__}: {error}", "fits": fits}
@@ -97,30 +103,28 @@ def _write(path: Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def _run(order: Order, base: Any, number: int, at_once: int) -> dict[str, Any]:
-    """Train some steps on rows that this process has not seen; return what was measured."""
-    clock = Clock(order.timed, order.profiled)
-    batches = work.batches(order.kind, order.shape, number, clock.steps)
+def _batches(order: Order, number: int) -> list[list[Encoded]]:
+    """Return batches that this process has not seen."""
+    steps = Clock(order.timed, order.profiled).steps
+    return work.batches(order.kind, order.shape, number, steps)
+
+
+def _run(order: Order, given: Work) -> dict[str, Any]:
+    """Train some steps; return what was measured."""
+    clock, base, batches = Clock(order.timed, order.profiled), given.base, given.batches
     sizes, device = work.Sizes.of(base), base.device.type
     if torch.cuda.is_available():
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    given = work.of(base, *work.adapter(base), batches, at_once)
-    passes = 0
-
-    def passed(*_: Any) -> None:
-        nonlocal passes
-        passes += 1
-
-    hook = base.get_input_embeddings().register_forward_hook(passed)
+    hook = base.get_input_embeddings().register_forward_hook(clock.passed)
     with tempfile.TemporaryDirectory(prefix="lori-gpu-") as folder:
         model = peers.PEERS[order.peer](given, clock, Path(folder))
     hook.remove()
     timed = [row for batch in batches[WARM : WARM + order.timed] for row in batch]
     tokens, needed = sum(map(len, timed)), sizes.needed(timed)
     result: dict[str, Any] = {
-        "rows_a_pass": len(batches[0]) * clock.steps / passes if passes else None,
+        "rows_a_pass": len(timed) / clock.passes if clock.passes else None,
         "tokens": tokens,
         "seconds": clock.seconds,
         "tokens_per_second": tokens / clock.seconds,
@@ -148,8 +152,9 @@ def _run(order: Order, base: Any, number: int, at_once: int) -> dict[str, Any]:
 
 def _untrained(model: Any) -> list[str]:
     """Return the adapted layers whose B is still zero or is not finite: they got no gradient."""
-    wrong = []
-    for name, layer in peft_names.lora_layers(model).items():
+    layers = peft_names.lora_layers(model)
+    wrong = [] if layers else ["no layer has an adapter"]
+    for name, layer in layers.items():
         B = layer.lora_B[peft_names.ADAPTER].weight
         if not bool(B.isfinite().all()) or not bool(B.any()):
             wrong.append(name)

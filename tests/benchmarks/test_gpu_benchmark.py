@@ -44,6 +44,9 @@ def test_all_parts_of_a_tiny_model_run_and_agree(
         for peer in ("LoRI-S", "LoRI-D"):
             assert (kind, peer, rows.batch) in measured
         assert (kind, "PEFT", rows.at_once) in measured
+    for measurement in saved["runs"]:  # counted forward passes
+        if measurement["peer"] == "PEFT" or measurement["at_once"] == 4:
+            assert measurement["rows_a_pass"] == measurement["at_once"]
         assert f"### tiny, {work.KINDS[kind].what}" in printed
     assert saved["machine"]["versions"]["torch"] == torch.__version__
     assert {len(r["losses"]) for r in saved["runs"]} == {WARM + 1}
