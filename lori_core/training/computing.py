@@ -17,6 +17,7 @@ from lori_core.data.packing import pack_batch
 from lori_core.training import distributed
 from lori_core.training.kernels import (
     flat_values,
+    liger,
     lora_linear,
     packed_attention,
     pointwise,
@@ -107,6 +108,7 @@ def computing(
         if not sharded:
             kernels.enter_context(lora_linear.installed(model))
             kernels.enter_context(pointwise.installed(model))
+            kernels.enter_context(liger.rotating(model))
             flat = kernels.enter_context(flat_values.installed(model))
         yield flat
 
