@@ -67,7 +67,7 @@ def measure(order: Order) -> None:
     for number, at_once in enumerate(_sizes(order, batch)):
         row: dict[str, Any] = {
             "peer": order.peer, "kind": order.kind, "shape": order.shape, "at_once": at_once,
-            "number": number, "matrix_peak": peak, "build_seconds": built,
+            "number": number, "matrix_peak": peak, "build_seconds": built, **_card(),
         }  # fmt: skip
         try:
             if base.device.type == "meta":  # the last run loaded a copy of its own and freed this
@@ -88,6 +88,14 @@ def measure(order: Order) -> None:
         fastest = row["tokens_per_second"]
 
 
+def _card() -> dict[str, Any]:
+    """Return the name and the memory of the device."""
+    if not torch.cuda.is_available():
+        return {"card": "CPU", "card_gb": 0.0}
+    card = torch.cuda.get_device_properties(0)
+    return {"card": card.name, "card_gb": card.total_memory / 1e9}
+
+
 def _sizes(order: Order, batch: int) -> list[int]:
     """Return the rows at once to try, ascending."""
     if order.peer in peers.OURS:  # more rows at once are never slower; the first compares memory
@@ -100,7 +108,7 @@ def _sizes(order: Order, batch: int) -> list[int]:
 
 def _write(path: Path, row: dict[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write("\n" + json.dumps(row) + "\n")  # the line before may be incomplete
 
 
 def _batches(order: Order, number: int) -> list[list[Encoded]]:

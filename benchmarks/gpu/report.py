@@ -56,7 +56,7 @@ def table(runs: Runs) -> Iterator[str]:
         chosen = best(runs, shape, kind)
         others = [run["tokens_per_second"] for name, run in chosen.items() if name not in OURS]
         yield ""
-        yield f"### {shape}, {KINDS[kind].what}"
+        yield f"### {shape}, {KINDS[kind].what}, on {runs[0]['card']}"
         yield ""
         yield (
             f"| best of each | rows at once | tokens/s | x the fastest other | of the matrix peak "

@@ -1,7 +1,9 @@
 """The benchmark of a GPU, with a tiny model on the CPU; a part that fails stops no other."""
 
+import io
 import json
-from dataclasses import replace
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,8 @@ def test_all_parts_of_a_tiny_model_run_and_agree(
     for measurement in saved["runs"]:  # counted forward passes
         if measurement["peer"] == "PEFT" or measurement["at_once"] == 4:
             assert measurement["rows_a_pass"] == measurement["at_once"]
-        assert f"### tiny, {work.KINDS[kind].what}" in printed
+        assert f"### tiny, {work.KINDS[kind].what}, on CPU" in printed
+    assert saved["machine"]["card"] == "CPU"
     assert saved["machine"]["versions"]["torch"] == torch.__version__
     assert {len(r["losses"]) for r in saved["runs"]} == {WARM + 1}
     assert (tmp_path / "gpu.png").stat().st_size > 10_000
@@ -71,6 +74,50 @@ def test_a_part_that_fails_prints_its_error_and_the_others_run(
     assert "RuntimeError: no kernel image is available" in captured.err
     assert "failed: RuntimeError: no kernel image is available" in captured.out
     assert [r["peer"] for r in saved["runs"] if "error" not in r] == ["LoRI-S", "LoRI-S"]
+
+
+def test_a_model_that_cannot_be_built_stops_no_other_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = work.base
+    built = []
+
+    def fails_once(shape: str, device: str) -> Any:
+        built.append(shape)
+        if len(built) == 1:
+            raise RuntimeError("CUDA error: device busy")
+        return own(shape, device)
+
+    monkeypatch.setattr(work, "base", fails_once)
+    code, saved = run(tmp_path, "--kinds", "short", "--peers", "LoRI-D", "LoRI-S")
+    assert code == 1
+    assert saved["failures"] == [
+        "tiny, short, LoRI-D: RuntimeError('CUDA error: device busy')",
+    ]
+    assert {r["peer"] for r in saved["runs"]} == {"LoRI-S"}
+    assert "RuntimeError: CUDA error: device busy" in capsys.readouterr().err
+
+
+def test_a_part_as_a_program_waits_for_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, results = tmp_path / "ready", tmp_path / "runs.jsonl"
+    order = part.Order("LoRI-S", "short", "tiny", 1, 4, "nothing", str(results))
+    monkeypatch.setattr(sys, "argv", ["part", str(ready)])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asdict(order)) + "\n"))
+    part.main()
+    assert ready.exists()
+    (row,) = gpu._read(results)
+    assert (row["peer"], row["at_once"], row["untrained"]) == ("LoRI-S", 4, [])
+
+
+def test_an_incomplete_line_of_a_killed_process_costs_only_itself(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    part._write(path, {"peer": "PEFT"})
+    with path.open("a") as file:
+        file.write('{"peer": "LoRI-')
+    part._write(path, {"peer": "LoRI-D"})
+    assert gpu._read(path) == [{"peer": "PEFT"}, {"peer": "LoRI-D"}]
 
 
 def test_rows_that_do_not_fit_are_halved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
