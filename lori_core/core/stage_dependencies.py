@@ -131,6 +131,8 @@ LOSS = (
     "training/loss.py",
     "training/kernels/packed_attention.py",
     "training/kernels/plain_attention.py",
+    "training/kernels/reference_attention.py",
+    "training/kernels/variable_length.py",
 )
 #: Training by any method.
 TUNING = (
@@ -139,7 +141,10 @@ TUNING = (
     *LOSS,
     "data/passes.py",
     "training/arguments.py",
+    "training/checkpoints.py",
     "training/computing.py",
+    "training/kernels/flat_values.py",
+    "training/kernels/liger.py",
     "training/kernels/lora_linear.py",
     "training/memory.py",
     "training/distributed.py",
