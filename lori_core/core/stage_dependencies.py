@@ -108,6 +108,7 @@ METHODS = (
     "methods/catalogue.py",
     "methods/baselines/peft_methods.py",
     "methods/peft_layers.py",
+    "training/trained_state.py",
 )
 #: A loaded base model, and its tokenised examples.
 SESSION = (

@@ -16,7 +16,7 @@ from lori_core.config.validation import Strict
 from lori_core.core.errors import ConfigError
 from lori_core.methods.lori import lori_methods  # noqa: F401
 from lori_core.methods.training_method import METHODS, Cost, Job, NoOptions, options
-from lori_core.training.working_memory import STATE_BYTES
+from lori_core.training.trained_state import STATE_BYTES
 
 if TYPE_CHECKING:
     from torch import nn
