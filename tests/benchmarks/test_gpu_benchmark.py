@@ -170,6 +170,9 @@ def test_a_gradient_of_zero_or_another_loss_is_seen() -> None:
     assert len(failed(own, one("PEFT", gradient_norms=[None, 1.0]))) == 2
     assert len(failed(own, one("PEFT", untrained=["model.layers.0.mlp.up_proj"]))) == 1
     assert len(failed(own, one("PEFT", losses=[6.0, 5.5]))) == 1
+    assert failed(own, one("PEFT", losses=[])) == [
+        "tiny, long, PEFT and LoRI-D: only 0 losses were logged"
+    ]
     # With a mask the second loss and the gradient are others.
     assert failed(own, one("LoRI-S", losses=[6.0, 5.5], gradient_norms=[0.3, 0.3])) == []
 
