@@ -10,21 +10,14 @@ import pytest
 from lori_core import cost
 from lori_core.config import TrainingSection
 from lori_core.core.errors import InputError
-<<<<<<< HEAD
 from lori_core.cost import Device, Model, Split, footprint, rates
-=======
-from lori_core.cost import Device, Model, Split, footprint
 from lori_core.cost.devices import DEVICES
->>>>>>> 7d2a36b7e7e747ce8f354f5f8c0368dd29475eb5
 from lori_core.data.sources import pulling
 from lori_core.pipeline import params_file
 
 ROOT = Path(__file__).parents[1]
-<<<<<<< HEAD
 TASKS = ("nlu", "math", "code", "safety")
-=======
 H100 = DEVICES["h100"]
->>>>>>> 7d2a36b7e7e747ce8f354f5f8c0368dd29475eb5
 MACHINE = Device("a test's", 406e9, 20e9, 24e9, "cpu")
 
 
