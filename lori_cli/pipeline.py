@@ -51,7 +51,18 @@ def add(commands: Any) -> None:
     )
     plan.set_defaults(function=_plan)
     pull = commands.add_parser(
-        "pull", help="download the data and the base model; pin the data with DVC"
+        "pull",
+        help="download the data and the base model; pin the data with DVC",
+        description="Read the sources of all tasks and write data/. With --show, also print some "
+        "examples as the model will read them in training, with the learned part in colour.",
+        epilog="example: lori pull --show 3",
+    )
+    add_changes(pull)
+    pull.add_argument(
+        "--show",
+        type=given.integer(1, 1000),
+        metavar="N",
+        help="print the first N examples of each task with the tokens that are learned",
     )
     pull.set_defaults(function=_pull)
     stage = commands.add_parser(
@@ -73,17 +84,19 @@ def add(commands: Any) -> None:
     track.set_defaults(function=_track)
 
 
-def add_changes(parser: argparse.ArgumentParser) -> None:
-    """Add the options that rewrite params.yaml."""
+def add_changes(parser: argparse.ArgumentParser, scope: str = "") -> None:
+    """Add the options that change params.yaml; `scope` begins their help."""
     parser.add_argument(
-        "--profile", type=given.name_or_path, help="replace params.yaml by profiles/PROFILE.yaml"
+        "--profile",
+        type=given.name_or_path,
+        help=f"{scope}replace params.yaml by profiles/PROFILE.yaml",
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change one key of params.yaml, such as lori.rank=16; may be repeated",
+        help=f"{scope}change one key of params.yaml, such as lori.rank=16; may be repeated",
     )
 
 
@@ -99,7 +112,7 @@ def _run(args: argparse.Namespace) -> int:
         check_changes(args)
         for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
             print(line)
-        pull(args)
+        pull()
         unchanged = nothing_to_do(workspace)
         if unchanged:
             print(unchanged)
@@ -141,16 +154,18 @@ def _prepare(params: Params) -> tuple[Path, str]:
     return folder, limits.check_once(params, folder)
 
 
-def _pull_data() -> None:
+def _pull_data(trained: bool) -> tuple[Params, Path]:
+    """Download the data and the base model; return the parameters and the model's folder."""
     from lori_core.methods import limits
     from lori_core.pipeline import params_file
     from lori_core.pipeline.stages import pull as pull_stage
 
     params = params_file.load()
     folder, checked = _prepare(params)
-    for line in pull_stage.pull(params, folder):
+    for line in pull_stage.pull(params, folder, trained=trained):
         print(line)
     limits.remember(checked)
+    return params, folder
 
 
 def check_machine(args: argparse.Namespace, *, server: bool) -> None:
@@ -168,8 +183,15 @@ def check_machine(args: argparse.Namespace, *, server: bool) -> None:
         running_api(Path.cwd())
 
 
-def pull(args: argparse.Namespace) -> int:
-    """Download the data and the base model, and pin the data with DVC; return exit code 0."""
+def pull(*, trained: bool = True) -> tuple[Params, Path]:
+    """Download the data and the base model, and pin the data with DVC.
+
+    Args:
+        trained: whether each task needs training examples.
+
+    Returns:
+        The parameters of the run, and the base model's folder.
+    """
     from lori_core.pipeline import params_file
 
     for line in params_file.apply(params_file.PARAMS, None, []):
@@ -180,17 +202,26 @@ def pull(args: argparse.Namespace) -> int:
     for line in definition.follow(Path.cwd(), params_file.load()):
         print(line)
 
-    _pull_data()
+    pulled = _pull_data(trained)
     pin(Path.cwd())
-    return 0
+    return pulled
 
 
 def _pull(args: argparse.Namespace) -> int:
     from flows import machine
     from lori_core.pipeline import params_file
 
-    machine.check(Path.cwd(), params_file.load().model_dump())
-    return pull(args)
+    params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
+    machine.check(Path.cwd(), params.model_dump())
+    check_changes(args)
+    for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
+        print(line)
+    params, base = pull(trained=False)
+    if args.show:
+        from lori_cli.showing import show
+
+        show(params, base, args.show)
+    return 0
 
 
 def _plan(args: argparse.Namespace) -> int:

@@ -30,7 +30,12 @@ from flows.tracking.sending import HASHES_TAG, read_params
 from flows.tracking.shipping import BackgroundShipping
 from flows.versioning import git, snapshot
 from flows.versioning.graph import PIPELINE as PIPELINE_FILE
-from flows.versioning.graph import REPORTS, hashes_text, output_hashes, recorded
+from flows.versioning.graph import REPORTS
+from flows.versioning.recorded_hashes import (
+    all_output_hashes,
+    hashes_text,
+    output_hashes,
+)
 from flows.versioning.storage import Pushing
 from lori_core.core.tracking import ROWS_VARIABLE
 
@@ -118,7 +123,7 @@ class PipelineRun:
     def skipped(self, stages: Sequence[str]) -> None:
         """Link stages of one `dvc.yaml` that do not run to the runs that made their outputs."""
         file = stages[0].rpartition(":")[0] if stages else ""
-        hashes = recorded(self.workspace, file or PIPELINE_FILE)
+        hashes = all_output_hashes(self.workspace, file or PIPELINE_FILE)
         for stage in stages:
             outs = hashes_text(hashes.get(stage.rpartition(":")[2], {}))
             rows_files.append(self.rows, "skipped", stage=stage, outs=outs)

@@ -18,7 +18,7 @@ from lori_core.data.example import SPLITS
 
 if TYPE_CHECKING:
     from lori_core.config import Params
-    from lori_core.cost import Device, Estimate
+    from lori_core.cost import Device, Estimate, Rate
 
 PULLED = "pulled"
 #: What the other values of `Split.basis` say about a split's number of examples.
@@ -59,6 +59,7 @@ class Forecast:
         device: what each stage runs on.
         parts: the part of a GPU that each sharing stage gets, out of `sharing.CARD`.
         sizes: by `Split.basis`, the splits whose number of examples is known by it.
+        rates: the shares of the device's peak that the times are computed with.
     """
 
     lines: list[Line]
@@ -67,6 +68,7 @@ class Forecast:
     device: Device
     parts: Mapping[str, int]
     sizes: dict[str, list[str]]
+    rates: tuple[Rate, ...] = ()
 
     @property
     def assumed(self) -> list[str]:
@@ -115,6 +117,7 @@ class Forecast:
             "remote_bytes": written,
             "assumed": self.assumed,
             "sizes": self.sizes,
+            "rates": [vars(rate) for rate in self.rates],
         }
 
 
@@ -162,7 +165,7 @@ def forecast(
     for task, each in splits.items():
         for split, size in each.items():
             sizes.setdefault(size.basis, []).append(f"{task}/{split}")
-    return Forecast(lines, schedule, gpus, device, parts, sizes)
+    return Forecast(lines, schedule, gpus, device, parts, sizes, model.rates)
 
 
 def name_here() -> str:
@@ -246,11 +249,26 @@ def summary(forecast: Forecast) -> Iterator[str]:
     )
     yield f"disk: {_size(total['disk_bytes'])}; to a remote: {_size(total['remote_bytes'])}"
     yield f"critical path: {' > '.join(total['critical_path'])}"
+    yield from _speeds(forecast.rates)
     if forecast.assumed:
         yield "data not pulled with these settings: tokens are assumed, and numbers of examples are"
         for basis, text in BASES.items():
             if splits := forecast.sizes.get(basis):
                 yield f"  {text}: {', '.join(_by_task(splits))}"
+
+
+def _speeds(rates: tuple[Rate, ...]) -> Iterator[str]:
+    """Yield what the times are computed with: measured rates with their source, then guesses."""
+    for title, measured in (("speeds measured", True), ("speeds guessed", False)):
+        for rate in rates:
+            if rate.measured == measured:
+                basis = "" if measured or rate.source.startswith("not") else "as "
+                share = f"{100 * rate.share:.0f} % of the device's peak"
+                yield f"{title}: {rate.work} at {share} ({basis}{rate.source})"
+    if rates:
+        from lori_core.cost import DISK
+
+        yield f"speeds guessed: weights read from the disk at {DISK / 1e9:.0f} GB/s"
 
 
 def _by_task(splits: list[str]) -> list[str]:

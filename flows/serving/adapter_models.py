@@ -21,7 +21,7 @@ from flows.tracking import logged_models
 from flows.tracking.logged_models import KEY, MD5, PATH, Measurement
 from flows.tracking.sending import HASHES_TAG, REFUSALS, Shipper
 from flows.versioning.dvc.lock_file import StageEntry
-from flows.versioning.graph import hashes_text
+from flows.versioning.recorded_hashes import hashes_text
 from flows.versioning.snapshot import LOCK, of_workspace
 from lori_core.core.errors import LoriError
 from lori_core.core.files.atomic import dumps

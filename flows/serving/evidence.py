@@ -7,6 +7,7 @@ with their recorded hashes first, and the evaluation must have read these exact 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from flows.versioning.snapshot import LOCK, Snapshot, leaves
 from lori_core.config import Params
 from lori_core.core.errors import DataError, InputError, LoriError
 from lori_core.core.files.json_input import loads
+from lori_core.evaluation import setups
 from lori_core.evaluation.gate_rules import Scored
 from lori_core.evaluation.rows import row_of
 
 #: Sections of `params.yaml` that a served model needs.
 SERVED = ("model", "prompt")
+SETUPS = "evaluation.setups"
 
 
 def artifact_here(word: str, workspace: Path, do: str) -> Named:
@@ -135,6 +138,8 @@ def gather(lineage: Lineage, node: Node, params: Params) -> tuple[Scored, Scored
         files_by_task(workspace / folder, node.name),
         _size(workspace / node.name) | _excess(lineage, node, params),
     )
+    if params.gate.setups:
+        ours = replace(ours, setups=_setups(ours, params))
     before = safety_evaluation(lineage.snapshot, params)
     if before is None:
         return ours, None
@@ -142,6 +147,17 @@ def gather(lineage: Lineage, node: Node, params: Params) -> tuple[Scored, Scored
     task = str(params.continual.safety_task)
     files = files_by_task(workspace / str(measured.rows_of(before)), f"artifacts/{task}/adapter")
     return ours, Scored(f"{task} alone", {task: files[task]})
+
+
+def _setups(candidate: Scored, params: Params) -> dict[str, Path]:
+    """Return the verdicts in the set-ups of `gate.setups`, measured with the current settings."""
+    safety = candidate.safety()
+    if safety is None:
+        raise InputError(
+            f"gate.setups: {candidate.name} was not evaluated on a safety task; choose another "
+            "gate.candidate, or remove the set-ups"
+        )
+    return setups.verified_files(safety, params, params.gate.setups)
 
 
 def files_by_task(folder: Path, path: str) -> dict[str, Path]:
@@ -202,6 +218,9 @@ def _settings_that_differ(
         dict(leaves({"evaluation": s.get("evaluation") or {}})) for s in (first, second)
     )
     for name in sorted({*ours, *theirs}):
+        # Other set-ups do not change the verdicts in the default one, which are compared.
+        if name == SETUPS or name.startswith(f"{SETUPS}."):
+            continue
         if ours.get(name) != theirs.get(name):
             yield name, ours.get(name), theirs.get(name)
 

@@ -25,7 +25,7 @@ from flows.tracking.rows import (
 )
 from flows.tracking.run_facts import dataset_input, stage_tags, user_tags
 from flows.versioning.dvc import dvc_files
-from flows.versioning.graph import hashes_text, output_hashes
+from flows.versioning.recorded_hashes import hashes_text, output_hashes
 from lori_core.core.faults import about
 from lori_core.core.processes.stopping import EXIT_CODES
 from lori_core.core.redaction import redacted
