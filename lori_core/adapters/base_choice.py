@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lori_core.adapters import attach, base_copies
+from lori_core.adapters import attach
 from lori_core.adapters.adapter import NAME_BASE, Adapter, check_base, check_one_base
+from lori_core.adapters.peft_format import base_copies
 from lori_core.config import ModelSection
 from lori_core.core.errors import AdapterError, InputError, ModelError
 from lori_core.core.files.tensor_file import DTYPE_NAMES

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lori_core.adapters import adapter_file, base_copies
+from lori_core.adapters import adapter_file
 from lori_core.adapters.adapter import (
     Adapter,
     LayerSpec,
@@ -28,7 +28,7 @@ from lori_core.adapters.adapter import (
     is_info,
 )
 from lori_core.adapters.masks.mask import Mask
-from lori_core.adapters.peft_format import peft_config, peft_modules
+from lori_core.adapters.peft_format import base_copies, peft_config, peft_modules
 from lori_core.core.errors import AdapterError
 from lori_core.core.files.atomic import (
     ZERO_DIGEST,
