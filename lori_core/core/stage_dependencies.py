@@ -84,6 +84,7 @@ ADAPTERS = (
 )
 #: Reading and writing PEFT's adapter folders.
 PEFT_FILES = (
+    "adapters/peft_format/base_copies.py",
     "adapters/peft_format/peft_config.py",
     "adapters/peft_format/peft_file.py",
     "adapters/peft_format/peft_modules.py",

@@ -158,6 +158,7 @@ ADAPTERS = [
         ["diff", "PATH", "x"],
         ["restore", "PATH", "out"],
         ["gate", "PATH"],
+        ["serve-dir", "PATH"],
     )
     for name, text in {
         "nothing": "nothing",
@@ -172,7 +173,12 @@ ADAPTERS = [
 ]
 PLACED = [
     Case(f"{command}-at-{name}", [command, *more], {"x": content})
-    for command, more in (("inspect", ["x"]), ("merge", ["x", "-o", "out"]), ("why", ["x"]))
+    for command, more in (
+        ("inspect", ["x"]),
+        ("merge", ["x", "-o", "out"]),
+        ("why", ["x"]),
+        ("serve-dir", ["x"]),
+    )
     for name, content in OUTPUTS.items()
 ]
 PUSH = [
