@@ -22,7 +22,8 @@ def single_task(build: Builder) -> list[Cell]:
     cells = []
     for seed, task in product(build.params.experiments.seeds, build.compared_tasks):
         cells.append(_base(build, (task,), seed, {"method": "base"}))
-        for method in build.params.experiments.methods or METHODS:
+        alone = [name for name, method in METHODS.items() if not method.keeps_safety]
+        for method in build.params.experiments.methods or alone:
             name = build.train(method, task, seed)
             cells += build.trained(name, (task,), seed, method=method)
     return cells

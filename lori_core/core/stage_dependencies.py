@@ -105,7 +105,10 @@ METHODS = (
     "methods/lori/continual.py",
     "methods/lori/lori_methods.py",
     "methods/catalogue.py",
+    "methods/baselines/keeping_safety.py",
+    "methods/baselines/kept_directions.py",
     "methods/baselines/peft_methods.py",
+    "methods/baselines/protection.py",
     "methods/peft_layers.py",
 )
 #: A loaded base model, and its tokenised examples.
@@ -314,6 +317,7 @@ STAGES: dict[str, Stage] = {
             "artifacts/{item}/mask.safetensors",
             "artifacts/{safety_task}/adapter",
             "data/{item}/train.jsonl",
+            "data/{safety_task}/train.jsonl",
         ),
         ("training method",),
     ),

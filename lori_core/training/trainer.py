@@ -110,7 +110,10 @@ class LoriTrainer(Trainer):
             loss = loss * 0
         if self.overrides.penalty is None:
             return loss
-        return loss + self.overrides.penalty() / (1 if self.group is None else self.group.size)
+        # The gradients of all processes and accumulated batches of a step are summed.
+        parts = self.args.gradient_accumulation_steps
+        parts *= 1 if self.group is None else self.group.size
+        return loss + self.overrides.penalty() / parts
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Return AdamW as the section configures it, or the optimizer of the method's overrides."""
