@@ -14,7 +14,7 @@ from typing import Any
 
 from flows.environment import quiet_environment
 from flows.versioning.dvc.damage import check_files
-from flows.versioning.dvc.dvc_repo import opened, parameters_read_once
+from flows.versioning.dvc.dvc_repo import files_hashed_once, opened, parameters_read_once
 from flows.versioning.dvc.lock_file import StageEntry, read_lock
 from flows.versioning.dvc.pipeline_file import FILE
 from flows.versioning.workspace import check as check_workspace
@@ -97,7 +97,12 @@ def plan(workspace: Path, pipeline: str = PIPELINE, params: str | None = None) -
         LoriError: another DVC process holds the workspace.
     """
     # DVC computes a stage's status only under its lock, which other processes hold briefly.
-    with _repository(workspace, params) as repo, repo.lock, parameters_read_once():
+    with (
+        _repository(workspace, params) as repo,
+        repo.lock,
+        parameters_read_once(),
+        files_hashed_once(),
+    ):
         graph = repo.index.graph
         described = _describe(graph, pipeline, _values(repo, workspace / PARAMS))
         nodes = {node.addressing: node for node in graph}
@@ -337,7 +342,7 @@ def _with_descendants(order: list[Stage], direct: Mapping[str, list[str]]) -> di
     return result
 
 
-def _lock(path: Path, attempts: int = 5) -> dict[str, StageEntry]:
+def _lock(path: Path, attempts: int = 5) -> Mapping[str, StageEntry]:
     # DVC rewrites the file in place when another stage ends: a partly written file is read again.
     for attempt in range(attempts):
         try:

@@ -79,6 +79,7 @@ ADAPTERS = (
     "adapters/projection.py",
     "registries/mask.py",
     "registries/registry.py",
+    "core/files/safetensors_file.py",
     "core/files/tensor_file.py",
 )
 #: Reading and writing PEFT's adapter folders.
@@ -137,11 +138,17 @@ TUNING = (
     *METHODS,
     *SESSION,
     *LOSS,
+    "data/passes.py",
+    "training/arguments.py",
+    "training/computing.py",
     "training/kernels/lora_linear.py",
     "training/memory.py",
     "training/distributed.py",
     "training/kernels/pointwise.py",
+    "training/passes.py",
+    "training/token_budget.py",
     "training/trainer.py",
+    "training/working_memory.py",
     "methods/tuning.py",
 )
 #: Saving a trained adapter or model.
@@ -179,6 +186,7 @@ MERGING = (
     "registries/mask.py",
     "registries/merge_method.py",
     "registries/registry.py",
+    "core/files/safetensors_file.py",
     "core/files/tensor_file.py",
 )
 #: Generating outputs, computing log-likelihoods, and scoring both.

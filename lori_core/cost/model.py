@@ -29,6 +29,7 @@ from lori_core.cost.bases import base_of, outline
 from lori_core.cost.devices import Device
 from lori_core.cost.examples import TOKENS, Splits
 from lori_core.methods import catalogue
+from lori_core.training.working_memory import PROCESS, USABLE
 
 #: Seconds to import Python, torch and transformers, with warm disk caches.
 LOAD_SECONDS = 10.0
@@ -144,7 +145,19 @@ class Model:
         each = through * base.body + 6 * base.adapter * (not whole)
         flops = passes * (tokens * each + data.target * 4 * base.hidden * base.vocabulary)
         cost = self._cost(method)
-        largest = data.largest(section.batch_size, section.max_length)
+        rows = section.batch_size
+        if footprint.splits(section, self.device):
+            rows *= section.gradient_accumulation_steps
+        largest = footprint.tokens_at_once(
+            base,
+            section,
+            method,
+            data.largest(rows, section.max_length),
+            data.largest(1, section.max_length),
+            self.width,
+            self.device,
+            self.device.memory * USABLE - self.weights - cost.state_bytes,
+        )
         memory = self._training(section, method, largest, data.target) + cost.state_bytes
         if not self.params.model.quantization:
             memory = max(memory, footprint.loading(base, self.width, self.device.kind))
@@ -190,7 +203,7 @@ class Model:
             memory = max(memory, cache + batch * base.vocabulary * 8)
             written += rounds * data.examples * VERDICT_BYTES
         flops, moved = copies * flops, copies * moved
-        memory += self.weights + footprint.PROCESS[self.device.kind]
+        memory += self.weights + PROCESS[self.device.kind]
         return Estimate(self._seconds(flops, moved), flops, memory, copies * written)
 
     def _excess(self, merge: str) -> Estimate:

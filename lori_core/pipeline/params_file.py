@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,12 @@ _KINDS = {"CommentedSeq": "list", "list": "list"}
 
 
 def _parsed(text: str, where: str) -> Any:
-    return yaml_input.load(text, where, _yaml().load)
+    return copy.deepcopy(yaml_input.load(text, where, _loaded))
+
+
+@lru_cache(maxsize=8)
+def _loaded(text: str) -> Any:
+    return _yaml().load(text)
 
 
 def _plain(values: Any, where: str = "") -> Any:

@@ -36,7 +36,8 @@ NULL = {"null"}
 #: Of these values, what each key may be: our own judgement, not the schema's.
 TRAINING = {
     "learning_rate": REAL, "epochs": REAL, "max_steps": POSITIVE | NULL, "batch_size": POSITIVE,
-    "gradient_accumulation_steps": POSITIVE, "max_length": POSITIVE, "loss": set(),
+    "gradient_accumulation_steps": POSITIVE, "tokens_at_once": POSITIVE, "max_length": POSITIVE,
+    "loss": set(),
     "clipping": set(), "max_grad_norm": REAL, "weight_decay": REAL | COUNT, "lr_scheduler": set(),
     "warmup_steps": COUNT, "lora_alpha": POSITIVE | NULL, "dropout": PART,
     "gradient_checkpointing": FLAG, "save_steps": POSITIVE, "processes": POSITIVE,
