@@ -41,6 +41,7 @@ class Builder:
         seed: int,
         *,
         start: str | None = None,
+        safety: str | None = None,
         training: dict[str, Any] | None = None,
         calibration: dict[str, Any] | None = None,
         **lori: Any,
@@ -55,15 +56,17 @@ class Builder:
             task: the task.
             seed: the seed of A and of the order of examples.
             start: the name of the point whose adapter the training starts from.
+            safety: the task whose training examples the method may mix in.
             training: changes to the run's `training` settings.
             calibration: changes to those of the LoRI-D run that the mask comes from.
             lori: changes to the `lori` settings, e.g. `sparsity` or `mask_scope`.
         """
-        changes, rates = training or {}, self._rates(method)
+        changes, plain = training or {}, plain_method(method)
+        rates = self._rates(plain)
         tries: tuple[str, ...] = ()
         if "learning_rate" not in changes and len(rates) > 1:
             first = self.params.experiments.seeds[0]
-            tries = tuple(self.train(method, task, first, training=rate(r)) for r in rates)
+            tries = tuple(self.train(plain, task, first, training=rate(r)) for r in rates)
         elif rates:
             changes = rate(rates[0]) | changes
         mask_of = None
@@ -85,6 +88,7 @@ class Builder:
                 mask_of=mask_of,
                 start=start,
                 tries=tries,
+                safety=safety,
             )
         )
 
@@ -136,6 +140,13 @@ class Builder:
             Cell(point=scores, model="model", factors=factors, seed=seed),
             Cell(point=name, factors=factors, seed=seed),
         ]
+
+
+def plain_method(method: str) -> str:
+    """Return the method that a baseline which keeps safety extends; other methods as they are."""
+    if not METHODS[method].keeps_safety:
+        return method
+    return max((n for n in ("lora", "lori-d", "lori-s") if method.startswith(n)), key=len)
 
 
 def rate(learning_rate: float) -> dict[str, Any]:

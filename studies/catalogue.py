@@ -11,6 +11,7 @@ from lori_core.config.experiments import DEFAULT
 from lori_core.core.errors import ConfigError, unknown
 from lori_core.methods.catalogue import METHODS, options
 from lori_core.pipeline import params_file
+from studies import keeping_safety
 from studies.builder import Builder, rate
 from studies.points import Cell, Collect, Mixture, Orthogonality, Points, SparsityMap
 
@@ -249,6 +250,15 @@ def property_1(build: Builder) -> list[Cell]:
     return cells
 
 
+def safety_baselines(build: Builder) -> list[Cell]:
+    """Ways to learn a task and keep safety: task score against refusals, for each method."""
+    safety = build.params.continual.safety_task
+    if safety is None or safety not in build.tasks:
+        raise ConfigError("continual.safety_task: the experiment needs one of its tasks here")
+    _check_low_rank(build.params.experiments.merged_methods)
+    return keeping_safety.cells(build, safety)
+
+
 EXPERIMENTS: dict[str, Callable[[Builder], list[Cell]]] = {
     "single-task": single_task,
     "merge-four": merge_four,
@@ -263,6 +273,7 @@ EXPERIMENTS: dict[str, Callable[[Builder], list[Cell]]] = {
     "merge-weight-pareto": merge_weight_pareto,
     "importance": importance,
     "structured": structured,
+    "safety-baselines": safety_baselines,
 }
 ALL = "all"
 

@@ -250,6 +250,18 @@ def structured(chance: Chance) -> Iterator[Row]:
         yield from both(chance, -0.1 * place, seed, ("nlu", "math"), structure=name)
 
 
+def safety_baselines(chance: Chance) -> Iterator[Row]:
+    for seed in SEEDS:
+        where = {"method": "base", "keeping": "base", "learned": "nlu"}
+        yield from both(chance, -1.0, seed, ("nlu", "safety"), **where)
+    ways = ("none", "safety", "mix", "merge", "safemerge", "continual", "ewc", "orthogonal", "slao")
+    for method, seed in product(("lora", "lori-d", "lori-s"), SEEDS):
+        for place, keeping in enumerate((*ways, "olora") if method == "lora" else ways):
+            where = {"method": method, "keeping": keeping, "learned": "nlu"}
+            yield from both(chance, 0.2 * place - 0.5, seed, ("safety",), **where)
+            yield from both(chance, 0.5 - 0.1 * place, seed, ("nlu",), **where)
+
+
 MAKERS: dict[str, Callable[[random.Random], Iterator[Row]]] = {
     "single-task": single_task,
     "merge-four": merged(tuple(N), {"lora": 0.4, "lori-d": 0.4, "lori-s": 0.3}),
@@ -264,4 +276,5 @@ MAKERS: dict[str, Callable[[random.Random], Iterator[Row]]] = {
     "merge-weight-pareto": pareto,
     "importance": importance,
     "structured": structured,
+    "safety-baselines": safety_baselines,
 }

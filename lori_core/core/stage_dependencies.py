@@ -180,6 +180,7 @@ MERGING = (
     "merging/merge_methods.py",
     "merging/merge.py",
     "merging/pruning.py",
+    "merging/selective.py",
     "merging/shared_subspace.py",
     "merging/truncation.py",
     "adapters/projection.py",
