@@ -169,4 +169,4 @@ def test_what_the_methods_are_is_known_without_torch() -> None:
         "print(sorted({'torch', 'peft', 'transformers'} & set(sys.modules)), len(methods.METHODS))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout == "[] 12\n"
+    assert found.stdout == "[] 25\n"
