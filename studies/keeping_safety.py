@@ -23,21 +23,19 @@ def cells(build: Builder, safety: str) -> list[Cell]:
     learned = [task for task in build.ablation_tasks if task != safety]
     for seed, task in product(section.seeds, learned):
         both = (task, safety)
-        ways = {("base", "base"): Mixture()}
+        scored = {"base": ("base", {"base": Mixture()})}
         for method in section.merged_methods:
-            for keeping, model in _ways(build, method, task, safety, seed).items():
-                ways[method, keeping] = model
-        for (method, keeping), model in ways.items():
-            what = "base" if keeping == "base" else f"{method}-{task}-{keeping}-s{seed}"
-            name = "base" if keeping == "base" else "model"
-            found.append(
-                Cell(
-                    point=build.score(what, {name: model}, both),
-                    model=name,
-                    factors={"method": method, "keeping": keeping, "learned": task},
-                    seed=seed,
-                )
-            )
+            ways = _ways(build, method, task, safety, seed)
+            scored[method] = (f"keeping-{method}-{task}-s{seed}", ways)
+        for method, (what, models) in scored.items():
+            point = build.score(what, models, both)
+            for keeping in models:
+                factors: dict[str, str | float | int | None] = {
+                    "method": method,
+                    "keeping": keeping,
+                    "learned": task,
+                }
+                found.append(Cell(point=point, model=keeping, factors=factors, seed=seed))
     return found
 
 
@@ -51,8 +49,8 @@ def _ways(build: Builder, method: str, task: str, safety: str, seed: int) -> dic
         return Mixture(adapters=(name,))
 
     models = {
-        "none": own(alone),
-        "safety": own(before),
+        "task-alone": own(alone),
+        "safety-alone": own(before),
         "merge": Mixture(adapters=parents, method="concat", weights=weights, seed=seed),
         "safemerge": Mixture(adapters=parents, method="safemerge", weights=weights, seed=seed),
         "continual": own(build.train(method, task, seed, start=before)),

@@ -26,8 +26,8 @@ STRUCTURES = mask_choices.KINDS.labels()
 SOURCES = {"drawn": "drawn", "trained": "trained"}
 KEEPING = {
     "base": "base model",
-    "none": "task alone",
-    "safety": "safety alone",
+    "task-alone": "task alone",
+    "safety-alone": "safety alone",
     "mix": "mixed data",
     "merge": "uniform merge",
     "safemerge": "SafeMERGE",
@@ -282,5 +282,5 @@ SPECS: dict[str, Spec] = {
 def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
     """Return the distinct names: first those in `known`, in its order, then the others."""
     distinct = list(dict.fromkeys(names))
-    first = [name for name in known if name in distinct]
+    first = [name for name in dict.fromkeys(known) if name in distinct]
     return first + [name for name in distinct if name not in first]
