@@ -13,6 +13,7 @@ new to the process that trains it. A part that fails prints its error in full, a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -66,25 +67,23 @@ class Result:
 
 
 def machine() -> dict[str, Any]:
-    """Return the card and the versions of what it runs."""
+    """Return the versions of what is measured; this process does not touch the card itself."""
     versions = {}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
-    found: dict[str, Any] = {
+    driver = Path("/proc/driver/nvidia/version")
+    return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "cuda": torch.version.cuda,
         "versions": versions,
-        "card": "none",
+        "driver": driver.read_text().splitlines()[0] if driver.is_file() else None,
+        "card": None,  # known from the first run
     }
-    if torch.cuda.is_available():
-        card = torch.cuda.get_device_properties(0)
-        found |= {"card": card.name, "memory_gb": card.total_memory / 1e9}
-    return found
 
 
 def orders(options: argparse.Namespace, results: Path) -> Iterator[part.Order]:
@@ -125,23 +124,36 @@ def run(options: argparse.Namespace, result: Result) -> None:
                 why = f"the time was over (--minutes {options.minutes:g})"
                 result.not_run.append(f"{_name(order)}: {why}")
                 continue
-            before, log = len(result.runs), None
-            if options.here:
-                part.measure(order)
-            else:
-                line, limit = json.dumps(asdict(order)), min(left, options.part_seconds)
-                why_failed, log = processes.run(line, 1 + len(todo), limit)
-                if why_failed:
-                    result.failures.append(f"{_name(order)}: {why_failed}")
-            result.runs = _read(results)
+            limit = min(left, options.part_seconds)
+            failed, log = _measured(order, options, processes, 1 + len(todo), limit)
+            before, result.runs = len(result.runs), _read(results)
             new = result.runs[before:]
+            failed = failed or (None if new else "it measured nothing")
+            if failed:
+                result.failures.append(f"{_name(order)}: {failed}")
+            result.machine |= {name: new[0][name] for name in ("card", "card_gb") if new}
             _show(order, new, options)
-            if log and (why_failed or any(row.get("fits") for row in new)):
-                _print_log(f"{_name(order)} failed", log)
+            if log and (failed or any(row.get("fits") for row in new)):
+                text = log.read_text(encoding="utf-8", errors="replace")
+                print(f"\n{_name(order)} failed: {failed or ''}; its output:\n{text}", flush=True)
             if len(new) == 1 and new[0].get("fits") is False and order.at_once > 1:
                 # Its process has ended, so that fewer rows start on an empty device.
                 todo.appendleft(replace(order, at_once=order.at_once // 2))
             _save(result, options)
+
+
+def _measured(
+    order: part.Order, options: argparse.Namespace, processes: Processes, needed: int, limit: float
+) -> tuple[str | None, Path | None]:
+    """Measure a part; return why it failed, or None, and its log, if it has one."""
+    if not options.here:
+        return processes.run(json.dumps(asdict(order)), needed, limit)
+    try:
+        part.measure(order)
+    except Exception as error:
+        traceback.print_exc()
+        return repr(error), None
+    return None, None
 
 
 def _installed(all_orders: Iterable[part.Order], result: Result) -> Iterator[part.Order]:
@@ -159,12 +171,12 @@ def _name(order: part.Order) -> str:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
-
-
-def _print_log(what: str, log: Path) -> None:
-    print(f"\n{what}; its output:\n{log.read_text(encoding='utf-8', errors='replace')}", flush=True)
+    """Return the results so far; the last line of a process that was killed may be incomplete."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
 
 
 def _show(order: part.Order, new: list[dict[str, Any]], options: argparse.Namespace) -> None:
@@ -220,7 +232,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--kinds", nargs="+", choices=work.KINDS)
     parser.add_argument("--shapes", nargs="+", choices=("8b", "1b"))
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each run")
-    parser.add_argument("--minutes", type=float, default=4.8, help="the time for all parts")
+    parser.add_argument("--minutes", type=float, default=4.5, help="the time for all parts")
     parser.add_argument("--part-seconds", type=float, default=PART_SECONDS, help="of each process")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     parser.add_argument("--tiny", action="store_true", help="a tiny model on a CPU, for tests")
@@ -249,6 +261,9 @@ def main(argv: list[str] | None = None) -> int:
         run(options, result)
     except KeyboardInterrupt:
         result.failures.append("interrupted")
+    except Exception as error:  # what was measured is still worth its table
+        traceback.print_exc()
+        result.failures.append(repr(error))
     _save(result, options)
     return 0 if conclude(result, options) else 1
 

@@ -39,12 +39,15 @@ class Clock(NullTracker, TrainerCallback):
         seconds: of all timed steps.
         losses: the logged loss of each step.
         norms: the logged gradient norm of each step.
+        passes: the forward passes in the timed steps, as counted by `passed`.
         profile: the device's work in the step after the timed ones, or the error's text.
     """
 
     def __init__(self, timed: int, profiled: Profiled = "nothing") -> None:
         self.timed, self.profiled = timed, profiled
         self.seconds = 0.0
+        self.passes = 0
+        self.timing = False
         self.losses: list[float] = []
         self.norms: list[float] = []
         self.profile: kernels.Profile | str | None = None
@@ -62,13 +65,17 @@ class Clock(NullTracker, TrainerCallback):
         synchronize()
         now = time.perf_counter()
         if step == WARM:
-            self._started = now
+            self._started, self.timing = now, True
         elif step == WARM + self.timed:
-            self.seconds = now - self._started
+            self.seconds, self.timing = now - self._started, False
             if self.profiled != "nothing":
                 self._profile()
         else:
             self._read()
+
+    def passed(self, *_: Any) -> None:
+        """Count a forward pass: a forward hook of the embeddings."""
+        self.passes += self.timing
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note the end of a step of `transformers.Trainer`."""

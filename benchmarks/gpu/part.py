@@ -23,6 +23,8 @@ import torch
 
 from benchmarks.gpu import peers, work
 from benchmarks.gpu.clock import WARM, Clock, Profiled, synchronize
+from benchmarks.training_peers import Work
+from lori_core.data.prompts import Encoded
 from lori_core.models import peft_names
 from lori_core.training.memory import MemoryLackingError, memory_gb
 
@@ -57,6 +59,7 @@ def measure(order: Order) -> None:
     peak = matrix_peak(device)
     started = time.perf_counter()
     base = work.base(order.shape, device)
+    A, mask = work.adapter(base)
     synchronize()
     built = time.perf_counter() - started
     batch = work.rows_of(order.kind, order.shape).batch
@@ -64,10 +67,13 @@ def measure(order: Order) -> None:
     for number, at_once in enumerate(_sizes(order, batch)):
         row: dict[str, Any] = {
             "peer": order.peer, "kind": order.kind, "shape": order.shape, "at_once": at_once,
-            "number": number, "matrix_peak": peak, "build_seconds": built,
+            "number": number, "matrix_peak": peak, "build_seconds": built, **_card(),
         }  # fmt: skip
         try:
-            row |= _run(order, base, number, at_once)
+            if base.device.type == "meta":  # the last run loaded a copy of its own and freed this
+                base = work.base(order.shape, device)
+            given = work.of(base, A, mask, _batches(order, number), at_once)
+            row |= _run(order, given)
         except Exception as error:
             fits = not _about_memory(error)
             row |= {"error": f"{type(error).__name__}: {error}", "fits": fits}
@@ -82,6 +88,14 @@ def measure(order: Order) -> None:
         fastest = row["tokens_per_second"]
 
 
+def _card() -> dict[str, Any]:
+    """Return the name and the memory of the device."""
+    if not torch.cuda.is_available():
+        return {"card": "CPU", "card_gb": 0.0}
+    card = torch.cuda.get_device_properties(0)
+    return {"card": card.name, "card_gb": card.total_memory / 1e9}
+
+
 def _sizes(order: Order, batch: int) -> list[int]:
     """Return the rows at once to try, ascending."""
     if order.peer in peers.OURS:  # more rows at once are never slower; the first compares memory
@@ -94,24 +108,31 @@ def _sizes(order: Order, batch: int) -> list[int]:
 
 def _write(path: Path, row: dict[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write("\n" + json.dumps(row) + "\n")  # the line before may be incomplete
 
 
-def _run(order: Order, base: Any, number: int, at_once: int) -> dict[str, Any]:
-    """Train some steps on rows that this process has not seen; return what was measured."""
-    clock = Clock(order.timed, order.profiled)
-    batches = work.batches(order.kind, order.shape, number, clock.steps)
+def _batches(order: Order, number: int) -> list[list[Encoded]]:
+    """Return batches that this process has not seen."""
+    steps = Clock(order.timed, order.profiled).steps
+    return work.batches(order.kind, order.shape, number, steps)
+
+
+def _run(order: Order, given: Work) -> dict[str, Any]:
+    """Train some steps; return what was measured."""
+    clock, base, batches = Clock(order.timed, order.profiled), given.base, given.batches
     sizes, device = work.Sizes.of(base), base.device.type
     if torch.cuda.is_available():
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    given = work.of(base, *work.adapter(base), batches, at_once)
+    hook = base.get_input_embeddings().register_forward_hook(clock.passed)
     with tempfile.TemporaryDirectory(prefix="lori-gpu-") as folder:
         model = peers.PEERS[order.peer](given, clock, Path(folder))
+    hook.remove()
     timed = [row for batch in batches[WARM : WARM + order.timed] for row in batch]
     tokens, needed = sum(map(len, timed)), sizes.needed(timed)
     result: dict[str, Any] = {
+        "rows_a_pass": len(timed) / clock.passes if clock.passes else None,
         "tokens": tokens,
         "seconds": clock.seconds,
         "tokens_per_second": tokens / clock.seconds,
@@ -139,8 +160,9 @@ def _run(order: Order, base: Any, number: int, at_once: int) -> dict[str, Any]:
 
 def _untrained(model: Any) -> list[str]:
     """Return the adapted layers whose B is still zero or is not finite: they got no gradient."""
-    wrong = []
-    for name, layer in peft_names.lora_layers(model).items():
+    layers = peft_names.lora_layers(model)
+    wrong = [] if layers else ["no layer has an adapter"]
+    for name, layer in layers.items():
         B = layer.lora_B[peft_names.ADAPTER].weight
         if not bool(B.isfinite().all()) or not bool(B.any()):
             wrong.append(name)

@@ -116,14 +116,14 @@ def trl(work: Work, clock: Clock, folder: Path) -> Any:
 def ours(work: Work, clock: Clock, folder: Path, *, sparse: bool) -> Any:
     """Train as this project does: LoRI-S with the mask, LoRI-D without.
 
-    If the work takes all rows of a step at once, the engine may split them into passes itself
-    (`training.tokens_at_once: auto`).
+    If the work takes all rows of a step at once, the engine splits them into passes by itself
+    (`training.tokens_at_once: auto`); otherwise a pass has the tokens of as many rows.
     """
     model = lori_model(work, sparse)
     section = TrainingSection(
         learning_rate=RATE,
-        batch_size=work.micro,
-        gradient_accumulation_steps=len(work.batches[0]) // work.micro,
+        batch_size=len(work.batches[0]),
+        tokens_at_once=_tokens_at_once(work),
         max_steps=len(work.batches),
         max_length=max(map(len, work.rows)),
         loss="token_mean",
@@ -143,6 +143,14 @@ def ours(work: Work, clock: Clock, folder: Path, *, sparse: bool) -> Any:
             overrides=TrainerOverrides(after_step=clock.stepped),
         )
     return model
+
+
+def _tokens_at_once(work: Work) -> Any:
+    """Return `training.tokens_at_once`: auto, or the most tokens of `work.micro` rows in order."""
+    if work.micro == len(work.batches[0]):
+        return "auto"
+    rows, micro = work.rows, work.micro
+    return max(sum(map(len, rows[n : n + micro])) for n in range(0, len(rows), micro))
 
 
 @contextmanager

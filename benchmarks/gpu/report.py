@@ -56,7 +56,7 @@ def table(runs: Runs) -> Iterator[str]:
         chosen = best(runs, shape, kind)
         others = [run["tokens_per_second"] for name, run in chosen.items() if name not in OURS]
         yield ""
-        yield f"### {shape}, {KINDS[kind].what}"
+        yield f"### {shape}, {KINDS[kind].what}, on {runs[0]['card']}"
         yield ""
         yield (
             f"| best of each | rows at once | tokens/s | x the fastest other | of the matrix peak "
@@ -67,10 +67,16 @@ def table(runs: Runs) -> Iterator[str]:
             busy = run.get("busy")
             ratio = run["tokens_per_second"] / max(others) if others else math.nan
             yield (
-                f"| {name} | {run['at_once']} | {run['tokens_per_second']:,.0f} | {ratio:.2f} | "
+                f"| {name} | {_rows(run)} | {run['tokens_per_second']:,.0f} | {ratio:.2f} | "
                 f"{100 * run['flops'] / peak:.0f} % | {run['memory_gb']:.1f} GB | "
                 + ("- | - |" if busy is None else f"{100 * busy:.0f} % | {bound(busy)} |")
             )
+
+
+def _rows(run: dict[str, Any]) -> str:
+    """Return the mean rows of a pass as counted: the engine may have chosen them itself."""
+    counted = run.get("rows_a_pass")
+    return f"{counted:.0f}" if counted else str(run["at_once"])
 
 
 def bound(busy: float) -> str:

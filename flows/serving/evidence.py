@@ -18,6 +18,7 @@ from flows.lineage.problem import refuse
 from flows.lineage.verification.verify import verify
 from flows.lineage.why import lineage_of, resolve
 from flows.tracking import registry as reg
+from flows.tracking.logged_models import PATH
 from flows.tracking.registry import Registry, Version
 from flows.versioning.dvc.lock_file import StageEntry
 from flows.versioning.objects import Objects
@@ -201,9 +202,9 @@ def check_champion(champion: Version, tags: Mapping[str, str]) -> None:
         return  # registered before settings were recorded
     sides = [{"evaluation": loads(side[reg.SETTINGS])} for side in (tags, champion.tags)]
     for setting, ours, theirs in _settings_that_differ(*sides):
-        path, name = champion.tags[reg.PATH], champion.name
+        path, name = champion.tags[PATH], champion.name
         raise DataError(
-            f"{champion}: was evaluated with {setting} {theirs!r}, {tags[reg.PATH]} with {ours!r}: "
+            f"{champion}: was evaluated with {setting} {theirs!r}, {tags[PATH]} with {ours!r}: "
             "they cannot be compared; put it back, or evaluate the champion likewise: in a clone, "
             f"lori restore models:/{name}/{champion.number}, lori run, lori register {path} --as "
             f"{name}"
@@ -283,4 +284,4 @@ def champion_files(
             raise LoriError(
                 f"{champion}: its verdicts are gone ({error}); evaluate it again, or lori rollback"
             ) from None
-    return files_by_task(verdicts or folder, champion.tags.get(reg.PATH, path))
+    return files_by_task(verdicts or folder, champion.tags.get(PATH, path))

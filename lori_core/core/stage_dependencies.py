@@ -116,9 +116,11 @@ METHODS = (
 SESSION = (
     *APPLYING,
     "data/chat.py",
+    "data/conversations.py",
     "data/example.py",
     "data/prompts.py",
     "data/pulled.py",
+    "data/tokenised_row.py",
     "data/tokens.py",
     "adapters/masks/mask_choices.py",
     "models/base_model.py",
@@ -132,6 +134,8 @@ LOSS = (
     "training/loss.py",
     "training/kernels/packed_attention.py",
     "training/kernels/plain_attention.py",
+    "training/kernels/reference_attention.py",
+    "training/kernels/variable_length.py",
 )
 #: Training by any method.
 TUNING = (
@@ -140,7 +144,10 @@ TUNING = (
     *LOSS,
     "data/passes.py",
     "training/arguments.py",
+    "training/checkpoints.py",
     "training/computing.py",
+    "training/kernels/flat_values.py",
+    "training/kernels/liger.py",
     "training/kernels/lora_linear.py",
     "training/memory.py",
     "training/distributed.py",

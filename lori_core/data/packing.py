@@ -47,7 +47,7 @@ def pack_batch(
             less, no nodes are shared.
 
     Returns:
-        int64 tensors for T nodes, B examples, N places and S target tokens:
+        int64 tensors for T nodes, B examples, N places and S learned tokens:
         `input_ids`, `position_ids`: [1, T];
         `slots`: [N], the node at each place; places are groups of examples of similar length, each
         group [examples, longest] flattened, with node 0 after an example's end, which causal
@@ -55,8 +55,8 @@ def pack_batch(
         `places`: [T], one place of each node;
         `shared`, `uses`, `offsets`: the nodes with more than one place, the places of each of them
         one after another, and the start of each node's places in `uses`;
-        `predicting`: [S], the node before each target token; `targets`: [S]; `counts`: [B], the
-        number of target tokens of each example.
+        `predicting`: [S], the node before each learned token; `targets`: [S]; `counts`: [B], the
+        number of learned tokens of each example.
         And `groups`: (examples, longest) of each group. Without padding, each example is a group,
         and `starts`, int32 [B + 1], holds the first place of each example and N.
     """
@@ -66,24 +66,32 @@ def pack_batch(
     if len(tree.ids) > (1 - least_shared) * total:
         tree = _separate(rows)
     # No node precedes the first token of a row, so it is never a target.
-    first = [max(len(item.prompt), 1) for item in batch]
-    triples = list(zip(rows, tree.paths, first, strict=True))
+    learned = [_learned(item) for item in batch]
+    triples = list(zip(rows, tree.paths, learned, strict=True))
     slots, inside, groups = _lay_out(tree.paths) if padded else _one_after_another(tree.paths)
-    before = [path[n - 1 : -1] for _, path, n in triples]
     packed: dict[str, Any] = {
         "input_ids": torch.from_numpy(tree.ids)[None],
         "position_ids": torch.from_numpy(tree.depths)[None],
         "slots": torch.from_numpy(slots),
         **_places(slots, inside, len(tree.ids)),
-        "predicting": torch.from_numpy(np.concatenate(before)),
-        "targets": torch.from_numpy(np.concatenate([row[n:] for row, _, n in triples])),
-        "counts": torch.tensor([len(path) - n for _, path, n in triples]),
+        "predicting": torch.from_numpy(np.concatenate([path[at - 1] for _, path, at in triples])),
+        "targets": torch.from_numpy(np.concatenate([row[at] for row, _, at in triples])),
+        "counts": torch.tensor([len(at) for at in learned]),
         "groups": groups,
     }
     if not padded:
         ends = np.cumsum([0, *(len(row) for row in rows)])
         packed["starts"] = torch.from_numpy(ends.astype(np.int32))
     return packed
+
+
+def _learned(item: Encoded) -> Ids:
+    """Return the places of an example's learned tokens; none of them is the first."""
+    start = len(item.prompt)
+    places = np.arange(max(start, 1), len(item))
+    if item.unlearned:
+        places = places[~np.isin(places - start, list(item.unlearned))]
+    return places
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def training_arguments(
         max_grad_norm=1.0,  # any value above 0 makes Trainer call `_clip_grad_norm`
         activation_checkpointing=section.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
-        optim="adamw_torch",
+        optim="adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch",
         adam_beta1=0.9,
         adam_beta2=0.999,
         adam_epsilon=1e-8,

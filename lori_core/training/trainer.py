@@ -8,35 +8,35 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from lori_core.config import TrainingSection
-from lori_core.core.errors import DivergedError, InputError
-from lori_core.core.files.atomic import read_object
+from lori_core.core.errors import DivergedError
 from lori_core.core.tracking import RunTracker
 from lori_core.data import passes
 from lori_core.data.batching import LengthBuckets
 from lori_core.data.prompts import Encoded
 from lori_core.data.tokens import counts
+from lori_core.training import checkpoints as checkpoint_files
 from lori_core.training import distributed, memory
 from lori_core.training.arguments import training_arguments
+from lori_core.training.checkpoints import last_checkpoint
 from lori_core.training.computing import computing, draws_dropout, packer_of
+from lori_core.training.kernels.flat_values import FlatValues
 from lori_core.training.loss import counted, sequence_loss
 from lori_core.training.memory import MemoryLackingError, fitting
 from lori_core.training.passes import Packer, StepBatch
-from lori_core.training.step_report import StepReport
+from lori_core.training.step_report import PendingStep, StepReport, TrainingResult, reads_late
 from lori_core.training.trainer_overrides import TrainerOverrides
 
 __all__ = [
@@ -49,33 +49,6 @@ __all__ = [
     "train",
     "trainable",
 ]
-
-_VALUES_FILE = "values.safetensors"
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """The statistics of a training run.
-
-    Attributes:
-        trainable_parameters: the number of trained parameters.
-        steps: optimizer steps.
-        examples: examples of the data set.
-        tokens: tokens of the data set, prompts included.
-        supervised_tokens: target tokens of the data set.
-        cut_examples: examples that were truncated to `training.max_length`.
-        first_loss: the mean loss of the first tenth of the steps.
-        last_loss: the mean loss of the last tenth of the steps.
-    """
-
-    trainable_parameters: int
-    steps: int
-    examples: int
-    tokens: int
-    supervised_tokens: int
-    cut_examples: int
-    first_loss: float
-    last_loss: float
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -103,6 +76,9 @@ class LoriTrainer(Trainer):
     section: TrainingSection
     overrides: TrainerOverrides
     packer: Packer
+    flat: FlatValues | None = None
+    pending: PendingStep | None = None
+    _globalstep_last_logged: int
     optimizer: Any
     group: distributed.Group | None = None
     loss_is_scaled_for_ga = True
@@ -130,12 +106,49 @@ class LoriTrainer(Trainer):
             loss = self._passes(inputs, *args)
         if self.group is not None:
             loss = self.group.sum(loss)
-        if not torch.isfinite(loss):
-            raise DivergedError(
-                f"training step {self.state.global_step + 1}: the loss is {loss.item()}; lower "
-                "training.learning_rate (the last good checkpoint is kept)"
-            )
+        if not reads_late(self.args.device):
+            _check_finite(loss.item(), self.state.global_step + 1)
         return loss
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Tensor, grad_norm: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Report a step; on a GPU, report the step before while the device computes this one.
+
+        A step is reported before its checkpoint is written.
+
+        Raises:
+            DivergedError: the loss or the gradient of the reported step is not finite.
+        """
+        state = self.state
+        if reads_late(self.args.device) and state.global_step > self._globalstep_last_logged:
+            before, self.pending = (
+                self.pending,
+                PendingStep.of(
+                    state.global_step, state.epoch, tr_loss, grad_norm, kwargs.get("learning_rate")
+                ),
+            )
+            tr_loss.zero_()
+            self._globalstep_last_logged = state.global_step
+            self._report(before)
+            if self.control.should_save or state.global_step >= state.max_steps:
+                self._report(self.pending)
+                self.pending = None
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _report(self, pending: PendingStep | None) -> None:
+        """Log the metrics of a step under its own number."""
+        if pending is None:
+            return
+        row = pending.row()
+        _check_finite(row["loss"], pending.step)
+        self._total_loss_scalar += row["loss"]
+        now = self.state.global_step, self.state.epoch
+        self.state.global_step, self.state.epoch = pending.step, pending.epoch
+        try:
+            self.log(row)
+        finally:
+            self.state.global_step, self.state.epoch = now
 
     def _passes(self, batch: StepBatch, items: int) -> Tensor | None:
         """Return the loss of a batch after all its passes; None if the token budget was lowered."""
@@ -164,6 +177,8 @@ class LoriTrainer(Trainer):
             name: x.to(self.args.device, non_blocking=True) if isinstance(x, Tensor) else x
             for name, x in part.items()
         }
+        if self.flat is not None:
+            self.flat.begin_pass()
         with self.overrides.computing(self.args.device):
             loss = sequence_loss(self.model, inputs) / items
         if batch.dummy:
@@ -180,6 +195,8 @@ class LoriTrainer(Trainer):
         """Delete all gradients, and free the memory of the passes that computed them."""
         for parameter in self.model.parameters():
             parameter.grad = None
+        if self.flat is not None:
+            self.flat.forget()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -204,21 +221,29 @@ class LoriTrainer(Trainer):
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         parameters = list(trainable(model).values())
-        if self.group is not None:
+        if self.flat is not None:
+            if self.group is not None:
+                self.group.sum_gradients([self.flat.values])
+            self.flat.end_step()
+        elif self.group is not None:
             self.group.sum_gradients(parameters)
         return clip_gradients(parameters, self.section)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        values = {n: v.detach().contiguous() for n, v in trainable(self.model).items()}
-        save_file(values, folder / _VALUES_FILE)
+        checkpoint_files.save_values(
+            trainable(self.model), Path(output_dir or self.args.output_dir)
+        )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        saved = load_file(Path(resume_from_checkpoint) / _VALUES_FILE)
-        with torch.no_grad():
-            for name, values in trainable(self.model).items():
-                values.copy_(saved[name])
+        checkpoint_files.load_values(trainable(self.model), Path(resume_from_checkpoint))
+
+
+def _check_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"training step {step}: the loss is {loss}; lower training.learning_rate (the last "
+            "good checkpoint is kept)"
+        )
 
 
 class _AfterStep(TrainerCallback):
@@ -229,19 +254,6 @@ class _AfterStep(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.call(state.global_step + 1)
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint of a folder; delete incomplete ones."""
-    complete: dict[int, Path] = {}
-    for path in folder.glob("checkpoint-*"):
-        # Trainer writes its state last: a checkpoint without it is incomplete.
-        with suppress(InputError):
-            step: Any = read_object(path / "trainer_state.json", 1 << 30).get("global_step")
-            complete |= {step: path} if path.name == f"checkpoint-{step!r}" else {}
-        if path not in complete.values():
-            shutil.rmtree(path, ignore_errors=True)
-    return complete[max(complete)] if complete else None
 
 
 def train(
@@ -311,7 +323,7 @@ def train(
     sharded = group is not None and section.sharding == "full"
     if sharded:
         distributed.shard(model, base)
-    with packer, computing(model, base, packs=packer.packed, sharded=sharded):
+    with packer, computing(model, base, packs=packer.packed, sharded=sharded) as trainer.flat:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if not is_rank_0:
         raise SystemExit(0)  # rank 0 writes the result

@@ -135,3 +135,12 @@ def test_prefixes_that_save_too_little_are_not_shared() -> None:
     batch = [Encoded([1, 2], [3], False), Encoded([1, 9, 3, 4], [5], False)]
     assert pack_batch(batch, least_shared=0.1)["input_ids"].shape == (1, 7)  # 1 of 8 saved
     assert pack_batch(batch, least_shared=0.2)["input_ids"].shape == (1, 8)
+
+
+def test_tokens_that_are_not_learned_are_read_but_not_targets() -> None:
+    gaps = Encoded([1, 2], [3, 4, 5, 6], False, frozenset({1, 3}))
+    found = pack_batch([gaps, Encoded([1, 2], [3, 4], False)])
+    assert found["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6]]
+    assert found["predicting"].tolist() == [1, 3, 1, 2]
+    assert found["targets"].tolist() == [3, 5, 3, 4]
+    assert found["counts"].tolist() == [2, 2]

@@ -88,7 +88,7 @@ def test_the_verdict_reaches_mlflow_once(folder: Path) -> None:
     gate.run_gate(folder, params_file.load())
     ship_all(folder)
     registry = Registry(folder)
-    runs = registry.client.search_runs([registry._experiment()], "tags.`lori.stage` = 'gate'")
+    runs = registry.client.search_runs([registry.experiment_id()], "tags.`lori.stage` = 'gate'")
     assert len(runs) == 1
     assert runs[0].data.tags["lori.verdict"] == "passed"
     assert runs[0].data.metrics["gate.passed"] == 1.0
