@@ -11,8 +11,7 @@ from lori_core.config.experiments import DEFAULT
 from lori_core.core.errors import ConfigError, unknown
 from lori_core.methods.catalogue import METHODS, options
 from lori_core.pipeline import params_file
-from studies import keeping_safety
-from studies.builder import Builder, rate
+from studies.builder import Builder, keeping_cells, rate
 from studies.points import Cell, Collect, Mixture, Orthogonality, Points, SparsityMap
 
 Factors = dict[str, str | float | int | None]
@@ -256,7 +255,7 @@ def safety_baselines(build: Builder) -> list[Cell]:
     if safety is None or safety not in build.tasks:
         raise ConfigError("continual.safety_task: the experiment needs one of its tasks here")
     _check_low_rank(build.params.experiments.merged_methods)
-    return keeping_safety.cells(build, safety)
+    return keeping_cells(build, safety)
 
 
 EXPERIMENTS: dict[str, Callable[[Builder], list[Cell]]] = {

@@ -206,7 +206,6 @@ EVALUATION = (
     "evaluation/lm_eval",
     "evaluation/sandbox",
     "evaluation/scoring",
-    "evaluation/setups.py",
     "evaluation/statistics.py",
 )
 #: Reading stored verdicts, and comparing models by them.
