@@ -118,6 +118,12 @@ def _add_merge(commands: Any) -> None:
         default=0,
         help=f"the seed that selects the entries to drop, for {_using('seed')}",
     )
+    merge.add_argument(
+        "--threshold",
+        type=given.fraction,
+        help="the least agreement with the safety adapter, the last one, of a module that stays as "
+        f"it is, for {_using('threshold')} (default: 0.35)",
+    )
     add_extension(merge)
     add_base(merge)
     add_force(merge)
@@ -226,10 +232,14 @@ def _merge(args: argparse.Namespace) -> int:
     extensions.load(args.extension, "--extension")
     weights = _weights(args.weights, len(args.adapters))
     options = Options(
-        density=args.density, rank=args.rank, majority_sign=args.majority_sign, seed=args.seed
+        density=args.density,
+        rank=args.rank,
+        majority_sign=args.majority_sign,
+        seed=args.seed,
+        threshold=args.threshold,
     )
     check_options(args.method, options)
-    for option in ("density", "rank"):
+    for option in ("density", "rank", "threshold"):
         if getattr(args, option) is not None and option not in MERGE_METHODS[args.method].uses:
             raise InputError(
                 f"--{option}: the method {args.method} does not use it; remove the option, or "

@@ -70,6 +70,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         "merging/catalogue.py",
         "merging/merge_methods.py",
         "merging/pruning.py",
+        "merging/selective.py",
         "merging/shared_subspace.py",
         "merging/truncation.py",
         "report",

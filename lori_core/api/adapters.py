@@ -46,6 +46,7 @@ def merge(
     rank: int | None = None,
     majority_sign: Literal["total", "frequency"] = "total",
     seed: int = 0,
+    threshold: float | None = None,
     base: str | None = None,
     out: str | PathLike[str] | None = None,
     force: bool = False,
@@ -67,6 +68,7 @@ def merge(
         majority_sign: the `ties` methods and `della` elect a sign by the larger sum (`total`) or
             count (`frequency`).
         seed: the seed of the random drops of the `dare` methods and `della`.
+        threshold: for `safemerge`, in (0, 1]; by default 0.35.
         base: the base model, for adapters that only name their base, or name none.
         out: a folder to write; only an empty one or an earlier merge is replaced.
         force: whether to replace any other folder, too.
@@ -89,7 +91,9 @@ def merge(
     if isinstance(adapters, str | PathLike) or not adapters:
         raise InputError(f"adapters: {adapters!r}; give a list of at least one")
     each = [weights] * len(adapters) if isinstance(weights, int | float) else list(weights)
-    options = Options(density=density, rank=rank, majority_sign=majority_sign, seed=seed)
+    options = Options(
+        density=density, rank=rank, majority_sign=majority_sign, seed=seed, threshold=threshold
+    )
     # No A is drawn here; whoever draws it from the result verifies it.
     named = _named(adapters)
     known, read = base_choice.of_one_base(base, named)

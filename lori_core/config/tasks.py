@@ -269,13 +269,16 @@ class MergeSection(Strict):
     """The rank of the result, for methods that can truncate to one (docs/merging.md)."""
     seed: Seed = 0
     """dare, della: the seed of the dropped entries."""
+    threshold: Density | None = None
+    """safemerge: the least agreement with the safety adapter of a module that stays as it is; null
+    for 0.35."""
 
     @model_validator(mode="after")
     def _density_where_it_is_needed(self) -> MergeSection:
         method = MERGE_METHODS[self.method]
         if self.density is None and method.needs_density:
             raise ValueError(f"the method {self.method} needs a density, as in density: 0.7")
-        for field in ("density", "rank"):
+        for field in ("density", "rank", "threshold"):
             value = getattr(self, field)
             if value is not None and field not in method.uses:
                 raise ValueError(f"the method {self.method} has no {field}, got {value}; remove it")

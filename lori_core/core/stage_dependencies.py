@@ -107,7 +107,10 @@ METHODS = (
     "methods/lori/continual.py",
     "methods/lori/lori_methods.py",
     "methods/catalogue.py",
+    "methods/baselines/keeping_safety.py",
+    "methods/baselines/kept_directions.py",
     "methods/baselines/peft_methods.py",
+    "methods/baselines/protection.py",
     "methods/peft_layers.py",
     "training/trained_state.py",
 )
@@ -186,6 +189,7 @@ MERGING = (
     "merging/merge_methods.py",
     "merging/merge.py",
     "merging/pruning.py",
+    "merging/selective.py",
     "merging/shared_subspace.py",
     "merging/truncation.py",
     "adapters/projection.py",
@@ -204,7 +208,6 @@ EVALUATION = (
     "evaluation/lm_eval",
     "evaluation/sandbox",
     "evaluation/scoring",
-    "evaluation/setups.py",
     "evaluation/statistics.py",
 )
 #: Reading stored verdicts, and comparing models by them.
@@ -331,6 +334,7 @@ STAGES: dict[str, Stage] = {
             "artifacts/{item}/mask.safetensors",
             "artifacts/{safety_task}/adapter",
             "data/{item}/train.jsonl",
+            "data/{safety_task}/train.jsonl",
         ),
         ("training method",),
     ),

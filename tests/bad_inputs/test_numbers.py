@@ -58,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "tasks.math.projection_key": WORD | NULL,
     "merge.concat.method": set(), "merge.concat.weights": {"minus-1", "0", *REAL},
     "merge.concat.density": NULL, "merge.concat.majority_sign": set(),
-    "merge.concat.rank": NULL, "merge.concat.seed": COUNT,
+    "merge.concat.rank": NULL, "merge.concat.seed": COUNT, "merge.concat.threshold": NULL,
     "continual.safety_task": set(), "continual.tasks.0": set(),
     "evaluation.likelihood": FLAG, "evaluation.samples": POSITIVE, "evaluation.temperature": REAL,
     "evaluation.top_p": REAL, "evaluation.seed": COUNT, "evaluation.engine": set(),

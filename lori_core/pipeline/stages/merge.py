@@ -16,7 +16,8 @@ def merge(params: Params, name: str, tracker: RunTracker) -> None:
 
     section = params.merge[name]
     parents = [adapter_file.load(adapter_path(task)) for task in params.merged_tasks(name)]
-    options = Options(**section.model_dump(include={"density", "majority_sign", "rank", "seed"}))
+    names = {"density", "majority_sign", "rank", "seed", "threshold"}
+    options = Options(**section.model_dump(include=names))
     merged = merging.merge(section.method, parents, params.merge_weights(name), options)
     adapter_file.save(merged, merged_path(name))
     facts = adapter_facts(merged, merged_path(name))
