@@ -111,6 +111,13 @@ def _add_merge(commands: Any) -> None:
         help=f"total (the default) or frequency, for {_using('majority_sign')}",
     )
     merge.add_argument(
+        "--safety",
+        type=given.path,
+        metavar="ADAPTER",
+        help="the safety adapter that the others were trained from, for "
+        + ", ".join(name for name, method in MERGE_METHODS.items() if method.starts),
+    )
+    merge.add_argument(
         "--seed",
         type=given.integer(0, 2**32 - 1),
         default=0,
@@ -229,14 +236,18 @@ def _merge(args: argparse.Namespace) -> int:
                 f"--{option}: the method {args.method} does not use it; remove the option, or "
                 f"choose one of {_using(option)}"
             )
+    if MERGE_METHODS[args.method].starts != (args.safety is not None):
+        raise InputError(_safety_fault(args.method, args.safety))
     # A merge only copies the keys of A; they are verified when A is regenerated from the result.
-    opened = [peft_file.open_adapter(p, verify_projection=False) for p in args.adapters]
+    paths = [*args.adapters, *([] if args.safety is None else [args.safety])]
+    opened = [peft_file.open_adapter(p, verify_projection=False) for p in paths]
     named: dict[str, Adapter] = {}
-    for path, adapter in zip(args.adapters, opened, strict=True):
+    for path, adapter in zip(paths, opened, strict=True):
         named[f"{path}" if f"{path}" not in named else f"{path} ({len(named) + 1})"] = adapter
     named, read = base_choice.of_one_base(args.base, named)
-    parents, inputs = list(named.values()), [*args.adapters, *read]
-    merged = merge(args.method, parents, weights, options)
+    parents, inputs = list(named.values()), [*paths, *read]
+    safety = None if args.safety is None else parents.pop()
+    merged = merge(args.method, parents, weights, options, safety)
     with output_folder.claim(args.out, output_folder.MERGED, inputs, force=args.force) as folder:
         adapter_file.save(merged, folder)
     _say_unproved(named)
@@ -244,6 +255,14 @@ def _merge(args: argparse.Namespace) -> int:
     cut = f" ({lost:.2%} of the squared norm lost by the cut to this rank)" if lost else ""
     print(f"{args.out}: {args.method} of {len(parents)} adapters, rank {merged.rank}{cut}")
     return 0
+
+
+def _safety_fault(method: str, path: Path | None) -> str:
+    """Return the message for a method that needs `--safety` and has none, or the reverse."""
+    if path is None:
+        return f"--safety: {method} needs the safety adapter that the others were trained from"
+    fit = ", ".join(name for name, known in MERGE_METHODS.items() if known.starts)
+    return f"--safety: the method {method} does not use it; remove the option, or choose {fit}"
 
 
 def _say_unproved(adapters: dict[str, Adapter]) -> None:

@@ -8,7 +8,8 @@ from lori_core.config import Params
 from lori_core.core.files.atomic import write_json
 from lori_core.core.tracking import RunTracker
 from lori_core.pipeline.base import open_base
-from lori_core.pipeline.results import METRICS, adapter_path, merged_path
+from lori_core.pipeline.merging import parents_of, weights_of
+from lori_core.pipeline.results import METRICS, merged_path
 
 
 def excess(params: Params, name: str, tracker: RunTracker) -> None:
@@ -18,8 +19,10 @@ def excess(params: Params, name: str, tracker: RunTracker) -> None:
     from lori_core.evaluation.excess import excess as measure
 
     session = open_base(params, training=False)
-    weights = zip(params.merged_tasks(name), params.merge_weights(name), strict=True)
-    parents = {task: (adapter_file.load(adapter_path(task)), weight) for task, weight in weights}
+    merged = parents_of(params, name)
+    weights, _ = weights_of(params, name, merged)
+    alone = merged.alone(weights)
+    parents = {task: (adapter, 1.0) for task, adapter in alone.items()}
     examples = {task: read_held_out(task) for task in parents}
     for task in [task for task in parents if not any(e.target for e in examples[task])]:
         print(f"{task}: no held-out example has a target; its loss is left out", file=sys.stderr)
