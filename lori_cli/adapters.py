@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lori_cli import given
+from lori_cli import given, merge_search
 from lori_core.core.errors import InputError, shown
 from lori_core.registries.merge_method import MERGE_METHODS
 
@@ -85,7 +85,8 @@ def _add_merge(commands: Any) -> None:
     merge = commands.add_parser(
         "merge",
         help="merge adapters into one, without the base model",
-        epilog="example: lori merge a b c --method ties --density 0.7 --weights 0.5,0.3,0.3 -o out",
+        epilog="examples: lori merge a b c --method ties --density 0.7 --weights 0.5,0.3,0.3 -o "
+        "out   |   lori merge a b --search --tasks bundled-math,bundled-nlu -o out",
     )
     merge.add_argument("adapters", nargs="+", type=given.path, metavar="ADAPTER")
     merge.add_argument("-o", "--out", type=given.path, required=True, help="the folder to write")
@@ -123,6 +124,7 @@ def _add_merge(commands: Any) -> None:
         default=0,
         help=f"the seed that selects the entries to drop, for {_using('seed')}",
     )
+    merge_search.add_options(merge)
     add_extension(merge)
     add_base(merge)
     add_force(merge)
@@ -238,6 +240,7 @@ def _merge(args: argparse.Namespace) -> int:
             )
     if MERGE_METHODS[args.method].starts != (args.safety is not None):
         raise InputError(_safety_fault(args.method, args.safety))
+    merge_search.check(args)
     # A merge only copies the keys of A; they are verified when A is regenerated from the result.
     paths = [*args.adapters, *([] if args.safety is None else [args.safety])]
     opened = [peft_file.open_adapter(p, verify_projection=False) for p in paths]
@@ -246,8 +249,13 @@ def _merge(args: argparse.Namespace) -> int:
         named[f"{path}" if f"{path}" not in named else f"{path} ({len(named) + 1})"] = adapter
     named, read = base_choice.of_one_base(args.base, named)
     parents, inputs = list(named.values()), [*paths, *read]
-    safety = None if args.safety is None else parents.pop()
-    merged = merge(args.method, parents, weights, options, safety)
+    if args.search:
+        output_folder.check(args.out, output_folder.MERGED, inputs, force=args.force)
+        searched, result = merge_search.search(args, named, weights, options)
+        parents, merged = list(searched.adapters.values()), searched.with_weights(result.weights)
+    else:
+        safety = None if args.safety is None else parents.pop()
+        merged = merge(args.method, parents, weights, options, safety)
     with output_folder.claim(args.out, output_folder.MERGED, inputs, force=args.force) as folder:
         adapter_file.save(merged, folder)
     _say_unproved(named)

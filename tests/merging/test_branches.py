@@ -95,7 +95,7 @@ def test_the_gradient_of_a_weight_is_that_of_finite_differences() -> None:
                 branches.weights.data[row, 0] += step
                 ends.append(float(loss().detach()))
                 branches.weights.data[row, 0] -= step
-            assert float(gradient[row, 0]) == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-4)
+            assert float(gradient[row, 0]) == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=5e-3)
 
 
 ROWS = [Encoded([5, 6, 7 + n % 3], [8, 9, 3], False) for n in range(8)]

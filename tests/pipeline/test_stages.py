@@ -126,7 +126,7 @@ def test_the_summary_has_every_model_and_the_page_every_picture(finished: Any) -
         "safety, then math",
     ]
     page = (folder / "report" / "index.html").read_text()
-    for name in ("scores", "sparsity", "overlap", "interference", "excess"):
+    for name in ("scores", "sparsity", "overlap", "interference", "excess", "pareto"):
         assert f'src="{name}.png"' in page
         assert (folder / "report" / f"{name}.svg").stat().st_size > 1000
     assert summary["interference"]["adapter"]["math+safety"]["within_bound"] == 1.0
@@ -200,6 +200,12 @@ def test_a_search_writes_its_weights_its_candidates_and_its_choice(finished: Any
     ]  # fmt: skip
     excess = json.loads((folder / "metrics/excess/safe.json").read_text())
     assert list(excess["excess"]) == ["math", "safety"]
+    row = excess["excess"]["math"]
+    gain = row["base_loss"] - row["adapter_loss"]
+    kept = (row["base_loss"] - row["merged_loss"]) / gain if gain > 0 else None
+    assert row["retained"] == (None if kept is None else pytest.approx(kept))
+    page = (folder / "report" / "index.html").read_text()
+    assert f"Weights of the merge safe: {facts['sentence']}".split("'")[0] in page
 
 
 def test_a_search_never_reads_test_examples_and_repeats_itself(
