@@ -125,7 +125,7 @@ def search(
 def _tasks(args: argparse.Namespace, adapters: Mapping[str, Adapter]) -> list[str]:
     """Return the task of each adapter."""
     if args.tasks is not None:
-        tasks = args.tasks.split(",")
+        tasks = str(args.tasks).split(",")
     else:
         tasks = [str(adapter.info.get("task") or "") for adapter in adapters.values()]
         for name, task in zip(adapters, tasks, strict=True):

@@ -91,11 +91,12 @@ def test_the_gradient_of_a_weight_is_that_of_finite_differences() -> None:
         assert gradient is not None
         for row in (0, 1):
             ends = []
-            for step in (1e-4, -1e-4):
+            for step in (5e-3, -5e-3):
                 branches.weights.data[row, 0] += step
                 ends.append(float(loss().detach()))
                 branches.weights.data[row, 0] -= step
-            assert float(gradient[row, 0]) == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=5e-3)
+            # The model's normalisation computes in float32, which limits the differences.
+            assert float(gradient[row, 0]) == pytest.approx((ends[0] - ends[1]) / 1e-2, rel=1e-2)
 
 
 ROWS = [Encoded([5, 6, 7 + n % 3], [8, 9, 3], False) for n in range(8)]
