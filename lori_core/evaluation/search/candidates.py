@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -102,6 +104,7 @@ class Measures:
         self.before = None
         if "forgetting" in rules and safety_task in self.requests and before is not None:
             folder = Path(tempfile.mkdtemp(prefix="lori-search-"))
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             self.before = self._answers(before, f"{safety_task} alone", folder)
 
     def gain(self, task: str) -> float:
@@ -191,8 +194,9 @@ class Measures:
         params = self.session.params.model_copy(
             update={"evaluation": EvaluationSection.model_validate(section)}
         )
-        evaluate(replace(self.session, params=params), adapter, self.requests, "row", folder)
-        return Scored(name, {task: folder / "row" / f"{task}.jsonl" for task in self.requests})
+        row = "candidate"
+        evaluate(replace(self.session, params=params), adapter, self.requests, row, folder)
+        return Scored(name, {task: folder / row / f"{task}.jsonl" for task in self.requests})
 
 
 def _with_target(task: str, examples: Sequence[Example]) -> list[Example]:
