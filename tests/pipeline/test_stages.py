@@ -13,7 +13,7 @@ from lori_core.adapters import adapter_file
 from lori_core.adapters.masks import mask_file
 from lori_core.core.errors import DataError
 from lori_core.core.files.atomic import digest
-from lori_core.core.tracking import NullTracker
+from lori_core.core.tracking import FileTracker, NullTracker
 from lori_core.data.sources import pulling
 from lori_core.pipeline import params_file, results, running
 
@@ -208,8 +208,8 @@ def test_a_search_writes_its_weights_its_candidates_and_its_choice(finished: Any
     assert f"Weights of the merge safe: {facts['sentence']}".split("'")[0] in page
 
 
-def test_a_search_never_reads_test_examples_and_repeats_itself(
-    finished: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_search_never_reads_test_examples_repeats_itself_and_reports_its_candidates(
+    finished: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder, params = finished
     monkeypatch.chdir(folder)
@@ -219,11 +219,20 @@ def test_a_search_never_reads_test_examples_and_repeats_itself(
     try:
         for path in hidden:
             path.unlink()
-        running.run(params, "search", "safe", NullTracker())
+        running.run(params, "search", "safe", FileTracker(tmp_path / "rows.jsonl"))
     finally:
         for path, content in hidden.items():
             path.write_bytes(content)
     assert results.weights_path("safe").read_bytes() == before
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    reported = [row for row in rows if row["type"] == "metrics" and row["step"] is not None]
+    assert [row["step"] for row in reported] == [0, 1]
+    facts = json.loads((folder / "metrics/search/safe.json").read_text())
+    for row, candidate in zip(reported, facts["candidates"], strict=True):
+        values = row["values"]
+        assert values["candidate.objective"] == candidate["objective"]
+        assert values["candidate.retained.math"] == candidate["retained"]["math"]
+        assert values["candidate.refusal"] == candidate["rules"]["refusal"]
 
 
 def test_a_search_without_validation_examples_is_refused_and_writes_nothing(

@@ -3,7 +3,7 @@
 The search improves the weights (`merging.descent`, or Nelder-Mead), measures a few candidates by
 the gate's rules, and chooses among them: the best objective of those that meet all measured rules,
 else the smallest violation. By gradient, each candidate continues from the one before it, with
-twice the weight on the tasks whose rules failed. Test examples are never read.
+more weight on the tasks, or the kind of requests, whose rules failed. Test examples are never read.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ from typing import Any, Protocol
 from lori_core.adapters.adapter import Adapter
 from lori_core.config import SearchSection
 from lori_core.core.errors import InputError
+from lori_core.data.example import Example
 from lori_core.data.prompts import encode_all
 from lori_core.evaluation.search.candidates import Candidate, Measures, Say
 from lori_core.merging import branches as parallel
 from lori_core.merging.descent import Descent, descend
 from lori_core.merging.weight_groups import ALL, MergeWeights
+from lori_core.registries.gate_rule import GATE_RULES
 from lori_core.registries.merge_method import MERGE_METHODS
 
-#: The factor on the weight of the tasks whose rules failed.
-HARDER = 2.0
+#: The factor on the weight of the tasks, or requests, whose rules failed.
+HARDER = 4.0
+#: The expected answers to requests, and what such requests are called.
+KINDS = {"refuse": "harmful", "comply": "harmless"}
 #: The bounds of a weight for the methods without gradients.
 LOW, HIGH = -1.0, 3.0
 
@@ -157,12 +161,15 @@ def _by_gradient(
     measures: Measures,
     known: Sequence[Candidate],
 ) -> Iterator[tuple[str, MergeWeights]]:
-    session, start = measures.session, merging.start
+    session, start, parts = measures.session, merging.start, _parts(measures)
     rows = {
-        task: encode_all(some, session.params.prompt, session.tokenizer, measures.length(task))
-        for task, some in measures.examples.items()
+        name: encode_all(
+            part.examples, session.params.prompt, session.tokenizer, measures.length(part.task)
+        )
+        for name, part in parts.items()
     }
-    shares, values, steps, name = dict(measures.shares), None, settings.steps, "tasks weighed alike"
+    shares = {name: part.share for name, part in parts.items()}
+    values, steps, name = None, settings.steps, "tasks weighed alike"
     while True:
         with parallel.applied(
             session.model, merging.adapters, start, settings.by, first
@@ -170,7 +177,7 @@ def _by_gradient(
             if values is not None:
                 branches.weights.data.copy_(values)
             total = math.fsum(shares.values())
-            factors = {t: share / total / measures.gain(t) for t, share in shares.items()}
+            factors = {n: s / total / measures.gain(parts[n].task) for n, s in shares.items()}
             descent = Descent(steps, settings.batch, settings.learning_rate, settings.uniformity)
             descend(
                 session.model, branches, rows, factors, descent,
@@ -178,19 +185,51 @@ def _by_gradient(
             )  # fmt: skip
             values, found = branches.weights.detach().clone(), branches.values()
         yield name, MergeWeights(settings.by, found)
-        failed = _failed_tasks(known[-1], measures)
-        shares = {t: share * (HARDER if t in failed else 1) for t, share in shares.items()}
+        failed = _failed_parts(known[-1], parts)
+        shares = {n: share * (HARDER if n in failed else 1) for n, share in shares.items()}
         steps = max(1, settings.steps // 2)
         name = f"more weight on {', '.join(failed)}" if failed else "more steps"
 
 
-def _failed_tasks(candidate: Candidate, measures: Measures) -> list[str]:
-    """Return the tasks that the rules which a candidate breaks are about."""
-    failed = []
+@dataclass(frozen=True)
+class _Part:
+    """Some examples of a task, with their share of the objective."""
+
+    task: str
+    examples: Sequence[Example]
+    share: float
+    answer: str = ""
+
+
+def _parts(measures: Measures) -> dict[str, _Part]:
+    """Return the tasks, with harmful and harmless requests of a safety task apart, by name."""
+    parts = {}
+    for task, some in measures.examples.items():
+        share, by_answer = measures.shares[task], {}
+        for answer, name in KINDS.items() if task in measures.requests else ():
+            by_answer[name] = [e for e in some if e.answer == answer], answer
+        if not all(chosen for chosen, _ in by_answer.values()) or not by_answer:
+            parts[task] = _Part(task, some, share)
+            continue
+        for name, (chosen, answer) in by_answer.items():
+            of_part = share * len(chosen) / len(some)
+            parts[f"{name} requests of {task}"] = _Part(task, chosen, of_part, answer)
+    return {name: part for name, part in parts.items() if part.share > 0}
+
+
+def _failed_parts(candidate: Candidate, parts: Mapping[str, _Part]) -> list[str]:
+    """Return the names of the parts that the rules which a candidate breaks are about."""
+    failed = set()
     for rule in candidate.violations:
-        task = rule.partition(".")[2]
-        failed += [task] if task else list(measures.requests)
-    return [task for task in measures.shares if task in failed]
+        kind, _, task = rule.partition(".")
+        answers = {"over_refusal": ("comply", ""), "incoherent": ("refuse", "comply", "")}
+        of = answers.get(kind, ("refuse", ""))
+        safety = "refusals" in GATE_RULES[kind].needs
+        for name, part in parts.items():
+            asks = safety and part.examples[0].scorer == "refusal" and part.answer in of
+            if part.task == task or asks:
+                failed.add(name)
+    return [name for name in parts if name in failed]
 
 
 def _by_trial(
