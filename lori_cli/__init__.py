@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         experiments,
         extraction,
         lineage,
+        listings,
         pipeline,
         serving,
     )
@@ -44,7 +45,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lori {__version__}")
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for group in (pipeline, adapters, extraction, evaluation, experiments, lineage, serving):
+    for group in (
+        pipeline,
+        listings,
+        adapters,
+        extraction,
+        evaluation,
+        experiments,
+        lineage,
+        serving,
+    ):
         group.add(commands)
     return parser
 

@@ -116,7 +116,7 @@ class Builder:
                 losses=wanted,
                 model=self.params.model,
                 prompt=self.params.prompt,
-                evaluation=self.params.evaluation,
+                evaluation=self.params.evaluation.model_copy(update={"setups": {}}),
                 max_lengths={t: self.params.phase(t, "calibration").max_length for t in wanted},
             )
         )

@@ -10,11 +10,12 @@ import pytest
 from lori_core import cost
 from lori_core.config import TrainingSection
 from lori_core.core.errors import InputError
-from lori_core.cost import Device, Model, Split, footprint
+from lori_core.cost import Device, Model, Split, footprint, rates
 from lori_core.data.sources import pulling
 from lori_core.pipeline import params_file
 
 ROOT = Path(__file__).parents[1]
+TASKS = ("nlu", "math", "code", "safety")
 MACHINE = Device("a test's", 406e9, 20e9, 24e9, "cpu")
 
 
@@ -74,6 +75,45 @@ def test_a_measured_training_speed_is_forecast_within_a_factor_of_two() -> None:
     made = model("quickstart", examples=1000, tokens=208.0, target=104.0)
     seconds = made.stage("train@math").seconds - cost.LOAD_SECONDS - made.weights / cost.DISK
     assert 400 / 2 < 1000 * 208 / seconds < 400 * 2
+
+
+@pytest.mark.parametrize("measured", rates.MEASURED, ids=lambda m: m.source[:28])
+def test_a_measured_training_is_forecast_at_its_speed(measured: rates.Measured) -> None:
+    cpu = measured.device == "cpu"
+    profile, on = ("quickstart", MACHINE) if cpu else ("llama3-8b-r32", cost.DEVICES["h200"])
+    changes = [
+        f"training.batch_size={round(measured.at_once / measured.row)}",
+        "training.max_length=2048",
+        *(f"tasks.{task}.method=lora" for task in (() if measured.lean else TASKS)),
+    ]
+    rows = {"examples": 1000, "tokens": measured.row, "target": measured.row / 2}
+    made = model(profile, on, *changes, **rows)
+    params = made.params.phase("math", "training")
+    seconds = made.stage("train@math").seconds - cost.LOAD_SECONDS - made.weights / cost.DISK
+    speed = 1000 * params.epochs * measured.row / seconds
+    assert speed == pytest.approx(measured.speed, rel=0.06)
+    (rate,) = made.rates
+    assert rate.measured
+    assert rate.source == measured.source
+
+
+def test_the_speed_of_a_card_that_was_not_measured_is_a_guess() -> None:
+    known, other = (
+        rates.training_rate(cost.DEVICES[n], True, 200, 6400) for n in ("h200", "a100-80gb")
+    )
+    assert known.measured
+    assert not other.measured
+    assert (known.share, known.source) == (other.share, other.source)
+    assert known.share == pytest.approx(0.204, abs=0.001)
+    assert not any(rate.measured for rate in rates.inference(cost.DEVICES["h200"]))
+
+
+def test_a_pass_of_fewer_tokens_is_slower() -> None:
+    whole, small = (
+        model("llama3-8b-r32", cost.DEVICES["h200"], f"training.tokens_at_once={n}")
+        for n in ("auto", 2000)
+    )
+    assert whole.stage("train@math").seconds < small.stage("train@math").seconds
 
 
 def test_every_stage_of_the_pipeline_has_a_cost() -> None:

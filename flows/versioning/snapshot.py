@@ -46,7 +46,7 @@ class Snapshot:
         self.here = here
 
     @cached_property
-    def stages(self) -> dict[str, StageEntry]:
+    def stages(self) -> Mapping[str, StageEntry]:
         """The stages of `dvc.lock` by name.
 
         Raises:

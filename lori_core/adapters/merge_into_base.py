@@ -23,7 +23,8 @@ from torch.nn.functional import embedding_bag
 from lori_core.core.errors import AdapterError, InputError, ModelError
 from lori_core.core.files import finite
 from lori_core.core.files.atomic import replaced_folder, write_json
-from lori_core.core.files.tensor_file import DTYPES, Entry, TensorFile
+from lori_core.core.files.safetensors_file import Entry
+from lori_core.core.files.tensor_file import DTYPES, TensorFile
 from lori_core.models import base_files, base_tensors
 from lori_core.models.base_tensors import Target
 

@@ -119,6 +119,10 @@ class Params(Strict):
         count = len(self.merged_tasks(merge))
         return list(weights) if isinstance(weights, tuple) else [weights] * count
 
+    def setup_settings(self, name: str) -> dict[str, Any]:
+        """Return the settings of an entry of `evaluation.setups`; see `SetupSection.resolved`."""
+        return self.evaluation.setups[name].resolved(self.prompt.system, self.evaluation.seed)
+
     def phase(self, task: str, phase: Phase) -> TrainingSection:
         """Return `training` with the overrides of one task and phase.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from lori_core.config.evaluation import DEFAULT_SETUP, SetupSection
 from lori_core.config.operations import Bound
 from lori_core.core.errors import unknown
-from lori_core.registries.gate_rule import GATE_RULES
+from lori_core.registries.gate_rule import GATE_RULES, RULES_OF_SETUPS
 
 if TYPE_CHECKING:
     from lori_core.config.params import Params
@@ -32,6 +33,7 @@ def check(params: Params) -> None:
     for field in _TASKS_OF_EXPERIMENTS:
         names = getattr(params.experiments, field) or ()
         check_tasks(params, f"experiments.{field}", names)
+    _check_setups(params)
     _check_gate(params)
 
 
@@ -86,7 +88,36 @@ def _check_safety_task(params: Params) -> None:
         raise ValueError(f"continual.tasks: {safety!r} is the safety task itself")
 
 
+def _check_setups(params: Params) -> None:
+    """Refuse two set-ups with the same settings: the spread over them would be too small."""
+    plain = SetupSection().resolved(params.prompt.system, params.evaluation.seed)
+    seen = {str(plain): DEFAULT_SETUP}
+    for name in params.evaluation.setups:
+        settings = str(params.setup_settings(name))
+        if settings in seen:
+            raise ValueError(
+                f"evaluation.setups.{name}: has the same settings as the set-up {seen[settings]}; "
+                "change temperature, seed, system or attack, or remove it"
+            )
+        seen[settings] = name
+
+
+def _check_gate_setups(params: Params) -> None:
+    gate, known = params.gate, params.evaluation.setups
+    for name in gate.setups:
+        if name not in known:
+            raise ValueError(f"gate.setups: {unknown('set-up', name, known)}")
+    if len(set(gate.setups)) != len(gate.setups):
+        raise ValueError(f"gate.setups: a set-up is named twice: {', '.join(gate.setups)}")
+    if gate.setups and not set(RULES_OF_SETUPS) & set(gate.rules):
+        raise ValueError(
+            f"gate.setups: has no effect without a rule {' or '.join(RULES_OF_SETUPS)} in "
+            "gate.rules; add a rule, or remove the set-ups"
+        )
+
+
 def _check_gate(params: Params) -> None:
+    _check_gate_setups(params)
     gate = params.gate
     for task in gate.margins:
         check_tasks(params, "gate.margins", [task])

@@ -80,6 +80,7 @@ ADAPTERS = (
     "adapters/projection.py",
     "registries/mask.py",
     "registries/registry.py",
+    "core/files/safetensors_file.py",
     "core/files/tensor_file.py",
 )
 #: Reading and writing PEFT's adapter folders.
@@ -113,9 +114,11 @@ METHODS = (
 SESSION = (
     *APPLYING,
     "data/chat.py",
+    "data/conversations.py",
     "data/example.py",
     "data/prompts.py",
     "data/pulled.py",
+    "data/tokenised_row.py",
     "data/tokens.py",
     "adapters/masks/mask_choices.py",
     "models/base_model.py",
@@ -129,17 +132,28 @@ LOSS = (
     "training/loss.py",
     "training/kernels/packed_attention.py",
     "training/kernels/plain_attention.py",
+    "training/kernels/reference_attention.py",
+    "training/kernels/variable_length.py",
 )
 #: Training by any method.
 TUNING = (
     *METHODS,
     *SESSION,
     *LOSS,
+    "data/passes.py",
+    "training/arguments.py",
+    "training/checkpoints.py",
+    "training/computing.py",
+    "training/kernels/flat_values.py",
+    "training/kernels/liger.py",
     "training/kernels/lora_linear.py",
     "training/memory.py",
     "training/distributed.py",
     "training/kernels/pointwise.py",
+    "training/passes.py",
+    "training/token_budget.py",
     "training/trainer.py",
+    "training/working_memory.py",
     "methods/tuning.py",
 )
 #: Saving a trained adapter or model.
@@ -178,6 +192,7 @@ MERGING = (
     "registries/mask.py",
     "registries/merge_method.py",
     "registries/registry.py",
+    "core/files/safetensors_file.py",
     "core/files/tensor_file.py",
 )
 #: Searching a merge's weights, beside scoring and merging.
@@ -199,6 +214,7 @@ EVALUATION = (
     "evaluation/lm_eval",
     "evaluation/sandbox",
     "evaluation/scoring",
+    "evaluation/setups.py",
     "evaluation/statistics.py",
 )
 #: Reading stored verdicts, and comparing models by them.

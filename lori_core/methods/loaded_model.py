@@ -144,7 +144,7 @@ def training_rows(
     key = digest_each(example.id for example in examples())
     prompt, tokenizer = loaded.params.prompt, loaded.tokenizer
     rows = tokenised(examples(), key, prompt, tokenizer, section.max_length)
-    limits.check_ids(int(rows.tokens.max()), loaded.model, f"tasks.{task}")
+    limits.check_ids(rows.largest(), loaded.model, f"tasks.{task}")
     return rows, key
 
 

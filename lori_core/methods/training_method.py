@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from lori_core.models.base_identity import BaseIdentity
     from lori_core.training.trainer_overrides import TrainerOverrides
 
-#: Bytes per trained parameter: its float32 value, its gradient and AdamW's two moments.
-STATE_BYTES = 16
-
 
 class NoOptions(Strict):
     """Options of a method that has none of its own."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lori_core.core.errors import AdapterError, ModelError
 from lori_core.core.files.atomic import read_json
+from lori_core.core.files.safetensors_file import SafetensorsFile
 
 if TYPE_CHECKING:
     from lori_core.core.files.tensor_file import TensorFile
@@ -77,6 +78,18 @@ def _first_file(base: Path) -> Path:
         if (base / name).is_file():
             return base / name
     raise ModelError(f"{base}: no weights here (neither {_WEIGHTS} nor {_INDEX})")
+
+
+def header(path: Path) -> SafetensorsFile:
+    """Open a weight file for its header and bytes, without importing PyTorch.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    try:
+        return SafetensorsFile(path)
+    except AdapterError as error:
+        raise ModelError(str(error)) from None
 
 
 def opened(path: Path) -> TensorFile:

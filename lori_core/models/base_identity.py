@@ -21,7 +21,7 @@ from lori_core.core.files.atomic import digest, read_json, sha256_file
 from lori_core.models import base_files
 
 if TYPE_CHECKING:
-    from lori_core.core.files.tensor_file import Entry, TensorFile
+    from lori_core.core.files.safetensors_file import Entry, SafetensorsFile
 
 #: Keys of `config.json` that do not decide what the model computes: the file's origin, the dtype
 #: (which `model.dtype` sets) and the use of a KV cache. All other keys are hashed.
@@ -203,8 +203,8 @@ def whole_content(folder: Path) -> str:
 
 def _tensors(folder: Path, *, whole: bool = False) -> str:
     """Hash each tensor's name, dtype, shape and samples, sorted by name, however sharded."""
-    files = [base_files.opened(path) for path in base_files.weight_files(folder)]
-    places = sorted((name, number) for number, file in enumerate(files) for name in file)
+    files = [base_files.header(path) for path in base_files.weight_files(folder)]
+    places = sorted((name, number) for number, file in enumerate(files) for name in file.entries)
     blocks = max(1, min(_BLOCKS, _MAX_BLOCKS // max(1, len(places))))
     sha = hashlib.sha256()
     for name, number in places:
@@ -233,7 +233,7 @@ def _chunks(entry: Entry) -> Iterator[tuple[int, int]]:
         yield start, min(_CHUNK, entry.stop - start)
 
 
-def _read(file: TensorFile, start: int, buffer: bytearray) -> None:
+def _read(file: SafetensorsFile, start: int, buffer: bytearray) -> None:
     try:
         file.read_into(start, memoryview(buffer))
     except AdapterError as error:

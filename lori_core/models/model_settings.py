@@ -183,8 +183,8 @@ def _are_texts(value: Any) -> bool:
 
 def _check_weights(folder: Path, settings: Mapping[str, Any]) -> None:
     """Compare the configuration's layers and matrix sizes with the weight files."""
-    files = [base_files.opened(path) for path in base_files.weight_files(folder)]
-    tensors = sum(len(file) for file in files)
+    files = [base_files.header(path) for path in base_files.weight_files(folder)]
+    tensors = sum(len(file.entries) for file in files)
     numbers = _NUMBERS_PER_BYTE * sum(file.size for file in files)
     path, text = folder / "config.json", settings.get("text_config")
     # Vision and audio sections are not checked: the weights may lack these parts.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,12 @@ _KINDS = {"CommentedSeq": "list", "list": "list"}
 
 
 def _parsed(text: str, where: str) -> Any:
-    return yaml_input.load(text, where, _yaml().load)
+    return copy.deepcopy(yaml_input.load(text, where, _loaded))
+
+
+@lru_cache(maxsize=8)
+def _loaded(text: str) -> Any:
+    return _yaml().load(text)
 
 
 def _plain(values: Any, where: str = "") -> Any:
@@ -108,6 +114,21 @@ def _checked(values: Any, path: Path, workspace: Path | None = None) -> Params:
 def profiles(folder: Path = PROFILES) -> list[str]:
     """Return the names of the profiles in a folder, sorted."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def described(folder: Path = PROFILES) -> list[dict[str, Any]]:
+    """Return each profile's `name`, base `model`, `tasks`, and `about`: its first comment."""
+    rows = []
+    for name in profiles(folder):
+        text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
+        values = read_values(text.encode(), f"{folder}/{name}.yaml")
+        comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+        about = " ".join(line.removeprefix("#").strip() for line in comment)
+        about = about.partition(". ")[0].partition(": ")[0].removesuffix(".")
+        model = (values.get("model") or {}).get("name_or_path", "")
+        tasks = list(values.get("tasks") or {})
+        rows.append({"name": name, "model": model, "tasks": tasks, "about": about})
+    return rows
 
 
 def changed(params_path: Path, profile: str | None, overrides: Sequence[str]) -> tuple[Params, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
 from flows.versioning.dvc.lock_file import Entry, read_lock, read_pin
+from flows.versioning.dvc.yaml_document import parsed
 from lori_core.core.errors import InputError
 
 #: Two stages as DVC 3 writes them.
@@ -61,6 +63,25 @@ PIN = dedent(
       path: data
     """
 )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("no", "on", "Yes", "y", "true", "null", "~", "", "1:30", "012", "0o17", "1e-05", "0x1f"),
+        *("1_000", "2024-01-01", "=", "<<", "1e5", ".5", "-.inf", "+1", "0b1", "*a", "&a", "!a"),
+        *(True, False, None, 12, 0o17, 1e-05, 1e22, -0.5, 1e300, 31, [], {}, ["no", 1e-7]),
+    ],
+)
+def test_any_value_is_read_as_dvc_wrote_it(value: Any) -> None:
+    from dvc.utils.serialize import dumps_yaml, parse_yaml
+
+    document = parse_yaml(LOCK, "dvc.lock")
+    document["stages"]["mask@math"]["params"]["params.yaml"] = {"value": value}
+    content = dumps_yaml(document)
+    stage = read_lock(content.encode(), "here: dvc.lock")["mask@math"]
+    assert repr(stage.params) == repr({"value": value})
+    assert parsed(content.encode(), "dvc.lock", "") == parse_yaml(content, "dvc.lock") == document
 
 
 def test_what_dvc_writes_is_read() -> None:

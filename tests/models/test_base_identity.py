@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +54,17 @@ def test_where_it_lies_and_how_it_is_written_do_not_matter(base: Path, tmp_path:
     assert match(of(tmp_path / "link"), before) is Match.PROVED
     base.rename(tmp_path / "moved")
     assert match(of(tmp_path / "moved"), before) is Match.PROVED
+
+
+def test_pytorch_is_not_imported(base: Path) -> None:
+    """A rerun with nothing to do would spend most of its time on that import."""
+    code = (
+        "import sys; from pathlib import Path; from lori_core.models.base_identity import identity;"
+        "print(identity('x', None, Path(sys.argv[1])).tensors, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(base)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout == f"{of(base).tensors} False\n"
 
 
 def test_what_transformers_does_not_load_does_not_matter(base: Path) -> None:

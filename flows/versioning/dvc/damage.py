@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.versioning.dvc import dvc_files
-from flows.versioning.dvc.lock_file import parsed, read_lock, read_pin
+from flows.versioning.dvc.lock_file import read_lock, read_pin
+from flows.versioning.dvc.yaml_document import parsed
 from lori_core.core.errors import InputError
 
 #: The file that defines the stages, and what to do if it cannot be used.

@@ -18,7 +18,7 @@ from typing import IO, Any
 import psutil
 
 from flows.environment import quiet_environment
-from flows.versioning.dvc import dvc_files
+from flows.versioning.dvc import dvc_files, lock_io
 from lori_core.core.files.atomic import replaced_file
 
 
@@ -33,9 +33,35 @@ def opened(workspace: Path) -> Iterator[Any]:
     dvc_files.check(workspace)
     from dvc.repo import Repo
 
+    lock_io.install()
     with Repo(str(workspace), _wait_for_lock=True) as repo:
         repo.fs.open = _atomic_open(repo.fs.open, rwlock_file(workspace))
         yield repo
+
+
+@contextmanager
+def files_hashed_once() -> Iterator[None]:
+    """Let DVC look up a dependency's hash once for all stages, instead of once for each stage.
+
+    The files must not change inside the `with` block.
+    """
+    from dvc.dependency.base import Dependency
+
+    real, known = Dependency.get_hash, dict[tuple[str, ...], Any]()
+
+    def get_hash(self: Any) -> Any:
+        if type(self) is not Dependency:  # another repository's, a database's
+            return real(self)
+        key = (self.protocol, self.fs_path, self.hash_name)
+        if key not in known:
+            known[key] = real(self)
+        return known[key]
+
+    Dependency.get_hash = get_hash
+    try:
+        yield
+    finally:
+        del Dependency.get_hash  # it is inherited
 
 
 @contextmanager

@@ -5,19 +5,17 @@ DVC itself treats missing records as stages that never ran or data that was neve
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flows.versioning.dvc import dvc_files
+from flows.versioning.dvc.yaml_document import damaged, parsed
 from lori_core.config.validation import first_error
-from lori_core.core.errors import InputError
-from lori_core.core.files import yaml_input
 
 #: How to restore a damaged file.
 MEND_LOCK = (
@@ -128,7 +126,7 @@ class _Stage(BaseModel):
             params |= values
         deps = {entry.path: entry.entry() for entry in self.deps}
         outs = {entry.path: entry.entry() for entry in self.outs}
-        return StageEntry(name, self.command, deps, _numbers(params), outs)
+        return StageEntry(name, self.command, deps, params, outs)
 
 
 class _Lock(BaseModel):
@@ -159,8 +157,8 @@ def _once(paths: Iterable[str], what: str) -> None:
         raise ValueError(f"{what} {twice[0]} is recorded twice")
 
 
-def read_lock(content: bytes, where: str) -> dict[str, StageEntry]:
-    """Parse `dvc.lock`; return its stages by name.
+def read_lock(content: bytes, where: str) -> Mapping[str, StageEntry]:
+    """Parse `dvc.lock`; return its stages by name. The same bytes are parsed once.
 
     Args:
         content: the file's bytes.
@@ -169,11 +167,17 @@ def read_lock(content: bytes, where: str) -> dict[str, StageEntry]:
     Raises:
         InputError: it is truncated, or a value is missing, has a wrong type or is there twice.
     """
+    parsed(content, where, MEND_LOCK)
     try:
-        lock = _Lock.model_validate(parsed(content, where, MEND_LOCK))
+        return _stages(content)
     except ValidationError as error:
-        raise _damaged(where, first_error(error, _Lock), MEND_LOCK) from None
-    return {name: stage.entry(name) for name, stage in lock.stages.items()}
+        raise damaged(where, first_error(error, _Lock), MEND_LOCK) from None
+
+
+@lru_cache(maxsize=4)
+def _stages(content: bytes) -> Mapping[str, StageEntry]:
+    lock = _Lock.model_validate(parsed(content, "dvc.lock", MEND_LOCK))
+    return MappingProxyType({n: stage.entry(n) for n, stage in lock.stages.items()})
 
 
 def read_pin(content: bytes, where: str) -> Entry:
@@ -185,91 +189,7 @@ def read_pin(content: bytes, where: str) -> Entry:
     try:
         entry = _Pin.model_validate(parsed(content, where, MEND_PIN)).outs[0].entry()
     except ValidationError as error:
-        raise _damaged(where, first_error(error, _Pin), MEND_PIN) from None
+        raise damaged(where, first_error(error, _Pin), MEND_PIN) from None
     if entry.path != PINNED:
-        raise _damaged(where, f"pins {entry.path!r}, not {PINNED!r}", MEND_PIN)
+        raise damaged(where, f"pins {entry.path!r}, not {PINNED!r}", MEND_PIN)
     return entry
-
-
-def _damaged(where: str, what: str, mend: str) -> InputError:
-    return InputError(f"{where}: damaged: {what}; {mend}")
-
-
-def parsed(content: bytes, where: str, mend: str, *, by_hand: bool = False) -> dict[str, Any]:
-    """Return the mapping in one of DVC's YAML files; refuse duplicate keys.
-
-    It is parsed by libyaml if that is installed: 100 stages are 6,000 lines.
-
-    Args:
-        content: the file's bytes.
-        where: the file's name in messages.
-        mend: how to restore the file, for messages.
-        by_hand: whether people edit the file; then its last line need not end with a newline.
-
-    Raises:
-        InputError: the file is truncated or holds no such mapping.
-    """
-    import yaml
-
-    if not content.strip():
-        raise _damaged(where, "the file is empty", mend)
-    mark = re.search(rb"^(<<<<<<<|=======|>>>>>>>)( |\r?$)", content, re.M)
-    if mark:
-        at = content.count(b"\n", 0, mark.start()) + 1
-        raise _damaged(f"{where}:{at}", "it holds the marks of a merge conflict", mend)
-    try:
-        dvc_files.scan(content, where)
-    except yaml_input.YAMLFaultError as error:
-        raise _damaged(error.at(where), str(error), mend) from None
-    except InputError as error:
-        raise InputError(f"{error}; {mend}") from None
-    try:
-        document = yaml.load(content, Loader=_loader())  # noqa: S506 - a safe loader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        twice = getattr(error, "problem", None) == _TWICE
-        what = "a key is there twice" if twice else "not YAML"
-        raise _damaged(f"{where}{line}", what, mend) from None
-    except (ValueError, RecursionError) as error:  # an impossible date, too deep nesting
-        raise _damaged(where, f"not YAML that DVC wrote ({error})", mend) from None
-    if not by_hand and not content.endswith(b"\n"):
-        raise _damaged(where, "truncated: its last line does not end with a newline", mend)
-    if not isinstance(document, dict):
-        raise _damaged(where, "not a mapping", mend)
-    return document
-
-
-_TWICE = "found a key twice"
-
-
-@cache
-def _loader() -> Any:
-    """Return a safe YAML loader that refuses duplicate keys of a mapping."""
-    import yaml
-
-    class Once(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen = set()
-            for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode):
-                    if key.value in seen:
-                        raise yaml.constructor.ConstructorError(None, None, _TWICE, key.start_mark)
-                    seen.add(key.value)
-            return super().construct_mapping(node, deep)
-
-    return Once
-
-
-def _numbers(value: Any) -> Any:
-    """Convert texts such as `1e-05` to numbers, as which DVC's YAML means them."""
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    if isinstance(value, str) and value[:1] in "-+.0123456789" and "e" in value.lower():
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
