@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lori_cli import given, merge_search
+from lori_cli import given
+from lori_cli.given import names_of as names_of
 from lori_core.core.errors import InputError, shown
 from lori_core.registries.merge_method import MERGE_METHODS
 
@@ -124,11 +125,32 @@ def _add_merge(commands: Any) -> None:
         default=0,
         help=f"the seed that selects the entries to drop, for {_using('seed')}",
     )
-    merge_search.add_options(merge)
+    _add_search(merge)
     add_extension(merge)
     add_base(merge)
     add_force(merge)
     merge.set_defaults(function=_merge)
+
+
+def _add_search(merge: Any) -> None:
+    """Add the options of the search to the parser of `lori merge`."""
+    merge.add_argument(
+        "--search",
+        action="store_true",
+        help="search the weights, from --weights on, on the tasks' validation examples; loads the "
+        "base model; the rules of the gate in params.yaml, if there is one here, are constraints",
+    )
+    merge.add_argument(
+        "--search-by",
+        choices=["task", "layer", "projection"],
+        help="one weight for each adapter (the default), for each adapter and layer, or for each "
+        "adapter, layer and projection",
+    )
+    merge.add_argument(
+        "--tasks",
+        help="with --search: the task of each adapter, and of the safety adapter last; a task with "
+        "pulled data or a name from lori sources (default: the tasks that the adapters record)",
+    )
 
 
 def add_extension(parser: Any) -> None:
@@ -222,6 +244,7 @@ def _bake(adapter: Adapter, args: argparse.Namespace) -> int:
 def _merge(args: argparse.Namespace) -> int:
     from lori_core.adapters import adapter_file, base_choice, output_folder
     from lori_core.adapters.peft_format import peft_file
+    from lori_core.api.merge_search import check, search
     from lori_core.merging.merge import TRUNCATION, merge
     from lori_core.merging.merge_methods import Options, check_options
     from lori_core.registries import extensions
@@ -240,7 +263,11 @@ def _merge(args: argparse.Namespace) -> int:
             )
     if MERGE_METHODS[args.method].starts != (args.safety is not None):
         raise InputError(_safety_fault(args.method, args.safety))
-    merge_search.check(args)
+    for option in ("search_by", "tasks"):
+        if getattr(args, option) is not None and not args.search:
+            raise InputError(f"--{option.replace('_', '-')}: only with --search")
+    if args.search:
+        check(args.method, args.search_by or "task", args.density, args.safety is not None)
     # A merge only copies the keys of A; they are verified when A is regenerated from the result.
     paths = [*args.adapters, *([] if args.safety is None else [args.safety])]
     opened = [peft_file.open_adapter(p, verify_projection=False) for p in paths]
@@ -251,7 +278,10 @@ def _merge(args: argparse.Namespace) -> int:
     parents, inputs = list(named.values()), [*paths, *read]
     if args.search:
         output_folder.check(args.out, output_folder.MERGED, inputs, force=args.force)
-        searched, result = merge_search.search(args, named, weights, options)
+        searched, result = search(
+            args.method, named, weights, options, by=args.search_by or "task", tasks=args.tasks,
+            base=args.base, onto_last=args.safety is not None,
+        )  # fmt: skip
         parents, merged = list(searched.adapters.values()), searched.with_weights(result.weights)
     else:
         safety = None if args.safety is None else parents.pop()
@@ -323,20 +353,3 @@ def _interference(args: argparse.Namespace) -> int:
         print(f"{args.out}: interference.json, interference.png")
     _say_unproved(adapters)
     return 0
-
-
-def names_of(paths: list[Path]) -> list[str]:
-    """Return the shortest distinct names for paths: `math` for `math/adapter`.
-
-    Raises:
-        InputError: a path appears twice.
-    """
-    parts = [path.resolve().parts for path in paths]
-    if len(set(parts)) < len(parts):
-        raise InputError("an adapter is named twice; name each adapter once")
-    while len(parts) > 1 and len({part[-1] for part in parts}) == 1:
-        parts = [part[:-1] for part in parts]
-    depth = 1
-    while len({part[-depth:] for part in parts}) < len(parts):
-        depth += 1
-    return ["/".join(part[-depth:]) for part in parts]

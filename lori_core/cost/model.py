@@ -261,7 +261,8 @@ class Model:
             self.splits[task]["test"].tokens for task in self.params.searched_tasks(merge)
         )
         memory = self._training(section, "lori-s", tokens, tokens)
-        return Estimate(self._seconds(forward), forward, memory, written)
+        computing, _ = inference(self.device)
+        return Estimate(self._seconds(forward, computing), forward, memory, written)
 
     def _merge(self, name: str) -> Estimate:
         parents = [self._method(task) for task in self.params.merged_tasks(name)]

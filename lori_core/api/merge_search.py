@@ -1,8 +1,7 @@
-"""`lori merge --search`: search the weights of a merge on validation examples."""
+"""Search the weights of a merge of adapters by path, on validation examples of their tasks."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,52 +11,26 @@ if TYPE_CHECKING:
     from lori_core.adapters.adapter import Adapter
     from lori_core.evaluation.search.search import SearchResult
     from lori_core.merging.merge_methods import Options
+    from lori_core.merging.weight_groups import By
     from lori_core.pipeline.merging import Parents
 
 
-def add_options(merge: Any) -> None:
-    """Add the options of the search to the parser of `lori merge`."""
-    merge.add_argument(
-        "--search",
-        action="store_true",
-        help="search the weights, from --weights on, on the tasks' validation examples; loads the "
-        "base model; the rules of the gate in params.yaml, if there is one here, are constraints",
-    )
-    merge.add_argument(
-        "--search-by",
-        choices=["task", "layer", "projection"],
-        help="one weight for each adapter (the default), for each adapter and layer, or for each "
-        "adapter, layer and projection",
-    )
-    merge.add_argument(
-        "--tasks",
-        help="with --search: the task of each adapter, and of the safety adapter last; a task with "
-        "pulled data or a name from lori sources (default: the tasks that the adapters record)",
-    )
-
-
-def check(args: argparse.Namespace) -> None:
-    """Refuse options of the search without `--search`, and settings that do not fit the method.
+def check(method: str, by: By, density: float | None, onto_safety: bool) -> None:
+    """Refuse settings of a search that do not fit the merge method.
 
     Raises:
-        InputError: names the option.
+        InputError: the message begins with `--search`.
     """
-    from lori_core.config import MergeSection
-
-    for option in ("search_by", "tasks"):
-        if getattr(args, option) is not None and not args.search:
-            raise InputError(f"--{option.replace('_', '-')}: only with --search")
-    if not args.search:
-        return
     from pydantic import ValidationError
 
+    from lori_core.config import MergeSection
     from lori_core.config.validation import first_error
 
     section = {
-        "method": args.method,
-        "stage": "train" if args.safety is None else "continual",
-        "search": {"by": args.search_by or "task"},
-        **({} if args.density is None else {"density": args.density}),
+        "method": method,
+        "stage": "continual" if onto_safety else "train",
+        "search": {"by": by},
+        **({} if density is None else {"density": density}),
     }
     try:
         MergeSection.model_validate(section)
@@ -66,18 +39,27 @@ def check(args: argparse.Namespace) -> None:
 
 
 def search(
-    args: argparse.Namespace,
+    method: str,
     adapters: Mapping[str, Adapter],
     weights: list[float],
     options: Options,
+    *,
+    by: By = "task",
+    tasks: str | None = None,
+    base: str | None = None,
+    onto_last: bool = False,
 ) -> tuple[Parents, SearchResult]:
     """Search the weights; return the merge's inputs and the result.
 
     Args:
-        args: the options of `lori merge`.
+        method: the merge method.
         adapters: the adapters by name, the safety adapter last if there is one.
         weights: the weights to start from, without one for the safety adapter.
         options: the method's options.
+        by: what shares a weight of an adapter.
+        tasks: the tasks' names, with commas; None for the tasks that the adapters record.
+        base: the base model, for adapters that only name theirs, or name none.
+        onto_last: whether the last adapter is the safety adapter that the others start from.
 
     Raises:
         InputError: tasks do not fit the adapters, or a loss is not finite.
@@ -94,24 +76,24 @@ def search(
     from lori_core.pipeline import params_file
     from lori_core.pipeline.merging import Parents
 
-    tasks = _tasks(args, adapters)
+    names = _tasks(tasks, adapters)
     values = dict(PLACEHOLDERS)
     if params_file.PARAMS.is_file():
         values = params_file.load().model_dump()
     model = values.get("model")
     own = None if model is None else config.ModelSection.model_validate(model)
-    base = base_choice.choose(args.base, dict(adapters), own)
-    values["model"] = base.section.model_dump()
+    chosen = base_choice.choose(base, dict(adapters), own)
+    values["model"] = chosen.section.model_dump()
     params = config.parse(values, "lori merge --search")
-    by_task = dict(zip(tasks, base.of(dict(adapters)).values(), strict=True))
-    examples = {task: _examples(task, params.lori.seed) for task in tasks}
+    by_task = dict(zip(names, chosen.of(dict(adapters)).values(), strict=True))
+    examples = {task: _examples(task, params.lori.seed) for task in names}
     session = load_model(params, training=False)
     for task, adapter in by_task.items():
         check_fit(session.model, adapter, task)
     parents = dict(by_task)
-    safety = None if args.safety is None else parents.popitem()
-    merge = Parents(args.method, parents, options, safety)
-    settings = config.SearchSection(by=args.search_by or "task")
+    safety = parents.popitem() if onto_last else None
+    merge = Parents(method, parents, options, safety)
+    settings = config.SearchSection(by=by)
     safety_task = params.continual.safety_task if safety is None else safety[0]
     measures = Measures(
         session, by_task, examples, settings.examples, {}, params.gate.rules, safety_task
@@ -122,10 +104,10 @@ def search(
     return merge, result
 
 
-def _tasks(args: argparse.Namespace, adapters: Mapping[str, Adapter]) -> list[str]:
+def _tasks(given: str | None, adapters: Mapping[str, Adapter]) -> list[str]:
     """Return the task of each adapter."""
-    if args.tasks is not None:
-        tasks = str(args.tasks).split(",")
+    if given is not None:
+        tasks = given.split(",")
     else:
         tasks = [str(adapter.info.get("task") or "") for adapter in adapters.values()]
         for name, task in zip(adapters, tasks, strict=True):
