@@ -69,6 +69,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         "data/example.py",
         "merging/catalogue.py",
         "merging/merge_methods.py",
+        "merging/on_safety.py",
         "merging/pruning.py",
         "merging/selective.py",
         "merging/shared_subspace.py",

@@ -134,6 +134,11 @@ class ExperimentsSection(Strict):
         if 0 in counts.values():
             raise ValueError("experiments.learning_rates: a list is empty; leave the method out")
         for merge in self.merges:
+            if MERGE_METHODS[merge].starts:
+                raise ValueError(
+                    f"experiments.merges: {merge} merges continual adapters; the experiments merge "
+                    "single-task adapters"
+                )
             if MERGE_METHODS[merge].needs_density and merge not in self.densities:
                 raise ValueError(f"experiments.densities: {merge} needs one, as in {merge}: 0.7")
         for name in self.merged_methods:

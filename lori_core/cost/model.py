@@ -113,6 +113,7 @@ class Model:
             "evaluate_continual": lambda: self._evaluate(
                 [item, str(self.params.continual.safety_task)], 1
             ),
+            "search": lambda: self._search(item),
             "excess": lambda: self._excess(item),
             "merge": lambda: self._merge(item),
         }.get(step)
@@ -240,6 +241,28 @@ class Model:
         memory = self._training(section, "lori-s", section.batch_size * TOKENS, TOKENS)
         computing, _ = inference(self.device)
         return Estimate(self._seconds(flops, computing), flops, memory, 1e4)
+
+    def _search(self, merge: str) -> Estimate:
+        settings = self.params.merge[merge].search
+        if settings is None:
+            return START
+        base, forward, written = self.base, 0.0, 0.0
+        for task in self.params.searched_tasks(merge):
+            data = self.splits[task].get("validation") or self.splits[task]["test"]
+            each = 2 * data.tokens * (base.body + base.adapter)
+            each += 2 * data.target * base.hidden * base.vocabulary
+            # Passes of the base and the own adapter and of each candidate; a step is two more.
+            passes = min(settings.examples, data.examples) * (2 + settings.candidates)
+            steps = settings.steps * (1 + (settings.candidates - 2) / 2)
+            forward += each * (passes + 3 * settings.batch * max(1.0, steps))
+            written += 100
+        section = self.params.training.model_copy(update={"gradient_checkpointing": False})
+        tokens = settings.batch * max(
+            self.splits[task]["test"].tokens for task in self.params.searched_tasks(merge)
+        )
+        memory = self._training(section, "lori-s", tokens, tokens)
+        computing, _ = inference(self.device)
+        return Estimate(self._seconds(forward, computing), forward, memory, written)
 
     def _merge(self, name: str) -> Estimate:
         parents = [self._method(task) for task in self.params.merged_tasks(name)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lori_core.merging import (  # noqa: F401 - they register their methods
     merge_methods,
+    on_safety,
     pruning,
     selective,
     shared_subspace,

@@ -295,7 +295,7 @@ def _by_delta(name: str, label: str, about: str, sparsify: Sparsify, join: Join)
 # Tables list the methods in this order: those on factors first, then those that truncate.
 @merge_method(
     "concat", "Concat", "exact sum of the ΔWs; ranks add up", rank=_sum_of_ranks, stacks=True,
-    dense=False,
+    dense=False, sums=True,
 )  # fmt: skip
 def concat(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
     """Return A' = [A_1; …; A_n], B' = [w_1·s_1·B_1, …]: ΔW = Σ w_t·ΔW_t (paper, eq. 5-6)."""

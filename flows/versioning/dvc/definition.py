@@ -56,7 +56,8 @@ def _lists(stage: Stage, indent: str) -> Iterator[str]:
 def _in_dvc(entry: str, stage: Stage) -> str:
     """Return an entry with DVC's templates: `${key}` of a mapping or `${item}` of a list."""
     item = "${item}" if stage.items == "continual task" else "${key}"
-    return entry.replace("{item}", item).replace("{safety_task}", "${continual.safety_task}")
+    entry = entry.replace("{item}", item).replace("{stage}", "${item.stage}")
+    return entry.replace("{safety_task}", "${continual.safety_task}")
 
 
 def with_extensions(text: str, deciding: Mapping[str, Collection[str]]) -> str:
