@@ -125,20 +125,28 @@ def contrast(
     Returns:
         The difference; None if no cell and seed have rows for all terms.
     """
-    used = [c for c in cells if all(_rows(experiment, c, term) for _, term in terms)]
-    if not used:
-        return None
-    seeds = set.intersection(
-        *(set(_rows(experiment, cell, term)) for cell in used for _, term in terms)
-    )
+    used, seeds = _measured_by_all(experiment, cells, terms)
     if not seeds:
         return None
     tasks = dict.fromkeys(str(cell.get("task") or "") for cell in used)
     names, unit = tuple(task for task in tasks if task), _unit(used[0])
-    tables = item_tables(experiment, used, terms, sorted(seeds))
+    tables = item_tables(experiment, used, terms, seeds)
     if tables is not None:
         return _by_items(tables, unit, len(seeds), names)
-    return _by_seeds(experiment, used, terms, sorted(seeds), unit, names)
+    values, reaches, _ = by_seed(experiment, used, terms)
+    reach, freedom = _reach(values, reaches if unit != LOSS or len(values) == 1 else [])
+    middle = fmean(values)
+    low, high = (None, None) if reach is None else (middle - reach, middle + reach)
+    return Difference(middle, low, high, len(seeds), unit, names, freedom=freedom)
+
+
+def _measured_by_all(
+    experiment: Experiment, cells: Sequence[Cell], terms: Sequence[Term]
+) -> tuple[list[Cell], list[int]]:
+    """Return the cells that have rows for all terms, and the seeds that have all their rows."""
+    used = [c for c in cells if all(_selected(experiment, c, term) for _, term in terms)]
+    seeds = [set(_selected(experiment, cell, term)) for cell in used for _, term in terms]
+    return used, sorted(set.intersection(*seeds)) if seeds else []
 
 
 @dataclass(frozen=True)
@@ -210,29 +218,33 @@ def _by_items(
     return Difference(mean.value, low, high, seeds, unit, tasks, count, mean.freedom)
 
 
-def _by_seeds(
-    experiment: Experiment,
-    cells: Sequence[Cell],
-    terms: Sequence[Term],
-    seeds: Sequence[int],
-    unit: str,
-    tasks: tuple[str, ...],
-) -> Difference:
+def by_seed(
+    experiment: Experiment, cells: Sequence[Cell], terms: Sequence[Term]
+) -> tuple[list[float], list[float], float]:
+    """Return each seed's difference, half the width of its interval, and the mean items of a row.
+
+    The widths are of unpaired items: the conditions' intervals added in quadrature. They are empty
+    if a row has none.
+    """
+    used, seeds = _measured_by_all(experiment, cells, terms)
+    rows = [(factor, _selected(experiment, cell, term)) for cell in used for factor, term in terms]
     values, reaches = [], []
     for seed in seeds:
-        parts = [
-            (factor, *_rows(experiment, cell, term)[seed])
-            for cell in cells
-            for factor, term in terms
-        ]
-        values.append(sum(factor * value for factor, value, _ in parts) / len(cells))
+        parts = [(f, *_mean([_measured(r) or (0.0, None) for r in own[seed]])) for f, own in rows]
+        values.append(sum(factor * value for factor, value, _ in parts) / len(used))
         known = [(factor, reach) for factor, _, reach in parts if reach is not None]
         if len(known) == len(parts):
-            reaches.append(math.hypot(*(f * reach for f, reach in known)) / len(cells))
-    reach, freedom = _reach(values, reaches if unit != LOSS or len(values) == 1 else [])
-    middle = fmean(values)
-    low, high = (None, None) if reach is None else (middle - reach, middle + reach)
-    return Difference(middle, low, high, len(seeds), unit, tasks, freedom=freedom)
+            reaches.append(math.hypot(*(f * reach for f, reach in known)) / len(used))
+    counts = [row.n for _, own in rows for seed in seeds for row in own[seed]]
+    return values, reaches, fmean(counts) if counts else 0.0
+
+
+def tables_of(
+    experiment: Experiment, cells: Sequence[Cell], terms: Sequence[Term]
+) -> list[ItemTable] | None:
+    """Return `item_tables` of the cells and seeds that have all rows; None without any."""
+    used, seeds = _measured_by_all(experiment, cells, terms)
+    return item_tables(experiment, used, terms, seeds) if seeds else None
 
 
 def _reach(values: Sequence[float], items: Sequence[float]) -> tuple[float | None, float]:
@@ -266,15 +278,6 @@ def _selected(
         if _measured(row) is not None:
             by_seed.setdefault(row.seed, []).append(row)
     return by_seed
-
-
-def _rows(
-    experiment: Experiment, cell: Cell, term: Mapping[str, Wanted]
-) -> dict[int, tuple[float, float | None]]:
-    """Return y of `contrast` by seed, with half the width of its interval over items."""
-    selected = _selected(experiment, cell, term)
-    pairs = {seed: [_measured(row) for row in rows] for seed, rows in selected.items()}
-    return {seed: _mean([pair for pair in own if pair]) for seed, own in pairs.items()}
 
 
 def _measured(row: Row) -> tuple[float, float | None] | None:
