@@ -48,6 +48,8 @@ POINTS: dict[str, tuple[str, ...]] = {
         *LOSS,
         *MERGING,
         "evaluation/held_out.py",
+        "evaluation/paired_comparison.py",
+        "studies/analysis/items.py",
         "studies/scoring.py",
     ),
     "map": (*_POINT, *CONFIG, *_MEASURING),

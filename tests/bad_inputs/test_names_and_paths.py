@@ -47,7 +47,20 @@ STAGES = (
 POINTS = [Case(f"point-{name}", ["point", text]) for name, text in GIVEN.items()]
 EXPERIMENTS = [
     Case(f"experiment-{name}", ["experiment", text, "--plan"]) for name, text in GIVEN.items()
+] + [
+    Case(f"power-{name}", ["experiment", "--plan-power", *arguments], says=says)
+    for name, arguments, says in (
+        ("margin-0", ["--margin", "0"], ["--margin", "'0'"]),
+        ("margin-nan", ["--margin", "nan"], ["--margin", "'nan'"]),
+        ("power-1", ["--power", "1"], ["--power", "'1'"]),
+        ("budget", ["--budget", "-1"], ["--budget", "'-1'"]),
+        ("experiment", ["granulrity"], ["granulrity", "granularity"]),
+        ("record", ["--record", "nowhere"], ["nowhere", "no experiment has run"]),
+    )
 ]
+EXPERIMENTS.append(
+    Case("power-options", ["experiment", "all", "--margin", "2"], says=["--margin", "--plan-power"])
+)
 
 
 def _renamed(text: str) -> Content:
