@@ -219,3 +219,12 @@ def test_small_numbers_read_well() -> None:
     ]
     found = {"difference": -0.0001, "low": -0.02, "high": 0.0196}
     assert tables.difference(found) == "0.0 [-2.0, +2.0]"
+
+
+def test_a_run_whose_tests_have_no_scorer_has_a_summary(workspace: Any) -> None:
+    for path in sorted((workspace.metrics / "evaluate").rglob("*.json")):
+        write_json(path, {name: {} for name in read_json(path)})
+    built = build(workspace)
+    assert [row["model"] for row in built["table"]][:2] == ["base", OWN]
+    assert (built["comparisons"], built["beats_base"]) == ([], {})
+    assert summary.markdown(built).startswith("| model |")
