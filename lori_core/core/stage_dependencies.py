@@ -96,6 +96,7 @@ APPLYING = (
     *PEFT_FILES,
     "adapters/attach.py",
     "training/trainer_overrides.py",
+    "training/working_memory.py",
     "adapters/sparse_parametrization.py",
     "methods/training_method.py",
 )
@@ -149,7 +150,6 @@ TUNING = (
     "training/passes.py",
     "training/token_budget.py",
     "training/trainer.py",
-    "training/working_memory.py",
     "methods/tuning.py",
 )
 #: Saving a trained adapter or model.
