@@ -18,6 +18,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import sys
 import time
 import traceback
@@ -273,4 +274,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # A time limit from outside ends the parts, and what was measured is still printed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -99,6 +99,7 @@ APPLYING = (
     *PEFT_FILES,
     "adapters/attach.py",
     "training/trainer_overrides.py",
+    "training/working_memory.py",
     "adapters/sparse_parametrization.py",
     "methods/training_method.py",
 )
@@ -158,7 +159,6 @@ TUNING = (
     "training/passes.py",
     "training/token_budget.py",
     "training/trainer.py",
-    "training/working_memory.py",
     "methods/tuning.py",
 )
 #: Saving a trained adapter or model.

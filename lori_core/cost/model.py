@@ -189,10 +189,8 @@ class Model:
         if not self.params.model.quantization:
             memory = max(memory, footprint.loading(base, self.width, self.device.kind))
         lean = catalogue.METHODS[method].lean
-        at_once = tokens * min(section.batch_size, data.examples)
-        if isinstance(section.tokens_at_once, int):
-            at_once = min(at_once, section.tokens_at_once)
-        rate = training_rate(self.device, lean, tokens, max(at_once, tokens))
+        at_once = max(tokens, min(tokens * min(rows, data.examples), largest))
+        rate = training_rate(self.device, lean, tokens, at_once)
         return Estimate(self._seconds(flops, rate), flops, memory, cost.artifact_bytes)
 
     def _training(
