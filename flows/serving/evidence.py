@@ -26,9 +26,9 @@ from flows.versioning.snapshot import LOCK, Snapshot, leaves
 from lori_core.config import Params
 from lori_core.core.errors import DataError, InputError, LoriError
 from lori_core.core.files.json_input import loads
-from lori_core.evaluation import setups
 from lori_core.evaluation.gate_rules import Scored
 from lori_core.evaluation.rows import row_of
+from lori_core.evaluation.scoring import setups
 
 #: Sections of `params.yaml` that a served model needs.
 SERVED = ("model", "prompt")
@@ -231,7 +231,7 @@ def _size(root: Path) -> dict[str, float]:
 
 
 def _excess(lineage: Lineage, node: Node, params: Params) -> dict[str, float]:
-    """Return the excess loss that merging costs each task, if it was measured of these bytes."""
+    """Return each task's excess loss and retained gain, if they were measured of these bytes."""
     stage = excess_of(lineage, node)
     if stage is None:
         return {}
@@ -240,11 +240,12 @@ def _excess(lineage: Lineage, node: Node, params: Params) -> dict[str, float]:
     if stage.deps[node.name].md5 == node.entry.md5 and metrics is not None:
         rows: Mapping[str, Any] = metrics["excess"]
         return {
-            f"excess.{task}": float(row["excess"])
+            f"{measure}.{task}": float(row[measure])
+            for measure in ("excess", "retained")
             for task, row in rows.items()
-            if row.get("excess") is not None
+            if row.get(measure) is not None
         }
-    if any(rule.startswith("excess.") for rule in params.gate.rules):
+    if any(rule.startswith(("excess.", "retained.")) for rule in params.gate.rules):
         path = entry.path if entry else stage.name
         raise DataError(
             f"{path}: is not here, or was measured with other bytes of {node.name}; lori run "

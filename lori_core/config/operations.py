@@ -103,4 +103,5 @@ class GateSection(Strict):
     set-up decides."""
     rules: dict[str, Bound] = Field(default_factory=dict)
     """Bounds on refusal, over_refusal, incoherent, forgetting (of refusals, against the safety
-    adapter alone), size_mb, score.<task>, excess.<task>."""
+    adapter alone), size_mb, score.<task>, excess.<task>, retained.<task> (the share of the gain
+    in held-out loss that the task's own adapter has over the base)."""

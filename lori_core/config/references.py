@@ -22,9 +22,13 @@ def check(params: Params) -> None:
     Raises:
         ValueError: a name is unknown; the message is one line that begins with the key.
     """
+    check_tasks(params, "continual.tasks", params.continual.tasks)
     for name, merge in params.merge.items():
         check_tasks(params, f"merge.{name}.adapters", merge.adapters)
-    check_tasks(params, "continual.tasks", params.continual.tasks)
+        if merge.stage == "continual":
+            _check_continual_merge(params, name)
+        if merge.search is not None:
+            _check_search(params, name)
     _check_safety_task(params)
     for field in _TASKS_OF_EXPERIMENTS:
         names = getattr(params.experiments, field) or ()
@@ -44,6 +48,32 @@ def check_tasks(params: Params, where: str, names: Sequence[str]) -> None:
             raise ValueError(f"{where}: {unknown('task', name, params.tasks)}")
     if len(set(names)) != len(names):
         raise ValueError(f"{where}: a task is named twice: {', '.join(names)}")
+
+
+def _check_continual_merge(params: Params, name: str) -> None:
+    if not params.continual.tasks:
+        raise ValueError(
+            f"merge.{name}.stage: continual.tasks is empty, so there are no continual adapters to "
+            "merge"
+        )
+    for task in params.merge[name].adapters:
+        if task not in params.continual.tasks:
+            raise ValueError(
+                f"merge.{name}.adapters: {task!r} has no continual adapter; allowed are the tasks "
+                f"of continual.tasks: {', '.join(params.continual.tasks)}"
+            )
+
+
+def _check_search(params: Params, name: str) -> None:
+    search = params.merge[name].search
+    known = params.searched_tasks(name)
+    for task in () if search is None else search.task_weights:
+        if task not in known:
+            raise ValueError(
+                f"merge.{name}.search.task_weights: {unknown('task of this merge', task, known)}"
+            )
+    if search is not None and all(search.task_weights.get(task, 1.0) == 0 for task in known):
+        raise ValueError(f"merge.{name}.search.task_weights: at least one task must count")
 
 
 def _check_safety_task(params: Params) -> None:

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from lori_core.config.operations import Bound
+from lori_core.config.search import SearchSection
 from lori_core.config.templates import read_template
 from lori_core.config.training import Override
 from lori_core.config.validation import (
@@ -31,7 +32,7 @@ from lori_core.config.validation import (
     Text,
 )
 from lori_core.core.errors import shown, unknown
-from lori_core.registries.merge_method import MERGE_METHODS
+from lori_core.registries.merge_method import MERGE_METHODS, MergeMethod
 from lori_core.registries.scorer import UNSCORED, check_scorer
 
 #: The fields of an example that `fields` of a source can fill.
@@ -257,8 +258,10 @@ class MergeSection(Strict):
 
     method: Annotated[str, AfterValidator(MERGE_METHODS.check)]
     """A name of `registries.merge_method.MERGE_METHODS`."""
+    stage: Literal["train", "continual"] = "train"
+    """The stage whose adapters are merged: each task's own, or its safety-preserving adapter."""
     adapters: tuple[Name, ...] = ()
-    """The tasks whose adapters are merged; all if empty."""
+    """The tasks whose adapters are merged; all, or all of `continual.tasks`, if empty."""
     weights: Number | tuple[Number, ...] = 1.0
     """One weight for all adapters, or one for each."""
     density: Density | None = None
@@ -269,17 +272,44 @@ class MergeSection(Strict):
     """The rank of the result, for methods that can truncate to one (docs/merging.md)."""
     seed: Seed = 0
     """dare, della: the seed of the dropped entries."""
+    threshold: Density | None = None
+    """safemerge: the least agreement with the safety adapter of a module that stays as it is; null
+    for 0.35."""
+    search: SearchSection | None = None
+    """How the weights are searched, from `weights` on; null to take `weights` as they are."""
 
     @model_validator(mode="after")
-    def _density_where_it_is_needed(self) -> MergeSection:
+    def _options_of_the_method(self) -> MergeSection:
         method = MERGE_METHODS[self.method]
+        if method.starts and self.stage != "continual":
+            raise ValueError(
+                f"the method {self.method} adds up what continual adapters changed in the safety "
+                "adapter; set stage: continual"
+            )
         if self.density is None and method.needs_density:
             raise ValueError(f"the method {self.method} needs a density, as in density: 0.7")
-        for field in ("density", "rank"):
+        for field in ("density", "rank", "threshold"):
             value = getattr(self, field)
             if value is not None and field not in method.uses:
                 raise ValueError(f"the method {self.method} has no {field}, got {value}; remove it")
+        self._check_search(method)
         return self
+
+    def _check_search(self, method: MergeMethod) -> None:
+        if self.search is None:
+            return
+        optimizer, by = self.search.optimizer, self.search.by
+        if optimizer == "gradient" and not method.sums:
+            fit = ", ".join(name for name, known in MERGE_METHODS.items() if known.sums)
+            raise ValueError(
+                f"search.optimizer: the method {self.method} has no gradient in its weights; "
+                f"choose black_box, or one of the methods {fit}"
+            )
+        if by != "task" and (optimizer == "black_box" or not method.sums):
+            raise ValueError(
+                f"search.by: {by} needs the optimizer gradient (black_box searches by task), which "
+                f"the method {self.method} {'has' if method.sums else 'does not have'}"
+            )
 
 
 class ContinualSection(Strict):

@@ -99,6 +99,25 @@ class Model:
         """Return whether a stage has a cost model."""
         return self._estimator(name) is not None
 
+    def training(self, task: str, phase: Any, method: str) -> Estimate:
+        """Return the cost of training a task by a method, with the settings of a phase.
+
+        Args:
+            task: the task.
+            phase: calibration, training or continual.
+            method: a name of the training methods.
+        """
+        return self._train(task, phase, method)
+
+    def scoring(self, task: str) -> Estimate:
+        """Return the cost of scoring one model on a task's test set."""
+        return self._evaluate([task], 1)
+
+    @property
+    def start_seconds(self) -> float:
+        """The seconds in which a stage starts and reads its weights."""
+        return LOAD_SECONDS + self.weights / DISK
+
     def _estimator(self, name: str) -> Callable[[], Estimate] | None:
         """Return the function that estimates a stage; None for a stage without a model."""
         step, _, item = name.partition("@")
@@ -113,6 +132,7 @@ class Model:
             "evaluate_continual": lambda: self._evaluate(
                 [item, str(self.params.continual.safety_task)], 1
             ),
+            "search": lambda: self._search(item),
             "excess": lambda: self._excess(item),
             "merge": lambda: self._merge(item),
         }.get(step)
@@ -138,7 +158,7 @@ class Model:
         """
         self._rates[rate] = None
         work = max(flops / (self.device.flops * rate.share), moving)
-        return LOAD_SECONDS + self.weights / DISK + work
+        return self.start_seconds + work
 
     def _train(self, task: str, phase: Any, method: str) -> Estimate:
         section, data, base = self.params.phase(task, phase), self.splits[task]["train"], self.base
@@ -240,6 +260,28 @@ class Model:
         memory = self._training(section, "lori-s", section.batch_size * TOKENS, TOKENS)
         computing, _ = inference(self.device)
         return Estimate(self._seconds(flops, computing), flops, memory, 1e4)
+
+    def _search(self, merge: str) -> Estimate:
+        settings = self.params.merge[merge].search
+        if settings is None:
+            return START
+        base, forward, written = self.base, 0.0, 0.0
+        for task in self.params.searched_tasks(merge):
+            data = self.splits[task].get("validation") or self.splits[task]["test"]
+            each = 2 * data.tokens * (base.body + base.adapter)
+            each += 2 * data.target * base.hidden * base.vocabulary
+            # Passes of the base and the own adapter and of each candidate; a step is two more.
+            passes = min(settings.examples, data.examples) * (2 + settings.candidates)
+            steps = settings.steps * (1 + (settings.candidates - 2) / 2)
+            forward += each * (passes + 3 * settings.batch * max(1.0, steps))
+            written += 100
+        section = self.params.training.model_copy(update={"gradient_checkpointing": False})
+        tokens = settings.batch * max(
+            self.splits[task]["test"].tokens for task in self.params.searched_tasks(merge)
+        )
+        memory = self._training(section, "lori-s", tokens, tokens)
+        computing, _ = inference(self.device)
+        return Estimate(self._seconds(forward, computing), forward, memory, written)
 
     def _merge(self, name: str) -> Estimate:
         parents = [self._method(task) for task in self.params.merged_tasks(name)]

@@ -23,7 +23,8 @@ class Scored:
     Attributes:
         name: the model's name in messages.
         files: by task, the JSON lines with the verdicts on its test set.
-        facts: measured values that are not in the files, by rule: `size_mb`, `excess.<task>`.
+        facts: measured values that are not in the files, by rule: `size_mb`, `excess.<task>`,
+            `retained.<task>`.
         setups: by set-up of `gate.setups`, the verdicts on the safety task in that set-up.
     """
 
@@ -213,6 +214,20 @@ def score(at: RuleInput) -> Measured:
 )
 def excess(at: RuleInput) -> float:
     """Return the excess loss (nats)."""
+    return at.candidate.facts[at.rule]
+
+
+@gate_rule(
+    "retained",
+    "retained gain",
+    "the share of the loss that a task's own adapter takes off the base, which a merge keeps",
+    least=-1e6,
+    most=1e6,
+    per_task=True,
+    needs=("fact",),
+)
+def retained(at: RuleInput) -> float:
+    """Return (L(base) − L(merge)) / (L(base) − L(own adapter)) on held-out examples."""
     return at.candidate.facts[at.rule]
 
 

@@ -160,6 +160,7 @@ def _complete(values: Any, params: Params) -> list[str]:
 def _read_by_dvc(params: Params) -> Iterator[str]:
     """Yield the keys that `dvc.yaml` names, for these tasks and merges."""
     yield from ("continual.safety_task", "continual.tasks", "merge")
+    yield from (f"merge.{name}.stage" for name in params.merge)
     for stage in stage_dependencies.STAGES.values():
         items = params.items_of(stage.items) if stage.items != "none" else [""]
         yield from (key.format(item=item) for item in items for key in stage.params)

@@ -14,7 +14,7 @@ from lori_core.config.evaluation import DEFAULT_SETUP
 from lori_core.core import escaping
 from lori_core.evaluation.rows import ADAPTER
 from lori_core.evaluation.scoring.verdict_shares import VERDICTS
-from lori_core.report import contrasts
+from lori_core.report import contrasts, searches
 
 NOTHING = "-"
 #: Ways to score a task, in addition to the one of the main table.
@@ -42,6 +42,7 @@ def main_row(summary: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, st
 def build(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the tables below the main one, without empty ones."""
     tables = [_forgetting(summary), _against_own(summary), _excess(summary)]
+    tables += [searches.table(summary["search"]), _retained(summary)]
     tables += [_ways(summary), _verdicts(summary), _setups(summary), _kinds(summary)]
     return [table for table in tables if table["rows"]]
 
@@ -83,6 +84,18 @@ def _excess(summary: Mapping[str, Any]) -> dict[str, Any]:
         rows.append([name, *("" if cell is None else excess(cell) for cell in cells)])
     title = "Interference (eq. 3): excess loss in the merge, nats per example"
     return _table("excess", title, ["merge", *summary["tasks"]], rows)
+
+
+def _retained(summary: Mapping[str, Any]) -> dict[str, Any]:
+    rows = []
+    for name, facts in summary["excess"].items():
+        kept = [facts["excess"].get(task, {}).get("retained") for task in summary["tasks"]]
+        if any(share is not None for share in kept):
+            rows.append([name, *("" if share is None else f"{100 * share:.0f}" for share in kept)])
+    title = (
+        "Share of each adapter's gain in held-out loss over the base that a merge keeps, percent"
+    )
+    return _table("retained", title, ["merge", *summary["tasks"]], rows)
 
 
 def _ways(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,20 @@ STAGES = (
 POINTS = [Case(f"point-{name}", ["point", text]) for name, text in GIVEN.items()]
 EXPERIMENTS = [
     Case(f"experiment-{name}", ["experiment", text, "--plan"]) for name, text in GIVEN.items()
+] + [
+    Case(f"power-{name}", ["experiment", "--plan-power", *arguments], says=says)
+    for name, arguments, says in (
+        ("margin-0", ["--margin", "0"], ["--margin", "'0'"]),
+        ("margin-nan", ["--margin", "nan"], ["--margin", "'nan'"]),
+        ("power-1", ["--power", "1"], ["--power", "'1'"]),
+        ("budget", ["--budget", "-1"], ["--budget", "'-1'"]),
+        ("experiment", ["granulrity"], ["granulrity", "granularity"]),
+        ("record", ["--record", "nowhere"], ["nowhere", "no experiment has run"]),
+    )
 ]
+EXPERIMENTS.append(
+    Case("power-options", ["experiment", "all", "--margin", "2"], says=["--margin", "--plan-power"])
+)
 
 
 def _renamed(text: str) -> Content:
@@ -93,6 +106,22 @@ REFERENCES = [
         ("merge-method", "merge.concat.method=conct", ["merge.concat.method"]),
         ("merge-density-unused", "merge.concat.density=0.5", ["density"]),
         ("merge-density-missing", "merge.concat.method=ties", ["density"]),
+        ("merge-threshold-unused", "merge.concat.threshold=0.5", ["threshold"]),
+        ("merge-safemerge-of-all", "merge.concat.method=safemerge", ["merge.concat.adapters"]),
+        (
+            "merge-search-gradient",
+            "merge.concat={method: ties, density: 0.7, search: {optimizer: gradient}}",
+            ["merge.concat", "ties has no gradient"],
+        ),
+        ("merge-search-layer", "merge.concat={method: linear, search: {by: layer}}", ["search.by"]),
+        ("merge-search-task", "merge.concat.search={task_weights: {maths: 2}}", ["maths", "math"]),
+        ("merge-search-key", "merge.concat.search={step: 2}", ["step", "steps"]),
+        ("merge-on-safety-of-training", "merge.concat.method=on_safety", ["stage: continual"]),
+        (
+            "merge-continual-of-safety",
+            "merge.concat={method: on_safety, stage: continual, adapters: [safety]}",
+            ["safety"],
+        ),
         ("merge-no-weights", "merge.concat.weights=[]", ["weights"]),
         ("merge-few-weights", "merge.concat.weights=[1, 1]", ["weights"]),
         ("safety-task-unknown", "continual.safety_task=safty", ["continual.safety_task"]),

@@ -56,9 +56,15 @@ ALLOWED: dict[str, set[str]] = {
     "tasks.math.sizes.train": POSITIVE | NULL, "tasks.math.sizes.validation": POSITIVE | NULL,
     "tasks.math.sizes.test": POSITIVE | NULL, "tasks.math.method": set(),
     "tasks.math.projection_key": WORD | NULL,
-    "merge.concat.method": set(), "merge.concat.weights": {"minus-1", "0", *REAL},
+    "merge.concat.method": set(), "merge.concat.stage": set(),
+    "merge.concat.weights": {"minus-1", "0", *REAL},
     "merge.concat.density": NULL, "merge.concat.majority_sign": set(),
-    "merge.concat.rank": NULL, "merge.concat.seed": COUNT,
+    "merge.concat.rank": NULL, "merge.concat.seed": COUNT, "merge.concat.threshold": NULL,
+    "merge.concat.search.by": set(), "merge.concat.search.optimizer": set(),
+    "merge.concat.search.examples": POSITIVE, "merge.concat.search.steps": POSITIVE,
+    "merge.concat.search.batch": POSITIVE, "merge.concat.search.learning_rate": REAL,
+    "merge.concat.search.candidates": POSITIVE, "merge.concat.search.uniformity": REAL | COUNT,
+    "merge.concat.search.task_weights.math": REAL | COUNT,
     "continual.safety_task": set(), "continual.tasks.0": set(),
     "evaluation.likelihood": FLAG, "evaluation.samples": POSITIVE, "evaluation.temperature": REAL,
     "evaluation.top_p": REAL, "evaluation.seed": COUNT, "evaluation.engine": set(),
@@ -100,6 +106,9 @@ def whole() -> dict[str, Any]:
     said: dict[str, Any] = config.parse(values, "smoke.yaml").model_dump(mode="json")
     said["tasks"]["math"]["training"] = dict(said["training"])
     said["gate"]["rules"] = {"refusal": {"at_least": 0.2, "at_most": 0.9}}
+    said["merge"]["concat"]["search"] = {
+        **config.SearchSection().model_dump(), "task_weights": {"math": 2.0},
+    }  # fmt: skip
     said["gate"]["margins"] = {"math": 0.1}
     hot = {"temperature": 1.0, "top_p": 1.0, "seed": 3, "system": None, "attack": None}
     said["evaluation"]["setups"] = {"hot": hot}
