@@ -272,7 +272,7 @@ def _clean(out: Path, used: set[str]) -> None:
         mark = out / VERSIONS / f"{_UNUSED}-{place.name}"
         if place.name.startswith(_UNUSED):
             if not (place.with_name(place.name.removeprefix(f"{_UNUSED}-"))).exists():
-                place.unlink()
+                place.unlink(missing_ok=True)
         elif place.name in used:
             mark.unlink(missing_ok=True)
         elif not mark.exists():

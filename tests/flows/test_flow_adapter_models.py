@@ -14,7 +14,7 @@ from flows.tracking.mlflow_store import KIND, KIND_TAG, Store, experiment_id
 from flows.tracking.registry import Registry
 from flows.tracking.rows import append, new_rows_file
 from flows.tracking.sending import HASHES_TAG, ship_all
-from flows.versioning.graph import hashes_text, output_hashes
+from flows.versioning.recorded_hashes import hashes_text, output_hashes
 from lori_core.core.files.atomic import sha256_file
 from lori_core.pipeline import params_file
 
