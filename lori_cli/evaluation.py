@@ -187,7 +187,8 @@ def _warn_of_other_base(args: argparse.Namespace, base: Base) -> None:
 def _data_read(args: argparse.Namespace) -> list[Path]:
     """Return the files and folders that the tasks are read from."""
     from lori_core.data import pulled
-    from lori_core.data.sources import catalogue, split_files
+    from lori_core.data.sources import catalogue
+    from lori_core.data.sources.files import split_files
 
     paths = [pulled.DATA] if pulled.DATA.is_dir() else []
     if args.include_path:

@@ -25,9 +25,9 @@ def show(params: Params, base: Path, count: int) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from lori_core.data.conversations.shown_rows import parts
     from lori_core.data.prompts import encode
     from lori_core.data.pulled import DATA, each_example
-    from lori_core.data.shown_rows import parts
     from lori_core.models import base_model
 
     tokenizer = base_model.load_tokenizer(base)

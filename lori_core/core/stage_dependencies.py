@@ -120,7 +120,7 @@ METHODS = (
 SESSION = (
     *APPLYING,
     "data/chat.py",
-    "data/conversations.py",
+    "data/conversations/encoding.py",
     "data/example.py",
     "data/prompts.py",
     "data/pulled.py",

@@ -18,7 +18,7 @@ from typing import Any
 from lori_core.config import PromptSection
 from lori_core.core.errors import ConfigError
 from lori_core.data.chat import check_chat, render_chat
-from lori_core.data.conversations import encode_conversation
+from lori_core.data.conversations.encoding import encode_conversation
 from lori_core.data.example import Example
 from lori_core.data.tokenised_row import Encoded
 
@@ -190,7 +190,7 @@ def encode(example: Example, section: PromptSection, tokenizer: Any, max_length:
     If the row is too long, the prompt's text is truncated; if the target leaves no room for the
     template, the prompt gets half of the row and the target is truncated at its end.
 
-    A conversation is encoded by `conversations.encode_conversation`.
+    A conversation is encoded by `encode_conversation`.
 
     Raises:
         ConfigError: `max_length` leaves no room for any target; or the example is a conversation

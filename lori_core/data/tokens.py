@@ -30,7 +30,7 @@ STORE = Path(".lori/tokens")
 #: The files of this package, and the libraries, that tokens depend on besides the tokenizer.
 _CODE = (
     "data/chat.py",
-    "data/conversations.py",
+    "data/conversations/encoding.py",
     "data/prompts.py",
     "data/tokenised_row.py",
     "data/tokens.py",

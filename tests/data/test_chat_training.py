@@ -19,7 +19,7 @@ from tokenizers_like import QWEN
 from lori_cli.showing import show
 from lori_core import config
 from lori_core.config import ModelSection, Params
-from lori_core.core.errors import DataError
+from lori_core.core.errors import ConfigError, DataError
 from lori_core.core.tracking import NullTracker
 from lori_core.data.batching import collate
 from lori_core.data.packing import pack_batch
@@ -146,5 +146,8 @@ def test_what_the_template_cannot_render_leaves_no_data(
     (other / "chat_template.jinja").write_text("{{ messages | length }}" + QWEN)
     params = params_of(other, tmp_path, "openai")
     with pytest.raises(DataError, match=r"c.jsonl:1: the chat template has no generation marks"):
+        pull_stage.pull(params, other)
+    (other / "chat_template.jinja").unlink()
+    with pytest.raises(ConfigError, match=r"^prompt.template: alpaca, but conversations .messages"):
         pull_stage.pull(params, other)
     assert not (tmp_path / "data").exists()

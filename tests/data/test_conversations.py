@@ -10,8 +10,8 @@ from tokenizers_like import LIKE
 
 from lori_core.config import PromptSection
 from lori_core.core.errors import DataError
-from lori_core.data.conversation_check import ConversationCheck
-from lori_core.data.conversations import check_tokens, encode_conversation
+from lori_core.data.conversations.check import ConversationCheck
+from lori_core.data.conversations.encoding import check_tokens, encode_conversation
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded, encode
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from lori_core.config import SourceSection
 from lori_core.core.errors import DataError, InputError
-from lori_core.data.sources import formats, record_files, split_files
+from lori_core.data.sources import formats
+from lori_core.data.sources.files import record_files, split_files
 
 #: The usual names of a prompt's and a target's columns, tried in this order.
 COLUMNS = (

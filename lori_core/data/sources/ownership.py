@@ -13,7 +13,7 @@ from lori_core.config import SourceSection
 from lori_core.core.errors import ConfigError, DataError
 from lori_core.core.files.atomic import sha256_file
 from lori_core.data.example import SPLITS
-from lori_core.data.sources import split_files
+from lori_core.data.sources.files import split_files
 
 
 def check_apart(where: str, source: SourceSection, folders: Iterable[Path]) -> None:

@@ -13,14 +13,8 @@ from lori_core.config import Sizes, SourceSection
 from lori_core.core.errors import ConfigError, DataError, InputError, shown, unknown
 from lori_core.data.answers import expected_answer
 from lori_core.data.example import SPLITS, Example
-from lori_core.data.sources import (
-    csv_records,
-    formats,
-    made_sets,
-    record_files,
-    record_filter,
-    split_files,
-)
+from lori_core.data.sources import formats, made_sets
+from lori_core.data.sources.files import csv_records, record_files, record_filter, split_files
 from lori_core.registries.data_source import PREFIX
 
 #: Examples of a bundled set when neither the task nor the source says how many.
@@ -47,7 +41,7 @@ class Pulled:
 
 
 def _bundled(
-    source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None
+    source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None = None
 ) -> Pulled:
     """Return the examples of a set that is part of this project or of a package."""
     full = f"{PREFIX}{source.name}"
@@ -60,7 +54,7 @@ def _bundled(
 
 
 def _extension(
-    source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None
+    source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None = None
 ) -> Pulled:
     """Make the examples of a set that an extension adds, each checked as a record of a file is."""
     made = made_sets.SOURCES[str(source.name)]
@@ -106,7 +100,7 @@ def _checked(made: Any, where: str) -> Iterator[tuple[str, Example]]:
 
 
 def _local(
-    source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None
+    source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None = None
 ) -> Pulled:
     """Read files of this machine; a path may hold `$VARIABLES`."""
     files = split_files.split_files(source, where)
@@ -133,7 +127,9 @@ def _converted(
         yield split, example
 
 
-def _hub(source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None) -> Pulled:
+def _hub(
+    source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None = None
+) -> Pulled:
     """Load a hub data set at a commit; gated ones with the user's own token."""
     if not source.name:
         raise ConfigError(f"{where}.name: a hub source needs the data set's id")

@@ -59,14 +59,17 @@ def pull(params: Params, base: Path, *, trained: bool = True) -> list[str]:
 
 def _check(params: Params, base: Path) -> Callable[[Example, str], None] | None:
     """Return the check of conversations against the chat template, if a source has any."""
-    from lori_core.data.conversation_check import ConversationCheck
+    from lori_core.data.conversations.check import ConversationCheck
+    from lori_core.data.prompts import check_chat_template
     from lori_core.data.sources import pulling
     from lori_core.models import base_model
 
     sources = [source for task in params.tasks for _, source in pulling.sources_of(params, task)]
     if not any(source.messages for source in sources):
         return None
-    return ConversationCheck(params.prompt, base_model.load_tokenizer(base))
+    tokenizer = base_model.load_tokenizer(base)
+    check_chat_template(params.prompt, tokenizer)
+    return ConversationCheck(params.prompt, tokenizer)
 
 
 def is_pulled(params: Params) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lori_core.core.errors import DataError
-from lori_core.data.sources.record_files import records
+from lori_core.data.sources.files.record_files import records
 
 
 def written(folder: Path, content: bytes) -> Path:

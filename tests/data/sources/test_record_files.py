@@ -17,7 +17,7 @@ from data.sources.test_pulling import local, params, read
 
 from lori_core.core.errors import DataError, InputError, LoriError
 from lori_core.data.sources import pulling
-from lori_core.data.sources.record_files import records
+from lori_core.data.sources.files.record_files import records
 
 ROWS = [
     {"prompt": 'Say "hi",\nplease.', "target": "hi"},

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lori_core.config import PromptSection
-from lori_core.data.conversations import check_tokens, encode_conversation
+from lori_core.data.conversations.encoding import check_tokens, encode_conversation
 from lori_core.data.example import Example
-from lori_core.data.prompts import check_chat_template
 
 #: A length that no conversation has.
 _WHOLE = 2**30
@@ -32,7 +31,6 @@ class ConversationCheck:
         """Check an example; one that is no conversation passes.
 
         Raises:
-            ConfigError: the prompt template is not the chat template.
             DataError: the conversation cannot be encoded; names `where`, its file and row.
         """
         if not example.messages:
@@ -40,7 +38,6 @@ class ConversationCheck:
         roles = tuple(turn["role"] for turn in example.messages)
         if self._checked >= self.FIRST and (roles in self._roles or len(self._roles) >= self.MOST):
             return
-        check_chat_template(self._section, self._tokenizer)
         row = encode_conversation(example.messages, self._section, self._tokenizer, _WHOLE, where)
         check_tokens(example.messages, self._section, self._tokenizer, row, where)
         self._checked += 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lori_core.config import SourceSection
 from lori_core.core.errors import ConfigError, DataError
-from lori_core.data.sources.record_files import ENDINGS
+from lori_core.data.sources.files.record_files import ENDINGS
 
 #: The beginnings of the names of a split's files in a folder, as `train.csv` or
 #: `train-00000-of-00002.parquet`.

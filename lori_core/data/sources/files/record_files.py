@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 from lori_core.core.errors import DataError
 from lori_core.core.files import compressed, json_input
 from lori_core.core.files.atomic import jsonl_rows
-from lori_core.data.sources import csv_records, table_records
+from lori_core.data.sources.files import csv_records, table_records
 
 #: The formats by the ending of a file's name, without that of a compression.
 FORMATS = {

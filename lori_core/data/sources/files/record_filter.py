@@ -9,7 +9,7 @@ from typing import Any
 from lori_core.config import Bound, SourceSection
 from lori_core.config.templates import Field, read_template
 from lori_core.core.errors import DataError, shown
-from lori_core.data.sources.split_files import NAMES
+from lori_core.data.sources.files.split_files import NAMES
 from lori_core.data.text import value_at
 
 #: Record with its split and location.

@@ -1,0 +1,1 @@
+"""Files of records: find them, read them, select and divide their records."""
