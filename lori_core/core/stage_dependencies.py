@@ -96,7 +96,6 @@ APPLYING = (
     *PEFT_FILES,
     "adapters/attach.py",
     "training/trainer_overrides.py",
-    "training/working_memory.py",
     "adapters/sparse_parametrization.py",
     "methods/training_method.py",
 )
@@ -150,6 +149,7 @@ TUNING = (
     "training/passes.py",
     "training/token_budget.py",
     "training/trainer.py",
+    "training/working_memory.py",
     "methods/tuning.py",
 )
 #: Saving a trained adapter or model.
