@@ -20,6 +20,9 @@ from lori_core.config.validation import (
 )
 from lori_core.core.errors import shown
 
+#: Bytes of training state per trained parameter: its float32 value, its gradient and AdamW's two
+#: moments.
+STATE_BYTES = 16
 #: The largest `tokens_at_once`.
 MOST_TOKENS = 2**24
 

@@ -99,7 +99,6 @@ APPLYING = (
     *PEFT_FILES,
     "adapters/attach.py",
     "training/trainer_overrides.py",
-    "training/working_memory.py",
     "adapters/sparse_parametrization.py",
     "methods/training_method.py",
 )
@@ -114,7 +113,6 @@ METHODS = (
     "methods/baselines/peft_methods.py",
     "methods/baselines/protection.py",
     "methods/peft_layers.py",
-    "training/trained_state.py",
 )
 #: A loaded base model, and its tokenised examples.
 SESSION = (
@@ -159,6 +157,7 @@ TUNING = (
     "training/passes.py",
     "training/token_budget.py",
     "training/trainer.py",
+    "training/working_memory.py",
     "methods/tuning.py",
 )
 #: Saving a trained adapter or model.

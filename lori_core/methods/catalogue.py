@@ -12,6 +12,7 @@ from lori_core.methods.baselines import peft_methods  # noqa: F401 - registers i
 # isort: split
 # LoRI's methods are registered last, so that tables and figures show them last.
 from lori_core.config import LoriSection, Params
+from lori_core.config.training import STATE_BYTES
 from lori_core.config.validation import Strict
 from lori_core.core.errors import ConfigError
 from lori_core.methods.lori import lori_methods  # noqa: F401
@@ -19,7 +20,6 @@ from lori_core.methods.lori import lori_methods  # noqa: F401
 # isort: split
 from lori_core.methods.baselines import keeping_safety  # noqa: F401
 from lori_core.methods.training_method import METHODS, Cost, Job, NoOptions, options
-from lori_core.training.trained_state import STATE_BYTES
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from lori_core.config.training import STATE_BYTES
 from lori_core.config.validation import Number, PositiveFloat, PositiveInt, Strict
 from lori_core.methods.training_method import (
     Cost,
@@ -15,7 +16,6 @@ from lori_core.methods.training_method import (
     TrainingMethod,
     training_method,
 )
-from lori_core.training.trained_state import STATE_BYTES
 
 if TYPE_CHECKING:
     import torch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from lori_core.config.training import STATE_BYTES
 from lori_core.core.files.atomic import digest
 from lori_core.methods.training_method import (
     Cost,
@@ -12,7 +13,6 @@ from lori_core.methods.training_method import (
     TrainingMethod,
     training_method,
 )
-from lori_core.training.trained_state import STATE_BYTES
 
 if TYPE_CHECKING:
     import torch
