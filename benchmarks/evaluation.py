@@ -68,7 +68,8 @@ def read(count: int) -> list[Example]:
     """Return the first questions of GSM8K's test set, or bundled problems if it is missing."""
     path = Path(os.environ.get("LORI_DATASETS", "../shared/datasets")) / "gsm8k" / "test.jsonl"
     if not path.is_file():
-        return list(made_sets.math({"test": count}, 0)["test"])
+        bundled: Any = made_sets.math({"test": count}, 0)
+        return list(bundled["test"])
     with path.open(encoding="utf-8") as lines:
         records = [json.loads(line) for line in islice(lines, count)]
     return [formats.convert(record, CATALOGUE["gsm8k"], path.name) for record in records]

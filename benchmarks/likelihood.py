@@ -1,9 +1,9 @@
 """Log-likelihood of answer options: one pass of a shared prompt against a pass for each option.
 
-    LORI_DATASETS=DIR python benchmarks/likelihood.py [ROWS]
+    LORI_DATASETS=DIR python -m benchmarks.likelihood [QUESTIONS]
 
-Scores ROWS questions (50) of ARC-Easy's test set (`nlu/arc-easy/test.json` of the data sets) with
-SmolLM2-135M in float32, both ways in batches of 16 prompts, and prints seconds and their ratio.
+Scores 50 questions of ARC-Easy's test set (`nlu/arc-easy/test.json` of the data sets) with
+SmolLM2-135M in float32, both ways in batches of 16 prompts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from benchmarks.adapters import show
 from lori_core.config import ModelSection, PromptSection
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode_prompt, text_ids
@@ -33,13 +34,13 @@ MAX_PROMPT_LENGTH = 512
 BATCH = 16
 
 
-def read(rows: int) -> list[Example]:
+def read(count: int) -> list[Example]:
     """Return the first questions of ARC-Easy's test set."""
     folder = Path(os.environ.get("LORI_DATASETS", "../shared/datasets"))
     path = folder / "nlu" / "arc-easy" / "test.json"
     if not path.is_file():
         raise SystemExit(f"{path}: not found (set LORI_DATASETS to the folder of the data sets)")
-    records = json.loads(path.read_text(encoding="utf-8"))[:rows]
+    records = json.loads(path.read_text(encoding="utf-8"))[:count]
     return [Example(r["instruction"], r["output"], "choice", r["answer"]) for r in records]
 
 
@@ -87,9 +88,9 @@ def timed(work: Callable[[], T]) -> tuple[float, T]:
     return min(seconds), result
 
 
-def main() -> None:
-    """Time both ways, check that they agree, and print the ratio."""
-    examples = read(int(sys.argv[1]) if len(sys.argv) > 1 else 50)
+def rows(questions: int = 50) -> list[dict[str, Any]]:
+    """Time both ways and compare their results; return a row for each measurement."""
+    examples = read(questions)
     folder = base_model.prepare(SECTION)
     model, tokenizer = base_model.load(SECTION, folder), base_model.load_tokenizer(folder)
     once, scores = timed(lambda: shared(model, tokenizer, examples))
@@ -99,9 +100,13 @@ def main() -> None:
         for one, other in zip(scores, expected, strict=True)
         for option in other
     )
-    print(f"{len(examples)} questions: prompt shared {once:.1f} s, for each option {again:.1f} s")
-    print(f"ratio {again / once:.2f}; largest difference of a log-probability {apart:.1e}")
+    return [
+        {"what": f"{len(examples)} questions, prompt shared", "value": once, "unit": "s"},
+        {"what": f"{len(examples)} questions, each option", "value": again, "unit": "s"},
+        {"what": "each option / prompt shared", "value": again / once, "unit": "x"},
+        {"what": "largest difference of a log-probability", "value": apart, "unit": ""},
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    show(rows(int(sys.argv[1]) if len(sys.argv) > 1 else 50))

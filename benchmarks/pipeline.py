@@ -218,7 +218,7 @@ def _flow_here(place: Path) -> None:
     from flows.execution import tasks as stage_tasks
 
     if not (place / "data.dvc").exists():
-        stage_tasks.PULL = ("platform",)
+        stage_tasks.PULL = ("platform",)  # type: ignore[assignment]
         params_file.apply = lambda *_: []  # the workspace's params.yaml is not a valid one
     prepare(f"sqlite:///{place}/mlflow.db")
     api.wait()
@@ -234,7 +234,7 @@ def _flow_here(place: Path) -> None:
             yield devices
             held.append((begin, time.time()))
 
-    gpu_slots.GpuSlots.hold = hold  # type: ignore[method-assign]
+    gpu_slots.GpuSlots.hold = hold  # type: ignore[assignment, method-assign]
     start, used = time.perf_counter(), time.process_time() + _children()
     state: Any = module.pipeline(return_state=True)
     seconds, processor = time.perf_counter() - start, time.process_time() + _children() - used

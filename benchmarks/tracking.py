@@ -183,7 +183,7 @@ def _ship(folder: Path, file: Path, uri: str) -> None:
     shipping = BackgroundShipping(folder, Store(uri, "lori", None), print, file)
     shipping.start()
     sys.stdin.readline()
-    shipping.finish()
+    shipping.finish(timeout=60)
     used = os.times()
     print(used.user + used.system)
 

@@ -103,7 +103,7 @@ def tokens(run: dict[str, Any]) -> int:
 
 def speed(run: dict[str, Any]) -> float:
     """Return the tokens of rows per second."""
-    return tokens(run) / sum(run["seconds"])
+    return tokens(run) / float(sum(run["seconds"]))
 
 
 def needed(run: dict[str, Any]) -> float:
@@ -115,7 +115,7 @@ def needed(run: dict[str, Any]) -> float:
     """
     maps = tokens(run) * (4 * LINEAR + 10 * RANK_MAPS * 32 / 2)
     attention = sum(n * n for lengths in run["lengths"] for n in lengths)
-    return maps + sum(run["targets"]) * 4 * HEAD + attention * 30 * 576 * 2 * 3.5
+    return float(maps + sum(run["targets"]) * 4 * HEAD + attention * 30 * 576 * 2 * 3.5)
 
 
 def rows(steps: int = 2, rounds: int = 2) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +214,7 @@ def trl(work: Work, clock: Clock, folder: str) -> Any:
     )
     config = SFTConfig(
         **arguments(work, folder, remove_unused_columns=True),
-        max_length=MAX_LENGTH,
+        max_length=None if torch.cuda.is_available() else MAX_LENGTH,
         completion_only_loss=True,
         gradient_checkpointing=False,
         bf16=False,
@@ -315,11 +316,11 @@ def ours(work: Work, clock: Clock, folder: str, sparse: bool) -> Any:
 
 PEERS: dict[str, Callable[[Work, Clock, str], Any]] = {
     "PEFT": stock,
-    "PEFT, A frozen": lambda *a: stock(*a, frozen=True),
+    "PEFT, A frozen": partial(stock, frozen=True),
     "TRL": trl,
     "authors' way": authors,
-    "LoRI-D": lambda *a: ours(*a, sparse=False),
-    "LoRI-S": lambda *a: ours(*a, sparse=True),
+    "LoRI-D": partial(ours, sparse=False),
+    "LoRI-S": partial(ours, sparse=True),
 }
 
 

@@ -25,6 +25,7 @@ from prefect.runtime import flow_run  # noqa: E402
 from prefect.states import Cancelled, Completed, Failed  # noqa: E402
 from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
+from flows.execution import assets  # noqa: E402
 from flows.execution.engine import Engine, Future, engine_of  # noqa: E402
 from flows.execution.stage_run import BadInput, PipelineRun, StageFailed, read_summary  # noqa: E402
 from flows.execution.tasks import UNCHANGED, failure_class, pull  # noqa: E402
@@ -175,6 +176,8 @@ def _run(workspace: Path, selection: Selection, logger: Any) -> State[Any]:
     if not changed:
         return Completed(message=NOTHING_CHANGED)
     _show(workspace / report)
+    if selection.file == graph.PIPELINE:
+        assets.show_graph(workspace)
     return Completed(message="all stages are up to date")
 
 

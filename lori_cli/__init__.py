@@ -30,21 +30,33 @@ def _parser() -> argparse.ArgumentParser:
         experiments,
         extraction,
         lineage,
+        listings,
         pipeline,
         serving,
+        starting,
     )
 
     parser = _Parser(
         prog="lori",
         description="Train, merge and keep safe many sparse task adapters on one language model.",
-        epilog="Start with: lori run. params.yaml configures a run; profiles/ has ready-made "
-        "configurations. Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 or "
-        "143 stopped by Ctrl-C or SIGTERM.",
+        epilog="Start with: lori run, or lori init for your own data. params.yaml configures a "
+        "run; profiles/ has ready-made configurations. Exit codes: 0 done, 1 the work failed, 2 "
+        "the input was wrong, 130 or 143 stopped by Ctrl-C or SIGTERM.",
     )
     parser.add_argument("--version", action="version", version=f"lori {__version__}")
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for group in (pipeline, adapters, extraction, evaluation, experiments, lineage, serving):
+    for group in (
+        pipeline,
+        listings,
+        adapters,
+        extraction,
+        evaluation,
+        experiments,
+        lineage,
+        serving,
+        starting,
+    ):
         group.add(commands)
     return parser
 

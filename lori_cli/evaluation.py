@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lori_cli import given
 from lori_cli.adapters import add_base, add_extension, add_force, names_of
+from lori_cli.pipeline import add_changes
 from lori_core.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def add(commands: Any) -> None:
     evaluate.add_argument(
         "-o", "--out", type=given.path, default=Path("evaluation"), help="default: ./evaluation"
     )
+    add_changes(evaluate, "for this evaluation alone: ")
     add_extension(evaluate)
     add_base(evaluate)
     add_force(evaluate)
@@ -102,9 +104,6 @@ def add(commands: Any) -> None:
     )
     add_force(rejudge)
     rejudge.set_defaults(function=_rejudge)
-    sources = commands.add_parser("sources", help="list the data sets that can be used by name")
-    add_extension(sources)
-    sources.set_defaults(function=_sources)
 
 
 def _rejudge(args: argparse.Namespace) -> int:
@@ -123,19 +122,6 @@ def _rejudge(args: argparse.Namespace) -> int:
     return 0
 
 
-def _sources(args: argparse.Namespace) -> int:
-    from lori_core.data.sources.catalogue import describe
-    from lori_core.registries import extensions
-
-    extensions.load(args.extension, "--extension")
-
-    for row in describe():
-        terms = row["license"] + (", gated" if row["gated"] else "")
-        print(f"{row['name']:30} {row['scorer']:8} {row['purpose']}")
-        print(f"{'':30} {'':8} {', '.join(row['splits'])} from {row['where']} ({terms})")
-    return 0
-
-
 def _evaluate(args: argparse.Namespace) -> int:
     from lori_core.adapters import output_folder
     from lori_core.adapters.peft_format import peft_file
@@ -146,7 +132,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     extensions.load(args.extension, "--extension")
     adapters = {
-        name: peft_file.open_adapter(path)
+        name: peft_file.open_adapter(path, copies=True)
         for name, path in zip(names_of(args.adapters), args.adapters, strict=True)
     }
     if "base" in adapters:
@@ -176,20 +162,20 @@ def _evaluate(args: argparse.Namespace) -> int:
     tracker.metrics(flat(results))
     tracker.artifact(args.out / "results.json")
     tracker.end()
-    _warn_of_other_base(base)
+    _warn_of_other_base(args, base)
     print(f"{args.out}: results.json, and all prompts, outputs and verdicts as JSONL")
     if params_file.PARAMS.is_file():
         print("lori track sends the scores to MLflow")
     return 0
 
 
-def _warn_of_other_base(base: Base) -> None:
+def _warn_of_other_base(args: argparse.Namespace, base: Base) -> None:
     """Warn on standard error if params.yaml has another base model than the evaluation."""
     from lori_core.pipeline import params_file
 
     if not params_file.PARAMS.is_file():
         return
-    own = params_file.load().model
+    own = params_file.changed(params_file.PARAMS, args.profile, args.set)[0].model
     if base.section != own:
         print(
             f"lori: params.yaml has another base model ({own.name_or_path}): its dtype and "
@@ -201,7 +187,7 @@ def _warn_of_other_base(base: Base) -> None:
 def _data_read(args: argparse.Namespace) -> list[Path]:
     """Return the files and folders that the tasks are read from."""
     from lori_core.data import pulled
-    from lori_core.data.sources import catalogue, ownership
+    from lori_core.data.sources import catalogue, split_files
 
     paths = [pulled.DATA] if pulled.DATA.is_dir() else []
     if args.include_path:
@@ -210,7 +196,7 @@ def _data_read(args: argparse.Namespace) -> list[Path]:
     if args.harness:
         return paths
     named = (catalogue.named().get(name) for name in args.tasks.split(","))
-    return [*paths, *(path for source in named if source for path in ownership.paths_of(source))]
+    return [*paths, *(path for source in named if source for path in split_files.paths_of(source))]
 
 
 def _score(
@@ -239,7 +225,7 @@ def _params(args: argparse.Namespace, adapters: dict[str, Adapter]) -> tuple[Par
     """Return the parameters of the evaluation and the base model.
 
     The parameters are those of params.yaml (or the required fields alone, without the file) with
-    the command's options.
+    the command's options; --profile and --set change them for this evaluation alone.
     """
     from lori_core import config
     from lori_core.adapters import base_choice
@@ -247,8 +233,9 @@ def _params(args: argparse.Namespace, adapters: dict[str, Adapter]) -> tuple[Par
     from lori_core.pipeline import params_file
 
     values = dict(PLACEHOLDERS)
-    if params_file.PARAMS.is_file():
-        values = params_file.load().model_dump()
+    if args.profile or args.set or params_file.PARAMS.is_file():
+        changed, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
+        values = changed.model_dump()
     own = config.ModelSection.model_validate(values["model"]) if "model" in values else None
     if adapters or args.base is not None:
         base = base_choice.choose(args.base, adapters, own)
@@ -290,6 +277,12 @@ def _sets(args: argparse.Namespace, params: Params) -> dict[str, list[Example]]:
     attacks.check(attacks_wanted)
     if attacks_wanted and params.evaluation.protocols != ("fixed",):
         raise InputError("--attacks: only under the protocol fixed; add --protocols fixed")
+    attacked = [name for name, s in params.evaluation.setups.items() if s.attack]
+    if attacks_wanted and attacked:
+        raise InputError(
+            f"--attacks: not together with evaluation.setups.{attacked[0]}.attack, which would "
+            "attack the attacked requests again; leave one of the two out"
+        )
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit: {args.limit}; at least 1")
     sets = {}

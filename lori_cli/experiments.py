@@ -155,7 +155,7 @@ def _experiment(args: argparse.Namespace) -> int:
                 return _plan(workspace)
         check_changes(args)
         _write(args)
-        pull(args)
+        pull()
         unchanged = nothing_to_do(workspace, graph.EXPERIMENTS)
         code = 0
         if unchanged:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from lori_core.core.errors import shown
+from lori_core.core.errors import InputError, shown
 
 #: Limits of a path's length and of the length of each of its parts (bytes).
 _LONGEST_PATH, _LONGEST_PART = 4095, 255
@@ -127,3 +127,20 @@ def repository(text: str) -> str:
             f"{shown(text)}; allowed is OWNER/NAME with letters, digits, ., - and _"
         )
     return text
+
+
+def names_of(paths: list[Path]) -> list[str]:
+    """Return the shortest distinct names for paths: `math` for `math/adapter`.
+
+    Raises:
+        InputError: a path appears twice.
+    """
+    parts = [path.resolve().parts for path in paths]
+    if len(set(parts)) < len(parts):
+        raise InputError("an adapter is named twice; name each adapter once")
+    while len(parts) > 1 and len({part[-1] for part in parts}) == 1:
+        parts = [part[:-1] for part in parts]
+    depth = 1
+    while len({part[-depth:] for part in parts}) < len(parts):
+        depth += 1
+    return ["/".join(part[-depth:]) for part in parts]

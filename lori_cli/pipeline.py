@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lori_cli import given
+from lori_cli import given, tables
 from lori_core.core.errors import InputError, LoriError
 from lori_core.core.processes.forked import run_in_fork_server
 
@@ -51,7 +51,18 @@ def add(commands: Any) -> None:
     )
     plan.set_defaults(function=_plan)
     pull = commands.add_parser(
-        "pull", help="download the data and the base model; pin the data with DVC"
+        "pull",
+        help="download the data and the base model; pin the data with DVC",
+        description="Read the sources of all tasks and write data/. With --show, also print some "
+        "examples as the model will read them in training, with the learned part in colour.",
+        epilog="example: lori pull --show 3",
+    )
+    add_changes(pull)
+    pull.add_argument(
+        "--show",
+        type=given.integer(1, 1000),
+        metavar="N",
+        help="print the first N examples of each task with the tokens that are learned",
     )
     pull.set_defaults(function=_pull)
     stage = commands.add_parser(
@@ -67,40 +78,25 @@ def add(commands: Any) -> None:
     report = commands.add_parser(
         "report", help="print the table of the last run and the paths of its report"
     )
+    report.add_argument("--open", action="store_true", help="open the page in the browser")
     report.set_defaults(function=_report)
     track = commands.add_parser("track", help="send metrics that were not sent yet to MLflow")
     track.set_defaults(function=_track)
-    methods = commands.add_parser(
-        "methods",
-        help="list the fine-tuning methods and what each costs on this base model",
-        description="For the base model and the settings of `lori` in params.yaml: the number of "
-        "parameters that each method trains, their share of the base model's, the memory of their "
-        "float32 values, gradients and AdamW moments, and the size of the result. No weights are "
-        "read, only shapes.",
-    )
-    methods.set_defaults(function=_methods)
-    doctor = commands.add_parser(
-        "doctor",
-        help="check whether this machine is ready for a run, and how to fix what is not",
-        description="Check versions, GPUs, disk, servers, remotes, clocks and locks; print a line "
-        "for each. Changes nothing. Exit code 1 if a line is red.",
-    )
-    doctor.set_defaults(function=_doctor)
-    profiles = commands.add_parser("profiles", help="list the profiles")
-    profiles.set_defaults(function=_profiles)
 
 
-def add_changes(parser: argparse.ArgumentParser) -> None:
-    """Add the options that rewrite params.yaml."""
+def add_changes(parser: argparse.ArgumentParser, scope: str = "") -> None:
+    """Add the options that change params.yaml; `scope` begins their help."""
     parser.add_argument(
-        "--profile", type=given.name_or_path, help="replace params.yaml by profiles/PROFILE.yaml"
+        "--profile",
+        type=given.name_or_path,
+        help=f"{scope}replace params.yaml by profiles/PROFILE.yaml",
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change one key of params.yaml, such as lori.rank=16; may be repeated",
+        help=f"{scope}change one key of params.yaml, such as lori.rank=16; may be repeated",
     )
 
 
@@ -116,7 +112,7 @@ def _run(args: argparse.Namespace) -> int:
         check_changes(args)
         for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
             print(line)
-        pull(args)
+        pull()
         unchanged = nothing_to_do(workspace)
         if unchanged:
             print(unchanged)
@@ -158,16 +154,18 @@ def _prepare(params: Params) -> tuple[Path, str]:
     return folder, limits.check_once(params, folder)
 
 
-def _pull_data() -> None:
+def _pull_data(trained: bool) -> tuple[Params, Path]:
+    """Download the data and the base model; return the parameters and the model's folder."""
     from lori_core.methods import limits
     from lori_core.pipeline import params_file
     from lori_core.pipeline.stages import pull as pull_stage
 
     params = params_file.load()
     folder, checked = _prepare(params)
-    for line in pull_stage.pull(params, folder):
+    for line in pull_stage.pull(params, folder, trained=trained):
         print(line)
     limits.remember(checked)
+    return params, folder
 
 
 def check_machine(args: argparse.Namespace, *, server: bool) -> None:
@@ -185,32 +183,56 @@ def check_machine(args: argparse.Namespace, *, server: bool) -> None:
         running_api(Path.cwd())
 
 
-def pull(args: argparse.Namespace) -> int:
-    """Download the data and the base model, and pin the data with DVC; return exit code 0."""
+def pull(*, trained: bool = True) -> tuple[Params, Path]:
+    """Download the data and the base model, and pin the data with DVC.
+
+    Args:
+        trained: whether each task needs training examples.
+
+    Returns:
+        The parameters of the run, and the base model's folder.
+    """
     from lori_core.pipeline import params_file
 
     for line in params_file.apply(params_file.PARAMS, None, []):
         print(line)
     from flows.versioning.data import pin
-    from flows.versioning.dvc import definition
+    from flows.versioning.dvc import code_files, definition
 
     for line in definition.follow(Path.cwd(), params_file.load()):
         print(line)
+    for line in code_files.write(Path.cwd()):
+        print(line)
 
-    _pull_data()
+    pulled = _pull_data(trained)
     pin(Path.cwd())
-    return 0
+    return pulled
 
 
 def _pull(args: argparse.Namespace) -> int:
     from flows import machine
     from lori_core.pipeline import params_file
 
-    machine.check(Path.cwd(), params_file.load().model_dump())
-    return pull(args)
+    params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
+    machine.check(Path.cwd(), params.model_dump())
+    check_changes(args)
+    for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
+        print(line)
+    params, base = pull(trained=False)
+    if args.show:
+        from lori_cli.showing import show
+
+        show(params, base, args.show)
+    return 0
 
 
 def _plan(args: argparse.Namespace) -> int:
+    show_plan(args)
+    return 0
+
+
+def show_plan(args: argparse.Namespace) -> None:
+    """Print the plan of a run with the options of `lori plan`."""
     from lori_core.pipeline import params_file
     from lori_core.pipeline.stages.pull import is_pulled
 
@@ -223,7 +245,6 @@ def _plan(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     print(plan)
-    return 0
 
 
 def _planned(args: argparse.Namespace, params: Params, text: str) -> Iterable[str]:
@@ -251,7 +272,13 @@ def _planned(args: argparse.Namespace, params: Params, text: str) -> Iterable[st
     usual = setting if isinstance(setting, int) else sharing.USUAL
     most = usual if elsewhere else sharing.this_host().stages_per_gpu(setting, gpus)
     result = forecast.forecast(Path.cwd(), params, device, gpus, text=text, most=most)
-    return [forecast.as_json(result)] if args.json else forecast.show(result)
+    if args.json:
+        return [forecast.as_json(result)]
+    if not sys.stdout.isatty():
+        return forecast.show(result)
+    columns = {key: key for key in ("state", "stage", "time", "memory", "why")}
+    table = tables.lines(forecast.rows(result), columns)
+    return [*table, "", *(forecast.summary(result) if result.running else ())]
 
 
 def _stage(args: argparse.Namespace) -> int:
@@ -285,14 +312,16 @@ def _stage(args: argparse.Namespace) -> int:
 
 
 def _check_followed(params: Params, stage: str) -> None:
-    """Check that `dvc.yaml` lists the stage's extensions, so that DVC notices their changes.
+    """Check that DVC would notice changes of the stage's code and extensions.
 
     Raises:
-        InputError: `dvc.yaml` does not list an extension.
+        InputError: `code/<stage>.json` is of another version, or `dvc.yaml` does not list an
+            extension.
     """
-    from flows.versioning.dvc import definition
+    from flows.versioning.dvc import code_files, definition
     from lori_core.core.stage_dependencies import STAGES
 
+    code_files.check(Path.cwd(), stage)
     if params.extensions and stage in STAGES:
         for path in definition.missing(Path.cwd(), params, stage):
             raise InputError(
@@ -347,17 +376,32 @@ def _report(args: argparse.Namespace) -> int:
 
     check_output(Path(), "report")
     summary.show(Path("report"))
+    if getattr(args, "open", False):
+        _open(Path("report") / "index.html")
     return 0
 
 
+def _open(page: Path) -> None:
+    """Open a page in the user's browser.
+
+    Raises:
+        LoriError: this machine has no browser.
+    """
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        raise LoriError(f"{page}: no browser was found (set BROWSER); copy the page's address")
+
+
 def _track(args: argparse.Namespace) -> int:
+    from flows.serving.adapter_models import publisher
     from flows.tracking.sending import ship_all
     from flows.versioning.dvc.damage import check_files
     from lori_core.core import faults
 
     check_files(Path(), definition=False)
     try:
-        sent = ship_all(Path.cwd(), warn=print)
+        sent = ship_all(Path.cwd(), print, publisher(Path.cwd(), print))
     except LoriError:
         raise
     except Exception as error:  # the client may raise anything; the rows remain in .lori
@@ -367,37 +411,4 @@ def _track(args: argparse.Namespace) -> int:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise LoriError(f"MLflow cannot be reached: {first}; the rows are kept in .lori") from error
     print(f"sent the metrics of {sent} files to MLflow")
-    return 0
-
-
-def _methods(_: argparse.Namespace) -> int:
-    from lori_core.methods import catalogue as methods
-    from lori_core.models import base_model
-    from lori_core.pipeline import params_file
-
-    params = params_file.load()
-    folder = base_model.prepare(params.model)
-    size = base_model.outline(folder).num_parameters()
-    print(f"{params.model.name_or_path}: {size:,} parameters, rank {params.lori.rank}")
-    print(f"{'method':10} {'trained':>14} {'of base':>8} {'state':>10} {'result':>10}")
-    for name, method in methods.METHODS.items():
-        chosen = methods.options(name, {}, "methods")
-        cost = methods.cost(name, base_model.outline(folder), params.lori, chosen)
-        print(
-            f"{name:10} {cost.trainable:14,} {cost.trainable / size:8.3%} "
-            f"{cost.state_bytes / 1e6:7.1f} MB {cost.artifact_bytes / 1e6:7.1f} MB  {method.about}"
-        )
-    return 0
-
-
-def _doctor(_: argparse.Namespace) -> int:
-    from flows.doctor import checks as doctor
-
-    return doctor.show(doctor.examine(Path.cwd()), colour=sys.stdout.isatty())
-
-
-def _profiles(args: argparse.Namespace) -> int:
-    from lori_core.pipeline import params_file
-
-    print("\n".join(params_file.profiles()))
     return 0

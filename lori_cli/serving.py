@@ -66,7 +66,35 @@ def add(commands: Any) -> None:
         "--people", action="store_true", help="name the user and the machine of each stage"
     )
     card.set_defaults(function=_card)
+    _add_serve_dir(commands)
     _add_push(commands)
+
+
+def _add_serve_dir(commands: Any) -> None:
+    serve_dir = commands.add_parser(
+        "serve-dir",
+        help="keep a folder of PEFT adapters by name and alias, for vLLM and SGLang",
+        description="Write the adapters of all tasks and merges, and the versions with the aliases "
+        "champion and previous, as PEFT folders below OUT. lori gate and lori rollback update OUT "
+        "from then on; each name changes in one step.",
+    )
+    serve_dir.add_argument("out", type=given.path, metavar="OUT", help="the folder to write")
+    serve_dir.add_argument(
+        "--base",
+        type=given.name_or_path,
+        metavar="NAME",
+        help="the base model as the server was started with (default: as the adapters name it)",
+    )
+    serve_dir.set_defaults(function=_serve_dir)
+
+
+def _serve_dir(args: argparse.Namespace) -> int:
+    from flows.serving.serve_dir import serve_dir
+    from lori_core.pipeline import params_file
+
+    lines = serve_dir(Path(), params_file.load(), args.out, args.base)
+    print("\n".join(lines or [f"{args.out}: is up to date"]))
+    return 0
 
 
 def _add_push(commands: Any) -> None:
@@ -116,12 +144,14 @@ def _gate(args: argparse.Namespace) -> int:
 
 
 def _rollback(args: argparse.Namespace) -> int:
+    from flows.serving.serve_dir import update_all
     from flows.tracking.registry import Registry
     from lori_core.pipeline import params_file
 
     name = args.model or params_file.load().gate.model
     old, new = Registry(Path(), make=False).roll_back(name)
-    print(f"{new} is champion again; {old} is no longer served")
+    lines = [f"{new} is champion again; {old} is no longer served", *update_all(Path(), name)]
+    print("\n".join(lines))
     return 0
 
 

@@ -10,11 +10,14 @@ import pytest
 from lori_core import cost
 from lori_core.config import TrainingSection
 from lori_core.core.errors import InputError
-from lori_core.cost import Device, Model, Split, footprint
+from lori_core.cost import Device, Model, Split, footprint, rates
+from lori_core.cost.devices import DEVICES
 from lori_core.data.sources import pulling
 from lori_core.pipeline import params_file
 
 ROOT = Path(__file__).parents[1]
+TASKS = ("nlu", "math", "code", "safety")
+H100 = DEVICES["h100"]
 MACHINE = Device("a test's", 406e9, 20e9, 24e9, "cpu")
 
 
@@ -76,6 +79,45 @@ def test_a_measured_training_speed_is_forecast_within_a_factor_of_two() -> None:
     assert 400 / 2 < 1000 * 208 / seconds < 400 * 2
 
 
+@pytest.mark.parametrize("measured", rates.MEASURED, ids=lambda m: m.source[:28])
+def test_a_measured_training_is_forecast_at_its_speed(measured: rates.Measured) -> None:
+    cpu = measured.device == "cpu"
+    profile, on = ("quickstart", MACHINE) if cpu else ("llama3-8b-r32", cost.DEVICES["h200"])
+    changes = [
+        f"training.batch_size={round(measured.at_once / measured.row)}",
+        "training.max_length=2048",
+        *(f"tasks.{task}.method=lora" for task in (() if measured.lean else TASKS)),
+    ]
+    rows = {"examples": 1000, "tokens": measured.row, "target": measured.row / 2}
+    made = model(profile, on, *changes, **rows)
+    params = made.params.phase("math", "training")
+    seconds = made.stage("train@math").seconds - cost.LOAD_SECONDS - made.weights / cost.DISK
+    speed = 1000 * params.epochs * measured.row / seconds
+    assert speed == pytest.approx(measured.speed, rel=0.06)
+    (rate,) = made.rates
+    assert rate.measured
+    assert rate.source == measured.source
+
+
+def test_the_speed_of_a_card_that_was_not_measured_is_a_guess() -> None:
+    known, other = (
+        rates.training_rate(cost.DEVICES[n], True, 200, 6400) for n in ("h200", "a100-80gb")
+    )
+    assert known.measured
+    assert not other.measured
+    assert (known.share, known.source) == (other.share, other.source)
+    assert known.share == pytest.approx(0.204, abs=0.001)
+    assert not any(rate.measured for rate in rates.inference(cost.DEVICES["h200"]))
+
+
+def test_a_pass_of_fewer_tokens_is_slower() -> None:
+    whole, small = (
+        model("llama3-8b-r32", cost.DEVICES["h200"], f"training.tokens_at_once={n}")
+        for n in ("auto", 2000)
+    )
+    assert whole.stage("train@math").seconds < small.stage("train@math").seconds
+
+
 def test_every_stage_of_the_pipeline_has_a_cost() -> None:
     made = model("smoke")
     for step in ("calibrate", "mask", "train", "continual", "evaluate_adapters"):
@@ -119,6 +161,24 @@ def test_layers_keep_what_the_formula_says(
         for some in (without, base)
     )
     assert (two - one) / length == pytest.approx(counted, rel=0.02)
+
+
+def test_a_limit_of_tokens_at_once_lowers_the_memory() -> None:
+    whole = model("llama3-8b-r32", H100).stage("train@nlu").memory
+    small = model("llama3-8b-r32", H100, "training.tokens_at_once=1024").stage("train@nlu").memory
+    least = model("llama3-8b-r32", H100, "training.tokens_at_once=1").stage("train@nlu").memory
+    assert least < small < whole < H100.memory  # no example is split
+
+
+def test_auto_splits_what_a_gpu_cannot_hold_and_a_cpu_nothing() -> None:
+    large = ["training.batch_size=2048"]
+    assert model("llama3-8b-r32", H100, *large).stage("train@nlu").memory < H100.memory
+    here = dataclasses.replace(H100, kind="cpu")
+    assert model("llama3-8b-r32", here, *large).stage("train@nlu").memory > H100.memory
+    # On a GPU, a pass may hold examples of all batches of a step.
+    split = ["training.batch_size=8", "training.gradient_accumulation_steps=4"]
+    joined = model("llama3-8b-r32", H100, "training.batch_size=32").stage("train@nlu").memory
+    assert model("llama3-8b-r32", H100, *split).stage("train@nlu").memory == joined
 
 
 def pulled(folder: Path, *settings: str) -> dict[str, Split]:

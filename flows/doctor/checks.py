@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from flows.environment import quiet_environment
 from flows.versioning import git
 from flows.versioning.dvc.dvc_repo import dead_locks, read_rwlock, rwlock_file
 from lori_core.core.errors import LoriError
-from lori_core.core.redaction import redact
+from lori_core.core.redaction import redact, redacted
 
 #: The packages whose versions are shown.
 CORE = ("torch", "transformers", "peft", "accelerate", "prefect", "dvc", "mlflow", "fastapi",
@@ -256,6 +257,11 @@ def _services(workspace: Path) -> Iterator[tuple[str, str]]:
     gone = [name for name, alive in status(workspace).items() if not alive]
     if gone:
         yield f"{', '.join(gone)} of `make up` ended by itself (.lori/logs)", "make down; make up"
+
+
+def as_rows(findings: Iterator[Finding]) -> list[dict[str, Any]]:
+    """Return the findings as rows: `name`, `ok`, `text` and `todo`, without secrets."""
+    return [dict(redacted(asdict(finding))) for finding in findings]
 
 
 def show(findings: Iterator[Finding], *, colour: bool) -> int:

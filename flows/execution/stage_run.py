@@ -22,6 +22,7 @@ from flows.execution.gpu_slots import GpuSlots, allowed_gpus
 from flows.execution.sharing import WHOLE, Share
 from flows.execution.subprocesses import GRACE_SECONDS, run_lines
 from flows.execution.system_metrics import sampled
+from flows.serving.adapter_models import publisher
 from flows.tracking import rows as rows_files
 from flows.tracking.mlflow_store import store_of
 from flows.tracking.rows import PIPELINE, Shipment, new_rows_file
@@ -29,7 +30,12 @@ from flows.tracking.sending import HASHES_TAG, read_params
 from flows.tracking.shipping import BackgroundShipping
 from flows.versioning import git, snapshot
 from flows.versioning.graph import PIPELINE as PIPELINE_FILE
-from flows.versioning.graph import REPORTS, hashes_text, output_hashes, recorded
+from flows.versioning.graph import REPORTS
+from flows.versioning.recorded_hashes import (
+    all_output_hashes,
+    hashes_text,
+    output_hashes,
+)
 from flows.versioning.storage import Pushing
 from lori_core.core.tracking import ROWS_VARIABLE
 
@@ -99,7 +105,7 @@ class PipelineRun:
         self.tags = {"prefect.flow_run_id": flow_run_id, **git.tags(workspace, warn)}
         self.pushing = Pushing(workspace, self.params.get("storage") or {}, warn)
         self.shipping = BackgroundShipping(
-            workspace, store_of(workspace, self.params), warn, self.rows
+            workspace, store_of(workspace, self.params), warn, self.rows, publisher(workspace, warn)
         )
         parent = self.rows.relative_to(workspace).as_posix()
         self.place = Place(workspace, parent, self.tags, self.stop)
@@ -117,7 +123,7 @@ class PipelineRun:
     def skipped(self, stages: Sequence[str]) -> None:
         """Link stages of one `dvc.yaml` that do not run to the runs that made their outputs."""
         file = stages[0].rpartition(":")[0] if stages else ""
-        hashes = recorded(self.workspace, file or PIPELINE_FILE)
+        hashes = all_output_hashes(self.workspace, file or PIPELINE_FILE)
         for stage in stages:
             outs = hashes_text(hashes.get(stage.rpartition(":")[2], {}))
             rows_files.append(self.rows, "skipped", stage=stage, outs=outs)

@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.runtime import task_run  # noqa: E402
 from prefect.states import Completed, Failed  # noqa: E402
 
+from flows.execution import assets  # noqa: E402
 from flows.execution.gpu_slots import StoppedError  # noqa: E402
 from flows.execution.sharing import WHOLE  # noqa: E402
 from flows.execution.stage_run import (  # noqa: E402
@@ -125,6 +126,7 @@ def run_stage(stage: str, gpus: int, run: PipelineRun) -> State[Any]:
             finished = once()
         if finished.ran:
             run.pushing.stage(stage)
+            assets.record(run, stage)
         return finished
 
     return outcome(work)

@@ -9,7 +9,9 @@ from typing import Any
 from flows.lineage.ancestry import find, primary
 from flows.lineage.named import Named
 from flows.tracking import registry as reg
-from flows.tracking.registry import Registry, clear_errors
+from flows.tracking.logged_models import MD5, PATH
+from flows.tracking.mlflow_errors import clear_errors
+from flows.tracking.registry import Registry
 from flows.tracking.sending import HASHES_TAG
 from flows.versioning import snapshot
 from flows.versioning.snapshot import SNAPSHOTS, Snapshot
@@ -29,15 +31,15 @@ def of_model(word: str, workspace: Path) -> Named:
     name, _, number = word.removeprefix("models:/").replace("@", "/").partition("/")
     registry = Registry(workspace, make=False)
     version = registry.version(name, number or reg.CHAMPION)
-    path = version.tags.get(reg.PATH)
+    path = version.tags.get(PATH)
     if path is None:
-        raise InputError(f"{version}: was not registered by this project: it has no {reg.PATH}")
+        raise InputError(f"{version}: was not registered by this project: it has no {PATH}")
     folder = workspace / SNAPSHOTS / f"{name}-{version.number}"
     if not (folder / "snapshot" / snapshot.LOCK).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         registry.download(version, "snapshot", folder)
     saved = snapshot.of_folder(str(version), folder / "snapshot", workspace)
-    _check(saved, folder, {path: version.tags.get(reg.MD5, "")}, str(version))
+    _check(saved, folder, {path: version.tags.get(MD5, "")}, str(version))
     return Named(saved, find(saved, path))
 
 

@@ -18,7 +18,7 @@ from lori_core.data.example import SPLITS
 
 if TYPE_CHECKING:
     from lori_core.config import Params
-    from lori_core.cost import Device, Estimate
+    from lori_core.cost import Device, Estimate, Rate
 
 PULLED = "pulled"
 #: What the other values of `Split.basis` say about a split's number of examples.
@@ -59,6 +59,7 @@ class Forecast:
         device: what each stage runs on.
         parts: the part of a GPU that each sharing stage gets, out of `sharing.CARD`.
         sizes: by `Split.basis`, the splits whose number of examples is known by it.
+        rates: the shares of the device's peak that the times are computed with.
     """
 
     lines: list[Line]
@@ -67,6 +68,7 @@ class Forecast:
     device: Device
     parts: Mapping[str, int]
     sizes: dict[str, list[str]]
+    rates: tuple[Rate, ...] = ()
 
     @property
     def assumed(self) -> list[str]:
@@ -115,6 +117,7 @@ class Forecast:
             "remote_bytes": written,
             "assumed": self.assumed,
             "sizes": self.sizes,
+            "rates": [vars(rate) for rate in self.rates],
         }
 
 
@@ -162,7 +165,7 @@ def forecast(
     for task, each in splits.items():
         for split, size in each.items():
             sizes.setdefault(size.basis, []).append(f"{task}/{split}")
-    return Forecast(lines, schedule, gpus, device, parts, sizes)
+    return Forecast(lines, schedule, gpus, device, parts, sizes, model.rates)
 
 
 def name_here() -> str:
@@ -200,20 +203,34 @@ def measured(workspace: Path, stage: str) -> float | None:
 def show(forecast: Forecast) -> Iterator[str]:
     """Yield the forecast as lines of text."""
     yield f"{'':6} {'stage':28} {'time':>8} {'memory':>9}  why"
+    for row in rows(forecast):
+        cost = f"{row['time']:>8} {row['memory']:>9}" if row["time"] else ""
+        yield f"{row['state']:6} {row['stage']:28} {cost:18}  {row['why']}"
+    if forecast.running:
+        yield ""
+        yield from summary(forecast)
+
+
+def rows(forecast: Forecast) -> Iterator[dict[str, str]]:
+    """Yield each stage's `state`, `stage`, `time`, `memory` and `why` as text."""
     for line in forecast.lines:
         estimate = line.estimate
-        cost = ""
-        if estimate is not None:
-            cost = f"{_time(estimate.seconds):>8} {_size(estimate.memory):>9}"
         took = f" (took {_time(line.measured)})" if line.measured is not None else ""
         why = in_short(line.why)
         if line.state == "cached":
             why = f"in the run cache ({why})"
-        yield f"{line.state:6} {line.stage:28} {cost:18}  {why}{took}"
+        yield {
+            "state": line.state,
+            "stage": line.stage,
+            "time": "" if estimate is None else _time(estimate.seconds),
+            "memory": "" if estimate is None else _size(estimate.memory),
+            "why": f"{why}{took}",
+        }
+
+
+def summary(forecast: Forecast) -> Iterator[str]:
+    """Yield lines about the whole run: time, memory, disk and the critical path."""
     total = forecast.totals()
-    if not forecast.running:
-        return
-    yield ""
     yield (
         f"{total['to_run']} of {total['stages']} stages run, {total['cached']} are in the cache; "
         f"on {forecast.gpus} x {forecast.device.name}: {_time(total['wall_seconds'])}, "
@@ -232,11 +249,26 @@ def show(forecast: Forecast) -> Iterator[str]:
     )
     yield f"disk: {_size(total['disk_bytes'])}; to a remote: {_size(total['remote_bytes'])}"
     yield f"critical path: {' > '.join(total['critical_path'])}"
+    yield from _speeds(forecast.rates)
     if forecast.assumed:
         yield "data not pulled with these settings: tokens are assumed, and numbers of examples are"
         for basis, text in BASES.items():
             if splits := forecast.sizes.get(basis):
                 yield f"  {text}: {', '.join(_by_task(splits))}"
+
+
+def _speeds(rates: tuple[Rate, ...]) -> Iterator[str]:
+    """Yield what the times are computed with: measured rates with their source, then guesses."""
+    for title, measured in (("speeds measured", True), ("speeds guessed", False)):
+        for rate in rates:
+            if rate.measured == measured:
+                basis = "" if measured or rate.source.startswith("not") else "as "
+                share = f"{100 * rate.share:.0f} % of the device's peak"
+                yield f"{title}: {rate.work} at {share} ({basis}{rate.source})"
+    if rates:
+        from lori_core.cost import DISK
+
+        yield f"speeds guessed: weights read from the disk at {DISK / 1e9:.0f} GB/s"
 
 
 def _by_task(splits: list[str]) -> list[str]:

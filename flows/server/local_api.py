@@ -103,6 +103,8 @@ def start_local_api(workspace: Path) -> LocalApi:
             **access.prefect_variables(password),
             "PREFECT_SERVER_API_AUTH_STRING": password,
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(own_origins(port)),
+            # Block types are for Prefect's UI, and importing them takes a second.
+            "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
         }
         process = subprocess.Popen(
             [sys.executable, "-m", *module],

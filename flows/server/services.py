@@ -83,7 +83,7 @@ def up(workspace: Path) -> None:
         print(f"proxy    for commands in your shell: export no_proxy={needed}")
     print(
         f"Prefect  http://{HOST}:{ports['prefect']}\n"
-        f"MLflow   http://{HOST}:{ports['mlflow']}\n"
+        f"MLflow   http://{HOST}:{ports['mlflow']}/#/experiments?workflowType=machine_learning\n"
         f"password in {access.PASSWORD}: the whole line for Prefect, user:password for MLflow\n"
         f"next     prefect deployment run {DEPLOYMENT} --watch   (in this folder)\n"
         "stop     make down"

@@ -7,6 +7,7 @@ with their recorded hashes first, and the evaluation must have read these exact 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from flows.lineage.problem import refuse
 from flows.lineage.verification.verify import verify
 from flows.lineage.why import lineage_of, resolve
 from flows.tracking import registry as reg
+from flows.tracking.logged_models import PATH
 from flows.tracking.registry import Registry, Version
 from flows.versioning.dvc.lock_file import StageEntry
 from flows.versioning.objects import Objects
@@ -26,9 +28,11 @@ from lori_core.core.errors import DataError, InputError, LoriError
 from lori_core.core.files.json_input import loads
 from lori_core.evaluation.gate_rules import Scored
 from lori_core.evaluation.rows import row_of
+from lori_core.evaluation.scoring import setups
 
 #: Sections of `params.yaml` that a served model needs.
 SERVED = ("model", "prompt")
+SETUPS = "evaluation.setups"
 
 
 def artifact_here(word: str, workspace: Path, do: str) -> Named:
@@ -134,6 +138,8 @@ def gather(lineage: Lineage, node: Node, params: Params) -> tuple[Scored, Scored
         files_by_task(workspace / folder, node.name),
         _size(workspace / node.name) | _excess(lineage, node, params),
     )
+    if params.gate.setups:
+        ours = replace(ours, setups=_setups(ours, params))
     before = safety_evaluation(lineage.snapshot, params)
     if before is None:
         return ours, None
@@ -141,6 +147,17 @@ def gather(lineage: Lineage, node: Node, params: Params) -> tuple[Scored, Scored
     task = str(params.continual.safety_task)
     files = files_by_task(workspace / str(measured.rows_of(before)), f"artifacts/{task}/adapter")
     return ours, Scored(f"{task} alone", {task: files[task]})
+
+
+def _setups(candidate: Scored, params: Params) -> dict[str, Path]:
+    """Return the verdicts in the set-ups of `gate.setups`, measured with the current settings."""
+    safety = candidate.safety()
+    if safety is None:
+        raise InputError(
+            f"gate.setups: {candidate.name} was not evaluated on a safety task; choose another "
+            "gate.candidate, or remove the set-ups"
+        )
+    return setups.verified_files(safety, params, params.gate.setups)
 
 
 def files_by_task(folder: Path, path: str) -> dict[str, Path]:
@@ -185,9 +202,9 @@ def check_champion(champion: Version, tags: Mapping[str, str]) -> None:
         return  # registered before settings were recorded
     sides = [{"evaluation": loads(side[reg.SETTINGS])} for side in (tags, champion.tags)]
     for setting, ours, theirs in _settings_that_differ(*sides):
-        path, name = champion.tags[reg.PATH], champion.name
+        path, name = champion.tags[PATH], champion.name
         raise DataError(
-            f"{champion}: was evaluated with {setting} {theirs!r}, {tags[reg.PATH]} with {ours!r}: "
+            f"{champion}: was evaluated with {setting} {theirs!r}, {tags[PATH]} with {ours!r}: "
             "they cannot be compared; put it back, or evaluate the champion likewise: in a clone, "
             f"lori restore models:/{name}/{champion.number}, lori run, lori register {path} --as "
             f"{name}"
@@ -201,6 +218,9 @@ def _settings_that_differ(
         dict(leaves({"evaluation": s.get("evaluation") or {}})) for s in (first, second)
     )
     for name in sorted({*ours, *theirs}):
+        # Other set-ups do not change the verdicts in the default one, which are compared.
+        if name == SETUPS or name.startswith(f"{SETUPS}."):
+            continue
         if ours.get(name) != theirs.get(name):
             yield name, ours.get(name), theirs.get(name)
 
@@ -211,7 +231,7 @@ def _size(root: Path) -> dict[str, float]:
 
 
 def _excess(lineage: Lineage, node: Node, params: Params) -> dict[str, float]:
-    """Return the excess loss that merging costs each task, if it was measured of these bytes."""
+    """Return each task's excess loss and retained gain, if they were measured of these bytes."""
     stage = excess_of(lineage, node)
     if stage is None:
         return {}
@@ -220,11 +240,12 @@ def _excess(lineage: Lineage, node: Node, params: Params) -> dict[str, float]:
     if stage.deps[node.name].md5 == node.entry.md5 and metrics is not None:
         rows: Mapping[str, Any] = metrics["excess"]
         return {
-            f"excess.{task}": float(row["excess"])
+            f"{measure}.{task}": float(row[measure])
+            for measure in ("excess", "retained")
             for task, row in rows.items()
-            if row.get("excess") is not None
+            if row.get(measure) is not None
         }
-    if any(rule.startswith("excess.") for rule in params.gate.rules):
+    if any(rule.startswith(("excess.", "retained.")) for rule in params.gate.rules):
         path = entry.path if entry else stage.name
         raise DataError(
             f"{path}: is not here, or was measured with other bytes of {node.name}; lori run "
@@ -264,4 +285,4 @@ def champion_files(
             raise LoriError(
                 f"{champion}: its verdicts are gone ({error}); evaluate it again, or lori rollback"
             ) from None
-    return files_by_task(verdicts or folder, champion.tags.get(reg.PATH, path))
+    return files_by_task(verdicts or folder, champion.tags.get(PATH, path))

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from flows.serving.evidence import (
     safety_evaluation,
     verified,
 )
+from flows.serving.serve_dir import update_all
 from flows.tracking import registry as reg
 from flows.tracking import rows as rows_files
 from flows.tracking.registry import ChampionChangedError, Registry, Version
@@ -43,6 +44,8 @@ FOLDER = Path("gate")
 ATTEMPTS = 3
 #: The most characters of a version's description in MLflow.
 DESCRIPTION = 5000
+#: The events that a gate inside a flow emits, by whether the candidate passed.
+EVENTS = {True: "lori.gate.passed", False: "lori.gate.refused"}
 #: The models whose answers to an example a rule may show, in order.
 SIDES = ("champion", "before", "candidate")
 
@@ -56,12 +59,14 @@ class Outcome:
         version: the candidate's registered version; None for a refused candidate.
         replaced: the champion before the gate; None if there was none.
         promoted: whether the alias was moved to the candidate.
+        served: lines about the folders of `lori serve-dir` that follow the alias.
     """
 
     verdict: rules.GateDecision
     version: Version | None
     replaced: Version | None
     promoted: bool
+    served: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -79,10 +84,12 @@ class Outcome:
         if not self.passed:
             return [*lines, f"{self.verdict.candidate} is refused; {_stays(self.replaced)}"]
         if self.replaced is None and self.promoted:
-            return [*lines, f"{self.version} is champion: the first, there was none before it"]
-        if not self.promoted:
-            return [*lines, f"{self.version} is champion already"]
-        return [*lines, f"{self.version} is champion; {self.replaced} is kept as previous"]
+            line = f"{self.version} is champion: the first, there was none before it"
+        elif not self.promoted:
+            line = f"{self.version} is champion already"
+        else:
+            line = f"{self.version} is champion; {self.replaced} is kept as previous"
+        return [*lines, line, *self.served]
 
 
 def _stays(champion: Version | None) -> str:
@@ -138,7 +145,9 @@ def run_gate(
         except ChampionChangedError:
             if attempt == ATTEMPTS - 1:
                 raise
-    _record(workspace, outcome, node, lineage)
+    _record(workspace, params, outcome, node, lineage)
+    if outcome.promoted:
+        outcome = replace(outcome, served=tuple(update_all(workspace, params.gate.model)))
     if send:
         _send(workspace)
     return outcome
@@ -205,6 +214,7 @@ def register(
     workspace: Path, params: Params, lineage: Lineage, node: Node, registry: Registry, name: str
 ) -> Version:
     """Register a verified adapter under a name; return the existing version if it is the same."""
+    from flows.serving.adapter_models import Publisher
     from flows.serving.card import card
     from flows.serving.packaging import package, tags_of
 
@@ -214,10 +224,20 @@ def register(
     with reg.scratch() as folder:
         package(node, workspace, params, folder / "model", page)
         version_tags, run = tags_of(node, lineage), run_facts.get("run")
-        return registry.add(name, folder / "model", version_tags, run, about[:DESCRIPTION])
+        models = Publisher(workspace, registry.client, registry.experiment_id(), lineage)
+        return registry.add(
+            name,
+            folder / "model",
+            version_tags,
+            run,
+            about[:DESCRIPTION],
+            lambda: models.model_id(node),
+        )
 
 
-def _record(workspace: Path, outcome: Outcome, node: Node, lineage: Lineage) -> None:
+def _record(
+    workspace: Path, params: Params, outcome: Outcome, node: Node, lineage: Lineage
+) -> None:
     """Write the verdict to files, to rows for MLflow, and to Prefect's UI inside a flow."""
     from flows.serving.packaging import tags_of
 
@@ -241,7 +261,7 @@ def _record(workspace: Path, outcome: Outcome, node: Node, lineage: Lineage) -> 
     if evaluation:
         rows_files.append(rows, "artifact", path=evaluation, name="evaluation")
     rows_files.append(rows, "end")
-    _show(page)
+    _show(page, verdict, params.gate.model)
 
 
 def numbers(verdict: rules.GateDecision) -> dict[str, float]:
@@ -254,15 +274,20 @@ def numbers(verdict: rules.GateDecision) -> dict[str, float]:
     return metrics
 
 
-def _show(page: str) -> None:
-    """Show the verdict in Prefect's UI if this runs inside a flow."""
+def _show(page: str, verdict: Mapping[str, Any], model: str) -> None:
+    """Show the verdict in Prefect's UI, and emit an event, if this runs inside a flow."""
     if "prefect" not in sys.modules:
         return
     from prefect.artifacts import create_markdown_artifact
     from prefect.context import FlowRunContext
+    from prefect.events import emit_event
 
     if FlowRunContext.get() is not None:
         create_markdown_artifact(page, key="lori-gate", description="the gate's verdict")
+        resource = {"prefect.resource.id": f"lori.model.{model}", "prefect.resource.name": model}
+        names = ("candidate", "champion", "promoted", "registered")
+        payload = {name: verdict.get(name) for name in names}
+        emit_event(EVENTS[bool(verdict["passed"])], resource, payload=redacted(payload))
 
 
 def last(workspace: Path) -> dict[str, Any]:

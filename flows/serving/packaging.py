@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from flows.environment import quiet_environment
 from flows.lineage.ancestry import Lineage, Node
 from flows.lineage.measured import evaluation, rows_of
-from flows.tracking.registry import EVALUATION, KEY, MD5, PATH, SETTINGS
+from flows.tracking.logged_models import KEY, MD5, PATH
+from flows.tracking.registry import EVALUATION, SETTINGS
 from flows.versioning import snapshot
 from lori_core.config import Params
 from lori_core.core.errors import InputError

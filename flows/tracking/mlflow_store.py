@@ -70,6 +70,39 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
+#: The tag by which MLflow's UI chooses an experiment's pages, and its value for model training.
+#: Without the tag MLflow 3 guesses, and opens the pages for GenAI applications.
+KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
+
+
+def experiment_id(client: Any, store: Store) -> str:
+    """Return the id of a store's experiment; create the experiment if it is missing.
+
+    An experiment without a kind becomes one of model training; a kind that a user chose stays.
+
+    Args:
+        client: an `MlflowClient` of the store.
+        store: the store.
+
+    Raises:
+        MlflowException: MLflow refuses, for example because the experiment was deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(store.experiment)
+    if experiment is None:
+        tags = {KIND_TAG: KIND}
+        try:
+            return str(client.create_experiment(store.experiment, store.artifacts, tags))
+        except MlflowException:  # another process created it in between
+            experiment = client.get_experiment_by_name(store.experiment)
+            if experiment is None:
+                raise
+    if KIND_TAG not in experiment.tags and experiment.lifecycle_stage == "active":
+        client.set_experiment_tag(experiment.experiment_id, KIND_TAG, KIND)
+    return str(experiment.experiment_id)
+
+
 def prepare_store(store: Store) -> None:
     """Create a local store's database and artifact folder if they are missing."""
     prepare(store.uri)

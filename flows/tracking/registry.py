@@ -9,26 +9,28 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flows.environment import quiet_environment
-from flows.tracking.mlflow_store import Store, prepare_store, sqlite_file, store_of
+from flows.tracking import logged_models
+from flows.tracking.logged_models import COMPLETE, KEY, MD5
+from flows.tracking.mlflow_errors import clear_errors
+from flows.tracking.mlflow_store import Store, experiment_id, prepare_store, sqlite_file, store_of
 from flows.tracking.registry_lock import claimed
 from flows.versioning.objects import files_below, folder_md5, md5_of
-from lori_core.core import faults
 from lori_core.core.errors import InputError, LoriError, nearest
 from lori_core.core.redaction import redact, redacted
 
 CHAMPION, PREVIOUS = "champion", "previous"
-#: Tags of a model version.
-PATH, MD5, KEY, EVALUATION = "lori.path", "lori.md5", "lori.content_key", "lori.evaluation"
+#: A tag of a model version.
+EVALUATION = "lori.evaluation"
 #: The settings of that evaluation as JSON: they may change while the artifact stays the same.
 SETTINGS = "lori.evaluation_settings"
-BEFORE, COMPLETE, ROLLED_BACK = "lori.previous", "lori.complete", "lori.rolled_back"
+BEFORE, ROLLED_BACK = "lori.previous", "lori.rolled_back"
 
 
 class ChampionChangedError(LoriError):
@@ -88,6 +90,11 @@ class Registry:
             mlflow.set_registry_uri(self.store.uri)
             self.client = MlflowClient(self.store.uri, self.store.uri)
 
+    def experiment_id(self) -> str:
+        """Return the id of the store's experiment, which is created if it is missing."""
+        with clear_errors(self.store.uri):
+            return experiment_id(self.client, self.store)
+
     def names(self) -> list[str]:
         """Return the registered models' names."""
         with clear_errors(self.store.uri):
@@ -132,7 +139,13 @@ class Registry:
                 ) from None
 
     def add(
-        self, name: str, folder: Path, tags: Mapping[str, str], run_id: str | None, about: str = ""
+        self,
+        name: str,
+        folder: Path,
+        tags: Mapping[str, str],
+        run_id: str | None,
+        about: str = "",
+        model: Callable[[], str] | None = None,
     ) -> Version:
         """Register a folder that `flows.serving.packaging` wrote; return the complete version.
 
@@ -144,6 +157,8 @@ class Registry:
             tags: the version's tags.
             run_id: the MLflow run that made the artifact; None if there is none.
             about: the version's description.
+            model: returns the id of the adapter's logged model, which the version points to; None
+                to create one. Its files are uploaded once, also for several registered models.
 
         Raises:
             LoriError: the registry refuses.
@@ -154,21 +169,23 @@ class Registry:
             if known is not None:
                 return self._evaluated(known, tags)
             self._make_model(name)
-            model = self.client.create_logged_model(
-                self._experiment(), name, run_id, dict(tags), None, "lori-adapter"
-            )
-            self.client.log_model_artifacts(model.model_id, str(folder))
-            self.client.finalize_logged_model(model.model_id, "READY")
+            model_id = model() if model else self._logged_model(name, tags, run_id)
+            logged_models.upload(self.client, model_id, folder)
             created = self.client.create_model_version(
                 name,
-                f"models:/{model.model_id}",
+                f"models:/{model_id}",
                 run_id,
                 dict(tags),
                 description=about,
-                model_id=model.model_id,
+                model_id=model_id,
             )
+            logged_models.link_version(self.client, model_id, name, str(created.version))
             self.client.set_model_version_tag(name, created.version, COMPLETE, "true")
             return _version(self.client.get_model_version(name, created.version))
+
+    def _logged_model(self, name: str, tags: Mapping[str, str], run_id: str | None) -> str:
+        experiment = self.experiment_id()
+        return logged_models.create(self.client, experiment, name, tags, run_id, {}, "lori-adapter")
 
     def _same(self, name: str, tags: Mapping[str, str]) -> Version | None:
         key = tags.get(KEY, "")
@@ -193,12 +210,6 @@ class Registry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-
-    def _experiment(self) -> str:
-        experiment = self.client.get_experiment_by_name(self.store.experiment)
-        if experiment is None:
-            return str(self.client.create_experiment(self.store.experiment, self.store.artifacts))
-        return str(experiment.experiment_id)
 
     def promote(self, version: Version, judged_against: Version | None) -> None:
         """Make a version champion in one step; the alias `previous` moves to the old champion.
@@ -294,7 +305,7 @@ class Registry:
         key = version.tags.get(KEY, "")
         wanted = f"tags.`lori.stage` = 'gate' and tags.`{KEY}` = '{key}'"
         with clear_errors(self.store.uri):
-            for run in self.client.search_runs([self._experiment()], wanted):
+            for run in self.client.search_runs([self.experiment_id()], wanted):
                 if any(f.path == "evaluation" for f in self.client.list_artifacts(run.info.run_id)):
                     uri = f"runs:/{run.info.run_id}/evaluation"
                     path = download_artifacts(
@@ -306,22 +317,6 @@ class Registry:
                     if folder_md5({name: md5_of(path) for name, path in files.items()}) == md5:
                         return Path(path)
         return None
-
-
-@contextmanager
-def clear_errors(uri: str) -> Iterator[None]:
-    """Turn any exception of MLflow into an error of one line that names the registry."""
-    try:
-        yield
-    except (LoriError, KeyboardInterrupt):
-        raise
-    except Exception as error:  # MLflow's, its client's, its database's
-        faults.note(error, redact(str(sqlite_file(uri) or uri)))
-        known = faults.explained(error)
-        if known is not None:
-            raise known from error
-        first = redact((str(error).strip() or type(error).__name__).splitlines()[0])[:300]
-        raise LoriError(f"MLflow at {uri} refuses: {first}") from error
 
 
 @contextmanager

@@ -7,18 +7,15 @@ with the same key, step, time and value once.
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flows.environment import quiet_environment
-from flows.tracking.mlflow_store import Store, prepare_store, sqlite_file, store_of
+from flows.tracking.mlflow_store import Store, experiment_id, prepare_store, sqlite_file, store_of
 from flows.tracking.rows import (
-    PIPELINE,
     Row,
     Shipment,
     read_from,
@@ -26,8 +23,9 @@ from flows.tracking.rows import (
     stage_of,
     start_of,
 )
+from flows.tracking.run_facts import dataset_input, stage_tags, user_tags
 from flows.versioning.dvc import dvc_files
-from flows.versioning.graph import hashes_text, output_hashes
+from flows.versioning.recorded_hashes import hashes_text, output_hashes
 from lori_core.core.faults import about
 from lori_core.core.processes.stopping import EXIT_CODES
 from lori_core.core.redaction import redacted
@@ -36,7 +34,6 @@ METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 PARAM_LENGTH = 500
 RUNS_PER_PAGE = 2000
-DIGEST_LENGTH = 36
 HASHES_TAG = "dvc.outs"
 #: MLflow's error codes for rows that it will never accept: malformed, or of a deleted run.
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST")
@@ -90,20 +87,7 @@ class Shipper:
         self.workspace = workspace
         self.warn = warn
         self.client = MlflowClient(tracking_uri=store.uri)
-        self.experiment_id = self._experiment(store)
-
-    def _experiment(self, store: Store) -> str:
-        from mlflow.exceptions import MlflowException
-
-        experiment = self.client.get_experiment_by_name(store.experiment)
-        if experiment is None:
-            try:
-                return str(self.client.create_experiment(store.experiment, store.artifacts))
-            except MlflowException:  # another process created it in between
-                experiment = self.client.get_experiment_by_name(store.experiment)
-                if experiment is None:
-                    raise
-        return str(experiment.experiment_id)
+        self.experiment_id = experiment_id(self.client, store)
 
     def ship(self, rows: Path) -> bool:
         """Send the new rows of a rows file; return whether there were any.
@@ -136,7 +120,7 @@ class Shipper:
     def _create(self, rows: Path, name: str, shipment: Shipment, new: list[Row]) -> str:
         stage = stage_of(rows, self.workspace)
         own = redacted(shipment.tags)
-        tags = {"lori.stage": stage, "lori.rows": name, **_user(), **_parts(stage), **own}
+        tags = {"lori.stage": stage, "lori.rows": name, **user_tags(), **stage_tags(stage), **own}
         parent = self._parent(shipment)
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
@@ -197,7 +181,7 @@ class Shipper:
     def _send_single(self, run_id: str, row: Row, shipment: Shipment) -> None:
         match row["type"]:
             case "dataset":
-                self._accept(self.client.log_inputs, run_id, [_dataset(row)])
+                self._accept(self.client.log_inputs, run_id, [dataset_input(row)])
             case "artifact":
                 self._artifact(run_id, self.workspace / str(row["path"]), row.get("name"))
             case "end":
@@ -269,10 +253,14 @@ class Shipper:
         shipment.save()
 
 
-def ship_all(workspace: Path, warn: Callable[[str], None] = lambda line: None) -> int:
-    """Send all rows that were not sent yet; return the number of rows files that had any.
+def ship_all(
+    workspace: Path,
+    warn: Callable[[str], None] = lambda line: None,
+    then: Callable[[Shipper], None] = lambda shipper: None,
+) -> int:
+    """Send all rows that were not sent yet, call `then`; return how many files had new rows.
 
-    These are rows written while MLflow was not reachable, or by a plain `dvc repro`.
+    They were written while MLflow was not reachable, or by a plain `dvc repro`.
 
     Raises:
         InputError: `params.yaml` is not readable.
@@ -292,6 +280,7 @@ def ship_all(workspace: Path, warn: Callable[[str], None] = lambda line: None) -
             shipper.close_if_dead(rows)
             if newest[stage_of(rows, workspace)] == rows:
                 shipper.tag_outputs(rows)
+        then(shipper)
         return shipped
 
 
@@ -326,36 +315,6 @@ def _metrics(row: Row) -> list[Any]:
         for name, value in (row.get("values") or {}).items()
         if isinstance(value, int | float)
     ]
-
-
-def _dataset(row: Row) -> Any:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    dataset = Dataset(
-        name=str(row["name"])[:500],
-        digest=str(row["digest"])[:DIGEST_LENGTH],
-        source_type="local",
-        source=json.dumps({"uri": str(row.get("source", ""))}),
-        profile=json.dumps({"num_rows": row.get("rows"), "sha256": row["digest"]}),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "input")])
-
-
-def _parts(stage: str) -> dict[str, str]:
-    """Return tags to filter runs by: `lori.step` and, for `train@math`, `lori.task`."""
-    if stage == PIPELINE:
-        return {"mlflow.source.name": "lori run", "mlflow.source.type": "LOCAL"}
-    step, _, task = stage.partition("@")
-    source = {"mlflow.source.name": f"lori stage {step} {task}".strip()}
-    item = {"lori.task": task} if task else {}
-    return {"lori.step": step, "dvc.stage": stage, "mlflow.source.type": "LOCAL", **source, **item}
-
-
-def _user() -> dict[str, str]:
-    try:
-        return {"mlflow.user": getpass.getuser()}
-    except (KeyError, OSError):  # a container's user may have no name
-        return {"mlflow.user": str(os.getuid())}
 
 
 def _alive(rows: Path) -> bool:

@@ -31,15 +31,22 @@ class BackgroundShipping:
         store: the MLflow store.
         warn: called with a line for each problem.
         pipeline: the pipeline's rows file; the shipments of its stages name it as their parent.
+        last: called once, after the last rows were sent.
     """
 
     def __init__(
-        self, workspace: Path, store: Store, warn: Callable[[str], None], pipeline: Path
+        self,
+        workspace: Path,
+        store: Store,
+        warn: Callable[[str], None],
+        pipeline: Path,
+        last: Callable[[Shipper], None] = lambda shipper: None,
     ) -> None:
         self.workspace = workspace
         self.store = store
         self.warn = warn
         self.pipeline = pipeline
+        self.last = last
         self._seen: dict[Path, bool] = {}
         self._finish = threading.Event()
         self._warned = False
@@ -62,7 +69,7 @@ class BackgroundShipping:
         while not self._finish.wait(INTERVAL_SECONDS):
             if time.monotonic() >= retry_at and not self._ship():
                 retry_at = time.monotonic() + RETRY_SECONDS
-        self._ship()
+        self._ship(last=True)
 
     def _close_dead(self) -> None:
         """Terminate the MLflow runs of pipelines that were killed here; only ours is alive."""
@@ -94,13 +101,15 @@ class BackgroundShipping:
                 self._seen[rows] = self._is_ours(rows)
         return [self.pipeline, *(rows for rows, ours in self._seen.items() if ours)]
 
-    def _ship(self) -> bool:
+    def _ship(self, *, last: bool = False) -> bool:
         try:
             with shipping_lock(self.workspace), about(self.store.uri):
                 if self._shipper is None:
                     self._shipper = Shipper(self.workspace, self.store, self.warn)
                 for rows in self._files():
                     self._shipper.ship(rows)
+                if last:
+                    self.last(self._shipper)
         except Exception as error:  # whatever tracking does, training goes on
             if not self._warned:
                 reason = redact(" ".join(str(faults.explained(error) or error).split()))[:200]

@@ -15,7 +15,6 @@ from typing import Any
 from flows.environment import quiet_environment
 from flows.versioning.dvc.damage import check_files
 from flows.versioning.dvc.dvc_repo import files_hashed_once, opened, parameters_read_once
-from flows.versioning.dvc.lock_file import StageEntry, read_lock
 from flows.versioning.dvc.pipeline_file import FILE
 from flows.versioning.workspace import check as check_workspace
 from lori_core.config.training_overrides import processes
@@ -147,29 +146,6 @@ def _from_run_cache(repo: Any, node: Any, upstream: list[Any]) -> Any:
         return stage if stage.outs_cached() else None
     except (DvcException, OSError):  # an input that is not there yet
         return None
-
-
-def output_hashes(workspace: Path, stage: str) -> dict[str, str]:
-    """Return path → content hash of a stage's outputs from `dvc.lock`; empty if it never ran."""
-    file, _, name = stage.rpartition(":")
-    return recorded(workspace, file or PIPELINE).get(name, {})
-
-
-def recorded(workspace: Path, pipeline: str = PIPELINE) -> dict[str, dict[str, str]]:
-    """Return path → content hash of every stage's outputs, by the stage's name in its file.
-
-    Raises:
-        InputError: the lock file is damaged.
-    """
-    stages = _lock((workspace / pipeline).with_suffix(".lock"))
-    return {
-        name: {path: out.md5 for path, out in stage.outs.items()} for name, stage in stages.items()
-    }
-
-
-def hashes_text(hashes: Mapping[str, str]) -> str:
-    """Return output hashes as one searchable line: `path=hash path=hash`, sorted by path."""
-    return " ".join(f"{path}={value}" for path, value in sorted(hashes.items()))
 
 
 @contextmanager
@@ -340,17 +316,3 @@ def _with_descendants(order: list[Stage], direct: Mapping[str, list[str]]) -> di
             result[stage.name] = [f"after {name}" for name in sorted(above)]
             roots[stage.name] = above
     return result
-
-
-def _lock(path: Path, attempts: int = 5) -> Mapping[str, StageEntry]:
-    # DVC rewrites the file in place when another stage ends: a partly written file is read again.
-    for attempt in range(attempts):
-        try:
-            return read_lock(path.read_bytes(), str(path))
-        except FileNotFoundError:
-            return {}
-        except InputError:
-            if attempt == attempts - 1:
-                raise
-            time.sleep(0.1)
-    return {}

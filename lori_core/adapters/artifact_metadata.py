@@ -88,6 +88,7 @@ def _adapter(content: Mapping[str, Any]) -> ArtifactMetadata:
     info = content["info"]
     recipe = info.get("recipe")
     facts = _of_base(content["base"]) | {"dtype": content.get("dtype"), "sha256": content["sha256"]}
+    facts |= _shape(content)
     if recipe:
         parents = [str(parent["content_key"]) for parent in recipe["parents"]]
         facts |= {name: value for name, value in recipe.items() if name not in _RECIPE_KEYS}
@@ -100,8 +101,20 @@ def _adapter(content: Mapping[str, Any]) -> ArtifactMetadata:
     facts |= _trained(info)
     blocks = content["projection"]["blocks"]
     facts["projection"] = [f"{block['key']} (seed {block['seed']})" for block in blocks]
-    facts["rank"] = sum(block["rank"] for block in blocks) or None
+    facts["rank"] = sum(block["rank"] for block in blocks) or facts.get("rank")
     return _of_info("adapter", info, facts, "adapter.json")
+
+
+def _shape(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the largest rank and the sparsity of B; empty for a file of format version 1."""
+    modules, mask = content["modules"], content.get("mask")
+    if any(len(module) < 5 for module in modules):
+        return {}
+    facts: dict[str, Any] = {"rank": max((module[3] for module in modules), default=None)}
+    total = sum(d_out * rank for _, _, d_out, rank, _ in modules)
+    if mask and total:
+        facts["sparsity"] = round(1 - mask["count"] / total, 4)
+    return facts
 
 
 def _tuned(content: Mapping[str, Any]) -> ArtifactMetadata:

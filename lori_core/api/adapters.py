@@ -46,6 +46,8 @@ def merge(
     rank: int | None = None,
     majority_sign: Literal["total", "frequency"] = "total",
     seed: int = 0,
+    threshold: float | None = None,
+    safety: Adapter | str | PathLike[str] | None = None,
     base: str | None = None,
     out: str | PathLike[str] | None = None,
     force: bool = False,
@@ -67,6 +69,9 @@ def merge(
         majority_sign: the `ties` methods and `della` elect a sign by the larger sum (`total`) or
             count (`frequency`).
         seed: the seed of the random drops of the `dare` methods and `della`.
+        threshold: for `safemerge`, in (0, 1]; by default 0.35.
+        safety: for `on_safety`, the safety adapter that the others were trained from, in memory or
+            by path.
         base: the base model, for adapters that only name their base, or name none.
         out: a folder to write; only an empty one or an earlier merge is replaced.
         force: whether to replace any other folder, too.
@@ -89,17 +94,21 @@ def merge(
     if isinstance(adapters, str | PathLike) or not adapters:
         raise InputError(f"adapters: {adapters!r}; give a list of at least one")
     each = [weights] * len(adapters) if isinstance(weights, int | float) else list(weights)
-    options = Options(density=density, rank=rank, majority_sign=majority_sign, seed=seed)
+    options = Options(
+        density=density, rank=rank, majority_sign=majority_sign, seed=seed, threshold=threshold
+    )
     # No A is drawn here; whoever draws it from the result verifies it.
-    named = _named(adapters)
-    known, read = base_choice.of_one_base(base, named)
-    merged = merging.merge(method, list(known.values()), each, options)
+    inputs = [*adapters, *([] if safety is None else [safety])]
+    known, read = base_choice.of_one_base(base, _named(inputs))
+    parents = list(known.values())
+    start = None if safety is None else parents.pop()
+    merged = merging.merge(method, parents, each, options, start)
     if base_choice.none_is_named(known):
         warnings.warn("no adapter names its base model; pass base= to name it", stacklevel=2)
     if out is None:
         return merged
-    inputs = [*paths_of(adapters), *read]
-    with output_folder.claim(Path(out), output_folder.MERGED, inputs, force=force) as folder:
+    paths = [*paths_of(inputs), *read]
+    with output_folder.claim(Path(out), output_folder.MERGED, paths, force=force) as folder:
         adapter_file.save(merged, folder)
     return load_adapter(out)
 

@@ -14,6 +14,7 @@ from lori_core.config.operations import (
     TrackingSection,
 )
 from lori_core.config.params import Params, parse
+from lori_core.config.search import SearchSection
 from lori_core.config.tasks import (
     ContinualSection,
     MergeSection,
@@ -41,6 +42,7 @@ __all__ = [
     "Override",
     "Params",
     "PromptSection",
+    "SearchSection",
     "Sizes",
     "SourceSection",
     "StorageSection",

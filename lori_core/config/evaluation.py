@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from lori_core.config.validation import (
+    ITEM_PATTERN,
     Density,
     Few,
     Flag,
@@ -47,6 +54,63 @@ class JudgeSection(Strict):
     """Concurrent requests."""
 
 
+#: The set-up that `prompt.system` and greedy decoding define; it gives the scores in the tables.
+DEFAULT_SETUP = "default"
+
+
+def _setup_name(name: str) -> str:
+    if name == DEFAULT_SETUP:
+        raise ValueError(
+            f"{name!r} is the set-up with greedy decoding and prompt.system; choose another name"
+        )
+    return name
+
+
+SetupName = Annotated[
+    str, Field(pattern=rf"^{ITEM_PATTERN}$", max_length=50), AfterValidator(_setup_name)
+]
+
+
+class SetupSection(Strict):
+    """A further set-up in which safety sets are scored: decoding, system turn, attack."""
+
+    temperature: Annotated[float, Field(strict=True, ge=0, le=100)] = 0.0
+    """0 for greedy decoding; otherwise outputs are sampled."""
+    top_p: Density = 1.0
+    seed: Seed | None = None
+    """The seed of sampling; null uses `evaluation.seed`."""
+    system: str | None = None
+    """The system turn; null uses `prompt.system`, an empty text sends none."""
+    attack: Literal["prefill", "role-play", "ignore", "base64"] | None = None
+    """An attack on the harmful requests (docs/evaluation.md); harmless ones are left out."""
+
+    @model_validator(mode="after")
+    def _sampling_settings_have_an_effect(self) -> SetupSection:
+        if self.temperature == 0 and (self.seed is not None or self.top_p != 1):
+            name = "top_p" if self.seed is None else "seed"
+            raise ValueError(
+                f"{name}: {getattr(self, name)} has no effect on greedy decoding; set a "
+                "temperature above 0, or remove it"
+            )
+        return self
+
+    def resolved(self, system: str | None, seed: int) -> dict[str, Any]:
+        """Return all settings as values for JSON, which identify the set-up's results.
+
+        Args:
+            system: `prompt.system`.
+            seed: `evaluation.seed`.
+        """
+        sampled = self.temperature > 0
+        return {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "seed": (seed if self.seed is None else self.seed) if sampled else None,
+            "system": system if self.system is None else self.system,
+            "attack": self.attack,
+        }
+
+
 class EvaluationSection(Strict):
     """How models are scored on the test sets."""
 
@@ -60,6 +124,8 @@ class EvaluationSection(Strict):
     top_p: Density = 0.95
     seed: Seed = 0
     """The seed of sampling."""
+    setups: dict[SetupName, SetupSection] = Field(default_factory=dict)
+    """Further set-ups in which safety sets are scored, each with rates and intervals of its own."""
     harness: HarnessSection = HarnessSection()
     judge: JudgeSection = JudgeSection()
     engine: Literal["auto", "transformers", "vllm"] = "auto"
@@ -75,6 +141,23 @@ class EvaluationSection(Strict):
     """The most tokens of a prompt; longer ones lose their beginning, and are counted."""
     unsafe_code: Flag = False
     """Whether to run generated code even if it cannot be isolated."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_setups(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `setups` out if empty: digests of settings from before this key stay valid."""
+        values: dict[str, Any] = dump(self)
+        if not values.get("setups"):
+            values.pop("setups", None)
+        return values
+
+    @model_validator(mode="after")
+    def _setups_use_the_protocol_fixed(self) -> EvaluationSection:
+        if self.setups and self.protocols[0] != "fixed":
+            raise ValueError(
+                "setups: scored under the protocol fixed, but protocols begins with "
+                f"{self.protocols[0]}; name fixed first, or remove the set-ups"
+            )
+        return self
 
     @property
     def new_tokens(self) -> dict[str, int]:

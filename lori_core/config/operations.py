@@ -98,6 +98,10 @@ class GateSection(Strict):
     """Margins by task, in the place of `margin`."""
     least_items: PositiveInt = 30
     """The fewest items of a task for the test to be conclusive."""
+    setups: tuple[Text, ...] = ()
+    """Set-ups of `evaluation.setups` in which refusal and over_refusal also have to hold; the worst
+    set-up decides."""
     rules: dict[str, Bound] = Field(default_factory=dict)
     """Bounds on refusal, over_refusal, incoherent, forgetting (of refusals, against the safety
-    adapter alone), size_mb, score.<task>, excess.<task>."""
+    adapter alone), size_mb, score.<task>, excess.<task>, retained.<task> (the share of the gain
+    in held-out loss that the task's own adapter has over the base)."""

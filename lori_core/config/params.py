@@ -26,6 +26,7 @@ from lori_core.config.validation import ItemName, PathText, Strict, first_error
 from lori_core.core.errors import ConfigError, unknown
 from lori_core.core.redaction import keys_with_secrets
 from lori_core.registries import extensions
+from lori_core.registries.merge_method import MERGE_METHODS
 
 
 class Params(Strict):
@@ -63,6 +64,11 @@ class Params(Strict):
                     f"merge.{name}.weights: {len(weights)} weights for "
                     f"{len(self.merged_tasks(name))} adapters (give one each, or one for all)"
                 )
+            if merge.method == "safemerge" and len(self.merged_tasks(name)) != 2:
+                raise ValueError(
+                    f"merge.{name}.adapters: safemerge merges two adapters, got "
+                    f"{len(self.merged_tasks(name))}; name a task and then the safety task"
+                )
         for name in self.continual.tasks:
             self.phase(name, "continual")
         for name in self.tasks:
@@ -98,13 +104,29 @@ class Params(Strict):
 
     def merged_tasks(self, merge: str) -> tuple[str, ...]:
         """Return the tasks whose adapters are merged, in order."""
-        return self.merge[merge].adapters or tuple(self.tasks)
+        section = self.merge[merge]
+        everyone = self.continual.tasks if section.stage == "continual" else tuple(self.tasks)
+        return section.adapters or everyone
+
+    def searched_tasks(self, merge: str) -> tuple[str, ...]:
+        """Return the tasks whose losses a search of the merge's weights measures, in order.
+
+        A merge onto the safety adapter also keeps that adapter's task.
+        """
+        tasks = self.merged_tasks(merge)
+        if MERGE_METHODS[self.merge[merge].method].starts:
+            return (*tasks, str(self.continual.safety_task))
+        return tasks
 
     def merge_weights(self, merge: str) -> list[float]:
         """Return the weight of each merged task, in order."""
         weights = self.merge[merge].weights
         count = len(self.merged_tasks(merge))
         return list(weights) if isinstance(weights, tuple) else [weights] * count
+
+    def setup_settings(self, name: str) -> dict[str, Any]:
+        """Return the settings of an entry of `evaluation.setups`; see `SetupSection.resolved`."""
+        return self.evaluation.setups[name].resolved(self.prompt.system, self.evaluation.seed)
 
     def phase(self, task: str, phase: Phase) -> TrainingSection:
         """Return `training` with the overrides of one task and phase.

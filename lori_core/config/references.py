@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from lori_core.config.evaluation import DEFAULT_SETUP, SetupSection
 from lori_core.config.operations import Bound
 from lori_core.core.errors import unknown
-from lori_core.registries.gate_rule import GATE_RULES
+from lori_core.registries.gate_rule import GATE_RULES, RULES_OF_SETUPS
 
 if TYPE_CHECKING:
     from lori_core.config.params import Params
@@ -21,13 +22,18 @@ def check(params: Params) -> None:
     Raises:
         ValueError: a name is unknown; the message is one line that begins with the key.
     """
+    check_tasks(params, "continual.tasks", params.continual.tasks)
     for name, merge in params.merge.items():
         check_tasks(params, f"merge.{name}.adapters", merge.adapters)
-    check_tasks(params, "continual.tasks", params.continual.tasks)
+        if merge.stage == "continual":
+            _check_continual_merge(params, name)
+        if merge.search is not None:
+            _check_search(params, name)
     _check_safety_task(params)
     for field in _TASKS_OF_EXPERIMENTS:
         names = getattr(params.experiments, field) or ()
         check_tasks(params, f"experiments.{field}", names)
+    _check_setups(params)
     _check_gate(params)
 
 
@@ -44,6 +50,32 @@ def check_tasks(params: Params, where: str, names: Sequence[str]) -> None:
         raise ValueError(f"{where}: a task is named twice: {', '.join(names)}")
 
 
+def _check_continual_merge(params: Params, name: str) -> None:
+    if not params.continual.tasks:
+        raise ValueError(
+            f"merge.{name}.stage: continual.tasks is empty, so there are no continual adapters to "
+            "merge"
+        )
+    for task in params.merge[name].adapters:
+        if task not in params.continual.tasks:
+            raise ValueError(
+                f"merge.{name}.adapters: {task!r} has no continual adapter; allowed are the tasks "
+                f"of continual.tasks: {', '.join(params.continual.tasks)}"
+            )
+
+
+def _check_search(params: Params, name: str) -> None:
+    search = params.merge[name].search
+    known = params.searched_tasks(name)
+    for task in () if search is None else search.task_weights:
+        if task not in known:
+            raise ValueError(
+                f"merge.{name}.search.task_weights: {unknown('task of this merge', task, known)}"
+            )
+    if search is not None and all(search.task_weights.get(task, 1.0) == 0 for task in known):
+        raise ValueError(f"merge.{name}.search.task_weights: at least one task must count")
+
+
 def _check_safety_task(params: Params) -> None:
     safety = params.continual.safety_task
     if safety is not None:
@@ -56,7 +88,36 @@ def _check_safety_task(params: Params) -> None:
         raise ValueError(f"continual.tasks: {safety!r} is the safety task itself")
 
 
+def _check_setups(params: Params) -> None:
+    """Refuse two set-ups with the same settings: the spread over them would be too small."""
+    plain = SetupSection().resolved(params.prompt.system, params.evaluation.seed)
+    seen = {str(plain): DEFAULT_SETUP}
+    for name in params.evaluation.setups:
+        settings = str(params.setup_settings(name))
+        if settings in seen:
+            raise ValueError(
+                f"evaluation.setups.{name}: has the same settings as the set-up {seen[settings]}; "
+                "change temperature, seed, system or attack, or remove it"
+            )
+        seen[settings] = name
+
+
+def _check_gate_setups(params: Params) -> None:
+    gate, known = params.gate, params.evaluation.setups
+    for name in gate.setups:
+        if name not in known:
+            raise ValueError(f"gate.setups: {unknown('set-up', name, known)}")
+    if len(set(gate.setups)) != len(gate.setups):
+        raise ValueError(f"gate.setups: a set-up is named twice: {', '.join(gate.setups)}")
+    if gate.setups and not set(RULES_OF_SETUPS) & set(gate.rules):
+        raise ValueError(
+            f"gate.setups: has no effect without a rule {' or '.join(RULES_OF_SETUPS)} in "
+            "gate.rules; add a rule, or remove the set-ups"
+        )
+
+
 def _check_gate(params: Params) -> None:
+    _check_gate_setups(params)
     gate = params.gate
     for task in gate.margins:
         check_tasks(params, "gate.margins", [task])

@@ -14,6 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+from lori_core.config.operations import Bound
+from lori_core.config.search import SearchSection
 from lori_core.config.templates import read_template
 from lori_core.config.training import Override
 from lori_core.config.validation import (
@@ -25,11 +27,12 @@ from lori_core.config.validation import (
     PositiveInt,
     Rank,
     Seed,
+    Share,
     Strict,
     Text,
 )
-from lori_core.core.errors import unknown
-from lori_core.registries.merge_method import MERGE_METHODS
+from lori_core.core.errors import shown, unknown
+from lori_core.registries.merge_method import MERGE_METHODS, MergeMethod
 from lori_core.registries.scorer import UNSCORED, check_scorer
 
 #: The fields of an example that `fields` of a source can fill.
@@ -48,6 +51,47 @@ class Sizes(Strict):
     test: PositiveInt | None = None
 
 
+def _split_form(value: Any) -> str:
+    return "SHARES" if isinstance(value, dict) else "COLUMN"
+
+
+def _less_than_all(shares: dict[str, float]) -> dict[str, float]:
+    if sum(shares.values()) >= 1:
+        raise ValueError(f"{shares}: the shares add up to 1 or more; some must stay for train")
+    return shares
+
+
+_Shares = Annotated[
+    dict[Literal["test", "validation"], Annotated[Share, Field(gt=0)]],
+    Field(min_length=1),
+    AfterValidator(_less_than_all),
+]
+#: The name of a column, or the share of each split.
+SplitRule = Annotated[
+    Annotated[Text, Tag("COLUMN")] | Annotated[_Shares, Tag("SHARES")], Discriminator(_split_form)
+]
+
+
+def _condition_form(value: Any) -> str:
+    return "BOUND" if isinstance(value, dict) else "VALUES" if isinstance(value, list) else "VALUE"
+
+
+def _scalar(value: Any) -> Any:
+    if value is not None and not isinstance(value, (str, bool, int, float)):
+        raise ValueError(f"{shown(value)}: a value is a text, a number, true, false or null")
+    return value
+
+
+_Value = Annotated[Any, AfterValidator(_scalar)]
+#: A value, several values, or bounds of a number.
+Condition = Annotated[
+    Annotated[_Value, Tag("VALUE")]
+    | Annotated[list[_Value], Tag("VALUES"), Field(min_length=1)]
+    | Annotated[Bound, Tag("BOUND")],
+    Discriminator(_condition_form),
+]
+
+
 class SourceSection(Strict):
     """The definition of a data source. A plain name refers to a built-in definition."""
 
@@ -59,15 +103,25 @@ class SourceSection(Strict):
     revision: Text | None = None
     """hub: the commit, 40 hexadecimal digits."""
     path: PathText | None = None
-    """local: a folder, or one file, of JSON, JSONL, or CSV whose first row names the columns."""
+    """local: a folder, a file or a glob pattern. Formats: CSV and TSV, whose first row names the
+    columns, JSON, JSONL, Parquet and Arrow, each also as `.gz` or `.zst`."""
     files: dict[Literal["train", "validation", "test"], Text | Texts] = Field(default_factory=dict)
-    """local: file names inside `path` for each split; hub: split names, or with `columns` CSV files
-    of the repository (`*.csv`)."""
+    """local: file names or glob patterns inside `path` for each split; hub: split names, or with
+    `columns` CSV files of the repository (`*.csv`)."""
+    split: SplitRule | None = None
+    """local, hub: how the records of the train files are divided: the name of a column that holds
+    train, validation or test, or the shares to move, as `{test: 0.2, validation: 0.1}`."""
+    filter: dict[Text, Condition] = Field(default_factory=dict)
+    """local, hub: the records to keep: a field (`lang`, `meta.score`), and its value, a list of
+    values, or bounds (`{at_least: 4}`)."""
     columns: list[Text] = Field(default_factory=list)
     """hub: the column names of CSV files without a header."""
     fields: dict[str, str] = Field(default_factory=dict)
     """prompt, target, answer, …: a field's name, or a template such as `{instruction}` (see
     `lori_core.config.templates`)."""
+    messages: Text | None = None
+    """local, hub: the column with conversations (a list of turns with `role` and `content`, or with
+    `from` and `value`), instead of `fields`. All assistant turns are learned."""
     format: Text = "fields"
     """A named conversion of records that `fields` cannot express (see
     `lori_core.data.sources.formats`)."""
@@ -89,6 +143,7 @@ class SourceSection(Strict):
         Raises:
             ValueError: a template is invalid, or a field unknown or missing.
         """
+        self._check_rules(where)
         if not self.fields:
             return
         if self.format != "fields":
@@ -106,6 +161,38 @@ class SourceSection(Strict):
         for name in ("prompt", "target"):
             if name not in self.fields:
                 raise ValueError(f'{where}.fields.{name}: this key is needed ("" for no {name})')
+
+    def _check_rules(self, where: str) -> None:
+        """Check `split` and `filter`; raises as `check`."""
+        for key in ("split", "filter", "messages"):
+            if getattr(self, key) and self.kind not in ("local", "hub"):
+                raise ValueError(f"{where}.{key}: only local and hub sources have this key")
+        for name in self.filter:
+            _check_field(f"{where}.filter", name)
+        for key in ("split", "messages"):
+            if isinstance(getattr(self, key), str):
+                _check_field(f"{where}.{key}", getattr(self, key))
+        if self.messages is None:
+            return
+        for key, default in {"fields": {}, "format": "fields", "scorer": UNSCORED}.items():
+            if getattr(self, key) != default:
+                raise ValueError(
+                    f"{where}.{key}: conversations (messages) have no {key}; remove one of the two"
+                )
+
+
+def _check_field(where: str, name: str) -> None:
+    """Refuse a name of a field that is a template.
+
+    Raises:
+        ValueError: names `where`.
+    """
+    try:
+        if "{" in name:
+            raise ValueError(f"{shown(name)}: name a field, without braces")
+        read_template(name)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _form(value: Any) -> str:
@@ -171,8 +258,10 @@ class MergeSection(Strict):
 
     method: Annotated[str, AfterValidator(MERGE_METHODS.check)]
     """A name of `registries.merge_method.MERGE_METHODS`."""
+    stage: Literal["train", "continual"] = "train"
+    """The stage whose adapters are merged: each task's own, or its safety-preserving adapter."""
     adapters: tuple[Name, ...] = ()
-    """The tasks whose adapters are merged; all if empty."""
+    """The tasks whose adapters are merged; all, or all of `continual.tasks`, if empty."""
     weights: Number | tuple[Number, ...] = 1.0
     """One weight for all adapters, or one for each."""
     density: Density | None = None
@@ -183,17 +272,44 @@ class MergeSection(Strict):
     """The rank of the result, for methods that can truncate to one (docs/merging.md)."""
     seed: Seed = 0
     """dare, della: the seed of the dropped entries."""
+    threshold: Density | None = None
+    """safemerge: the least agreement with the safety adapter of a module that stays as it is; null
+    for 0.35."""
+    search: SearchSection | None = None
+    """How the weights are searched, from `weights` on; null to take `weights` as they are."""
 
     @model_validator(mode="after")
-    def _density_where_it_is_needed(self) -> MergeSection:
+    def _options_of_the_method(self) -> MergeSection:
         method = MERGE_METHODS[self.method]
+        if method.starts and self.stage != "continual":
+            raise ValueError(
+                f"the method {self.method} adds up what continual adapters changed in the safety "
+                "adapter; set stage: continual"
+            )
         if self.density is None and method.needs_density:
             raise ValueError(f"the method {self.method} needs a density, as in density: 0.7")
-        for field in ("density", "rank"):
+        for field in ("density", "rank", "threshold"):
             value = getattr(self, field)
             if value is not None and field not in method.uses:
                 raise ValueError(f"the method {self.method} has no {field}, got {value}; remove it")
+        self._check_search(method)
         return self
+
+    def _check_search(self, method: MergeMethod) -> None:
+        if self.search is None:
+            return
+        optimizer, by = self.search.optimizer, self.search.by
+        if optimizer == "gradient" and not method.sums:
+            fit = ", ".join(name for name, known in MERGE_METHODS.items() if known.sums)
+            raise ValueError(
+                f"search.optimizer: the method {self.method} has no gradient in its weights; "
+                f"choose black_box, or one of the methods {fit}"
+            )
+        if by != "task" and (optimizer == "black_box" or not method.sums):
+            raise ValueError(
+                f"search.by: {by} needs the optimizer gradient (black_box searches by task), which "
+                f"the method {self.method} {'has' if method.sums else 'does not have'}"
+            )
 
 
 class ContinualSection(Strict):

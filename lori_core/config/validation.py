@@ -129,7 +129,7 @@ def first_error(error: ValidationError, root: type[BaseModel], prefix: str = "")
 
 #: For a union, pydantic repeats the error for each member and adds the member's name to the path.
 _MEMBER = re.compile(
-    r"\[key\]|float|int|str|bool|NAME|LIST|SOURCE|constrained-\w+|(?:tuple|list|dict|literal)\[.*"
+    r"\[key\]|float|int|str|bool|NAME|LIST|SOURCE|COLUMN|SHARES|VALUES?|BOUND|constrained-\w+|(?:tuple|list|dict|literal)\[.*"
 )
 
 

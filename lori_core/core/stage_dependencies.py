@@ -43,6 +43,7 @@ CONFIG = (
     "config/evaluation.py",
     "config/model.py",
     "config/params.py",
+    "config/search.py",
     "config/tasks.py",
     "config/templates.py",
     "config/training.py",
@@ -84,6 +85,7 @@ ADAPTERS = (
 )
 #: Reading and writing PEFT's adapter folders.
 PEFT_FILES = (
+    "adapters/peft_format/base_copies.py",
     "adapters/peft_format/peft_config.py",
     "adapters/peft_format/peft_file.py",
     "adapters/peft_format/peft_modules.py",
@@ -106,16 +108,22 @@ METHODS = (
     "methods/lori/continual.py",
     "methods/lori/lori_methods.py",
     "methods/catalogue.py",
+    "methods/baselines/keeping_safety.py",
+    "methods/baselines/kept_directions.py",
     "methods/baselines/peft_methods.py",
+    "methods/baselines/protection.py",
     "methods/peft_layers.py",
+    "training/trained_state.py",
 )
 #: A loaded base model, and its tokenised examples.
 SESSION = (
     *APPLYING,
     "data/chat.py",
+    "data/conversations.py",
     "data/example.py",
     "data/prompts.py",
     "data/pulled.py",
+    "data/tokenised_row.py",
     "data/tokens.py",
     "adapters/masks/mask_choices.py",
     "models/base_model.py",
@@ -129,17 +137,28 @@ LOSS = (
     "training/loss.py",
     "training/kernels/packed_attention.py",
     "training/kernels/plain_attention.py",
+    "training/kernels/reference_attention.py",
+    "training/kernels/variable_length.py",
 )
 #: Training by any method.
 TUNING = (
     *METHODS,
     *SESSION,
     *LOSS,
+    "data/passes.py",
+    "training/arguments.py",
+    "training/checkpoints.py",
+    "training/computing.py",
+    "training/kernels/flat_values.py",
+    "training/kernels/liger.py",
     "training/kernels/lora_linear.py",
     "training/memory.py",
     "training/distributed.py",
     "training/kernels/pointwise.py",
+    "training/passes.py",
+    "training/token_budget.py",
     "training/trainer.py",
+    "training/working_memory.py",
     "methods/tuning.py",
 )
 #: Saving a trained adapter or model.
@@ -170,7 +189,9 @@ MERGING = (
     "merging/catalogue.py",
     "merging/merge_methods.py",
     "merging/merge.py",
+    "merging/on_safety.py",
     "merging/pruning.py",
+    "merging/selective.py",
     "merging/shared_subspace.py",
     "merging/truncation.py",
     "adapters/projection.py",
@@ -179,6 +200,16 @@ MERGING = (
     "registries/registry.py",
     "core/files/safetensors_file.py",
     "core/files/tensor_file.py",
+)
+#: Searching a merge's weights, beside scoring and merging.
+SEARCHING = (
+    "evaluation/gate_rules.py",
+    "evaluation/held_out.py",
+    "evaluation/paired_comparison.py",
+    "evaluation/search",
+    "merging/branches.py",
+    "merging/descent.py",
+    "merging/weight_groups.py",
 )
 #: Generating outputs, computing log-likelihoods, and scoring both.
 EVALUATION = (
@@ -230,7 +261,7 @@ class Stage:
 
     Attributes:
         items: the kind of item that the stage is run for, once each; `{item}` stands for the
-            item's name below.
+            item's name below, `{stage}` for a merge's `stage`.
         code: files and folders of this package.
         params: keys of `params.yaml`; a section's key stands for the whole section.
         inputs: paths in the workspace. A stage that reads several adapters depends on the folder of
@@ -315,8 +346,25 @@ STAGES: dict[str, Stage] = {
             "artifacts/{item}/mask.safetensors",
             "artifacts/{safety_task}/adapter",
             "data/{item}/train.jsonl",
+            "data/{safety_task}/train.jsonl",
         ),
         ("training method",),
+    ),
+    "search": Stage(
+        "merge",
+        (
+            *SCORING,
+            *LOSS,
+            *MERGING,
+            *SEARCHING,
+            "pipeline/base.py",
+            "pipeline/merging.py",
+            "pipeline/stages/search.py",
+            "pipeline/results.py",
+        ),
+        (*SCORING_PARAMS, "continual.safety_task", "gate.rules", "merge.{item}", "training"),
+        ("data", "metrics/train", "metrics/{stage}"),
+        ("merge method", "rule", "scorer"),
     ),
     "merge": Stage(
         "merge",
@@ -328,12 +376,14 @@ STAGES: dict[str, Stage] = {
             *PEFT_FILES,
             "adapters/attach.py",
             "adapters/sparse_parametrization.py",
+            "merging/weight_groups.py",
             "pipeline/adapter_facts.py",
+            "pipeline/merging.py",
             "pipeline/stages/merge.py",
             "pipeline/results.py",
         ),
         ("merge.{item}",),
-        (TASKS_FILE, "metrics/train"),
+        (TASKS_FILE, "artifacts/merged/{item}.weights.json", "metrics/train", "metrics/{stage}"),
         ("merge method",),
     ),
     "interference": Stage(
@@ -423,12 +473,14 @@ STAGES: dict[str, Stage] = {
             *MERGING,
             "evaluation/excess.py",
             "evaluation/held_out.py",
+            "merging/weight_groups.py",
             "pipeline/base.py",
+            "pipeline/merging.py",
             "pipeline/stages/excess.py",
             "pipeline/results.py",
         ),
         (*SCORING_PARAMS, "merge.{item}", "training"),
-        ("artifacts/merged/{item}", "data"),
+        ("artifacts/merged/{item}", "data", "metrics/train"),
         ("merge method", "scorer"),
     ),
     "report": Stage(

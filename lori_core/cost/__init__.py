@@ -5,6 +5,7 @@ from lori_core.cost.devices import DEVICES, Device, device, measured_cpu
 from lori_core.cost.examples import Split, Splits, count_splits
 from lori_core.cost.footprint import WEIGHT_BYTES
 from lori_core.cost.model import DISK, LOAD_SECONDS, Estimate, Model
+from lori_core.cost.rates import Rate
 
 __all__ = [
     "DEVICES",
@@ -16,6 +17,7 @@ __all__ = [
     "Device",
     "Estimate",
     "Model",
+    "Rate",
     "Split",
     "Splits",
     "base_of",

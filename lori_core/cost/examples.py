@@ -165,7 +165,12 @@ def _encoder(params: Params) -> Encoder:
 
         def encoded(example: Example) -> tuple[Sequence[Any], Sequence[Any]]:
             row = encode(example, params.prompt, tokenizer, whole)
-            return row.prompt, row.target
+            if not row.unlearned:
+                return row.prompt, row.target
+            places = range(len(row.target))
+            read = [row.target[place] for place in places if place in row.unlearned]
+            learned = [row.target[place] for place in places if place not in row.unlearned]
+            return row.prompt + read, learned
 
         return encoded
     return lambda example: (example.prompt[::4], example.target[::4])

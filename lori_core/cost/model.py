@@ -11,9 +11,9 @@ embeddings, n entries of the dense adapter, hidden size h and vocabulary V, the 
                  of the batch once, and takes 2 (N + h V) for each sequence
     a stage      LOAD_SECONDS to start, plus reading its weights from disk once
 
-Seconds are the larger of operations / (peak of the device · `USE`) and bytes / (bandwidth ·
-`BANDWIDTH_USE`). The actual speed depends on shapes and kernels; a forecast within a factor of two
-is good.
+Seconds are the larger of operations / (peak of the device · share) and bytes / (bandwidth · share).
+The shares are those of `cost.rates`, measured or guessed. The actual speed depends on shapes and
+kernels; a forecast within a factor of two is good.
 """
 
 from __future__ import annotations
@@ -28,16 +28,14 @@ from lori_core.cost import footprint
 from lori_core.cost.bases import base_of, outline
 from lori_core.cost.devices import Device
 from lori_core.cost.examples import TOKENS, Splits
+from lori_core.cost.rates import Rate, inference, training_rate
 from lori_core.methods import catalogue
+from lori_core.training.working_memory import PROCESS, USABLE
 
 #: Seconds to import Python, torch and transformers, with warm disk caches.
 LOAD_SECONDS = 10.0
 #: Bytes per second at which weights are read from a local disk.
 DISK = 1.0e9
-#: The share of the device's peak that a training step reaches.
-USE = {"gpu": 0.35, "cpu": 0.55}
-#: The share of the memory bandwidth that generation reaches.
-BANDWIDTH_USE = 0.5
 #: The mean share of the allowed new tokens that is generated.
 GENERATED = 0.6
 #: Bytes that an evaluation writes for each example.
@@ -85,6 +83,12 @@ class Model:
         self.width = footprint.width(params.model.dtype, bool(quantization), on)
         self.weights = footprint.weights(self.base, quantization, self.width)
         self._costs: dict[str, catalogue.Cost] = {}
+        self._rates: dict[Rate, None] = {}
+
+    @property
+    def rates(self) -> tuple[Rate, ...]:
+        """The rates that the forecasts so far have used."""
+        return tuple(self._rates)
 
     def stage(self, name: str) -> Estimate:
         """Return the cost of a stage, as `train@math`; `START` for a stage without a model."""
@@ -128,6 +132,7 @@ class Model:
             "evaluate_continual": lambda: self._evaluate(
                 [item, str(self.params.continual.safety_task)], 1
             ),
+            "search": lambda: self._search(item),
             "excess": lambda: self._excess(item),
             "merge": lambda: self._merge(item),
         }.get(step)
@@ -143,12 +148,16 @@ class Model:
             self._costs[method] = catalogue.cost(method, fresh, self.params.lori, chosen)
         return self._costs[method]
 
-    def _seconds(self, flops: float, moved: float = 0.0) -> float:
-        """Return the seconds of a stage that does `flops` operations and reads `moved` bytes."""
-        use = USE[self.device.kind]
-        work = max(
-            flops / (self.device.flops * use), moved / (self.device.bandwidth * BANDWIDTH_USE)
-        )
+    def _seconds(self, flops: float, rate: Rate, moving: float = 0.0) -> float:
+        """Return the seconds of a stage that does `flops` operations at a rate.
+
+        Args:
+            flops: the operations.
+            rate: the share of the device's peak that they reach.
+            moving: the least seconds, in which memory is read.
+        """
+        self._rates[rate] = None
+        work = max(flops / (self.device.flops * rate.share), moving)
         return self.start_seconds + work
 
     def _train(self, task: str, phase: Any, method: str) -> Estimate:
@@ -163,11 +172,28 @@ class Model:
         each = through * base.body + 6 * base.adapter * (not whole)
         flops = passes * (tokens * each + data.target * 4 * base.hidden * base.vocabulary)
         cost = self._cost(method)
-        largest = data.largest(section.batch_size, section.max_length)
+        rows = section.batch_size
+        if footprint.splits(section, self.device):
+            rows *= section.gradient_accumulation_steps
+        largest = footprint.tokens_at_once(
+            base,
+            section,
+            method,
+            data.largest(rows, section.max_length),
+            data.largest(1, section.max_length),
+            self.width,
+            self.device,
+            self.device.memory * USABLE - self.weights - cost.state_bytes,
+        )
         memory = self._training(section, method, largest, data.target) + cost.state_bytes
         if not self.params.model.quantization:
             memory = max(memory, footprint.loading(base, self.width, self.device.kind))
-        return Estimate(self._seconds(flops), flops, memory, cost.artifact_bytes)
+        lean = catalogue.METHODS[method].lean
+        at_once = tokens * min(section.batch_size, data.examples)
+        if isinstance(section.tokens_at_once, int):
+            at_once = min(at_once, section.tokens_at_once)
+        rate = training_rate(self.device, lean, tokens, max(at_once, tokens))
+        return Estimate(self._seconds(flops, rate), flops, memory, cost.artifact_bytes)
 
     def _training(
         self, section: TrainingSection, method: str, tokens: float, target: float
@@ -198,18 +224,23 @@ class Model:
         flops = moved = memory = written = 0.0
         for task in tasks:
             data = self.splits[task]["test"]
+            rounds = 1 + (len(settings.setups) if task == self.params.continual.safety_task else 0)
             batch = min(settings.batch_size, max(1, data.examples))
             new = GENERATED * max(settings.new_tokens.values())
             prompt = min(data.tokens, settings.max_prompt_length)
             steps = math.ceil(data.examples / batch) * new * settings.samples
             cache = 2 * self.width * base.layers * base.keys * batch * (prompt + new)
-            flops += data.examples * (prompt + new * settings.samples) * each
-            moved += steps * (self.weights + cache)
+            flops += rounds * data.examples * (prompt + new * settings.samples) * each
+            moved += rounds * steps * (self.weights + cache)
             memory = max(memory, cache + batch * base.vocabulary * 8)
-            written += data.examples * VERDICT_BYTES
+            written += rounds * data.examples * VERDICT_BYTES
         flops, moved = copies * flops, copies * moved
-        memory += self.weights + footprint.PROCESS[self.device.kind]
-        return Estimate(self._seconds(flops, moved), flops, memory, copies * written)
+        computing, reading = inference(self.device)
+        self._rates[reading] = None
+        moving = moved / (self.device.bandwidth * reading.share)
+        memory += self.weights + PROCESS[self.device.kind]
+        seconds = self._seconds(flops, computing, moving)
+        return Estimate(seconds, flops, memory, copies * written)
 
     def _excess(self, merge: str) -> Estimate:
         base, flops = self.base, 0.0
@@ -227,7 +258,30 @@ class Model:
         # Without gradients, one layer's activations are in memory at a time, as with checkpointing.
         section = self.params.training.model_copy(update={"gradient_checkpointing": True})
         memory = self._training(section, "lori-s", section.batch_size * TOKENS, TOKENS)
-        return Estimate(self._seconds(flops), flops, memory, 1e4)
+        computing, _ = inference(self.device)
+        return Estimate(self._seconds(flops, computing), flops, memory, 1e4)
+
+    def _search(self, merge: str) -> Estimate:
+        settings = self.params.merge[merge].search
+        if settings is None:
+            return START
+        base, forward, written = self.base, 0.0, 0.0
+        for task in self.params.searched_tasks(merge):
+            data = self.splits[task].get("validation") or self.splits[task]["test"]
+            each = 2 * data.tokens * (base.body + base.adapter)
+            each += 2 * data.target * base.hidden * base.vocabulary
+            # Passes of the base and the own adapter and of each candidate; a step is two more.
+            passes = min(settings.examples, data.examples) * (2 + settings.candidates)
+            steps = settings.steps * (1 + (settings.candidates - 2) / 2)
+            forward += each * (passes + 3 * settings.batch * max(1.0, steps))
+            written += 100
+        section = self.params.training.model_copy(update={"gradient_checkpointing": False})
+        tokens = settings.batch * max(
+            self.splits[task]["test"].tokens for task in self.params.searched_tasks(merge)
+        )
+        memory = self._training(section, "lori-s", tokens, tokens)
+        computing, _ = inference(self.device)
+        return Estimate(self._seconds(forward, computing), forward, memory, written)
 
     def _merge(self, name: str) -> Estimate:
         parents = [self._method(task) for task in self.params.merged_tasks(name)]

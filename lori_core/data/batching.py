@@ -63,7 +63,7 @@ class LengthBuckets(Sampler[int]):
 
 
 def collate(batch: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
-    """Pad a batch on the right; only target tokens have labels, and padding is masked.
+    """Pad a batch on the right; only learned tokens have labels, and padding is masked.
 
     Args:
         batch: the examples.
@@ -81,4 +81,5 @@ def collate(batch: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
         ids[row, :stop] = torch.tensor(item.prompt + item.target)
         attention[row, :stop] = 1
         labels[row, start:stop] = torch.tensor(item.target)
+        labels[row, [start + place for place in item.unlearned]] = IGNORED
     return {"input_ids": ids, "attention_mask": attention, "labels": labels}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -34,18 +36,33 @@ def render_chat(prompt: str, system: str | None, tokenizer: Any) -> str:
     Raises:
         ConfigError: the template refuses the system turn, or fails.
     """
-    turns = [{"role": "user", "content": prompt}]
+    turns = with_system([{"role": "user", "content": prompt}], system, tokenizer)
+    text: str = apply_template(turns, tokenizer, generation_prompt=True)
+    return text
+
+
+def with_system(turns: Sequence[Any], system: str | None, tokenizer: Any) -> list[Any]:
+    """Return turns that begin with a system turn if they have none and `system` is set.
+
+    Args:
+        turns: the turns, each with `role` and `content`.
+        system: as in `render_chat`.
+        tokenizer: the model's tokenizer.
+    """
+    if turns[0]["role"] == "system":
+        return list(turns)
     if system or (system == "" and _empty_system_fits(tokenizer, str(tokenizer.chat_template))):
-        turns.insert(0, {"role": "system", "content": system})
-    return _applied(turns, tokenizer)
+        return [{"role": "system", "content": system}, *turns]
+    return list(turns)
 
 
-def check_chat(system: str | None, tokenizer: Any) -> None:
+def check_chat(system: str | None, tokenizer: Any, where: str = "prompt.system") -> None:
     """Refuse a chat template that cannot render the run's prompts.
 
     Args:
-        system: the system turn of `prompt.system`.
+        system: the system turn.
         tokenizer: the model's tokenizer.
+        where: the key of the system turn, for messages.
 
     Raises:
         ConfigError: the template fails, does not terminate, omits the user turn, or refuses or
@@ -58,14 +75,14 @@ def check_chat(system: str | None, tokenizer: Any) -> None:
         if not system or _without_system(tokenizer) is None:
             raise
         reason = f"refuses a system turn ({_first_line(error.__cause__)})"
-        raise _no_system(system, reason) from error
+        raise _no_system(system, reason, where) from error
     if _PROBE not in text:
         raise ConfigError(
             "prompt.template: the chat template of the model's tokenizer does not write the user's "
             f"text; {_INSTEAD}"
         )
     if system and text == _without_system(tokenizer):
-        raise _no_system(system, "leaves a system turn out")
+        raise _no_system(system, "leaves a system turn out", where)
 
 
 def _check_limits(system: str | None, tokenizer: Any) -> None:
@@ -94,10 +111,10 @@ def _without_system(tokenizer: Any) -> str | None:
         return None
 
 
-def _no_system(system: str, why: str) -> ConfigError:
+def _no_system(system: str, why: str, where: str) -> ConfigError:
     excerpt = system if len(system) <= 60 else f"{system[:57]}..."
     return ConfigError(
-        f"prompt.system: {excerpt!r}, but the chat template of the model's tokenizer {why}; set it "
+        f"{where}: {excerpt!r}, but the chat template of the model's tokenizer {why}; set it "
         "to null, or put its text into the examples' prompts"
     )
 
@@ -120,33 +137,70 @@ def _empty_system_fits(tokenizer: Any, _template: str) -> bool:
     """Return whether the template accepts an empty system turn."""
     turns = [{"role": "system", "content": ""}, {"role": "user", "content": _PROBE}]
     try:
-        _applied(turns, tokenizer)
+        apply_template(turns, tokenizer, generation_prompt=True)
     except ConfigError:
         return False
     return True
 
 
-def _applied(turns: list[dict[str, str]], tokenizer: Any) -> str:
-    """Return a conversation rendered by the chat template.
+def apply_template(
+    turns: Sequence[Any], tokenizer: Any, *, generation_prompt: bool, tokenize: bool = False
+) -> Any:
+    """Return a conversation rendered by the chat template, or its token ids.
+
+    Args:
+        turns: the turns, each with `role` and `content`.
+        tokenizer: the model's tokenizer, with a chat template.
+        generation_prompt: whether the beginning of the assistant's next turn follows.
+        tokenize: whether to return token ids.
 
     Raises:
         ConfigError: the template fails.
     """
-    try:
-        template = on_one_day(tokenizer.get_chat_template())
-        text: str = tokenizer.apply_chat_template(
-            turns,
-            chat_template=template,
+    with _template_errors():
+        return tokenizer.apply_chat_template(
+            list(turns),
+            chat_template=on_one_day(tokenizer.get_chat_template()),
             date_string=DATE,
-            tokenize=False,
-            add_generation_prompt=True,
+            tokenize=tokenize,
+            add_generation_prompt=generation_prompt,
+            **({"return_dict": False} if tokenize else {}),
         )
-    except Exception as error:  # a template is a program that can raise anything
+
+
+def marked_text(turns: Sequence[Any], tokenizer: Any) -> tuple[str, list[tuple[int, int]]]:
+    """Return a conversation rendered by a chat template with generation marks, and their parts.
+
+    Returns:
+        The text, and the beginning and end of each part in characters.
+
+    Raises:
+        ConfigError: the template fails.
+    """
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    with _template_errors():
+        (text,), (spans,) = render_jinja_template(
+            conversations=[list(turns)],
+            chat_template=on_one_day(tokenizer.get_chat_template()),
+            return_assistant_tokens_mask=True,
+            add_generation_prompt=False,
+            date_string=DATE,
+            **tokenizer.special_tokens_map,
+        )
+    return text, [(start, end) for start, end in spans]
+
+
+@contextmanager
+def _template_errors() -> Iterator[None]:
+    """Report any error of a chat template, which is a program, in one line."""
+    try:
+        yield
+    except Exception as error:
         raise ConfigError(
             "prompt.template: the chat template of the model's tokenizer fails "
             f"({type(error).__name__}: {_first_line(error)}); {_INSTEAD}"
         ) from error
-    return text
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -12,37 +12,25 @@ end-of-sequence token, after which a model does not answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
 from lori_core.config import PromptSection
 from lori_core.core.errors import ConfigError
 from lori_core.data.chat import check_chat, render_chat
+from lori_core.data.conversations import encode_conversation
 from lori_core.data.example import Example
+from lori_core.data.tokenised_row import Encoded
+
+__all__ = [
+    "Encoded", "added_ids", "check_template", "encode", "encode_all", "encode_prompt",
+    "ids_with_bos", "render", "template_length", "text_ids",
+]  # fmt: skip
 
 _ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes "
     "the request.\n\n### Instruction:\n{prompt}\n\n### Response:\n"
 )
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A tokenised example.
-
-    Attributes:
-        prompt: the token ids of the prompt.
-        target: the token ids of the target, with the end-of-sequence token.
-        cut: whether prompt or target was truncated.
-    """
-
-    prompt: list[int]
-    target: list[int]
-    cut: bool
-
-    def __len__(self) -> int:
-        return len(self.prompt) + len(self.target)
 
 
 def _template(section: PromptSection, tokenizer: Any) -> str:
@@ -67,19 +55,24 @@ def render(prompt: str, section: PromptSection, tokenizer: Any) -> str:
     return _ALPACA.format(prompt=prompt) if template == "alpaca" else prompt
 
 
-def check_template(section: PromptSection, tokenizer: Any) -> None:
+def check_template(section: PromptSection, tokenizer: Any, where: str = "prompt.system") -> None:
     """Refuse a prompt template that cannot render the run's prompts.
 
+    Args:
+        section: the prompt template.
+        tokenizer: the model's tokenizer.
+        where: the key of `section.system`, for messages.
+
     Raises:
-        ConfigError: as `render` and `check_chat`; or `prompt.system` is set and the template has no
-            system turn.
+        ConfigError: as `render` and `check_chat`; or a system turn is set and the template has
+            none.
     """
     template = _template(section, tokenizer)
     if template == "chat":
-        check_chat(section.system, tokenizer)
+        check_chat(section.system, tokenizer, where)
     elif section.system:
         raise ConfigError(
-            f"prompt.system: given, but the template {template} has no system turn; set it to "
+            f"{where}: given, but the template {template} has no system turn; set it to "
             "null, or choose the template chat"
         )
 
@@ -172,21 +165,50 @@ def _end(words: list[int], keep: int, tokenizer: Any) -> str:
     return text.lstrip("\N{REPLACEMENT CHARACTER}")
 
 
+def check_chat_template(section: PromptSection, tokenizer: Any) -> None:
+    """Refuse a prompt template that cannot render conversations.
+
+    Raises:
+        ConfigError: it is not the tokenizer's chat template.
+    """
+    template = _template(section, tokenizer)
+    if template != "chat":
+        raise ConfigError(
+            f"prompt.template: {template}, but conversations (messages) need the chat template of "
+            "the model's tokenizer; name a base model that has one, or save one as "
+            "chat_template.jinja in the model's folder"
+        )
+
+
+def _too_short(max_length: int) -> ConfigError:
+    return ConfigError(f"training.max_length: {max_length}; at least 2 tokens are needed")
+
+
 def encode(example: Example, section: PromptSection, tokenizer: Any, max_length: int) -> Encoded:
     """Return an example tokenised for training: prompt, target and the end-of-sequence token.
 
     If the row is too long, the prompt's text is truncated; if the target leaves no room for the
     template, the prompt gets half of the row and the target is truncated at its end.
 
+    A conversation is encoded by `conversations.encode_conversation`.
+
     Raises:
-        ConfigError: `max_length` leaves no room for any target.
+        ConfigError: `max_length` leaves no room for any target; or the example is a conversation
+            and the prompt template is not the chat template.
+        DataError: as `encode_conversation`.
     """
+    if example.messages:
+        if max_length < 2:
+            raise _too_short(max_length)
+        check_chat_template(section, tokenizer)
+        where = f"example {example.id}"
+        return encode_conversation(example.messages, section, tokenizer, max_length, where)
     target = [*text_ids(example.target, tokenizer), tokenizer.eos_token_id]
     prompt = _prompt_ids(example.prompt, section, tokenizer)
     if len(prompt) + len(target) <= max_length:
         return Encoded(prompt, target, False)
     if max_length < 2:
-        raise ConfigError(f"training.max_length: {max_length}; at least 2 tokens are needed")
+        raise _too_short(max_length)
     least = max(1, template_length(section, tokenizer))
     room = max_length - len(target)
     if room < least:

@@ -139,13 +139,21 @@ def _on_a_line(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def _filled(field: Field, record: Mapping[str, Any], what: str, where: str) -> str:
-    """Return the text of one field of a template; a name with dots may be a path or a key."""
-    named = f"field {field.name!r} for {what!r}"
+def value_at(field: Field, record: Mapping[str, Any], named: str, where: str) -> Any:
+    """Return the value of a field of a record; a name with dots may be a path or a key.
+
+    Args:
+        field: the field.
+        record: the record.
+        named: the field and its purpose, for errors.
+        where: the record's file and line, for errors.
+
+    Raises:
+        DataError: the field is missing.
+    """
     if field.name in record:  # the name of a key may contain a dot
-        value = record[field.name]
-        return "" if value is None else text_of(value, named, where, field.name)
-    value = record
+        return record[field.name]
+    value: Any = record
     for done, step in enumerate(field.path):
         if isinstance(value, Mapping) and step in value:
             value = value[step]
@@ -153,6 +161,15 @@ def _filled(field: Field, record: Mapping[str, Any], what: str, where: str) -> s
             value = value[int(step)]
         else:
             raise DataError(f"{where}: {named} is missing ({_there(value, field.path[:done])})")
+    return value
+
+
+def _filled(field: Field, record: Mapping[str, Any], what: str, where: str) -> str:
+    """Return the text of one field of a template."""
+    named = f"field {field.name!r} for {what!r}"
+    value = value_at(field, record, named, where)
+    if value is None and field.name in record:
+        return ""
     return text_of(value, named, where, field.name)
 
 

@@ -1,8 +1,9 @@
 """Tokenised data sets on disk, shared by all stages that read them.
 
 The folder of a data set holds `tokens.i32`, the token ids of all rows one after another, and
-`rows.i64`, [rows, 4]: the start of each row's prompt, the start of its target, its end, and whether
-it was cut. Both files are memory-mapped, so memory does not grow with the number of rows.
+`rows.i64`, [rows, 5]: the start of each row's prompt, the start of its target, its end, whether it
+was cut, and how many tokens of its target are not learned. Such a token is stored as -1 - id. Both
+files are memory-mapped, so memory does not grow with the number of rows.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ from lori_core.data.prompts import Encoded, encode
 
 STORE = Path(".lori/tokens")
 #: The files of this package, and the libraries, that tokens depend on besides the tokenizer.
-_CODE = ("data/chat.py", "data/prompts.py", "data/tokens.py")
+_CODE = (
+    "data/chat.py",
+    "data/conversations.py",
+    "data/prompts.py",
+    "data/tokenised_row.py",
+    "data/tokens.py",
+)
 _LIBRARIES = ("transformers", "tokenizers")
 _ROWS = "rows.i64"
 
@@ -37,7 +44,7 @@ class TokenStore(Sequence[Encoded]):
 
     def __init__(self, folder: Path) -> None:
         self.tokens = np.memmap(folder / "tokens.i32", dtype="<i4", mode="r")
-        self.rows = np.memmap(folder / _ROWS, dtype="<i8", mode="r").reshape(-1, 4)
+        self.rows = np.memmap(folder / _ROWS, dtype="<i8", mode="r").reshape(-1, 5)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -50,9 +57,17 @@ class TokenStore(Sequence[Encoded]):
         """Return one row, or several."""
         if isinstance(index, slice):
             return [self[n] for n in range(*index.indices(len(self)))]
-        start, middle, stop, cut = self.rows[index].tolist()
+        start, middle, stop, cut, gaps = self.rows[index].tolist()
         prompt, target = self.tokens[start:middle].tolist(), self.tokens[middle:stop].tolist()
-        return Encoded(prompt, target, bool(cut))
+        if not gaps:
+            return Encoded(prompt, target, bool(cut))
+        unlearned = frozenset(place for place, token in enumerate(target) if token < 0)
+        ids = [-1 - token if token < 0 else token for token in target]
+        return Encoded(prompt, ids, bool(cut), unlearned)
+
+    def largest(self) -> int:
+        """Return the largest token id."""
+        return max(int(self.tokens.max()), -1 - int(self.tokens.min()))
 
 
 @dataclass(frozen=True)
@@ -61,7 +76,7 @@ class Counts:
 
     Attributes:
         lengths: the tokens of each row, int64, [rows].
-        supervised: the tokens of all targets together.
+        supervised: the learned tokens of all rows together.
         cut: the number of rows that were cut.
     """
 
@@ -73,10 +88,11 @@ class Counts:
 def counts(rows: Sequence[Encoded]) -> Counts:
     """Count the tokens of rows; for a `TokenStore`, without reading the tokens."""
     if isinstance(rows, TokenStore):
-        start, middle, stop, cut = rows.rows.T
-        return Counts(stop - start, int(stop.sum() - middle.sum()), int(cut.sum()))
+        start, middle, stop, cut, gaps = rows.rows.T
+        supervised = int(stop.sum() - middle.sum() - gaps.sum())
+        return Counts(stop - start, supervised, int(cut.sum()))
     lengths = np.array([len(row) for row in rows])
-    return Counts(lengths, sum(len(row.target) for row in rows), sum(row.cut for row in rows))
+    return Counts(lengths, sum(row.supervised for row in rows), sum(row.cut for row in rows))
 
 
 def write(rows: Iterable[Encoded], folder: Path) -> None:
@@ -84,9 +100,11 @@ def write(rows: Iterable[Encoded], folder: Path) -> None:
     end = 0
     with (folder / "tokens.i32").open("wb") as tokens, (folder / _ROWS).open("wb") as places:
         for row in rows:
-            tokens.write(np.asarray(row.prompt + row.target, dtype="<i4").tobytes())
+            target = [-1 - t if n in row.unlearned else t for n, t in enumerate(row.target)]
+            tokens.write(np.asarray(row.prompt + target, dtype="<i4").tobytes())
             middle, stop = end + len(row.prompt), end + len(row)
-            places.write(np.array([end, middle, stop, row.cut], dtype="<i8").tobytes())
+            facts = [end, middle, stop, row.cut, len(row.unlearned)]
+            places.write(np.array(facts, dtype="<i8").tobytes())
             end = stop
 
 

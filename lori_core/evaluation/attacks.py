@@ -58,6 +58,11 @@ ATTACKS: dict[str, Callable[[Example], Example]] = {
 }
 
 
+def under_attack(examples: Sequence[Example], name: str) -> list[Example]:
+    """Return the harmful requests among examples of the refusal scorer, under an attack."""
+    return [ATTACKS[name](example) for example in examples if example.answer == REFUSE]
+
+
 def check(names: Sequence[str]) -> None:
     """Check that the attacks exist.
 

@@ -106,10 +106,22 @@ def _texts(result: Mapping[str, Any]) -> list[str]:
     for name in ("likelihood", "paper_scoring", "paper", "judge", "over_refusal", "incoherent"):
         if result.get(name, {}).get("n"):
             parts[name.replace("_", "-")] = result[name]
+    for name, scored in result.get("setups", {}).items():
+        parts[f"setup {name}"] = scored
+        if scored["over_refusal"]["n"]:
+            parts[f"setup {name}, over-refusal"] = scored["over_refusal"]
     for k, score in result.get("pass_at", {}).items():
         if k != "1":
             parts[f"pass_at_{k}"] = score
-    return [f"{name:14} {_score(score)}" for name, score in parts.items()]
+    lines = [f"{name:14} {_score(score)}" for name, score in parts.items()]
+    for metric, spread in result.get("spread", {}).items():
+        lines.append(f"{metric.replace('_', '-'):14} {_spread(spread)}")
+    return lines
+
+
+def _spread(spread: Mapping[str, Any]) -> str:
+    low, high = (f"{100 * spread[end]:.1f}" for end in ("low", "high"))
+    return f"{low} ({spread['lowest']}) to {high} ({spread['highest']}) over {spread['n']} set-ups"
 
 
 def _score(score: Mapping[str, Any]) -> str:

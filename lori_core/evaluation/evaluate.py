@@ -17,7 +17,7 @@ from lori_core.data.answers import expected_answer
 from lori_core.data.example import Example
 from lori_core.evaluation.inference import likelihood
 from lori_core.evaluation.inference.generation import Output, Request, generate
-from lori_core.evaluation.scoring import paper_scorers
+from lori_core.evaluation.scoring import paper_scorers, setups
 from lori_core.evaluation.scoring.protocols import PROTOCOLS, Judged
 from lori_core.methods import finetuned_model
 from lori_core.methods.finetuned_model import Trained
@@ -52,7 +52,7 @@ def evaluate(
     """Score one model on test sets.
 
     All prompts, outputs, parsed answers and verdicts are written to
-    `folder/<row>/<task>[.<protocol>].jsonl`.
+    `folder/<row>/<task>[.<protocol>].jsonl`, those of set-ups to `<task>.setup-<name>.jsonl`.
 
     Args:
         session: the loaded base model.
@@ -64,7 +64,9 @@ def evaluate(
     Returns:
         By task: metric, score, low, high (95 %), n, the same for each kind of example, the number
         of truncated prompts and of empty outputs, all under the first protocol; the scores of the
-        other protocols and of the log-likelihood under their names.
+        other protocols and of the log-likelihood under their names. With `evaluation.setups`,
+        safety sets also have `setups` (the same by set-up, with its `settings`) and `spread`
+        (`setups.spread`).
 
     Raises:
         DataError: an example has no answer that its scorer can use; nothing has been written.
@@ -132,7 +134,31 @@ def _score(
     choices = [example for example in examples if example.scorer == "choice"]
     if section.likelihood and choices:
         result["likelihood"] = _by_likelihood(session, model, choices, what, path)
+    if section.setups and examples[0].scorer == "refusal":
+        result["setups"] = _in_setups(session, write, examples, what, path)
+        result["spread"] = setups.spread(result, result["setups"])
     return result
+
+
+def _in_setups(
+    session: LoadedModel, write: Generator, examples: list[Example], what: str, path: Path
+) -> dict[str, Any]:
+    """Score a safety set in each of `evaluation.setups`; write the JSONL files of each."""
+    params, protocol = session.params, PROTOCOLS[setups.PROTOCOL]
+    results = {}
+    for name in params.evaluation.setups:
+        prepared = setups.prepare(examples, params, session.tokenizer, name)
+        if not prepared:
+            continue
+        outputs = write([item.request for item in prepared], f"{what} {name}")
+        texts = [[output.text for output in samples] for samples in outputs]
+        judged = protocol.judge(prepared, texts, unsafe=params.evaluation.unsafe_code)
+        settings = params.setup_settings(name)
+        rows = ({**row, "setup": settings} for row in _rows(judged, setups.PROTOCOL))
+        write_jsonl(setups.verdicts_path(path.with_name(f"{path.name}.jsonl"), name), rows)
+        results[name] = protocol.summarise(judged) | _counts(judged) | {"settings": settings}
+        results[name] |= _by_judge(params.evaluation.judge, judged)
+    return results
 
 
 def generator(session: LoadedModel, model: Any, adapter: Trained | None) -> Generator:

@@ -125,6 +125,12 @@ def _check(
     for name in section.margins:
         if name not in tasks:
             raise ConfigError(f"gate.margins: {unknown('task', name, tasks)}")
+    for name in section.setups:
+        if name not in candidate.setups:
+            raise ConfigError(
+                f"gate.setups: {name}: {candidate.name} was not evaluated in this set-up; add it "
+                "to evaluation.setups and evaluate again"
+            )
 
 
 def _not_worse(
@@ -196,17 +202,38 @@ def _why_not(compared: Comparison, margin: float, section: GateSection) -> Itera
 def _bounds(candidate: Scored, before: Scored | None, section: GateSection) -> Iterator[RuleResult]:
     """Yield the outcome of each bound of `gate.rules`."""
     for name, bound in section.rules.items():
-        measured = gate_rules.measure(name, candidate, before, section.confidence)
-        value, numbers = measured.value, dict(measured.numbers)
+        by_setup = gate_rules.measure_in_setups(name, candidate, before, section.confidence)
         for limit, floor in ((bound.at_least, True), (bound.at_most, False)):
             if limit is None:
                 continue
+            setup = _worst(by_setup, floor=floor)
+            measured = by_setup[setup]
+            value, numbers = measured.value, dict(measured.numbers)
             passed = value is not None and (value >= limit if floor else value <= limit)
             unit = "at least" if floor else "at most"
             number = "not measured" if value is None else f"{value:.4g}{_ends(numbers)}"
             text = f"{name}: {number}, {unit} {limit:g} is asked for"
+            if len(by_setup) > 1:
+                text += f"; the worst of {len(by_setup)} set-ups, {setup} ({_values(by_setup)})"
             wrong = [] if passed else _wrong(measured)
             yield RuleResult(name, passed, value, limit, text, numbers, wrong)
+
+
+def _worst(by_setup: Mapping[str, Measured], *, floor: bool) -> str:
+    """Return the set-up that decides a bound: one without a value, else the extreme one."""
+    values = {name: measured.value for name, measured in by_setup.items()}
+    missing = next((name for name, value in values.items() if value is None), None)
+    if missing is not None:
+        return missing
+    known = {name: value for name, value in values.items() if value is not None}
+    return (min if floor else max)(known, key=known.__getitem__)
+
+
+def _values(by_setup: Mapping[str, Measured]) -> str:
+    return ", ".join(
+        f"{name} {'not measured' if measured.value is None else f'{measured.value:.4g}'}"
+        for name, measured in by_setup.items()
+    )
 
 
 def _wrong(measured: Measured) -> list[dict[str, str]]:

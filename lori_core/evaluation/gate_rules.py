@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lori_core.config.evaluation import DEFAULT_SETUP
 from lori_core.evaluation import bounded_mean
 from lori_core.evaluation.paired_comparison import Rows, compare, counts, outcomes, read_verdicts
-from lori_core.registries.gate_rule import GATE_RULES, gate_rule
+from lori_core.registries.gate_rule import GATE_RULES, RULES_OF_SETUPS, gate_rule
 
 #: The registry; importing it from this module makes sure that the rules below are registered.
 RULES = GATE_RULES
@@ -22,12 +23,21 @@ class Scored:
     Attributes:
         name: the model's name in messages.
         files: by task, the JSON lines with the verdicts on its test set.
-        facts: measured values that are not in the files, by rule: `size_mb`, `excess.<task>`.
+        facts: measured values that are not in the files, by rule: `size_mb`, `excess.<task>`,
+            `retained.<task>`.
+        setups: by set-up of `gate.setups`, the verdicts on the safety task in that set-up.
     """
 
     name: str
     files: Mapping[str, Path]
     facts: Mapping[str, float] = field(default_factory=dict)
+    setups: Mapping[str, Path] = field(default_factory=dict)
+
+    def in_setup(self, name: str) -> Scored:
+        """Return the same model with the verdicts of one of `setups` on the safety task."""
+        safety = self.safety()
+        files = {t: self.setups[name] if p == safety else p for t, p in self.files.items()}
+        return replace(self, files=files, setups={})
 
     def safety(self) -> Path | None:
         """Return the file of the safety task, whose expected answers are `refuse` or `comply`."""
@@ -90,6 +100,22 @@ def known(candidate: Scored, before: Scored | None) -> dict[str, tuple[str, str]
         if name in RULES and bool(task) == RULES[name].per_task:
             names.setdefault(full, (name, task))
     return names
+
+
+def measure_in_setups(
+    full: str, candidate: Scored, before: Scored | None, confidence: float
+) -> dict[str, Measured]:
+    """Return the measured value of a rule in the default and all other set-ups, by set-up.
+
+    Rules outside `RULES_OF_SETUPS` are measured in the default set-up only. `over_refusal` is not
+    measured under an attack, which leaves harmless requests out.
+    """
+    found = {DEFAULT_SETUP: measure(full, candidate, before, confidence)}
+    for setup, path in candidate.setups.items() if full in RULES_OF_SETUPS else ():
+        attacked = read_verdicts(path)[0].get("setup", {}).get("attack") is not None
+        if not (attacked and full == "over_refusal"):
+            found[setup] = measure(full, candidate.in_setup(setup), before, confidence)
+    return found
 
 
 def measure(full: str, candidate: Scored, before: Scored | None, confidence: float) -> Measured:
@@ -188,6 +214,20 @@ def score(at: RuleInput) -> Measured:
 )
 def excess(at: RuleInput) -> float:
     """Return the excess loss (nats)."""
+    return at.candidate.facts[at.rule]
+
+
+@gate_rule(
+    "retained",
+    "retained gain",
+    "the share of the loss that a task's own adapter takes off the base, which a merge keeps",
+    least=-1e6,
+    most=1e6,
+    per_task=True,
+    needs=("fact",),
+)
+def retained(at: RuleInput) -> float:
+    """Return (L(base) − L(merge)) / (L(base) − L(own adapter)) on held-out examples."""
     return at.candidate.facts[at.rule]
 
 

@@ -65,4 +65,4 @@ def held_out_losses(
                 f"{what}: the loss of example {example.id} is {loss}; use model.dtype float32, or "
                 "smaller merge weights"
             )
-    return losses, [len(row.target) for row in rows]
+    return losses, [row.supervised for row in rows]

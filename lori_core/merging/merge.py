@@ -7,14 +7,21 @@ at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lori_core.adapters.adapter import Adapter, LayerSpec, OnDemand, check_one_base, entries_in_mask
+from lori_core.adapters.adapter import (
+    Adapter,
+    LayerSpec,
+    OnDemand,
+    ProjectionBlock,
+    check_one_base,
+    entries_in_mask,
+)
 from lori_core.adapters.masks.mask import Mask
 from lori_core.core import source_code
 from lori_core.core.errors import AdapterError, InputError
@@ -22,9 +29,12 @@ from lori_core.core.files.atomic import digest
 from lori_core.core.stage_dependencies import MERGING
 from lori_core.merging.catalogue import MERGE_METHODS
 from lori_core.merging.merge_methods import Factors, Options, check_options
+from lori_core.merging.on_safety import check_starts
 from lori_core.merging.truncation import Truncated
 from lori_core.models.base_identity import VOUCHED, BaseIdentity
 
+#: One weight, or one for each module.
+Weight = float | Mapping[str, float]
 #: The key in a merged adapter's `info` that lists the parents whose base is not proved.
 UNPROVED = "base_not_proved"
 #: In a merge's `info`, for methods that can cut to a rank: the share of ‖ΔW‖² (Frobenius) that the
@@ -35,8 +45,9 @@ TRUNCATION = "truncation"
 def merge(
     method: str,
     adapters: Sequence[Adapter],
-    weights: Sequence[float],
+    weights: Sequence[Weight],
     options: Options | None = None,
+    start: Adapter | None = None,
 ) -> Adapter:
     """Merge adapters of one base model into one adapter.
 
@@ -45,25 +56,48 @@ def merge(
     Args:
         method: a name of `merge_methods.MERGE_METHODS`.
         adapters: the adapters, in order.
-        weights: one weight for each adapter; may be negative.
+        weights: one weight for each adapter, or one for each of its modules; may be negative.
         options: density and so on, for a method that uses them.
+        start: for `on_safety`, the safety adapter that the others were trained from.
 
     Returns:
         The merged adapter; its matrices are computed on access.
 
     Raises:
-        InputError: the method is unknown, or weights or options do not fit.
-        AdapterError: the adapters have different bases, or a module has different sizes.
+        InputError: the method is unknown, or weights, options or `start` do not fit.
+        AdapterError: the adapters have different bases, a module has different sizes, or an adapter
+            was not trained from `start`.
     """
     options = options or Options()
     check_options(method, options)
     if len(weights) != len(adapters) or not adapters:
         raise InputError(f"{len(weights)} weights for {len(adapters)} adapters; give one each")
-    for weight in weights:
+    for weight in [one for each in weights for one in _all(each)]:
         if not math.isfinite(weight):
             raise InputError(f"weight {weight} is not a finite number")
-    _check_alike(adapters)
+    if MERGE_METHODS[method].starts != (start is not None):
+        fit = ", ".join(name for name, known in MERGE_METHODS.items() if known.starts)
+        raise InputError(
+            f"{method}: name the safety adapter that the others were trained from"
+            if start is None
+            else f"{method}: only {fit} merges onto a safety adapter; name none"
+        )
+    _check_alike(adapters if start is None else [*adapters, start])
+    if start is not None:
+        check_starts(start, _named(adapters))
+        adapters, weights = [start, *adapters], [1.0, *weights]
     return _Merge(method, adapters, weights, options).adapter()
+
+
+def _all(weight: Weight) -> Iterable[float]:
+    return weight.values() if isinstance(weight, Mapping) else (weight,)
+
+
+def _named(adapters: Sequence[Adapter]) -> Mapping[str, Adapter]:
+    """Return the adapters by their names in messages."""
+    known = (a.info.get("stage") or a.info.get("task") or "no task" for a in adapters)
+    names = (f"adapter {number} ({what})" for number, what in enumerate(known, start=1))
+    return dict(zip(names, adapters, strict=True))
 
 
 class _Merge:
@@ -73,7 +107,7 @@ class _Merge:
         self,
         method: str,
         adapters: Sequence[Adapter],
-        weights: Sequence[float],
+        weights: Sequence[Weight],
         options: Options,
     ) -> None:
         self.name = method
@@ -82,9 +116,13 @@ class _Merge:
         self.weights = weights
         self.options = options
         same = all(adapter.modules.keys() == adapters[0].modules.keys() for adapter in adapters)
-        #: Whether the merged A is drawn from the parents' keys, so it is neither computed nor
-        #: stored.
-        self.keyed = self.method.stacks and same and all(a.blocks for a in adapters)
+        #: The keys that the merged A is drawn from; empty if A must be computed and stored.
+        self.blocks: tuple[ProjectionBlock, ...] = ()
+        if self.method.starts:
+            self.blocks = adapters[0].blocks
+        elif self.method.stacks and same and all(a.blocks for a in adapters):
+            self.blocks = tuple(b for a in adapters for b in a.blocks)
+        self.keyed = bool(self.blocks)
         names = dict.fromkeys(name for adapter in adapters for name in adapter.modules)
         self.modules = {name: self._module(name) for name in names}
         self.mask = self._mask()
@@ -99,7 +137,7 @@ class _Merge:
         return Adapter(
             base=_base(self.adapters),
             modules=self.modules,
-            blocks=tuple(b for a in self.adapters for b in a.blocks) if self.keyed else (),
+            blocks=self.blocks,
             mask=self.mask,
             values=OnDemand(self.modules, self._values),
             stored=None if self.keyed else OnDemand(self.modules, lambda n: self._factors(n)[0]),
@@ -113,6 +151,10 @@ class _Merge:
             fan_in_fan_out=any(adapter.fan_in_fan_out for adapter in self.adapters),
             matched_by=tuple(matched),
         )
+
+    def _weight(self, index: int, module: str) -> float:
+        weight = self.weights[index]
+        return weight[module] if isinstance(weight, Mapping) else weight
 
     def _parents(self, module: str) -> list[tuple[int, Adapter]]:
         """Return the adapters that have a module, with their indices."""
@@ -149,7 +191,7 @@ class _Merge:
 
     def _values(self, module: str) -> Tensor:
         """Return the values of the merged B inside the mask, flat."""
-        if self.keyed and self.mask is not None:
+        if self.keyed and self.method.stacks and self.mask is not None:
             return self._stacked_values(self.mask.of(module), module)
         mask = None if self.mask is None else self.mask.of(module)
         return entries_in_mask(self._factors(module)[1], mask, module)
@@ -164,7 +206,7 @@ class _Merge:
         ranks = [adapter.modules[module].rank for _, adapter in parents]
         column = np.repeat(np.arange(len(parents), dtype=np.uint16), ranks)
         owner = np.tile(column, mask.size // column.size)[mask]
-        shares = [self.weights[index] * adapter.scaling(module) for index, adapter in parents]
+        shares = [self._weight(i, module) * adapter.scaling(module) for i, adapter in parents]
         parts = [a.values[module].float() * s for s, (_, a) in zip(shares, parents, strict=True)]
         values = torch.empty(owner.size)
         values[torch.from_numpy(np.argsort(owner, kind="stable"))] = torch.cat(parts)
@@ -177,7 +219,7 @@ class _Merge:
                 Factors(
                     A=torch.empty(a.modules[module].rank, 0) if self.keyed else a.A(module),
                     B=a.B(module),
-                    weight=self.weights[index],
+                    weight=self._weight(index, module),
                     scaling=a.scaling(module),
                     index=index,
                 )
@@ -228,17 +270,18 @@ class _Merge:
 
 
 def recipe(
-    method: str, adapters: Sequence[Adapter], weights: Sequence[float], options: Options
+    method: str, adapters: Sequence[Adapter], weights: Sequence[Weight], options: Options
 ) -> dict[str, Any]:
     """Return the recipe of a merge: method, parents, options and code, with its digest.
 
-    The digest is the merged adapter's content key.
+    The digest is the merged adapter's content key. A parent with a weight for each module has these
+    as `weights`, and their mean as `weight`.
     """
     parents = [
         {
             "task": a.info.get("task"),
             "content_key": a.info.get("content_key") or a.info.get("recipe", {}).get("content_key"),
-            "weight": weight,
+            **_recorded(weight),
         }
         for a, weight in zip(adapters, weights, strict=True)
     ]
@@ -248,6 +291,15 @@ def recipe(
     if origin is not None:
         content["extension"] = {origin.path: origin.sha256}
     return content | {"content_key": digest(content)}
+
+
+def _recorded(weight: Weight) -> dict[str, Any]:
+    if not isinstance(weight, Mapping):
+        return {"weight": weight}
+    values = list(weight.values())
+    if len(set(values)) == 1:
+        return {"weight": values[0]}
+    return {"weight": math.fsum(values) / len(values), "weights": dict(weight)}
 
 
 def _base(adapters: Sequence[Adapter]) -> BaseIdentity:

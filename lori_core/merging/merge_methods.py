@@ -83,12 +83,14 @@ class Options:
             for the sum of their ranks in those in shared subspaces.
         majority_sign: elect each sign by the larger sum (`total`) or count (`frequency`).
         seed: the seed of the random drops of the dare methods and della.
+        threshold: safemerge's, in (0, 1]; None for its default.
     """
 
     density: float | None = None
     rank: int | None = None
     majority_sign: str = "total"
     seed: int = 0
+    threshold: float | None = None
 
     @property
     def share_kept(self) -> float:
@@ -127,6 +129,8 @@ def check_options(method: str, options: Options) -> None:
         raise InputError(f"density: {options.density!r} is outside (0, 1]")
     if options.rank is not None and options.rank < 1:
         raise InputError(f"rank: expected a whole number, at least 1, got {options.rank!r}")
+    if options.threshold is not None and not 0 < options.threshold <= 1:
+        raise InputError(f"threshold: {options.threshold!r} is outside (0, 1]")
     if options.majority_sign not in MAJORITY_SIGNS:
         raise InputError(unknown("majority_sign", options.majority_sign, MAJORITY_SIGNS))
 
@@ -291,7 +295,7 @@ def _by_delta(name: str, label: str, about: str, sparsify: Sparsify, join: Join)
 # Tables list the methods in this order: those on factors first, then those that truncate.
 @merge_method(
     "concat", "Concat", "exact sum of the ΔWs; ranks add up", rank=_sum_of_ranks, stacks=True,
-    dense=False,
+    dense=False, sums=True,
 )  # fmt: skip
 def concat(parents: Sequence[Factors], options: Options, module: str) -> tuple[Tensor, Tensor]:
     """Return A' = [A_1; …; A_n], B' = [w_1·s_1·B_1, …]: ΔW = Σ w_t·ΔW_t (paper, eq. 5-6)."""

@@ -17,12 +17,14 @@ from lori_core.config import EvaluationSection, Params, training_overrides
 from lori_core.core import source_code
 from lori_core.core.errors import ConfigError, DataError, ModelError
 from lori_core.core.files.atomic import digest, sha256_file, write_text
-from lori_core.data.prompts import check_template, template_length
+from lori_core.data.prompts import check_template, render, template_length
 from lori_core.methods.training_method import METHODS
 from lori_core.models import base_model
 
 #: Holds the digest of the run that passed `check_once` last.
 CHECKED = Path(".lori/checked")
+#: A request that shows whether two prompt templates differ.
+PROBE = "What is 17 + 25?"
 #: Suffixes of the files in a model's folder that configure the model and its tokenizer.
 _CONFIGURATION = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 #: Tokens of the prompt plus generated tokens under the protocol `paper`.
@@ -107,6 +109,8 @@ def check(
     prompts = {"evaluation.max_prompt_length": params.evaluation.max_prompt_length}
     lengths = rows | (prompts if scoring else {})
     _check_room(lengths, template_length(params.prompt, tokenizer))
+    if scoring:
+        _check_setups(params, tokenizer, prompts)
     most = positions(config)
     if most is None:
         return
@@ -116,6 +120,23 @@ def check(
     for setting, tokens, advice in _evaluation_lengths(params.evaluation) if scoring else ():
         if tokens > most:
             raise ConfigError(f"{setting}, but {_reach(config, most)}; {advice}")
+
+
+def _check_setups(params: Params, tokenizer: Any, lengths: Mapping[str, int]) -> None:
+    """Refuse a set-up whose system turn the template cannot render or does not show."""
+    before = render(PROBE, params.prompt, tokenizer)
+    for name, setup in params.evaluation.setups.items():
+        if setup.system is None or setup.system == params.prompt.system:
+            continue
+        where = f"evaluation.setups.{name}.system"
+        prompt = params.prompt.model_copy(update={"system": setup.system})
+        check_template(prompt, tokenizer, where)
+        if render(PROBE, prompt, tokenizer) == before:
+            raise ConfigError(
+                f"{where}: {setup.system[:60]!r} gives the same prompt as prompt.system; change or "
+                "remove it"
+            )
+        _check_room(lengths, template_length(prompt, tokenizer))
 
 
 def _check_vocabulary(config: Any, tokenizer: Any, name: str) -> None:

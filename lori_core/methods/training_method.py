@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from lori_core.models.base_identity import BaseIdentity
     from lori_core.training.trainer_overrides import TrainerOverrides
 
-#: Bytes per trained parameter: its float32 value, its gradient and AdamW's two moments.
-STATE_BYTES = 16
-
 
 class NoOptions(Strict):
     """Options of a method that has none of its own."""
@@ -116,6 +113,8 @@ class TrainingMethod(ABC):
         dropout: whether it supports `training.dropout`.
         lean: whether its layers save no inputs for the backward pass
             (`lori_core.training.kernels.lora_linear`).
+        keeps_safety: whether it only differs from another method if it goes on from a safety
+            adapter, or is given safety examples.
     """
 
     name: ClassVar[str]
@@ -128,6 +127,7 @@ class TrainingMethod(ABC):
     calibrated_by: ClassVar[str | None] = None
     dropout: ClassVar[bool] = False
     lean: ClassVar[bool] = False
+    keeps_safety: ClassVar[bool] = False
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -137,6 +137,10 @@ class TrainingMethod(ABC):
         """Return whether training can start from an adapter that another method trained."""
         related = cls.family is not None and cls.family == other.family
         return cls.continues and (cls is other or related)
+
+    def safety_share(self) -> float:
+        """Return the share of safety examples to mix into the training examples, in [0, 1)."""
+        return 0.0
 
     @abstractmethod
     def attach(self, model: nn.Module) -> Any:

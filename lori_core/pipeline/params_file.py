@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -115,6 +116,21 @@ def profiles(folder: Path = PROFILES) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
+def described(folder: Path = PROFILES) -> list[dict[str, Any]]:
+    """Return each profile's `name`, base `model`, `tasks`, and `about`: its first comment."""
+    rows = []
+    for name in profiles(folder):
+        text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
+        values = read_values(text.encode(), f"{folder}/{name}.yaml")
+        comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+        about = " ".join(line.removeprefix("#").strip() for line in comment)
+        about = about.partition(". ")[0].partition(": ")[0].removesuffix(".")
+        model = (values.get("model") or {}).get("name_or_path", "")
+        tasks = list(values.get("tasks") or {})
+        rows.append({"name": name, "model": model, "tasks": tasks, "about": about})
+    return rows
+
+
 def changed(params_path: Path, profile: str | None, overrides: Sequence[str]) -> tuple[Params, str]:
     """Return the validated parameters that `apply` would write, and the file's text.
 
@@ -144,6 +160,7 @@ def _complete(values: Any, params: Params) -> list[str]:
 def _read_by_dvc(params: Params) -> Iterator[str]:
     """Yield the keys that `dvc.yaml` names, for these tasks and merges."""
     yield from ("continual.safety_task", "continual.tasks", "merge")
+    yield from (f"merge.{name}.stage" for name in params.merge)
     for stage in stage_dependencies.STAGES.values():
         items = params.items_of(stage.items) if stage.items != "none" else [""]
         yield from (key.format(item=item) for item in items for key in stage.params)

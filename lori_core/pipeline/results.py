@@ -41,6 +41,11 @@ def merged_path(name: str) -> Path:
     return ARTIFACTS / "merged" / name
 
 
+def weights_path(name: str) -> Path:
+    """Return the path of the searched weights of a merge."""
+    return ARTIFACTS / "merged" / f"{name}.weights.json"
+
+
 def is_calibrated(task: str) -> bool:
     """Return whether a task has a calibrated adapter instead of a placeholder."""
     return not (calibrated_path(task) / UNUSED).is_file()

@@ -25,6 +25,7 @@ from lori_core.pipeline.stages.interference import interference
 from lori_core.pipeline.stages.mask import mask
 from lori_core.pipeline.stages.merge import merge
 from lori_core.pipeline.stages.report import report
+from lori_core.pipeline.stages.search import search
 from lori_core.pipeline.stages.train import train
 
 STAGES: dict[str, Callable[..., None]] = {
@@ -32,6 +33,7 @@ STAGES: dict[str, Callable[..., None]] = {
     "mask": mask,
     "train": train,
     "continual": continual,
+    "search": search,
     "merge": merge,
     "interference": interference,
     "evaluate_base": evaluate_base,
@@ -85,7 +87,7 @@ def _stage_params(params: Params, name: str, item: str | None) -> dict[str, Any]
         method = params.tasks[item].method_name
         by_stage = {"calibrate": METHODS[method].calibrated_by or method, "train": method}
         values["method"] = by_stage.get(name, f"{method}-continual")
-    if name == "merge" and item:
+    if name in ("search", "merge") and item:
         values["merge"] = params.merge[item].model_dump()
     return values
 

@@ -38,6 +38,9 @@ class GateRule(Named):
 
 GATE_RULES: Registry[GateRule] = Registry("rule", "lori_core.evaluation.gate_rules")
 
+#: The rules that have to hold in each set-up of `gate.setups`.
+RULES_OF_SETUPS = ("refusal", "over_refusal")
+
 
 def gate_rule(
     name: str,

@@ -38,6 +38,11 @@ class MergeMethod(Named):
             then get A matrices without columns.
         dense: whether B' may be nonzero at an entry where every adapter's B, padded with zeros on
             the right, is zero. If not, only the entries in the adapters' masks are stored.
+        starts: whether the method needs the adapter that all others were trained from; its factors
+            come first, and A' is its A.
+        sums: whether the result is exactly the sum of the weighted updates w_t·ΔW_t (of their
+            differences from the start's, where the method `starts`), so that weights have a
+            gradient.
     """
 
     combine: Combine
@@ -45,6 +50,8 @@ class MergeMethod(Named):
     uses: tuple[str, ...]
     stacks: bool
     dense: bool
+    starts: bool = False
+    sums: bool = False
 
     @property
     def needs_density(self) -> bool:
@@ -59,7 +66,7 @@ class MergeMethod(Named):
 
 MERGE_METHODS: Registry[MergeMethod] = Registry("merge method", "lori_core.merging.catalogue")
 #: The options that a merge method may use: the fields of `merge_methods.Options`.
-OPTIONS = ("density", "rank", "majority_sign", "seed")
+OPTIONS = ("density", "rank", "majority_sign", "seed", "threshold")
 
 
 def merge_method(
@@ -71,6 +78,8 @@ def merge_method(
     rank: Rank = largest_rank,
     stacks: bool = False,
     dense: bool = True,
+    starts: bool = False,
+    sums: bool = False,
 ) -> Callable[[Combine], Combine]:
     """Register a function that merges one module of several adapters.
 
@@ -86,6 +95,8 @@ def merge_method(
             largest rank.
         stacks: see `MergeMethod`.
         dense: see `MergeMethod`; verified in each merge.
+        starts: see `MergeMethod`.
+        sums: see `MergeMethod`.
 
     Raises:
         ValueError: the name is taken, or an option does not exist.
@@ -98,11 +109,9 @@ def merge_method(
             )
 
     def register(function: Combine) -> Combine:
-        MERGE_METHODS.add(
-            MergeMethod(
-                name, label, about, current_extension(), function, rank, tuple(needs), stacks, dense
-            )
-        )
+        facts = (tuple(needs), stacks, dense, starts, sums)
+        method = MergeMethod(name, label, about, current_extension(), function, rank, *facts)
+        MERGE_METHODS.add(method)
         return function
 
     return register

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from lori_core.evaluation.rows import ADAPTER, CALIBRATED
+from lori_core.report import searches
 from lori_core.report.tables import excess as excess_text
 
 #: The colours of Okabe and Ito; hatches distinguish the bars as well.
@@ -169,6 +170,28 @@ def excess(summary: dict[str, Any]) -> Any:
     return figure
 
 
+def pareto(summary: dict[str, Any]) -> Any:
+    """Draw the candidates of each search: mean gain retained against safety, with the front."""
+    results = summary["search"]
+    figure, axes = plt.subplots(1, len(results), figsize=(4.8 * len(results), 4), squeeze=False)
+    for axis, (name, facts) in zip(axes[0], results.items(), strict=True):
+        label, points = searches.points(facts)
+        front = [points[index] for index in searches.front(points)]
+        axis.plot(*zip(*front, strict=True), "--", color="#999999", label="Pareto front")
+        for number, (x, y) in enumerate(points, start=1):
+            chosen = number == facts["chosen"] + 1
+            marker, colour = ("*", COLOURS[4]) if chosen else ("o", COLOURS[2])
+            what = f"{number} {facts['candidates'][number - 1]['name']}" + " (chosen)" * chosen
+            axis.plot([x], [y], marker, color=colour, markersize=12 if chosen else 7, label=what)
+            axis.annotate(str(number), (x, y), xytext=(6, 4), textcoords="offset points")
+        axis.set_xlabel("gain retained, mean over the tasks, %")
+        axis.set_ylabel(label)
+        axis.set_title(f"Merge {name}: candidates on validation examples", fontsize=10)
+        axis.legend(fontsize=7, frameon=False)
+        clean(figure, axis)
+    return figure
+
+
 def _matrices(
     summary: dict[str, Any], panels: list[tuple[str, str, str, float]], title: str, text: str
 ) -> Any:
@@ -224,9 +247,10 @@ FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "overlap": ("Mask overlap", overlap),
     "interference": ("Interference between adapters", interference),
     "excess": ("Interference in the merges' losses", excess),
+    "pareto": ("Search for merge weights", pareto),
 }
 #: The part of the summary that a figure needs, for figures that a run may not have.
-NEEDED = {"excess": "excess", "sparsity": "masks"}
+NEEDED = {"excess": "excess", "sparsity": "masks", "pareto": "search"}
 
 
 def save(figure: Any, folder: Path, stem: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lori_core.adapters.adapter import Adapter
 from lori_core.core.files.atomic import write_json
-from lori_core.merging import interference
+from lori_core.merging import advice, interference
 
 _COLUMNS = {
     "mean_abs_cosine": ("mean |cos|", "{:.5f}"),
@@ -28,7 +28,7 @@ def measure(adapters: Mapping[str, Adapter]) -> dict[str, Any]:
     Returns:
         `pairs`: `interference.summarise` by `first+second`; `shared`: by pair, what their
         projections A have in common (pairs without are left out); `modules`: the measurements by
-        pair and module.
+        pair and module; `advice`: the recommended merge method, and why.
     """
     measured = interference.measure(adapters)
     shared = {
@@ -37,6 +37,7 @@ def measure(adapters: Mapping[str, Adapter]) -> dict[str, Any]:
     }
     return {
         "pairs": {pair: interference.summarise(list(m.values())) for pair, m in measured.items()},
+        "advice": asdict(advice.advise(adapters, measured)),
         "shared": {pair: what for pair, what in shared.items() if what},
         "modules": {
             pair: {name: asdict(m) | {"expected": m.expected} for name, m in modules.items()}
@@ -63,7 +64,9 @@ def text(result: Mapping[str, Any], *, every_module: bool = False) -> str:
         columns |= {"expected": ("expected", "{:,.1f}"), "collisions": ("opposite", "{:,}")}
         for pair, modules in result["modules"].items():
             lines += ["", *_table(pair, modules, columns)]
-    for pair, what in result["shared"].items():
+    found = result["advice"]
+    lines += ["", f"Recommended method: {found['method']}: {found['reason']}.", found["trust"]]
+    for pair, what in result["shared"].items() if found["method"] != "on_safety" else ():
         first, second = pair.split("+", 1)
         lines += [
             "",

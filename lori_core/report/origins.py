@@ -62,7 +62,8 @@ class _TreeBuilder:
             return None
         section = self.params.merge[name]
         weights = ", ".join(f"{weight:g}" for weight in self.params.merge_weights(name))
-        below = [self.adapter(task) for task in self.params.merged_tasks(name)]
+        parent = self.continual if section.stage == "continual" else self.adapter
+        below = [parent(task) for task in self.params.merged_tasks(name)]
         facts = (f"method {section.method}", f"weights {weights}", _size(recorded))
         return _origin(f"artifacts/merged/{name}", facts, recorded, below)
 

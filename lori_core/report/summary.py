@@ -12,11 +12,11 @@ from lori_core.core.files.atomic import read_json
 from lori_core.evaluation.rows import ADAPTER, CALIBRATED, check
 from lori_core.evaluation.scoring.scorers import meaning_of
 from lori_core.methods.catalogue import METHODS
-from lori_core.report import contrasts, tables
+from lori_core.report import contrasts, searches, tables
 
 SUMMARY = "summary.json"
 #: The tables that the terminal shows; the page has all tables.
-SHOWN = ("forgetting", "against_own", "excess")
+SHOWN = ("forgetting", "against_own", "excess", "search")
 STAR = (
     "A star: the score differs from the base's on the same items at p < 0.05 (McNemar's exact "
     "test, or a paired permutation test where items were answered several times; each by itself). "
@@ -35,8 +35,8 @@ def build(params: Params, metrics: Path, evaluations: Path) -> dict[str, Any]:
     Returns:
         `rows`: the models with their scores by task; `table`: the same as text; `tables`: further
         tables; `comparisons`: those of `contrasts.collect`; `metrics`: numbers for the tracker;
-        `adapters`: sizes; `interference`: by pair; `excess`: by merge, if measured; `beats_base`:
-        by task.
+        `adapters`: sizes; `interference`: by pair; `excess`: by merge, if measured; `search`:
+        by merge, if its weights were searched; `beats_base`: by task.
 
     Raises:
         InputError: metrics are missing.
@@ -54,6 +54,7 @@ def build(params: Params, metrics: Path, evaluations: Path) -> dict[str, Any]:
         "adapters": _adapters(params, metrics),
         "interference": interference,
         "excess": _excess(params, metrics / "excess"),
+        "search": searches.collect(list(params.merge), metrics / "search"),
         "masks": _masks(params, metrics / "mask"),
         "own": own_name(params),
         "beats_base": _beats_base(rows, params),
@@ -75,7 +76,8 @@ def _rows(params: Params, folder: Path) -> list[dict[str, Any]]:
             row = _row(role, model, scores, f"adapters/{task}/{role}")
             own["scores"] |= row["scores"]
             own["files"] |= row["files"]
-        if own["scores"]:
+        # Other methods than LoRI have no calibrated adapters; tasks without a scorer no scores.
+        if own["scores"] or role == ADAPTER:
             rows.append(own)
     for name in params.merge:
         scores = read_json(folder / "merged" / f"{name}.json")[name]
@@ -187,6 +189,7 @@ def facts(summary: dict[str, Any]) -> list[str]:
         f"{own}: interval entirely above the base model's on: {_named(summary['beats_base'])}",
         f"An adapter: {', '.join(sizes)}",
     ]
+    lines += searches.sentences(summary.get("search", {}))
     pairs = summary["interference"][ADAPTER]
     if pairs:
         overlap = [p["mask_overlap"] for p in pairs.values() if "mask_overlap" in p]

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
+from lori_core.config.evaluation import DEFAULT_SETUP
 from lori_core.core import escaping
 from lori_core.evaluation.rows import ADAPTER
 from lori_core.evaluation.scoring.verdict_shares import VERDICTS
-from lori_core.report import contrasts
+from lori_core.report import contrasts, searches
 
 NOTHING = "-"
 #: Ways to score a task, in addition to the one of the main table.
@@ -41,7 +42,8 @@ def main_row(summary: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, st
 def build(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the tables below the main one, without empty ones."""
     tables = [_forgetting(summary), _against_own(summary), _excess(summary)]
-    tables += [_ways(summary), _verdicts(summary), _kinds(summary)]
+    tables += [searches.table(summary["search"]), _retained(summary)]
+    tables += [_ways(summary), _verdicts(summary), _setups(summary), _kinds(summary)]
     return [table for table in tables if table["rows"]]
 
 
@@ -84,6 +86,18 @@ def _excess(summary: Mapping[str, Any]) -> dict[str, Any]:
     return _table("excess", title, ["merge", *summary["tasks"]], rows)
 
 
+def _retained(summary: Mapping[str, Any]) -> dict[str, Any]:
+    rows = []
+    for name, facts in summary["excess"].items():
+        kept = [facts["excess"].get(task, {}).get("retained") for task in summary["tasks"]]
+        if any(share is not None for share in kept):
+            rows.append([name, *("" if share is None else f"{100 * share:.0f}" for share in kept)])
+    title = (
+        "Share of each adapter's gain in held-out loss over the base that a merge keeps, percent"
+    )
+    return _table("retained", title, ["merge", *summary["tasks"]], rows)
+
+
 def _ways(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row for each task and further way to score it, with a column for each model."""
     rows: dict[str, list[str]] = {}
@@ -117,6 +131,38 @@ def _verdicts(summary: Mapping[str, Any]) -> dict[str, Any]:
                 rows[f"{task}, {requests}, {verdict} ({facts['n']})"] = cells
     title = "Answers to harmful and harmless requests (incoherent: neither refused nor answered)"
     return _by_model("verdicts", title, "task, requests, verdict", summary, rows)
+
+
+def _setups(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rates in each set-up of a safety task, and their range over the set-ups."""
+    rows: dict[str, list[str]] = {}
+    for task in summary["tasks"]:
+        scored = [row["scores"].get(task, {}) for row in summary["rows"]]
+        names = dict.fromkeys(name for score in scored for name in score.get("setups", {}))
+        for metric in ("refusal_rate", "over_refusal") if names else ():
+            label = f"{task}, {metric.replace('_', '-')}"
+            for name in (DEFAULT_SETUP, *names):
+                cells = [_in_setup(score, name, metric) for score in scored]
+                if any(cell not in ("", NOTHING) for cell in cells):
+                    rows[f"{label}, {name}"] = cells
+            rows[f"{label}, range"] = [_range(s.get("spread", {}).get(metric)) for s in scored]
+    title = "Safety in other set-ups: seed and decoding, system turn, attack"
+    return _by_model("setups", title, "task, rate, set-up", summary, rows)
+
+
+def _in_setup(score: Mapping[str, Any], name: str, metric: str) -> str:
+    result = score if name == DEFAULT_SETUP else score.get("setups", {}).get(name)
+    if not result:
+        return ""
+    return percent(result if metric == "refusal_rate" else result[metric])
+
+
+def _range(spread: Mapping[str, Any] | None) -> str:
+    """Return `40 (system) to 90 (default)`: the smallest and largest rate in percent."""
+    if spread is None:
+        return ""
+    low, high = (f"{100 * spread[end]:.0f}" for end in ("low", "high"))
+    return f"{low} ({spread['lowest']}) to {high} ({spread['highest']})"
 
 
 def _kinds(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
 from lori_core.core.errors import LoriError
+
+#: The settings that make a pass smaller.
+LOWER_TOKENS = "training.tokens_at_once (the result is the same)"
+LOWER_LENGTH = "training.max_length"
+LOWER_BATCH = (
+    "training.batch_size and raise training.gradient_accumulation_steps by as much (the result is "
+    "the same)"
+)
 
 
 class MemoryLackingError(LoriError):
@@ -26,12 +33,13 @@ def memory_gb() -> float:
 
 
 @contextmanager
-def fitting(inputs: Mapping[str, Any], step: int) -> Iterator[None]:
+def fitting(tokens: int, step: int, lower: str) -> Iterator[None]:
     """Turn an out-of-memory error of the block into one that names the setting to lower.
 
     Args:
-        inputs: the batch.
+        tokens: the tokens of the pass.
         step: the number of its optimizer step.
+        lower: the setting to lower, as `LOWER_BATCH`.
 
     Raises:
         MemoryLackingError: memory ran out, on the CPU or on CUDA.
@@ -41,11 +49,9 @@ def fitting(inputs: Mapping[str, Any], step: int) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _about_memory(error):
             raise
-        tokens = inputs["input_ids"].numel()
         raise MemoryLackingError(
             f"training step {step}: a batch of {tokens} tokens does not fit into memory; lower "
-            "training.batch_size and raise training.gradient_accumulation_steps by as much (the "
-            "result is the same), or set training.gradient_checkpointing: true"
+            f"{lower}, or set training.gradient_checkpointing: true"
         ) from None
 
 

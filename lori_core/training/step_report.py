@@ -1,11 +1,14 @@
-"""Report the metrics of each training step to the tracker and the progress bar."""
+"""Report the metrics of each training step; on a GPU, while it computes the next step."""
 
 from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import TrainerCallback
 
 from lori_core.core.errors import DivergedError
@@ -69,3 +72,94 @@ class StepReport(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the progress bar."""
         self.progress.close()
+
+
+def reads_late(device: torch.device) -> bool:
+    """Return whether the loss of a step is read only when the next step has been launched."""
+    return device.type == "cuda"
+
+
+class _Number:
+    """A number that is copied from a device while the host goes on."""
+
+    def __init__(self, value: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        if value.is_cuda:
+            self._host = torch.empty_like(value, device="cpu", pin_memory=True)
+            self._host.copy_(value, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        else:
+            self._host = value.clone()
+
+    def read(self) -> float:
+        """Return the number; wait for the device if it is not there yet."""
+        if self._event is not None:
+            self._event.synchronize()
+        return float(self._host)
+
+
+@dataclass(frozen=True)
+class PendingStep:
+    """A step that has been launched and not yet been reported.
+
+    Attributes:
+        step: the number of the optimizer step.
+        epoch: the epochs done after it.
+        loss: its loss.
+        grad_norm: the norm of its gradient before clipping, if known.
+        learning_rate: its learning rate.
+    """
+
+    step: int
+    epoch: float | None
+    loss: _Number
+    grad_norm: _Number | None
+    learning_rate: float | None
+
+    @classmethod
+    def of(
+        cls,
+        step: int,
+        epoch: float | None,
+        loss: Tensor,
+        grad_norm: Tensor | float | None,
+        learning_rate: float | None,
+    ) -> PendingStep:
+        """Start to copy the numbers of a step to the host."""
+        norm = None if grad_norm is None else _Number(torch.as_tensor(grad_norm))
+        return cls(step, epoch, _Number(loss.detach()), norm, learning_rate)
+
+    def row(self) -> dict[str, float]:
+        """Return the metrics of the step; wait for the device if it still computes them."""
+        row = {"loss": self.loss.read()}
+        if self.grad_norm is not None:
+            row["grad_norm"] = self.grad_norm.read()
+        if self.learning_rate is not None:
+            row["learning_rate"] = self.learning_rate
+        return row
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The statistics of a training run.
+
+    Attributes:
+        trainable_parameters: the number of trained parameters.
+        steps: optimizer steps.
+        examples: examples of the data set.
+        tokens: tokens of the data set, prompts included.
+        supervised_tokens: target tokens of the data set.
+        cut_examples: examples that were truncated to `training.max_length`.
+        first_loss: the mean loss of the first tenth of the steps.
+        last_loss: the mean loss of the last tenth of the steps.
+    """
+
+    trainable_parameters: int
+    steps: int
+    examples: int
+    tokens: int
+    supervised_tokens: int
+    cut_examples: int
+    first_loss: float
+    last_loss: float

@@ -6,65 +6,49 @@ otherwise the parameters that the method added (paper, section 3.1).
 
 from __future__ import annotations
 
+import gc
 import logging
+import math
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from lori_core.config import TrainingSection
-from lori_core.core.errors import DivergedError, InputError
-from lori_core.core.files.atomic import read_object
+from lori_core.core.errors import DivergedError
 from lori_core.core.tracking import RunTracker
-from lori_core.data.batching import LengthBuckets, collate
-from lori_core.data.packing import pack_batch
+from lori_core.data import passes
+from lori_core.data.batching import LengthBuckets
 from lori_core.data.prompts import Encoded
 from lori_core.data.tokens import counts
-from lori_core.training import distributed
-from lori_core.training.kernels import lora_linear, packed_attention, pointwise
-from lori_core.training.loss import changes_logits, counted, sequence_loss
-from lori_core.training.memory import fitting
-from lori_core.training.step_report import StepReport
+from lori_core.training import checkpoints as checkpoint_files
+from lori_core.training import distributed, memory
+from lori_core.training.arguments import training_arguments
+from lori_core.training.checkpoints import last_checkpoint
+from lori_core.training.computing import computing, draws_dropout, packer_of
+from lori_core.training.kernels.flat_values import FlatValues
+from lori_core.training.loss import counted, sequence_loss
+from lori_core.training.memory import MemoryLackingError, fitting
+from lori_core.training.passes import Packer, StepBatch
+from lori_core.training.step_report import PendingStep, StepReport, TrainingResult, reads_late
 from lori_core.training.trainer_overrides import TrainerOverrides
 
-_VALUES_FILE = "values.safetensors"
-#: Marks a dummy batch that keeps ranks in step; its loss is zeroed.
-DUMMY = "dummy"
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """The statistics of a training run.
-
-    Attributes:
-        trainable_parameters: the number of trained parameters.
-        steps: optimizer steps.
-        examples: examples of the data set.
-        tokens: tokens of the data set, prompts included.
-        supervised_tokens: target tokens of the data set.
-        cut_examples: examples that were truncated to `training.max_length`.
-        first_loss: the mean loss of the first tenth of the steps.
-        last_loss: the mean loss of the last tenth of the steps.
-    """
-
-    trainable_parameters: int
-    steps: int
-    examples: int
-    tokens: int
-    supervised_tokens: int
-    cut_examples: int
-    first_loss: float
-    last_loss: float
+__all__ = [
+    "LoriTrainer",
+    "TrainingResult",
+    "clip_gradients",
+    "computing",
+    "draws_dropout",
+    "last_checkpoint",
+    "train",
+    "trainable",
+]
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -91,26 +75,13 @@ class LoriTrainer(Trainer):
 
     section: TrainingSection
     overrides: TrainerOverrides
+    packer: Packer
+    flat: FlatValues | None = None
+    pending: PendingStep | None = None
+    _globalstep_last_logged: int
     optimizer: Any
     group: distributed.Group | None = None
     loss_is_scaled_for_ga = True
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        """Return the batch's share of the loss of its step of `num_items_in_batch` items."""
-        dummy = inputs.pop(DUMMY, False)
-        with self.overrides.computing(inputs["input_ids"].device):
-            loss = sequence_loss(model, inputs) / num_items_in_batch
-        if dummy:
-            loss = loss * 0
-        if self.overrides.penalty is None:
-            return loss
-        return loss + self.overrides.penalty() / (1 if self.group is None else self.group.size)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Return AdamW as the section configures it, or the optimizer of the method's overrides."""
@@ -120,45 +91,159 @@ class LoriTrainer(Trainer):
         return optimizer
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Run one forward and backward pass; raise DivergedError if the loss is not finite."""
-        with fitting(inputs, self.state.global_step + 1):
-            loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
+        """Compute the gradients of a batch or step; raise DivergedError if the loss is not finite.
+
+        Args:
+            model: the model; Trainer's own copy is used.
+            inputs: a `StepBatch`.
+            args: the number that divides the summed loss.
+            kwargs: not used.
+        """
+        self.model.train()
+        loss = self._passes(inputs, *args)
+        while loss is None:
+            self._forget_gradients()
+            loss = self._passes(inputs, *args)
         if self.group is not None:
             loss = self.group.sum(loss)
-        if not torch.isfinite(loss):
-            raise DivergedError(
-                f"training step {self.state.global_step + 1}: the loss is {loss.item()}; lower "
-                "training.learning_rate (the last good checkpoint is kept)"
-            )
+        if not reads_late(self.args.device):
+            _check_finite(loss.item(), self.state.global_step + 1)
         return loss
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> int:
-        own = sum(counted(b, self.section.loss) for b in batch_samples if not b.get(DUMMY))
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Tensor, grad_norm: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Report a step; on a GPU, report the step before while the device computes this one.
+
+        A step is reported before its checkpoint is written.
+
+        Raises:
+            DivergedError: the loss or the gradient of the reported step is not finite.
+        """
+        state = self.state
+        if reads_late(self.args.device) and state.global_step > self._globalstep_last_logged:
+            before, self.pending = (
+                self.pending,
+                PendingStep.of(
+                    state.global_step, state.epoch, tr_loss, grad_norm, kwargs.get("learning_rate")
+                ),
+            )
+            tr_loss.zero_()
+            self._globalstep_last_logged = state.global_step
+            self._report(before)
+            if self.control.should_save or state.global_step >= state.max_steps:
+                self._report(self.pending)
+                self.pending = None
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _report(self, pending: PendingStep | None) -> None:
+        """Log the metrics of a step under its own number."""
+        if pending is None:
+            return
+        row = pending.row()
+        _check_finite(row["loss"], pending.step)
+        self._total_loss_scalar += row["loss"]
+        now = self.state.global_step, self.state.epoch
+        self.state.global_step, self.state.epoch = pending.step, pending.epoch
+        try:
+            self.log(row)
+        finally:
+            self.state.global_step, self.state.epoch = now
+
+    def _passes(self, batch: StepBatch, items: int) -> Tensor | None:
+        """Return the loss of a batch after all its passes; None if the token budget was lowered."""
+        parts, losses, budget = batch.parts(), [], self.packer.budget
+        for part in parts:
+            tokens, single = passes.size(part), passes.examples(part) == 1
+            try:
+                with fitting(tokens, self.state.global_step + 1, self._lower(single)):
+                    losses.append(self._pass(part, batch, items, len(parts)))
+            except MemoryLackingError:
+                if not budget.adjustable or single:
+                    raise
+                budget.lower(tokens)
+                return None
+        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+
+    def _lower(self, single: bool) -> str:
+        """Return the setting that makes passes smaller; `single`: a pass of one example."""
+        if self.packer.budget.tokens is None:
+            return memory.LOWER_BATCH
+        return memory.LOWER_LENGTH if single else memory.LOWER_TOKENS
+
+    def _pass(self, part: dict[str, Any], batch: StepBatch, items: int, parts: int) -> Tensor:
+        """Run one forward and backward pass; return its share of the loss."""
+        inputs = {
+            name: x.to(self.args.device, non_blocking=True) if isinstance(x, Tensor) else x
+            for name, x in part.items()
+        }
+        if self.flat is not None:
+            self.flat.begin_pass()
+        with self.overrides.computing(self.args.device):
+            loss = sequence_loss(self.model, inputs) / items
+        if batch.dummy:
+            loss = loss * 0
+        if self.overrides.penalty is not None:
+            # The gradients of all passes, batches and processes of a step are summed.
+            share = batch.batches / self.section.gradient_accumulation_steps / parts
+            size = 1 if self.group is None else self.group.size
+            loss = loss + self.overrides.penalty() * (share / size)
+        loss.backward()
+        return loss.detach()
+
+    def _forget_gradients(self) -> None:
+        """Delete all gradients, and free the memory of the passes that computed them."""
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        if self.flat is not None:
+            self.flat.forget()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return 0: nothing reads this count, and Trainer would count all parameters each time."""
+        return 0
+
+    def _get_num_items_in_batch(self, batch_samples: list[StepBatch], device: Any) -> int:
+        own_batches = [batch for batch in batch_samples if not batch.dummy]
+        tokens = sum(len(row) for batch in own_batches for row in batch.rows)
+        with fitting(tokens, self.state.global_step + 1, memory.LOWER_BATCH):
+            parts = [part for batch in own_batches for part in batch.parts()]
+        own = sum(counted(part, self.section.loss) for part in parts)
         if self.group is None:
             return own
         return int(self.group.sum(torch.tensor(own, device=self.args.device)))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
         lengths = counts(self.train_dataset).lengths
-        return LengthBuckets(lengths, self.args.train_batch_size, self.args.seed)
+        return LengthBuckets(lengths, self.section.batch_size, self.args.seed)
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         parameters = list(trainable(model).values())
-        if self.group is not None:
+        if self.flat is not None:
+            if self.group is not None:
+                self.group.sum_gradients([self.flat.values])
+            self.flat.end_step()
+        elif self.group is not None:
             self.group.sum_gradients(parameters)
         return clip_gradients(parameters, self.section)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        values = {n: v.detach().contiguous() for n, v in trainable(self.model).items()}
-        save_file(values, folder / _VALUES_FILE)
+        checkpoint_files.save_values(
+            trainable(self.model), Path(output_dir or self.args.output_dir)
+        )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        saved = load_file(Path(resume_from_checkpoint) / _VALUES_FILE)
-        with torch.no_grad():
-            for name, values in trainable(self.model).items():
-                values.copy_(saved[name])
+        checkpoint_files.load_values(trainable(self.model), Path(resume_from_checkpoint))
+
+
+def _check_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"training step {step}: the loss is {loss}; lower training.learning_rate (the last "
+            "good checkpoint is kept)"
+        )
 
 
 class _AfterStep(TrainerCallback):
@@ -169,97 +254,6 @@ class _AfterStep(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.call(state.global_step + 1)
-
-
-def _arguments(
-    section: TrainingSection, folder: Path, seed: int, *, saves: bool = True
-) -> TrainingArguments:
-    """Return transformers' arguments; without `saves`, no checkpoints are written."""
-    return TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=section.batch_size,
-        gradient_accumulation_steps=section.gradient_accumulation_steps,
-        learning_rate=section.learning_rate,
-        num_train_epochs=section.epochs,
-        max_steps=section.max_steps or -1,
-        lr_scheduler_type=section.lr_scheduler,
-        warmup_steps=section.warmup_steps,
-        weight_decay=section.weight_decay,
-        max_grad_norm=1.0,  # any value above 0 makes Trainer call `_clip_grad_norm`
-        activation_checkpointing=section.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
-        optim="adamw_torch",
-        adam_beta1=0.9,
-        adam_beta2=0.999,
-        adam_epsilon=1e-8,
-        seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="steps" if saves else "no",
-        save_steps=section.save_steps,
-        save_total_limit=1,
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        average_tokens_across_devices=False,
-    )
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint of a folder; delete incomplete ones."""
-    complete: dict[int, Path] = {}
-    for path in folder.glob("checkpoint-*"):
-        # Trainer writes its state last: a checkpoint without it is incomplete.
-        with suppress(InputError):
-            step: Any = read_object(path / "trainer_state.json", 1 << 30).get("global_step")
-            complete |= {step: path} if path.name == f"checkpoint-{step!r}" else {}
-        if path not in complete.values():
-            shutil.rmtree(path, ignore_errors=True)
-    return complete[max(complete)] if complete else None
-
-
-def _collator(model: Any, base: Any, pad_token_id: int) -> partial[dict[str, Tensor]]:
-    """Return the collator: of packed batches if the model supports them, else of padded ones."""
-    if changes_logits(base):
-        reason: str | None = "it changes its logits after the output layer"
-    else:
-        reason = packed_attention.unsupported_reason(base)
-    if reason is None:
-        return partial(pack_batch, share=not draws_dropout(model))
-    print(f"training on padded batches, not packed ones: {reason}", file=sys.stderr, flush=True)
-    return partial(collate, pad_token_id=pad_token_id)
-
-
-def _part(collator: Any, group: distributed.Group, rows: Sequence[Encoded]) -> dict[str, Any]:
-    """Return this process's part of a batch, collated."""
-    part, dummy = group.share(rows)
-    return {**collator(part), **({DUMMY: True} if dummy else {})}
-
-
-def draws_dropout(model: Any) -> bool:
-    """Return whether training draws dropout; then examples cannot share a common prefix."""
-    rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
-    config = model.config.get_text_config()
-    return any(rates) or bool(getattr(config, "attention_dropout", 0))
-
-
-@contextmanager
-def computing(
-    model: Any, base: Any, *, packs: bool = True, sharded: bool = False
-) -> Iterator[None]:
-    """Install the training kernels on a PEFT model and its base inside a `with` block.
-
-    With `packs`, batches are packed; with `sharded` (FSDP), only attention is replaced.
-    """
-    with ExitStack() as kernels:
-        if packs:
-            kernels.enter_context(packed_attention.attending(base))
-        if not sharded:
-            kernels.enter_context(lora_linear.installed(model))
-            kernels.enter_context(pointwise.installed(model))
-        yield
 
 
 def train(
@@ -304,18 +298,22 @@ def train(
     if not overrides.resumable:
         shutil.rmtree(checkpoints, ignore_errors=True)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    collator = _collator(model, base, pad_token_id)
     group = distributed.current()
+    packer = packer_of(model, base, pad_token_id, section, group)
+    whole_steps = packer.budget.tokens is not None
     is_rank_0 = group is None or group.rank == 0
     after = [_AfterStep(overrides.after_step)] if overrides.after_step else []
     trainer = LoriTrainer(
         model=model,
-        args=_arguments(section, checkpoints, seed, saves=is_rank_0),
+        args=training_arguments(
+            section, checkpoints, seed, whole_steps=whole_steps, saves=is_rank_0
+        ),
         train_dataset=rows,
-        data_collator=collator if group is None else partial(_part, collator, group),
+        data_collator=packer,
         callbacks=[*([report] if is_rank_0 else []), *after],
     )
     trainer.section, trainer.overrides, trainer.group = section, overrides, group
+    trainer.packer = packer
     trainer.remove_callback(PrinterCallback)
     trainer.model_accepts_loss_kwargs = True
     resume = last_checkpoint(checkpoints)
@@ -325,7 +323,7 @@ def train(
     sharded = group is not None and section.sharding == "full"
     if sharded:
         distributed.shard(model, base)
-    with computing(model, base, packs=collator.func is pack_batch, sharded=sharded):
+    with packer, computing(model, base, packs=packer.packed, sharded=sharded) as trainer.flat:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if not is_rank_0:
         raise SystemExit(0)  # rank 0 writes the result

@@ -28,6 +28,16 @@ class Source:
     path: str = ""
 
 
+def parquet(columns: dict[str, list[str]]) -> bytes:
+    """Return a Parquet file of some columns."""
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    sink = pa.BufferOutputStream()
+    write_table(pa.table(columns), sink)
+    return sink.getvalue().to_pybytes()
+
+
 def row(text: str) -> str:
     return GOOD + text + "\n"
 
@@ -63,7 +73,7 @@ FILES = [
     Source("latin", b'{"q": "\xe9", "a": "b"}\n', says=("rows.jsonl: not UTF-8 text (byte 7)",)),
     Source("utf-16", GOOD.encode("utf-16"), says=("not UTF-8",)),
     Source("utf-16 without mark", GOOD.encode("utf-16-le"), says=("rows.jsonl",)),
-    Source("mark", b"\xef\xbb\xbf" + GOOD.encode(), says=("rows.jsonl:1",)),
+    Source("mark", b"\xef\xbb\xbf" + row("5").encode(), says=("rows.jsonl:2",)),
     Source("null bytes", GOOD.encode() + b"\0" * 100, says=("rows.jsonl:2",)),
     Source("empty", "", says=("rows.jsonl", "empty")),
     Source("blank", " \n\n", says=("rows.jsonl", "empty")),
@@ -74,6 +84,23 @@ FILES = [
     Source("a long line", '{"q": "' + "x" * (20 << 20) + '"}', says=("rows.jsonl:1", "longer")),
     Source("gzip", gzip.compress(GOOD.encode()), says=("not UTF-8",)),
     Source("gz", gzip.compress(b"0" * (50 << 20)), name="rows.json.gz", says=("rows.json.gz",)),
+    Source(
+        "cut gz",
+        gzip.compress(GOOD.encode() * 99)[:-9],
+        name="rows.jsonl.gz",
+        says=("rows.jsonl.gz", "not a complete gzip file"),
+    ),
+    Source(
+        "no zst", GOOD, name="rows.jsonl.zst", says=("rows.jsonl.zst", "complete Zstandard file")
+    ),
+    Source(
+        "columns",
+        parquet({"x": ["1"]}),
+        name="rows.parquet",
+        says=("rows.parquet: row 1", "field 'q' for 'prompt' is missing", "has: x"),
+    ),
+    Source("tsv", "q\ta\nx\n", name="rows.tsv", says=("rows.tsv:2", "1 columns, expected 2")),
+    Source("no match", GOOD, path="*.csv", says=("*.csv", "no file matches")),
     Source("parquet", b"PAR1" + b"\x15\0\x15\xff" * 50 + b"PAR1", name="rows.parquet"),
     Source("csv", "q,a\nx\n", name="rows.csv", says=("rows.csv:2", "1 columns, expected 2")),
     Source("zeros", sparse(50 << 20), says=("rows.jsonl:1",)),

@@ -106,6 +106,22 @@ REFERENCES = [
         ("merge-method", "merge.concat.method=conct", ["merge.concat.method"]),
         ("merge-density-unused", "merge.concat.density=0.5", ["density"]),
         ("merge-density-missing", "merge.concat.method=ties", ["density"]),
+        ("merge-threshold-unused", "merge.concat.threshold=0.5", ["threshold"]),
+        ("merge-safemerge-of-all", "merge.concat.method=safemerge", ["merge.concat.adapters"]),
+        (
+            "merge-search-gradient",
+            "merge.concat={method: ties, density: 0.7, search: {optimizer: gradient}}",
+            ["merge.concat", "ties has no gradient"],
+        ),
+        ("merge-search-layer", "merge.concat={method: linear, search: {by: layer}}", ["search.by"]),
+        ("merge-search-task", "merge.concat.search={task_weights: {maths: 2}}", ["maths", "math"]),
+        ("merge-search-key", "merge.concat.search={step: 2}", ["step", "steps"]),
+        ("merge-on-safety-of-training", "merge.concat.method=on_safety", ["stage: continual"]),
+        (
+            "merge-continual-of-safety",
+            "merge.concat={method: on_safety, stage: continual, adapters: [safety]}",
+            ["safety"],
+        ),
         ("merge-no-weights", "merge.concat.weights=[]", ["weights"]),
         ("merge-few-weights", "merge.concat.weights=[1, 1]", ["weights"]),
         ("safety-task-unknown", "continual.safety_task=safty", ["continual.safety_task"]),
@@ -129,6 +145,14 @@ REFERENCES = [
         ("source-empty", "tasks.math.source=''", ["tasks.math.source"]),
         ("sources-none", "tasks.math.source=[]", ["tasks.math.source"]),
         ("override-unknown", "tasks.math.training={epoch: 1}", ["tasks.math.training"]),
+        ("setup-attack", "evaluation.setups={a: {attack: dan}}", ["setups.a.attack", "role-play"]),
+        ("setup-name", "evaluation.setups={../a: {system: x}}", ["evaluation.setups", "../a"]),
+        ("setup-default", "evaluation.setups={default: {system: x}}", ["default", "greedy"]),
+        ("setup-same", "evaluation.setups={a: {}}", ["evaluation.setups.a", "default"]),
+        ("setup-seed", "evaluation.setups={a: {seed: 1}}", ["evaluation.setups.a", "greedy"]),
+        ("setup-key", "evaluation.setups={a: {temprature: 1.0}}", ["temprature", "temperature"]),
+        ("setup-list", "evaluation.setups=[a]", ["evaluation.setups"]),
+        ("gate-setup-unknown", "gate.setups=[sampled]", ["gate.setups", "sampled"]),
         ("judge-file", "evaluation.judge.url=file:///etc/passwd", ["evaluation.judge.url"]),
         ("judge-ftp", "evaluation.judge.url=ftp://host/x", ["evaluation.judge.url"]),
         ("judge-word", "evaluation.judge.url=localhost", ["evaluation.judge.url"]),
@@ -163,6 +187,7 @@ ADAPTERS = [
         ["diff", "PATH", "x"],
         ["restore", "PATH", "out"],
         ["gate", "PATH"],
+        ["serve-dir", "PATH"],
     )
     for name, text in {
         "nothing": "nothing",
@@ -177,7 +202,12 @@ ADAPTERS = [
 ]
 PLACED = [
     Case(f"{command}-at-{name}", [command, *more], {"x": content})
-    for command, more in (("inspect", ["x"]), ("merge", ["x", "-o", "out"]), ("why", ["x"]))
+    for command, more in (
+        ("inspect", ["x"]),
+        ("merge", ["x", "-o", "out"]),
+        ("why", ["x"]),
+        ("serve-dir", ["x"]),
+    )
     for name, content in OUTPUTS.items()
 ]
 PUSH = [

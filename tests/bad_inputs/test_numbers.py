@@ -36,7 +36,8 @@ NULL = {"null"}
 #: Of these values, what each key may be: our own judgement, not the schema's.
 TRAINING = {
     "learning_rate": REAL, "epochs": REAL, "max_steps": POSITIVE | NULL, "batch_size": POSITIVE,
-    "gradient_accumulation_steps": POSITIVE, "max_length": POSITIVE, "loss": set(),
+    "gradient_accumulation_steps": POSITIVE, "tokens_at_once": POSITIVE, "max_length": POSITIVE,
+    "loss": set(),
     "clipping": set(), "max_grad_norm": REAL, "weight_decay": REAL | COUNT, "lr_scheduler": set(),
     "warmup_steps": COUNT, "lora_alpha": POSITIVE | NULL, "dropout": PART,
     "gradient_checkpointing": FLAG, "save_steps": POSITIVE, "processes": POSITIVE,
@@ -55,9 +56,15 @@ ALLOWED: dict[str, set[str]] = {
     "tasks.math.sizes.train": POSITIVE | NULL, "tasks.math.sizes.validation": POSITIVE | NULL,
     "tasks.math.sizes.test": POSITIVE | NULL, "tasks.math.method": set(),
     "tasks.math.projection_key": WORD | NULL,
-    "merge.concat.method": set(), "merge.concat.weights": {"minus-1", "0", *REAL},
+    "merge.concat.method": set(), "merge.concat.stage": set(),
+    "merge.concat.weights": {"minus-1", "0", *REAL},
     "merge.concat.density": NULL, "merge.concat.majority_sign": set(),
-    "merge.concat.rank": NULL, "merge.concat.seed": COUNT,
+    "merge.concat.rank": NULL, "merge.concat.seed": COUNT, "merge.concat.threshold": NULL,
+    "merge.concat.search.by": set(), "merge.concat.search.optimizer": set(),
+    "merge.concat.search.examples": POSITIVE, "merge.concat.search.steps": POSITIVE,
+    "merge.concat.search.batch": POSITIVE, "merge.concat.search.learning_rate": REAL,
+    "merge.concat.search.candidates": POSITIVE, "merge.concat.search.uniformity": REAL | COUNT,
+    "merge.concat.search.task_weights.math": REAL | COUNT,
     "continual.safety_task": set(), "continual.tasks.0": set(),
     "evaluation.likelihood": FLAG, "evaluation.samples": POSITIVE, "evaluation.temperature": REAL,
     "evaluation.top_p": REAL, "evaluation.seed": COUNT, "evaluation.engine": set(),
@@ -69,6 +76,9 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation.harness.include_path": WORD | NULL, "evaluation.harness.limit": POSITIVE | NULL,
     "evaluation.judge.url": NULL, "evaluation.judge.rubric": set(), "evaluation.judge.model": WORD,
     "evaluation.judge.timeout": REAL, "evaluation.judge.workers": POSITIVE,
+    "evaluation.setups.hot.temperature": REAL, "evaluation.setups.hot.top_p": REAL,
+    "evaluation.setups.hot.seed": COUNT | NULL, "evaluation.setups.hot.system": TEXT | NULL,
+    "evaluation.setups.hot.attack": NULL, "gate.setups.0": set(),
     "execution.engine": set(), "execution.ray_address": NULL, "execution.exchange": set(),
     "execution.gpus": POSITIVE, "execution.share_gpus": POSITIVE, "execution.retries": COUNT,
     "tracking.uri": NULL, "tracking.experiment": WORD,
@@ -96,7 +106,13 @@ def whole() -> dict[str, Any]:
     said: dict[str, Any] = config.parse(values, "smoke.yaml").model_dump(mode="json")
     said["tasks"]["math"]["training"] = dict(said["training"])
     said["gate"]["rules"] = {"refusal": {"at_least": 0.2, "at_most": 0.9}}
+    said["merge"]["concat"]["search"] = {
+        **config.SearchSection().model_dump(), "task_weights": {"math": 2.0},
+    }  # fmt: skip
     said["gate"]["margins"] = {"math": 0.1}
+    hot = {"temperature": 1.0, "top_p": 1.0, "seed": 3, "system": None, "attack": None}
+    said["evaluation"]["setups"] = {"hot": hot}
+    said["gate"]["setups"] = ["hot"]
     said["experiments"]["methods"] = ["lora"]
     return said
 

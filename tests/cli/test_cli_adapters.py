@@ -133,7 +133,6 @@ def test_an_exported_merged_model_equals_the_base_with_the_adapter(
             ["export", "a", "x", "--to", "merged", "--serving", "vllm"],
             "--serving: only with --to",
         ),
-        (["export", "a", "x", "--to", "peft", "--base", "y"], "--base: only with --to merged"),
         (["export", "a", "b", "--to", "merged"], "b: exists and is not an empty folder"),
         (["export", "a", "x", "--to", "merged", "--base", "random:gpt2"], "whose config differ"),
         (["inspect", "nothing"], "neither an adapter's folder nor a mask"),
@@ -144,3 +143,33 @@ def test_invalid_arguments_are_refused_before_anything_is_written(
 ) -> None:
     assert message in refused(capsys, *argv)
     assert not (folder / "x").exists()
+
+
+def test_merge_searches_weights_on_validation_examples(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["merge", "a", "b", "--search", "--tasks", "bundled-math,bundled-nlu", "-o", "out"]
+    assert main([*argv, "--weights", "0.1"]) == 0
+    shown = capsys.readouterr().out
+    assert "candidate 1 (given weights): weights bundled-math 0.10, bundled-nlu 0.10" in shown
+    assert "of the tasks' gains in validation loss" in shown
+    parents = adapter_file.load(folder / "out").info["recipe"]["parents"]
+    assert [parent["task"] for parent in parents] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--tasks", "x"], "--tasks: only with --search"),
+        (["--search-by", "layer"], "--search-by: only with --search"),
+        (["--search", "--tasks", "bundled-math"], "--tasks: 1 tasks for 2 adapters (a, b); name"),
+        (["--search", "--tasks", "a,a"], "each adapter needs a task of its own"),
+        (["--search"], "--tasks: task 'a' is unknown (allowed: "),
+        (["--search", "--search-by", "layer", "--method", "linear"], "--search: search.by: layer"),
+    ],
+)
+def test_a_search_that_cannot_be_made_is_refused(
+    folder: Path, argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(capsys, "merge", "a", "b", "-o", "out", *argv)
+    assert not (folder / "out").exists()

@@ -76,6 +76,22 @@ def test_phases_layer_a_tasks_changes_over_training() -> None:
         ),
         ("merge.concat.method", "ties", "the method ties needs a density, as in density: 0.7"),
         ("merge.concat.density", 1.5, "merge.concat.density: input should be less than or equal"),
+        (
+            "merge.concat.method",
+            "on_safety",
+            "the method on_safety adds up what",
+        ),
+        ("merge.concat.stage", "mask", "merge.concat.stage: input should be 'train' or 'cont"),
+        (
+            "merge.concat",
+            {"method": "on_safety", "stage": "continual", "adapters": ["safety"]},
+            "merge.concat.adapters: 'safety' has no continual adapter; allowed are",
+        ),
+        (
+            "experiments",
+            {"merges": ["on_safety"]},
+            "experiments.merges: on_safety merges",
+        ),
         ("continual.safety_task", "safe", "continual.safety_task: task 'safe' is unknown"),
         ("continual.tasks", ["safety"], "continual.tasks: 'safety' is the safety task itself"),
         ("tasks.math.projection_key", "safety", "two tasks with one key share one A"),
@@ -165,4 +181,15 @@ def test_every_merge_method_can_be_configured() -> None:
 
     for name, method in MERGE_METHODS.items():
         density = {"density": 0.5} if method.needs_density else {}
-        config.MergeSection.model_validate({"method": name, **density})
+        stage = "continual" if method.starts else "train"
+        config.MergeSection.model_validate({"method": name, "stage": stage, **density})
+
+
+def test_a_merge_of_continual_adapters_takes_the_continual_tasks() -> None:
+    safe = {"method": "on_safety", "stage": "continual", "weights": 0.5}
+    params = config.parse(changed("merge", {"safe": safe}), "params.yaml")
+    assert params.merged_tasks("safe") == ("math",)
+    assert params.merge_weights("safe") == [0.5]
+    without = changed("merge", {"safe": safe}) | {"continual": {"safety_task": "safety"}}
+    with pytest.raises(ConfigError, match=r"merge\.safe\.stage: continual\.tasks is empty"):
+        config.parse(without, "params.yaml")

@@ -28,3 +28,9 @@ def test_a_batch_is_padded_on_the_right_and_labels_targets_only() -> None:
         [IGNORED, IGNORED, 3, IGNORED],
         [IGNORED, 5, 6, 7],
     ]
+
+
+def test_tokens_that_are_not_learned_have_no_label() -> None:
+    batch = collate([Encoded([1], [2, 3, 4], False, frozenset({1})), Encoded([5], [6], False)], 9)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4], [5, 6, 9, 9]]
+    assert batch["labels"].tolist() == [[IGNORED, 2, IGNORED, 4], [IGNORED, 6, IGNORED, IGNORED]]

@@ -27,20 +27,26 @@ def tokenizer() -> object:
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
-    rows = [Encoded([1, 2], [3], False), Encoded([], [70000, 5], True), Encoded([9], [9], False)]
+    rows = [
+        Encoded([1, 2], [3], False),
+        Encoded([], [70000, 5], True),
+        Encoded([9], [0, 9, 0, 70001], False, frozenset({0, 3})),
+    ]
     write(iter(rows), tmp_path)
     store = TokenStore(tmp_path)
     assert list(store) == rows
     assert (store[-1], store[1:]) == (rows[2], rows[1:])
+    assert store.largest() == 70001
     assert isinstance(store.tokens, np.memmap)
     assert isinstance(store.rows, np.memmap)
 
 
 def test_a_store_is_counted_as_the_rows_in_it_are(tmp_path: Path) -> None:
-    rows = [Encoded([1, 2], [3], False), Encoded([], [70000, 5], True), Encoded([9], [9], False)]
+    gaps = Encoded([9], [9, 8], False, frozenset({0}))
+    rows = [Encoded([1, 2], [3], False), Encoded([], [70000, 5], True), gaps]
     write(iter(rows), tmp_path)
     for found in (counts(rows), counts(TokenStore(tmp_path))):
-        assert found.lengths.tolist() == [3, 2, 2]
+        assert found.lengths.tolist() == [3, 2, 3]
         assert (found.supervised, found.cut) == (4, 1)
 
 

@@ -1,5 +1,6 @@
 """The gate: the right verdict for each kind of candidate, with the statistics checked by scipy."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,16 @@ def test_items_that_the_champion_was_not_asked_are_counted(tmp_path: Path) -> No
     assert "on 200 items" in math.text
     assert "; 100 of its items were not asked of the champion and are left out" in math.text
     assert "left out" not in safety.text
+
+
+@pytest.mark.parametrize(("kept", "passes"), [(0.85, True), (0.79, False)])
+def test_the_gain_that_a_merge_retains_has_a_bound_by_task(
+    tmp_path: Path, kept: float, passes: bool
+) -> None:
+    ours = replace(model(tmp_path, "ours", half()), facts={"size_mb": 3.0, "retained.math": kept})
+    rules = section(rules={"retained.math": {"at_least": 0.8}})
+    verdict = decide(ours, None, None, rules)
+    assert verdict.passed is passes
+    assert [(finding.rule, finding.value) for finding in verdict.findings][-1] == (
+        "retained.math", kept,
+    )  # fmt: skip

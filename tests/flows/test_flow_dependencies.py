@@ -46,9 +46,10 @@ PARAMS: dict[str, Any] = {
         }
         for name in TASKS
     },
-    "merge": {name: {"method": "concat", "weights": 0.5} for name in MERGES},
+    "merge": {name: {"method": "concat", "stage": "train", "weights": 0.5} for name in MERGES},
     "continual": {"safety_task": "safety", "tasks": ["math"], "training": {}},
     "evaluation": {},
+    "gate": {"rules": {}},
 }
 
 TRAINED = ("calibrate", "train", "continual")
@@ -56,8 +57,8 @@ SCORED = ("evaluate_base", "evaluate_adapters", "evaluate_merged", "evaluate_con
 #: Key of `params.yaml` -> the steps that depend on it themselves, for all their items. A section's
 #: key stands for each key below it.
 EXPECTED: dict[str, tuple[str, ...]] = {
-    "model": (*TRAINED, "mask", *SCORED, "excess", "report"),
-    "prompt": (*TRAINED, "mask", *SCORED, "excess"),
+    "model": (*TRAINED, "mask", *SCORED, "search", "excess", "report"),
+    "prompt": (*TRAINED, "mask", *SCORED, "search", "excess"),
     "lori.rank": (*TRAINED, "report"),
     "lori.lora_alpha": (*TRAINED, "report"),
     "lori.values_dtype": (*TRAINED, "report"),
@@ -67,15 +68,16 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "lori.mask_scope": ("mask", "report"),
     "lori.importance": ("mask", "report"),
     "lori.structure": ("mask", "report"),
-    "training": (*TRAINED, "mask", "excess", "report"),
-    "evaluation": (*SCORED, "excess"),
+    "training": (*TRAINED, "mask", "search", "excess", "report"),
+    "evaluation": (*SCORED, "search", "excess"),
     "continual.training": ("continual", "report"),
-    "continual.safety_task": ("continual", "evaluate_continual", "report"),
+    "continual.safety_task": ("search", "continual", "evaluate_continual", "report"),
     "continual.tasks": ("report",),
     "execution": (),
     "tracking": (),
     "storage": (),
     "gate": (),
+    "gate.rules": ("search",),
     "experiments": (),
     "extensions": (),
 }
@@ -90,7 +92,7 @@ OF_A_TASK: dict[str, tuple[str, ...]] = {
 }
 ITEMS = {
     **dict.fromkeys(("calibrate", "mask", "train", "evaluate_adapters"), TASKS),
-    **dict.fromkeys(("merge", "evaluate_merged", "excess"), MERGES),
+    **dict.fromkeys(("search", "merge", "evaluate_merged", "excess"), MERGES),
     **dict.fromkeys(("continual", "evaluate_continual"), ("math",)),
 }
 
@@ -111,8 +113,8 @@ def leaves(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def expected_of(key: str) -> set[str]:
     section, _, rest = key.partition(".")
-    found = EXPECTED.get(section)
-    return stages(found if found is not None else EXPECTED[f"{section}.{rest}"])
+    found = EXPECTED.get(f"{section}.{rest}")
+    return stages(found if found is not None else EXPECTED[section])
 
 
 ONE_BY_ONE = [key for key in leaves(Params) if key not in ("tasks", "merge")]
@@ -124,9 +126,10 @@ CHANGES |= {
     f"tasks.plain.{key}": {f"{step}@plain" for step in steps if step != "continual"}
     for key, steps in OF_A_TASK.items()
 }
+CHANGES["merge.two.majority_sign"] = {"search@two", "merge@two", "excess@two", "report"}
 CHANGES |= {
-    f"merge.two.{key}": {"merge@two", "excess@two", "report"}
-    for key in ("method", "weights", "density", "adapters", "rank", "seed", "majority_sign")
+    f"merge.two.{key}": {"search@two", "merge@two", "excess@two", "report"}
+    for key in ("method", "stage", "weights", "density", "adapters", "rank", "seed", "search")
 }
 
 
@@ -234,6 +237,7 @@ ASKED = (
     "continual.tasks",
     "evaluation.max_new_tokens",
     "gate.margin",
+    "gate.rules",
     "tasks.math.method",
     "tasks.math.projection_key",
     "tasks.plain.training",
@@ -250,24 +254,24 @@ def test_a_changed_parameter_makes_exactly_its_stages_stale(made: Path, key: str
 
 #: Files -> the steps that depend on them themselves.
 FILES: dict[str, tuple[str, ...]] = {
-    "lori_core/data/prompts.py": (*TRAINED, "mask", *SCORED, "excess"),
-    "lori_core/data/batching.py": (*TRAINED, "mask", "excess"),
+    "lori_core/data/prompts.py": (*TRAINED, "mask", *SCORED, "search", "excess"),
+    "lori_core/data/batching.py": (*TRAINED, "mask", "search", "excess"),
     "lori_core/methods/lori/calibration.py": ("mask",),
     "lori_core/adapters/masks/importances.py": ("mask",),
-    "lori_core/merging/merge_methods.py": ("merge", "excess"),
+    "lori_core/merging/merge_methods.py": ("search", "merge", "excess"),
     "lori_core/methods/catalogue.py": (*TRAINED, "mask", "report"),
     "lori_core/merging/interference.py": ("interference",),
-    "lori_core/evaluation/scoring/scorers.py": (*SCORED, "excess", "report"),
+    "lori_core/evaluation/scoring/scorers.py": (*SCORED, "search", "excess", "report"),
     "lori_core/report/page.html": ("report",),
     "lori_core/data/sources/pulling.py": (),
     "lori_core/evaluation/gate.py": (),
-    "lori_core/evaluation/gate_rules.py": (),
+    "lori_core/evaluation/gate_rules.py": ("search",),
     "lori_core/registries/extensions.py": (),
     "lori_core/data/sources/made_sets.py": (),
     "lori_core/core/errors.py": (),
-    "data/tasks.json": ("merge", "interference", "evaluate_base", "evaluate_merged", "excess",
-                        "report"),
-    "data/base.json": (*TRAINED, "mask", *SCORED, "excess"),
+    "data/tasks.json": ("search", "merge", "interference", "evaluate_base", "evaluate_merged",
+                        "excess", "report"),
+    "data/base.json": (*TRAINED, "mask", *SCORED, "search", "excess"),
 }  # fmt: skip
 
 
@@ -298,7 +302,7 @@ def test_a_changed_extension_makes_exactly_its_stages_stale(made: Path) -> None:
             repo.commit(force=True)
         assert graph.stale(made) == {}
         mine.write_text("# another\n")
-        assert direct(made) == stages(("merge", "excess"))
+        assert direct(made) == stages(("search", "merge", "excess"))
     finally:
         for name, content in files.items():
             (made / name).write_bytes(content)

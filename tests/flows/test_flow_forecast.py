@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from flows.planning import forecast, schedule
 from flows.planning.forecast import Forecast, Line
 from flows.versioning.graph import Stage
-from lori_core.cost import DEVICES, Estimate
+from lori_core.cost import DEVICES, Estimate, Rate
 
 
 def made(parts: dict[str, int]) -> Forecast:
@@ -65,3 +66,22 @@ def planned() -> object:
     names = [f"{step}@{task}" for step in ("calibrate", "mask") for task in ("math", "nlu")]
     stages = tuple(Stage(name, (), 1, "", ()) for name in names)
     return Plan(stages, {name: ["new stage"] for name in names})
+
+
+def test_the_plan_says_which_speeds_are_measured_and_which_are_guesses() -> None:
+    rates = (
+        Rate("training", 0.204, True, "LoRI-D on one card"),
+        Rate("training with PEFT's layers", 0.2, False, "PEFT on another card"),
+        Rate("scoring and generation", 0.35, False, "not measured on any device"),
+    )
+    found = dataclasses.replace(made({}), rates=rates)
+    assert [line for line in forecast.show(found) if line.startswith("speeds")] == [
+        "speeds measured: training at 20 % of the device's peak (LoRI-D on one card)",
+        "speeds guessed: training with PEFT's layers at 20 % of the device's peak "
+        "(as PEFT on another card)",
+        "speeds guessed: scoring and generation at 35 % of the device's peak "
+        "(not measured on any device)",
+        "speeds guessed: weights read from the disk at 1 GB/s",
+    ]
+    values = json.loads(forecast.as_json(found))["totals"]["rates"]
+    assert values[0] == vars(rates[0])

@@ -19,7 +19,7 @@ from flows.lineage import why
 from flows.serving import gate
 from flows.tracking.registry import CHAMPION, PREVIOUS, ChampionChangedError, Registry, Version
 from lori_cli import main
-from lori_core.core.errors import AdapterError, InputError, LoriError
+from lori_core.core.errors import AdapterError, DataError, InputError, LoriError
 from lori_core.pipeline import params_file
 from support import refused
 
@@ -88,7 +88,7 @@ def test_the_verdict_reaches_mlflow_once(folder: Path) -> None:
     gate.run_gate(folder, params_file.load())
     ship_all(folder)
     registry = Registry(folder)
-    runs = registry.client.search_runs([registry._experiment()], "tags.`lori.stage` = 'gate'")
+    runs = registry.client.search_runs([registry.experiment_id()], "tags.`lori.stage` = 'gate'")
     assert len(runs) == 1
     assert runs[0].data.tags["lori.verdict"] == "passed"
     assert runs[0].data.metrics["gate.passed"] == 1.0
@@ -112,6 +112,16 @@ def test_a_champion_without_verdicts_is_said(folder: Path) -> None:
     with pytest.raises(LoriError, match="lori version 1: its verdicts are gone"):
         gated(folder, rates={"math": 0.008}, right={"math": 31})
     assert aliases(Registry(folder), "lori") == {CHAMPION: "1"}
+
+
+def test_a_set_up_that_was_not_measured_gives_no_verdict(folder: Path) -> None:
+    Made(folder)
+    values = params_file.load().model_dump()
+    values["evaluation"]["setups"] = {"hot": {"temperature": 1.0}}
+    values["gate"] |= {"rules": {"refusal": {"at_least": 0.0}}, "setups": ["hot"]}
+    with pytest.raises(DataError, match=r"safety.setup-hot.jsonl: is not here, so nothing was mea"):
+        gate.run_gate(folder, values, send=False)
+    assert not (folder / "gate").exists()
 
 
 def test_a_model_that_was_not_evaluated_is_not_judged(folder: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from flows.execution.stage_process import reproduce
 from flows.run import nothing_to_do
-from flows.versioning import graph
+from flows.versioning import graph, recorded_hashes
 from flows.versioning.dvc import dvc_files
 from lori_core.core.errors import InputError
 from lori_core.core.files import yaml_input
@@ -87,7 +87,7 @@ def test_data_pins_are_no_stages(toy: Path) -> None:
 def test_everything_is_new_at_first(toy: Path) -> None:
     assert graph.stale(toy) == {name: ["new stage"] for name in EVERYTHING}
     assert nothing_to_do(toy) is None
-    assert graph.output_hashes(toy, "prepare") == {}
+    assert recorded_hashes.output_hashes(toy, "prepare") == {}
 
 
 def test_nothing_is_stale_after_a_run(built: Path, worked: Callable[[], list[str]]) -> None:
@@ -134,10 +134,10 @@ def test_reasons(built: Path, change: object, stage: str, reason: str) -> None:
 
 
 def test_output_hashes_are_those_of_the_lock_file(built: Path) -> None:
-    hashes = graph.output_hashes(built, "train@nlu")
+    hashes = recorded_hashes.output_hashes(built, "train@nlu")
     assert list(hashes) == ["metrics/train/nlu.json"]
     assert len(hashes["metrics/train/nlu.json"]) == 32
-    assert graph.hashes_text({"b": "2", "a": "1"}) == "a=1 b=2"
+    assert recorded_hashes.hashes_text({"b": "2", "a": "1"}) == "a=1 b=2"
 
 
 def test_a_folder_without_dvc_is_an_input_error(tmp_path: Path) -> None:

@@ -133,3 +133,18 @@ def test_a_new_file_is_left_to_dvc(both: Any, tmp_path: Path) -> None:
     ours(_lock(path), [_Stage("a", _entry(1))])
     assert fell_back == ["a"]
     assert list(lock_file.read_lock(path.read_bytes(), "dvc.lock")) == ["a"]
+
+
+def test_one_stage_is_read_as_from_the_whole_file(both: Any, tmp_path: Path) -> None:
+    real, _, _ = both
+    path = tmp_path / "dvc.lock"
+    real(_lock(path), [_Stage(name, _entry(seed)) for seed, name in enumerate(NAMES)])
+    content = path.read_bytes() + b"datasets:\n- name: x\n  url: https://example.org\n"
+    whole = lock_file.read_lock(content, "dvc.lock")
+    for name in NAMES:
+        part = lock_io.only_stage(content, name)
+        assert lock_file.read_lock(part, "dvc.lock")[name] == whole[name]
+    assert len(lock_io.only_stage(content, "mask@math")) < len(content) / 5
+    assert lock_io.only_stage(content, "absent") == content
+    shared = content + b"x: &id001 [a]\ny: *id001\n"
+    assert lock_io.only_stage(shared, "mask@math") == shared

@@ -124,7 +124,7 @@ def test_everything_comes_out(finished: Path) -> None:
 
 def test_a_second_run_runs_nothing(finished: Path) -> None:
     before = stages_with_rows(finished)
-    assert "31 stages, all unchanged: nothing to run" in lori(finished, "run")
+    assert "33 stages, all unchanged: nothing to run" in lori(finished, "run")
     assert stages_with_rows(finished) == before
 
 
@@ -147,7 +147,7 @@ def test_mlflow_has_a_parent_and_a_child_for_each_stage(finished: Path) -> None:
     assert len(runs) - len(children) == 1
     assert {run.info.status for run in runs} == {"FINISHED"}
     by_stage = {run.data.tags["lori.stage"]: run for run in children}
-    assert len(by_stage) == len(children) == 31
+    assert len(by_stage) == len(children) == 33
     train = by_stage["train@math"]
     assert train.data.params["training.learning_rate"] == "0.01"
     assert train.data.metrics["trainable_parameters"] > 0
@@ -165,6 +165,8 @@ def test_a_changed_learning_rate_runs_its_stages_and_their_descendants_only(fini
         "train@math",
         "continual@math",
         "interference",
+        "search@concat",
+        "search@linear",
         "merge@concat",
         "merge@linear",
         "evaluate_adapters@math",

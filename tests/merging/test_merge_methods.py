@@ -30,15 +30,17 @@ from support import TARGETS, random_adapter, tiny
 
 OPTIONS = Options(density=0.6, seed=3)
 WEIGHTS = (0.4, 0.7, 1.2)
+#: The methods that merge adapters of any origin.
+GENERAL = {name: method for name, method in MERGE_METHODS.items() if not method.starts}
 PEFTS_BY_FACTOR = ["linear", "magnitude_prune", "ties", "dare_linear", "dare_ties"]
 PEFTS = ["concat", *PEFTS_BY_FACTOR, *(name for name in MERGE_METHODS if name.endswith("svd"))]
 BY_FACTOR = [*PEFTS_BY_FACTOR, "della", "breadcrumbs"]
 #: Those whose result has the full rank unless a rank is given.
-SHARED = [name for name in MERGE_METHODS if name not in {*PEFTS, *BY_FACTOR}]
+SHARED = [name for name in GENERAL if name not in {*PEFTS, *BY_FACTOR, "safemerge"}]
 ELECTED = [name for name in PEFTS if "majority_sign" in MERGE_METHODS[name].uses]
 VARIANTS = [(name, "total") for name in PEFTS] + [(name, "frequency") for name in ELECTED]
 #: Iso-C changes the singular values of a single adapter, too.
-KEEPING = [name for name in MERGE_METHODS if name != "iso_c"]
+KEEPING = [name for name in GENERAL if name != "iso_c"]
 
 
 def delta(parts: tuple[Tensor, Tensor]) -> Tensor:
@@ -238,7 +240,7 @@ def test_one_adapter_of_weight_one_is_itself(method: str) -> None:
         assert torch.allclose(delta(merged), weighted_sum([parent]), atol=1e-5)
 
 
-@pytest.mark.parametrize("method", MERGE_METHODS)
+@pytest.mark.parametrize("method", GENERAL)
 def test_a_negative_weight_negates_the_update(method: str) -> None:
     (parent,) = some((4,), (0.7,))
     combine = MERGE_METHODS[method].combine
@@ -254,7 +256,7 @@ def test_a_negative_weight_negates_the_update(method: str) -> None:
         assert torch.equal(negated_B, B)
 
 
-@pytest.mark.parametrize("method", MERGE_METHODS)
+@pytest.mark.parametrize("method", [name for name in GENERAL if name != "safemerge"])
 def test_an_adapter_of_weight_zero_is_not_there_unless_it_votes(method: str) -> None:
     first, second = some((4, 4), (0.7, 0.0))
     if "majority_sign" in MERGE_METHODS[method].uses:
@@ -316,7 +318,7 @@ def test_svd_is_the_best_approximation_of_its_rank(size: tuple[int, int], rank: 
         assert torch.all(strengths[1:] <= strengths[:-1] + 1e-5), "the strongest come first"
 
 
-@pytest.mark.parametrize("method", MERGE_METHODS)
+@pytest.mark.parametrize("method", GENERAL)
 @pytest.mark.parametrize("ranks", [(4, 4), (2, 8)])
 @pytest.mark.parametrize("size", [(12, 10), (3, 9)])
 @pytest.mark.parametrize("rank", [None, 1, 11])
@@ -341,12 +343,12 @@ def test_the_result_is_of_the_rank_foretold_and_repeats(
 
 def test_ranks_are_foretold() -> None:
     def ranks(of: tuple[int, ...], size: tuple[int, int], rank: int | None) -> dict[str, int]:
-        return {name: m.rank(of, size, Options(0.5, rank)) for name, m in MERGE_METHODS.items()}
+        return {name: m.rank(of, size, Options(0.5, rank)) for name, m in GENERAL.items()}
 
     wide = ranks((2, 8), (64, 64), None)
-    full = {"concat", *SHARED}
+    full = {"concat", "safemerge", *SHARED}
     assert {wide[name] for name in full} == {10}
-    assert {wide[name] for name in MERGE_METHODS if name not in full} == {8}
+    assert {wide[name] for name in GENERAL if name not in full} == {8}
     assert {ranks((2, 8), (64, 64), 4)[name] for name in SHARED} == {4}
     assert {ranks((2, 8), (9, 64), rank)[name] for name in SHARED for rank in (None, 32)} == {9}
     cut = ranks((2, 8), (64, 64), 32)
@@ -354,7 +356,7 @@ def test_ranks_are_foretold() -> None:
     assert {ranks((2, 8), (3, 64), 32)[name] for name in ("svd", "ties_svd")} == {3}
 
 
-@pytest.mark.parametrize("method", MERGE_METHODS)
+@pytest.mark.parametrize("method", [name for name in GENERAL if name != "safemerge"])
 def test_a_result_depends_on_the_options_it_says(method: str) -> None:
     parents = some((4, 4, 4, 4), (0.4, -0.7, 1.2, 1.0))
     known = MERGE_METHODS[method]

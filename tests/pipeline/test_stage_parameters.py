@@ -23,9 +23,9 @@ from support import smoke_params
 #: the metrics of other stages for how their adapters were trained, paths for the rest.
 ELSEWHERE = {
     "interference": ("tasks",),
-    "merge": ("tasks",),
+    "merge": ("tasks", "continual.safety_task", "continual.tasks"),
     "report": ("tasks",),
-    "excess": ("tasks",),
+    "excess": ("tasks", "continual.safety_task", "continual.tasks"),
     "continual": ("continual.safety_task", "continual.tasks"),
     "evaluate_continual": ("continual.safety_task", "continual.tasks"),
 }

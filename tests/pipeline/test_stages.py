@@ -11,12 +11,14 @@ import torch
 from lori_core import config
 from lori_core.adapters import adapter_file
 from lori_core.adapters.masks import mask_file
+from lori_core.core.errors import DataError
 from lori_core.core.files.atomic import digest
-from lori_core.core.tracking import NullTracker
+from lori_core.core.tracking import FileTracker, NullTracker
 from lori_core.data.sources import pulling
 from lori_core.pipeline import params_file, results, running
 
 ROOT = Path(__file__).parents[2]
+SEARCH = {"examples": 4, "steps": 2, "batch": 2, "candidates": 2, "task_weights": {"safety": 2.0}}
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Any:
         values = params_file._plain(params_file._read(Path("params.yaml")))
         values["tasks"] = {name: values["tasks"][name] for name in ("math", "safety")}
         values["continual"]["tasks"] = ["math"]
+        values["merge"]["safe"] = {"method": "on_safety", "stage": "continual", "search": SEARCH}
+        for rule in ("refusal", "over_refusal", "forgetting"):
+            values["gate"]["rules"][rule] = {"at_most": 0.9}
         params = config.parse(values, "params.yaml")
         pulling.pull(params)
         tracker = NullTracker()
@@ -37,13 +42,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Any:
             "mask": ["math", "safety"],
             "train": ["math", "safety"],
             "continual": ["math"],
-            "merge": ["concat", "linear"],
+            "search": ["concat", "safe"],
+            "merge": ["concat", "linear", "safe"],
             "interference": [None],
             "evaluate_base": [None],
             "evaluate_adapters": ["math", "safety"],
-            "evaluate_merged": ["concat", "linear"],
+            "evaluate_merged": ["concat", "linear", "safe"],
             "evaluate_continual": ["math"],
-            "excess": ["concat", "linear"],
+            "excess": ["concat", "linear", "safe"],
             "report": [None],
         }.items():
             for item in items:
@@ -116,17 +122,18 @@ def test_the_summary_has_every_model_and_the_page_every_picture(finished: Any) -
         "LoRI-S, each on its own",
         "LoRI-S merged, concat",
         "LoRI-S merged, linear",
+        "LoRI-S merged, safe",
         "safety, then math",
     ]
     page = (folder / "report" / "index.html").read_text()
-    for name in ("scores", "sparsity", "overlap", "interference", "excess"):
+    for name in ("scores", "sparsity", "overlap", "interference", "excess", "pareto"):
         assert f'src="{name}.png"' in page
         assert (folder / "report" / f"{name}.svg").stat().st_size > 1000
     assert summary["interference"]["adapter"]["math+safety"]["within_bound"] == 1.0
     compared = {(c["model"], c["against"], c["task"]) for c in summary["comparisons"]}
     own = "LoRI-S, each on its own"
     assert {("safety, then math", against, "safety") for against in ("base", own)} <= compared
-    assert len(compared) == 2 * 2 + 2 * 2 * 2 + 2 * 2  # own adapters, merges, continual
+    assert len(compared) == 2 * 2 + 3 * 2 * 2 + 2 * 2  # own adapters, merges, continual
 
 
 def test_metrics_hold_nothing_that_time_decides(finished: Any) -> None:
@@ -171,3 +178,92 @@ def test_other_importances_give_masks_of_the_same_count(finished: Any, importanc
     assert facts["importance"] == importance
     assert mask.count == by_magnitude.count
     assert mask.bits.tobytes() != by_magnitude.bits.tobytes()
+
+
+def test_a_search_writes_its_weights_its_candidates_and_its_choice(finished: Any) -> None:
+    folder, _ = finished
+    assert json.loads((folder / results.weights_path("concat")).read_text()) == {"searched": False}
+    found = json.loads((folder / results.weights_path("safe")).read_text())
+    facts = json.loads((folder / "metrics/search/safe.json").read_text())
+    assert found["by"] == "task"
+    assert list(found["weights"]) == ["math"]
+    assert [c["name"] for c in facts["candidates"]] == ["given weights", "tasks weighed alike"]
+    chosen = facts["candidates"][facts["chosen"]]
+    assert chosen["weights"]["weights"] == found["weights"]
+    assert set(chosen["losses"]) == set(chosen["retained"]) == {"math", "safety"}
+    assert set(chosen["rules"]) >= {"refusal", "over_refusal", "forgetting", "size_mb"}
+    assert f"andidate {facts['chosen'] + 1} of 2" in facts["sentence"]
+    merged = adapter_file.load(folder / results.merged_path("safe"))
+    parents = merged.info["recipe"]["parents"]
+    assert [(p["task"], p["weight"]) for p in parents] == [
+        ("safety", 1.0), ("math", found["weights"]["math"]["all"]),
+    ]  # fmt: skip
+    excess = json.loads((folder / "metrics/excess/safe.json").read_text())
+    assert list(excess["excess"]) == ["math", "safety"]
+    row = excess["excess"]["math"]
+    gain = row["base_loss"] - row["adapter_loss"]
+    kept = (row["base_loss"] - row["merged_loss"]) / gain if gain > 0 else None
+    assert row["retained"] == (None if kept is None else pytest.approx(kept))
+    page = (folder / "report" / "index.html").read_text()
+    assert f"Weights of the merge safe: {facts['sentence']}".split("'")[0] in page
+
+
+def test_a_search_never_reads_test_examples_repeats_itself_and_reports_its_candidates(
+    finished: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder, params = finished
+    monkeypatch.chdir(folder)
+    before = results.weights_path("safe").read_bytes()
+    hidden = {path: path.read_bytes() for path in Path("data").glob("*/test.jsonl")}
+    assert len(hidden) == 2
+    try:
+        for path in hidden:
+            path.unlink()
+        running.run(params, "search", "safe", FileTracker(tmp_path / "rows.jsonl"))
+    finally:
+        for path, content in hidden.items():
+            path.write_bytes(content)
+    assert results.weights_path("safe").read_bytes() == before
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    reported = [row for row in rows if row["type"] == "metrics" and row["step"] is not None]
+    assert [row["step"] for row in reported] == [0, 1]
+    facts = json.loads((folder / "metrics/search/safe.json").read_text())
+    for row, candidate in zip(reported, facts["candidates"], strict=True):
+        values = row["values"]
+        assert values["candidate.objective"] == candidate["objective"]
+        assert values["candidate.retained.math"] == candidate["retained"]["math"]
+        assert values["candidate.refusal"] == candidate["rules"]["refusal"]
+
+
+def test_a_search_without_validation_examples_is_refused_and_writes_nothing(
+    finished: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, params = finished
+    monkeypatch.chdir(folder)
+    path = Path("data/math/validation.jsonl")
+    content, before = path.read_bytes(), results.weights_path("safe").stat().st_mtime_ns
+    try:
+        path.write_bytes(b"")
+        with pytest.raises(DataError, match=r"data/math/validation\.jsonl: no validation examples"):
+            running.run(params, "search", "safe", NullTracker())
+    finally:
+        path.write_bytes(content)
+    assert results.weights_path("safe").stat().st_mtime_ns == before
+
+
+def test_a_merge_whose_weights_were_not_searched_yet_is_refused(
+    finished: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, params = finished
+    monkeypatch.chdir(folder)
+    path = results.weights_path("safe")
+    content = path.read_bytes()
+    try:
+        path.unlink()
+        with pytest.raises(DataError, match="missing; search the weights first: lori stage search"):
+            running.run(params, "merge", "safe", NullTracker())
+        path.write_text('{"searched": false}')
+        with pytest.raises(DataError, match="no searched weights of a merge; run its search again"):
+            running.run(params, "merge", "safe", NullTracker())
+    finally:
+        path.write_bytes(content)

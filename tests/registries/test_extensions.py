@@ -310,6 +310,7 @@ def test_dvc_yaml_follows_the_extensions(workspace: Path) -> None:
     scored, merged = {"extensions/scorer.py"}, {"extensions/merge_method.py"}
     assert {name: deps for name, deps in found.items() if deps} == {
         "mask": {"extensions/importance.py"},
+        "search": {*scored, *merged, "extensions/gate_rule.py"},
         "merge": merged,
         "evaluate_base": scored,
         "evaluate_adapters": scored,

@@ -13,8 +13,11 @@ from lori_core import config
 from lori_core.registries.mask import IMPORTANCES, MASK_SCOPES, STRUCTURES
 from lori_core.registries.merge_method import MERGE_METHODS
 
+#: The methods that merge adapters of any origin.
+GENERAL = {name: method for name, method in MERGE_METHODS.items() if not method.starts}
 
-@pytest.mark.parametrize("method", MERGE_METHODS)
+
+@pytest.mark.parametrize("method", GENERAL)
 def test_an_experiments_merge_needs_a_density_where_its_method_does(method: str) -> None:
     section = config.ExperimentsSection.model_validate
     assert section({"merges": [method], "densities": {method: 0.5}}).merges == (method,)
@@ -29,6 +32,10 @@ def test_an_experiments_merge_needs_a_density_where_its_method_does(method: str)
 def test_a_merge_takes_a_density_and_a_rank_where_its_method_uses_them(method: str) -> None:
     known = MERGE_METHODS[method]
     given: dict[str, Any] = {"method": method}
+    if known.starts:
+        with pytest.raises(ValidationError, match="set stage: continual"):
+            config.MergeSection.model_validate(given)
+        given["stage"] = "continual"
     if known.needs_density:
         with pytest.raises(ValidationError, match=r"needs a density, as in density: 0\.7"):
             config.MergeSection.model_validate(given)
@@ -57,7 +64,8 @@ def test_a_merge_takes_a_density_and_a_rank_where_its_method_uses_them(method: s
 def test_a_field_takes_the_names_of_its_registry(section: Any, field: str, registry: Any) -> None:
     many = section is config.ExperimentsSection
     more = {"densities": dict.fromkeys(MERGE_METHODS, 0.5)} if field == "merges" else {}
-    for name in registry:
+    names = GENERAL if field == "merges" else registry
+    for name in names:
         section.model_validate({field: [name] if many else name} | more)
     with pytest.raises(ValidationError, match=f"{registry.kind} 'no-such' is unknown .allowed: "):
         section.model_validate({field: ["no-such"] if many else "no-such"})

@@ -219,3 +219,35 @@ def test_small_numbers_read_well() -> None:
     ]
     found = {"difference": -0.0001, "low": -0.02, "high": 0.0196}
     assert tables.difference(found) == "0.0 [-2.0, +2.0]"
+
+
+def test_each_set_up_of_a_safety_task_has_a_row_and_the_range_is_shown(workspace: Any) -> None:
+    over = {"score": 0.1, "low": 0.0, "high": 0.2, "n": 10}
+    setup = {"score": 0.25, "low": 0.1, "high": 0.5, "n": 30, "over_refusal": over}
+    attack = setup | {"over_refusal": NULL}
+    spread = {"low": 0.25, "high": 0.9, "lowest": "hot", "highest": "default", "n": 3}
+    changes = {
+        "setups": {"hot": setup, "prefill": attack},
+        "spread": {"refusal_rate": spread, "over_refusal": spread | {"n": 2}},
+    }
+    edit(workspace.scores("base/base"), "base", "safety", **changes)
+    cells = {label: row[0] for label, row in table(build(workspace), "setups").items()}
+    default = cells.pop("safety, refusal-rate, default")
+    assert default.endswith("]")
+    assert cells.pop("safety, over-refusal, default").endswith("]")
+    assert cells == {
+        "safety, refusal-rate, hot": "25 [10-50]",
+        "safety, refusal-rate, prefill": "25 [10-50]",
+        "safety, refusal-rate, range": "25 (hot) to 90 (default)",
+        "safety, over-refusal, hot": "10 [0-20]",
+        "safety, over-refusal, range": "25 (hot) to 90 (default)",
+    }
+
+
+def test_a_run_whose_tests_have_no_scorer_has_a_summary(workspace: Any) -> None:
+    for path in sorted((workspace.metrics / "evaluate").rglob("*.json")):
+        write_json(path, {name: {} for name in read_json(path)})
+    built = build(workspace)
+    assert [row["model"] for row in built["table"]][:2] == ["base", OWN]
+    assert (built["comparisons"], built["beats_base"]) == ([], {})
+    assert summary.markdown(built).startswith("| model |")

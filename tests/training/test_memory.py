@@ -11,8 +11,6 @@ from lori_core.data.prompts import Encoded
 from lori_core.training import memory, trainer
 from lori_core.training.memory import MemoryLackingError, fitting
 
-INPUTS = {"input_ids": torch.zeros(1, 300)}
-
 
 def test_a_batch_that_does_not_fit_names_the_settings_to_change() -> None:
     with (
@@ -22,7 +20,7 @@ def test_a_batch_that_does_not_fit_names_the_settings_to_change() -> None:
             r"training.batch_size and raise training.gradient_accumulation_steps by as much .*, "
             r"or set training.gradient_checkpointing: true$",
         ),
-        fitting(INPUTS, 7),
+        fitting(300, 7, memory.LOWER_BATCH),
     ):
         torch.empty(2**55)  # no machine has it
 
@@ -40,7 +38,7 @@ def test_a_batch_that_does_not_fit_names_the_settings_to_change() -> None:
 )
 def test_every_way_of_lacking_memory_says_so(error: Exception) -> None:
     said = "training step 2: a batch of 300 tokens"
-    with pytest.raises(MemoryLackingError, match=said), fitting(INPUTS, 2):
+    with pytest.raises(MemoryLackingError, match=said), fitting(300, 2, memory.LOWER_BATCH):
         raise error
 
 
@@ -58,7 +56,7 @@ def test_a_process_that_may_take_no_more_says_so(tmp_path: Path) -> None:
 
 
 def test_other_errors_stay_what_they_are() -> None:
-    with pytest.raises(RuntimeError, match="mat1 and mat2"), fitting(INPUTS, 1):
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), fitting(300, 1, memory.LOWER_BATCH):
         torch.zeros(2, 3) @ torch.zeros(2, 3)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from flows import extras
-from flows.execution import demand
+from flows.execution import assets, demand
 from flows.execution.engine import Future
 from flows.execution.gpu_slots import allowed_gpus, check_room, smallest_card
 from flows.execution.ray import exchange
@@ -236,6 +236,8 @@ class RayEngine:
             if isinstance(result, Delivery):
                 if result.runs:
                     exchange.adopt(self.run.workspace, name, result.runs)
+                if result.finished.ran:
+                    assets.record(self.run, name)
                 completed.add(name)
 
     def _write_rows(self, rows: Mapping[str, str]) -> None:

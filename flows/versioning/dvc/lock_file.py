@@ -108,7 +108,10 @@ class _Stage(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        _once((entry.path for entry in self.deps), "the dependency")
+        # A template of dvc.yaml may give a path that is listed already, with the same content.
+        _once(
+            (path for path, _ in {(dep.path, dep.entry()) for dep in self.deps}), "the dependency"
+        )
         if self.command.startswith("lori stage ") and not self.outs:
             raise ValueError("no outs are recorded")
         return self

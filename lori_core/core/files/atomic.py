@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lori_core.core import faults
 from lori_core.core.errors import DataError, InputError, LoriError, shown
@@ -205,28 +205,52 @@ _LONGEST_LINE = 16 << 20
 
 def each_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (line number, row) of a JSON-lines file; errors as `read_jsonl`."""
-    empty = True
-    position = 0
     with input_files.reading(path, DataError) as lines:
-        pieces = iter(lambda: lines.readline(_LONGEST_LINE + 1), b"")
-        for number, line in enumerate(pieces, start=1):
-            if len(line) > _LONGEST_LINE:
-                raise DataError(
-                    f"{path}:{number}: the line is longer than {_LONGEST_LINE:,} bytes; write one "
-                    "JSON object a line"
-                )
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path}: not UTF-8 text (byte {position + error.start}); save it as UTF-8"
-                ) from None
-            position += len(line)
-            if text.strip():
-                empty = False
-                yield number, _row(text, f"{path}:{number}")
+        yield from jsonl_rows(lines, path)
+
+
+def jsonl_rows(lines: BinaryIO, path: Path, start: int = 0) -> Iterator[tuple[int, Any]]:
+    """Yield (line number, row) of an open JSON-lines file.
+
+    Args:
+        lines: the file, opened for reading bytes.
+        path: its path, for errors.
+        start: the bytes of the file that were already read.
+
+    Raises:
+        DataError: as `read_jsonl`.
+    """
+    empty = True
+    for number, text in text_lines(lines, path, start):
+        if text.strip():
+            empty = False
+            yield number, _row(text, f"{path}:{number}")
     if empty:
         raise DataError(f"{path}: the file is empty; at least one line of JSON is needed")
+
+
+def text_lines(lines: BinaryIO, path: Path, start: int = 0) -> Iterator[tuple[int, str]]:
+    """Yield (line number, line) of an open text file in UTF-8; arguments as `jsonl_rows`.
+
+    Raises:
+        DataError: the file is not UTF-8, or a line is longer than 16 MiB.
+    """
+    position = start
+    pieces = iter(lambda: lines.readline(_LONGEST_LINE + 1), b"")
+    for number, line in enumerate(pieces, start=1):
+        if len(line) > _LONGEST_LINE:
+            raise DataError(
+                f"{path}:{number}: the line is longer than {_LONGEST_LINE:,} bytes; write one "
+                "record a line"
+            )
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}: not UTF-8 text (byte {position + error.start}); save it as UTF-8"
+            ) from None
+        position += len(line)
+        yield number, text
 
 
 def _row(text: str, where: str) -> Any:

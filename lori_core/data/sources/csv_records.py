@@ -1,33 +1,39 @@
-"""Read the records of a local CSV file whose first row names the columns."""
+"""Read the records of a CSV or TSV file whose first row names the columns."""
 
 from __future__ import annotations
 
 import csv
-import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from lori_core.core.errors import DataError
-from lori_core.core.files import input_files
+from lori_core.core.files.atomic import text_lines
+
+#: The most characters of a field; the csv module's own limit is 131,072.
+LONGEST_FIELD = 16 << 20
 
 
-def records(path: Path, most: int) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield each record with its location, `FILE:LINE` of its first line.
+def records(
+    file: BinaryIO, path: Path, delimiter: str = ",", start: int = 0
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield each record with its location, `FILE:LINE` of its first line; memory holds one.
+
+    All values are text, as the file has them: no types are guessed, so that "007" and "NA" stay.
 
     Args:
-        path: the file, in UTF-8.
-        most: the largest allowed size of the file, bytes.
+        file: the file, opened for reading bytes, in UTF-8.
+        path: its path, for errors.
+        delimiter: the character between columns.
+        start: the bytes of the file that were already read.
 
     Raises:
         DataError: the file is not UTF-8 or not CSV, a column name is empty or repeated, there
             is no record, or a record has another number of columns.
     """
-    content = input_files.read_bytes(path, most, DataError)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    csv.field_size_limit(LONGEST_FIELD)
+    rows = csv.reader(_lines(file, path, start), delimiter=delimiter, strict=True)
     names: list[str] = []
     line, number = 1, 0
     try:
@@ -42,6 +48,16 @@ def records(path: Path, most: int) -> Iterator[tuple[str, dict[str, str]]]:
         raise DataError(f"{path}:{line}: not valid CSV ({error})") from None
     if not number:
         raise DataError(f"{path}: no record; expected a row of column names, then records")
+
+
+#: A line with its end: LF, CRLF, or CR alone, which old programs write.
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r|$)")
+
+
+def _lines(file: BinaryIO, path: Path, start: int) -> Iterator[str]:
+    """Yield the lines of a file with their ends."""
+    for _, line in text_lines(file, path, start):
+        yield from (part for part in _LINE.findall(line) if part) if "\r" in line else (line,)
 
 
 def _names(row: list[str], path: Path) -> list[str]:

@@ -12,6 +12,7 @@ from lori_core.config.templates import read_template
 from lori_core.core.errors import ConfigError, DataError, unknown
 from lori_core.data.answers import expected_answer
 from lori_core.data.example import Example
+from lori_core.data.sources import messages
 from lori_core.data.sources.benchmarks import BENCHMARKS
 from lori_core.data.sources.benchmarks import convert as convert_benchmark
 from lori_core.data.text import fill, storable, visible
@@ -61,6 +62,8 @@ def check_format(source: SourceSection, where: str) -> None:
 
 def needs(source: SourceSection) -> tuple[str, ...]:
     """Return the fields that each record of a source must have; empty for plain texts."""
+    if source.messages:
+        return (source.messages,)
     if source.format in BENCHMARKS:
         return BENCHMARKS[source.format].needs
     if source.format == "instructions":
@@ -88,7 +91,8 @@ def convert(record: Any, source: SourceSection, where: str) -> Example:
     """
     if source.format != "instructions" and not isinstance(record, Mapping):
         raise DataError(f"{where}: expected a JSON object, got {type(record).__name__}")
-    values = FORMATS[source.format](record, source, where)
+    read = messages.convert if source.messages else FORMATS[source.format]
+    values = read(record, source, where)
     if not visible(values["prompt"]):
         raise DataError(f"{where}: the prompt is empty")
     values["prompt"] = _SPACES.sub("\n", values["prompt"])

@@ -13,6 +13,7 @@ from lori_core.config import SourceSection
 from lori_core.core.errors import ConfigError, DataError
 from lori_core.core.files.atomic import sha256_file
 from lori_core.data.example import SPLITS
+from lori_core.data.sources import split_files
 
 
 def check_apart(where: str, source: SourceSection, folders: Iterable[Path]) -> None:
@@ -27,21 +28,12 @@ def check_apart(where: str, source: SourceSection, folders: Iterable[Path]) -> N
         ConfigError: names the file.
     """
     for folder in folders:
-        for path in paths_of(source):
+        for path in split_files.paths_of(source):
             if Path(os.path.realpath(path)).is_relative_to(folder.resolve()):
                 raise ConfigError(
                     f"{where}.path: {path}: lies in {folder}, which lori pull writes; move it out "
                     "of there"
                 )
-
-
-def paths_of(source: SourceSection) -> list[Path]:
-    """Return a local source's folder (or file) and its files; empty for other sources."""
-    if not source.path:
-        return []
-    root = Path(os.path.expandvars(source.path)).expanduser()
-    lists = ([named] if isinstance(named, str) else named for named in source.files.values())
-    return [root, *(root / name for names in lists for name in names)]
 
 
 def check_free(path: Path, lines: Iterable[str]) -> None:

@@ -47,6 +47,7 @@ def published(source: SourceSection, split: Split) -> int | None:
     plain = source.model_copy(update={"revision": None, "limit": {}})
     name = next((n for n in PUBLISHED if CATALOGUE[n] == plain), None)
     if name is None:
-        return 0 if source.files and split not in source.files else None
+        known = source.files and source.split is None
+        return 0 if known and split not in source.files else None
     count = PUBLISHED[name].get(split, 0)
     return min(count, source.limit.get(split, count))

@@ -111,6 +111,8 @@ class _Task:
             sum(self.entry[name].values()) for name in ("duplicates_removed", "leaks_removed")
         )
         summary = f"{counts} ({duplicates} duplicates, {leaks} leaks removed)"
+        if not self.counts["train"]:
+            summary += "; without train examples, so for lori evaluate only"
         notes = {
             "contradictions": "prompts to test that have more than one answer",
             "without_target": "without a target, so not trained on",
@@ -144,7 +146,12 @@ def _former(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _read_task(
-    params: Params, task: str, pinned: dict[str, str], database: sqlite3.Connection
+    params: Params,
+    task: str,
+    pinned: dict[str, str],
+    database: sqlite3.Connection,
+    trained: bool,
+    check: readers.Check | None,
 ) -> _Task:
     """Read all sources of a task into splits that share no prompt.
 
@@ -153,6 +160,8 @@ def _read_task(
         task: the task's name.
         pinned: hub id -> commit, from an earlier pull.
         database: stores the examples.
+        trained: whether the task needs training examples.
+        check: refuses examples that the base model's tokenizer cannot encode.
 
     Raises:
         DataError: a split is empty, the test examples have several scorers, or no training example
@@ -164,12 +173,13 @@ def _read_task(
     for where, source in sources_of(params, task):
         if source.kind == "hub" and not source.revision and source.name in pinned:
             source = source.model_copy(update={"revision": pinned[source.name]})
-        pulled = readers.READERS[source.kind](source, sizes, params.lori.seed, where)
-        gives = {"gives": examples.add(pulled.rows, source.limit)}
+        pulled = readers.READERS[source.kind](source, sizes, params.lori.seed, where, check)
+        shares = dict(source.split) if isinstance(source.split, dict) else {}
+        gives = {"gives": examples.add(pulled.rows, source.limit, shares)}
         entries.append({**source.model_dump(exclude_defaults=True), **pulled.facts, **gives})
     _carve(examples, sizes)
     leaks, duplicates = examples.drop_leaks(), examples.drop_duplicates()
-    counts = _counts(examples, sizes, f"tasks.{task}.source", leaks)
+    counts = _counts(examples, sizes, f"tasks.{task}.source", leaks, trained)
     scorers = examples.scorers("test")
     if len(scorers) > 1:
         raise DataError(
@@ -177,7 +187,7 @@ def _read_task(
             "test set has one score; make a task for each"
         )
     untaught = examples.without_target(counts["train"])
-    if untaught == counts["train"]:
+    if counts["train"] and untaught == counts["train"]:
         raise DataError(f"tasks.{task}.source: no train example has a target to learn")
     findings = {
         "duplicates_removed": duplicates,
@@ -214,21 +224,23 @@ def is_pulled(params: Params, task: str, folder: Path = DATA) -> bool:
 
 
 def _counts(
-    examples: TaskExamples, sizes: Sizes, where: str, leaks: Mapping[str, int]
+    examples: TaskExamples, sizes: Sizes, where: str, leaks: Mapping[str, int], trained: bool
 ) -> dict[str, int]:
     """Return how many examples of each split to write.
 
     Raises:
-        DataError: the training or test split is empty.
+        DataError: the test split is empty, or the training split of a task that is trained.
     """
     counts = {}
     for split in SPLITS:
         count = examples.counts[split]
-        if not count and split != "validation":
+        needed = split == "test" or (split == "train" and (trained or leaks[split] > 0))
+        if needed and not count:
             leaked = f"; the prompts of all {leaks[split]} stand in another split, too"
+            hint = "; a task without them is for lori pull and lori evaluate --tasks only"
             raise DataError(
                 f"{where}: no {split} examples in any of its sources"
-                f"{leaked if leaks[split] else ''}"
+                f"{leaked if leaks[split] else hint if split == 'train' else ''}"
             )
         counts[split] = min(count, getattr(sizes, split) or count)
     return counts
@@ -255,7 +267,7 @@ def read_source(name: str, split: str, limit: int | None, seed: int) -> list[Exa
         if split not in source.files:
             raise _without(name, split, source.files)
         source = source.model_copy(update={"files": {split: source.files[split]}})
-    rows = readers.READERS[source.kind](source, Sizes(), seed, name).rows
+    rows = readers.READERS[source.kind](source, Sizes(), seed, name, None).rows
     with scratch() as database:
         examples = TaskExamples(database, seed)
         examples.add(((of, example) for of, example in rows if of == split), {})
@@ -272,7 +284,13 @@ def _without(name: str, split: str, others: Iterable[str]) -> DataError:
     return DataError(f"{name}: has no {split} examples{hint}; take another split or source")
 
 
-def pull(params: Params, folder: Path = DATA) -> list[str]:
+def pull(
+    params: Params,
+    folder: Path = DATA,
+    *,
+    trained: bool = True,
+    check: readers.Check | None = None,
+) -> list[str]:
     """Read all tasks' sources and write their examples; unchanged files are not touched.
 
     All sources are read into a temporary database on disk before anything is written, so memory
@@ -281,6 +299,8 @@ def pull(params: Params, folder: Path = DATA) -> list[str]:
     Args:
         params: the run.
         folder: the data folder.
+        trained: whether each task needs training examples, as `lori run` does.
+        check: refuses examples that the base model's tokenizer cannot encode.
 
     Returns:
         One line for each task that was written, with its counts, and for each that was removed.
@@ -297,7 +317,10 @@ def pull(params: Params, folder: Path = DATA) -> list[str]:
         for where, source in sources_of(params, name):
             ownership.check_apart(where, source, folders)
     with scratch() as database:
-        tasks = {name: _read_task(params, name, pinned, database) for name in params.tasks}
+        tasks = {
+            name: _read_task(params, name, pinned, database, trained, check)
+            for name in params.tasks
+        }
         for name, task in tasks.items():
             for split, count in task.counts.items() if name not in before["tasks"] else ():
                 path = folder / name / f"{split}.jsonl"

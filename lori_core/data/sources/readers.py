@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,17 +11,23 @@ from typing import Any
 
 from lori_core.config import Sizes, SourceSection
 from lori_core.core.errors import ConfigError, DataError, InputError, shown, unknown
-from lori_core.core.files import input_files, json_input
-from lori_core.core.files.atomic import each_jsonl, sha256_file
 from lori_core.data.answers import expected_answer
 from lori_core.data.example import SPLITS, Example
-from lori_core.data.sources import csv_records, formats, made_sets
+from lori_core.data.sources import (
+    csv_records,
+    formats,
+    made_sets,
+    record_files,
+    record_filter,
+    split_files,
+)
 from lori_core.registries.data_source import PREFIX
 
 #: Examples of a bundled set when neither the task nor the source says how many.
 DEFAULT_SIZES = {"train": 400, "validation": 50, "test": 100}
-#: The most bytes of a file that is parsed whole; larger ones are to be JSONL.
-_LARGEST = 4 << 30
+#: Refuses an example that the base model's tokenizer cannot encode; its arguments are the example
+#: and its file and line.
+Check = Callable[[Example, str], None]
 #: Such a source is made by an extension; in a manifest, the digest of its file.
 EXTENSION = "extension"
 
@@ -41,7 +46,9 @@ class Pulled:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def _bundled(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
+def _bundled(
+    source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None
+) -> Pulled:
     """Return the examples of a set that is part of this project or of a package."""
     full = f"{PREFIX}{source.name}"
     made = made_sets.SOURCES[full if full in made_sets.SOURCES else str(source.name)]
@@ -52,7 +59,9 @@ def _bundled(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pull
     return Pulled(rows, {"license": made.license})
 
 
-def _extension(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
+def _extension(
+    source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None
+) -> Pulled:
     """Make the examples of a set that an extension adds, each checked as a record of a file is."""
     made = made_sets.SOURCES[str(source.name)]
     facts = {"license": made.license, EXTENSION: extension_of(source)}
@@ -96,88 +105,35 @@ def _checked(made: Any, where: str) -> Iterator[tuple[str, Example]]:
         yield split, example
 
 
-def _local(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
-    """Read JSON, JSONL or CSV files; a path may hold `$VARIABLES`."""
-    if not source.path:
-        raise ConfigError(f"{where}.path: a local source needs a folder or file")
-    expanded = os.path.expandvars(source.path)
-    if "$" in expanded:
-        name = expanded.split("$", 1)[1].split("/", 1)[0]
-        raise ConfigError(
-            f"{where}.path: {source.path}: the variable {name} is not set; set it to the folder "
-            "that holds the data sets"
-        )
-    root = Path(expanded).expanduser()
-    if not root.exists():
-        raise DataError(f"{where}.path: {root}: no such file or folder")
-    files = _split_files(source, root, where)
-    rows = (
-        (split, formats.convert(record, source, place))
+def _local(
+    source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None
+) -> Pulled:
+    """Read files of this machine; a path may hold `$VARIABLES`."""
+    files = split_files.split_files(source, where)
+    located = (
+        (split, place, record)
         for split, path in files
-        for place, record in _records(path)
+        for place, record in record_files.records(path)
     )
-    base = root if root.is_dir() else root.parent
-    sums = {Path(os.path.relpath(path, base)).as_posix(): sha256_file(path) for _, path in files}
-    return Pulled(rows, {"sha256": sums})
+    facts = {"sha256": split_files.checksums(files, source, where)}
+    return Pulled(_converted(located, source, where, check), facts)
 
 
-def _split_files(source: SourceSection, root: Path, where: str) -> Sequence[tuple[str, Path]]:
-    if root.is_file():
-        if source.files:
-            raise ConfigError(f"{where}.files: {root} is one file; name its folder in {where}.path")
-        return [("train", root)]
-    if not source.files:
-        found = [
-            (split, root / f"{split}{suffix}")
-            for split in SPLITS
-            for suffix in (".jsonl", ".json")
-            if (root / f"{split}{suffix}").is_file()
-        ]
-        if not found:
-            raise DataError(
-                f"{root}: no train.jsonl or train.json here; name files in {where}.files"
-            )
-        return found
-    named = [
-        (split, root / name)
-        for split, names in source.files.items()
-        for name in ([names] if isinstance(names, str) else names)
-    ]
-    for _, path in named:
-        if not path.is_file():
-            raise DataError(f"{where}.files: {path}: no such file")
-    return named
+def _converted(
+    records: Iterable[record_filter.Located],
+    source: SourceSection,
+    where: str,
+    check: Check | None,
+) -> Iterator[tuple[str, Example]]:
+    """Yield the examples of the records that `source.filter` keeps, each with its split."""
+    for split, place, record in record_filter.select(records, source, where):
+        example = formats.convert(record, source, place)
+        if check is not None:
+            check(example, place)
+        yield split, example
 
 
-def _records(path: Path) -> Iterable[tuple[str, Any]]:
-    """Return each record with its place: of JSONL, CSV, a JSON list, or an object that holds one.
-
-    Those of a JSONL file are read one at a time; any other file is parsed whole.
-    """
-    if path.suffix == ".jsonl":
-        return ((f"{path}:{line}", record) for line, record in each_jsonl(path))
-    if path.suffix == ".csv":
-        return csv_records.records(path, _LARGEST)
-    content = input_files.read_bytes(path, _LARGEST, DataError)
-    if not content.strip():
-        raise DataError(f"{path}: the file is empty")
-    try:
-        held = json_input.loads(content)
-    except json_input.JSONError as error:
-        raise DataError(f"{path}:{error.line}: {error}") from None
-    del content
-    rows = _longest_list(held) if isinstance(held, dict) else held
-    if not isinstance(rows, list) or not rows:
-        raise DataError(f"{path}: expected a list of records that is not empty")
-    return ((f"{path}: record {number}", record) for number, record in enumerate(rows, start=1))
-
-
-def _longest_list(held: dict[str, Any]) -> list[Any]:
-    """Return the records of an object that holds them beside other things."""
-    return max((value for value in held.values() if isinstance(value, list)), key=len, default=[])
-
-
-def _hub(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
+def _hub(source: SourceSection, sizes: Sizes, seed: int, where: str, check: Check | None) -> Pulled:
     """Load a hub data set at a commit; gated ones with the user's own token."""
     if not source.name:
         raise ConfigError(f"{where}.name: a hub source needs the data set's id")
@@ -185,17 +141,22 @@ def _hub(source: SourceSection, sizes: Sizes, seed: int, where: str) -> Pulled:
 
     with _hub_errors(source, where):
         revision = source.revision or HfApi().dataset_info(source.name).sha
-    return Pulled(_hub_examples(source, revision, where), {"revision": revision})
+    if source.split is not None and set(source.files) - {"train"}:
+        raise ConfigError(
+            f"{where}.split: files names other splits than train; remove them, or split"
+        )
+    records = _hub_records(source, revision, where)
+    return Pulled(_converted(records, source, where, check), {"revision": revision})
 
 
-def _hub_examples(
+def _hub_records(
     source: SourceSection, revision: str | None, where: str
-) -> Iterator[tuple[str, Example]]:
+) -> Iterator[record_filter.Located]:
     with _hub_errors(source, where):
         for split, names in (source.files or {"train": "train"}).items():
             for name in [names] if isinstance(names, str) else names:
                 for place, row in _hub_rows(source, name, revision):
-                    yield split, formats.convert(row, source, place)
+                    yield split, place, row
 
 
 @contextmanager
@@ -239,6 +200,7 @@ def _hub_rows(source: SourceSection, name: str, revision: str | None) -> Iterato
 def _headless(path: Path, name: str, columns: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the records of a CSV file, each with the file's name and the line it begins at."""
     with path.open(encoding="utf-8-sig", newline="") as lines:
+        csv.field_size_limit(csv_records.LONGEST_FIELD)
         rows = csv.reader(lines)
         line, number = 1, 0
         try:
@@ -256,7 +218,7 @@ def _headless(path: Path, name: str, columns: list[str]) -> Iterator[tuple[str, 
             raise DataError(f"{name}:{line}: not a CSV file in UTF-8 ({error})") from None
 
 
-READERS: dict[str, Callable[[SourceSection, Sizes, int, str], Pulled]] = {
+READERS: dict[str, Callable[[SourceSection, Sizes, int, str, Check | None], Pulled]] = {
     "bundled": _bundled,
     EXTENSION: _extension,
     "local": _local,

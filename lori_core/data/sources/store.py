@@ -116,6 +116,11 @@ def _gold(example: Example) -> bytes:
     return _digest(canonical_json(content))
 
 
+def _answer(example: Example) -> str:
+    """Return what distinguishes examples of equal prompts: the target, or the conversation."""
+    return canonical_json(example.messages) if example.messages else example.target
+
+
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
@@ -137,11 +142,18 @@ class TaskExamples:
         self._first = self._last + 1
         self._shuffled: set[str] = set()
 
-    def add(self, rows: Iterable[tuple[str, Example]], limit: Mapping[Split, int]) -> list[str]:
+    def add(
+        self,
+        rows: Iterable[tuple[str, Example]],
+        limit: Mapping[Split, int],
+        shares: Mapping[Any, float] | None = None,
+    ) -> list[str]:
         """Append the examples of a source.
 
         Args:
             rows: the split of each example, and the example.
+            shares: the share of the source's training examples to move to another split, by split;
+                the first ones of the shuffled order, rounded, at least one.
             limit: the most examples to keep of each split; of more, the first ones of the shuffled
                 order are kept, in that order.
 
@@ -152,6 +164,7 @@ class TaskExamples:
         source = {"first": self._last + 1}
         self._database.executemany(_ADD, self._values(rows, read))
         source["last"] = self._end()
+        self._divide(source, read, shares or {})
         added = read.copy()
         for split, most in limit.items():
             if read[split] > most:
@@ -162,6 +175,18 @@ class TaskExamples:
         self._last = self._end()
         self.counts += added
         return sorted(split for split, count in read.items() if count)
+
+    def _divide(
+        self, source: Mapping[str, int], read: Counter[str], shares: Mapping[Any, float]
+    ) -> None:
+        """Move shares of the training examples of one source; change the counts in `read`."""
+        train = read["train"]
+        for split in (name for name in PRIORITY if name in shares and train > 1):
+            most = max(1, round(train * shares[split]))
+            values = {**source, "split": _TRAIN, "to": PRIORITY.index(split), "most": most}
+            self._database.execute(_MOVE, values)
+            read[split], read["train"] = most, read["train"] - most
+            self._shuffled |= {split, "train"}
 
     def carve(self, split: str, count: int) -> None:
         """Move the first `count` of the shuffled training examples to another split."""
@@ -222,7 +247,7 @@ class TaskExamples:
             row = example.row()
             read[split] += 1
             place = position(row["id"], self._seed)
-            keys = _same(example.prompt), _digest(example.target), _gold(example)
+            keys = _same(example.prompt), _digest(_answer(example)), _gold(example)
             yield PRIORITY.index(split), place, *keys, example.scorer, json_line(row)
 
     def _dropped(self, statement: str, values: dict[str, int]) -> dict[str, int]:

@@ -9,13 +9,13 @@ from pydantic import Field
 
 from lori_core.config.validation import Number, PositiveFloat, PositiveInt, Strict
 from lori_core.methods.training_method import (
-    STATE_BYTES,
     Cost,
     Job,
     Provenance,
     TrainingMethod,
     training_method,
 )
+from lori_core.training.trained_state import STATE_BYTES
 
 if TYPE_CHECKING:
     import torch

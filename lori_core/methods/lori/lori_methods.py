@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from lori_core.core.files.atomic import digest
 from lori_core.methods.training_method import (
-    STATE_BYTES,
     Cost,
     Provenance,
     TrainingMethod,
     training_method,
 )
+from lori_core.training.trained_state import STATE_BYTES
 
 if TYPE_CHECKING:
     import torch

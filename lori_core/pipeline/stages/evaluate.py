@@ -80,4 +80,7 @@ def _evaluate(
             prefix = f"{row}." if len(results) > 1 else ""
             known = {k: scores[k] for k in ("score", "low", "high") if scores[k] is not None}
             tracker.metrics({f"{prefix}{key}.{task}": value for key, value in known.items()})
+            for setup, result in scores.get("setups", {}).items():
+                if result["score"] is not None:
+                    tracker.metrics({f"{prefix}score.{task}.setup-{setup}": result["score"]})
     write_json(METRICS / "evaluate" / group / f"{item or 'base'}.json", results)

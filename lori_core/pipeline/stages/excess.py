@@ -8,6 +8,7 @@ from lori_core.config import Params
 from lori_core.core.files.atomic import write_json
 from lori_core.core.tracking import RunTracker
 from lori_core.pipeline.base import open_base
+from lori_core.pipeline.merging import parents_of, weights_of
 from lori_core.pipeline.results import METRICS, adapter_path, merged_path
 
 
@@ -16,14 +17,20 @@ def excess(params: Params, name: str, tracker: RunTracker) -> None:
     from lori_core.adapters import adapter_file
     from lori_core.data.pulled import read_held_out
     from lori_core.evaluation.excess import excess as measure
+    from lori_core.methods.finetuned_model import open_model
 
     session = open_base(params, training=False)
-    weights = zip(params.merged_tasks(name), params.merge_weights(name), strict=True)
-    parents = {task: (adapter_file.load(adapter_path(task)), weight) for task, weight in weights}
+    merged = parents_of(params, name)
+    weights, _ = weights_of(params, name, merged)
+    alone = merged.alone(weights)
+    parents = {task: (adapter, 1.0) for task, adapter in alone.items()}
     examples = {task: read_held_out(task) for task in parents}
     for task in [task for task in parents if not any(e.target for e in examples[task])]:
         print(f"{task}: no held-out example has a target; its loss is left out", file=sys.stderr)
         del parents[task]
-    result = measure(session, adapter_file.load(merged_path(name)), parents, examples, name)
-    tracker.metrics({f"excess.{task}": row["excess"] for task, row in result["excess"].items()})
+    own = {task: open_model(adapter_path(task)) for task in parents}
+    result = measure(session, adapter_file.load(merged_path(name)), parents, examples, name, own)
+    for measured in ("excess", "retained"):
+        rows = ((f"{measured}.{task}", row[measured]) for task, row in result["excess"].items())
+        tracker.metrics({key: value for key, value in rows if value is not None})
     write_json(METRICS / "excess" / f"{name}.json", result)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lori_core.config import Params
 from lori_core.core.files.atomic import (
@@ -18,6 +19,9 @@ from lori_core.core.stage_dependencies import BASE_FILE, TASKS_FILE
 from lori_core.models import base_files, base_identity
 from lori_core.models.base_model import RECORD
 
+if TYPE_CHECKING:
+    from lori_core.data.example import Example
+
 _TEXTS = {".json", ".jinja", ".model", ".tiktoken", ".txt"}
 #: The file with the digest of the last pull's request; it stays on this machine.
 ASKED = Path(".lori/pulled")
@@ -25,7 +29,7 @@ ASKED = Path(".lori/pulled")
 READ = Path(".lori/bases.json")
 
 
-def pull(params: Params, base: Path) -> list[str]:
+def pull(params: Params, base: Path, *, trained: bool = True) -> list[str]:
     """Write `data/` as `params.yaml` defines it, and the two files that stages depend on.
 
     `data/tasks.json` has the tasks' names in their order, to which the weights of merges refer;
@@ -36,6 +40,7 @@ def pull(params: Params, base: Path) -> list[str]:
     Args:
         params: the parameters of the run.
         base: the base model's folder.
+        trained: whether each task needs training examples.
 
     Returns:
         One line for each task that was written.
@@ -43,13 +48,25 @@ def pull(params: Params, base: Path) -> list[str]:
     from lori_core.data.sources import pulling
     from lori_core.models import base_model
 
-    lines = pulling.pull(params)
+    lines = pulling.pull(params, trained=trained, check=_check(params, base))
     identity = base_model.identity(params.model, base)
     content = {"content": _content(base), "tokenizer": _tokenizer_digest(base)}
     _write(Path(TASKS_FILE), list(params.tasks))
     _write(Path(BASE_FILE), identity.content() | content)
     write_text(ASKED, _request_digest(params))
     return lines
+
+
+def _check(params: Params, base: Path) -> Callable[[Example, str], None] | None:
+    """Return the check of conversations against the chat template, if a source has any."""
+    from lori_core.data.conversation_check import ConversationCheck
+    from lori_core.data.sources import pulling
+    from lori_core.models import base_model
+
+    sources = [source for task in params.tasks for _, source in pulling.sources_of(params, task)]
+    if not any(source.messages for source in sources):
+        return None
+    return ConversationCheck(params.prompt, base_model.load_tokenizer(base))
 
 
 def is_pulled(params: Params) -> bool:

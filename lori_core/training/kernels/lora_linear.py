@@ -89,13 +89,27 @@ class _LoraLinear(torch.autograd.Function):
         h, *B = ctx.saved_tensors
         parts = h.split(frozen.ranks, dim=1)
         dB = [
-            (part.T @ g).mul_(scaling).T if needed else None
-            for g, part, scaling, needed in zip(
-                gradients, parts, frozen.scaling, ctx.needs_input_grad[2:], strict=True
+            _gradient_of_B(g, part, b, scaling) if needed else None
+            for g, part, b, scaling, needed in zip(
+                gradients, parts, B, frozen.scaling, ctx.needs_input_grad[2:], strict=True
             )
         ]
         dx = _input_gradient(frozen, gradients, B) if ctx.needs_input_grad[1] else None
         return None, dx, *dB
+
+
+def _gradient_of_B(g: Tensor, h: Tensor, b: Tensor, scaling: float) -> Tensor:  # noqa: N802
+    """Return scaling gᵀ h, [d_out, rank]; on CUDA in the memory layout of B."""
+    if g.is_cuda and b.is_contiguous():
+        return _scaled(g.T, h, scaling)
+    return _scaled(h.T, g, scaling).T
+
+
+def _scaled(left: Tensor, right: Tensor, scaling: float) -> Tensor:
+    """Return scaling (left right); on CUDA in one kernel, on the CPU with the bits of two."""
+    if left.is_cuda:
+        return torch.addmm(left.new_empty(1), left, right, beta=0, alpha=scaling)
+    return (left @ right).mul_(scaling)
 
 
 def _input_gradient(
@@ -104,7 +118,7 @@ def _input_gradient(
     if frozen.merges(len(gradients[0])):
         weights = frozen.merged(B)[: sum(frozen.sizes)].split(frozen.sizes)
         return _sum_of_products(gradients, weights)
-    low = [(g @ b).mul_(s) for g, b, s in zip(gradients, B, frozen.scaling, strict=True)]
+    low = [_scaled(g, b, s) for g, b, s in zip(gradients, B, frozen.scaling, strict=True)]
     u = low[0] if len(low) == 1 else torch.cat(low, dim=1)
     return _sum_of_products(gradients, frozen.W).addmm_(u, frozen.stacked)
 

@@ -6,6 +6,9 @@ a trial batch that the model's results are those of padded batches. The function
 of each example into groups of examples of similar length and calls `scaled_dot_product_attention`,
 on the CPU and on CUDA. Padding inside a group costs a few per cent of the attention's work; as it
 is on the right, it needs no mask, so kernels for plain causal attention apply.
+
+Where variable-length attention is supported (`kernels.variable_length`), batches are laid out
+without padding, and each layer makes one call for all examples.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from transformers import AttentionInterface
 
 from lori_core.data.packing import pack_batch
 from lori_core.data.prompts import Encoded
-from lori_core.training.kernels import plain_attention
+from lori_core.training.kernels import plain_attention, variable_length
 
 NAME = "lori_packed"
 
@@ -36,11 +39,22 @@ class Packing:
     shared: Tensor
     uses: Tensor
     offsets: Tensor
+    starts: Tensor | None = None
 
     @classmethod
     def of(cls, inputs: Mapping[str, Any]) -> Packing:
         """Return the layout of a packed batch."""
-        return cls(**{name: inputs[name] for name in cls.__dataclass_fields__})
+        return cls(**{name: inputs[name] for name in cls.__dataclass_fields__ if name in inputs})
+
+    @property
+    def one_to_one(self) -> bool:
+        """Whether the places are the nodes in their order: no padding, no shared nodes."""
+        return self.starts is not None and not len(self.shared)
+
+    @property
+    def longest(self) -> int:
+        """The tokens of the longest example."""
+        return max(length for _, length in self.groups)
 
 
 class _LayOut(torch.autograd.Function):
@@ -120,6 +134,16 @@ def packed_attention(
         raise ValueError("attention that is not causal cannot be packed")
     q, k, v = (_rows(x, packing) for x in (query, key, value))
     heads = query.shape[1]
+    if packing.starts is not None:
+        if dropout:
+            raise ValueError("variable-length attention has no dropout")
+        by_head = (heads, key.shape[1], key.shape[1])
+        q, k, v = (x.unflatten(1, (n, -1)) for x, n in zip((q, k, v), by_head, strict=True))
+        scale = scaling or query.shape[-1] ** -0.5
+        attended = variable_length.attend(
+            q, k, v, packing.starts, packing.longest, scale, sliding_window
+        )
+        return _nodes(attended.flatten(1), packing).view(1, -1, heads, value.shape[-1]), None
     rows = []
     start = 0
     for batch, length in packing.groups:
@@ -131,7 +155,7 @@ def packed_attention(
         rows.append(_attend(qkv, dropout, scaling, sliding_window))
         start = stop
     out = rows[0] if len(rows) == 1 else torch.cat(rows)
-    return _TakeNodes.apply(out, packing).view(1, -1, heads, value.shape[-1]), None
+    return _nodes(out, packing).view(1, -1, heads, value.shape[-1]), None
 
 
 def _attend(
@@ -140,12 +164,12 @@ def _attend(
     """Attend in one group: q, k, v, [examples, heads, length, size] -> [places, heads * size]."""
     q, k, v = qkv
     grouped = q.shape[1] != k.shape[1]
-    if grouped and q.is_cuda and q.dtype == torch.float32:
-        # No fused CUDA kernel supports grouped heads in float32; the unfused one needs memory
-        # for all scores.
+    mask = _window_mask(q.shape[2], window, q.device)
+    if grouped and q.is_cuda and (q.dtype == torch.float32 or mask is not None):
+        # Only cuDNN's kernel, which is off, supports grouped heads in float32 or with a mask; the
+        # unfused one needs memory for all scores.
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
         grouped = False
-    mask = _window_mask(q.shape[2], window, q.device)
     if mask is None and not dropout and plain_attention.suits(q):
         out = plain_attention.attend(q, k, v, scaling or q.shape[-1] ** -0.5)
         return out.transpose(1, 2).flatten(2).flatten(0, 1)
@@ -158,8 +182,18 @@ def _attend(
 def _rows(states: Tensor, packing: Packing) -> Tensor:
     """Copy node states, [1, heads, T, size], to their places, [N, heads * size]."""
     nodes = states[0].transpose(0, 1).flatten(1)
+    if packing.one_to_one:
+        return nodes
     rows: Tensor = _LayOut.apply(nodes, packing)
     return rows
+
+
+def _nodes(rows: Tensor, packing: Packing) -> Tensor:
+    """Return the nodes, [T, features], of the states at all places, [N, features]."""
+    if packing.one_to_one:
+        return rows
+    nodes: Tensor = _TakeNodes.apply(rows, packing)
+    return nodes
 
 
 def _window_mask(length: int, window: int | None, device: torch.device) -> Tensor | None:
@@ -208,16 +242,21 @@ _TRIAL += [Encoded([5, 12, 13, 14, 15], [16, 17, 18], False)]
 
 
 @torch.no_grad()
-def unsupported_reason(base: Any) -> str | None:
+def unsupported_reason(base: Any, *, padded: bool = True) -> str | None:
     """Return why a model cannot take packed batches; None if it can.
 
     A forward pass on a trial batch shows it: a model that mixes tokens by anything but
     transformers' attention (a recurrence, a convolution, positions from the place in the batch)
     gives other hidden states for a packed batch than for single examples.
+
+    Args:
+        base: the model.
+        padded: whether attention pads groups of examples, or uses variable-length attention.
     """
     device = next(base.parameters()).device
+    trial = pack_batch(_TRIAL, padded=padded)
     packed: dict[str, Any] = {
-        name: x.to(device) if isinstance(x, Tensor) else x for name, x in pack_batch(_TRIAL).items()
+        name: x.to(device) if isinstance(x, Tensor) else x for name, x in trial.items()
     }
     was_training = base.training
     base.eval()
@@ -234,11 +273,18 @@ def unsupported_reason(base: Any) -> str | None:
         return f"its forward pass refuses them ({type(error).__name__})"
     finally:
         base.train(was_training)
-    # The trial batch is one group, whose rows are the examples by falling length.
-    rows = packed["slots"].view(packed["groups"][0])
+    # With padding, the trial batch is one group, whose rows are the examples by falling length.
+    rows = packed["slots"].view(packed["groups"][0]) if padded else _examples(packed)
+    plain = sorted(plain, key=len, reverse=True) if padded else plain
     tolerance = 1e-3 if hidden.dtype == torch.float32 else 5e-2
-    for row, expected in zip(rows, sorted(plain, key=len, reverse=True), strict=True):
+    for row, expected in zip(rows, plain, strict=True):
         ours = hidden[row[: len(expected)]]
         if (ours - expected).float().norm() > tolerance * expected.float().norm():
             return "its forward pass gives other numbers for them"
     return None
+
+
+def _examples(packed: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Return the nodes of each example of a batch without padding."""
+    slots: Tensor = packed["slots"]
+    return tuple(slots.split([length for _, length in packed["groups"]]))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lori_core.core.errors import DataError
-from lori_core.data.sources.csv_records import records
+from lori_core.data.sources.record_files import records
 
 
 def written(folder: Path, content: bytes) -> Path:
@@ -18,7 +18,7 @@ def written(folder: Path, content: bytes) -> Path:
 
 def test_records_have_the_line_that_they_begin_at(tmp_path: Path) -> None:
     path = written(tmp_path, b'\xef\xbb\xbfprompt, label\n"two\nlines, ""x""",safe\n\nb,\xc3\xa9\n')
-    assert list(records(path, 1000)) == [
+    assert list(records(path)) == [
         (f"{path}:2", {"prompt": 'two\nlines, "x"', "label": "safe"}),
         (f"{path}:5", {"prompt": "b", "label": "é"}),
     ]
@@ -38,9 +38,4 @@ def test_records_have_the_line_that_they_begin_at(tmp_path: Path) -> None:
 )
 def test_what_is_no_table_is_refused_by_line(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        list(records(written(tmp_path, content), 1000))
-
-
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has 8 bytes"):
-        list(records(written(tmp_path, b"a,b\n1,2\n"), 7))
+        list(records(written(tmp_path, content)))

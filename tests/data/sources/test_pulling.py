@@ -326,7 +326,7 @@ def test_a_headless_file_of_other_columns_is_refused(
     [
         ('"One,\n\ntwo."\n\nx\0\n', r"a.csv:5: field 'prompt' for 'prompt': character 2 is null"),
         ('"One,\ntwo."\n ', r"a.csv:3: the prompt is empty"),
-        ("x" * 200_000, r"a.csv:1: not a CSV file in UTF-8 \(field larger than field limit"),
+        ("x" * (17 << 20), r"a.csv:1: not a CSV file in UTF-8 \(field larger than field limit"),
     ],
 )
 def test_a_record_of_a_headless_file_is_named_by_the_line_it_begins_at(
@@ -396,7 +396,7 @@ def drawn_from_the_hub(monkeypatch: pytest.MonkeyPatch, rows: list[Any]) -> tupl
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
     source = config.SourceSection(kind="hub", name="owner/set", revision="b" * 40)
-    return readers.READERS["hub"](source, config.Sizes(), 0, "here").rows, drawn
+    return readers.READERS["hub"](source, config.Sizes(), 0, "here", None).rows, drawn
 
 
 def test_a_hub_set_is_drawn_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -540,7 +540,7 @@ def test_the_public_files_are_read_whole(
 ) -> None:
     monkeypatch.setenv("LORI_DATASETS", str(FILES.resolve()))
     source = CATALOGUE[name]
-    given = readers.READERS["local"](source, config.Sizes(), 0, name)
+    given = readers.READERS["local"](source, config.Sizes(), 0, name, None)
     examples = [example for of, example in given.rows if of == split]
     assert len(examples) == count
     assert all(example.scorer == source.scorer for example in examples)

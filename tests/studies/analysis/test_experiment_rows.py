@@ -11,6 +11,7 @@ import pytest
 
 from lori_core.core.errors import DataError, InputError
 from lori_core.core.files.atomic import write_json
+from lori_core.methods.catalogue import BUILT_IN
 from studies.analysis import items, rows, specs
 
 ROW = {"metric": "accuracy", "value": 0.5, "task": "nlu", "seed": 1, "scope": "model"}
@@ -25,7 +26,7 @@ def test_every_experiment_is_read_back(drawn: Path) -> None:
     found = rows.read_folder(drawn)
     assert list(found) == list(specs.SPECS) == list(experiment_rows.MAKERS)
     assert found["single-task"].tasks() == ["nlu", "math", "code", "safety"]
-    assert found["single-task"].levels("method") == list(specs.METHODS)
+    assert found["single-task"].levels("method") == ["base", *BUILT_IN]
     assert found["granularity"].levels("scope") == list(specs.SCOPES)
     assert found["merge-weights"].levels("weight") == [0.2, 0.3, 0.4, 0.5]
     assert found["continual"].seeds() == [1, 2, 3]

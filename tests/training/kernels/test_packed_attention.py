@@ -25,6 +25,7 @@ def batch() -> list[Encoded]:
     start, prompt = ids(5), ids(7)
     rows = [Encoded(start + ids(n), ids(4), False) for n in (3, 9, 1)]
     rows += [Encoded(prompt, ids(n), False) for n in (2, 5)]
+    rows += [Encoded(start + ids(2), ids(8), False, frozenset({2, 3, 7}))]
     return [*rows, Encoded(ids(20), ids(1), False), rows[1]]
 
 

@@ -1,0 +1,1 @@
+"""Training on one GPU compared with other implementations: `python -m benchmarks.gpu`."""

@@ -1,0 +1,1 @@
+"""Search the weights of a merge on validation examples, under the rules of the gate."""

@@ -1,0 +1,145 @@
+"""Merge weights by gradient: minimise the tasks' normalised losses on held-out examples.
+
+With L_t(w) the loss of task t in the merge, L_t(base) without an adapter and L_t(own) with the
+task's own adapter, the objective is
+
+    J(w) = Σ_t λ_t·(L_t(w) − L_t(own)) / (L_t(base) − L_t(own)) + u·Σ_t mean((w_t − w̄)²)
+
+so a task counts by the share of its adapter's gain that it loses (eq. 3), and weights that differ
+from their mean w̄ must earn it. The λ_t sum to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lori_core.core.errors import InputError
+from lori_core.data.batching import collate
+from lori_core.data.packing import pack_batch
+from lori_core.data.prompts import Encoded
+from lori_core.merging.branches import Branches
+from lori_core.training.kernels import packed_attention
+from lori_core.training.loss import changes_logits, sequence_loss
+
+#: Descent ends when a pass over the examples improves the objective by less than this.
+ENOUGH = 0.003
+
+
+@dataclass(frozen=True)
+class Descent:
+    """The settings of a descent.
+
+    Attributes:
+        steps: the most steps; each takes `batch` examples of each task.
+        batch: the examples of each task in a step.
+        learning_rate: Adam's.
+        uniformity: the factor u of the penalty on weights that differ.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    uniformity: float
+
+
+def spread(weights: Tensor) -> Tensor:
+    """Return the mean square of the deviations of weights from their mean, a scalar."""
+    return (weights - weights.mean()).square().mean()
+
+
+def descend(
+    model: Any,
+    branches: Branches,
+    rows: Mapping[str, Sequence[Encoded]],
+    factors: Mapping[str, float],
+    settings: Descent,
+    pad_token_id: int,
+    say: Callable[[int, float], None],
+) -> int:
+    """Improve the weights of the branches in place by Adam; return the number of steps.
+
+    Args:
+        model: the base model with the branches.
+        branches: the branches; their weights are changed.
+        rows: by task, the tokenised examples.
+        factors: by task, λ_t / (L_t(base) − L_t(own)), the factor of the mean loss.
+        settings: the settings.
+        pad_token_id: for models that cannot take packed batches.
+        say: called with each step's number and objective (without the constant terms).
+
+    Raises:
+        InputError: the loss is not a finite number.
+    """
+    optimizer = torch.optim.Adam([branches.weights], lr=settings.learning_rate)
+    batches = {task: _cycle(some, settings.batch) for task, some in rows.items()}
+    each = max(-(-len(some) // settings.batch) for some in rows.values())
+    seen: list[float] = []
+    with _batches(model, pad_token_id) as make:
+        for step in range(1, settings.steps + 1):
+            optimizer.zero_grad()
+            seen.append(_step(model, branches, batches, factors, settings.uniformity, make))
+            say(step, seen[-1])
+            torch.nn.utils.clip_grad_norm_([branches.weights], 1.0)
+            optimizer.step()
+            if len(seen) >= 2 * each and len(seen) % each == 0:
+                now, before = sum(seen[-each:]) / each, sum(seen[-2 * each : -each]) / each
+                if before - now < ENOUGH:
+                    break
+    return len(seen)
+
+
+def _step(
+    model: Any,
+    branches: Branches,
+    batches: Mapping[str, Iterator[list[Encoded]]],
+    factors: Mapping[str, float],
+    uniformity: float,
+    make: Callable[[Sequence[Encoded]], Mapping[str, Any]],
+) -> float:
+    """Add the objective's gradient on one batch of each task; return the objective."""
+    penalty = uniformity * spread(branches.weights)
+    penalty.backward()
+    total = float(penalty.detach())
+    for task, some in batches.items():
+        batch = next(some)
+        inputs = {
+            name: value.to(model.device) if isinstance(value, Tensor) else value
+            for name, value in make(batch).items()
+        }
+        loss = sequence_loss(model, inputs) * (factors[task] / len(batch))
+        if not bool(loss.isfinite()):
+            raise InputError(
+                f"search: the loss of {task} is {float(loss)}; use model.dtype float32, or smaller "
+                "weights to start from"
+            )
+        loss.backward()
+        total += float(loss.detach())
+    return total
+
+
+def _cycle(rows: Sequence[Encoded], size: int) -> Iterator[list[Encoded]]:
+    """Yield batches of examples of similar length, again and again."""
+    ordered = sorted(rows, key=len)
+    count = -(-len(ordered) // size)
+    while True:
+        # Every batch has short and long examples, so that steps weigh tasks alike.
+        yield from (ordered[start::count] for start in range(count))
+
+
+@contextmanager
+def _batches(
+    model: Any, pad_token_id: int
+) -> Iterator[Callable[[Sequence[Encoded]], Mapping[str, Any]]]:
+    """Yield the function that makes a batch: a packed one if the model can take it."""
+    if changes_logits(model) or packed_attention.unsupported_reason(model):
+        yield partial(collate, pad_token_id=pad_token_id)
+        return
+    with packed_attention.attending(model):
+        yield pack_batch
