@@ -192,9 +192,10 @@ def judge(claim: Claim, experiment: Experiment) -> dict[str, Any]:
 
     Returns:
         `name`, `experiment`, `claim`, `source`, `rule`; `by`, the measure that decides; `verdict`,
-        `because`, the text and verdict of each comparison, `effect`, that of the comparison that
-        decides, and `p`, the p-value of the verdict; `losses`, `losses_because`, `losses_effect`
-        and `losses_p`, the same by held-out losses, or None, [], "" and 1.
+        `because`, the text and verdict of each comparison, `deciding`, the text of the one that
+        decides, `effect`, its difference with the interval, and `p`, the p-value of the verdict;
+        `losses`, `losses_because`, `losses_deciding`, `losses_effect` and `losses_p`, the same by
+        held-out losses, or None, [], "", "" and 1.
     """
     parts = claim.compare(experiment, BY_SCORES)
     judged: dict[str, Any] = {
@@ -206,32 +207,35 @@ def judge(claim: Claim, experiment: Experiment) -> dict[str, Any]:
         "by": "scores" if claim.losses else "measurement",
         "losses": None,
         "losses_because": [],
+        "losses_deciding": "",
         "losses_effect": "",
         "losses_p": 1.0,
     }
-    judged |= dict(zip(("verdict", "because", "effect", "p"), _result(parts), strict=True))
+    keys = ("verdict", "because", "deciding", "effect", "p")
+    judged |= dict(zip(keys, _result(parts), strict=True))
     judged["because"] = judged["because"] or [{"text": "not measured", "verdict": UNCLEAR}]
     if claim.losses:
         by_loss = claim.compare(experiment, BY_LOSSES)
         if any(part.difference is not None for part in by_loss):
-            keys = ("losses", "losses_because", "losses_effect", "losses_p")
-            judged |= dict(zip(keys, _result(by_loss), strict=True))
+            names = ("losses", *(f"losses_{key}" for key in keys[1:]))
+            judged |= dict(zip(names, _result(by_loss), strict=True))
     return judged
 
 
-def _result(parts: Sequence[Part]) -> tuple[ClaimVerdict, list[dict[str, str]], str, float]:
-    """Return the verdict, the text and verdict of each comparison, the effect, and the p-value."""
+def _result(
+    parts: Sequence[Part],
+) -> tuple[ClaimVerdict, list[dict[str, str]], str, str, float]:
+    """Return the verdict, each comparison, the deciding one's text and effect, and the p-value."""
     verdict, part = all_of(parts), deciding(parts)
     because = [{"text": part.text, "verdict": own} for part, own in _each(parts)]
-    notes = [other.note for other in parts if other.note]
-    effect = differences.effect(None) if part is None else part.note or part.effect
-    if part is None and notes:
-        effect = notes[0]
+    shown = part or next((other for other in parts if other.note), None)
+    effect = differences.effect(None) if shown is None else shown.note or shown.effect
+    text = shown.text if shown else because[0]["text"] if because else effect
     count = sum(part.difference is not None for part in parts)
     values = [part.p(verdict) for part in parts if part.difference is not None]
-    p = {
-        HELD: lambda: max(values),
-        FAILED: lambda: min(1.0, count * min(values)),
-        UNCLEAR: lambda: 1.0,
-    }[verdict]()
-    return verdict, because, effect, p
+    p = 1.0
+    if verdict == HELD:
+        p = max(values)
+    elif verdict == FAILED:
+        p = min(1.0, count * min(values))
+    return verdict, because, text, effect, p

@@ -38,7 +38,7 @@ def write(folder_of_metrics: Path, out: Path) -> dict[str, Any]:
 
     Returns:
         `metrics`: flat numbers for tracking; `experiments`: by name `figures` (file names),
-        `tables`, `claims`, `gaps` and `info`; `claims`: all verdicts; `summary`: a line.
+        `tables`, `claims`, `gaps` and `info`; `claims`: all verdicts; `summary` and `holm`: lines.
 
     Raises:
         InputError: no experiment has run.
@@ -59,8 +59,9 @@ def write(folder_of_metrics: Path, out: Path) -> dict[str, Any]:
 
 def _build(experiments: Mapping[str, Experiment], folder: Path) -> dict[str, Any]:
     """Draw all figures; return the content of the page and the Markdown."""
-    judged = claims.judged(experiments)
+    judged = [claim | {"told": _told(claim)} for claim in claims.judged(experiments)]
     counts = Counter(claim["verdict"] for claim in judged)
+    by_loss = Counter(claim["losses"] for claim in judged if claim["losses"])
     metrics = {f"claims/{v.replace(' ', '_')}": float(counts[v]) for v in VERDICTS}
     for experiment in experiments.values():
         metrics |= plots.metrics(experiment)
@@ -69,11 +70,38 @@ def _build(experiments: Mapping[str, Experiment], folder: Path) -> dict[str, Any
         for name, experiment in experiments.items()
     }
     return {
-        "summary": _summary(experiments, counts),
+        "summary": _summary(experiments, counts, by_loss),
+        "holm": _holm(judged),
         "claims": judged,
         "experiments": parts,
         "metrics": metrics,
     }
+
+
+def _told(claim: Mapping[str, Any]) -> bool:
+    """Return whether a claim held or did not hold, by scores or by held-out losses."""
+    return any(claim[key] not in (None, verdicts.UNCLEAR) for key in ("verdict", "losses"))
+
+
+def _holm(judged: list[dict[str, Any]]) -> str:
+    """Return which of the verdicts stand after Holm's correction for all claims together."""
+    stands = [
+        (claim["claim"], claim[key])
+        for claim in judged
+        for key in ("stands", "losses_stand")
+        if claim[key] is not None
+    ]
+    if not stands:
+        return "No claim was told, so there is no verdict to correct for the number of claims."
+    standing = [f"“{name}”" for name, stand in stands if stand]
+    if len(standing) == len(stands):
+        return "All of these verdicts stand after Holm's correction for all claims together."
+    if not standing:
+        return "None of these verdicts stands after Holm's correction for all claims together."
+    return (
+        f"After Holm's correction for all claims together, {len(standing)} of these {len(stands)} "
+        f"verdicts {'stands' if len(standing) == 1 else 'stand'}: {', '.join(standing)}."
+    )
 
 
 VERDICTS = (verdicts.HELD, verdicts.FAILED, verdicts.UNCLEAR)
@@ -136,7 +164,9 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _summary(experiments: Mapping[str, Experiment], counts: Mapping[str, int]) -> str:
+def _summary(
+    experiments: Mapping[str, Experiment], counts: Mapping[str, int], by_loss: Mapping[str, int]
+) -> str:
     bases = {
         f"{e.info['model']}" + (f" ({e.info['parameters'] / 1e6:,.0f}M parameters)")
         if isinstance(e.info.get("parameters"), (int, float))
@@ -146,10 +176,12 @@ def _summary(experiments: Mapping[str, Experiment], counts: Mapping[str, int]) -
     }
     on = f" on {', '.join(sorted(bases))}" if bases else ""
     results = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
+    losses = ", ".join(f"{by_loss.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
     count, judged = len(experiments), sum(counts.values())
     return (
         f"{count} experiment{'s' if count > 1 else ''}{on}. "
         f"Of {judged} claim{'' if judged == 1 else 's'} {results}."
+        + (f" By held-out losses, {losses}." if by_loss else "")
     )
 
 
@@ -161,6 +193,7 @@ def _html(built: Mapping[str, Any], folder: Path) -> str:
     return pages.get_template("experiments.html").render(
         **built,
         how=markdown.HOW,
+        untold=markdown.UNTOLD,
         images={
             figure["stem"]: _embedded(folder / figure["svg"])
             for part in built["experiments"].values()

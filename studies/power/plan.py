@@ -148,7 +148,7 @@ def show(planned: Sequence[Planned], settings: Settings, where: str, device: str
         if line.decides != decision:
             decision = line.decides
             yield f"Decides {decision}:"
-        yield f"  {_need(line):44} {LABELS[line.measure]:14} {line.claim}"
+        yield f"  {_need(line):52} {LABELS[line.measure]:14} {line.claim}"
     if any(line.lower_bound for line in planned):
         yield (
             "* a lower bound: these rows have no outcomes of items, so the variance between items "

@@ -78,6 +78,8 @@ def test_a_bound_above_1_says_nothing(exact: dict[str, Experiment]) -> None:
         | {
             "verdict": UNCLEAR,
             "effect": "54 of 54 measurements, 0 of them under a bound below 1",
+            "deciding": "largest |cos| within its bound: 54 of 54 measurements, 0 of them under a "
+            "bound below 1",
             "p": 1.0,
             "stands": None,
             "because": [

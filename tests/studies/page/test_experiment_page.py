@@ -92,6 +92,34 @@ def test_the_page_says_how_each_was_run_and_what_came_out(
     assert "Gaps" not in text
 
 
+def test_the_first_screen_has_what_was_found(tmp_path: Path) -> None:
+    """A told claim is a row with verdict, effect and place; another takes one line."""
+    content = experiment_rows.everything()["granularity"]
+    write_json(tmp_path / "metrics" / "granularity.json", content)
+    structured = experiment_rows.everything()["structured"]
+    structured["rows"] = [row for row in structured["rows"] if row["seed"] == 1]
+    kept = [row | {"low": 0, "high": 1} for row in structured["rows"] if row["metric"] != "loss"]
+    write_json(tmp_path / "metrics" / "structured.json", structured | {"rows": kept})
+    built = page.write(tmp_path / "metrics", tmp_path / "out")
+    told, untold = built["claims"]
+    assert (told["told"], untold["told"]) == (True, False)
+    text = (tmp_path / "out" / "evidence.md").read_text(encoding="utf-8")
+    assert (
+        f"| {told['claim']} | {told['verdict']}: {told['effect']} | {told['losses']}: "
+        f"{told['losses_effect']} | [Mask granularity](#mask-granularity) |"
+    ) in text
+    assert f"- {untold['claim']} {untold['effect']}. [Structured masks](#structured-masks)" in text
+    assert text.count(untold["claim"]) == 2
+    line = f"- **{untold['claim']}** ({untold['source']}) Could not be told: {untold['deciding']}\n"
+    assert line in text
+    assert untold["rule"] not in text
+    places = [text.index(f"## {title}") for title in ("What was found", "Pictures", "Mask gran")]
+    assert places == sorted(places)
+    html = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert untold["rule"] not in html
+    assert f"<small>{told['effect']}</small>" in html
+
+
 def test_markdown_has_the_pages_cells(written: tuple[Path, dict[str, Any]]) -> None:
     out, built = written
     evidence = (out / "evidence.md").read_text(encoding="utf-8")
@@ -162,3 +190,21 @@ def test_no_experiment_leaves_the_last_page(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no experiment has run"):
         page.write(tmp_path / "metrics", tmp_path / "out")
     assert (tmp_path / "out" / "index.html").read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("stands", "line"),
+    [
+        ([None], "No claim was told"),
+        ([True, True], "All of these verdicts stand"),
+        ([False, None], "None of these verdicts stands"),
+        ([True, False], "After Holm's correction for all claims together, 1 of these 2 verdicts"),
+    ],
+)
+def test_the_page_says_which_verdicts_stand(stands: list[bool | None], line: str) -> None:
+    judged = [
+        {"claim": f"claim {place}", "stands": stand, "losses_stand": None}
+        for place, stand in enumerate(stands)
+    ]
+    assert page._holm(judged).startswith(line)
+    assert ("“claim 0”" in page._holm(judged)) == (stands == [True, False])
