@@ -33,14 +33,15 @@ def _parser() -> argparse.ArgumentParser:
         listings,
         pipeline,
         serving,
+        starting,
     )
 
     parser = _Parser(
         prog="lori",
         description="Train, merge and keep safe many sparse task adapters on one language model.",
-        epilog="Start with: lori run. params.yaml configures a run; profiles/ has ready-made "
-        "configurations. Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 or "
-        "143 stopped by Ctrl-C or SIGTERM.",
+        epilog="Start with: lori run, or lori init for your own data. params.yaml configures a "
+        "run; profiles/ has ready-made configurations. Exit codes: 0 done, 1 the work failed, 2 "
+        "the input was wrong, 130 or 143 stopped by Ctrl-C or SIGTERM.",
     )
     parser.add_argument("--version", action="version", version=f"lori {__version__}")
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         experiments,
         lineage,
         serving,
+        starting,
     ):
         group.add(commands)
     return parser

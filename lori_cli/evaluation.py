@@ -132,7 +132,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     extensions.load(args.extension, "--extension")
     adapters = {
-        name: peft_file.open_adapter(path)
+        name: peft_file.open_adapter(path, copies=True)
         for name, path in zip(names_of(args.adapters), args.adapters, strict=True)
     }
     if "base" in adapters:

@@ -37,6 +37,7 @@ def add(commands: Any) -> None:
         help="run the points one after another in this process, without the flow; faster for "
         "small models, whose points take less time than starting a process",
     )
+    add_power(experiment)
     add_changes(experiment)
     experiment.set_defaults(function=_experiment)
     point = commands.add_parser(
@@ -51,7 +52,82 @@ def add(commands: Any) -> None:
     point.set_defaults(function=_point)
 
 
+def add_power(experiment: argparse.ArgumentParser) -> None:
+    """Add the options of a power plan."""
+    power = experiment.add_argument_group("power plan (runs nothing)")
+    power.add_argument(
+        "--plan-power",
+        action="store_true",
+        help="print the seeds, test items and hours that each claim needs to be told",
+    )
+    power.add_argument(
+        "--margin",
+        type=given.positive,
+        metavar="X",
+        help="the true difference to tell, in points or percent of a loss (default 2)",
+    )
+    power.add_argument(
+        "--power", type=given.probability, metavar="P", help="the power to reach (default 0.8)"
+    )
+    power.add_argument(
+        "--budget", type=given.positive, metavar="H", help="the hours that a claim may take"
+    )
+    power.add_argument(
+        "--record",
+        type=given.path,
+        metavar="FOLDER",
+        help="the rows of a pilot (default metrics/experiments, else docs/evidence/metrics)",
+    )
+    power.add_argument(
+        "--gpu", metavar="NAME", help="forecast for this device: h100, …, or cpu (default)"
+    )
+    power.add_argument("--json", action="store_true", help="print the power plan as JSON")
+
+
+#: The options that only a power plan has.
+POWER = ("margin", "power", "budget", "record", "gpu", "json")
+#: The record that the project publishes, the pilot where nothing has run.
+PUBLISHED = Path("docs/evidence/metrics")
+
+
+def _plan_power(args: argparse.Namespace) -> int:
+    import json
+
+    from lori_core import cost
+    from lori_core.core.errors import InputError, unknown
+    from lori_core.pipeline import params_file
+    from studies import catalogue
+    from studies.analysis import rows
+    from studies.points import METRICS
+    from studies.power import costs, plan
+
+    for name in args.names:
+        if name not in (*catalogue.EXPERIMENTS, catalogue.ALL):
+            raise InputError(unknown("experiment", name, [*catalogue.EXPERIMENTS, catalogue.ALL]))
+    params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
+    folder = args.record or (METRICS if any(METRICS.glob("*.json")) else PUBLISHED)
+    experiments = rows.read_folder(folder)
+    device = cost.device(args.gpu or "cpu")
+    wanted = {key: getattr(args, key) for key in ("margin", "power", "budget")}
+    settings = plan.Settings(**{key: v for key, v in wanted.items() if v is not None})
+    forecasts = costs.Costs(params, cost.count_splits(params, Path("data")), device)
+    names = [] if catalogue.ALL in args.names else args.names
+    planned = plan.plan(experiments, settings, forecasts, names)
+    if args.json:
+        print(json.dumps(plan.as_json(planned, settings, str(folder), device.name), indent=2))
+    else:
+        print("\n".join(plan.show(planned, settings, str(folder), device.name)))
+    return 0
+
+
 def _experiment(args: argparse.Namespace) -> int:
+    if args.plan_power:
+        return _plan_power(args)
+    extra = [key for key in POWER if getattr(args, key) not in (None, False)]
+    if extra:
+        from lori_core.core.errors import InputError
+
+        raise InputError(f"--{extra[0]}: only a power plan has it; add --plan-power")
     if args.list or not args.names:
         return _list()
     from flows.lock import pipeline_lock

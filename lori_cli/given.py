@@ -45,6 +45,26 @@ def fraction(text: str) -> float:
     return number
 
 
+def positive(text: str) -> float:
+    """Parse a number above 0."""
+    number = decimal(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)}; allowed are numbers above 0 and up to {MOST:g}, such as 2"
+        )
+    return number
+
+
+def probability(text: str) -> float:
+    """Parse a number above 0 and below 1."""
+    number = decimal(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)}; allowed are numbers above 0 and below 1, such as 0.8"
+        )
+    return number
+
+
 def decimal(text: str) -> float:
     """Parse a decimal number; return NaN if it is not one or its absolute value exceeds `MOST`."""
     plain = re.fullmatch(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*", text)

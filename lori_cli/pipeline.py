@@ -197,9 +197,11 @@ def pull(*, trained: bool = True) -> tuple[Params, Path]:
     for line in params_file.apply(params_file.PARAMS, None, []):
         print(line)
     from flows.versioning.data import pin
-    from flows.versioning.dvc import definition
+    from flows.versioning.dvc import code_files, definition
 
     for line in definition.follow(Path.cwd(), params_file.load()):
+        print(line)
+    for line in code_files.write(Path.cwd()):
         print(line)
 
     pulled = _pull_data(trained)
@@ -225,6 +227,12 @@ def _pull(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
+    show_plan(args)
+    return 0
+
+
+def show_plan(args: argparse.Namespace) -> None:
+    """Print the plan of a run with the options of `lori plan`."""
     from lori_core.pipeline import params_file
     from lori_core.pipeline.stages.pull import is_pulled
 
@@ -237,7 +245,6 @@ def _plan(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     print(plan)
-    return 0
 
 
 def _planned(args: argparse.Namespace, params: Params, text: str) -> Iterable[str]:
@@ -305,14 +312,16 @@ def _stage(args: argparse.Namespace) -> int:
 
 
 def _check_followed(params: Params, stage: str) -> None:
-    """Check that `dvc.yaml` lists the stage's extensions, so that DVC notices their changes.
+    """Check that DVC would notice changes of the stage's code and extensions.
 
     Raises:
-        InputError: `dvc.yaml` does not list an extension.
+        InputError: `code/<stage>.json` is of another version, or `dvc.yaml` does not list an
+            extension.
     """
-    from flows.versioning.dvc import definition
+    from flows.versioning.dvc import code_files, definition
     from lori_core.core.stage_dependencies import STAGES
 
+    code_files.check(Path.cwd(), stage)
     if params.extensions and stage in STAGES:
         for path in definition.missing(Path.cwd(), params, stage):
             raise InputError(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from lori_core.config import LoriSection, Params, TrainingSection
 from lori_core.config.experiments import DEFAULT
 from lori_core.methods.catalogue import METHODS
 from studies.points import Cell, Mixture, Points, Score, Train
+
+#: The ways that are training methods: the ends of their names.
+KEEPING = ("mix", "ewc", "orthogonal", "olora", "slao")
 
 
 @dataclass
@@ -41,6 +45,7 @@ class Builder:
         seed: int,
         *,
         start: str | None = None,
+        safety: str | None = None,
         training: dict[str, Any] | None = None,
         calibration: dict[str, Any] | None = None,
         **lori: Any,
@@ -55,15 +60,17 @@ class Builder:
             task: the task.
             seed: the seed of A and of the order of examples.
             start: the name of the point whose adapter the training starts from.
+            safety: the task whose training examples the method may mix in.
             training: changes to the run's `training` settings.
             calibration: changes to those of the LoRI-D run that the mask comes from.
             lori: changes to the `lori` settings, e.g. `sparsity` or `mask_scope`.
         """
-        changes, rates = training or {}, self._rates(method)
+        changes, plain = training or {}, plain_method(method)
+        rates = self._rates(plain)
         tries: tuple[str, ...] = ()
         if "learning_rate" not in changes and len(rates) > 1:
             first = self.params.experiments.seeds[0]
-            tries = tuple(self.train(method, task, first, training=rate(r)) for r in rates)
+            tries = tuple(self.train(plain, task, first, training=rate(r)) for r in rates)
         elif rates:
             changes = rate(rates[0]) | changes
         mask_of = None
@@ -85,6 +92,7 @@ class Builder:
                 mask_of=mask_of,
                 start=start,
                 tries=tries,
+                safety=safety,
             )
         )
 
@@ -138,6 +146,67 @@ class Builder:
         ]
 
 
+def plain_method(method: str) -> str:
+    """Return the method that a baseline which keeps safety extends; other methods as they are."""
+    if not METHODS[method].keeps_safety:
+        return method
+    return max((n for n in ("lora", "lori-d", "lori-s") if method.startswith(n)), key=len)
+
+
 def rate(learning_rate: float) -> dict[str, Any]:
     """Return a change to `training` that sets the learning rate."""
     return {"learning_rate": learning_rate}
+
+
+def keeping_cells(build: Builder, safety: str) -> list[Cell]:
+    """Return a cell for each seed, learned task, method and way, and for the base model.
+
+    Args:
+        build: adds the points.
+        safety: the safety task.
+    """
+    section, found = build.params.experiments, []
+    learned = [task for task in build.ablation_tasks if task != safety]
+    for seed, task in product(section.seeds, learned):
+        both = (task, safety)
+        scored = {"base": ("base", {"base": Mixture()})}
+        for method in section.merged_methods:
+            ways = _ways_to_keep(build, method, task, safety, seed)
+            scored[method] = (f"keeping-{method}-{task}-s{seed}", ways)
+        for method, (what, models) in scored.items():
+            point = build.score(what, models, both)
+            for keeping in models:
+                factors: dict[str, str | float | int | None] = {
+                    "method": method,
+                    "keeping": keeping,
+                    "learned": task,
+                }
+                found.append(Cell(point=point, model=keeping, factors=factors, seed=seed))
+    return found
+
+
+def _ways_to_keep(
+    build: Builder, method: str, task: str, safety: str, seed: int
+) -> dict[str, Mixture]:
+    """Return the model of each way to learn a task beside safety with one method."""
+    before, alone = build.train(method, safety, seed), build.train(method, task, seed)
+    weight = build.params.experiments.safety_merge_weight
+    parents, weights = (alone, before), (1 - weight, weight)
+
+    def own(name: str) -> Mixture:
+        return Mixture(adapters=(name,))
+
+    models = {
+        "task-alone": own(alone),
+        "safety-alone": own(before),
+        "merge": Mixture(adapters=parents, method="concat", weights=weights, seed=seed),
+        "safemerge": Mixture(adapters=parents, method="safemerge", weights=weights, seed=seed),
+        "continual": own(build.train(method, task, seed, start=before)),
+    }
+    for keeping in KEEPING:
+        name = f"{method}-{keeping}"
+        if name in METHODS and keeping == "mix":
+            models[keeping] = own(build.train(name, task, seed, safety=safety))
+        elif name in METHODS:
+            models[keeping] = own(build.train(name, task, seed, start=before))
+    return models

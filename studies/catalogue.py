@@ -11,7 +11,7 @@ from lori_core.config.experiments import DEFAULT
 from lori_core.core.errors import ConfigError, unknown
 from lori_core.methods.catalogue import METHODS, options
 from lori_core.pipeline import params_file
-from studies.builder import Builder, rate
+from studies.builder import Builder, keeping_cells, rate
 from studies.points import Cell, Collect, Mixture, Orthogonality, Points, SparsityMap
 
 Factors = dict[str, str | float | int | None]
@@ -22,7 +22,8 @@ def single_task(build: Builder) -> list[Cell]:
     cells = []
     for seed, task in product(build.params.experiments.seeds, build.compared_tasks):
         cells.append(_base(build, (task,), seed, {"method": "base"}))
-        for method in build.params.experiments.methods or METHODS:
+        alone = [name for name, method in METHODS.items() if not method.keeps_safety]
+        for method in build.params.experiments.methods or alone:
             name = build.train(method, task, seed)
             cells += build.trained(name, (task,), seed, method=method)
     return cells
@@ -248,6 +249,15 @@ def property_1(build: Builder) -> list[Cell]:
     return cells
 
 
+def safety_baselines(build: Builder) -> list[Cell]:
+    """Ways to learn a task and keep safety: task score against refusals, for each method."""
+    safety = build.params.continual.safety_task
+    if safety is None or safety not in build.tasks:
+        raise ConfigError("continual.safety_task: the experiment needs one of its tasks here")
+    _check_low_rank(build.params.experiments.merged_methods)
+    return keeping_cells(build, safety)
+
+
 EXPERIMENTS: dict[str, Callable[[Builder], list[Cell]]] = {
     "single-task": single_task,
     "merge-four": merge_four,
@@ -262,6 +272,7 @@ EXPERIMENTS: dict[str, Callable[[Builder], list[Cell]]] = {
     "merge-weight-pareto": merge_weight_pareto,
     "importance": importance,
     "structured": structured,
+    "safety-baselines": safety_baselines,
 }
 ALL = "all"
 

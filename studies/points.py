@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 
 from lori_core.config import (
     EvaluationSection,
@@ -49,6 +55,16 @@ class Train(Strict):
     """The point whose adapter the training starts from."""
     tries: tuple[str, ...] = ()
     """Points with other learning rates; that of the least validation loss is used."""
+    safety: str | None = None
+    """The task whose training examples the method may mix in."""
+
+    @model_serializer(mode="wrap")
+    def _without_unset_safety(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `safety` out if it is not set: names from before this field stay valid."""
+        values: dict[str, Any] = dump(self)
+        if values.get("safety") is None:
+            values.pop("safety", None)
+        return values
 
     @property
     def parents(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from lori_core.core.tracking import RunTracker
 from lori_core.data.pulled import read_examples, read_held_out
 from lori_core.evaluation.evaluate import adapter_applied, evaluate
 from lori_core.evaluation.held_out import held_out_losses
+from lori_core.evaluation.paired_comparison import Rows, counts, positive, read_verdicts
 from lori_core.evaluation.statistics import mean_interval
 from lori_core.merging import merge
 from lori_core.merging.merge_methods import Options
@@ -18,8 +19,12 @@ from lori_core.methods import finetuned_model
 from lori_core.methods.finetuned_model import Trained
 from lori_core.methods.loaded_model import LoadedModel, load_model
 from studies import results
+from studies.analysis import items
 from studies.points import MODEL, Mixture, Score, folder_of
 from studies.results import Row
+
+#: The rows of verdicts that a metric counts; all for other metrics.
+ITEMS_OF: dict[str, Rows] = {"refusal_rate": "refuse", "over_refusal": "comply"}
 
 
 def score(point: Score, work: Path, tracker: RunTracker) -> Row:
@@ -30,7 +35,11 @@ def score(point: Score, work: Path, tracker: RunTracker) -> Row:
         model = mixed(mixture)
         sets = {task: read_examples(task, "test") for task in point.scored}
         scored = evaluate(session, model, sets, model_name, work)
-        rows[model_name] = [row for task, r in scored.items() for row in _score_rows(task, r)]
+        rows[model_name] = [
+            row
+            for task, r in scored.items()
+            for row in _score_rows(task, r, work / model_name / f"{task}.jsonl")
+        ]
         rows[model_name] += _loss_rows(session, model, point)
         tracker.metrics(
             {
@@ -53,12 +62,40 @@ def mixed(mixture: Mixture) -> Trained | None:
     return merge.merge(mixture.method, parents, list(mixture.weights), options)
 
 
-def _score_rows(task: str, result: Mapping[str, Any]) -> Iterator[Row]:
+def _score_rows(task: str, result: Mapping[str, Any], verdicts: Path) -> Iterator[Row]:
+    """Yield a task's scores with the outcome of each item.
+
+    Args:
+        task: the task.
+        result: its result by `evaluate`.
+        verdicts: the file of the verdicts.
+    """
     named = {result["metric"]: result, "over_refusal": result.get("over_refusal")}
     for metric, score in named.items():
         if score and score["n"]:
             facts = {key: score[key] for key in ("low", "high", "n")}
-            yield {"metric": metric, "task": task, "value": score["score"], **facts}
+            own = items.fields(*item_outcomes(verdicts, ITEMS_OF.get(metric, "all")))
+            yield {"metric": metric, "task": task, "value": score["score"], **facts, **own}
+
+
+def item_outcomes(verdicts: Path, rows: Rows) -> tuple[list[str], list[float]]:
+    """Return the ids of the items that count and the share of positive outcomes of each.
+
+    Equal examples in a test set have one id; each counts, as in the score.
+
+    Args:
+        verdicts: the JSON lines of an evaluation, the samples of an item one after another.
+        rows: the verdicts that count.
+    """
+    ids: list[str] = []
+    flags: list[list[bool]] = []
+    for row in read_verdicts(verdicts):
+        if counts(row, rows):
+            if row["sample"] == 0:
+                ids.append(row["id"])
+                flags.append([])
+            flags[-1].append(positive(row, rows))
+    return ids, [fmean(own) for own in flags]
 
 
 def _loss_rows(session: LoadedModel, model: Trained | None, point: Score) -> list[Row]:
@@ -80,6 +117,7 @@ def _loss_rows(session: LoadedModel, model: Trained | None, point: Score) -> lis
                 f"loss on {task}",
             )
             low, high = mean_interval(losses) if len(losses) > 1 else (None, None)
-            measured = {"value": fmean(losses), "low": low, "high": high, "n": len(losses)}
-            rows.append({"metric": "loss", "task": task, **measured})
+            own = items.fields([example.id for example in examples], losses)
+            measured: Row = {"value": fmean(losses), "low": low, "high": high, "n": len(losses)}
+            rows.append({"metric": "loss", "task": task, **measured, **own})
     return rows

@@ -135,7 +135,8 @@ def _code(kind: str) -> list[str]:
 def _data(point: Point) -> list[str]:
     """Return the files that a point reads: examples, and the base model's identity."""
     if isinstance(point, Train):
-        return [BASE_FILE, *_splits([point.task], "train", "validation", "test")]
+        mixed = [] if point.safety is None else _splits([point.safety], "train")
+        return [BASE_FILE, *_splits([point.task], "train", "validation", "test"), *mixed]
     if isinstance(point, Score):
         return [
             BASE_FILE,

@@ -103,6 +103,7 @@ def _tuning(session: LoadedModel, point: Train, name: str) -> Tuning:
         start=start,
         mask=mask,
         calibrated=calibrated if start is None else None,
+        safety=point.safety,
     )
 
 

@@ -9,7 +9,8 @@ from itertools import product
 from typing import Any
 
 from lori_core.evaluation.statistics import interval
-from studies.analysis.specs import LORI, METHODS, PROJECTIONS, SCOPES, STRUCTURES
+from lori_core.methods.catalogue import BUILT_IN
+from studies.analysis.specs import LORI, PROJECTIONS, SCOPES, STRUCTURES
 
 SEEDS = (1, 2, 3)
 N = {"nlu": 400, "math": 200, "code": 164, "safety": 150}
@@ -126,7 +127,7 @@ def both(
 
 
 def single_task(chance: Chance) -> Iterator[Row]:
-    for method, seed in product(METHODS, SEEDS):
+    for method, seed in product(("base", *BUILT_IN), SEEDS):
         yield from both(chance, SKILL[method], seed, tuple(N), method=method)
     for method, count in PARAMETERS.items():
         facts = {
@@ -250,6 +251,19 @@ def structured(chance: Chance) -> Iterator[Row]:
         yield from both(chance, -0.1 * place, seed, ("nlu", "math"), structure=name)
 
 
+def safety_baselines(chance: Chance) -> Iterator[Row]:
+    for seed in SEEDS:
+        where = {"method": "base", "keeping": "base", "learned": "nlu"}
+        yield from both(chance, -1.0, seed, ("nlu", "safety"), **where)
+    ways = ("task-alone", "safety-alone", "mix", "merge", "safemerge", "continual", "ewc")
+    ways += ("orthogonal", "slao")
+    for method, seed in product(("lora", "lori-d", "lori-s"), SEEDS):
+        for place, keeping in enumerate((*ways, "olora") if method == "lora" else ways):
+            where = {"method": method, "keeping": keeping, "learned": "nlu"}
+            yield from both(chance, 0.2 * place - 0.5, seed, ("safety",), **where)
+            yield from both(chance, 0.5 - 0.1 * place, seed, ("nlu",), **where)
+
+
 MAKERS: dict[str, Callable[[random.Random], Iterator[Row]]] = {
     "single-task": single_task,
     "merge-four": merged(tuple(N), {"lora": 0.4, "lori-d": 0.4, "lori-s": 0.3}),
@@ -264,4 +278,5 @@ MAKERS: dict[str, Callable[[random.Random], Iterator[Row]]] = {
     "merge-weight-pareto": pareto,
     "importance": importance,
     "structured": structured,
+    "safety-baselines": safety_baselines,
 }

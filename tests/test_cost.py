@@ -11,11 +11,13 @@ from lori_core import cost
 from lori_core.config import TrainingSection
 from lori_core.core.errors import InputError
 from lori_core.cost import Device, Model, Split, footprint, rates
+from lori_core.cost.devices import DEVICES
 from lori_core.data.sources import pulling
 from lori_core.pipeline import params_file
 
 ROOT = Path(__file__).parents[1]
 TASKS = ("nlu", "math", "code", "safety")
+H100 = DEVICES["h100"]
 MACHINE = Device("a test's", 406e9, 20e9, 24e9, "cpu")
 
 
@@ -159,6 +161,24 @@ def test_layers_keep_what_the_formula_says(
         for some in (without, base)
     )
     assert (two - one) / length == pytest.approx(counted, rel=0.02)
+
+
+def test_a_limit_of_tokens_at_once_lowers_the_memory() -> None:
+    whole = model("llama3-8b-r32", H100).stage("train@nlu").memory
+    small = model("llama3-8b-r32", H100, "training.tokens_at_once=1024").stage("train@nlu").memory
+    least = model("llama3-8b-r32", H100, "training.tokens_at_once=1").stage("train@nlu").memory
+    assert least < small < whole < H100.memory  # no example is split
+
+
+def test_auto_splits_what_a_gpu_cannot_hold_and_a_cpu_nothing() -> None:
+    large = ["training.batch_size=2048"]
+    assert model("llama3-8b-r32", H100, *large).stage("train@nlu").memory < H100.memory
+    here = dataclasses.replace(H100, kind="cpu")
+    assert model("llama3-8b-r32", here, *large).stage("train@nlu").memory > H100.memory
+    # On a GPU, a pass may hold examples of all batches of a step.
+    split = ["training.batch_size=8", "training.gradient_accumulation_steps=4"]
+    joined = model("llama3-8b-r32", H100, "training.batch_size=32").stage("train@nlu").memory
+    assert model("llama3-8b-r32", H100, *split).stage("train@nlu").memory == joined
 
 
 def pulled(folder: Path, *settings: str) -> dict[str, Split]:

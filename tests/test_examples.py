@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -74,3 +77,19 @@ def test_a_gate_of_ones_own_passes_and_refuses(
     gate.RULES = gate.RULES.model_copy(update={"rules": {"mean_words": Bound(at_most=0)}})
     verdict = gate.main(tmp_path / "out", tmp_path / "adapter")
     assert [finding.rule for finding in verdict.refusals] == ["mean_words"]
+
+
+def test_a_project_starts_from_nothing(tmp_path: Path) -> None:
+    lori = tmp_path / "lori"
+    lori.write_text(f'#!/bin/sh\nexec {sys.executable} -m lori_cli "$@"\n')
+    lori.chmod(0o755)
+    place = tmp_path / "mine"
+    environment = {"BASE": "random:llama", "LORI": str(lori), "LAST": "pull --show 1"}
+    done = subprocess.run(
+        ["sh", str(EXAMPLES / "from_nothing.sh"), str(place)],
+        env=os.environ | environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "support: 64 train, 6 validation, 6 test" in done.stdout
+    assert "leaves tomorrow.</s>⟧" in done.stdout
+    assert (place / "data" / "sales" / "train.jsonl").is_file()

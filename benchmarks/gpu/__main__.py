@@ -115,7 +115,7 @@ def run(options: argparse.Namespace, result: Result) -> None:
     todo = deque(_installed(orders(options, results), result))
     logs = options.out / "gpu-logs"
     logs.mkdir(parents=True, exist_ok=True)
-    ahead = 1 if options.tiny else min(16, max(1, (os.cpu_count() or 1) - 1))
+    ahead = 1 if options.tiny else min(32, 2 * (os.cpu_count() or 1))
     command = [sys.executable, "-m", "benchmarks.gpu.part"]
     with Processes(command, logs, ahead).open() as processes:
         while todo:
@@ -265,7 +265,11 @@ def main(argv: list[str] | None = None) -> int:
         traceback.print_exc()
         result.failures.append(repr(error))
     _save(result, options)
-    return 0 if conclude(result, options) else 1
+    try:
+        return 0 if conclude(result, options) else 1
+    except Exception:  # the measurements are printed and saved already
+        traceback.print_exc()
+        return 1
 
 
 if __name__ == "__main__":

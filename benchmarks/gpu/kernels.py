@@ -72,6 +72,8 @@ def read(profiler: Any, wall: float, most: int = 25) -> Profile:
             _count(host, event.name, event.self_cpu_time_total / 1e6)
     if not torch.cuda.is_available():
         device, host = host, {}
+    elif not spans:
+        raise RuntimeError("the profiler saw no kernel on the device (is CUPTI permitted?)")
     kinds: dict[str, float] = defaultdict(float)
     for name, (seconds, _) in device.items():
         kinds[kind(name)] += seconds

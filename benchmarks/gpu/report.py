@@ -114,6 +114,10 @@ def _agree(run: dict[str, Any], own: dict[str, Any], pair: str) -> Iterator[tupl
     if run is own:
         return
     steps = CHECKED_STEPS.get(run["peer"], 2)
+    logged = min(len(run["losses"]), len(own["losses"]))
+    if logged < steps:
+        yield False, f"{pair}: only {logged} losses were logged"
+        return
     for step in range(steps):
         apart = abs(run["losses"][step] / own["losses"][step] - 1)
         yield apart <= LOSSES_APART, f"{pair}: losses of step {step + 1} are {apart:.1e} apart"

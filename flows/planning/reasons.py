@@ -11,6 +11,7 @@ from lori_core.core.errors import InputError, unknown
 KINDS = {
     "parameter ": "{} parameters changed",
     "input lori_core/": "{} files of code changed",
+    "input code/": "{} stages' code changed",
     "input ": "{} inputs changed",
     "output ": "{} outputs changed",
     "after ": "after {} stages",

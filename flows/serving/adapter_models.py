@@ -32,7 +32,8 @@ from lori_core.evaluation.rows import row_of
 KINDS = ("adapter", "merged adapter", "full model")
 #: The folder of the tables in a run, and the most rows of one: the UI loads a whole table.
 TABLES, TABLE_ROWS = "answers", 500
-COLUMNS = ("id", "prompt", "output", "parsed", "answer", "correct")
+#: The columns of a table; MLflow's view groups by the first one.
+COLUMNS = ("prompt", "output", "parsed", "answer", "correct", "id")
 #: The tag by which MLflow's UI finds a run's tables.
 TABLES_TAG = "mlflow.loggedArtifacts"
 #: The tag of a run with the hash of the evaluation whose answers its tables hold.

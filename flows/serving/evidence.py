@@ -26,9 +26,9 @@ from flows.versioning.snapshot import LOCK, Snapshot, leaves
 from lori_core.config import Params
 from lori_core.core.errors import DataError, InputError, LoriError
 from lori_core.core.files.json_input import loads
-from lori_core.evaluation import setups
 from lori_core.evaluation.gate_rules import Scored
 from lori_core.evaluation.rows import row_of
+from lori_core.evaluation.scoring import setups
 
 #: Sections of `params.yaml` that a served model needs.
 SERVED = ("model", "prompt")

@@ -9,9 +9,11 @@ from typing import Any
 
 from lori_core.adapters import attach
 from lori_core.adapters.adapter import NAME_BASE, Adapter, check_base, check_one_base
+from lori_core.adapters.peft_format import base_copies
 from lori_core.config import ModelSection
 from lori_core.core.errors import AdapterError, InputError, ModelError
-from lori_core.models import base_model
+from lori_core.core.files.tensor_file import DTYPE_NAMES
+from lori_core.models import base_files, base_model, base_tensors
 from lori_core.models.base_identity import HUB_ID, VOUCHED, BaseIdentity, Match, match, same_name
 
 
@@ -43,6 +45,7 @@ class Base:
         """
         for name, adapter in adapters.items():
             check_base(adapter, self.identity, name, vouched=self.vouched)
+        adapters = {n: without_copies(a, n, self.folder) for n, a in adapters.items()}
         if all(adapter.base.known for adapter in adapters.values()):
             return dict(adapters)
         outline = base_model.outline(self.folder)
@@ -95,6 +98,8 @@ def of_one_base(
         AdapterError: the adapters have several base models, or do not fit the one that was named.
     """
     if option is None:
+        for name, adapter in adapters.items():
+            base_copies.refuse(adapter, name)
         check_one_base(adapters)
         return dict(adapters), []
     base = choose(option, adapters)
@@ -176,3 +181,33 @@ def stands_for(section: ModelSection, base: BaseIdentity) -> bool:
         )
     except InputError:
         return False
+
+
+def without_copies(adapter: Adapter, where: str, folder: Path) -> Adapter:
+    """Compare an adapter's copies with the base's weights; return the adapter without them.
+
+    Args:
+        adapter: the adapter.
+        where: its name in error messages.
+        folder: the folder of the base model.
+
+    Raises:
+        AdapterError: a copy differs from the base's weight, or the base has no such weight.
+    """
+    copies = adapter.info.get(base_copies.COPIES)
+    if not copies:
+        return adapter
+    files = [base_files.opened(path) for path in base_files.weight_files(folder)]
+    for module, fact in copies.items():
+        found = base_tensors.stored_weight(folder, files, module)
+        dtype = DTYPE_NAMES.get(fact["dtype"])
+        if (
+            found is None
+            or dtype is None
+            or base_copies.fact_of(found[0][found[1]].to(dtype)) != fact
+        ):
+            raise AdapterError(
+                f"{where}: holds another weight of {module} than {folder}: the adapter belongs to "
+                "another base, or was trained with that weight, which is no low-rank update"
+            )
+    return replace(adapter, info={n: v for n, v in adapter.info.items() if n != base_copies.COPIES})

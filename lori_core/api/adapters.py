@@ -46,6 +46,7 @@ def merge(
     rank: int | None = None,
     majority_sign: Literal["total", "frequency"] = "total",
     seed: int = 0,
+    threshold: float | None = None,
     safety: Adapter | str | PathLike[str] | None = None,
     base: str | None = None,
     out: str | PathLike[str] | None = None,
@@ -68,6 +69,7 @@ def merge(
         majority_sign: the `ties` methods and `della` elect a sign by the larger sum (`total`) or
             count (`frequency`).
         seed: the seed of the random drops of the `dare` methods and `della`.
+        threshold: for `safemerge`, in (0, 1]; by default 0.35.
         safety: for `on_safety`, the safety adapter that the others were trained from, in memory or
             by path.
         base: the base model, for adapters that only name their base, or name none.
@@ -92,7 +94,9 @@ def merge(
     if isinstance(adapters, str | PathLike) or not adapters:
         raise InputError(f"adapters: {adapters!r}; give a list of at least one")
     each = [weights] * len(adapters) if isinstance(weights, int | float) else list(weights)
-    options = Options(density=density, rank=rank, majority_sign=majority_sign, seed=seed)
+    options = Options(
+        density=density, rank=rank, majority_sign=majority_sign, seed=seed, threshold=threshold
+    )
     # No A is drawn here; whoever draws it from the result verifies it.
     inputs = [*adapters, *([] if safety is None else [safety])]
     known, read = base_choice.of_one_base(base, _named(inputs))

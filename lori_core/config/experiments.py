@@ -28,7 +28,7 @@ from lori_core.registries.merge_method import MERGE_METHODS
 EXPERIMENTS = (
     "single-task", "merge-four", "merge-three", "continual", "calibration-steps", "sparsity-map",
     "granularity", "merge-weights", "sparsity-by-learning-rate", "property-1",
-    "merge-weight-pareto", "importance", "structured",
+    "merge-weight-pareto", "importance", "structured", "safety-baselines",
 )  # fmt: skip
 
 _Merge = Annotated[str, AfterValidator(MERGE_METHODS.check)]
@@ -90,6 +90,9 @@ class ExperimentsSection(Strict):
     )
     """The safety adapter's weights that `merge-weight-pareto` tries; the other adapters have those
     of `weights_of_three`."""
+    safety_merge_weight: Annotated[PositiveFloat, Field(lt=1)] = 0.5
+    """The weight of the safety adapter in the merges of `safety-baselines`; the task's adapter has
+    one minus this weight."""
     calibration_steps: Some[Count] = (0, 10, 30, 100)
     """0 stands for a random mask."""
     scopes: Some[Annotated[str, AfterValidator(MASK_SCOPES.check)]] = (

@@ -64,6 +64,11 @@ class Params(Strict):
                     f"merge.{name}.weights: {len(weights)} weights for "
                     f"{len(self.merged_tasks(name))} adapters (give one each, or one for all)"
                 )
+            if merge.method == "safemerge" and len(self.merged_tasks(name)) != 2:
+                raise ValueError(
+                    f"merge.{name}.adapters: safemerge merges two adapters, got "
+                    f"{len(self.merged_tasks(name))}; name a task and then the safety task"
+                )
         for name in self.continual.tasks:
             self.phase(name, "continual")
         for name in self.tasks:

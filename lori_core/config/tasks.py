@@ -272,6 +272,9 @@ class MergeSection(Strict):
     """The rank of the result, for methods that can truncate to one (docs/merging.md)."""
     seed: Seed = 0
     """dare, della: the seed of the dropped entries."""
+    threshold: Density | None = None
+    """safemerge: the least agreement with the safety adapter of a module that stays as it is; null
+    for 0.35."""
     search: SearchSection | None = None
     """How the weights are searched, from `weights` on; null to take `weights` as they are."""
 
@@ -285,7 +288,7 @@ class MergeSection(Strict):
             )
         if self.density is None and method.needs_density:
             raise ValueError(f"the method {self.method} needs a density, as in density: 0.7")
-        for field in ("density", "rank"):
+        for field in ("density", "rank", "threshold"):
             value = getattr(self, field)
             if value is not None and field not in method.uses:
                 raise ValueError(f"the method {self.method} has no {field}, got {value}; remove it")

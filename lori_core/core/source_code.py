@@ -18,6 +18,19 @@ def digests(files: Iterable[str]) -> dict[str, str]:
     return {f"lori_core/{name}": _md5(PACKAGE / name) for name in files}
 
 
+def files_of(entry: str) -> list[str]:
+    """Return the files of this package that an entry of the table of dependencies stands for.
+
+    Args:
+        entry: a file or a folder, relative to this package.
+    """
+    path = PACKAGE / entry
+    if path.is_file():
+        return [entry]
+    files = (file for file in path.rglob("*") if file.is_file() and file.suffix != ".pyc")
+    return sorted(file.relative_to(PACKAGE).as_posix() for file in files)
+
+
 @cache
 def _md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()

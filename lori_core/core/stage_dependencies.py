@@ -85,6 +85,7 @@ ADAPTERS = (
 )
 #: Reading and writing PEFT's adapter folders.
 PEFT_FILES = (
+    "adapters/peft_format/base_copies.py",
     "adapters/peft_format/peft_config.py",
     "adapters/peft_format/peft_file.py",
     "adapters/peft_format/peft_modules.py",
@@ -107,8 +108,12 @@ METHODS = (
     "methods/lori/continual.py",
     "methods/lori/lori_methods.py",
     "methods/catalogue.py",
+    "methods/baselines/keeping_safety.py",
+    "methods/baselines/kept_directions.py",
     "methods/baselines/peft_methods.py",
+    "methods/baselines/protection.py",
     "methods/peft_layers.py",
+    "training/trained_state.py",
 )
 #: A loaded base model, and its tokenised examples.
 SESSION = (
@@ -186,6 +191,7 @@ MERGING = (
     "merging/merge.py",
     "merging/on_safety.py",
     "merging/pruning.py",
+    "merging/selective.py",
     "merging/shared_subspace.py",
     "merging/truncation.py",
     "adapters/projection.py",
@@ -214,7 +220,6 @@ EVALUATION = (
     "evaluation/lm_eval",
     "evaluation/sandbox",
     "evaluation/scoring",
-    "evaluation/setups.py",
     "evaluation/statistics.py",
 )
 #: Reading stored verdicts, and comparing models by them.
@@ -341,6 +346,7 @@ STAGES: dict[str, Stage] = {
             "artifacts/{item}/mask.safetensors",
             "artifacts/{safety_task}/adapter",
             "data/{item}/train.jsonl",
+            "data/{safety_task}/train.jsonl",
         ),
         ("training method",),
     ),

@@ -99,6 +99,25 @@ class Model:
         """Return whether a stage has a cost model."""
         return self._estimator(name) is not None
 
+    def training(self, task: str, phase: Any, method: str) -> Estimate:
+        """Return the cost of training a task by a method, with the settings of a phase.
+
+        Args:
+            task: the task.
+            phase: calibration, training or continual.
+            method: a name of the training methods.
+        """
+        return self._train(task, phase, method)
+
+    def scoring(self, task: str) -> Estimate:
+        """Return the cost of scoring one model on a task's test set."""
+        return self._evaluate([task], 1)
+
+    @property
+    def start_seconds(self) -> float:
+        """The seconds in which a stage starts and reads its weights."""
+        return LOAD_SECONDS + self.weights / DISK
+
     def _estimator(self, name: str) -> Callable[[], Estimate] | None:
         """Return the function that estimates a stage; None for a stage without a model."""
         step, _, item = name.partition("@")
@@ -139,7 +158,7 @@ class Model:
         """
         self._rates[rate] = None
         work = max(flops / (self.device.flops * rate.share), moving)
-        return LOAD_SECONDS + self.weights / DISK + work
+        return self.start_seconds + work
 
     def _train(self, task: str, phase: Any, method: str) -> Estimate:
         section, data, base = self.params.phase(task, phase), self.splits[task]["train"], self.base

@@ -15,10 +15,9 @@ from lori_core.core.errors import DataError
 from lori_core.core.files.atomic import write_jsonl
 from lori_core.data.answers import expected_answer
 from lori_core.data.example import Example
-from lori_core.evaluation import setups
 from lori_core.evaluation.inference import likelihood
 from lori_core.evaluation.inference.generation import Output, Request, generate
-from lori_core.evaluation.scoring import paper_scorers
+from lori_core.evaluation.scoring import paper_scorers, setups
 from lori_core.evaluation.scoring.protocols import PROTOCOLS, Judged
 from lori_core.methods import finetuned_model
 from lori_core.methods.finetuned_model import Trained

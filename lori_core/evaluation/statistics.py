@@ -1,4 +1,4 @@
-"""Confidence intervals of scores, McNemar's test, and pass@k."""
+"""Confidence intervals of scores, McNemar's test, Holm's correction, and pass@k."""
 
 from __future__ import annotations
 
@@ -86,6 +86,26 @@ def paired_test(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> float:
     discordant = only_a + only_b
     tail: int = sum(math.comb(discordant, i) for i in range(min(only_a, only_b) + 1))
     return min(1.0, 2 * tail / (1 << discordant))
+
+
+def holm(p_values: Sequence[float], error: float = 0.05) -> list[bool]:
+    """Return which hypotheses Holm's step-down procedure rejects.
+
+    The hypotheses are tested in the order of their p-values, the i-th smallest of n at
+    `error / (n - i + 1)`, until one is not rejected. The chance of any false rejection is at most
+    `error`, however the tests depend on each other.
+
+    Args:
+        p_values: one for each hypothesis.
+        error: the chance of at least one false rejection, in (0, 1).
+    """
+    _check_confidence(error)
+    rejected = [False] * len(p_values)
+    for tested, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if p_values[place] > error / (len(p_values) - tested):
+            break
+        rejected[place] = True
+    return rejected
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:

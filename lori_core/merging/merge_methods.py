@@ -83,12 +83,14 @@ class Options:
             for the sum of their ranks in those in shared subspaces.
         majority_sign: elect each sign by the larger sum (`total`) or count (`frequency`).
         seed: the seed of the random drops of the dare methods and della.
+        threshold: safemerge's, in (0, 1]; None for its default.
     """
 
     density: float | None = None
     rank: int | None = None
     majority_sign: str = "total"
     seed: int = 0
+    threshold: float | None = None
 
     @property
     def share_kept(self) -> float:
@@ -127,6 +129,8 @@ def check_options(method: str, options: Options) -> None:
         raise InputError(f"density: {options.density!r} is outside (0, 1]")
     if options.rank is not None and options.rank < 1:
         raise InputError(f"rank: expected a whole number, at least 1, got {options.rank!r}")
+    if options.threshold is not None and not 0 < options.threshold <= 1:
+        raise InputError(f"threshold: {options.threshold!r} is outside (0, 1]")
     if options.majority_sign not in MAJORITY_SIGNS:
         raise InputError(unknown("majority_sign", options.majority_sign, MAJORITY_SIGNS))
 

@@ -15,14 +15,18 @@ from lori_core.config import LoriSection, Params
 from lori_core.config.validation import Strict
 from lori_core.core.errors import ConfigError
 from lori_core.methods.lori import lori_methods  # noqa: F401
+
+# isort: split
+from lori_core.methods.baselines import keeping_safety  # noqa: F401
 from lori_core.methods.training_method import METHODS, Cost, Job, NoOptions, options
-from lori_core.training.working_memory import STATE_BYTES
+from lori_core.training.trained_state import STATE_BYTES
 
 if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
     "BUILT_IN",
+    "KEEPING",
     "METHODS",
     "STATE_BYTES",
     "Cost",
@@ -33,8 +37,13 @@ __all__ = [
     "options",
 ]
 
-#: The methods of this package.
-BUILT_IN = tuple(n for n, m in METHODS.items() if m.__module__.startswith(f"{__package__}."))
+#: The methods of this package that train on one task alone; `KEEPING` follow a safety adapter.
+BUILT_IN = tuple(
+    n
+    for n, m in METHODS.items()
+    if m.__module__.startswith(f"{__package__}.") and not m.keeps_safety
+)
+KEEPING = tuple(n for n, m in METHODS.items() if m.keeps_safety)
 
 
 def check(params: Params) -> None:

@@ -122,7 +122,10 @@ def depends_on(
 
 
 def training_rows(
-    loaded: LoadedModel, task: str, section: TrainingSection
+    loaded: LoadedModel,
+    task: str,
+    section: TrainingSection,
+    mixed: Sequence[Example] = (),
 ) -> tuple[Sequence[Encoded], str]:
     """Return a task's tokenised training examples, and their digest.
 
@@ -130,6 +133,7 @@ def training_rows(
         loaded: gives the tokenizer and the prompt template.
         task: the task's name.
         section: gives `max_length`.
+        mixed: examples of another task that are added.
 
     Raises:
         DataError: the task has no training example with a target, or an example has a token id
@@ -137,7 +141,8 @@ def training_rows(
     """
 
     def examples() -> Iterator[Example]:
-        return (e for e in each_example(task, "train") if e.target)
+        yield from (e for e in each_example(task, "train") if e.target)
+        yield from mixed
 
     if not any(True for _ in examples()):
         raise DataError(f"tasks.{task}: no training example has a target")
@@ -146,6 +151,33 @@ def training_rows(
     rows = tokenised(examples(), key, prompt, tokenizer, section.max_length)
     limits.check_ids(rows.largest(), loaded.model, f"tasks.{task}")
     return rows, key
+
+
+def mixed_in(task: str, safety: str, share: float, seed: int) -> list[Example]:
+    """Return safety examples for a share of all training examples, chosen by the seed.
+
+    With n examples of the task, `round(n · share / (1 - share))` of the safety task are taken.
+
+    Args:
+        task: the task to learn.
+        safety: the safety task.
+        share: of the safety examples among all, in (0, 1).
+        seed: decides which ones.
+
+    Raises:
+        DataError: the safety task has fewer training examples with a target.
+    """
+    own = sum(bool(e.target) for e in each_example(task, "train"))
+    wanted = max(1, round(own * share / (1 - share)))
+    known = {e.id: e for e in each_example(safety, "train") if e.target}
+    if len(known) < wanted:
+        raise DataError(
+            f"data/{safety}/train.jsonl: has {len(known)} examples with a target, but a share of "
+            f"{share:g} beside the {own} of {task} needs {wanted}; lower the method's share, or "
+            f"tasks.{task}.sizes.train"
+        )
+    chosen = sorted(known, key=lambda id: digest([seed, id]))[:wanted]
+    return [known[id] for id in sorted(chosen)]
 
 
 def checkpoint_folder(stage: str, key: str) -> Path:

@@ -92,6 +92,37 @@ def initialise_from(model: Any, start: Adapter, method: str) -> None:
                 )
 
 
+def initialise_front(model: Any, start: Adapter, method: str) -> None:
+    """Copy a trained adapter of rank r into the first r of 2r ranks of a PEFT LoRA model.
+
+    The second half of A keeps its random values, that of B is zero.
+
+    Args:
+        model: the PEFT model, of rank 2r.
+        start: the adapter of rank r.
+        method: the training method, for errors.
+
+    Raises:
+        AdapterError: modules, rank or scaling differ.
+    """
+    layers = peft_names.lora_layers(model)
+    if list(layers) != list(start.modules):
+        raise AdapterError(f"{method}: the adapter to go on from has other modules than the base")
+    in_float32(model)
+    with torch.no_grad():
+        for name, layer in layers.items():
+            A, B = (s[peft_names.ADAPTER].weight for s in (layer.lora_A, layer.lora_B))
+            rank, scaling = len(start.A(name)), layer.scaling[peft_names.ADAPTER]
+            if 2 * rank != len(A) or not math.isclose(scaling, start.scaling(name)):
+                raise AdapterError(
+                    f"{method}: {name} has rank {rank} and scaling {start.scaling(name):g} in the "
+                    f"adapter to go on from, {len(A) // 2} and {scaling:g} here; use its rank and "
+                    "lora_alpha"
+                )
+            A[:rank] = start.A(name).to(A)
+            B[:, :rank] = start.B(name).to(B)
+
+
 def loraplus(ratio: float) -> Callable[[Any, float], torch.optim.Optimizer]:
     """Return a factory of AdamW optimizers whose learning rate for B is `ratio` times that for A.
 

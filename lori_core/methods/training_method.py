@@ -113,6 +113,8 @@ class TrainingMethod(ABC):
         dropout: whether it supports `training.dropout`.
         lean: whether its layers save no inputs for the backward pass
             (`lori_core.training.kernels.lora_linear`).
+        keeps_safety: whether it only differs from another method if it goes on from a safety
+            adapter, or is given safety examples.
     """
 
     name: ClassVar[str]
@@ -125,6 +127,7 @@ class TrainingMethod(ABC):
     calibrated_by: ClassVar[str | None] = None
     dropout: ClassVar[bool] = False
     lean: ClassVar[bool] = False
+    keeps_safety: ClassVar[bool] = False
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -134,6 +137,10 @@ class TrainingMethod(ABC):
         """Return whether training can start from an adapter that another method trained."""
         related = cls.family is not None and cls.family == other.family
         return cls.continues and (cls is other or related)
+
+    def safety_share(self) -> float:
+        """Return the share of safety examples to mix into the training examples, in [0, 1)."""
+        return 0.0
 
     @abstractmethod
     def attach(self, model: nn.Module) -> Any:

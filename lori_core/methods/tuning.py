@@ -19,10 +19,17 @@ from lori_core.core.files import finite
 from lori_core.core.files.atomic import digest
 from lori_core.core.stage_dependencies import TUNING
 from lori_core.core.tracking import RunTracker
+from lori_core.data.example import Example
 from lori_core.methods import catalogue, peft_layers
 from lori_core.methods.catalogue import METHODS
 from lori_core.methods.finetuned_model import Trained, saved_tensors
-from lori_core.methods.loaded_model import LoadedModel, checkpoint_folder, depends_on, training_rows
+from lori_core.methods.loaded_model import (
+    LoadedModel,
+    checkpoint_folder,
+    depends_on,
+    mixed_in,
+    training_rows,
+)
 from lori_core.methods.training_method import REGISTERED, Job, Provenance
 from lori_core.training.trainer import TrainingResult, train
 
@@ -43,6 +50,7 @@ class Tuning:
         start: the low-rank adapter that training starts from, if any.
         mask: the entries of B that may change, for a method that trains inside a mask.
         calibrated: the adapter that the mask was extracted from; A is drawn from its key.
+        safety: the task whose training examples a method may mix in; None for no mixing.
     """
 
     stage: str
@@ -53,6 +61,7 @@ class Tuning:
     start: Adapter | None = None
     mask: Mask | None = None
     calibrated: Adapter | None = None
+    safety: str | None = None
 
     @classmethod
     def of_task(cls, params: Params, stage: str, task: str, phase: Phase, **more: Any) -> Tuning:
@@ -95,7 +104,8 @@ def tune(
         DataError: the task has no training example with a target.
         DivergedError: a loss, a gradient or a trained value is not finite.
     """
-    rows, data = training_rows(loaded, tuning.task, tuning.section)
+    mixed = _mixed(loaded, tuning)
+    rows, data = training_rows(loaded, tuning.task, tuning.section, mixed)
     dtype = loaded.model.dtype
     method = METHODS[tuning.method](_job(loaded, tuning, len(rows)))
     with _seeded(loaded.params.lori.seed, tuning.task):
@@ -171,6 +181,15 @@ def _job(loaded: LoadedModel, tuning: Tuning, examples: int) -> Job:
         mask=tuning.mask,
         start=tuning.start,
     )
+
+
+def _mixed(loaded: LoadedModel, tuning: Tuning) -> list[Example]:
+    """Return the safety examples that the method mixes in."""
+    chosen = catalogue.options(tuning.method, tuning.options, f"tasks.{tuning.task}.method")
+    share = METHODS[tuning.method](Job(loaded.params.lori, chosen)).safety_share()
+    if not share or tuning.safety is None or tuning.safety == tuning.task:
+        return []
+    return mixed_in(tuning.task, tuning.safety, share, loaded.params.lori.seed)
 
 
 def _blocks(params: Params, tuning: Tuning) -> tuple[ProjectionBlock, ...]:

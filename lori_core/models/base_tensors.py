@@ -71,6 +71,26 @@ def targets(
     return result
 
 
+def stored_weight(
+    base: Path, files: Sequence[TensorFile], module: str
+) -> tuple[TensorFile, str] | None:
+    """Return the file and name of a module's weight, tied or not; None if it has no own tensor.
+
+    Raises:
+        ModelError: transformers does not support the model.
+    """
+    places = {name: file for file in files for name in file}
+    checkpoint = _checkpoint(base, places, {module: (0, 0)})
+    place = checkpoint.names.module(module)
+    if place is None:
+        return None
+    tied = {place.parameter, *checkpoint.shared.get(place.parameter, ())}
+    for source, names in checkpoint.sources.items():
+        if source.parameter in tied and not source.operations:
+            return places[names[0]], names[0]
+    return None
+
+
 def _checkpoint(
     base: Path, stored: Collection[str], modules: Mapping[str, tuple[int, int]]
 ) -> _Checkpoint:

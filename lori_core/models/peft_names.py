@@ -35,6 +35,12 @@ def parse_key(key: str) -> tuple[str, str] | None:
     return (match["module"], match["side"]) if match else None
 
 
+def parse_copy(key: str) -> str | None:
+    """Return the module whose base weight a tensor of PEFT's file is a copy of; None if none."""
+    match = re.fullmatch(r"base_model\.model\.(.+)\.base_layer\.weight", key)
+    return match[1] if match else None
+
+
 def lora_layers(model: nn.Module) -> dict[str, Any]:
     """Return the LoRA layers of a PEFT model by the module's name in the base model, in order."""
     prefix = "base_model.model."

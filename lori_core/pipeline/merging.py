@@ -94,7 +94,8 @@ def parents_of(params: Params, name: str) -> Parents:
     section = params.merge[name]
     path = continual_path if section.stage == "continual" else adapter_path
     adapters = {task: adapter_file.load(path(task)) for task in params.merged_tasks(name)}
-    options = Options(**section.model_dump(include={"density", "majority_sign", "rank", "seed"}))
+    used = {"density", "majority_sign", "rank", "seed", "threshold"}
+    options = Options(**section.model_dump(include=used))
     safety = None
     if MERGE_METHODS[section.method].starts:
         task = str(params.continual.safety_task)

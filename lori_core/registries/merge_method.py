@@ -66,7 +66,7 @@ class MergeMethod(Named):
 
 MERGE_METHODS: Registry[MergeMethod] = Registry("merge method", "lori_core.merging.catalogue")
 #: The options that a merge method may use: the fields of `merge_methods.Options`.
-OPTIONS = ("density", "rank", "majority_sign", "seed")
+OPTIONS = ("density", "rank", "majority_sign", "seed", "threshold")
 
 
 def merge_method(

@@ -76,7 +76,8 @@ def _rows(params: Params, folder: Path) -> list[dict[str, Any]]:
             row = _row(role, model, scores, f"adapters/{task}/{role}")
             own["scores"] |= row["scores"]
             own["files"] |= row["files"]
-        if own["scores"]:
+        # Other methods than LoRI have no calibrated adapters; tasks without a scorer no scores.
+        if own["scores"] or role == ADAPTER:
             rows.append(own)
     for name in params.merge:
         scores = read_json(folder / "merged" / f"{name}.json")[name]

@@ -10,7 +10,8 @@ import torch
 from lori_core.config import TrainingSection
 from lori_core.models import peft_names
 from lori_core.training.kernels import lora_linear
-from lori_core.training.working_memory import STATE_BYTES, USABLE, Layers, sizes_of, tokens_that_fit
+from lori_core.training.trained_state import STATE_BYTES
+from lori_core.training.working_memory import USABLE, Layers, sizes_of, tokens_that_fit
 
 #: The most tokens of a pass; a larger pass would gain no speed.
 MOST = 2**20

@@ -184,8 +184,10 @@ class LoriTrainer(Trainer):
         if batch.dummy:
             loss = loss * 0
         if self.overrides.penalty is not None:
+            # The gradients of all passes, batches and processes of a step are summed.
+            share = batch.batches / self.section.gradient_accumulation_steps / parts
             size = 1 if self.group is None else self.group.size
-            loss = loss + self.overrides.penalty() / (size * parts / batch.batches)
+            loss = loss + self.overrides.penalty() * (share / size)
         loss.backward()
         return loss.detach()
 

@@ -25,8 +25,6 @@ from typing import Any, Protocol
 
 from lori_core.config import TrainingSection
 
-#: Bytes per trained parameter: its float32 value, its gradient and AdamW's two moments.
-STATE_BYTES = 16
 #: Bytes of Python, torch and transformers before anything is loaded. On a GPU, only torch's
 #: allocations count, as in `memory.memory_gb`, without the 0.5 GB of the CUDA context.
 PROCESS = {"cpu": 0.58e9, "gpu": 0.0}

@@ -1,9 +1,11 @@
 """The paper's claims, each with the rule that decides from the rows whether it held.
 
-A comparison is a difference paired by seed with its 95 % interval (`differences.contrast`); there
-is no correction for multiple comparisons. "More" holds if the whole interval is above 0; "as good
-as" is a non-inferiority test with a margin of 2 points (for a loss, 2 %). A claim with several
-comparisons holds if all hold, did not hold if one did not, and could not be told otherwise.
+A comparison is a difference paired by seed and item with its 95 % interval
+(`differences.contrast`). "More" holds if the whole interval is above 0; "as good as" is a
+non-inferiority test and "within" an equivalence test, with a margin of 2 points (for a loss, 2 %).
+A claim with several comparisons holds if all hold, which needs no correction for their number (an
+intersection-union test); it did not hold if one did not with Bonferroni's correction, and could not
+be told otherwise. Across claims, Holm's procedure says which verdicts stand.
 """
 
 from __future__ import annotations
@@ -11,12 +13,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lori_core.evaluation.statistics import holm
 from lori_core.methods.catalogue import BUILT_IN
-from studies.analysis.differences import Cell, Difference, contrast
+from studies.analysis.differences import Cell, Difference
 from studies.analysis.mask_claims import MASK_CLAIMS
 from studies.analysis.rows import Experiment
 from studies.analysis.specs import MERGES, METHODS
-from studies.analysis.verdicts import MARGIN, Cells, Claim, Compare, Condition, Part, above, judge
+from studies.analysis.verdicts import (
+    MARGIN,
+    UNCLEAR,
+    Cells,
+    Claim,
+    Compare,
+    Condition,
+    Part,
+    above,
+    contrasted,
+    judge,
+)
 
 #: The mean loss in points from single-task to concatenated LoRI-D over the paper's Table 3.
 PAPERS_FALL = 5.1
@@ -25,16 +39,31 @@ OTHERS = tuple(name for name in BUILT_IN if name not in ("lori-d", "lori-s"))
 
 
 def judged(experiments: Mapping[str, Experiment]) -> list[dict[str, Any]]:
-    """Return `verdicts.judge` of each claim whose experiment has run, in the claims' order."""
-    return [
+    """Return `verdicts.judge` of each claim whose experiment has run, in the claims' order.
+
+    `stands` and `losses_stand` say whether a told verdict remains after Holm's correction for all
+    claims that were judged by scores or measurements, and by losses; None if it was not told.
+    """
+    results = [
         judge(claim, experiments[claim.experiment])
         for claim in CLAIMS
         if claim.experiment in experiments
     ]
+    for verdict, p, stands in (("verdict", "p", "stands"), ("losses", "losses_p", "losses_stand")):
+        family = [result for result in results if result[verdict] is not None]
+        for result, rejected in zip(family, holm([r[p] for r in family]), strict=True):
+            result[stands] = rejected if result[verdict] != UNCLEAR else None
+        for result in results:
+            result.setdefault(stands, None)
+    return results
 
 
 def _methods(
-    pairs: Iterable[tuple[str, str]], margin: float = 0.0, tasks: Sequence[str] | None = None
+    pairs: Iterable[tuple[str, str]],
+    margin: float = 0.0,
+    tasks: Sequence[str] | None = None,
+    *,
+    equivalence: bool = False,
 ) -> Compare:
     """Return a comparison of methods on single tasks; a method that was not run has no result.
 
@@ -42,6 +71,7 @@ def _methods(
         pairs: each first method is claimed to be above the second.
         margin: how far below it may be.
         tasks: the tasks to compare on; None for all.
+        equivalence: whether the first may also be at most `margin` above.
     """
 
     def compare(experiment: Experiment, cells: Cells) -> list[Part]:
@@ -53,6 +83,7 @@ def _methods(
                 {"method": second},
                 f"{METHODS[first]} against {METHODS[second]}",
                 margin,
+                equivalence=equivalence,
             )
             for first, second in pairs
         ]
@@ -153,8 +184,8 @@ def _loses_least(experiment: Experiment, cells: Cells) -> list[Part]:
             (-1, {"method": other}),
             (1, {"method": other, "learned": ""}),
         ]
-        difference = contrast(experiment, where, terms)
-        parts.append(Part(f"Change of LoRI-S against that of {METHODS[other]}", difference))
+        label = f"Change of LoRI-S against that of {METHODS[other]}"
+        parts.append(contrasted(experiment, where, terms, label))
     return parts
 
 
@@ -200,8 +231,9 @@ CLAIMS: tuple[Claim, ...] = (
         "single-task",
         "LoRI-S stays within a point or two of LoRA at 5 % of its parameters.",
         "Section 3.2; Tables 1, 2",
-        "the mean over tasks of LoRI-S is above that of LoRA less 2 points (2 % of the loss)",
-        _methods([("lori-s", "lora")], MARGIN),
+        "the mean over tasks of LoRI-S is within 2 points (2 % of the loss) of that of LoRA, above "
+        "or below: an equivalence test",
+        _methods([("lori-s", "lora")], MARGIN, equivalence=True),
     ),
     Claim(
         "code",

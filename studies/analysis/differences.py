@@ -1,4 +1,4 @@
-"""Differences between an experiment's conditions, paired by seed, with 95 % intervals."""
+"""Differences between an experiment's conditions, paired by seed and item, with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
+
+import numpy as np
 
 from lori_core.evaluation.statistics import mean_interval
 from lori_core.report.tables import signed
-from studies.analysis.rows import Experiment, Wanted
+from studies.analysis import crossed
+from studies.analysis.rows import Experiment, Row, Wanted
 from studies.analysis.specs import METRICS, SCORES
 
 #: A condition that selects rows to compare: `metric`, `task` and levels of factors.
@@ -33,6 +37,8 @@ class Difference:
         unit: `points` for shares, in percent; for `loss` and `ratio`, 100 times the logarithm of
             the ratio second / first.
         tasks: the tasks it is the mean over.
+        items: the number of items by which it is paired; 0 if it is paired by seed alone.
+        freedom: the degrees of freedom of its interval.
     """
 
     value: float
@@ -41,6 +47,36 @@ class Difference:
     seeds: int
     unit: str
     tasks: tuple[str, ...]
+    items: int = 0
+    freedom: float = math.inf
+
+    def corrected(self, comparisons: int) -> tuple[float | None, float | None]:
+        """Return the ends of the interval with Bonferroni's correction for several comparisons."""
+        if self.low is None or self.high is None:
+            return None, None
+        wider = crossed.quantile(self.freedom, comparisons) / crossed.quantile(self.freedom)
+        below, above = self.value - self.low, self.high - self.value
+        return self.value - wider * below, self.value + wider * above
+
+    def p_above(self, threshold: float) -> float:
+        """Return the two-sided p-value of "the true difference is `threshold`", if it is above.
+
+        It is below 0.05 exactly if the interval lies above the threshold; 1 without an interval.
+        """
+        return 1.0 if self.low is None else self._p(self.value - threshold, self.value - self.low)
+
+    def p_below(self, threshold: float) -> float:
+        """Return the two-sided p-value of "the true difference is `threshold`", if it is below."""
+        return 1.0 if self.high is None else self._p(threshold - self.value, self.high - self.value)
+
+    def _p(self, distance: float, reach: float) -> float:
+        from scipy.stats import norm, t
+
+        if reach <= 0:
+            return float(distance <= 0)
+        z = distance / reach * crossed.quantile(self.freedom)
+        tail = norm.sf(z) if math.isinf(self.freedom) else t.sf(z, self.freedom)
+        return min(1.0, 2 * float(tail))
 
 
 def score_cells(experiment: Experiment, tasks: Sequence[str] | None = None) -> list[Cell]:
@@ -68,8 +104,13 @@ def contrast(
     the first value is lower. Cells without rows for some term are left out, and so are seeds
     without rows for all terms and cells.
 
-    The interval is the wider of two: Student's interval over the seeds' differences, and the
-    interval from the items (the conditions' intervals added in quadrature, as if they had been
+    If all rows have the outcomes of their items, the difference is paired by item as well: its
+    interval is that of `crossed.mean`, over seeds and items together. For scores it is at least
+    `crossed.bounded_reach`, so that items that all agree do not make a difference certain. Of a
+    loss, an item's part in the logarithm of the mean is its part in the mean (first order).
+
+    Otherwise the interval is the wider of two: Student's interval over the seeds' differences, and
+    the interval from the items (the conditions' intervals added in quadrature, as if they had been
     scored on different items, divided by the root of the number of seeds). The first accounts for
     the variation between seeds; the second prevents a too narrow interval from a few seeds that
     agree by chance. For losses with several seeds only the first is used: the losses of the same
@@ -84,35 +125,132 @@ def contrast(
     Returns:
         The difference; None if no cell and seed have rows for all terms.
     """
-    used = [c for c in cells if all(_rows(experiment, c, term) for _, term in terms)]
-    if not used:
-        return None
-    seeds = set.intersection(
-        *(set(_rows(experiment, cell, term)) for cell in used for _, term in terms)
-    )
+    used, seeds = _measured_by_all(experiment, cells, terms)
     if not seeds:
         return None
+    tasks = dict.fromkeys(str(cell.get("task") or "") for cell in used)
+    names, unit = tuple(task for task in tasks if task), _unit(used[0])
+    tables = item_tables(experiment, used, terms, seeds)
+    if tables is not None:
+        return _by_items(tables, unit, len(seeds), names)
+    values, reaches, _ = by_seed(experiment, used, terms)
+    reach, freedom = _reach(values, reaches if unit != LOSS or len(values) == 1 else [])
+    middle = fmean(values)
+    low, high = (None, None) if reach is None else (middle - reach, middle + reach)
+    return Difference(middle, low, high, len(seeds), unit, names, freedom=freedom)
+
+
+def _measured_by_all(
+    experiment: Experiment, cells: Sequence[Cell], terms: Sequence[Term]
+) -> tuple[list[Cell], list[int]]:
+    """Return the cells that have rows for all terms, and the seeds that have all their rows."""
+    used = [c for c in cells if all(_selected(experiment, c, term) for _, term in terms)]
+    seeds = [set(_selected(experiment, cell, term)) for cell in used for _, term in terms]
+    return used, sorted(set.intersection(*seeds)) if seeds else []
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """A contrast's differences on one set of items.
+
+    Attributes:
+        values: the weighted differences [seeds, items]; over all sets their means add up.
+        bound: the largest absolute value that a difference of shares can have, in points.
+    """
+
+    values: Any
+    bound: float
+
+
+def item_tables(
+    experiment: Experiment, cells: Sequence[Cell], terms: Sequence[Term], seeds: Sequence[int]
+) -> list[ItemTable] | None:
+    """Return the differences by seed and item; None if a row has no items.
+
+    Args:
+        experiment: the rows.
+        cells: the cells to average over, each with rows for all terms.
+        terms: as in `contrast`.
+        seeds: the seeds that have all rows.
+    """
+    parts: dict[tuple[str, str, str], dict[int, list[tuple[float, Row]]]] = {}
+    for cell in cells:
+        for factor, term in terms:
+            for seed, rows in _selected(experiment, cell, term).items():
+                for row in rows:
+                    if not row.items:
+                        return None
+                    key = (row.metric, row.task, row.item_set)
+                    weighted = (factor / len(rows) / len(cells), row)
+                    parts.setdefault(key, {}).setdefault(seed, []).append(weighted)
+    tables = []
+    for by_seed in parts.values():
+        weights = {tuple(weight for weight, _ in by_seed.get(seed, [])) for seed in seeds}
+        sizes = {len(row.items) for seed in seeds for _, row in by_seed.get(seed, [])}
+        if len(weights) != 1 or len(sizes) != 1:  # the seeds were not scored on the same items
+            return None
+        values = [sum(w * _outcomes(row) for w, row in by_seed[seed]) for seed in seeds]
+        (signed_weights,) = weights
+        sides = [sum(max(0.0, sign * w) for w in signed_weights) for sign in (1, -1)]
+        tables.append(ItemTable(np.array(values), 100 * max(sides)))
+    return tables
+
+
+def _outcomes(row: Row) -> Any:
+    """Return y of `contrast` for each item [items]; the mean is y of the row."""
+    values = np.array(row.items)
+    if _is_share(row.metric):
+        return 100 * (METRICS[row.metric].better or 1) * values
+    return -100 * (math.log(values.mean()) + values / values.mean() - 1)
+
+
+def _by_items(
+    tables: Sequence[ItemTable], unit: str, seeds: int, tasks: tuple[str, ...]
+) -> Difference:
+    values = [table.values for table in tables]
+    mean = crossed.mean(values)
+    below = above = mean.reach
+    if unit == POINTS:
+        bounds = crossed.bounded_reach(values, [table.bound for table in tables])
+        below, above = max(below, bounds[0]), max(above, bounds[1])
+    count = sum(table.values.shape[1] for table in tables)
+    low, high = mean.value - below, mean.value + above
+    return Difference(mean.value, low, high, seeds, unit, tasks, count, mean.freedom)
+
+
+def by_seed(
+    experiment: Experiment, cells: Sequence[Cell], terms: Sequence[Term]
+) -> tuple[list[float], list[float], float]:
+    """Return each seed's difference, half the width of its interval, and the mean items of a row.
+
+    The widths are of unpaired items: the conditions' intervals added in quadrature. They are empty
+    if a row has none.
+    """
+    used, seeds = _measured_by_all(experiment, cells, terms)
+    rows = [(factor, _selected(experiment, cell, term)) for cell in used for factor, term in terms]
     values, reaches = [], []
-    for seed in sorted(seeds):
-        parts = [
-            (factor, *_rows(experiment, cell, term)[seed])
-            for cell in used
-            for factor, term in terms
-        ]
+    for seed in seeds:
+        parts = [(f, *_mean([_measured(r) or (0.0, None) for r in own[seed]])) for f, own in rows]
         values.append(sum(factor * value for factor, value, _ in parts) / len(used))
         known = [(factor, reach) for factor, _, reach in parts if reach is not None]
         if len(known) == len(parts):
             reaches.append(math.hypot(*(f * reach for f, reach in known)) / len(used))
-    unit = _unit(used[0])
-    reach = _reach(values, reaches if unit != LOSS or len(values) == 1 else [])
-    middle = fmean(values)
-    low, high = (None, None) if reach is None else (middle - reach, middle + reach)
-    tasks = dict.fromkeys(str(cell.get("task") or "") for cell in used)
-    return Difference(middle, low, high, len(seeds), unit, tuple(t for t in tasks if t))
+    counts = [row.n for _, own in rows for seed in seeds for row in own[seed]]
+    return values, reaches, fmean(counts) if counts else 0.0
 
 
-def _reach(values: Sequence[float], items: Sequence[float]) -> float | None:
-    """Return half the interval's width; None if neither seeds nor items give an interval.
+def tables_of(
+    experiment: Experiment, cells: Sequence[Cell], terms: Sequence[Term]
+) -> list[ItemTable] | None:
+    """Return `item_tables` of the cells and seeds that have all rows; None without any."""
+    used, seeds = _measured_by_all(experiment, cells, terms)
+    return item_tables(experiment, used, terms, seeds) if seeds else None
+
+
+def _reach(values: Sequence[float], items: Sequence[float]) -> tuple[float | None, float]:
+    """Return half the interval's width and its degrees of freedom.
+
+    The width is None if neither seeds nor items give an interval.
 
     Args:
         values: the difference of each seed.
@@ -121,32 +259,41 @@ def _reach(values: Sequence[float], items: Sequence[float]) -> float | None:
     widths = []
     if len(values) > 1:
         low, high = mean_interval(values)
-        widths.append((high - low) / 2)
+        widths.append(((high - low) / 2, len(values) - 1.0))
     if len(items) == len(values):
-        widths.append(math.sqrt(fmean(reach**2 for reach in items) / len(items)))
-    return max(widths, default=None)
+        reach = math.sqrt(fmean(reach**2 for reach in items) / len(items))
+        widths.append((reach, math.inf))
+    return max(widths, default=(None, math.inf))
 
 
-def _rows(
+def _selected(
     experiment: Experiment, cell: Cell, term: Mapping[str, Wanted]
-) -> dict[int, tuple[float, float | None]]:
-    """Return y of `contrast` by seed, with half the width of its interval over items."""
+) -> dict[int, list[Row]]:
+    """Return the rows of a cell and a term that have a y, by seed."""
     wanted = {**cell, **term}
     metric = str(wanted.pop("metric"))
     task = wanted.pop("task", None)
-    known = METRICS.get(metric)
-    by_seed: dict[int, list[tuple[float, float | None]]] = {}
+    by_seed: dict[int, list[Row]] = {}
     for row in experiment.select(metric, None if task is None else str(task), **wanted):
-        value = row.value or 0.0
-        reach = None if row.low is None or row.high is None else (row.high - row.low) / 2
-        if known is not None and known.kind == "share":
-            pair = (100 * value * (known.better or 1), None if reach is None else 100 * reach)
-        elif value > 0:
-            pair = (-100 * math.log(value), None if reach is None else 100 * reach / value)
-        else:
-            continue
-        by_seed.setdefault(row.seed, []).append(pair)
-    return {seed: _mean(pairs) for seed, pairs in by_seed.items()}
+        if _measured(row) is not None:
+            by_seed.setdefault(row.seed, []).append(row)
+    return by_seed
+
+
+def _measured(row: Row) -> tuple[float, float | None] | None:
+    """Return y of a row with half the width of its interval; None for a loss of 0 or less."""
+    value = row.value or 0.0
+    reach = None if row.low is None or row.high is None else (row.high - row.low) / 2
+    if _is_share(row.metric):
+        better = METRICS[row.metric].better or 1
+        return 100 * value * better, None if reach is None else 100 * reach
+    if value <= 0:
+        return None
+    return -100 * math.log(value), None if reach is None else 100 * reach / value
+
+
+def _is_share(metric: str) -> bool:
+    return metric in METRICS and METRICS[metric].kind == "share"
 
 
 def _mean(pairs: Sequence[tuple[float, float | None]]) -> tuple[float, float | None]:
@@ -165,8 +312,19 @@ def _unit(cell: Cell) -> str:
 def text(difference: Difference | None) -> str:
     """Return a difference as text.
 
-    For example `+3.2 points [+0.5, +5.9], 3 seeds`, or `loss -3.1 % [-5.2, -1.0], 3 seeds`.
+    For example `+3.2 points [+0.5, +5.9], 3 seeds, 400 items`, or `loss -3.1 % [-5.2, -1.0], 3
+    seeds` where it is paired by seed alone.
     """
+    if difference is None:
+        return effect(None)
+    counts = f"{difference.seeds} seed{'s' if difference.seeds > 1 else ''}"
+    if difference.items:
+        counts += f", {difference.items} items"
+    return f"{effect(difference)}, {counts}"
+
+
+def effect(difference: Difference | None) -> str:
+    """Return a difference and its interval as text, e.g. `+3.2 points [+0.5, +5.9]`."""
     if difference is None:
         return "not measured"
     ends = [difference.value, difference.low, difference.high]
@@ -176,6 +334,5 @@ def text(difference: Difference | None) -> str:
         ends = [None if end is None else 100 * math.expm1(-end / 100) for end in ends]
     middle, low, high = (None if end is None else signed(end, 1) for end in ends)
     interval = "no interval" if low is None or high is None else f"[{low}, {high}]"
-    seeds = f"{difference.seeds} seed{'s' if difference.seeds > 1 else ''}"
     named = {POINTS: f"{middle} points", LOSS: f"loss {middle} %"}
-    return f"{named.get(difference.unit, f'{middle} %')} {interval}, {seeds}"
+    return f"{named.get(difference.unit, f'{middle} %')} {interval}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from studies.analysis.differences import Cell, Difference, Term, contrast
+from studies.analysis.differences import Cell, Difference, Term
 from studies.analysis.rows import Experiment
 from studies.analysis.specs import ATTENTION, FEED_FORWARD, STRUCTURES
-from studies.analysis.verdicts import MARGIN, Cells, Claim, Compare, Part, above
+from studies.analysis.verdicts import MARGIN, Cells, Claim, Compare, Part, above, contrasted
 
 #: The weights of the paper's Figure 4d.
 WEIGHTS = (0.2, 0.3, 0.4)
@@ -154,7 +154,7 @@ def _learning_rate(experiment: Experiment, cells: Cells) -> list[Part]:
         for sparse in (True, False)
         for fast in (True, False)
     ]
-    return [Part(label, contrast(experiment, cells.of(experiment, None), terms))]
+    return [contrasted(experiment, cells.of(experiment, None), terms, label)]
 
 
 def _wider(experiment: Experiment, cells: Cells) -> list[Part]:

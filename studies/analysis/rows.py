@@ -2,7 +2,8 @@
 
 The file `metrics/experiments/NAME.json` is `{"experiment", "info", "rows"}`; a row is flat:
 `metric`, `value` (null if nothing could be measured), `task` ("" for none), `seed`; `low`, `high`
-and `n` if it is a score over items; and the levels of the experiment's factors.
+and `n` if it is a score over items; `items` and `item_set`, the outcome of each item (`items`), in
+rows of newer versions; and the levels of the experiment's factors.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 from lori_core.core.errors import DataError, InputError, unknown
 from lori_core.core.files.atomic import read_json
 from lori_core.evaluation.statistics import mean_interval
-from studies.analysis import specs
+from studies.analysis import items, specs
 from studies.analysis.specs import METRICS, SPECS, Spec
 
 Level = str | float | None
@@ -40,6 +41,8 @@ class Row:
         high: the upper end.
         n: the number of items; 0 if it is no score over items.
         factors: the level of each factor.
+        items: the outcome of each item, in the order of the test set; empty if not recorded.
+        item_set: the digest of the items' ids; empty if not recorded.
     """
 
     metric: str
@@ -50,6 +53,8 @@ class Row:
     high: float | None
     n: int
     factors: Mapping[str, Level]
+    items: tuple[float, ...] = ()
+    item_set: str = ""
 
 
 @dataclass(frozen=True)
@@ -263,7 +268,23 @@ def _row(raw: Any, spec: Spec, where: str) -> Row:
     if value is not None and _kind(metric) == "share" and not 0 <= value <= 1:
         raise DataError(f"{where}: value: {metric} is a share from 0 to 1, got {value!r}")
     factors = {name: _factor(raw, name, spec, where) for name in spec.factors}
-    return Row(metric, value, task, seed, low, high, n, factors)
+    return Row(metric, value, task, seed, low, high, n, factors, *_outcomes(raw, value, where))
+
+
+def _outcomes(
+    raw: Mapping[str, Any], value: float | None, where: str
+) -> tuple[tuple[float, ...], str]:
+    """Return the outcome of each item and the set's digest, which older rows do not have."""
+    text, item_set = raw.get("items"), raw.get("item_set", "")
+    if text is None or value is None:
+        return (), ""
+    if not isinstance(text, str) or not isinstance(item_set, str) or not item_set:
+        raise DataError(f"{where}: items, item_set: expected two texts, got {text!r}, {item_set!r}")
+    outcomes = items.decode(text, where)
+    mean = math.fsum(outcomes) / len(outcomes)
+    if abs(mean - value) > items.ROUNDING * max(1.0, abs(value)):
+        raise DataError(f"{where}: value {value!r} is not the mean of its items, {mean:.6g}")
+    return outcomes, item_set
 
 
 def _number(raw: Mapping[str, Any], key: str, where: str) -> float | None:

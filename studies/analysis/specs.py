@@ -24,6 +24,19 @@ SCOPES = mask_choices.SCOPES.labels()
 IMPORTANCES = importances.KINDS.labels()
 STRUCTURES = mask_choices.KINDS.labels()
 SOURCES = {"drawn": "drawn", "trained": "trained"}
+KEEPING = {
+    "base": "base model",
+    "task-alone": "task alone",
+    "safety-alone": "safety alone",
+    "mix": "mixed data",
+    "merge": "uniform merge",
+    "safemerge": "SafeMERGE",
+    "continual": "two phases",
+    "ewc": "EWC penalty",
+    "orthogonal": "orthogonal",
+    "olora": "O-LoRA",
+    "slao": "SLAO",
+}
 TASKS = ("nlu", "math", "code", "safety")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 FEED_FORWARD = PROJECTIONS[4:]
@@ -249,11 +262,25 @@ SPECS: dict[str, Spec] = {
         ("structure",),
         reading="The same number of entries is kept by each mask.",
     ),
+    "safety-baselines": Spec(
+        "Ways to keep safety",
+        "A task is learned beside safety in several ways: how much the task gains and how many "
+        "refusals are kept.",
+        {
+            "method": Factor("method", METHODS, expected=LORI),
+            "keeping": Factor("way to keep safety", KEEPING, expected=tuple(KEEPING)),
+            "learned": Factor("task learned"),
+        },
+        ("method", "learned"),
+        reading="Higher and further to the right is better. The line joins the ways that no other "
+        "one beats on both axes; bars are 95 % intervals. 'Two phases' is the paper's: the safety "
+        "adapter learns the task.",
+    ),
 }
 
 
 def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
     """Return the distinct names: first those in `known`, in its order, then the others."""
     distinct = list(dict.fromkeys(names))
-    first = [name for name in known if name in distinct]
+    first = [name for name in dict.fromkeys(known) if name in distinct]
     return first + [name for name in distinct if name not in first]

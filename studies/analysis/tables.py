@@ -336,4 +336,5 @@ TABLES: dict[str, Callable[[Experiment], list[Table]]] = {
     "merge-weight-pareto": sweep("safety_weight", "task_weight"),
     "importance": sweep("importance"),
     "structured": sweep("structure"),
+    "safety-baselines": sweep("learned", "method", "keeping"),
 }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from studies.analysis import differences
-from studies.analysis.differences import Cell, Difference
+from studies.analysis.differences import Cell, Difference, Term
 from studies.analysis.rows import Experiment, Wanted
 
 ClaimVerdict = Literal["held", "did not hold", "could not be told"]
@@ -27,29 +28,72 @@ class Part:
     Attributes:
         label: what is compared.
         difference: the claim says that it is above `-margin`; None if it was not measured.
-        margin: the margin of non-inferiority; 0 for a comparison "is above".
+        margin: the margin of non-inferiority or equivalence; 0 for a comparison "is above".
         note: the text to show instead of the difference.
+        equivalence: whether the claim also says that the difference is below `margin`.
+        cells: the cells of the difference, as in `differences.contrast`.
+        terms: its terms.
     """
 
     label: str
     difference: Difference | None
     margin: float = 0.0
     note: str = ""
+    equivalence: bool = False
+    cells: Sequence[Cell] = ()
+    terms: Sequence[Term] = ()
 
     @property
     def verdict(self) -> ClaimVerdict:
-        """Held if the whole interval is above `-margin`, failed if all of it is below."""
+        """The verdict of this comparison by itself."""
+        return self.judged(1)
+
+    def judged(self, comparisons: int) -> ClaimVerdict:
+        """Return the verdict of one of several comparisons of a claim.
+
+        Held if the whole interval is above `-margin` and, for equivalence, below `margin`: all
+        comparisons must hold, so this needs no correction. Failed if the whole interval with
+        Bonferroni's correction is outside, since one failed comparison is enough to refute.
+        """
         difference = self.difference
         if difference is None or difference.low is None or difference.high is None:
             return UNCLEAR
-        if difference.low > -self.margin:
+        below = not self.equivalence or difference.high < self.margin
+        if difference.low > -self.margin and below:
             return HELD
-        return FAILED if difference.high < -self.margin else UNCLEAR
+        low, high = difference.corrected(comparisons)
+        over = self.equivalence and low is not None and low > self.margin
+        return FAILED if over or (high is not None and high < -self.margin) else UNCLEAR
+
+    def p(self, verdict: ClaimVerdict) -> float:
+        """Return the two-sided p-value of the hypothesis that `verdict` rejects; 1 for none."""
+        difference = self.difference
+        if difference is None or verdict == UNCLEAR:
+            return 1.0
+        if verdict == HELD:
+            above = difference.p_above(-self.margin)
+            return max(above, difference.p_below(self.margin)) if self.equivalence else above
+        below = difference.p_below(-self.margin)
+        return min(below, difference.p_above(self.margin)) if self.equivalence else below
+
+    @property
+    def slack(self) -> float:
+        """How far the interval's worst end is inside the margin; less than 0 is outside."""
+        difference = self.difference
+        if difference is None or difference.low is None or difference.high is None:
+            return -math.inf
+        slack = difference.low + self.margin
+        return min(slack, self.margin - difference.high) if self.equivalence else slack
 
     @property
     def text(self) -> str:
         """The comparison with its numbers as one line."""
         return f"{self.label}: {self.note or differences.text(self.difference)}"
+
+    @property
+    def effect(self) -> str:
+        """The size of the difference with its interval."""
+        return differences.effect(self.difference)
 
 
 def above(
@@ -59,12 +103,25 @@ def above(
     second: Condition,
     label: str,
     margin: float = 0.0,
+    *,
+    equivalence: bool = False,
 ) -> Part:
     """Return the comparison "the first condition is above the second", as a mean over cells."""
-    difference = differences.contrast(experiment, cells, [(1, first), (-1, second)])
+    terms: list[Term] = [(1, first), (-1, second)]
+    part = contrasted(experiment, cells, terms, label)
+    difference = part.difference
     tasks = "" if difference is None else ", ".join(difference.tasks)
     mean = ", mean over " if difference is not None and len(difference.tasks) > 1 else ", "
-    return Part(f"{label}{mean}{tasks}" if tasks else label, difference, margin)
+    named = f"{label}{mean}{tasks}" if tasks else label
+    return replace(part, label=named, margin=margin, equivalence=equivalence)
+
+
+def contrasted(
+    experiment: Experiment, cells: Sequence[Cell], terms: Sequence[Term], label: str
+) -> Part:
+    """Return the comparison "the sum of the terms is above 0", as a mean over cells."""
+    difference = differences.contrast(experiment, cells, terms)
+    return Part(label, difference, cells=cells, terms=terms)
 
 
 #: Returns a claim's comparisons, in scores or in losses.
@@ -113,19 +170,31 @@ class Claim:
 
 def all_of(parts: Sequence[Part]) -> ClaimVerdict:
     """Return held if every comparison held, failed if one failed, else unclear."""
-    verdicts = {part.verdict for part in parts}
+    verdicts = {verdict for _, verdict in _each(parts)}
     if FAILED in verdicts:
         return FAILED
     return HELD if verdicts == {HELD} else UNCLEAR
+
+
+def _each(parts: Sequence[Part]) -> list[tuple[Part, ClaimVerdict]]:
+    measured = sum(part.difference is not None for part in parts)
+    return [(part, part.judged(max(1, measured))) for part in parts]
+
+
+def deciding(parts: Sequence[Part]) -> Part | None:
+    """Return the comparison that decides: the failed one, else the one nearest to failing."""
+    measured = [part for part in parts if part.difference is not None]
+    return min(measured, key=lambda part: part.slack, default=None)
 
 
 def judge(claim: Claim, experiment: Experiment) -> dict[str, Any]:
     """Judge a claim by an experiment's rows.
 
     Returns:
-        `name`, `experiment`, `claim`, `source`, `rule`; `by`, the measure that decides; `verdict`
-        and `because`, the text and verdict of each comparison; `losses` and `losses_because`, the
-        same by held-out losses, or None and [].
+        `name`, `experiment`, `claim`, `source`, `rule`; `by`, the measure that decides; `verdict`,
+        `because`, the text and verdict of each comparison, `effect`, that of the comparison that
+        decides, and `p`, the p-value of the verdict; `losses`, `losses_because`, `losses_effect`
+        and `losses_p`, the same by held-out losses, or None, [], "" and 1.
     """
     parts = claim.compare(experiment, BY_SCORES)
     judged: dict[str, Any] = {
@@ -135,17 +204,34 @@ def judge(claim: Claim, experiment: Experiment) -> dict[str, Any]:
         "source": claim.source,
         "rule": claim.rule,
         "by": "scores" if claim.losses else "measurement",
-        "verdict": all_of(parts),
-        "because": _because(parts) or [{"text": "not measured", "verdict": UNCLEAR}],
         "losses": None,
         "losses_because": [],
+        "losses_effect": "",
+        "losses_p": 1.0,
     }
+    judged |= dict(zip(("verdict", "because", "effect", "p"), _result(parts), strict=True))
+    judged["because"] = judged["because"] or [{"text": "not measured", "verdict": UNCLEAR}]
     if claim.losses:
         by_loss = claim.compare(experiment, BY_LOSSES)
         if any(part.difference is not None for part in by_loss):
-            judged |= {"losses": all_of(by_loss), "losses_because": _because(by_loss)}
+            keys = ("losses", "losses_because", "losses_effect", "losses_p")
+            judged |= dict(zip(keys, _result(by_loss), strict=True))
     return judged
 
 
-def _because(parts: Sequence[Part]) -> list[dict[str, str]]:
-    return [{"text": part.text, "verdict": part.verdict} for part in parts]
+def _result(parts: Sequence[Part]) -> tuple[ClaimVerdict, list[dict[str, str]], str, float]:
+    """Return the verdict, the text and verdict of each comparison, the effect, and the p-value."""
+    verdict, part = all_of(parts), deciding(parts)
+    because = [{"text": part.text, "verdict": own} for part, own in _each(parts)]
+    notes = [other.note for other in parts if other.note]
+    effect = differences.effect(None) if part is None else part.note or part.effect
+    if part is None and notes:
+        effect = notes[0]
+    count = sum(part.difference is not None for part in parts)
+    values = [part.p(verdict) for part in parts if part.difference is not None]
+    p = {
+        HELD: lambda: max(values),
+        FAILED: lambda: min(1.0, count * min(values)),
+        UNCLEAR: lambda: 1.0,
+    }[verdict]()
+    return verdict, because, effect, p

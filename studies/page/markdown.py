@@ -11,11 +11,14 @@ from lori_core.report import tables
 HOW = (
     "Intervals are of 95 %: of a score, the wider of Student's over seeds and that over the test "
     "items; of a loss, Student's over seeds; of a single seed, that over its items. A difference "
-    "is paired by seed, and its interval is the wider of Student's and what its items allow if "
-    "they count anew with each seed. A claim of several comparisons held "
-    "where all of them do, did not hold where one did not, and otherwise could not be told at this "
-    "size. Each comparison is judged by itself. Beside the verdict by the tasks' scores stands "
-    "that by held-out losses, which vary less, where both were measured."
+    "with a number of items is paired by seed and item, and its interval is over both together. "
+    "Where the rows have no outcomes of items, it is paired by seed alone, and its interval is the "
+    "wider of Student's and what its items allow if they count anew with each seed. A claim of "
+    "several comparisons held where all of them do, which needs no correction for their number; it "
+    "did not hold where one did not with Bonferroni's correction for their number, and otherwise "
+    "could not be told at this size. The margin of 'as good as' and of 'within' is 2 points, or "
+    "2 % of a loss, unless the rule says otherwise. Verdicts by held-out losses, which vary less, "
+    "are beside those by the tasks' scores where both were measured."
 )
 
 #: The first line of the document.

@@ -14,6 +14,7 @@ from lori_core.report.figures import COLOURS, clean
 from studies.analysis import cells
 from studies.analysis.rows import Estimate, Experiment, Level
 from studies.analysis.specs import METRICS
+from studies.page.pareto import best_of
 
 GREY, SKY, BLUE, ORANGE, VERMILLION, GREEN, PINK, _ = COLOURS
 INK = "#222222"
@@ -313,14 +314,7 @@ def front(axis: Any, points: Sequence[tuple[float, float, str]], more_x: int, mo
         more_x: 1 if a larger x is better, -1 if a smaller one is.
         more_y: the same for y.
     """
-    best = sorted(
-        (x, y)
-        for x, y, _ in points
-        if not any(
-            more_x * a >= more_x * x and more_y * b >= more_y * y and (a, b) != (x, y)
-            for a, b, _ in points
-        )
-    )
+    best = best_of([(x, y) for x, y, _ in points], more_x, more_y)
     axis.margins(x=0.1)
     axis.plot([x for x, _ in best], [y for _, y in best], "-", color=VERMILLION, lw=1.2, zorder=1)
     for x, y, label in points:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +19,7 @@ from lori_core.adapters import output_folder
 from lori_core.core.errors import InputError
 from lori_core.core.files.atomic import write_text
 from lori_core.core.redaction import redact
+from studies.analysis.specs import SPECS
 from studies.page import markdown, page
 
 METRICS, LOCK = Path("metrics/experiments"), Path("experiments/dvc.lock")
@@ -37,7 +39,20 @@ def document(metrics: Path, pictures: Path) -> str:
         pictures.mkdir(exist_ok=True)
         for picture in sorted(report.glob("*.png")):
             shutil.copy(picture, pictures)
-    return markdown.evidence(built, pictures=f"{RECORD}/")
+    return markdown.evidence(built, pictures=f"{RECORD}/") + _not_run(built["experiments"])
+
+
+def _not_run(experiments: Collection[str]) -> str:
+    """Return a section about the experiments without results; empty if all have run."""
+    missing = [name for name in SPECS if name not in experiments]
+    if not missing:
+        return ""
+    lines = ["", "## Not run yet", ""]
+    lines += ["These experiments have no results here:", ""]
+    lines += [
+        f"- {SPECS[name].title}: `lori experiment {name} --profile evidence`" for name in missing
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def publish(workspace: Path, docs: Path) -> None:

@@ -47,7 +47,20 @@ STAGES = (
 POINTS = [Case(f"point-{name}", ["point", text]) for name, text in GIVEN.items()]
 EXPERIMENTS = [
     Case(f"experiment-{name}", ["experiment", text, "--plan"]) for name, text in GIVEN.items()
+] + [
+    Case(f"power-{name}", ["experiment", "--plan-power", *arguments], says=says)
+    for name, arguments, says in (
+        ("margin-0", ["--margin", "0"], ["--margin", "'0'"]),
+        ("margin-nan", ["--margin", "nan"], ["--margin", "'nan'"]),
+        ("power-1", ["--power", "1"], ["--power", "'1'"]),
+        ("budget", ["--budget", "-1"], ["--budget", "'-1'"]),
+        ("experiment", ["granulrity"], ["granulrity", "granularity"]),
+        ("record", ["--record", "nowhere"], ["nowhere", "no experiment has run"]),
+    )
 ]
+EXPERIMENTS.append(
+    Case("power-options", ["experiment", "all", "--margin", "2"], says=["--margin", "--plan-power"])
+)
 
 
 def _renamed(text: str) -> Content:
@@ -93,6 +106,8 @@ REFERENCES = [
         ("merge-method", "merge.concat.method=conct", ["merge.concat.method"]),
         ("merge-density-unused", "merge.concat.density=0.5", ["density"]),
         ("merge-density-missing", "merge.concat.method=ties", ["density"]),
+        ("merge-threshold-unused", "merge.concat.threshold=0.5", ["threshold"]),
+        ("merge-safemerge-of-all", "merge.concat.method=safemerge", ["merge.concat.adapters"]),
         (
             "merge-search-gradient",
             "merge.concat={method: ties, density: 0.7, search: {optimizer: gradient}}",
@@ -172,6 +187,7 @@ ADAPTERS = [
         ["diff", "PATH", "x"],
         ["restore", "PATH", "out"],
         ["gate", "PATH"],
+        ["serve-dir", "PATH"],
     )
     for name, text in {
         "nothing": "nothing",
@@ -186,7 +202,12 @@ ADAPTERS = [
 ]
 PLACED = [
     Case(f"{command}-at-{name}", [command, *more], {"x": content})
-    for command, more in (("inspect", ["x"]), ("merge", ["x", "-o", "out"]), ("why", ["x"]))
+    for command, more in (
+        ("inspect", ["x"]),
+        ("merge", ["x", "-o", "out"]),
+        ("why", ["x"]),
+        ("serve-dir", ["x"]),
+    )
     for name, content in OUTPUTS.items()
 ]
 PUSH = [

@@ -59,7 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     "merge.concat.method": set(), "merge.concat.stage": set(),
     "merge.concat.weights": {"minus-1", "0", *REAL},
     "merge.concat.density": NULL, "merge.concat.majority_sign": set(),
-    "merge.concat.rank": NULL, "merge.concat.seed": COUNT,
+    "merge.concat.rank": NULL, "merge.concat.seed": COUNT, "merge.concat.threshold": NULL,
     "merge.concat.search.by": set(), "merge.concat.search.optimizer": set(),
     "merge.concat.search.examples": POSITIVE, "merge.concat.search.steps": POSITIVE,
     "merge.concat.search.batch": POSITIVE, "merge.concat.search.learning_rate": REAL,

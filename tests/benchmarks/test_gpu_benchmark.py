@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -170,6 +171,9 @@ def test_a_gradient_of_zero_or_another_loss_is_seen() -> None:
     assert len(failed(own, one("PEFT", gradient_norms=[None, 1.0]))) == 2
     assert len(failed(own, one("PEFT", untrained=["model.layers.0.mlp.up_proj"]))) == 1
     assert len(failed(own, one("PEFT", losses=[6.0, 5.5]))) == 1
+    assert failed(own, one("PEFT", losses=[])) == [
+        "tiny, long, PEFT and LoRI-D: only 0 losses were logged"
+    ]
     # With a mask the second loss and the gradient are others.
     assert failed(own, one("LoRI-S", losses=[6.0, 5.5], gradient_norms=[0.3, 0.3])) == []
 
@@ -227,6 +231,36 @@ def test_a_kernel_s_name_gives_its_kind(name: str, kind: str) -> None:
 
 def test_kernels_that_overlap_count_once() -> None:
     assert kernels._covered([(0, 10), (5, 12), (20, 21), (6, 7)]) == 13
+
+
+def event(name: str, start: float, end: float, device: str = "CUDA", range_: bool = False) -> Any:
+    """Return an event as the profiler has it, times in microseconds."""
+    span = SimpleNamespace(start=start, end=end, elapsed_us=lambda: end - start)
+    return SimpleNamespace(
+        name=name, device_type=SimpleNamespace(name=device), time_range=span,
+        is_user_annotation=range_, self_cpu_time_total=end - start,
+    )  # fmt: skip
+
+
+def test_a_profile_of_a_gpu_counts_its_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found = [
+        event("nvjet_tst_gemm", 0, 1e6),
+        event("void flash_fwd_kernel", 0.5e6, 1.5e6),
+        event("nvjet_tst_gemm", 2e6, 3e6),
+        event("Optimizer.step#AdamW.step", 0, 9e6, range_=True),
+        event("cudaLaunchKernel", 0, 4e6, device="CPU"),
+    ]
+    profile = kernels.read(SimpleNamespace(events=lambda: found), wall=5.0)
+    assert (profile.busy, profile.launches) == (2.5, 3)
+    assert profile.kinds == {"matrix products": 2.0, "attention": 1.0}
+    assert profile.names[0] == ("nvjet_tst_gemm", 2.0, 2)
+    assert profile.host == [("cudaLaunchKernel", 4.0, 1)]
+    text = kernels.lines(profile)
+    assert text[0].startswith("2500 ms on the device in 3 launches")
+    assert text[1].split() == ["66.7", "%", "2000.0", "ms", "matrix", "products"]
+    with pytest.raises(RuntimeError, match="saw no kernel"):
+        kernels.read(SimpleNamespace(events=lambda: found[4:]), wall=5.0)
 
 
 def test_ours_takes_the_whole_batch_and_others_are_searched() -> None:

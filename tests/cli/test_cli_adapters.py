@@ -133,7 +133,6 @@ def test_an_exported_merged_model_equals_the_base_with_the_adapter(
             ["export", "a", "x", "--to", "merged", "--serving", "vllm"],
             "--serving: only with --to",
         ),
-        (["export", "a", "x", "--to", "peft", "--base", "y"], "--base: only with --to merged"),
         (["export", "a", "b", "--to", "merged"], "b: exists and is not an empty folder"),
         (["export", "a", "x", "--to", "merged", "--base", "random:gpt2"], "whose config differ"),
         (["inspect", "nothing"], "neither an adapter's folder nor a mask"),

@@ -10,7 +10,7 @@ import pytest
 from imports import closure, file_of
 from ruamel.yaml import YAML
 
-from flows.versioning.dvc.definition import with_dependencies
+from flows.versioning.dvc.definition import pipeline, with_dependencies
 from lori_core.core import stage_dependencies as table
 from lori_core.pipeline.running import STAGES
 from studies import code
@@ -63,7 +63,8 @@ def test_the_stages_are_those_that_dvc_and_the_command_line_know() -> None:
 
 def test_dvc_yaml_lists_the_tables_inputs_code_and_parameters() -> None:
     text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
-    assert text == with_dependencies(text), "run: python -m flows.versioning.dvc.definition"
+    written = with_dependencies(pipeline())
+    assert text == written, "change pipeline.yaml, run: python -m flows.versioning.dvc.definition"
 
 
 def test_a_list_that_misses_a_file_is_brought_up_to_date() -> None:

@@ -11,6 +11,7 @@ from scipy import stats
 
 from lori_core.core.errors import InputError
 from lori_core.evaluation.statistics import (
+    holm,
     interval,
     mean_interval,
     paired_test,
@@ -141,3 +142,20 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_correct_sample() -> None:
 def test_pass_at_k_refuses(arguments: tuple[int, int, int]) -> None:
     with pytest.raises(InputError, match="expected a whole number"):
         pass_at_k(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("p_values", "rejected"),
+    [
+        ([], []),
+        ([0.05], [True]),
+        ([0.051], [False]),
+        ([0.01, 0.04, 0.03, 0.005], [True, False, False, True]),
+        ([0.02, 0.02, 0.02], [False, False, False]),
+        ([0.01, 0.025, 0.05], [True, True, True]),
+    ],
+)
+def test_holm_rejects_from_the_smallest_p_value_on(
+    p_values: list[float], rejected: list[bool]
+) -> None:
+    assert holm(p_values) == rejected

@@ -20,7 +20,8 @@ OPTIONS = Options(density=0.6, rank=6, seed=3)
 
 
 #: The methods that merge adapters of any origin.
-ANY = [name for name, method in MERGE_METHODS.items() if not method.starts]
+#: Those that merge any number of adapters.
+ANY = [n for n, method in MERGE_METHODS.items() if not method.starts and n != "safemerge"]
 
 
 def options_for(method: str) -> Options:

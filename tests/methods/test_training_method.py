@@ -113,11 +113,11 @@ def first_A(params: config.Params, method: str) -> dict[str, torch.Tensor]:  # n
 
 
 def test_every_method_says_what_it_is_and_has_one_name() -> None:
-    assert list(METHODS) == [*PEFT, "lori-d", "lori-s"]
+    assert list(METHODS) == [*PEFT, "lori-d", "lori-s", *methods.KEEPING]
     assert all(name == m.name and m.label and m.about for name, m in METHODS.items())
-    assert {n: m.calibrated_by for n, m in METHODS.items() if m.calibrated_by} == {
-        "lori-s": "lori-d"
-    }
+    assert {n: m.calibrated_by for n, m in METHODS.items() if m.calibrated_by} == dict.fromkeys(
+        ("lori-s", "lori-s-ewc", "lori-s-orthogonal", "lori-s-slao", "lori-s-mix"), "lori-d"
+    )
 
 
 def test_an_extension_is_in_every_list(extension: Path) -> None:
@@ -169,4 +169,4 @@ def test_what_the_methods_are_is_known_without_torch() -> None:
         "print(sorted({'torch', 'peft', 'transformers'} & set(sys.modules)), len(methods.METHODS))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout == "[] 12\n"
+    assert found.stdout == "[] 25\n"

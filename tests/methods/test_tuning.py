@@ -30,7 +30,9 @@ from lori_core.training.loss import example_losses
 from support import random_adapter, refused, tiny
 
 ROOT = Path(__file__).parents[2]
-OTHERS = [name for name, m in catalogue.METHODS.items() if m.calibrated_by is None]
+OTHERS = [
+    name for name, m in catalogue.METHODS.items() if m.calibrated_by is None and not m.keeps_safety
+]
 
 
 def params_with(**tasks: dict[str, Any]) -> Params:

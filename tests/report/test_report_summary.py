@@ -242,3 +242,12 @@ def test_each_set_up_of_a_safety_task_has_a_row_and_the_range_is_shown(workspace
         "safety, over-refusal, hot": "10 [0-20]",
         "safety, over-refusal, range": "25 (hot) to 90 (default)",
     }
+
+
+def test_a_run_whose_tests_have_no_scorer_has_a_summary(workspace: Any) -> None:
+    for path in sorted((workspace.metrics / "evaluate").rglob("*.json")):
+        write_json(path, {name: {} for name in read_json(path)})
+    built = build(workspace)
+    assert [row["model"] for row in built["table"]][:2] == ["base", OWN]
+    assert (built["comparisons"], built["beats_base"]) == ([], {})
+    assert summary.markdown(built).startswith("| model |")

@@ -8,7 +8,7 @@ import pytest
 from lori_core import config
 from lori_core.config.experiments import EXPERIMENTS
 from lori_core.core.errors import ConfigError, InputError
-from lori_core.methods.catalogue import METHODS
+from lori_core.methods.catalogue import BUILT_IN
 from lori_core.pipeline import params_file
 from studies import catalogue, points, stages
 from studies.analysis.specs import SPECS
@@ -25,9 +25,9 @@ def trains(found: Points) -> list[Train]:
 def test_single_task_trains_every_method_on_every_task_and_seed() -> None:
     found = catalogue.build(smoke_params(seeds=[1, 2, 3]), ["single-task"])
     chosen = [point for point in trains(found) if point.tries]
-    assert len(chosen) == len(METHODS) * 2 * 3
+    assert len(chosen) == len(BUILT_IN) * 2 * 3
     tried = [point for point in trains(found) if not point.tries]
-    assert len(tried) == len(METHODS) * 2 * 2  # two rates each, with the first seed alone
+    assert len(tried) == len(BUILT_IN) * 2 * 2  # two rates each, with the first seed alone
     assert {point.lori.seed for point in tried} == {1}
 
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from flows.lineage.ancestry import Lineage, Node
 from flows.lineage.problem import MEND, Problem
+from flows.versioning.dvc import code_files
 from flows.versioning.dvc.dvc_repo import ABSENT, value_at
 from flows.versioning.objects import files_below, folder_md5, md5_of
 from flows.versioning.snapshot import LOCK, PARAMS
 from lori_core.pipeline import params_file
 
 #: The folders of the stages' code; extensions are elsewhere.
-_CODE = ("lori_core/", "studies/")
+_CODE = ("lori_core/", "studies/", f"{code_files.FOLDER}/")
 #: Left out of a folder's hash by DVC (`.dvcignore`).
 _LEFT_OUT = "__pycache__"
 

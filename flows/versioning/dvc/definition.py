@@ -1,15 +1,18 @@
-"""`python -m flows.versioning.dvc.definition` writes the table of dependencies into `dvc.yaml`.
+"""The text of `dvc.yaml`: `pipeline.yaml` of this folder, with the table of dependencies.
 
-The table is `lori_core.core.stage_dependencies`. Only the lists `deps` and `params` of each stage
-are written; everything else stays unchanged.
+The table is `lori_core.core.stage_dependencies`; it gives the lists `deps` and `params` of each
+stage. `python -m flows.versioning.dvc.definition` writes this repository's `dvc.yaml`, where stages
+depend on the files of `lori_core/`. In a workspace that `lori init` made, which has no such files,
+each stage depends on a file with the digests of its code instead (`code_files`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from flows.versioning.dvc import code_files
 from flows.versioning.dvc.pipeline_file import FILE
 from lori_core.config import Params
 from lori_core.core.files.atomic import write_text
@@ -24,29 +27,54 @@ _EXTENSION = re.compile(r" +- (?!lori_core/)[^{}]+\.py$")
 _LIST = re.compile(r"( +)(deps|params):$")
 
 
-def with_dependencies(text: str) -> str:
-    """Return the text of `dvc.yaml` with the lists `deps` and `params` of the table."""
+#: The stages, without the lists that the table gives.
+STAGES_FILE = Path(__file__).with_name("pipeline.yaml")
+
+
+def pipeline() -> str:
+    """Return the text of `pipeline.yaml`."""
+    return STAGES_FILE.read_text(encoding="utf-8")
+
+
+def for_workspace() -> str:
+    """Return the text of the `dvc.yaml` of a workspace outside this repository."""
+    comment = "# The pipeline: one stage per step and task; the tasks are those of params.yaml.\n"
+    stages = pipeline()
+    return comment + with_dependencies(stages[stages.index("vars:") :], code_of=code_files.path_of)
+
+
+def with_dependencies(text: str, code_of: Callable[[str], str] | None = None) -> str:
+    """Return the text of `dvc.yaml` with the lists `deps` and `params` of the table.
+
+    Args:
+        text: the text, with or without these lists.
+        code_of: returns the file that stands for all code of a stage; None lists the files.
+    """
     written: list[str] = []
     lines = iter(text.splitlines())
-    stage: Stage | None = None
+    stage: str | None = None
     skipped = None
     for line in lines:
         if skipped is not None and line.startswith(f"{skipped}  - "):
             continue
         skipped = None
         named, listed = _STAGE.match(line), _LIST.match(line)
-        stage = STAGES.get(named[1], stage) if named else stage
+        stage = named[1] if named and named[1] in STAGES else stage
         if stage is not None and listed:
             skipped = listed[1]
             if listed[2] == "deps":
-                written.extend(_lists(stage, skipped))
+                code = [code_of(stage)] if code_of else _files(STAGES[stage])
+                written.extend(_lists(STAGES[stage], code, skipped))
         else:
             written.append(line)
     return "\n".join(written) + "\n"
 
 
-def _lists(stage: Stage, indent: str) -> Iterator[str]:
-    code = [f"lori_core/{name}" for name in sorted(set(stage.code))]
+def _files(stage: Stage) -> list[str]:
+    return [f"lori_core/{name}" for name in sorted(set(stage.code))]
+
+
+def _lists(stage: Stage, code: Sequence[str], indent: str) -> Iterator[str]:
     for name, entries in (("deps", [*stage.inputs, *code]), ("params", sorted(set(stage.params)))):
         if entries:
             yield f"{indent}{name}:"
@@ -116,5 +144,5 @@ def missing(workspace: Path, params: Params, name: str) -> list[str]:
 
 if __name__ == "__main__":
     path = Path(FILE)
-    write_text(path, with_dependencies(path.read_text(encoding="utf-8")))
+    write_text(path, with_dependencies(pipeline()))
     follow(Path(), params_file.load())

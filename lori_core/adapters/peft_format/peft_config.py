@@ -42,6 +42,24 @@ _SUPPORTED = {
     "target_modules",
     "use_rslora",
 }
+#: What can be done about an adapter that is more than a low-rank update of linear layers.
+MERGE_FIRST = (
+    "merge it into its base with PEFT (PeftModel.from_pretrained(...).merge_and_unload()) and use "
+    "the result as the base, or train without it"
+)
+#: Options that are refused, and what they add to the update.
+_REFUSED = {
+    "modules_to_save": "whole modules were trained",
+    "target_parameters": "parameters that stack experts' matrices were adapted",
+    "trainable_token_indices": "rows of the embedding were trained",
+    "use_dora": "DoRA also trains magnitudes",
+    "lora_bias": "biases were trained",
+    "layer_replication": "layers of the base are repeated",
+}
+_MORE = {
+    True: ", which is no plain low-rank update of linear layers",
+    False: " is no plain low-rank update and is not supported here",
+}
 #: Initialisations that do not change the base's weights; the others subtract the initial ΔW.
 _PLAIN_INIT = (True, False, None, "gaussian", "orthogonal", "eva")
 
@@ -73,8 +91,8 @@ def read(folder: Path) -> dict[str, Any]:
     for option, value in config.items():
         if value and option not in _IRRELEVANT | _SUPPORTED:
             raise AdapterError(
-                f"{path}: {option} is set ({shown(value)}): that is no plain low-rank update "
-                "and is not supported here"
+                f"{path}: {option} is set ({shown(value)}): "
+                f"{_REFUSED.get(option, 'that')}{_MORE[option in _REFUSED]}; {MERGE_FIRST}"
             )
     return config
 

@@ -28,7 +28,7 @@ from lori_core.adapters.adapter import (
     is_info,
 )
 from lori_core.adapters.masks.mask import Mask
-from lori_core.adapters.peft_format import peft_config, peft_modules
+from lori_core.adapters.peft_format import base_copies, peft_config, peft_modules
 from lori_core.core.errors import AdapterError
 from lori_core.core.files.atomic import (
     ZERO_DIGEST,
@@ -55,12 +55,13 @@ SEAL = "lori_sha256"
 _log = logging.getLogger(__name__)
 
 
-def open_adapter(folder: Path, *, verify_projection: bool = True) -> Adapter:
+def open_adapter(folder: Path, *, verify_projection: bool = True, copies: bool = False) -> Adapter:
     """Read an adapter's folder, in this project's compact format or PEFT's.
 
     Args:
         folder: the adapter's folder.
         verify_projection: see `adapter_file.load`.
+        copies: see `import_peft`.
 
     Raises:
         AdapterError: the folder is in neither format, or cannot be used.
@@ -68,7 +69,7 @@ def open_adapter(folder: Path, *, verify_projection: bool = True) -> Adapter:
     if (folder / adapter_file.JSON_FILE).is_file():
         return adapter_file.load(folder, verify_projection=verify_projection)
     if (folder / peft_names.CONFIG_FILE).is_file():
-        return import_peft(folder)
+        return import_peft(folder, copies=copies)
     raise AdapterError(
         f"{folder}: no adapter here (neither {adapter_file.JSON_FILE} nor {peft_names.CONFIG_FILE})"
     )
@@ -162,8 +163,13 @@ def _for_vllm(adapter: Adapter) -> Adapter:
     )
 
 
-def import_peft(folder: Path) -> Adapter:
+def import_peft(folder: Path, *, copies: bool = False) -> Adapter:
     """Read a PEFT LoRA folder; its tensors are read on access.
+
+    Args:
+        folder: the folder.
+        copies: whether the caller compares copies of base weights with the base, by
+            `base_choice.without_copies`; otherwise an adapter with such copies is refused.
 
     Raises:
         AdapterError: the folder is not a plain LoRA on linear layers. Anything beyond
@@ -176,6 +182,8 @@ def import_peft(folder: Path) -> Adapter:
     modules = peft_modules.modules_of(folder, config, file, keys)
     origin = _export_metadata(file)
     dtype = _common_dtype(file)
+    info = _info(folder, config, file, origin)
+    copied = base_copies.facts(file, peft_modules.copies_in(file))
     plain = Adapter(
         base=origin.base if origin else _named_base(config),
         modules=modules,
@@ -184,11 +192,13 @@ def import_peft(folder: Path) -> Adapter:
         values=OnDemand(modules, lambda name: file[keys[name].B].to(dtype).reshape(-1)),
         stored=OnDemand(modules, lambda name: file[keys[name].A].to(dtype)),
         dtype=dtype,
-        info=_info(folder, config, file, origin),
+        info=info | {base_copies.COPIES: copied} if copied else info,
         fan_in_fan_out=bool(config.get("fan_in_fan_out")),
         use_rslora=bool(config.get("use_rslora")),
         matched_by=_matched_by(config, modules),
     )
+    if not copies:
+        base_copies.refuse(plain, str(folder))
     return _with_mask(plain) if origin is None else _with_keys(_with_mask(plain), origin)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lori_core.adapters.adapter import LayerSpec
+from lori_core.adapters.peft_format.peft_config import MERGE_FIRST
 from lori_core.core.errors import AdapterError, shown
 from lori_core.core.files.tensor_file import TensorFile
 from lori_core.core.name_patterns import PatternError
@@ -20,27 +21,53 @@ class Keys(NamedTuple):
     B: str
 
 
+#: Parts of tensors' names that no linear layer's LoRA has, and what they are.
+_OTHERS = {
+    ".lora_embedding_": "the LoRA of an embedding, which is a table and no linear layer",
+    ".lora_magnitude_vector": "a DoRA magnitude",
+    ".base_layer.lora_": "the LoRA of a parameter that stacks experts' matrices",
+    ".token_adapter.": "trained rows of an embedding",
+    ".lora_bias": "a bias",
+}
+
+
+def copies_in(file: TensorFile) -> dict[str, str]:
+    """Return the names of a file's copies of base weights by module (see `base_copies`)."""
+    modules = {key: peft_names.parse_copy(key) for key in file}
+    return {module: key for key, module in modules.items() if module is not None}
+
+
 def keys_in(file: TensorFile) -> dict[str, Keys]:
     """Return the names of each module's two tensors in a file.
 
     Raises:
-        AdapterError: a tensor is neither lora_A nor lora_B, or a module lacks one of the two.
+        AdapterError: a tensor is neither lora_A, lora_B nor a copy of an adapted layer's weight, or
+            a module lacks one of lora_A and lora_B.
     """
     keys: dict[str, dict[str, str]] = {}
+    copies = copies_in(file)
     for key in file:
         parsed = peft_names.parse_key(key)
-        if parsed is None:
-            raise AdapterError(
-                f"{file.path}: holds {key}, which is no lora_A or lora_B of a linear layer (a "
-                "saved embedding, a DoRA magnitude, a bias?); it cannot be used here"
-            )
-        keys.setdefault(parsed[0], {})[parsed[1]] = key
+        if parsed is not None and ".base_layer." not in key:
+            keys.setdefault(parsed[0], {})[parsed[1]] = key
+        elif key not in copies.values():
+            raise AdapterError(f"{file.path}: holds {key}, {_what(key)}; {MERGE_FIRST}")
+    alone = sorted(copies.keys() - keys.keys())
+    if alone:
+        raise AdapterError(f"{file.path}: holds {copies[alone[0]]}, a whole weight; {MERGE_FIRST}")
     for name, pair in keys.items():
         if len(pair) < 2:
             raise AdapterError(f"{file.path}: {name} has only one of lora_A and lora_B")
     if not keys:
         raise AdapterError(f"{file.path}: holds no tensors")
     return {name: Keys(**pair) for name, pair in keys.items()}
+
+
+def _what(key: str) -> str:
+    known = next((what for part, what in _OTHERS.items() if part in key), None)
+    return known or (
+        "which is no lora_A or lora_B of a linear layer (a saved embedding, a whole weight?)"
+    )
 
 
 def modules_of(

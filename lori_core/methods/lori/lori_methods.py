@@ -12,7 +12,7 @@ from lori_core.methods.training_method import (
     TrainingMethod,
     training_method,
 )
-from lori_core.training.working_memory import STATE_BYTES
+from lori_core.training.trained_state import STATE_BYTES
 
 if TYPE_CHECKING:
     import torch

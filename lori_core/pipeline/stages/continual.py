@@ -17,10 +17,12 @@ def continual(params: Params, task: str, tracker: RunTracker) -> None:
     from lori_core.methods.tuning import Tuning, tune
 
     session = open_base(params)
-    start = adapter_file.load(adapter_path(str(params.continual.safety_task)))
+    safety = str(params.continual.safety_task)
+    start = adapter_file.load(adapter_path(safety))
     masked = calibrated_by(params, task) is not None
     mask = mask_file.load(mask_path(task))[0] if masked else None
-    run = Tuning.of_task(params, f"continual@{task}", task, "continual", start=start, mask=mask)
+    more = {"start": start, "mask": mask, "safety": safety}
+    run = Tuning.of_task(params, f"continual@{task}", task, "continual", **more)
     adapter, result = tune(session, run, tracker)
     save_trained(
         session, adapter, result, continual_path(task), METRICS / "continual", task, tracker

@@ -15,7 +15,7 @@ from studies.analysis.verdicts import FAILED, HELD, UNCLEAR, Part
 
 #: In the made-up truths FFT beats LoRI, code too, weights do best at 0.4, and structure costs.
 FALSE = {"beats_all", "code", "weight_balanced", "structured_as_good"}
-#: True whichever way scores point: a count, and margins that allow for being better.
+#: True whichever way scores point: a count, margins that allow for being better, equivalence.
 ALWAYS = {"fewer_parameters", "within_bound", "d_as_lora", "s_near_lora", "merged_near_single"}
 #: Mirrored, LoRI-S beats FFT on code and LoRI-D is as LoRA to within a point: no longer false.
 MIRRORED = {"code": UNCLEAR, "weight_balanced": UNCLEAR, "structured_as_good": HELD}
@@ -77,6 +77,9 @@ def test_a_bound_above_1_says_nothing(exact: dict[str, Experiment]) -> None:
         by_name(exact)["within_bound"]
         | {
             "verdict": UNCLEAR,
+            "effect": "54 of 54 measurements, 0 of them under a bound below 1",
+            "p": 1.0,
+            "stands": None,
             "because": [
                 {
                     "text": "largest |cos| within its bound: 54 of 54 measurements, 0 of them "
@@ -143,3 +146,50 @@ def test_a_claim_of_several_comparisons_holds_where_all_do() -> None:
     assert verdicts.all_of([held, unclear]) == UNCLEAR
     assert verdicts.all_of([held, unclear, failed]) == FAILED
     assert verdicts.all_of([]) == UNCLEAR
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-1.9, 1.9, HELD),
+        (-2.1, 1.9, UNCLEAR),
+        (-1.9, 2.1, UNCLEAR),
+        (2.1, 5, FAILED),
+        (-5, -2.1, FAILED),
+    ],
+)
+def test_equivalence_holds_where_the_interval_is_within_the_margin(
+    low: float, high: float, verdict: str
+) -> None:
+    middle = Difference((low + high) / 2, low, high, 3, "points", ())
+    part = Part("", middle, 2, equivalence=True)
+    assert part.verdict == verdict
+    assert (part.p(part.verdict) < 0.05) == (verdict != UNCLEAR)
+
+
+def test_one_of_many_comparisons_refutes_only_with_correction() -> None:
+    """Of ten true comparisons, one is often below by chance; all of ten above is rarely chance."""
+    nearly = Part("", Difference(-1, -1.99, -0.01, 3, "points", ()))
+    others = [Part("", Difference(1, 0.5, 1.5, 3, "points", ()))] * 9
+    assert verdicts.all_of([nearly]) == FAILED
+    assert verdicts.all_of([nearly, *others]) == UNCLEAR
+    clearly = Part("", Difference(-1, -1.5, -0.5, 3, "points", ()))
+    assert verdicts.all_of([clearly, *others]) == FAILED
+    assert verdicts.all_of(others) == HELD
+
+
+def test_the_deciding_comparison_is_the_one_nearest_to_failing() -> None:
+    parts = [Part(str(low), Difference(1, low, 2, 3, "points", ())) for low in (0.5, -0.5, 0.7)]
+    found = verdicts.deciding([*parts, Part("not measured", None)])
+    assert found is parts[1]
+    assert verdicts.deciding([Part("", None)]) is None
+
+
+def test_holms_procedure_says_which_verdicts_stand(exact: dict[str, Experiment]) -> None:
+    found = by_name(exact)
+    assert all(claim["stands"] for claim in found.values())
+    assert {claim["losses_stand"] for claim in found.values() if not claim["losses"]} == {None}
+    single = exact["single-task"]
+    rows = tuple(row for row in single.rows if row.metric == "loss")
+    untold = by_name({"single-task": replace(single, rows=rows)})["d_above_s"]
+    assert (untold["stands"], untold["p"], untold["losses_stand"]) == (None, 1.0, True)

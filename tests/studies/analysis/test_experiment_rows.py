@@ -11,7 +11,8 @@ import pytest
 
 from lori_core.core.errors import DataError, InputError
 from lori_core.core.files.atomic import write_json
-from studies.analysis import rows, specs
+from lori_core.methods.catalogue import BUILT_IN
+from studies.analysis import items, rows, specs
 
 ROW = {"metric": "accuracy", "value": 0.5, "task": "nlu", "seed": 1, "scope": "model"}
 
@@ -25,7 +26,7 @@ def test_every_experiment_is_read_back(drawn: Path) -> None:
     found = rows.read_folder(drawn)
     assert list(found) == list(specs.SPECS) == list(experiment_rows.MAKERS)
     assert found["single-task"].tasks() == ["nlu", "math", "code", "safety"]
-    assert found["single-task"].levels("method") == list(specs.METHODS)
+    assert found["single-task"].levels("method") == ["base", *BUILT_IN]
     assert found["granularity"].levels("scope") == list(specs.SCOPES)
     assert found["merge-weights"].levels("weight") == [0.2, 0.3, 0.4, 0.5]
     assert found["continual"].seeds() == [1, 2, 3]
@@ -43,6 +44,10 @@ def test_every_experiment_is_read_back(drawn: Path) -> None:
         ({"n": -1}, "row 2: n: expected a number of items, got -1"),
         ({"scope": None}, "row 2: scope: missing; this experiment varies it, so each row has one"),
         ({"scope": "layr"}, "row 2: scope 'layr' is unknown; did you mean 'layer'? (allowed: "),
+        ({"items": "0110"}, "row 2: items, item_set: expected two texts, got '0110', ''"),
+        ({"items": "01x0", "item_set": "a"}, "row 2: items: expected a 1 or a 0 for each item"),
+        ({"items": "1110", "item_set": "a"}, "row 2: value 0.5 is not the mean of its items, 0.75"),
+        ({"items": "0.5 nan", "item_set": "a"}, "row 2: items: expected a 1 or a 0"),
         ({"seed": 1}, "row 2: the same accuracy of nlu as row 1, seed 1; one number for each"),
     ],
 )
@@ -127,3 +132,27 @@ def test_several_rows_of_a_seed_are_averaged_first(build: Any) -> None:
     made = build("granularity", given)
     assert made.by_seed("accuracy") == pytest.approx({1: 0.3, 2: 0.6})
     assert made.by_seed("accuracy", "nlu", scope=("layer", "matrix")) == {1: 0.4}
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "text"),
+    [
+        ([1, 0, 1, 1], "1011"),
+        ([1.0], "1"),
+        ([0.5, 1.0], "0.5 1"),
+        ([12.34567, 0.25], "12.346 0.25"),
+        ([2.5], "2.5 "),
+    ],
+)
+def test_outcomes_of_items_are_short_text(outcomes: list[float], text: str) -> None:
+    found = items.fields([str(place) for place in range(len(outcomes))], outcomes)
+    assert found["items"] == text
+    assert items.decode(text, "here") == pytest.approx(outcomes, rel=1e-4)
+    assert found["item_set"] == items.digest(map(str, range(len(outcomes))))
+    assert found["item_set"] != items.digest(["other"])
+
+
+def test_a_row_has_the_outcomes_of_its_items(build: Any) -> None:
+    row = ROW | {"items": "0110", "item_set": "abc"}
+    (found,) = build("granularity", [row]).rows
+    assert (found.items, found.item_set) == ((0, 1, 1, 0), "abc")

@@ -9,6 +9,7 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import pytest
 
+from lori_core.methods.catalogue import BUILT_IN
 from lori_core.report import figures as shared
 from studies.analysis import specs
 from studies.analysis.rows import Experiment, Row
@@ -40,7 +41,9 @@ def test_single_task_draws_ours_over_the_papers(exact: dict[str, Experiment]) ->
         "nlu: paper, Llama-3-8B",
     ]
     ours, papers = figure.axes[0], figure.axes[4]
-    assert [t.get_text() for t in ours.get_yticklabels()] == list(specs.METHODS.values())
+    assert [t.get_text() for t in ours.get_yticklabels()] == [
+        specs.METHODS[name] for name in ("base", *BUILT_IN)
+    ]
     assert [t.get_text() for t in papers.get_yticklabels()][:2] == ["FFT", "LoRA"]
     drawn = [line for line in papers.get_lines() if line.get_marker() not in ("|", "None", None)]
     assert [float(line.get_xdata()[0]) for line in drawn][:3] == [83.1, 87.1, 87.1]

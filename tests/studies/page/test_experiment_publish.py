@@ -11,6 +11,8 @@ from studies.analysis import specs
 from studies.page import publish
 
 DOCS = Path(__file__).parents[3] / "docs"
+#: The experiments that have no results in docs/evidence.
+NOT_RUN = {"safety-baselines"}
 
 
 def test_the_document_stands_beside_its_record(drawn: Path, tmp_path: Path) -> None:
@@ -43,10 +45,18 @@ def test_the_document_stands_beside_its_record(drawn: Path, tmp_path: Path) -> N
 def test_what_is_published_here_is_what_its_rows_say(tmp_path: Path) -> None:
     metrics = DOCS / "evidence" / "metrics"
     assert publish.document(metrics, tmp_path / "pictures") == (DOCS / "evidence.md").read_text()
-    assert {path.stem for path in metrics.iterdir()} == set(specs.SPECS)
+    assert set(specs.SPECS) - {path.stem for path in metrics.iterdir()} == NOT_RUN
 
 
-@pytest.mark.parametrize("name", specs.SPECS)
+def test_an_experiment_without_results_is_named_with_its_command() -> None:
+    text = (DOCS / "evidence.md").read_text()
+    _, found, section = text.partition("## Not run yet\n")
+    assert found
+    for name in NOT_RUN:
+        assert f"`lori experiment {name} --profile evidence`" in section
+
+
+@pytest.mark.parametrize("name", [name for name in specs.SPECS if name not in NOT_RUN])
 def test_each_experiment_here_has_three_seeds(name: str) -> None:
     rows = json.loads((DOCS / "evidence" / "metrics" / f"{name}.json").read_text())["rows"]
     assert {row["seed"] for row in rows if row["seed"] is not None} == {1, 2, 3}

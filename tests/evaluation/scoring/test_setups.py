@@ -15,10 +15,11 @@ from lori_core.core.errors import ConfigError, DataError
 from lori_core.core.files.atomic import read_jsonl, write_jsonl
 from lori_core.data import prompts
 from lori_core.data.example import Example
-from lori_core.evaluation import attacks, gate, setups
+from lori_core.evaluation import attacks, gate
 from lori_core.evaluation.comparison import table
 from lori_core.evaluation.evaluate import evaluate
 from lori_core.evaluation.gate_rules import Scored
+from lori_core.evaluation.scoring import setups
 from lori_core.methods import limits
 from lori_core.methods.loaded_model import LoadedModel
 from lori_core.models import base_model

@@ -1,0 +1,51 @@
+"""What users decide with each claim, in the order of how many of them have to decide it."""
+
+from __future__ import annotations
+
+#: The decisions in their order, with the names of the claims that they rest on.
+DECISIONS: dict[str, tuple[str, ...]] = {
+    "LoRA or LoRI for one task": (
+        "d_as_lora",
+        "s_near_lora",
+        "d_above_s",
+        "fewer_parameters",
+        "code",
+        "beats_all",
+        "small_methods",
+    ),
+    "one merged adapter or one adapter for each task, and which merge": (
+        "merged_near_single",
+        "concat_above_linear",
+        "merged_code",
+        "merged_best",
+        "merged_s",
+        "pruning_hurts_s",
+        "three_concat_above_linear",
+        "three_code",
+    ),
+    "the method that keeps safety in continual learning": (
+        "lora_forgets",
+        "s_loses_least",
+        "s_safest",
+        "d_resists",
+        "d_learns_more",
+    ),
+    "settings of the mask and of the merge": (
+        "calibrated_above_random",
+        "sparse_wants_fast",
+        "weight_balanced",
+        "weight_trade_off",
+        "more_steps",
+        "coarse_beats_fine",
+        "magnitude_best",
+        "structured_as_good",
+    ),
+    "nothing by itself: an explanation": (
+        "orthogonal_with_width",
+        "within_bound",
+        "feed_forward_keeps_more",
+        "upper_keeps_more",
+    ),
+}
+#: The decision of each claim, in order.
+DECISION_OF = {name: decision for decision, names in DECISIONS.items() for name in names}
