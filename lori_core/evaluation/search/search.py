@@ -1,6 +1,6 @@
 """Search a merge's weights on validation examples, under the gate's rules.
 
-The search improves the weights (`merging.descent`, or Nelder-Mead), measures a few candidates by
+The search improves the weights (`merging.learned.descent`, or Nelder-Mead), measures a few candidates by
 the gate's rules, and chooses among them: the best objective of those that meet all measured rules,
 else the smallest violation. By gradient, learned weights that refuse too little are moved towards
 the safety adapter alone; otherwise a candidate continues from the one before it, with more weight
@@ -19,9 +19,9 @@ from lori_core.config import SearchSection
 from lori_core.core.errors import InputError
 from lori_core.data.prompts import encode_all
 from lori_core.evaluation.search.candidates import Candidate, Measures, Say
-from lori_core.merging import branches as parallel
-from lori_core.merging.descent import Descent, descend
-from lori_core.merging.weight_groups import ALL, MergeWeights
+from lori_core.merging.learned import branches as parallel
+from lori_core.merging.learned.descent import Descent, descend
+from lori_core.merging.learned.weight_groups import ALL, MergeWeights
 from lori_core.registries.gate_rule import GATE_RULES
 from lori_core.registries.merge_method import MERGE_METHODS
 

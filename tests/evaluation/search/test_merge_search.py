@@ -13,8 +13,8 @@ from lori_core.core.errors import DataError, InputError
 from lori_core.data.example import Example
 from lori_core.evaluation.search.candidates import Candidate, Measures
 from lori_core.evaluation.search.search import SearchResult, _towards_safety, choose, search
+from lori_core.merging.learned.weight_groups import MergeWeights
 from lori_core.merging.merge_methods import Options
-from lori_core.merging.weight_groups import MergeWeights
 from lori_core.pipeline.merging import Parents
 from support import random_adapter
 
