@@ -1,10 +1,10 @@
 """Search a merge's weights on validation examples, under the gate's rules.
 
-The search improves the weights (`merging.learned.descent`, or Nelder-Mead), measures a few candidates by
-the gate's rules, and chooses among them: the best objective of those that meet all measured rules,
-else the smallest violation. By gradient, learned weights that refuse too little are moved towards
-the safety adapter alone; otherwise a candidate continues from the one before it, with more weight
-on the tasks whose rules failed. Test examples are never read.
+The search improves the weights (`merging.learned.descent`, or Nelder-Mead), measures a few
+candidates by the gate's rules, and chooses among them: the best objective of those that meet all
+measured rules, else the smallest violation. By gradient, learned weights that refuse too little are
+moved towards the safety adapter alone; otherwise a candidate continues from the one before it, with
+more weight on the tasks whose rules failed. Test examples are never read.
 """
 
 from __future__ import annotations
