@@ -10,8 +10,8 @@ from lori_core.core.errors import InputError, shown
 if TYPE_CHECKING:
     from lori_core.adapters.adapter import Adapter
     from lori_core.evaluation.search.search import SearchResult
+    from lori_core.merging.learned.weight_groups import By
     from lori_core.merging.merge_methods import Options
-    from lori_core.merging.weight_groups import By
     from lori_core.pipeline.merging import Parents
 
 

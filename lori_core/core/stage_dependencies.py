@@ -206,9 +206,9 @@ SEARCHING = (
     "evaluation/held_out.py",
     "evaluation/paired_comparison.py",
     "evaluation/search",
-    "merging/branches.py",
-    "merging/descent.py",
-    "merging/weight_groups.py",
+    "merging/learned/branches.py",
+    "merging/learned/descent.py",
+    "merging/learned/weight_groups.py",
 )
 #: Generating outputs, computing log-likelihoods, and scoring both.
 EVALUATION = (
@@ -375,7 +375,7 @@ STAGES: dict[str, Stage] = {
             *PEFT_FILES,
             "adapters/attach.py",
             "adapters/sparse_parametrization.py",
-            "merging/weight_groups.py",
+            "merging/learned/weight_groups.py",
             "pipeline/adapter_facts.py",
             "pipeline/merging.py",
             "pipeline/stages/merge.py",
@@ -472,7 +472,7 @@ STAGES: dict[str, Stage] = {
             *MERGING,
             "evaluation/excess.py",
             "evaluation/held_out.py",
-            "merging/weight_groups.py",
+            "merging/learned/weight_groups.py",
             "pipeline/base.py",
             "pipeline/merging.py",
             "pipeline/stages/excess.py",

@@ -13,9 +13,9 @@ from lori_core.registries.merge_method import MERGE_METHODS
 
 if TYPE_CHECKING:
     from lori_core.adapters.adapter import Adapter
+    from lori_core.merging.learned.weight_groups import MergeWeights
     from lori_core.merging.merge import Weight
     from lori_core.merging.merge_methods import Options
-    from lori_core.merging.weight_groups import MergeWeights
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def weights_of(
     Raises:
         DataError: the weights are to be searched, and there is no result of the search.
     """
-    from lori_core.merging.weight_groups import MergeWeights
+    from lori_core.merging.learned.weight_groups import MergeWeights
 
     if params.merge[name].search is None:
         return given_weights(params, name), None

@@ -120,7 +120,9 @@ def text(base: str, sources: Mapping[str, Any], size: int | None) -> str:
             lines.append(f"    sizes: {{train: {size}, validation: {share}, test: {share}}}\n")
         lines.append("    calibration: {}          # what differs from `training` in each phase\n")
         lines.append("    training: {}\n")
-    merges = "{}" if len(sources) < 2 else "\n  concat: {method: concat, weights: 0.5}"
+    merges = (
+        "{}" if len(sources) < 2 else "\n  concat: {method: concat, stage: train, weights: 0.5}"
+    )
     return "".join([*lines, f"\nmerge: {merges}\n" if len(sources) < 2 else f"\nmerge:{merges}\n",
                     _REST])  # fmt: skip
 

@@ -10,10 +10,10 @@ from test_on_safety import continual as trained_from_safety
 from lori_core.adapters import attach
 from lori_core.adapters.adapter import Adapter
 from lori_core.data.prompts import Encoded
-from lori_core.merging import branches as parallel
-from lori_core.merging.descent import Descent, descend, spread
+from lori_core.merging.learned import branches as parallel
+from lori_core.merging.learned.descent import Descent, descend, spread
+from lori_core.merging.learned.weight_groups import By, MergeWeights
 from lori_core.merging.merge import merge
-from lori_core.merging.weight_groups import By, MergeWeights
 from support import random_adapter, tiny
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 3]])

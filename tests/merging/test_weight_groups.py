@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lori_core.core.errors import DataError
-from lori_core.merging.weight_groups import MergeWeights, groups_of
+from lori_core.merging.learned.weight_groups import MergeWeights, groups_of
 
 MODULES = ["model.layers.0.q_proj", "model.layers.0.k_proj", "model.layers.1.q_proj"]
 

@@ -22,7 +22,7 @@ from lori_core.evaluation import gate_rules
 from lori_core.evaluation.evaluate import adapter_applied, evaluate
 from lori_core.evaluation.gate_rules import Scored
 from lori_core.evaluation.held_out import held_out_losses
-from lori_core.merging.weight_groups import MergeWeights
+from lori_core.merging.learned.weight_groups import MergeWeights
 from lori_core.methods.finetuned_model import Trained
 from lori_core.methods.loaded_model import LoadedModel
 

@@ -1,34 +1,32 @@
 """Search a merge's weights on validation examples, under the gate's rules.
 
-The search improves the weights (`merging.descent`, or Nelder-Mead), measures a few candidates by
-the gate's rules, and chooses among them: the best objective of those that meet all measured rules,
-else the smallest violation. By gradient, each candidate continues from the one before it, with
-more weight on the tasks, or the kind of requests, whose rules failed. Test examples are never read.
+The search improves the weights (`merging.learned.descent`, or Nelder-Mead), measures a few
+candidates by the gate's rules, and chooses among them: the best objective of those that meet all
+measured rules, else the smallest violation. By gradient, learned weights that refuse too little are
+moved towards the safety adapter alone; otherwise a candidate continues from the one before it, with
+more weight on the tasks whose rules failed. Test examples are never read.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lori_core.adapters.adapter import Adapter
 from lori_core.config import SearchSection
 from lori_core.core.errors import InputError
-from lori_core.data.example import Example
 from lori_core.data.prompts import encode_all
 from lori_core.evaluation.search.candidates import Candidate, Measures, Say
-from lori_core.merging import branches as parallel
-from lori_core.merging.descent import Descent, descend
-from lori_core.merging.weight_groups import ALL, MergeWeights
+from lori_core.merging.learned import branches as parallel
+from lori_core.merging.learned.descent import Descent, descend
+from lori_core.merging.learned.weight_groups import ALL, MergeWeights
 from lori_core.registries.gate_rule import GATE_RULES
 from lori_core.registries.merge_method import MERGE_METHODS
 
-#: The factor on the weight of the tasks, or requests, whose rules failed.
+#: The factor on the weight of the tasks whose rules failed.
 HARDER = 4.0
-#: The expected answers to requests, and what such requests are called.
-KINDS = {"refuse": "harmful", "comply": "harmless"}
 #: The bounds of a weight for the methods without gradients.
 LOW, HIGH = -1.0, 3.0
 
@@ -161,14 +159,13 @@ def _by_gradient(
     measures: Measures,
     known: Sequence[Candidate],
 ) -> Iterator[tuple[str, MergeWeights]]:
-    session, start, parts = measures.session, merging.start, _parts(measures)
+    session, start = measures.session, merging.start
     rows = {
-        name: encode_all(
-            part.examples, session.params.prompt, session.tokenizer, measures.length(part.task)
-        )
-        for name, part in parts.items()
+        task: encode_all(some, session.params.prompt, session.tokenizer, measures.length(task))
+        for task, some in measures.examples.items()
+        if measures.shares[task] > 0
     }
-    shares = {name: part.share for name, part in parts.items()}
+    shares = {task: measures.shares[task] for task in rows}
     values, steps, name = None, settings.steps, "tasks weighed alike"
     while True:
         with parallel.applied(
@@ -177,59 +174,50 @@ def _by_gradient(
             if values is not None:
                 branches.weights.data.copy_(values)
             total = math.fsum(shares.values())
-            factors = {n: s / total / measures.gain(parts[n].task) for n, s in shares.items()}
+            factors = {t: share / total / measures.gain(t) for t, share in shares.items()}
             descent = Descent(steps, settings.batch, settings.learning_rate, settings.uniformity)
             descend(
                 session.model, branches, rows, factors, descent,
                 session.tokenizer.pad_token_id or 0, lambda step, loss: None,
             )  # fmt: skip
             values, found = branches.weights.detach().clone(), branches.values()
-        yield name, MergeWeights(settings.by, found)
-        failed = _failed_parts(known[-1], parts)
-        shares = {n: share * (HARDER if n in failed else 1) for n, share in shares.items()}
+        learned = MergeWeights(settings.by, found)
+        yield name, learned
+        if _refuses_too_little(known[-1]):
+            yield from _towards_safety(learned, set(measures.requests), known)
+        failed = _failed_tasks(known[-1], measures)
+        shares = {t: share * (HARDER if t in failed else 1) for t, share in shares.items()}
         steps = max(1, settings.steps // 2)
         name = f"more weight on {', '.join(failed)}" if failed else "more steps"
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some examples of a task, with their share of the objective."""
-
-    task: str
-    examples: Sequence[Example]
-    share: float
-    answer: str = ""
+def _refuses_too_little(candidate: Candidate) -> bool:
+    return not {"refusal", "forgetting"}.isdisjoint(candidate.violations)
 
 
-def _parts(measures: Measures) -> dict[str, _Part]:
-    """Return the tasks, with harmful and harmless requests of a safety task apart, by name."""
-    parts = {}
-    for task, some in measures.examples.items():
-        share, by_answer = measures.shares[task], {}
-        for answer, name in KINDS.items() if task in measures.requests else ():
-            by_answer[name] = [e for e in some if e.answer == answer], answer
-        if not all(chosen for chosen, _ in by_answer.values()) or not by_answer:
-            parts[task] = _Part(task, some, share)
-            continue
-        for name, (chosen, answer) in by_answer.items():
-            of_part = share * len(chosen) / len(some)
-            parts[f"{name} requests of {task}"] = _Part(task, chosen, of_part, answer)
-    return {name: part for name, part in parts.items() if part.share > 0}
+def _towards_safety(
+    learned: MergeWeights, safety: Container[str], known: Sequence[Candidate]
+) -> Iterator[tuple[str, MergeWeights]]:
+    """Yield weights between the safety adapter alone and learned ones, by bisection, endlessly."""
+    low, high = 0.0, 1.0
+    while True:
+        share = (low + high) / 2
+        weights = {}
+        for task, groups in learned.weights.items():
+            alone = 1.0 if task in safety else 0.0
+            weights[task] = {g: alone + share * (w - alone) for g, w in groups.items()}
+        yield f"{share:.0%} of the way from safety alone", MergeWeights(learned.by, weights)
+        low, high = (low, share) if _refuses_too_little(known[-1]) else (share, high)
 
 
-def _failed_parts(candidate: Candidate, parts: Mapping[str, _Part]) -> list[str]:
-    """Return the names of the parts that the rules which a candidate breaks are about."""
-    failed = set()
+def _failed_tasks(candidate: Candidate, measures: Measures) -> list[str]:
+    """Return the tasks that the rules which a candidate breaks are about."""
+    failed = []
     for rule in candidate.violations:
         kind, _, task = rule.partition(".")
-        answers = {"over_refusal": ("comply", ""), "incoherent": ("refuse", "comply", "")}
-        of = answers.get(kind, ("refuse", ""))
-        safety = "refusals" in GATE_RULES[kind].needs
-        for name, part in parts.items():
-            asks = safety and part.examples[0].scorer == "refusal" and part.answer in of
-            if part.task == task or asks:
-                failed.add(name)
-    return [name for name in parts if name in failed]
+        safety = list(measures.requests) if "refusals" in GATE_RULES[kind].needs else []
+        failed += [task] if task else safety
+    return [task for task in measures.shares if task in failed]
 
 
 def _by_trial(

@@ -12,9 +12,9 @@ from lori_core.config import Bound, SearchSection
 from lori_core.core.errors import DataError, InputError
 from lori_core.data.example import Example
 from lori_core.evaluation.search.candidates import Candidate, Measures
-from lori_core.evaluation.search.search import SearchResult, choose, search
+from lori_core.evaluation.search.search import SearchResult, _towards_safety, choose, search
+from lori_core.merging.learned.weight_groups import MergeWeights
 from lori_core.merging.merge_methods import Options
-from lori_core.merging.weight_groups import MergeWeights
 from lori_core.pipeline.merging import Parents
 from support import random_adapter
 
@@ -114,3 +114,19 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
     merging = Parents("concat", {"math": small("math", 1), "code": broken}, Options(), None)
     with pytest.raises(InputError, match=r"loss of example .* is (nan|inf)"):
         run(merging, measures())
+
+
+def test_weights_that_refuse_too_little_move_towards_the_safety_adapter_by_bisection() -> None:
+    learned = MergeWeights("task", {"math": {"all": 0.8}, "safety": {"all": 0.6}})
+    known = [candidate(0.1, refusal=0.2)]
+    path = _towards_safety(learned, {"safety"}, known)
+    found = []
+    for missed in ({"refusal": 0.1}, {}, {"retained.math": 0.1}):
+        name, weights = next(path)
+        found.append((name, weights.mean("math"), weights.mean("safety")))
+        known.append(candidate(0.2, **missed))
+    assert found == [
+        ("50% of the way from safety alone", 0.4, 0.8),
+        ("25% of the way from safety alone", 0.2, 0.9),
+        ("38% of the way from safety alone", pytest.approx(0.3), pytest.approx(0.85)),
+    ]

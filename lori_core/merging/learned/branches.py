@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lori_core.adapters import attach
 from lori_core.adapters.adapter import Adapter
-from lori_core.merging.weight_groups import By, group_of, groups_of
+from lori_core.merging.learned.weight_groups import By, group_of, groups_of
 
 
 class Branches:

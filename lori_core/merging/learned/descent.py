@@ -24,7 +24,7 @@ from lori_core.core.errors import InputError
 from lori_core.data.batching import collate
 from lori_core.data.packing import pack_batch
 from lori_core.data.prompts import Encoded
-from lori_core.merging.branches import Branches
+from lori_core.merging.learned.branches import Branches
 from lori_core.training.kernels import packed_attention
 from lori_core.training.loss import changes_logits, sequence_loss
 
