@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         lineage,
         listings,
         pipeline,
+        planning,
         serving,
         starting,
     )
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for group in (
         pipeline,
+        planning,
         listings,
         adapters,
         extraction,

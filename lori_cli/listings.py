@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lori_cli import tables
 from lori_cli.adapters import add_extension
+from lori_cli.printing import tables
 
 
 def add(commands: Any) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lori_cli import given, tables
+from lori_cli import given
 from lori_core.core.errors import InputError, LoriError
 from lori_core.core.processes.forked import run_in_fork_server
 
@@ -31,25 +30,6 @@ def add(commands: Any) -> None:
     )
     add_changes(run)
     run.set_defaults(function=_run)
-    plan = commands.add_parser(
-        "plan",
-        help="show which stages would run, why, and what they would cost",
-        description="Runs nothing and changes no file, even with --profile and --set. "
-        "docs/cluster.md describes the cost model; no GPU is needed.",
-        epilog="example: lori plan --profile llama3-8b-r32 --gpu h100 --gpus 8",
-    )
-    add_changes(plan)
-    plan.add_argument(
-        "--gpu", metavar="NAME", help="h100, a100-80gb, …, or cpu for this machine without GPUs"
-    )
-    plan.add_argument(
-        "--gpus", type=given.integer(1, 2**20), metavar="N", help="the number of GPUs"
-    )
-    plan.add_argument("--json", action="store_true", help="print JSON")
-    plan.add_argument(
-        "--why", metavar="STAGE", help="print all reasons for which this stage would run"
-    )
-    plan.set_defaults(function=_plan)
     pull = commands.add_parser(
         "pull",
         help="download the data and the base model; pin the data with DVC",
@@ -220,65 +200,10 @@ def _pull(args: argparse.Namespace) -> int:
         print(line)
     params, base = pull(trained=False)
     if args.show:
-        from lori_cli.showing import show
+        from lori_cli.printing.shown_rows import show
 
         show(params, base, args.show)
     return 0
-
-
-def _plan(args: argparse.Namespace) -> int:
-    show_plan(args)
-    return 0
-
-
-def show_plan(args: argparse.Namespace) -> None:
-    """Print the plan of a run with the options of `lori plan`."""
-    from lori_core.pipeline import params_file
-    from lori_core.pipeline.stages.pull import is_pulled
-
-    params, text = params_file.changed(params_file.PARAMS, args.profile, args.set)
-    plan = "\n".join(_planned(args, params, text))  # before the notice: an error is one line
-    if not is_pulled(params):
-        print(
-            "data/ was not pulled for these tasks, sizes, seed and base model: lori run pulls it "
-            "first, and then also runs the stages whose data changed",
-            file=sys.stderr,
-        )
-    print(plan)
-
-
-def _planned(args: argparse.Namespace, params: Params, text: str) -> Iterable[str]:
-    """Return the lines of a plan."""
-    from flows.execution import gpu_slots, sharing
-    from flows.planning import forecast, reasons
-    from flows.versioning import graph
-
-    if args.gpu:  # refuse an unknown name before DVC creates its locks
-        from lori_core import cost
-
-        cost.device(args.gpu)
-    planned = graph.plan(Path.cwd(), params=text)
-    if args.why is not None:
-        return reasons.of_stage(planned, args.why)
-    if not planned.stale and not args.json:
-        return reasons.show(planned)
-    from lori_core import cost
-
-    local_gpus = gpu_slots.allowed_gpus(params.execution.gpus)
-    device = cost.device(args.gpu or (forecast.name_here() if local_gpus else "cpu"))
-    gpus, setting = args.gpus or max(1, len(local_gpus)), params.execution.share_gpus
-    # The number of cores of another machine is unknown; without GPUs it does not matter.
-    elsewhere = bool(args.gpu or args.gpus) or device.kind == "cpu"
-    usual = setting if isinstance(setting, int) else sharing.USUAL
-    most = usual if elsewhere else sharing.this_host().stages_per_gpu(setting, gpus)
-    result = forecast.forecast(Path.cwd(), params, device, gpus, text=text, most=most)
-    if args.json:
-        return [forecast.as_json(result)]
-    if not sys.stdout.isatty():
-        return forecast.show(result)
-    columns = {key: key for key in ("state", "stage", "time", "memory", "why")}
-    table = tables.lines(forecast.rows(result), columns)
-    return [*table, "", *(forecast.summary(result) if result.running else ())]
 
 
 def _stage(args: argparse.Namespace) -> int:

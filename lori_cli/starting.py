@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
 
 def _init(args: argparse.Namespace) -> int:
     from flows.versioning import new_workspace
-    from lori_cli.pipeline import show_plan
+    from lori_cli.planning import show_plan
     from lori_core import config
     from lori_core.core.files import yaml_input
     from lori_core.data.sources import pulling

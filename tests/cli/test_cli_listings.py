@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from lori_cli import main, pipeline, tables
+from lori_cli import main, pipeline
+from lori_cli.printing import tables
 from lori_core.core.errors import LoriError
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ import pytest
 import torch
 from tokenizers_like import QWEN
 
-from lori_cli.showing import show
+from lori_cli.printing.shown_rows import show
 from lori_core import config
 from lori_core.config import ModelSection, Params
 from lori_core.core.errors import ConfigError, DataError

@@ -1,0 +1,1 @@
+"""Print tables, and examples as the model reads them."""
