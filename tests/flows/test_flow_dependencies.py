@@ -127,6 +127,7 @@ CHANGES |= {
     for key, steps in OF_A_TASK.items()
 }
 CHANGES["merge.two.majority_sign"] = {"search@two", "merge@two", "excess@two", "report"}
+CHANGES["merge.two.threshold"] = CHANGES["merge.two.majority_sign"]
 CHANGES |= {
     f"merge.two.{key}": {"search@two", "merge@two", "excess@two", "report"}
     for key in ("method", "stage", "weights", "density", "adapters", "rank", "seed", "search")
