@@ -10,27 +10,23 @@ be told otherwise. Across claims, Holm's procedure says which verdicts stand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from lori_core.evaluation.statistics import holm
 from lori_core.methods.catalogue import BUILT_IN
-from studies.analysis.differences import Cell, Difference
+from studies.analysis.comparisons import (
+    fewer_parameters,
+    forgets,
+    learns,
+    loses_least,
+    merges,
+    methods,
+    safest,
+)
 from studies.analysis.mask_claims import MASK_CLAIMS
 from studies.analysis.rows import Experiment
-from studies.analysis.specs import MERGES, METHODS
-from studies.analysis.verdicts import (
-    MARGIN,
-    UNCLEAR,
-    Cells,
-    Claim,
-    Compare,
-    Condition,
-    Part,
-    above,
-    contrasted,
-    judge,
-)
+from studies.analysis.verdicts import MARGIN, UNCLEAR, Claim, judge
 
 #: The mean loss in points from single-task to concatenated LoRI-D over the paper's Table 3.
 PAPERS_FALL = 5.1
@@ -58,147 +54,6 @@ def judged(experiments: Mapping[str, Experiment]) -> list[dict[str, Any]]:
     return results
 
 
-def _methods(
-    pairs: Iterable[tuple[str, str]],
-    margin: float = 0.0,
-    tasks: Sequence[str] | None = None,
-    *,
-    equivalence: bool = False,
-) -> Compare:
-    """Return a comparison of methods on single tasks; a method that was not run has no result.
-
-    Args:
-        pairs: each first method is claimed to be above the second.
-        margin: how far below it may be.
-        tasks: the tasks to compare on; None for all.
-        equivalence: whether the first may also be at most `margin` above.
-    """
-
-    def compare(experiment: Experiment, cells: Cells) -> list[Part]:
-        return [
-            above(
-                experiment,
-                cells.of(experiment, tasks),
-                {"method": first},
-                {"method": second},
-                f"{METHODS[first]} against {METHODS[second]}",
-                margin,
-                equivalence=equivalence,
-            )
-            for first, second in pairs
-        ]
-
-    return compare
-
-
-def _fewer_parameters(experiment: Experiment, cells: Cells) -> list[Part]:
-    counts = [experiment.estimate("trainable_parameters", method=m) for m in ("lori-s", "lora")]
-    if counts[0] is None or counts[1] is None:
-        return [Part("trainable parameters of LoRI-S and LoRA", None)]
-    fewer = 100 * (1 - counts[0].value / counts[1].value)
-    difference = Difference(fewer - 94.5, fewer - 94.5, fewer - 94.5, counts[0].seeds, "%", ())
-    note = f"{counts[0].value:,.0f} against {counts[1].value:,.0f}, {fewer:.1f} % fewer"
-    return [Part("LoRI-S against LoRA", difference, note=note)]
-
-
-def _merges(
-    firsts: Sequence[tuple[str, str]],
-    seconds: Sequence[tuple[str, str]] | None,
-    *,
-    margin: float = 0.0,
-    tasks: Sequence[str] | None = None,
-    apart: bool = False,
-) -> Compare:
-    """Return a comparison of merges (method, merge), each of `firsts` with each of `seconds`.
-
-    Args:
-        firsts: the merges that are claimed to be above.
-        seconds: the merges to compare with; None for the same method's linear merge.
-        margin: how far below the firsts may be.
-        tasks: the tasks to compare on; None for all.
-        apart: whether to compare each task by itself instead of the mean over tasks.
-    """
-
-    def compare(experiment: Experiment, cells: Cells) -> list[Part]:
-        parts = []
-        for first in firsts:
-            for second in seconds if seconds is not None else [(first[0], "linear")]:
-                for chosen in [[task] for task in tasks or ()] if apart else [tasks]:
-                    where = cells.of(experiment, chosen)
-                    label = f"{_named(first)} against {_named(second)}"
-                    a, b = _setting(experiment, first), _setting(experiment, second)
-                    parts.append(above(experiment, where, a, b, label, margin))
-        return parts
-
-    return compare
-
-
-def _named(pair: tuple[str, str]) -> str:
-    return f"{MERGES[pair[1]]} {METHODS[pair[0]]}"
-
-
-def _setting(experiment: Experiment, pair: tuple[str, str]) -> Condition:
-    """Return a merge as a condition, with the weight and density of its first row."""
-    method, merge = pair
-    rows = [r for r in experiment.rows if (r.factors["method"], r.factors["merge"]) == pair]
-    setting = {key: rows[0].factors[key] for key in ("weight", "density")} if rows else {}
-    return {"method": method, "merge": merge, **setting}
-
-
-def _safety(experiment: Experiment, cells: Cells) -> list[Cell]:
-    """Return a cell with the safety score for each task that was learned after safety."""
-    base = next((c for c in cells.of(experiment, None) if c["task"] == "safety"), None)
-    learned = [task for task in experiment.levels("learned") if task]
-    return [{**base, "learned": task} for task in learned] if base else []
-
-
-def _forgets(experiment: Experiment, cells: Cells) -> list[Part]:
-    where = _safety(experiment, cells)
-    before, after = {"method": "lora", "learned": ""}, {"method": "lora"}
-    return [above(experiment, where, before, after, "LoRA's safety before against after")]
-
-
-def _safest(method: str, others: Sequence[str]) -> Compare:
-    def compare(experiment: Experiment, cells: Cells) -> list[Part]:
-        where = _safety(experiment, cells)
-        return [
-            above(
-                experiment,
-                where,
-                {"method": method},
-                {"method": other},
-                f"{METHODS[method]} against {METHODS[other]} after learning",
-            )
-            for other in others
-        ]
-
-    return compare
-
-
-def _loses_least(experiment: Experiment, cells: Cells) -> list[Part]:
-    where, parts = _safety(experiment, cells), []
-    for other in ("lora", "lori-d"):
-        terms: list[tuple[float, Condition]] = [
-            (1, {"method": "lori-s"}),
-            (-1, {"method": "lori-s", "learned": ""}),
-            (-1, {"method": other}),
-            (1, {"method": other, "learned": ""}),
-        ]
-        label = f"Change of LoRI-S against that of {METHODS[other]}"
-        parts.append(contrasted(experiment, where, terms, label))
-    return parts
-
-
-def _learns(experiment: Experiment, cells: Cells) -> list[Part]:
-    where = [
-        {**cell, "learned": cell["task"]}
-        for cell in cells.of(experiment, None)
-        if cell["task"] != "safety"
-    ]
-    label = "LoRI-D against LoRI-S on the learned task"
-    return [above(experiment, where, {"method": "lori-d"}, {"method": "lori-s"}, label)]
-
-
 _ALL_LORA = [("lora", merge) for merge in ("concat", "linear", *PRUNING)]
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -207,7 +62,7 @@ CLAIMS: tuple[Claim, ...] = (
         "LoRI uses up to 95 % fewer trainable parameters than LoRA.",
         "Abstract",
         "LoRI-S trains at least 94.5 % fewer values than LoRA (95 % when rounded)",
-        _fewer_parameters,
+        fewer_parameters,
         losses=False,
     ),
     Claim(
@@ -216,7 +71,7 @@ CLAIMS: tuple[Claim, ...] = (
         "LoRI outperforms full fine-tuning and the existing PEFT methods.",
         "Abstract; Tables 11, 12",
         "the mean over tasks of LoRI-D is above that of every other method",
-        _methods([("lori-d", other) for other in OTHERS]),
+        methods([("lori-d", other) for other in OTHERS]),
     ),
     Claim(
         "d_as_lora",
@@ -224,7 +79,7 @@ CLAIMS: tuple[Claim, ...] = (
         "LoRI-D does as well as LoRA on single tasks, with half the parameters.",
         "Section 3.2; Tables 1, 2",
         "the mean over tasks of LoRI-D is above that of LoRA less 2 points (2 % of the loss)",
-        _methods([("lori-d", "lora")], MARGIN),
+        methods([("lori-d", "lora")], MARGIN),
     ),
     Claim(
         "s_near_lora",
@@ -233,7 +88,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Section 3.2; Tables 1, 2",
         "the mean over tasks of LoRI-S is within 2 points (2 % of the loss) of that of LoRA, above "
         "or below: an equivalence test",
-        _methods([("lori-s", "lora")], MARGIN, equivalence=True),
+        methods([("lori-s", "lora")], MARGIN, equivalence=True),
     ),
     Claim(
         "code",
@@ -241,7 +96,7 @@ CLAIMS: tuple[Claim, ...] = (
         "On code, LoRI-D and LoRI-S outperform FFT, LoRA and DoRA.",
         "Section 3.2; Table 2",
         "on code each of the two is above each of the three",
-        _methods(
+        methods(
             [(ours, other) for ours in ("lori-d", "lori-s") for other in ("full", "lora", "dora")],
             tasks=["code"],
         ),
@@ -252,7 +107,7 @@ CLAIMS: tuple[Claim, ...] = (
         "LoRI-D generally scores slightly above LoRI-S.",
         "Section 3.2; Tables 1, 2",
         "the mean over tasks of LoRI-D is above that of LoRI-S",
-        _methods([("lori-d", "lori-s")]),
+        methods([("lori-d", "lori-s")]),
     ),
     Claim(
         "small_methods",
@@ -260,7 +115,7 @@ CLAIMS: tuple[Claim, ...] = (
         "VeRA and IA3 train fewer values still, and score well below LoRI-S.",
         "Section E.1; Tables 11, 12",
         "the mean over tasks of LoRI-S is above that of each of the two",
-        _methods([("lori-s", "vera"), ("lori-s", "ia3")]),
+        methods([("lori-s", "vera"), ("lori-s", "ia3")]),
     ),
     Claim(
         "merged_code",
@@ -268,7 +123,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Concatenated LoRI-D keeps its code after merging, where LoRA loses it (40.5 to 13.0).",
         "Section 3.3; Table 3",
         "on code, Concat LoRI-D is above Concat LoRA",
-        _merges([("lori-d", "concat")], [("lora", "concat")], tasks=["code"]),
+        merges([("lori-d", "concat")], [("lora", "concat")], tasks=["code"]),
     ),
     Claim(
         "merged_best",
@@ -276,7 +131,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Concatenated merging of LoRI-D is best overall.",
         "Section 3.3; Table 3",
         "the mean over tasks of Concat LoRI-D is above that of every merge of LoRA",
-        _merges([("lori-d", "concat")], _ALL_LORA),
+        merges([("lori-d", "concat")], _ALL_LORA),
     ),
     Claim(
         "merged_near_single",
@@ -285,7 +140,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Section 3.3; Table 3",
         f"the mean over tasks falls by less than {PAPERS_FALL} points, the paper's own fall (a "
         f"loss rises by less than {PAPERS_FALL} %)",
-        _merges([("lori-d", "concat")], [("lori-d", "single-task")], margin=PAPERS_FALL),
+        merges([("lori-d", "concat")], [("lori-d", "single-task")], margin=PAPERS_FALL),
     ),
     Claim(
         "concat_above_linear",
@@ -293,7 +148,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Concatenated merging of LoRI is ahead of linear merging, which has cross terms.",
         "Sections 2.2, 3.3; Table 3",
         "the mean over tasks of Concat is above that of Linear, for LoRI-D and for LoRI-S",
-        _merges([("lori-d", "concat"), ("lori-s", "concat")], None),
+        merges([("lori-d", "concat"), ("lori-s", "concat")], None),
     ),
     Claim(
         "merged_s",
@@ -301,7 +156,7 @@ CLAIMS: tuple[Claim, ...] = (
         "On code and on safety, concatenated LoRI-S outperforms all merges of LoRA.",
         "Section 3.3; Table 3",
         "on each of the two tasks, Concat LoRI-S is above every merge of LoRA",
-        _merges([("lori-s", "concat")], _ALL_LORA, tasks=["code", "safety"], apart=True),
+        merges([("lori-s", "concat")], _ALL_LORA, tasks=["code", "safety"], apart=True),
     ),
     Claim(
         "pruning_hurts_s",
@@ -309,7 +164,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Pruning merges do LoRI-S harm: they prune its dense A against its sparse B.",
         "Section E.5; Table 20",
         "the mean over tasks of Concat LoRI-S is above that of each pruning merge of LoRI-S",
-        _merges([("lori-s", "concat")], [("lori-s", merge) for merge in PRUNING]),
+        merges([("lori-s", "concat")], [("lori-s", merge) for merge in PRUNING]),
     ),
     Claim(
         "three_code",
@@ -317,7 +172,7 @@ CLAIMS: tuple[Claim, ...] = (
         "With three adapters too, Concat LoRI-D keeps its code where LoRA loses it (41.5 to 13.0).",
         "Section E.4; Table 18",
         "on code, Concat LoRI-D is above Concat LoRA",
-        _merges([("lori-d", "concat")], [("lora", "concat")], tasks=["code"]),
+        merges([("lori-d", "concat")], [("lora", "concat")], tasks=["code"]),
     ),
     Claim(
         "three_concat_above_linear",
@@ -325,7 +180,7 @@ CLAIMS: tuple[Claim, ...] = (
         "With three adapters too, concatenated merging of LoRI is ahead of linear merging.",
         "Section E.4; Table 18",
         "the mean over tasks of Concat is above that of Linear, for LoRI-D and for LoRI-S",
-        _merges([("lori-d", "concat"), ("lori-s", "concat")], None),
+        merges([("lori-d", "concat"), ("lori-s", "concat")], None),
     ),
     Claim(
         "lora_forgets",
@@ -333,7 +188,7 @@ CLAIMS: tuple[Claim, ...] = (
         "LoRA forgets safety when it goes on to learn a task.",
         "Section 3.4; Figure 3",
         "the refusal rate of LoRA is higher before than after, mean over the tasks learned",
-        _forgets,
+        forgets,
     ),
     Claim(
         "s_safest",
@@ -342,7 +197,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Section 3.4; Figure 3",
         "after learning, the refusal rate of LoRI-S is above that of LoRA and of LoRI-D, mean over "
         "the tasks learned",
-        _safest("lori-s", ("lora", "lori-d")),
+        safest("lori-s", ("lora", "lori-d")),
     ),
     Claim(
         "s_loses_least",
@@ -351,7 +206,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Section 3.4; Figure 3",
         "the refusal rate of LoRI-S changes by more (falls by less) than that of LoRA and of "
         "LoRI-D, mean over the tasks learned",
-        _loses_least,
+        loses_least,
     ),
     Claim(
         "d_resists",
@@ -360,7 +215,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Section 3.4; Figure 3",
         "after learning, the refusal rate of LoRI-D is above that of LoRA, mean over the tasks "
         "learned",
-        _safest("lori-d", ("lora",)),
+        safest("lori-d", ("lora",)),
     ),
     Claim(
         "d_learns_more",
@@ -368,7 +223,7 @@ CLAIMS: tuple[Claim, ...] = (
         "On the learned task, LoRI-D generally scores above LoRI-S.",
         "Section 3.4; Figure 3",
         "the mean over the tasks learned of LoRI-D is above that of LoRI-S",
-        _learns,
+        learns,
     ),
     *MASK_CLAIMS,
 )
