@@ -2,8 +2,8 @@
 
 The search improves the weights (`merging.learned.descent`, or Nelder-Mead), measures a few
 candidates by the gate's rules, and chooses among them: the best objective of those that meet all
-measured rules, else the smallest violation. By gradient, learned weights that refuse too little are
-moved towards the safety adapter alone; otherwise a candidate continues from the one before it, with
+measured rules, else the smallest violation. By gradient, weights that refuse too little are moved
+towards the safety adapter alone; otherwise a candidate continues from the one before it, with
 more weight on the tasks whose rules failed. Test examples are never read.
 """
 
@@ -184,7 +184,8 @@ def _by_gradient(
         learned = MergeWeights(settings.by, found)
         yield name, learned
         if _refuses_too_little(known[-1]):
-            yield from _towards_safety(learned, set(measures.requests), known)
+            outer = _outer_weights(learned, known)
+            yield from _towards_safety(outer, set(measures.requests), known)
         failed = _failed_tasks(known[-1], measures)
         shares = {t: share * (HARDER if t in failed else 1) for t, share in shares.items()}
         steps = max(1, settings.steps // 2)
@@ -195,18 +196,28 @@ def _refuses_too_little(candidate: Candidate) -> bool:
     return not {"refusal", "forgetting"}.isdisjoint(candidate.violations)
 
 
+def _outer_weights(learned: MergeWeights, known: Sequence[Candidate]) -> MergeWeights:
+    """Return the weights from which to go towards the safety adapter.
+
+    They are the learned ones if other weights already meet the rules, else those that miss the
+    rules least: learned weights that are far apart may refuse less than the given ones.
+    """
+    best = known[choose(known)]
+    return best.weights if best.violations else learned
+
+
 def _towards_safety(
-    learned: MergeWeights, safety: Container[str], known: Sequence[Candidate]
+    outer: MergeWeights, safety: Container[str], known: Sequence[Candidate]
 ) -> Iterator[tuple[str, MergeWeights]]:
-    """Yield weights between the safety adapter alone and learned ones, by bisection, endlessly."""
+    """Yield weights between the safety adapter alone and `outer`, by bisection, endlessly."""
     low, high = 0.0, 1.0
     while True:
         share = (low + high) / 2
         weights = {}
-        for task, groups in learned.weights.items():
+        for task, groups in outer.weights.items():
             alone = 1.0 if task in safety else 0.0
             weights[task] = {g: alone + share * (w - alone) for g, w in groups.items()}
-        yield f"{share:.0%} of the way from safety alone", MergeWeights(learned.by, weights)
+        yield f"{share:.0%} of the way from safety alone", MergeWeights(outer.by, weights)
         low, high = (low, share) if _refuses_too_little(known[-1]) else (share, high)
 
 

@@ -12,7 +12,13 @@ from lori_core.config import Bound, SearchSection
 from lori_core.core.errors import DataError, InputError
 from lori_core.data.example import Example
 from lori_core.evaluation.search.candidates import Candidate, Measures
-from lori_core.evaluation.search.search import SearchResult, _towards_safety, choose, search
+from lori_core.evaluation.search.search import (
+    SearchResult,
+    _outer_weights,
+    _towards_safety,
+    choose,
+    search,
+)
 from lori_core.merging.learned.weight_groups import MergeWeights
 from lori_core.merging.merge_methods import Options
 from lori_core.pipeline.merging import Parents
@@ -130,3 +136,12 @@ def test_weights_that_refuse_too_little_move_towards_the_safety_adapter_by_bisec
         ("25% of the way from safety alone", 0.2, 0.9),
         ("38% of the way from safety alone", pytest.approx(0.3), pytest.approx(0.85)),
     ]
+
+
+def test_the_way_to_the_safety_adapter_begins_at_the_weights_that_miss_least() -> None:
+    learned = candidate(0.1, refusal=0.35)
+    given = candidate(0.3, refusal=0.2)
+    good = candidate(0.3)
+    assert _outer_weights(learned.weights, [given, learned]) is given.weights
+    assert _outer_weights(learned.weights, [good, learned]) is learned.weights
+    assert _outer_weights(given.weights, [learned, given]) is given.weights
