@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 from lori_core.core.errors import DivergedError
 from lori_core.core.progress import bar
@@ -35,7 +36,7 @@ class StepReport(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the progress bar at the step that training starts from."""
-        self.losses = [row["loss"] for row in state.log_history if "loss" in row]
+        self.losses = losses_of(state)
         self.progress = bar(state.max_steps, self.what, "step", done=state.global_step)
         self.started, self.first = time.monotonic(), state.global_step
 
@@ -72,6 +73,30 @@ class StepReport(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the progress bar."""
         self.progress.close()
+
+
+class AfterStep(TrainerCallback):
+    """Calls the overrides' `after_step` after each optimizer step."""
+
+    def __init__(self, call: Callable[[int], None]) -> None:
+        self.call = call
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.call(state.global_step + 1)
+
+
+def check_finite(loss: float, step: int) -> None:
+    """Raise `DivergedError` if the loss of a step is not finite."""
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"training step {step}: the loss is {loss}; lower training.learning_rate (the last "
+            "good checkpoint is kept)"
+        )
+
+
+def losses_of(state: TrainerState) -> list[float]:
+    """Return the losses of the steps so far."""
+    return [row["loss"] for row in state.log_history if "loss" in row]
 
 
 def reads_late(device: torch.device) -> bool:

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
-from transformers.trainer_callback import PrinterCallback
+from transformers import Trainer
+from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from lori_core.config import TrainingSection
-from lori_core.core.errors import DivergedError
 from lori_core.core.tracking import RunTracker
 from lori_core.data import passes
 from lori_core.data.batching import LengthBuckets
@@ -36,7 +34,15 @@ from lori_core.training.kernels.flat_values import FlatValues
 from lori_core.training.loss import counted, sequence_loss
 from lori_core.training.memory import MemoryLackingError, fitting
 from lori_core.training.passes import Packer, StepBatch
-from lori_core.training.step_report import PendingStep, StepReport, TrainingResult, reads_late
+from lori_core.training.step_report import (
+    AfterStep,
+    PendingStep,
+    StepReport,
+    TrainingResult,
+    check_finite,
+    losses_of,
+    reads_late,
+)
 from lori_core.training.trainer_overrides import TrainerOverrides
 
 __all__ = [
@@ -107,7 +113,7 @@ class LoriTrainer(Trainer):
         if self.group is not None:
             loss = self.group.sum(loss)
         if not reads_late(self.args.device):
-            _check_finite(loss.item(), self.state.global_step + 1)
+            check_finite(loss.item(), self.state.global_step + 1)
         return loss
 
     def _maybe_log_save_evaluate(
@@ -141,7 +147,7 @@ class LoriTrainer(Trainer):
         if pending is None:
             return
         row = pending.row()
-        _check_finite(row["loss"], pending.step)
+        check_finite(row["loss"], pending.step)
         self._total_loss_scalar += row["loss"]
         now = self.state.global_step, self.state.epoch
         self.state.global_step, self.state.epoch = pending.step, pending.epoch
@@ -234,26 +240,23 @@ class LoriTrainer(Trainer):
             trainable(self.model), Path(output_dir or self.args.output_dir)
         )
 
+    def restored(self, checkpoint: Path | None, report: StepReport) -> bool:
+        """Load a checkpoint of the last step; return whether it was one.
+
+        Trainer would train one more step where `max_steps` ends the run within an epoch.
+        """
+        if checkpoint is None:
+            return False
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if state.global_step < state.max_steps:
+            return False
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = state
+        report.losses = losses_of(state)
+        return True
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint_files.load_values(trainable(self.model), Path(resume_from_checkpoint))
-
-
-def _check_finite(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise DivergedError(
-            f"training step {step}: the loss is {loss}; lower training.learning_rate (the last "
-            "good checkpoint is kept)"
-        )
-
-
-class _AfterStep(TrainerCallback):
-    """Calls the overrides' `after_step` after each optimizer step."""
-
-    def __init__(self, call: Callable[[int], None]) -> None:
-        self.call = call
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.call(state.global_step + 1)
 
 
 def train(
@@ -302,7 +305,7 @@ def train(
     packer = packer_of(model, base, pad_token_id, section, group)
     whole_steps = packer.budget.tokens is not None
     is_rank_0 = group is None or group.rank == 0
-    after = [_AfterStep(overrides.after_step)] if overrides.after_step else []
+    after = [AfterStep(overrides.after_step)] if overrides.after_step else []
     trainer = LoriTrainer(
         model=model,
         args=training_arguments(
@@ -324,7 +327,8 @@ def train(
     if sharded:
         distributed.shard(model, base)
     with packer, computing(model, base, packs=packer.packed, sharded=sharded) as trainer.flat:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        if not trainer.restored(resume, report):
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if not is_rank_0:
         raise SystemExit(0)  # rank 0 writes the result
     tenth = max(1, len(report.losses) // 10)

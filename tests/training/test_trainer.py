@@ -252,3 +252,16 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_its_checkpoint(
     found = trainer.last_checkpoint(tmp_path)
     assert found is not None
     assert found.name == "checkpoint-2"
+
+
+@pytest.mark.parametrize("limits", [{"epochs": 3}, {"epochs": 3, "max_steps": 4}])
+def test_a_run_that_was_stopped_after_its_last_checkpoint_trains_no_step_more(
+    tmp_path: Path, limits: dict[str, int]
+) -> None:
+    section = TrainingSection(learning_rate=1e-2, batch_size=4, save_steps=1, **limits)
+    whole, _, _ = trainable()
+    first = run(whole, tmp_path, section)
+    again, _, _ = trainable()
+    assert run(again, tmp_path, section) == first
+    for name, value in values(whole).items():
+        assert torch.equal(value, values(again)[name])
