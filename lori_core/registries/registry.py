@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -89,7 +90,7 @@ class Registry(Mapping[str, E]):
             TakenError: the name is already registered or reserved.
             ValueError: the name is invalid, or the label or description is missing.
         """
-        origin = _CURRENT.get()
+        origin = entry.origin
         if origin is not None:
             importlib.import_module(self._home)  # registers the built-in names
         if not NAME.fullmatch(entry.name):
@@ -187,8 +188,16 @@ _ALL: list[Registry[Named]] = []
 
 
 def current_extension() -> ExtensionFile | None:
-    """Return the extension file that is being executed; None outside of one."""
-    return _CURRENT.get()
+    """Return the extension file that is being executed; None outside of one.
+
+    It is also None in modules of this project that the file is the first to import: what they
+    register is built in.
+    """
+    frame = sys._getframe(1)
+    while frame.f_code.co_name != "<module>" and frame.f_back is not None:
+        frame = frame.f_back
+    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return None if package == __name__.partition(".")[0] else _CURRENT.get()
 
 
 def registered(origin: ExtensionFile) -> list[tuple[Registry[Named], Named]]:

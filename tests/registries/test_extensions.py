@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -320,3 +322,29 @@ def test_dvc_yaml_follows_the_extensions(workspace: Path) -> None:
         "report": scored,
     }
     assert definition.with_extensions(Path("dvc.yaml").read_text(), {}) == text
+
+
+def test_what_an_extension_is_the_first_to_import_is_built_in(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from lori_core.adapters.masks import importances\n"
+        "from lori_core.methods import catalogue\n"
+        "from lori_core.merging import catalogue as merges\n"
+        "from lori_core.registries.mask import importance\n"
+        "@importance('mine', 'Mine', 'Scores all entries alike.')\n"
+        "def mine(calibrated):\n"
+        "    return {}\n"
+    )
+    code = (
+        "from pathlib import Path\n"
+        "from lori_core.registries import extensions\n"
+        "from lori_core.registries.mask import IMPORTANCES\n"
+        "with extensions.loaded(['mine.py'], 'extensions', Path()):\n"
+        "    print([name for name, entry in IMPORTANCES.items() if entry.origin])\n"
+        "from lori_core.methods.training_method import METHODS, REGISTERED\n"
+        "from lori_core.registries.merge_method import MERGE_METHODS\n"
+        "entries = [*IMPORTANCES.values(), *REGISTERED.values(), *MERGE_METHODS.values()]\n"
+        "print({entry.name for entry in entries if entry.origin})\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "['mine']\n{'mine'}\n"
