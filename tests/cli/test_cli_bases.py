@@ -222,11 +222,11 @@ def params_of(adapter: str, name: str, base: str | None = None) -> Any:
     values["model"] = {"name_or_path": name, "dtype": "float16", "quantization": "8bit"}
     Path("params.yaml").write_text(yaml.safe_dump(values))
     args = argparse.Namespace(
-        base=base, protocols=None, likelihood=None, samples=None, batch_size=None,
-        unsafe_code=None, harness=None,
+        profile=None, set=[], base=base, protocols=None, likelihood=None, samples=None,
+        batch_size=None, unsafe_code=None, harness=None,
     )  # fmt: skip
     params, chosen = evaluation._params(args, {"a": peft_file.open_adapter(Path(adapter))})
-    evaluation._warn_of_other_base(chosen)
+    evaluation._warn_of_other_base(args, chosen)
     return params.model
 
 
