@@ -36,7 +36,7 @@ reproduce({stage!r})
 """
 WRITES = {
     "rwlock": ("dvc.rwlock", "json.dump"),
-    "dvc.lock": ("dvc.utils.serialize._yaml", "_dump"),
+    "dvc.lock": ("flows.versioning.dvc.lock_io", "_write"),
 }
 
 

@@ -170,4 +170,4 @@ def test_the_command_lists_every_method(
     monkeypatch.chdir(tmp_path)
     assert main(["methods"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:]] == list(catalogue.METHODS)
+    assert [line.split()[0] for line in lines[3:]] == list(catalogue.METHODS)

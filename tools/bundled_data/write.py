@@ -148,8 +148,12 @@ def lines(name: str) -> Iterator[str]:
     """
     for split, rows in examples(name).items():
         for example in rows:
-            row = sorted({"split": split, **vars(example)}.items())
-            yield json.dumps(dict(row), ensure_ascii=False, separators=(",", ":")) + "\n"
+            row = {"split": split, **example.row()}
+            del row["id"]  # it follows from the other fields
+            yield (
+                json.dumps(dict(sorted(row.items())), ensure_ascii=False, separators=(",", ":"))
+                + "\n"
+            )
 
 
 def write() -> Iterator[Path]:

@@ -12,7 +12,7 @@ from copy import deepcopy
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from flows.versioning.dvc import dvc_files, lock_file
 from flows.versioning.dvc.yaml_document import parsed
@@ -72,10 +72,14 @@ def _writer(real: Any) -> Any:
             real(self, stages, **options)
             return
         with self.repo.fs.open(self.path, "w+", encoding="utf-8") as file:
-            file.write(text)
+            _write(text, file)
         self.repo.scm_context.track_file(self.relpath)
 
     return dump_stages
+
+
+def _write(text: str, file: IO[str]) -> None:
+    file.write(text)
 
 
 def with_stages(

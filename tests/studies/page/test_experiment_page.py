@@ -76,7 +76,7 @@ def test_the_page_says_how_each_was_run_and_what_came_out(
     out, built = written
     text = re.sub(r"\s+", " ", (out / "index.html").read_text(encoding="utf-8"))
     for said in (
-        "13 experiments on SmolLM2-135M-Instruct (135M parameters)",
+        f"{len(specs.SPECS)} experiments on SmolLM2-135M-Instruct (135M parameters)",
         "<code>lori experiment granularity --profile evidence</code>",
         "<dt>Seeds</dt><dd>1, 2, 3</dd>",
         "<dt>Training examples</dt><dd>nlu 2,000, math 1,500, code 1,500, safety 1,200</dd>",

@@ -35,7 +35,7 @@ def test_a_line_is_a_split_and_an_example(name: str) -> None:
     for row in rows:
         assert list(row) == sorted(row)
         found = Example.from_row({k: v for k, v in row.items() if k != "split"}, name)
-        assert {"split": row["split"], **vars(found)} == row
+        assert found.row() == {"id": found.id, **{k: v for k, v in row.items() if k != "split"}}
         assert all(c == "\n" or c.isprintable() for c in found.prompt + found.target)
 
 
