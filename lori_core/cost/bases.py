@@ -9,39 +9,22 @@ from typing import Any
 from lori_core.config import ModelSection, Params
 from lori_core.core.errors import InputError
 from lori_core.models import base_model, peft_names
+from lori_core.training.working_memory import Sizes, sizes_of
 
 
 @dataclass(frozen=True)
-class Base:
-    """The sizes of a base model and of its adapter.
+class Base(Sizes):
+    """The sizes of a base model and of its adapter, and the numbers of its parameters.
 
     Attributes:
         body: the number of parameters without embeddings.
         total: the number of all parameters.
         stored: bytes of a parameter in the model's file.
-        hidden: the hidden size.
-        intermediate: the intermediate size of the MLP.
-        heads: the number of query heads.
-        keys: the size of all key (or value) heads together.
-        layers: the number of transformer layers.
-        vocabulary: the size of the vocabulary.
-        adapter: the number of entries of A and B together, dense.
-        rank: the rank of the adapter.
-        linear_layers: the number of adapted linear layers per transformer layer.
     """
 
     body: int
     total: int
     stored: float
-    hidden: int
-    intermediate: int
-    heads: int
-    keys: int
-    layers: int
-    vocabulary: int
-    adapter: int
-    rank: int
-    linear_layers: float
 
 
 #: Sizes of bases that may not be downloaded yet: class of the configuration, layers, hidden,
@@ -96,9 +79,7 @@ def base_of(params: Params, model: Any) -> Base:
         params: gives rank and target modules.
         model: the base model.
     """
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    rank = params.lori.rank
     shapes = peft_names.target_shapes(model, params.lori.target_modules)
     embedding = model.get_input_embeddings().weight.numel()
     total = sum(p.numel() for p in model.parameters())
@@ -107,13 +88,5 @@ def base_of(params: Params, model: Any) -> Base:
         body=total - embedding * (1 if tied else 2),
         total=total,
         stored=float(model.dtype.itemsize),
-        hidden=config.hidden_size,
-        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
-        heads=heads,
-        keys=(getattr(config, "num_key_value_heads", None) or heads) * head,
-        layers=config.num_hidden_layers,
-        vocabulary=config.vocab_size,
-        adapter=params.lori.rank * sum(a + b for a, b in shapes.values()),
-        rank=params.lori.rank,
-        linear_layers=len(shapes) / config.num_hidden_layers,
+        **vars(sizes_of(model, rank, len(shapes), rank * sum(a + b for a, b in shapes.values()))),
     )

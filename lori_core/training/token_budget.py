@@ -61,8 +61,9 @@ def _forecast(model: Any, section: TrainingSection, device: torch.device) -> int
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     layers = peft_names.lora_layers(model)
     ranks = {name: _rank(layer) for name, layer in layers.items()}
-    sizes = sizes_of(base, ranks)
-    if sizes is None:
+    try:
+        sizes = sizes_of(base, max(ranks.values(), default=0), len(ranks))
+    except (AttributeError, TypeError, ZeroDivisionError):
         return MOST
     lean = all(lora_linear.unsupported_reason(layer) is None for layer in layers.values())
     number = float(base.dtype.itemsize)

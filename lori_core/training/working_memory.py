@@ -21,7 +21,7 @@ the fragmentation of the C library's allocator.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from lori_core.config import TrainingSection
 
@@ -36,27 +36,31 @@ HOLES = {"cpu": 8.0, "gpu": 0.0}
 USABLE = 0.85
 
 
-class Sizes(Protocol):
-    """The sizes of a base model and of its adapter; see `lori_core.cost.bases.Base`."""
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a base model and of its adapter on which the memory depends.
 
-    @property
-    def hidden(self) -> int: ...
-    @property
-    def intermediate(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def keys(self) -> int: ...
-    @property
-    def layers(self) -> int: ...
-    @property
-    def vocabulary(self) -> int: ...
-    @property
-    def adapter(self) -> int: ...
-    @property
-    def rank(self) -> int: ...
-    @property
-    def linear_layers(self) -> float: ...
+    Attributes:
+        hidden: the hidden size.
+        intermediate: the intermediate size of the MLP.
+        heads: the number of query heads.
+        keys: the size of all key (or value) heads together.
+        layers: the number of transformer layers.
+        vocabulary: the size of the vocabulary.
+        adapter: the number of entries of A and B together, dense.
+        rank: the rank of the adapter.
+        linear_layers: the number of adapted linear layers per transformer layer.
+    """
+
+    hidden: int
+    intermediate: int
+    heads: int
+    keys: int
+    layers: int
+    vocabulary: int
+    adapter: int
+    rank: int
+    linear_layers: float
 
 
 @dataclass(frozen=True)
@@ -169,40 +173,29 @@ def _logit_bytes(layers: Layers) -> float:
     return number + (12 if kind == "cpu" else 8)
 
 
-@dataclass(frozen=True)
-class _ModelSizes:
-    hidden: int
-    intermediate: int
-    heads: int
-    keys: int
-    layers: int
-    vocabulary: int
-    adapter: int
-    rank: int
-    linear_layers: float
-
-
-def sizes_of(base: Any, ranks: dict[str, int]) -> Sizes | None:
-    """Return the sizes of a loaded base model; None if its configuration does not name them.
+def sizes_of(base: Any, rank: int, adapted: int, adapter: int = 0) -> Sizes:
+    """Return the sizes of a base model, loaded or on the meta device.
 
     Args:
         base: the base model.
-        ranks: the rank of each adapted linear layer, by name; its weights are already in memory.
+        rank: the rank of the adapter.
+        adapted: the number of adapted linear layers of the whole model.
+        adapter: the number of entries of A and B together; 0 if they are in memory already.
+
+    Raises:
+        AttributeError, TypeError, ZeroDivisionError: the configuration does not name its sizes.
     """
     config = base.config.get_text_config()
-    try:
-        heads = config.num_attention_heads
-        head = getattr(config, "head_dim", None) or config.hidden_size // heads
-        return _ModelSizes(
-            hidden=config.hidden_size,
-            intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
-            heads=heads,
-            keys=(getattr(config, "num_key_value_heads", None) or heads) * head,
-            layers=config.num_hidden_layers,
-            vocabulary=config.vocab_size,
-            adapter=0,
-            rank=max(ranks.values(), default=0),
-            linear_layers=len(ranks) / config.num_hidden_layers,
-        )
-    except (AttributeError, TypeError, ZeroDivisionError):
-        return None
+    heads = config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return Sizes(
+        hidden=config.hidden_size,
+        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        heads=heads,
+        keys=(getattr(config, "num_key_value_heads", None) or heads) * head,
+        layers=config.num_hidden_layers,
+        vocabulary=config.vocab_size,
+        adapter=adapter,
+        rank=rank,
+        linear_layers=adapted / config.num_hidden_layers,
+    )
