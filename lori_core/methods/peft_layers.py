@@ -58,6 +58,19 @@ def in_float32(model: Any) -> None:
             parameter.data = parameter.data.float()
 
 
+def _layers_of(model: Any, start: Adapter, method: str) -> dict[str, Any]:
+    """Return the LoRA layers, in float32, of a model whose modules are those of an adapter.
+
+    Raises:
+        AdapterError: the modules differ.
+    """
+    layers = peft_names.lora_layers(model)
+    if list(layers) != list(start.modules):
+        raise AdapterError(f"{method}: the adapter to go on from has other modules than the base")
+    in_float32(model)
+    return layers
+
+
 def initialise_from(model: Any, start: Adapter, method: str) -> None:
     """Copy A and B of a trained adapter into a PEFT LoRA model.
 
@@ -69,12 +82,8 @@ def initialise_from(model: Any, start: Adapter, method: str) -> None:
     Raises:
         AdapterError: modules, rank or scaling differ.
     """
-    layers = peft_names.lora_layers(model)
-    if list(layers) != list(start.modules):
-        raise AdapterError(f"{method}: the adapter to go on from has other modules than the base")
-    in_float32(model)
     with torch.no_grad():
-        for name, layer in layers.items():
+        for name, layer in _layers_of(model, start, method).items():
             pairs = (layer.lora_A, start.A(name)), (layer.lora_B, start.B(name))
             for side, values in pairs:
                 weight = side[peft_names.ADAPTER].weight
@@ -105,12 +114,8 @@ def initialise_front(model: Any, start: Adapter, method: str) -> None:
     Raises:
         AdapterError: modules, rank or scaling differ.
     """
-    layers = peft_names.lora_layers(model)
-    if list(layers) != list(start.modules):
-        raise AdapterError(f"{method}: the adapter to go on from has other modules than the base")
-    in_float32(model)
     with torch.no_grad():
-        for name, layer in layers.items():
+        for name, layer in _layers_of(model, start, method).items():
             A, B = (s[peft_names.ADAPTER].weight for s in (layer.lora_A, layer.lora_B))
             rank, scaling = len(start.A(name)), layer.scaling[peft_names.ADAPTER]
             if 2 * rank != len(A) or not math.isclose(scaling, start.scaling(name)):
