@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lori_core.core.errors import AdapterError, ModelError
 from lori_core.core.files.atomic import read_json
@@ -12,6 +12,8 @@ from lori_core.core.files.safetensors_file import SafetensorsFile
 
 if TYPE_CHECKING:
     from lori_core.core.files.tensor_file import TensorFile
+
+F = TypeVar("F", bound=SafetensorsFile)
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -86,10 +88,7 @@ def header(path: Path) -> SafetensorsFile:
     Raises:
         ModelError: the file is missing or damaged.
     """
-    try:
-        return SafetensorsFile(path)
-    except AdapterError as error:
-        raise ModelError(str(error)) from None
+    return _opened(SafetensorsFile, path)
 
 
 def opened(path: Path) -> TensorFile:
@@ -100,8 +99,12 @@ def opened(path: Path) -> TensorFile:
     """
     from lori_core.core.files.tensor_file import TensorFile
 
+    return _opened(TensorFile, path)
+
+
+def _opened(kind: type[F], path: Path) -> F:
     try:
-        return TensorFile(path)
+        return kind(path)
     except AdapterError as error:
         raise ModelError(str(error)) from None
 
