@@ -10,7 +10,7 @@ from lori_core.adapters.adapter import Adapter
 from lori_core.core.errors import InputError
 from lori_core.data.example import Example
 from lori_core.evaluation.evaluate import adapter_applied
-from lori_core.evaluation.held_out import held_out_losses
+from lori_core.evaluation.held_out import task_losses
 from lori_core.evaluation.statistics import mean_interval
 from lori_core.merging import merge
 from lori_core.methods.finetuned_model import Trained
@@ -53,12 +53,16 @@ def excess(
     """
     sets = {task: _with_target(task, examples.get(task, ())) for task in parents}
     with adapter_applied(session, merged) as model:
-        merged_losses = {task: _losses(session, model, task, sets[task], what) for task in parents}
+        merged_losses = {
+            task: task_losses(session, model, task, sets[task], what) for task in parents
+        }
     result = {}
     for task, (parent, weight) in parents.items():
         weighted = merge.merge("concat", [parent], [weight])
         with adapter_applied(session, weighted) as model:
-            losses, tokens = _losses(session, model, task, sets[task], f"{what} without the others")
+            losses, tokens = task_losses(
+                session, model, task, sets[task], f"{what} without the others"
+            )
         result[task] = _compare(merged_losses[task][0], losses) | {"tokens": sum(tokens)}
     for task, row in _retained(session, own or {}, sets, result, what):
         result[task] |= row
@@ -75,10 +79,12 @@ def _retained(
     """Yield the losses of the base and of the own adapter, and the share of the gain kept."""
     known = [task for task in sets if task in own]
     with adapter_applied(session, None) as model:
-        base = {t: fmean(_losses(session, model, t, sets[t], f"{what}: base")[0]) for t in known}
+        base = {
+            t: fmean(task_losses(session, model, t, sets[t], f"{what}: base")[0]) for t in known
+        }
     for task in known:
         with adapter_applied(session, own[task]) as model:
-            losses, _ = _losses(session, model, task, sets[task], f"{what}: own adapter")
+            losses, _ = task_losses(session, model, task, sets[task], f"{what}: own adapter")
         gain = base[task] - fmean(losses)
         kept = (base[task] - measured[task]["merged_loss"]) / gain if gain > 0 else None
         yield task, {"base_loss": base[task], "adapter_loss": fmean(losses), "retained": kept}
@@ -92,23 +98,6 @@ def _with_target(task: str, examples: Sequence[Example]) -> list[Example]:
             "loss needs at least one"
         )
     return with_target
-
-
-def _losses(
-    session: LoadedModel, model: Any, task: str, examples: Sequence[Example], what: str
-) -> tuple[list[float], list[int]]:
-    """Return the losses and token counts of a task's examples, truncated as in its training."""
-    params = session.params
-    section = params.phase(task, "training") if task in params.tasks else params.training
-    return held_out_losses(
-        model,
-        session.tokenizer,
-        examples,
-        params.prompt,
-        section.max_length,
-        params.evaluation.batch_size,
-        f"{what} on {task}",
-    )
 
 
 def _compare(merged: Sequence[float], own: Sequence[float]) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lori_core.config import PromptSection
+from lori_core.config import Params, PromptSection
 from lori_core.core.errors import LoriError
 from lori_core.core.progress import bar
 from lori_core.data.batching import collate
@@ -16,6 +16,9 @@ from lori_core.data.example import Example
 from lori_core.data.prompts import encode_all
 from lori_core.evaluation.inference.generation import length_batches
 from lori_core.training.loss import example_losses
+
+if TYPE_CHECKING:
+    from lori_core.methods.loaded_model import LoadedModel
 
 
 @torch.inference_mode()
@@ -66,3 +69,36 @@ def held_out_losses(
                 "smaller merge weights"
             )
     return losses, [row.supervised for row in rows]
+
+
+def task_losses(
+    session: LoadedModel, model: Any, task: str, examples: Sequence[Example], what: str
+) -> tuple[list[float], list[int]]:
+    """Return `held_out_losses` of a task's examples, truncated as in its training.
+
+    Args:
+        session: gives tokenizer and parameters.
+        model: the session's model, with or without an adapter.
+        task: the task; one that is not in the parameters is truncated by `training.max_length`.
+        examples: the held-out examples.
+        what: the progress bar's name, before the task's.
+
+    Raises:
+        LoriError: a loss is not finite.
+    """
+    params = session.params
+    return held_out_losses(
+        model,
+        session.tokenizer,
+        examples,
+        params.prompt,
+        training_length(params, task),
+        params.evaluation.batch_size,
+        f"{what} on {task}",
+    )
+
+
+def training_length(params: Params, task: str) -> int:
+    """Return the most tokens of an example in a task's training."""
+    section = params.phase(task, "training") if task in params.tasks else params.training
+    return section.max_length

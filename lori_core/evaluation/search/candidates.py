@@ -21,7 +21,7 @@ from lori_core.data.example import Example
 from lori_core.evaluation import gate_rules
 from lori_core.evaluation.evaluate import adapter_applied, evaluate
 from lori_core.evaluation.gate_rules import Scored
-from lori_core.evaluation.held_out import held_out_losses
+from lori_core.evaluation.held_out import task_losses
 from lori_core.merging.learned.weight_groups import MergeWeights
 from lori_core.methods.finetuned_model import Trained
 from lori_core.methods.loaded_model import LoadedModel
@@ -118,26 +118,14 @@ class Measures:
         Raises:
             InputError: a loss is not a finite number.
         """
-        params = self.session.params
         try:
             with adapter_applied(self.session, adapter) as model:
                 return {
-                    task: fmean(
-                        held_out_losses(
-                            model, self.session.tokenizer, self.examples[task], params.prompt,
-                            self.length(task), params.evaluation.batch_size, f"{what} on {task}",
-                        )[0]
-                    )
-                    for task in tasks
-                }  # fmt: skip
+                    t: fmean(task_losses(self.session, model, t, self.examples[t], what)[0])
+                    for t in tasks
+                }
         except LoriError as error:
             raise error if isinstance(error, InputError) else InputError(str(error)) from error
-
-    def length(self, task: str) -> int:
-        """Return the most tokens of a task's example, as in its training."""
-        params = self.session.params
-        section = params.phase(task, "training") if task in params.tasks else params.training
-        return section.max_length
 
     def retained(self, losses: Mapping[str, float]) -> dict[str, float]:
         """Return the share of each task's gain that is kept at some losses."""

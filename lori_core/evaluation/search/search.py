@@ -18,6 +18,7 @@ from lori_core.adapters.adapter import Adapter
 from lori_core.config import SearchSection
 from lori_core.core.errors import InputError
 from lori_core.data.prompts import encode_all
+from lori_core.evaluation.held_out import training_length
 from lori_core.evaluation.search.candidates import Candidate, Measures, Say
 from lori_core.merging.learned import branches as parallel
 from lori_core.merging.learned.descent import Descent, descend
@@ -161,7 +162,9 @@ def _by_gradient(
 ) -> Iterator[tuple[str, MergeWeights]]:
     session, start = measures.session, merging.start
     rows = {
-        task: encode_all(some, session.params.prompt, session.tokenizer, measures.length(task))
+        task: encode_all(
+            some, session.params.prompt, session.tokenizer, training_length(session.params, task)
+        )
         for task, some in measures.examples.items()
         if measures.shares[task] > 0
     }
