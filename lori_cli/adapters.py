@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lori_cli import given
-from lori_cli.given import names_of as names_of
 from lori_core.core.errors import InputError, shown
 from lori_core.registries.merge_method import MERGE_METHODS
 
@@ -48,8 +47,8 @@ def add(commands: Any) -> None:
         "-o", "--out", type=given.path, help="a folder for interference.json and interference.png"
     )
     interference.add_argument("--modules", action="store_true", help="also print every module")
-    add_base(interference)
-    add_force(interference)
+    given.add_base(interference)
+    given.add_force(interference)
     interference.set_defaults(function=_interference)
 
 
@@ -80,7 +79,7 @@ def _add_export(commands: Any) -> None:
         choices=["vllm"],
         help="with --to peft: pad the rank to one that this inference server can load",
     )
-    add_force(export)
+    given.add_force(export)
     export.set_defaults(function=_export)
 
 
@@ -134,9 +133,9 @@ def _add_merge(commands: Any) -> None:
         f"it is, for {_using('threshold')} (default: 0.35)",
     )
     _add_search(merge)
-    add_extension(merge)
-    add_base(merge)
-    add_force(merge)
+    given.add_extension(merge)
+    given.add_base(merge)
+    given.add_force(merge)
     merge.set_defaults(function=_merge)
 
 
@@ -161,42 +160,8 @@ def _add_search(merge: Any) -> None:
     )
 
 
-def add_extension(parser: Any) -> None:
-    """Add the option `--extension`, which names Python files that register components."""
-    parser.add_argument(
-        "--extension",
-        type=given.name_or_path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a Python file that registers merge methods, scorers, data sources or other "
-        "components, as `extensions` in params.yaml does; may be repeated",
-    )
-
-
 def _using(option: str) -> str:
     return ", ".join(name for name, method in MERGE_METHODS.items() if option in method.uses)
-
-
-def add_base(parser: Any) -> None:
-    """Add the option `--base`, for adapters that do not record the identity of their base model."""
-    parser.add_argument(
-        "--base",
-        type=given.name_or_path,
-        metavar="BASE",
-        help="the base model, for adapters that record only its name or nothing: a folder, "
-        "pypi:…, or OWNER/NAME@COMMIT; an adapter that records another base model is refused",
-    )
-
-
-def add_force(parser: Any) -> None:
-    """Add the option `--force`, which lets a command replace a folder that it did not write."""
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="replace the output folder whatever it contains; without this option, the command "
-        "replaces only its own earlier output",
-    )
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -256,7 +221,7 @@ def _bake(adapter: Adapter, args: argparse.Namespace) -> int:
 def _merge(args: argparse.Namespace) -> int:
     from lori_core.adapters import adapter_file, base_choice, output_folder
     from lori_core.adapters.peft_format import peft_file
-    from lori_core.api.merge_search import check, search
+    from lori_core.api.merge_search import search
     from lori_core.merging.merge import TRUNCATION, merge
     from lori_core.merging.merge_methods import Options, check_options
     from lori_core.registries import extensions
@@ -271,19 +236,7 @@ def _merge(args: argparse.Namespace) -> int:
         threshold=args.threshold,
     )
     check_options(args.method, options)
-    for option in ("density", "rank", "threshold"):
-        if getattr(args, option) is not None and option not in MERGE_METHODS[args.method].uses:
-            raise InputError(
-                f"--{option}: the method {args.method} does not use it; remove the option, or "
-                f"choose one of {_using(option)}"
-            )
-    if MERGE_METHODS[args.method].starts != (args.safety is not None):
-        raise InputError(_safety_fault(args.method, args.safety))
-    for option in ("search_by", "tasks"):
-        if getattr(args, option) is not None and not args.search:
-            raise InputError(f"--{option.replace('_', '-')}: only with --search")
-    if args.search:
-        check(args.method, args.search_by or "task", args.density, args.safety is not None)
+    _check_merge(args)
     # A merge only copies the keys of A; they are verified when A is regenerated from the result.
     paths = [*args.adapters, *([] if args.safety is None else [args.safety])]
     opened = [peft_file.open_adapter(p, verify_projection=False, copies=True) for p in paths]
@@ -309,6 +262,29 @@ def _merge(args: argparse.Namespace) -> int:
     cut = f" ({lost:.2%} of the squared norm lost by the cut to this rank)" if lost else ""
     print(f"{args.out}: {args.method} of {len(parents)} adapters, rank {merged.rank}{cut}")
     return 0
+
+
+def _check_merge(args: argparse.Namespace) -> None:
+    """Refuse options of `lori merge` that its method or the missing `--search` does not use.
+
+    Raises:
+        InputError: the message begins with the option.
+    """
+    from lori_core.api.merge_search import check
+
+    for option in ("density", "rank", "threshold"):
+        if getattr(args, option) is not None and option not in MERGE_METHODS[args.method].uses:
+            raise InputError(
+                f"--{option}: the method {args.method} does not use it; remove the option, or "
+                f"choose one of {_using(option)}"
+            )
+    if MERGE_METHODS[args.method].starts != (args.safety is not None):
+        raise InputError(_safety_fault(args.method, args.safety))
+    for option in ("search_by", "tasks"):
+        if getattr(args, option) is not None and not args.search:
+            raise InputError(f"--{option.replace('_', '-')}: only with --search")
+    if args.search:
+        check(args.method, args.search_by or "task", args.density, args.safety is not None)
 
 
 def _safety_fault(method: str, path: Path | None) -> str:
@@ -350,7 +326,7 @@ def _interference(args: argparse.Namespace) -> int:
     from lori_core.adapters.peft_format import peft_file
     from lori_core.report import interference_table
 
-    names = names_of(args.adapters)
+    names = given.names_of(args.adapters)
     adapters = {
         name: peft_file.open_adapter(path, copies=True)
         for name, path in zip(names, args.adapters, strict=True)

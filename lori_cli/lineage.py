@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lori_cli import given
-from lori_cli.adapters import add_force
 from lori_core.core.errors import LoriError
 
 #: The forms in which the commands accept an artifact; part of their help texts.
@@ -66,7 +65,7 @@ def add(commands: Any) -> None:
     compare.add_argument(
         "-o", "--out", type=given.path, default=Path("compare"), help="default: compare"
     )
-    add_force(compare)
+    given.add_force(compare)
     compare.set_defaults(function=_compare)
     restore = commands.add_parser(
         "restore",
@@ -77,7 +76,7 @@ def add(commands: Any) -> None:
     restore.add_argument(
         "out", type=given.path, metavar="OUT", help="a path that does not exist yet"
     )
-    add_force(restore)
+    given.add_force(restore)
     restore.set_defaults(function=_restore)
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lori_cli.adapters import add_extension
+from lori_cli import given
 from lori_cli.printing import tables
 
 
@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
     profiles = commands.add_parser("profiles", help="list the profiles")
     profiles.set_defaults(function=_profiles)
     sources = commands.add_parser("sources", help="list the data sets that can be used by name")
-    add_extension(sources)
+    given.add_extension(sources)
     sources.set_defaults(function=_sources)
     for parser in (methods, doctor, profiles, sources):
         parser.add_argument("--json", action="store_true", help="print JSON")

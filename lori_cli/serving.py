@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lori_cli import given
-from lori_cli.adapters import add_force
 from lori_core.core.errors import LoriError
 
 
@@ -114,7 +113,7 @@ def _add_push(commands: Any) -> None:
     push.add_argument(
         "--dry-run", type=given.path, metavar="OUT", help="write the folder to OUT; upload nothing"
     )
-    add_force(push)
+    given.add_force(push)
     push.set_defaults(function=_push)
 
 

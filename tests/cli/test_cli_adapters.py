@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lori_cli import main
-from lori_cli.adapters import names_of
+from lori_cli.given import names_of
 from lori_core.adapters import adapter_file, attach
 from lori_core.adapters.peft_format import peft_file
 from lori_core.config import ModelSection
