@@ -248,7 +248,9 @@ class LoriTrainer(Trainer):
         if checkpoint is None:
             return False
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        if state.global_step < state.max_steps:
+        if state.global_step < (
+            self.args.max_steps if self.args.max_steps > 0 else state.max_steps
+        ):
             return False
         self._load_from_checkpoint(str(checkpoint))
         self.state = state
