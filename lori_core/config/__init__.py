@@ -18,6 +18,7 @@ from lori_core.config.search import SearchSection
 from lori_core.config.tasks import (
     ContinualSection,
     MergeSection,
+    MethodChoice,
     MethodSection,
     Sizes,
     SourceSection,
@@ -37,6 +38,7 @@ __all__ = [
     "JudgeSection",
     "LoriSection",
     "MergeSection",
+    "MethodChoice",
     "MethodSection",
     "ModelSection",
     "Override",

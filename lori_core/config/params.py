@@ -19,7 +19,7 @@ from lori_core.config.operations import (
     StorageSection,
     TrackingSection,
 )
-from lori_core.config.tasks import ContinualSection, MergeSection, TaskSection
+from lori_core.config.tasks import ContinualSection, MergeSection, MethodChoice, TaskSection
 from lori_core.config.training import TrainingSection
 from lori_core.config.training_overrides import Phase, override_sections
 from lori_core.config.validation import ItemName, PathText, Strict, first_error
@@ -123,6 +123,15 @@ class Params(Strict):
         weights = self.merge[merge].weights
         count = len(self.merged_tasks(merge))
         return list(weights) if isinstance(weights, tuple) else [weights] * count
+
+    def method(self, task: str, phase: Phase = "training") -> MethodChoice:
+        """Return the training method of a task in a phase.
+
+        For the calibration run, this is the method whose mask the run is for.
+        """
+        if phase == "continual" and self.continual.method is not None:
+            return MethodChoice.of(self.continual.method, "continual.method")
+        return MethodChoice.of(self.tasks[task].method, f"tasks.{task}.method")
 
     def setup_settings(self, name: str) -> dict[str, Any]:
         """Return the settings of an entry of `evaluation.setups`; see `SetupSection.resolved`."""

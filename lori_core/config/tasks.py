@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -217,6 +217,23 @@ class MethodSection(BaseModel):
     name: str
 
 
+class MethodChoice(NamedTuple):
+    """The training method of a task in one phase."""
+
+    name: str
+    options: dict[str, Any]
+    """As the user wrote them; `methods.catalogue.options` validates them."""
+    where: str
+    """The key of `params.yaml` that names the method."""
+
+    @classmethod
+    def of(cls, method: str | MethodSection, where: str) -> MethodChoice:
+        """Return the choice that a key of `params.yaml` makes."""
+        if isinstance(method, str):
+            return cls(method, {}, where)
+        return cls(method.name, dict(method.model_extra or {}), where)
+
+
 class TaskSection(Strict):
     """One task: its data, its method, and its overrides of `training` in each phase."""
 
@@ -241,16 +258,6 @@ class TaskSection(Strict):
         if len(self.source) == 1:
             return [(f"{where}.source", self.source[0])]
         return [(f"{where}.source[{n}]", source) for n, source in enumerate(self.source)]
-
-    @property
-    def method_name(self) -> str:
-        """The name of the training method."""
-        return self.method if isinstance(self.method, str) else self.method.name
-
-    @property
-    def method_options(self) -> dict[str, Any]:
-        """The options of the training method, not yet validated."""
-        return {} if isinstance(self.method, str) else dict(self.method.model_extra or {})
 
 
 class MergeSection(Strict):
@@ -317,5 +324,7 @@ class ContinualSection(Strict):
 
     safety_task: Name | None = None
     tasks: tuple[Name, ...] = ()
+    method: str | MethodSection | None = None
+    """The training method of this phase, for all its tasks; null: each task's own."""
     training: Override = Field(default_factory=dict)
     """Overrides of the tasks' `training` in this phase."""

@@ -339,7 +339,7 @@ STAGES: dict[str, Stage] = {
             "pipeline/stages/continual.py",
             "pipeline/masks.py",
         ),
-        (*TRAINING_PARAMS, "continual.training", "tasks.{item}.training"),
+        (*TRAINING_PARAMS, "continual.method", "continual.training", "tasks.{item}.training"),
         (
             BASE_FILE,
             "artifacts/{item}/mask.safetensors",

@@ -21,9 +21,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from lori_core.config import Params, TrainingSection
+from lori_core.config.training_overrides import Phase
 from lori_core.cost import footprint
 from lori_core.cost.bases import base_of, outline
 from lori_core.cost.devices import Device
@@ -99,7 +99,7 @@ class Model:
         """Return whether a stage has a cost model."""
         return self._estimator(name) is not None
 
-    def training(self, task: str, phase: Any, method: str) -> Estimate:
+    def training(self, task: str, phase: Phase, method: str) -> Estimate:
         """Return the cost of training a task by a method, with the settings of a phase.
 
         Args:
@@ -124,7 +124,7 @@ class Model:
         return {
             "calibrate": lambda: self._calibrate(item),
             "train": lambda: self._train(item, "training", self._method(item)),
-            "continual": lambda: self._train(item, "continual", self._method(item)),
+            "continual": lambda: self._continual(item),
             "mask": lambda: self._mask(item),
             "evaluate_base": lambda: self._evaluate(list(self.params.tasks), 1),
             "evaluate_adapters": lambda: self._evaluate([item], 2),
@@ -138,7 +138,7 @@ class Model:
         }.get(step)
 
     def _method(self, task: str) -> str:
-        return self.params.tasks[task].method_name
+        return self.params.method(task).name
 
     def _cost(self, method: str) -> catalogue.Cost:
         """Return the cost of a training method on the base, computed once."""
@@ -160,9 +160,15 @@ class Model:
         work = max(flops / (self.device.flops * rate.share), moving)
         return self.start_seconds + work
 
-    def _train(self, task: str, phase: Any, method: str) -> Estimate:
+    def _continual(self, task: str) -> Estimate:
+        name, chosen, where = self.params.method(task, "continual")
+        valid = catalogue.options(name, chosen, where)
+        share = catalogue.safety_share(name, self.params.lori, valid)
+        return self._train(task, "continual", name, share)
+
+    def _train(self, task: str, phase: Phase, method: str, mixed: float = 0.0) -> Estimate:
         section, data, base = self.params.phase(task, phase), self.splits[task]["train"], self.base
-        passes = data.examples * section.epochs
+        passes = data.examples / (1 - mixed) * section.epochs
         if section.max_steps:
             per_step = section.batch_size * section.gradient_accumulation_steps
             passes = min(passes, section.max_steps * per_step)

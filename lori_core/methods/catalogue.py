@@ -13,6 +13,7 @@ from lori_core.methods.baselines import peft_methods  # noqa: F401 - registers i
 # LoRI's methods are registered last, so that tables and figures show them last.
 from lori_core.config import LoriSection, Params
 from lori_core.config.training import STATE_BYTES
+from lori_core.config.training_overrides import Phase
 from lori_core.config.validation import Strict
 from lori_core.core.errors import ConfigError
 from lori_core.methods.lori import lori_methods  # noqa: F401
@@ -35,6 +36,7 @@ __all__ = [
     "check",
     "cost",
     "options",
+    "safety_share",
 ]
 
 #: The methods of this package that train on one task alone; `KEEPING` follow a safety adapter.
@@ -52,34 +54,42 @@ def check(params: Params) -> None:
     Raises:
         ConfigError: names the field of params.yaml.
     """
-    for task, section in params.tasks.items():
-        options(section.method_name, section.method_options, f"tasks.{task}.method")
-        _check_training(params, task)
+    for task in params.tasks:
+        for phase in _phases(params, task):
+            name, chosen, where = params.method(task, phase)
+            options(name, chosen, where)
+            _check_training(params, task, phase)
+    _check_continual(params)
     for name in params.merge:
+        phase = "continual" if params.merge[name].stage == "continual" else "training"
         for task in params.merged_tasks(name):
-            method = params.tasks[task].method_name
+            method = params.method(task, phase).name
             if METHODS[method].result != "low-rank":
                 fit = [n for n, m in METHODS.items() if m.result == "low-rank"]
                 raise ConfigError(
                     f"merge.{name}: task {task} is trained by {method}, whose result is no "
                     f"low-rank update and cannot be merged (methods that can: {', '.join(fit)})"
                 )
-    _check_continual(params)
     for where, name in params.experiments.named_methods():
         options(name, params.experiments.options.get(name, {}), where)
 
 
-def _check_training(params: Params, task: str) -> None:
-    method, section = params.tasks[task].method_name, params.phase(task, "training")
+def _phases(params: Params, task: str) -> tuple[Phase, ...]:
+    """Return the phases in which a task is trained by a method that the user chose."""
+    return ("training", "continual") if task in params.continual.tasks else ("training",)
+
+
+def _check_training(params: Params, task: str, phase: Phase) -> None:
+    method, _, where = params.method(task, phase)
     if params.model.quantization and METHODS[method].result == "weights":
         raise ConfigError(
-            f"tasks.{task}.method: {method!r} trains every weight, and model.quantization is "
+            f"{where}: {method!r} trains every weight, and model.quantization is "
             f"{params.model.quantization!r}; only an adapter can be trained on a quantised base"
         )
-    if section.dropout and not METHODS[method].dropout:
+    if (dropout := params.phase(task, phase).dropout) and not METHODS[method].dropout:
         fit = [name for name, m in METHODS.items() if m.dropout]
         raise ConfigError(
-            f"tasks.{task}: dropout {section.dropout} with the method {method!r}; only "
+            f"tasks.{task}: dropout {dropout} with the method {method!r}; only "
             f"{', '.join(fit)} have it here (set dropout to 0)"
         )
 
@@ -88,15 +98,24 @@ def _check_continual(params: Params) -> None:
     safety = params.continual.safety_task
     if safety is None:
         return
-    before = params.tasks[safety].method_name
+    before = params.method(safety).name
     for task in params.continual.tasks:
-        method = params.tasks[task].method_name
+        method, own = params.method(task, "continual").name, params.method(task).name
         if not METHODS[method].goes_on_from(METHODS[before]):
             fit = [name for name, m in METHODS.items() if m.continues]
             raise ConfigError(
                 f"continual.tasks: {task} is trained by {method}, {safety} by {before}; both must "
                 f"have one method, of: {', '.join(fit)}; or leave {task} out of continual.tasks"
             )
+        if METHODS[method].calibrated_by != METHODS[own].calibrated_by:
+            raise ConfigError(
+                f"continual.method: {method} {_needs(method)}, and {own}, the method of the task "
+                f"{task}, {_needs(own)}; name a method of the same kind, or set it to null"
+            )
+
+
+def _needs(method: str) -> str:
+    return "trains inside a mask" if METHODS[method].calibrated_by else "trains without a mask"
 
 
 def build(name: str, model: nn.Module, lori: LoriSection, chosen: Strict) -> Any:
@@ -128,3 +147,14 @@ def cost(name: str, model: nn.Module, lori: LoriSection, chosen: Strict) -> Cost
         chosen: the method's options, from `options`.
     """
     return METHODS[name](Job(lori, chosen)).cost(model)
+
+
+def safety_share(name: str, lori: LoriSection, chosen: Strict) -> float:
+    """Return the share of safety examples that a method mixes into a task's, in [0, 1).
+
+    Args:
+        name: one of `METHODS`.
+        lori: the adapter's settings.
+        chosen: the method's options, from `options`.
+    """
+    return METHODS[name](Job(lori, chosen)).safety_share()

@@ -204,7 +204,7 @@ def _training_lengths(params: Params) -> dict[str, int]:
     values, lengths = params.model_dump(), {}
     for task in params.tasks:
         wanted: list[training_overrides.Phase] = ["training"]
-        method = METHODS[params.tasks[task].method_name]
+        method = METHODS[params.method(task).name]
         wanted += ["calibration"] if method.calibrated_by else []
         wanted += ["continual"] if task in params.continual.tasks else []
         for phase in wanted:

@@ -74,8 +74,8 @@ class Tuning:
             phase: calibration, training or continual.
             more: further attributes, as `mask`.
         """
-        section, chosen = params.phase(task, phase), params.tasks[task]
-        return cls(stage, task, chosen.method_name, section, chosen.method_options, **more)
+        name, options, _ = params.method(task, phase)
+        return cls(stage, task, name, params.phase(task, phase), options, **more)
 
     @property
     def parents(self) -> list[str]:
@@ -186,7 +186,7 @@ def _job(loaded: LoadedModel, tuning: Tuning, examples: int) -> Job:
 def _mixed(loaded: LoadedModel, tuning: Tuning) -> list[Example]:
     """Return the safety examples that the method mixes in."""
     chosen = catalogue.options(tuning.method, tuning.options, f"tasks.{tuning.task}.method")
-    share = METHODS[tuning.method](Job(loaded.params.lori, chosen)).safety_share()
+    share = catalogue.safety_share(tuning.method, loaded.params.lori, chosen)
     if not share or tuning.safety is None or tuning.safety == tuning.task:
         return []
     return mixed_in(tuning.task, tuning.safety, share, loaded.params.lori.seed)

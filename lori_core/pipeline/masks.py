@@ -13,7 +13,7 @@ from lori_core.pipeline.results import UNUSED, write_metrics
 
 def calibrated_by(params: Params, task: str) -> str | None:
     """Return the method of a task's calibration run; None if the task has no mask."""
-    return METHODS[params.tasks[task].method_name].calibrated_by
+    return METHODS[params.method(task).name].calibrated_by
 
 
 def write_unused(params: Params, task: str, path: Path, metrics: Path, tracker: RunTracker) -> None:
@@ -26,7 +26,7 @@ def write_unused(params: Params, task: str, path: Path, metrics: Path, tracker: 
         metrics: the folder of the stage's metrics.
         tracker: the stage's tracker.
     """
-    content = {"method": params.tasks[task].method_name}
+    content = {"method": params.method(task).name}
     if path.suffix:
         write_json(path, content)
     else:

@@ -84,7 +84,7 @@ def _stage_params(params: Params, name: str, item: str | None) -> dict[str, Any]
     }
     if name in PHASES and item:
         values["training"] = params.phase(item, PHASES[name]).model_dump()
-        method = params.tasks[item].method_name
+        method = params.method(item, PHASES[name]).name
         by_stage = {"calibrate": METHODS[method].calibrated_by or method, "train": method}
         values["method"] = by_stage.get(name, f"{method}-continual")
     if name in ("search", "merge") and item:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lori_core.config import Params
 from lori_core.core.files.atomic import read_json
+from lori_core.report import searches
 
 KEY_DIGITS = 12
 
@@ -61,10 +62,15 @@ class _TreeBuilder:
         if "content_key" not in recorded:
             return None
         section = self.params.merge[name]
-        weights = ", ".join(f"{weight:g}" for weight in self.params.merge_weights(name))
+        search = self._metrics_of("search", name)
+        weights = (
+            f"searched weights {searches.chosen_weights(search)}"
+            if search.get("searched")
+            else f"weights {', '.join(f'{w:g}' for w in self.params.merge_weights(name))}"
+        )
         parent = self.continual if section.stage == "continual" else self.adapter
         below = [parent(task) for task in self.params.merged_tasks(name)]
-        facts = (f"method {section.method}", f"weights {weights}", _size(recorded))
+        facts = (f"method {section.method}", weights, _size(recorded))
         return _origin(f"artifacts/merged/{name}", facts, recorded, below)
 
     def continual(self, task: str) -> Origin | None:
@@ -72,7 +78,9 @@ class _TreeBuilder:
         if "content_key" not in recorded:
             return None
         below = [self.adapter(str(self.params.continual.safety_task)), self.mask(task)]
-        facts = (self._training(task, "continual"), _size(recorded))
+        own, method = self.params.method(task).name, self.params.method(task, "continual").name
+        other = "" if method == own else f"method {method}"
+        facts = (other, self._training(task, "continual"), _size(recorded))
         path = f"artifacts/continual/{task}/adapter"
         return _origin(path, facts, recorded, [*below, self.examples(task)])
 

@@ -79,6 +79,11 @@ def mean_retained(candidate: Mapping[str, Any]) -> float:
     return fmean(candidate["retained"].values())
 
 
+def chosen_weights(facts: Mapping[str, Any]) -> str:
+    """Return the mean weight of each task in the chosen candidate, as text."""
+    return _weights(facts["candidates"][facts["chosen"]]["weights"]["weights"])
+
+
 def _weights(by_task: Mapping[str, Mapping[str, float]]) -> str:
     return ", ".join(f"{task} {fmean(groups.values()):.2f}" for task, groups in by_task.items())
 

@@ -97,7 +97,7 @@ def _checked(path: Path) -> dict[str, Any]:
 
 def own_name(params: Params) -> str:
     """Return the name of the tasks' own adapters: their method's if all have the same."""
-    used = {section.method_name for section in params.tasks.values()}
+    used = {params.method(task).name for task in params.tasks}
     return METHODS[used.pop()].label if len(used) == 1 else "adapters"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lori_core.config import Params
+from lori_core.config.training_overrides import Phase
 from lori_core.cost import Device, Model, Splits
 from studies.analysis.verdicts import Part
 from studies.builder import Builder
@@ -74,7 +75,7 @@ class Costs:
         return self.model.start_seconds
 
     def _training(self, point: Train) -> float:
-        phase = "training" if point.mask_of is not None else "calibration"
+        phase: Phase = "training" if point.mask_of is not None else "calibration"
         return self.model.training(point.task, phase, point.method).seconds
 
     def _item(self, task: str) -> float:

@@ -126,6 +126,12 @@ REFERENCES = [
         ("merge-few-weights", "merge.concat.weights=[1, 1]", ["weights"]),
         ("safety-task-unknown", "continual.safety_task=safty", ["continual.safety_task"]),
         ("safety-task-none", "continual.safety_task=null", ["continual.safety_task"]),
+        ("continual-method", "continual.method=lori-t", ["continual.method", "lori-t"]),
+        (
+            "continual-mask",
+            "continual.method=lori-d-mix",
+            ["continual.method", "trains without a mask"],
+        ),
         ("continual-unknown", "continual.tasks=[maths]", ["continual.tasks"]),
         ("continual-safety", "continual.tasks=[safety]", ["continual.tasks"]),
         ("continual-twice", "continual.tasks=[math, math]", ["continual.tasks"]),

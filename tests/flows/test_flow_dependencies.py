@@ -70,6 +70,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "lori.structure": ("mask", "report"),
     "training": (*TRAINED, "mask", "search", "excess", "report"),
     "evaluation": (*SCORED, "search", "excess"),
+    "continual.method": ("continual", "report"),
     "continual.training": ("continual", "report"),
     "continual.safety_task": ("search", "continual", "evaluate_continual", "report"),
     "continual.tasks": ("report",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from lori_core.methods import catalogue, loaded_model, tuning
 from lori_core.methods.baselines import kept_directions
 from lori_core.methods.baselines.protection import SLAO_SHARE
 from lori_core.methods.training_method import METHODS
-from lori_core.pipeline import params_file
+from lori_core.pipeline import params_file, running
 
 ROOT = Path(__file__).parents[2]
 PLAIN = {"lora": "lora", "lori-d": "lori-d", "lori-s": "lori-s"}
@@ -318,6 +319,45 @@ def test_a_share_of_safety_examples_is_mixed_in(
     plain = tuned(params, method, options={"share": 0.2}, **more)
     assert mixed.info["depends"]["data"] != plain.info["depends"]["data"]
     assert mixed.info["depends"]["options"] == {"share": 0.2}
+
+
+def test_the_continual_phase_has_a_method_of_its_own(params: Params) -> None:
+    values = params.model_dump(mode="json")
+    for task in values["tasks"].values():
+        task["method"] = "lori-d"
+    values["continual"]["method"] = {"name": "lori-d-mix", "share": 0.2}
+    own = config.parse(values, "params.yaml")
+    catalogue.check(own)
+    assert own.method("math").name == "lori-d"
+    assert own.method("math", "continual") == ("lori-d-mix", {"share": 0.2}, "continual.method")
+    for stage, task in (("calibrate", "safety"), ("mask", "safety"), ("train", "safety")):
+        running.run(own, stage, task, NullTracker())
+    running.run(own, "calibrate", "math", NullTracker())
+    running.run(own, "mask", "math", NullTracker())
+    running.run(own, "continual", "math", NullTracker())
+    trained = json.loads(Path("metrics/continual/math.json").read_text())
+    assert trained["method"] == "lori-d-mix"
+    assert trained["examples"] == round(1.25 * len(read_examples("math", "train")))
+
+
+@pytest.mark.parametrize(
+    ("own", "continual", "message"),
+    [
+        ("lori-d", "lori-s-mix", "continual.method: lori-s-mix trains inside a mask, and lori-d"),
+        ("lori-d", "lora-mix", "continual.tasks: math is trained by lora-mix, safety by lori-d"),
+        ("lori-d", {"name": "lori-d-mix", "share": 2}, "continual.method"),
+        ("lori-d", "lori-mix", "continual.method: method 'lori-mix' is unknown"),
+    ],
+)
+def test_a_wrong_method_of_the_continual_phase_is_refused(
+    params: Params, own: str, continual: Any, message: str
+) -> None:
+    values = params.model_dump(mode="json")
+    for task in values["tasks"].values():
+        task["method"] = own
+    values["continual"]["method"] = continual
+    with pytest.raises(ConfigError, match=message):
+        catalogue.check(config.parse(values, "params.yaml"))
 
 
 def test_too_large_a_share_is_refused(params: Params) -> None:

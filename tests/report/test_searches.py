@@ -1,8 +1,12 @@
 """The searches for merge weights in the report."""
 
+from pathlib import Path
 from typing import Any
 
-from lori_core.report import searches
+from lori_core import config
+from lori_core.core.files.atomic import write_json
+from lori_core.report import origins, searches
+from support import smoke_params
 
 
 def candidate(name: str, math: float, code: float, refusal: float, missed: bool) -> dict[str, Any]:
@@ -35,6 +39,23 @@ def test_the_table_has_a_row_for_each_candidate() -> None:
     assert table["rows"][1][0] == "safe, 2: tasks weighed alike (chosen)"
     assert table["rows"][1][-1] == "none"
     assert searches.sentences({"safe": FACTS}) == ["Weights of the merge safe: Candidate 2 of 3."]
+
+
+def test_the_lineage_tree_names_the_searched_weights(tmp_path: Path) -> None:
+    values = smoke_params().model_dump(mode="json")
+    values["continual"]["method"] = {"name": "lori-s-mix", "share": 0.2}
+    for folder, name, content in (
+        ("merge", "concat", {"content_key": "ab"}),
+        ("merge", "linear", {"content_key": "cd"}),
+        ("search", "concat", FACTS),
+        ("continual", "math", {"content_key": "ef"}),
+    ):
+        write_json(tmp_path / folder / f"{name}.json", content)
+    trees = origins.trees(config.parse(values, "params.yaml"), tmp_path, tmp_path / "missing.json")
+    facts = {tree.name: tree.facts for tree in trees}
+    assert facts["artifacts/merged/concat"][1] == "searched weights code 1.00, math 0.50"
+    assert facts["artifacts/merged/linear"][1].startswith("weights 0.")
+    assert facts["artifacts/continual/math/adapter"][0] == "method lori-s-mix"
 
 
 def test_the_front_has_the_points_that_no_other_beats() -> None:
