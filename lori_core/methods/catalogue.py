@@ -59,7 +59,6 @@ def check(params: Params) -> None:
             name, chosen, where = params.method(task, phase)
             options(name, chosen, where)
             _check_training(params, task, phase)
-    _check_continual(params)
     for name in params.merge:
         phase = "continual" if params.merge[name].stage == "continual" else "training"
         for task in params.merged_tasks(name):
@@ -70,6 +69,7 @@ def check(params: Params) -> None:
                     f"merge.{name}: task {task} is trained by {method}, whose result is no "
                     f"low-rank update and cannot be merged (methods that can: {', '.join(fit)})"
                 )
+    _check_continual(params)
     for where, name in params.experiments.named_methods():
         options(name, params.experiments.options.get(name, {}), where)
 
