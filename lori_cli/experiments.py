@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -199,10 +198,6 @@ def _plan(workspace: Path) -> int:
 
 
 def _point(args: argparse.Namespace) -> int:
-    if "DVC_STAGE" in os.environ:
-        from lori_core.core.processes.child import die_with_parent
-
-        die_with_parent()
     from flows import machine
 
     machine.check_for_stage(Path.cwd())

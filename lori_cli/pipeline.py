@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from lori_cli import given
 from lori_core.core.errors import InputError, LoriError
-from lori_core.core.processes.forked import run_in_fork_server
 
 if TYPE_CHECKING:
     from lori_core.config import Params
@@ -207,17 +206,10 @@ def _pull(args: argparse.Namespace) -> int:
 
 
 def _stage(args: argparse.Namespace) -> int:
-    if "DVC_STAGE" in os.environ:
-        from lori_core.core.processes.child import die_with_parent
-
-        die_with_parent()
-    words = ["stage", args.name, *([args.item] if args.item else [])]
-    code = run_in_fork_server("lori_cli", ["--debug"] * args.debug + words)
-    if code is not None:
-        raise SystemExit(code)  # the other process has printed its messages already
     from flows import machine
 
     machine.check_for_stage(Path.cwd())
+    words = ["stage", args.name, *([args.item] if args.item else [])]
     stage = f"{args.name}@{args.item}" if args.item else args.name
     with tracked(stage) as tracker:
         from lori_core.config import training_overrides
