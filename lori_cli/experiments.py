@@ -162,7 +162,7 @@ def _experiment(args: argparse.Namespace) -> int:
         elif args.here:
             run_points(workspace, print)
         else:
-            code = run_in_process(workspace, args.names)
+            code = run_in_process(workspace, args.names, prepared=True)
     if code == 0:
         stages.show(print)
     return code

@@ -81,7 +81,7 @@ def add_changes(parser: argparse.ArgumentParser, scope: str = "") -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from flows.lock import pipeline_lock
-    from flows.run import nothing_to_do, run_in_process
+    from flows.run import fork_server, nothing_to_do, run_in_process
     from lori_core.pipeline import params_file
 
     workspace = Path.cwd()
@@ -91,11 +91,12 @@ def _run(args: argparse.Namespace) -> int:
         check_changes(args)
         for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
             print(line)
-        pull()
-        unchanged = nothing_to_do(workspace)
-        if unchanged:
-            print(unchanged)
-        code = 0 if unchanged else run_in_process(workspace)
+        with fork_server(workspace, first_run=True):
+            pull()
+            unchanged = nothing_to_do(workspace)
+            if unchanged:
+                print(unchanged)
+            code = 0 if unchanged else run_in_process(workspace, prepared=True)
     if code == 0:
         _report(args)
     return code
