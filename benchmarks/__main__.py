@@ -20,6 +20,7 @@ from benchmarks import (
     likelihood,
     masks,
     pipeline,
+    starting,
     tracking,
     training,
     training_growth,
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
     "training_memory": lambda _: training_memory.rows(),
     "training_pair": lambda _: training_pair.rows(),
     "pipeline": pipeline.rows,
+    "starting": starting.rows,
 }
 
 

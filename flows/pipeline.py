@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,10 @@ from lori_core.core.redaction import redact, redacted_errors  # noqa: E402
 RETRY_DELAY_SECONDS = 2
 #: The command that writes the stages of experiments.
 WRITE = ("lori_cli", "experiment", "--write")
+
+#: Whether the caller of the flow has pulled the data and written the experiments' stages, and has
+#: held the pipeline lock since.
+PREPARED: ContextVar[bool] = ContextVar("prepared", default=False)
 
 #: The message of a run in which no stage was stale.
 NOTHING_CHANGED = "nothing changed"
@@ -95,7 +100,8 @@ def pipeline(
             selection = Selection(tuple(tasks or ()), tuple(stages or ()))
             _configure(workspace, profile, overrides or [], logger)
             if experiments:
-                write_experiments(experiments)
+                if not PREPARED.get():
+                    write_experiments(experiments)
                 selection = replace(selection, file=graph.EXPERIMENTS)
             state = _run(workspace, selection, logger)
             return _gate(workspace, state, logger) if gate else state
@@ -195,21 +201,21 @@ def _execute(
         run: the pipeline run.
         engine: where stages run.
         selection: the part of the pipeline to run.
-        plan: the plan from before the pull; it is reused if nothing was stale and the pull changed
-            nothing.
+        plan: the plan from before the pull; it is reused if there was nothing to pull, or if
+            nothing was stale and the pull changed nothing.
         logger: the flow run's logger.
 
     Returns:
         The errors of the stages that failed, and whether any stage was stale.
     """
     options: dict[str, Any] = {"retries": run.retries, "retry_delay_seconds": RETRY_DELAY_SECONDS}
-    pulled = pull.with_options(**options).submit(run)
+    pulled = pull.with_options(**options).submit(run, is_pulled=PREPARED.get())
     pulled.wait()
     stopping.check()
     failures = _failures({"pull": pulled})
     if failures:
         return failures, True
-    if plan.stale or pulled.state.name != UNCHANGED:
+    if pulled.state.name != UNCHANGED or (plan.stale and not PREPARED.get()):
         plan = _plan(run, selection)
     run.skipped([stage.name for stage in plan.stages if stage.name not in plan.stale])
     logger.info("%d stages, %d to run on %s", len(plan.stages), len(plan.stale), engine.where())

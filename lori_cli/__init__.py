@@ -14,6 +14,8 @@ from lori_core.core.processes import stopping
 
 #: Commands that continue from where they stopped when they run again.
 _RESUMABLE = ("run", "pull", "stage", "point", "experiment", "track")
+#: Commands of `dvc.yaml`, which run in a process forked from the fork server if there is one.
+_FORKED = ("stage", "point")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -90,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     """Run a command and return its exit code; parse its arguments into `args`."""
+    _fork(list(sys.argv[1:] if argv is None else argv))
     from flows.environment import quiet_libraries
     from lori_core.core.redaction import redact_logs, redacted_streams
 
@@ -98,6 +101,25 @@ def _run(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
 
     with redacted_streams():
         return _command(argv, args)
+
+
+def _fork(words: list[str]) -> None:
+    """Run a stage in a process forked from the fork server, and exit with its exit code.
+
+    Return if the command is no stage or there is no server. This process only waits for the other
+    one, so it imports nothing more and leaves the check of the arguments to it.
+    """
+    command = [word for word in words if word != "--debug"][:1]
+    if not command or command[0] not in _FORKED:
+        return
+    from lori_core.core.processes.child import die_with_parent
+    from lori_core.core.processes.forked import run_in_fork_server
+
+    if "DVC_STAGE" in os.environ:
+        die_with_parent()
+    code = run_in_fork_server("lori_cli", words)
+    if code is not None:
+        raise SystemExit(code)  # the other process has printed its messages already
 
 
 def _command(argv: Sequence[str] | None, args: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +162,7 @@ def _experiment(args: argparse.Namespace) -> int:
         elif args.here:
             run_points(workspace, print)
         else:
-            code = run_in_process(workspace, args.names)
+            code = run_in_process(workspace, args.names, prepared=True)
     if code == 0:
         stages.show(print)
     return code
@@ -199,10 +198,6 @@ def _plan(workspace: Path) -> int:
 
 
 def _point(args: argparse.Namespace) -> int:
-    if "DVC_STAGE" in os.environ:
-        from lori_core.core.processes.child import die_with_parent
-
-        die_with_parent()
     from flows import machine
 
     machine.check_for_stage(Path.cwd())

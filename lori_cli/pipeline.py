@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from lori_cli import given
 from lori_core.core.errors import InputError, LoriError
-from lori_core.core.processes.forked import run_in_fork_server
 
 if TYPE_CHECKING:
     from lori_core.config import Params
@@ -82,7 +81,7 @@ def add_changes(parser: argparse.ArgumentParser, scope: str = "") -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from flows.lock import pipeline_lock
-    from flows.run import nothing_to_do, run_in_process
+    from flows.run import fork_server, nothing_to_do, run_in_process
     from lori_core.pipeline import params_file
 
     workspace = Path.cwd()
@@ -92,11 +91,12 @@ def _run(args: argparse.Namespace) -> int:
         check_changes(args)
         for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
             print(line)
-        pull()
-        unchanged = nothing_to_do(workspace)
-        if unchanged:
-            print(unchanged)
-        code = 0 if unchanged else run_in_process(workspace)
+        with fork_server(workspace, first_run=True):
+            pull()
+            unchanged = nothing_to_do(workspace)
+            if unchanged:
+                print(unchanged)
+            code = 0 if unchanged else run_in_process(workspace, prepared=True)
     if code == 0:
         _report(args)
     return code
@@ -207,17 +207,10 @@ def _pull(args: argparse.Namespace) -> int:
 
 
 def _stage(args: argparse.Namespace) -> int:
-    if "DVC_STAGE" in os.environ:
-        from lori_core.core.processes.child import die_with_parent
-
-        die_with_parent()
-    words = ["stage", args.name, *([args.item] if args.item else [])]
-    code = run_in_fork_server("lori_cli", ["--debug"] * args.debug + words)
-    if code is not None:
-        raise SystemExit(code)  # the other process has printed its messages already
     from flows import machine
 
     machine.check_for_stage(Path.cwd())
+    words = ["stage", args.name, *([args.item] if args.item else [])]
     stage = f"{args.name}@{args.item}" if args.item else args.name
     with tracked(stage) as tracker:
         from lori_core.config import training_overrides

@@ -84,11 +84,10 @@ def _recorded(workspace: Path, stage: str) -> tuple[list[Entry], list[Entry]] | 
         entry = snapshot.stages.get(stage)
         if entry is None or not entry.outs:
             return None
-        lineage = Lineage(snapshot, Objects(workspace, remote=False), [primary(entry)])
+        inputs = Lineage(snapshot, Objects(workspace, remote=False), []).inputs_of(primary(entry))
     except LoriError:  # another stage is writing dvc.lock; this stage's assets are left out
         return None
-    names = lineage.nodes[primary(entry)].inputs
-    return [lineage.nodes[name].entry for name in names], list(entry.outs.values())
+    return inputs, list(entry.outs.values())
 
 
 def _show_stage(stage: str, inputs: Iterable[Entry], outputs: Iterable[Entry]) -> None:

@@ -7,6 +7,9 @@ each request the server forks a warden process. The warden forks the command's p
 signals on to it and sends its exit code to the client. When the client dies, its warden sees the
 connection close and kills the command. When the server dies, wardens and commands go on, and later
 commands start as ordinary processes.
+
+The server listens before it imports, so that commands which start meanwhile wait for its imports
+instead of importing the same libraries themselves.
 """
 
 from __future__ import annotations
@@ -121,11 +124,10 @@ def _remove_left_over() -> None:
 class Server:
     """The listening socket, and the conditions under which a request is forked."""
 
-    def __init__(self, path: Path, environment: Mapping[str, str], started: int) -> None:
-        self.environment, self.started = environment, started
-        self.listening = socket.socket(socket.AF_UNIX)
-        self.listening.bind(str(path))
-        self.listening.listen()
+    def __init__(
+        self, listening: socket.socket, environment: Mapping[str, str], started: int
+    ) -> None:
+        self.listening, self.environment, self.started = listening, environment, started
         self.files = _stamps()
 
     def serve(self) -> None:
@@ -147,6 +149,8 @@ class Server:
             if request is None or reason:
                 print("not forked:", reason, flush=True)
                 send(connection, {"refused": reason})
+            elif _has_gone(connection):
+                print("not forked: the client has gone", flush=True)
             elif os.fork() == 0:
                 self.listening.close()
                 connection.settimeout(None)
@@ -170,6 +174,12 @@ class Server:
         if threading.active_count() > 1:
             return "the server has started a thread"
         return "the server has loaded CUDA" if _maps("libcuda.so") else ""
+
+
+def _has_gone(connection: socket.socket) -> bool:
+    """Return whether the client ended while its request waited for the server's imports."""
+    ready, _, _ = select.select([connection], [], [], 0)
+    return bool(ready) and not connection.recv(1, socket.MSG_PEEK)
 
 
 def _maps(library: str) -> bool:
@@ -202,7 +212,8 @@ def _warden(connection: socket.socket, request: dict[str, Any], streams: list[in
         _become(request, streams, warden)
     for stream in [*streams, 0, 1, 2]:
         os.close(stream)
-    send(connection, {"process": child})
+    with contextlib.suppress(OSError):  # the loop below sees that the client has gone
+        send(connection, {"process": child})
     ended = os.pidfd_open(child)
     gone = False
     while not gone:
@@ -290,9 +301,12 @@ def _leave(code: int) -> NoReturn:
 
 
 def main() -> None:
-    """Import the modules, then serve until the flow's process ends."""
+    """Listen, import the modules, then serve until the flow's process ends."""
     path, *modules = sys.argv[1:]
     started = time.time_ns()
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(path)
+    listening.listen()
     quiet_libraries()
     environment = import_variables(os.environ)
     gc.disable()
@@ -304,7 +318,7 @@ def main() -> None:
     # copy their memory pages.
     gc.freeze()
     gc.enable()
-    Server(Path(path), environment, started).serve()
+    Server(listening, environment, started).serve()
 
 
 def _prepare_tables() -> None:

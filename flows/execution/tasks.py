@@ -80,8 +80,15 @@ def failure_class(error: LoriError) -> type[StageFailed]:
 
 
 @task(name="pull", task_run_name="pull", cache_policy=NO_CACHE, retry_condition_fn=worth_retrying)
-def pull(run: PipelineRun) -> State[Any]:
-    """Run `lori pull`, which makes `data/` and `data.dvc` what `params.yaml` asks for."""
+def pull(run: PipelineRun, is_pulled: bool = False) -> State[Any]:
+    """Run `lori pull`, which makes `data/` and `data.dvc` what `params.yaml` asks for.
+
+    Args:
+        run: the pipeline run.
+        is_pulled: whether `lori run` has just done the same in this process; then do nothing.
+    """
+    if is_pulled:
+        return Completed(name=UNCHANGED, message="the data was pulled before the flow began")
     logger = get_run_logger()
     command = [sys.executable, "-m", "lori_core.core.processes.child", *PULL]
     task_run_id = str(task_run.id)

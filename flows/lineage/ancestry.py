@@ -110,6 +110,14 @@ class Lineage:
             self._drop_unused_parents(node)
         return node
 
+    def inputs_of(self, name: str) -> list[Entry]:
+        """Return the records of what an output was made from directly; add no nodes."""
+        producers = self.snapshot.producers
+        return [
+            producers[source].outs[source] if source in producers else self._data_entry(source)
+            for source in self._node(name).inputs
+        ]
+
     def _is_here(self, name: str) -> bool:
         return self.snapshot.here and (self.snapshot.workspace / name).exists()
 

@@ -12,12 +12,15 @@ interfaces itself, and accepts requests only for these hosts and origins:
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
 import sys
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from flows import new_database
 from flows.server.guard import Guard
 from flows.server.listening import inherited_socket, listen, serve
 from lori_core.core.errors import InputError
@@ -42,6 +45,7 @@ def main(arguments: list[str]) -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     port = listener.getsockname()[1]
+    create_database()
     # Prefect checks the password itself, on WebSockets in their first message.
     app = create_app(ephemeral="--ephemeral" in arguments, final=True)
     serve(
@@ -53,6 +57,36 @@ def main(arguments: list[str]) -> None:
         ws_ping_interval=settings.api.websocket_ping_interval,
         ws_ping_timeout=settings.api.websocket_ping_timeout,
     )
+
+
+def create_database() -> None:
+    """Create Prefect's SQLite database if it does not exist, from the user's cache if possible.
+
+    Prefect migrates an existing database when its server starts.
+    """
+    from prefect.server.database import provide_database_interface
+    from prefect.settings import get_current_settings
+    from sqlalchemy.engine import make_url
+
+    if not get_current_settings().server.database.migrate_on_start:
+        return
+    url = make_url(provide_database_interface().database_config.connection_url)
+    if url.get_backend_name() != "sqlite" or not Path(url.database or "").is_absolute():
+        return
+    database = Path(url.database or "")
+    if not database.parent.is_dir() or database.exists():
+        return
+    if not new_database.copy(database, "prefect"):
+        asyncio.run(_migrate())
+        new_database.keep(database, "prefect")
+
+
+async def _migrate() -> None:
+    from prefect.server.database import provide_database_interface
+
+    interface = provide_database_interface()
+    await interface.create_db()
+    await (await interface.engine()).dispose()
 
 
 def names() -> tuple[tuple[str, ...], tuple[str, ...]]:

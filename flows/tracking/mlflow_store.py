@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from flows import access, private
+from flows import access, new_database, private
 from flows.environment import quiet_environment
 from lori_core.config.params import INSTEAD
 from lori_core.core.errors import InputError
@@ -113,6 +113,8 @@ def prepare_store(store: Store) -> None:
 def prepare(uri: str) -> None:
     """Create or migrate a SQLite store to this MLflow's schema; do nothing for a server.
 
+    A new store is a copy of an empty one in the user's cache, if there is one.
+
     Processes that migrate a new database at the same time damage it, so this holds a file lock.
     Only the owner can read a new database and the files that SQLite writes beside it.
     """
@@ -124,9 +126,11 @@ def prepare(uri: str) -> None:
 
     database.parent.mkdir(parents=True, exist_ok=True)
     with about(database), FileLock(f"{database}.lock", mode=0o600):
+        new_database.copy(database, "mlflow")
         if _is_current(database):
             return
-        if not database.exists():
+        is_new = not database.exists()
+        if is_new:
             private.write_text(database, "")
         _silence_alembic()
         from mlflow.store.db import utils
@@ -137,6 +141,8 @@ def prepare(uri: str) -> None:
             utils._upgrade_db(engine)
         finally:
             engine.dispose()
+        if is_new:
+            new_database.keep(database, "mlflow")
 
 
 def _is_current(database: Path) -> bool:

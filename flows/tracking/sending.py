@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +31,8 @@ from lori_core.core.faults import about
 from lori_core.core.processes.stopping import EXIT_CODES
 from lori_core.core.redaction import redacted
 
-METRICS_PER_BATCH = 1000
+#: The most metrics, parameters and tags of one request: MLflow accepts 1000 values in all.
+METRICS_PER_BATCH = 800
 PARAMS_PER_BATCH = 100
 PARAM_LENGTH = 500
 RUNS_PER_PAGE = 2000
@@ -171,12 +173,26 @@ class Shipper:
     ) -> None:
         from mlflow.entities import Param, RunTag
 
-        for part in _batches(metrics, METRICS_PER_BATCH):
-            self._accept(self.client.log_batch, run_id, metrics=part)
-        for part in _batches([Param(*pair) for pair in params.items()], PARAMS_PER_BATCH):
-            self._accept(self.client.log_batch, run_id, params=part)
-        for part in _batches([RunTag(*pair) for pair in tags.items()], PARAMS_PER_BATCH):
-            self._accept(self.client.log_batch, run_id, tags=part)
+        parts = zip_longest(
+            _batches(metrics, METRICS_PER_BATCH),
+            _batches([Param(*pair) for pair in params.items()], PARAMS_PER_BATCH),
+            _batches([RunTag(*pair) for pair in tags.items()], PARAMS_PER_BATCH),
+        )
+        for batch in parts:
+            values = zip(("metrics", "params", "tags"), batch, strict=True)
+            self._log_batch(run_id, {name: part for name, part in values if part})
+
+    def _log_batch(self, run_id: str, batch: Mapping[str, Sequence[Any]]) -> None:
+        """Send values in one request; if MLflow refuses it, send each kind in its own."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.log_batch(run_id, **batch)
+        except MlflowException as error:
+            if error.error_code not in REFUSALS:
+                raise
+            for name, part in batch.items():
+                self._accept(self.client.log_batch, run_id, **{name: part})
 
     def _send_single(self, run_id: str, row: Row, shipment: Shipment) -> None:
         match row["type"]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -185,6 +188,84 @@ def test_code_that_was_changed_is_not_forked(server: Path, tmp_path: Path) -> No
     assert "not forked: code was changed since the server imported it" in log(tmp_path)
 
 
+#: A module whose import takes until a file appears.
+SLOW = "import time; from pathlib import Path\nwhile not Path('go').exists(): time.sleep(0.01)\n"
+
+
+@pytest.fixture
+def importing(server: Path, tmp_path: Path) -> Iterator[Path]:
+    """Start a server that imports until the file `go` exists in its folder."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    os.utime(tmp_path / "slow.py", (1, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{server}")
+        patch.delenv(forked.VARIABLE)
+        patch.delenv(PYTEST, raising=False)
+        with fork_server.serving(tmp_path, ("slow",)):
+            until(Path(os.environ[forked.VARIABLE]).exists, "the server")
+            yield tmp_path
+
+
+def asked(folder: Path, *words: str) -> socket.socket:
+    """Send the request of a client; return its connection."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(60)
+    connection.connect(os.environ[forked.VARIABLE])
+    request = forked._request("toy", words) | {"environment": environment({})}
+    with (folder / "null").open("w+b") as null:
+        forked.send(connection, request | {"folder": str(folder)}, [null.fileno()] * 3)
+    return connection
+
+
+def test_a_command_waits_for_the_servers_imports(importing: Path) -> None:
+    with asked(importing, "exit", "3") as connection:
+        assert select.select([connection], [], [], 0)[0] == []
+        (importing / "go").touch()
+        assert set(forked.receive(connection)[0] or {}) == {"process"}
+        assert forked.receive(connection)[0] == {"code": 3}
+    assert log(importing) == ""
+
+
+def test_a_command_whose_client_has_gone_meanwhile_is_not_started(importing: Path) -> None:
+    asked(importing, "exit", "3").close()
+    (importing / "go").touch()
+    assert run(importing, "exit", "4")[0] == 4
+    assert log(importing) == "not forked: the client has gone\n"
+
+
+def test_a_server_that_dies_while_it_imports_lets_commands_run_by_themselves(
+    importing: Path,
+) -> None:
+    path = os.environ[forked.VARIABLE]
+    (helper,) = [child for child in psutil.Process().children() if path in child.cmdline()]
+    with ThreadPoolExecutor() as pool:
+        code = pool.submit(forked.run_in_fork_server, "toy", ["exit", "3"])
+        helper.kill()
+        assert code.result(60) is None
+
+
+@pytest.mark.parametrize("command", ["stage", "point"])
+def test_the_client_of_a_stage_imports_next_to_nothing(server: Path, command: str) -> None:
+    code = (
+        "import sys; from lori_cli import main; sys.argv[1:] = [sys.argv[1], '--help']\n"
+        "try: main()\n"
+        "finally: print(len(sys.modules), *sorted(n for n in sys.modules if '.' not in n))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, command],
+        cwd=server,
+        env=environment({}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *help_text, modules = done.stdout.splitlines()
+    assert help_text[0].startswith(f"usage: lori {command} ")
+    count, *names = modules.split()
+    assert int(count) < 150
+    assert {"pydantic", "yaml", "numpy", "flows"}.isdisjoint(names)
+
+
 @pytest.mark.parametrize(("word", "code"), [("told", 7), ("wait", -signal.SIGTERM)])
 def test_a_signal_reaches_the_command(server: Path, word: str, code: int) -> None:
     process = start(server, word)
@@ -221,13 +302,13 @@ def test_a_killed_server_leaves_its_commands_and_makes_the_next_start_by_themsel
         patch.delenv(forked.VARIABLE)
         patch.delenv(PYTEST)
         with fork_server.serving(tmp_path, MODULES):
-            socket = Path(os.environ[forked.VARIABLE])
-            until(socket.exists, "the server")
+            path = Path(os.environ[forked.VARIABLE])
+            until(path.exists, "the server")
             process = start(server, "told")
             assert process.stdout is not None
             _, *pids = process.stdout.readline().split()
             (helper,) = [
-                child for child in psutil.Process().children() if str(socket) in child.cmdline()
+                child for child in psutil.Process().children() if str(path) in child.cmdline()
             ]
             helper.kill()
             helper.wait(60)
@@ -236,7 +317,7 @@ def test_a_killed_server_leaves_its_commands_and_makes_the_next_start_by_themsel
             assert output.split()[1] == str(next_one.pid)
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 7
-        assert not socket.parent.exists()
+        assert not path.parent.exists()
     until(lambda: not alive(*map(int, pids)), "the end")
 
 

@@ -93,6 +93,52 @@ def test_each_row_is_shipped_once(tracked: Path) -> None:
     assert losses(tracked, run) == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 9.0)]
 
 
+def sent_batches(shipper: Shipper, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Return a list to which each `log_batch` of a shipper adds the kinds of its values."""
+    batches: list[list[str]] = []
+    real = shipper.client.log_batch
+
+    def log_batch(run_id: str, **values: Any) -> None:
+        batches.append(sorted(values))
+        real(run_id, **values)
+
+    monkeypatch.setattr(shipper.client, "log_batch", log_batch)
+    return batches
+
+
+def test_all_that_a_stage_reported_is_one_request(
+    tracked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = new_rows_file(tracked, "train@math")
+    write_stage(rows)
+    append(rows, "tags", values={"kind": "toy"})
+    shipper = Shipper(tracked, store_of(tracked))
+    batches = sent_batches(shipper, monkeypatch)
+    assert shipper.ship(rows)
+    assert batches == [["metrics", "params", "tags"]]
+    (run,) = runs(tracked)
+    assert losses(tracked, run) == [(0, 0.0), (1, 1.0), (2, 2.0)]
+    assert run.data.params == {"training.learning_rate": "0.1"}
+    assert run.data.tags["kind"] == "toy"
+
+
+def test_values_beside_a_refused_one_arrive(tracked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = new_rows_file(tracked, "train@math")
+    write_stage(rows)
+    warnings: list[str] = []
+    shipper = Shipper(tracked, store_of(tracked), warnings.append)
+    shipper.ship(rows)
+    append(rows, "params", values={"training": {"learning_rate": 0.2}})
+    append(rows, "metrics", values={"loss": 9.0}, step=3)
+    batches = sent_batches(shipper, monkeypatch)
+    shipper.ship(rows)
+    assert batches == [["metrics", "params"], ["metrics"], ["params"]]
+    assert len(warnings) == 1
+    (run,) = runs(tracked)
+    assert losses(tracked, run)[-1] == (3, 9.0)
+    assert run.data.params == {"training.learning_rate": "0.1"}
+
+
 def test_a_crash_after_sending_and_before_noting_it_doubles_nothing(tracked: Path) -> None:
     rows = new_rows_file(tracked, "train@math")
     write_stage(rows)

@@ -29,13 +29,12 @@ def write(workspace: Path) -> list[str]:
 
     A workspace whose `dvc.yaml` names none, as this repository's, gets none.
     """
-    changed = [
-        name for name, text in _texts(workspace) if _differs(workspace / path_of(name), text)
-    ]
-    for name, text in _texts(workspace):
-        if name in changed:
-            (workspace / FOLDER).mkdir(exist_ok=True)
-            write_text(workspace / path_of(name), text)
+    changed = {
+        name: text for name, text in _texts(workspace) if _differs(workspace / path_of(name), text)
+    }
+    for name, text in changed.items():
+        (workspace / FOLDER).mkdir(exist_ok=True)
+        write_text(workspace / path_of(name), text)
     return [f"{FOLDER}/: digests of the code of {len(changed)} stages"] if changed else []
 
 
@@ -45,20 +44,25 @@ def check(workspace: Path, stage: str) -> None:
     Raises:
         InputError: names the file.
     """
-    for name, text in _texts(workspace):
-        if name == stage and _differs(workspace / path_of(name), text):
+    for name, text in _texts(workspace, only=stage):
+        if _differs(workspace / path_of(name), text):
             raise InputError(
                 f"{path_of(name)}: is not of the installed version of lori, so dvc.lock would "
                 "record other code than runs; run lori run, or install that version"
             )
 
 
-def _texts(workspace: Path) -> Iterator[tuple[str, str]]:
-    """Yield the name of each stage whose file `dvc.yaml` names, and the file's content."""
+def _texts(workspace: Path, only: str | None = None) -> Iterator[tuple[str, str]]:
+    """Yield the name of each stage whose file `dvc.yaml` names, and the file's content.
+
+    Args:
+        workspace: the workspace.
+        only: leave out all other stages, whose code is then not read.
+    """
     path = workspace / FILE
     definition = path.read_text(encoding="utf-8") if path.is_file() else ""
     for name, stage in STAGES.items():
-        if f"- {path_of(name)}\n" in definition:
+        if only in (None, name) and f"- {path_of(name)}\n" in definition:
             files = sorted(file for entry in stage.code for file in source_code.files_of(entry))
             yield name, json_text(source_code.digests(files))
 

@@ -35,6 +35,9 @@ FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 LENGTH = struct.Struct("!I")
 LIMITS = [name for name in dir(resource) if name.startswith("RLIMIT_")]
 CONNECT_SECONDS = 5.0
+#: How long a client waits for the server's answer. The server listens before it imports, because
+#: waiting for its imports takes less time than importing the same libraries once more.
+ANSWER_SECONDS = 120.0
 #: Whether this process was forked from a server; then modules run in this process.
 inside = False
 
@@ -85,6 +88,7 @@ def run_in_fork_server(module: str, arguments: Sequence[str]) -> int | None:
             connection.settimeout(CONNECT_SECONDS)
             connection.connect(path)
             send(connection, _request(module, arguments), (0, 1, 2))
+            connection.settimeout(ANSWER_SECONDS)
             answer, _ = receive(connection)
         except (OSError, ValueError):
             return None
