@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         serving,
         starting,
     )
+    from lori_cli.preflight import interference
 
     parser = _Parser(
         prog="lori",
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         planning,
         listings,
         adapters,
+        interference,
         extraction,
         evaluation,
         experiments,
