@@ -109,12 +109,12 @@ def forecast(
     merged = {f" {name}": merge(name, every, each, options) for name, options in OTHERS.items()}
     start = dict.fromkeys([*tasks, *merged], 0.0)
     with parallel.applied(model, {**adapters, **merged}, None, "task", start) as branches:
-        probe = _Probe(model, branches, pad_token_id)
+        probe = Probe(model, branches, pad_token_id)
         return {task: _of_task(probe, task, tasks, weights, rows[task]) for task in tasks}
 
 
 def _of_task(
-    probe: _Probe,
+    probe: Probe,
     task: str,
     tasks: Sequence[str],
     weights: Mapping[str, float],
@@ -144,8 +144,14 @@ def _summary(excess: Sequence[float], gain: float) -> Forecast:
 
 
 @dataclass(frozen=True)
-class _Probe:
-    """Measures losses, and their derivatives by the branches' weights, an example at a time."""
+class Probe:
+    """Measures losses, and their derivatives by the branches' weights, an example at a time.
+
+    Attributes:
+        model: the base model with the branches.
+        branches: the branches, whose weights the methods set; each has one group.
+        pad_token_id: the tokenizer's.
+    """
 
     model: Any
     branches: Branches
