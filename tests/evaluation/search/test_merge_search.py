@@ -146,7 +146,9 @@ class Replayed:
         self.measured.append((name, mean))
         missed = {"refusal": self.refusals[mean]} if mean in self.refusals else {}
         found = candidate(1 - mean / 10, **missed)
-        return replace(found, weights=weights, rules={"refusal": 0.5 - sum(missed.values())})
+        return replace(
+            found, name=name, weights=weights, rules={"refusal": 0.5 - sum(missed.values())}
+        )
 
 
 def proposed(
@@ -218,11 +220,9 @@ def test_losses_of_packed_batches_are_those_of_held_out_examples() -> None:
 
     measured = measures()
     adapter = small("math", 1)
+    found = {task: measured.losses(adapter, [task], "test")[task] for task in SETS}
     with adapter_applied(measured.session, adapter) as model:
         for task in SETS:
             each, _ = task_losses(measured.session, model, task, SETS[task], "test")
-            found = measured.losses(adapter, [task], "test")[task]
-            assert found == pytest.approx(sum(each) / len(each), rel=1e-4)
-    assert measured.losses(adapter, list(SETS), "test") == pytest.approx(
-        {task: measured.losses(adapter, [task], "test")[task] for task in SETS}, rel=1e-4
-    )
+            assert found[task] == pytest.approx(sum(each) / len(each), rel=1e-4)
+    assert measured.losses(adapter, list(SETS), "test") == pytest.approx(found, rel=1e-4)
