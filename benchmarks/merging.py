@@ -5,6 +5,10 @@ a model has 32 such layers. The peer is the dense definition of one module: the 
 decomposition of the four updates side by side that KnOTS is defined by.
 
     python -m benchmarks.merging [threads] [method ...]
+
+How the cost grows with the number of adapters, on one module of 2048 x 2048 at rank 16:
+
+    python -m benchmarks.merging growth [method ...]
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -25,6 +29,8 @@ METHODS = ("knots_linear", "knots_ties", "knots_dare_ties", "tsv", "iso_c", "cor
 ADAPTERS, RANK = 4, 32
 #: Seconds for the whole model on two cores, and GB.
 GOAL, MEMORY = 60, 2
+#: Of the measurement of growth: the module's size, the adapters' rank, and how many there are.
+SIDE, SMALL_RANK, COUNTS = 2048, 16, (5, 10, 20, 50)
 
 
 def factors(size: tuple[int, int], count: int = ADAPTERS, rank: int = RANK) -> list[Factors]:
@@ -72,8 +78,49 @@ def dense_seconds(size: tuple[int, int]) -> float:
     return time.process_time() - start
 
 
+def growth(
+    method: str, side: int = SIDE, rank: int = SMALL_RANK, counts: Sequence[int] = COUNTS
+) -> dict[int, float]:
+    """Return the processor seconds of one merge by the number of adapters; the best of three."""
+    options = Options(density=0.7 if "density" in MERGE_METHODS[method].uses else None)
+    seconds = {}
+    for count in counts:
+        parents = factors((side, side), count, rank)
+        each = []
+        for _ in range(3):
+            start = time.process_time()
+            MERGE_METHODS[method].combine(parents, options, "module")
+            each.append(time.process_time() - start)
+        seconds[count] = min(each)
+    return seconds
+
+
+def steepness(seconds: Mapping[int, float]) -> float:
+    """Return by how much the last step's cost exceeds a linear one's: 1 for linear growth.
+
+    The step is that from the second to last to the last number of adapters.
+    """
+    before, last = list(seconds)[-2:]
+    return (seconds[last] / seconds[before]) / (last / before)
+
+
+def print_growth(methods: Sequence[str]) -> None:
+    """Print a table of `growth`."""
+    torch.set_num_threads(1)
+    several = [name for name, m in MERGE_METHODS.items() if not m.starts and name != "safemerge"]
+    print(f"{SIDE} x {SIDE}, rank {SMALL_RANK}; processor seconds by the number of adapters")
+    print(f"{'':24}" + "".join(f"{count:>9}" for count in COUNTS) + f"{'x linear':>10}")
+    for method in methods or several:
+        seconds = growth(method)
+        cells = "".join(f"{value:9.3f}" for value in seconds.values())
+        print(f"{method:24}{cells}{steepness(seconds):10.2f}", flush=True)
+
+
 def main(words: Sequence[str]) -> None:
     """Print a table."""
+    if words[:1] == ["growth"]:
+        print_growth(words[1:])
+        return
     threads = int(words[0]) if words else 1
     torch.set_num_threads(threads)
     print(f"{ADAPTERS} adapters, rank {RANK}, {LAYERS} layers; processor seconds, {threads} thread")

@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         serving,
         starting,
     )
+    from lori_cli.preflight import interference
 
     parser = _Parser(
         prog="lori",
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         planning,
         listings,
         adapters,
+        interference,
         extraction,
         evaluation,
         experiments,

@@ -1,4 +1,4 @@
-"""Commands on adapter folders (compact or PEFT): `inspect`, `export`, `merge`, `interference`.
+"""Commands on adapter folders (compact or PEFT): `inspect`, `export`, `merge`.
 
 None of them needs a GPU.
 """
@@ -6,14 +6,13 @@ None of them needs a GPU.
 from __future__ import annotations
 
 import argparse
-import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lori_cli import given
-from lori_core.core.errors import InputError, shown
+from lori_cli.preflight.interference import say_unproved
+from lori_core.core.errors import InputError
 from lori_core.registries.merge_method import MERGE_METHODS
 
 if TYPE_CHECKING:
@@ -34,22 +33,6 @@ def add(commands: Any) -> None:
     inspect.set_defaults(function=_inspect)
     _add_export(commands)
     _add_merge(commands)
-    interference = commands.add_parser(
-        "interference",
-        help="measure the interference between adapters",
-        description="For each pair of adapters and each module, print the exact inner product and "
-        "cosine of their updates with the bound of Property 1, the mask overlap with its "
-        "expectation, and the share of common entries that have opposite signs.",
-        epilog="example: lori interference artifacts/math/adapter artifacts/code/adapter -o out",
-    )
-    interference.add_argument("adapters", nargs="+", type=given.path, metavar="ADAPTER")
-    interference.add_argument(
-        "-o", "--out", type=given.path, help="a folder for interference.json and interference.png"
-    )
-    interference.add_argument("--modules", action="store_true", help="also print every module")
-    given.add_base(interference)
-    given.add_force(interference)
-    interference.set_defaults(function=_interference)
 
 
 def _add_export(commands: Any) -> None:
@@ -227,7 +210,7 @@ def _merge(args: argparse.Namespace) -> int:
     from lori_core.registries import extensions
 
     extensions.load(args.extension, "--extension")
-    weights = _weights(args.weights, len(args.adapters))
+    weights = given.weights(args.weights, len(args.adapters))
     options = Options(
         density=args.density,
         rank=args.rank,
@@ -257,7 +240,7 @@ def _merge(args: argparse.Namespace) -> int:
         merged = merge(args.method, parents, weights, options, safety)
     with output_folder.claim(args.out, output_folder.MERGED, inputs, force=args.force) as folder:
         adapter_file.save(merged, folder)
-    _say_unproved(named)
+    say_unproved(named)
     lost = merged.info.get(TRUNCATION, {}).get("lost", 0.0)
     cut = f" ({lost:.2%} of the squared norm lost by the cut to this rank)" if lost else ""
     print(f"{args.out}: {args.method} of {len(parents)} adapters, rank {merged.rank}{cut}")
@@ -293,55 +276,3 @@ def _safety_fault(method: str, path: Path | None) -> str:
         return f"--safety: {method} needs the safety adapter that the others were trained from"
     fit = ", ".join(name for name, known in MERGE_METHODS.items() if known.starts)
     return f"--safety: the method {method} does not use it; remove the option, or choose {fit}"
-
-
-def _say_unproved(adapters: dict[str, Adapter]) -> None:
-    """Warn that none of several adapters names its base model."""
-    from lori_core.adapters import base_choice
-
-    if base_choice.none_is_named(adapters):
-        print(
-            f"lori: {', '.join(adapters)}: no adapter names its base model, so it was not checked "
-            "that all have the same; name it with --base",
-            file=sys.stderr,
-        )
-
-
-def _weights(text: str, count: int) -> list[float]:
-    weights = [given.decimal(part) for part in text.split(",")]
-    if not all(map(math.isfinite, weights)):
-        raise InputError(
-            f"--weights: {shown(text)}; expected numbers from {-given.MOST:,.0f} to "
-            f"{given.MOST:,.0f}, such as 0.4,0.4,0.2"
-        )
-    if len(weights) not in (1, count):
-        raise InputError(
-            f"--weights: {len(weights)} weights for {count} adapters; give 1 weight or {count}"
-        )
-    return weights * count if len(weights) == 1 else weights
-
-
-def _interference(args: argparse.Namespace) -> int:
-    from lori_core.adapters import base_choice, output_folder
-    from lori_core.adapters.peft_format import peft_file
-    from lori_core.report import interference_table
-
-    names = given.names_of(args.adapters)
-    adapters = {
-        name: peft_file.open_adapter(path, copies=True)
-        for name, path in zip(names, args.adapters, strict=True)
-    }
-    inputs = list(args.adapters)
-    adapters, read = base_choice.of_one_base(args.base, adapters)
-    inputs += read
-    kind = output_folder.INTERFERENCE
-    if args.out:
-        output_folder.check(args.out, kind, inputs, force=args.force)
-    result = interference_table.measure(adapters)
-    print(interference_table.text(result, every_module=args.modules))
-    if args.out:
-        with output_folder.claim(args.out, kind, inputs, force=args.force) as folder:
-            interference_table.write(result, list(adapters), folder)
-        print(f"{args.out}: interference.json, interference.png")
-    _say_unproved(adapters)
-    return 0

@@ -73,6 +73,25 @@ def decimal(text: str) -> float:
     return number if abs(number) <= MOST else math.nan
 
 
+def weights(text: str, count: int) -> list[float]:
+    """Parse the option `--weights`: one weight for all adapters, or one for each of `count`.
+
+    Raises:
+        InputError: a weight is not a number, or their number fits neither.
+    """
+    numbers = [decimal(part) for part in text.split(",")]
+    if not all(map(math.isfinite, numbers)):
+        raise InputError(
+            f"--weights: {shown(text)}; expected numbers from {-MOST:,.0f} to "
+            f"{MOST:,.0f}, such as 0.4,0.4,0.2"
+        )
+    if len(numbers) not in (1, count):
+        raise InputError(
+            f"--weights: {len(numbers)} weights for {count} adapters; give 1 weight or {count}"
+        )
+    return numbers * count if len(numbers) == 1 else numbers
+
+
 def name_or_path(text: str) -> str:
     """Parse a name or path: one line of text that is not empty."""
     if not text.strip():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lori_core.core.errors import InputError, shown
+from lori_core.core.errors import InputError
 
 if TYPE_CHECKING:
     from lori_core.adapters.adapter import Adapter
@@ -67,65 +67,22 @@ def search(
         AdapterError: the adapters have, or may have, different base models.
     """
     from lori_core import config
-    from lori_core.adapters import base_choice
-    from lori_core.adapters.attach import check as check_fit
-    from lori_core.api.evaluation import PLACEHOLDERS
+    from lori_core.api.loaded_tasks import load_tasks
     from lori_core.evaluation.search.candidates import Measures
     from lori_core.evaluation.search.search import search as search_weights
-    from lori_core.methods.loaded_model import load_model
-    from lori_core.pipeline import params_file
     from lori_core.pipeline.merging import Parents
 
-    names = _tasks(tasks, adapters)
-    values = dict(PLACEHOLDERS)
-    if params_file.PARAMS.is_file():
-        values = params_file.load().model_dump()
-    model = values.get("model")
-    own = None if model is None else config.ModelSection.model_validate(model)
-    chosen = base_choice.choose(base, dict(adapters), own)
-    values["model"] = chosen.section.model_dump()
-    params = config.parse(values, "lori merge --search")
-    by_task = dict(zip(names, chosen.of(dict(adapters)).values(), strict=True))
-    examples = {task: _examples(task, params.lori.seed) for task in names}
-    session = load_model(params, training=False)
-    for task, adapter in by_task.items():
-        check_fit(session.model, adapter, task)
+    loaded = load_tasks(adapters, tasks, base, "lori merge --search")
+    session, by_task, params = loaded.session, loaded.adapters, loaded.session.params
     parents = dict(by_task)
     safety = parents.popitem() if onto_last else None
     merge = Parents(method, parents, options, safety)
     settings = config.SearchSection(by=by)
     safety_task = params.continual.safety_task if safety is None else safety[0]
     measures = Measures(
-        session, by_task, examples, settings.examples, {}, params.gate.rules, safety_task
+        session, by_task, loaded.examples, settings.examples, {}, params.gate.rules, safety_task
     )
     first = dict(zip(parents, weights, strict=True))
     result = search_weights(merge, first, settings, measures, lambda *_: None, print)
     print(result.sentence)
     return merge, result
-
-
-def _tasks(given: str | None, adapters: Mapping[str, Adapter]) -> list[str]:
-    """Return the task of each adapter."""
-    if given is not None:
-        tasks = given.split(",")
-    else:
-        tasks = [str(adapter.info.get("task") or "") for adapter in adapters.values()]
-        for name, task in zip(adapters, tasks, strict=True):
-            if not task:
-                raise InputError(f"--tasks: {name} records no task; name the task of each adapter")
-    if len(tasks) != len(adapters):
-        raise InputError(
-            f"--tasks: {len(tasks)} tasks for {len(adapters)} adapters ({', '.join(adapters)}); "
-            "name one each"
-        )
-    if len(set(tasks)) < len(tasks) or not all(tasks):
-        raise InputError(f"--tasks: {shown(','.join(tasks))}; each adapter needs a task of its own")
-    return tasks
-
-
-def _examples(task: str, seed: int) -> list[Any]:
-    """Return a task's validation examples."""
-    from lori_core.api.evaluation import examples_of
-    from lori_core.data import pulled
-
-    return examples_of(task, "validation", None, seed, pulled.DATA, "--tasks")

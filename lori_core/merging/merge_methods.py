@@ -9,6 +9,11 @@ is then truncated to a rank (`*_svd`):
   to keep the mean (`dare_*`);
 * join: the weighted sum, or the mean of the entries with the majority's sign (`ties`).
 
+The papers: "TIES-Merging: Resolving Interference When Merging Models", Yadav, Tam, Choshen, Raffel
+and Bansal, 2023, arXiv 2306.01708 (its steps Trim, Elect Sign and Disjoint Merge); and DARE (Drop
+And REscale) in "Language Models are Super Mario: Absorbing Abilities from Homologous Models as a
+Free Lunch", Yu, Yu, Yu, Huang and Li, 2023, arXiv 2311.03099.
+
 They are PEFT's methods of these names (`concat` is PEFT's `cat`), with three differences. Adapters
 may have different ranks: each is sparsified first, then A and B are padded with zeros. Random drops
 depend on the seed only, and entries of equal magnitude are kept by position. A single adapter goes
@@ -143,6 +148,7 @@ def keep_all(tensor: Tensor, options: Options, stream: str) -> Tensor:
 def keep_largest(tensor: Tensor, options: Options, stream: str) -> Tensor:
     """Return the tensor with all but its ⌊density · N⌋ largest magnitudes set to zero.
 
+    It is the step Trim of TIES (arXiv 2306.01708).
     Of equal magnitudes, the first in row-major order are kept.
     """
     import torch
@@ -161,6 +167,7 @@ def keep_largest(tensor: Tensor, options: Options, stream: str) -> Tensor:
 def drop_at_random(tensor: Tensor, options: Options, stream: str) -> Tensor:
     """Keep each entry with probability `density`, and divide the kept ones by `density` (DARE).
 
+    These are the steps Drop and Rescale of arXiv 2311.03099, whose drop rate p is 1 − density.
     The drops are reproducible in any language: the first 16 bytes of SHA-256 of the UTF-8 text
     `lori-drop/1\\n{seed}\\n{stream}`, read as two little-endian 64-bit words, are the key of
     Philox4x64-10 with first counter 1. Each 64-bit output gives two words, the low 32 bits first;
@@ -205,6 +212,7 @@ def weighted_sum(terms: Iterable[tuple[Tensor, float]], options: Options) -> Ten
 def majority_mean(terms: Iterable[tuple[Tensor, float]], options: Options) -> Tensor:
     """Return the mean of weight · tensor over the tensors with the elected sign (TIES).
 
+    They are the steps Elect Sign and Disjoint Merge of arXiv 2306.01708.
     For each entry, the elected sign is that of Σ tensor (`total`) or Σ sign(tensor) (`frequency`),
     without the weights, and + where the sum is zero. Tensors that are zero there or have the other
     sign do not count; if no tensor counts, the entry is zero.

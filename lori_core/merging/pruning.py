@@ -1,4 +1,9 @@
-"""Merge methods that prune A and B apart by magnitude: DELLA and Model Breadcrumbs."""
+"""Merge methods that prune A and B apart by magnitude: DELLA and Model Breadcrumbs.
+
+The papers: "DELLA-Merging: Reducing Interference in Model Merging through Magnitude-Based
+Sampling", Deep, Bhardwaj and Poria, 2024, arXiv 2406.11617; and "Model Breadcrumbs: Scaling
+Multi-Task Model Merging with Sparse Masks", Davari and Belilovsky, 2023, arXiv 2312.06795.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +30,11 @@ OUTLIERS = 0.01
 def drop_by_magnitude(tensor: Tensor, options: Options, stream: str) -> Tensor:
     """Return the tensor with entries dropped at random, the small ones more often (MAGPRUNE).
 
-    arXiv 2406.11617, section 3: in each row the entries are ranked by magnitude, and their chance
-    to stay, 1 − p_i, grows evenly with the rank from density − ε for the smallest to density + ε
-    for the largest. Entries that stay are divided by their chance, so that the mean is kept. The
-    paper's window is 2ε; here ε = min(0.1, density / 2, (1 − density) / 2). Equal magnitudes are
-    ranked by position; which entries stay is decided as in `drop_at_random`.
+    The step MAGPRUNE of DELLA (arXiv 2406.11617): in each row the entries are ranked by magnitude,
+    and their chance to stay, 1 − p_i, grows evenly with the rank from density − ε for the smallest
+    to density + ε for the largest. Entries that stay are divided by their chance, so that the mean
+    is kept. The paper's window is 2ε; here ε = min(0.1, density / 2, (1 − density) / 2). Equal
+    magnitudes are ranked by position; which entries stay is decided as in `drop_at_random`.
     """
     import torch
 
@@ -50,10 +55,11 @@ def drop_by_magnitude(tensor: Tensor, options: Options, stream: str) -> Tensor:
 def keep_between(tensor: Tensor, options: Options, stream: str) -> Tensor:
     """Return the tensor without its outliers and its smallest entries (Model Breadcrumbs).
 
-    arXiv 2312.06795, section 3 (the mask m of β and γ): of the N magnitudes of a tensor, the
-    ⌊0.01 · N⌋ largest are set to zero, and of the others all but the ⌊density · N⌋ largest; so
-    γ = 0.99 and β = γ − density. Where the density leaves less than 0.01 · N to drop, fewer
-    outliers are dropped. Of equal magnitudes the first, row by row, count as the larger.
+    The sparse mask of Model Breadcrumbs (arXiv 2312.06795), with its β and γ: of the N magnitudes
+    of a tensor, the ⌊0.01 · N⌋ largest are set to zero, and of the others all but the ⌊density ·
+    N⌋ largest; so γ = 0.99 and β = γ − density. Where the density leaves less than 0.01 · N to
+    drop, fewer outliers are dropped. Of equal magnitudes the first, row by row, count as the
+    larger.
     """
     import torch
 

@@ -5,6 +5,17 @@ All of them work on the factors alone. With Q_B from the QR decomposition of the
 ΔW_t = Q_B @ C_t @ Q_Aᵀ with a small core C_t, so no matrix of d_out x d_in is formed and the cost
 grows with d · (Σr)². Decompositions are in float64.
 
+The papers:
+
+* KnOTS: "Model merging with SVD to tie the Knots", Stoica, Ramesh, Ecsedi, Choshen and Hoffman,
+  2024, arXiv 2410.19735;
+* Core Space: "Accurate and Efficient Low-Rank Model Merging in Core Space", Panariello, Marczak,
+  Magistri, Porrello, Twardowski, Bagdanov, Calderara and van de Weijer, 2025, arXiv 2509.17786;
+* TSV-M: "Task Singular Vectors: Reducing Task Interference in Model Merging", Gargiulo, Crisostomi,
+  Bucarelli, Scardapane, Silvestri and Rodolà, 2024, arXiv 2412.00081;
+* Iso-C: "No Task Left Behind: Isotropic Model Merging with Common and Task-Specific Subspaces",
+  Marczak, Magistri, Cygert, Twardowski, Bagdanov and van de Weijer, 2025, arXiv 2502.04959.
+
 Weights multiply the updates after they were pruned and the signs were elected, as in `ties_svd`.
 Directions whose singular value is below 1e-6 of the largest are rounding of the float32 factors
 and are left out: their singular vectors are arbitrary, and some methods would make them strong.
@@ -133,7 +144,7 @@ def _by_core(name: str, label: str, about: str) -> Callable[[_Merge], _Merge]:
 
 @_by_core("tsv", "TSV-M", "singular vectors of all tasks made orthogonal")
 def tsv(shared: _Shared, parents: Sequence[Factors]) -> Tensor:
-    """Return the core of U⊥ @ Σ @ V⊥ᵀ (TSV-Merge, arXiv 2412.00081, algorithm 1).
+    """Return the core of U⊥ @ Σ @ V⊥ᵀ (TSV-Merge, arXiv 2412.00081, Algorithm 1).
 
     ΔW_t = U_t·Σ_t·V_tᵀ, of which the first 1/T of the min(d_out, d_in) directions stay: all of
     them, where the ranks are small. U = [U_1 … U_T] and V are each replaced by the nearest matrix
@@ -160,8 +171,9 @@ def tsv(shared: _Shared, parents: Sequence[Factors]) -> Tensor:
 
 @_by_core("iso_c", "Iso-C", "sum of the ΔWs, all singular values made equal")
 def iso_c(shared: _Shared, parents: Sequence[Factors]) -> Tensor:
-    """Return the core of σ̄·U @ Vᵀ, where U·Σ·Vᵀ = Σ w_t·ΔW_t (Iso-C, arXiv 2502.04959).
+    """Return the core of σ̄·U @ Vᵀ, where U·Σ·Vᵀ = Σ w_t·ΔW_t.
 
+    Iso-C, arXiv 2502.04959, section 4.1: Algorithm 1, with σ̄ of eq. 7 and the product of eq. 8.
     σ̄ is the mean of the singular values: of as many as the sum's rank, since those of zero have
     no singular vectors of their own. (The paper's matrices are of full rank.)
     """
@@ -193,7 +205,7 @@ def _merged(
 def _knots(
     parents: Sequence[Factors], options: Options, module: str, sparsify: Sparsify, join: Join
 ) -> Truncated:
-    """Merge Σ·V_t of [ΔW_1 … ΔW_T] = U·Σ·[V_1 … V_T] (KnOTS, arXiv 2410.19735, section 4).
+    """Merge Σ·V_t of [ΔW_1 … ΔW_T] = U·Σ·[V_1 … V_T] (KnOTS, arXiv 2410.19735).
 
     ΔW = U @ merged(Σ·V_1, …, Σ·V_T); as in the authors' code, Σ is in what is pruned. With
     A_tᵀ = Q_t·R_t, U and Σ are those of [s_t·B_t @ R_tᵀ], since the Q_t have orthonormal columns.

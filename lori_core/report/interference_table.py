@@ -11,6 +11,7 @@ from typing import Any
 from lori_core.adapters.adapter import Adapter
 from lori_core.core.files.atomic import write_json
 from lori_core.merging import advice, interference
+from lori_core.report import forecast_table
 
 _COLUMNS = {
     "mean_abs_cosine": ("mean |cos|", "{:.5f}"),
@@ -50,7 +51,7 @@ def text(result: Mapping[str, Any], *, every_module: bool = False) -> str:
     """Return the table of all pairs, with a warning if two adapters share a projection A.
 
     Args:
-        result: the return value of `measure`.
+        result: the return value of `measure`; with `forecast`, a forecast of the excess loss.
         every_module: whether to add a table of all modules for each pair.
     """
     lines = _table("pair", result["pairs"], _COLUMNS)
@@ -74,6 +75,8 @@ def text(result: Mapping[str, Any], *, every_module: bool = False) -> str:
             "Property 1 does not hold for them, and a merge of them interferes. "
             "Train one of them again with another projection_key.",
         ]
+    if "forecast" in result:
+        lines += ["", forecast_table.text(result["forecast"])]
     return "\n".join(lines)
 
 

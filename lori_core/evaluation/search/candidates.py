@@ -9,19 +9,18 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from lori_core.adapters import adapter_file
 from lori_core.adapters.adapter import Adapter
 from lori_core.config import EvaluationSection
 from lori_core.config.operations import Bound
-from lori_core.core.errors import DataError, InputError, LoriError
+from lori_core.core.errors import DataError
 from lori_core.data.example import Example
 from lori_core.evaluation import gate_rules
 from lori_core.evaluation.evaluate import adapter_applied, evaluate
 from lori_core.evaluation.gate_rules import Scored
-from lori_core.evaluation.held_out import task_losses
+from lori_core.evaluation.search.packed_losses import PackedLosses
 from lori_core.merging.learned.weight_groups import MergeWeights
 from lori_core.methods.finetuned_model import Trained
 from lori_core.methods.loaded_model import LoadedModel
@@ -96,6 +95,7 @@ class Measures:
             for task, some in examples.items()
         }
         self.requests = {task: some for task, some in self.requests.items() if some}
+        self._losses = PackedLosses(session, self.examples)
         total = math.fsum(task_weights.get(task, 1.0) for task in own)
         self.shares = {task: task_weights.get(task, 1.0) / total for task in own}
         self.base = self.losses(None, list(own), "base")
@@ -118,14 +118,8 @@ class Measures:
         Raises:
             InputError: a loss is not a finite number.
         """
-        try:
-            with adapter_applied(self.session, adapter) as model:
-                return {
-                    t: fmean(task_losses(self.session, model, t, self.examples[t], what)[0])
-                    for t in tasks
-                }
-        except LoriError as error:
-            raise error if isinstance(error, InputError) else InputError(str(error)) from error
+        with adapter_applied(self.session, adapter) as model:
+            return self._losses.means(model, tasks, what)
 
     def retained(self, losses: Mapping[str, float]) -> dict[str, float]:
         """Return the share of each task's gain that is kept at some losses."""

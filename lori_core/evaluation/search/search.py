@@ -2,15 +2,17 @@
 
 The search improves the weights (`merging.learned.descent`, or Nelder-Mead), measures a few
 candidates by the gate's rules, and chooses among them: the best objective of those that meet all
-measured rules, else the smallest violation. By gradient, weights that refuse too little are moved
-towards the safety adapter alone; otherwise a candidate continues from the one before it, with
-more weight on the tasks whose rules failed. Test examples are never read.
+measured rules, else the smallest violation. By gradient, if other weights already meet the rules
+and the learned ones do not, the next candidates lie between the two. If none meet them, weights
+that refuse too little are moved towards the safety adapter alone; otherwise a candidate continues
+from the one before it, with more weight on the tasks whose rules failed. Weights that were measured
+are not measured again. Test examples are never read.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +22,7 @@ from lori_core.core.errors import InputError
 from lori_core.data.prompts import encode_all
 from lori_core.evaluation.held_out import training_length
 from lori_core.evaluation.search.candidates import Candidate, Measures, Say
+from lori_core.evaluation.search.choice import after_descent, best_feasible, choose
 from lori_core.merging.learned import branches as parallel
 from lori_core.merging.learned.descent import Descent, descend
 from lori_core.merging.learned.weight_groups import ALL, MergeWeights
@@ -111,6 +114,8 @@ def search(
     candidates: list[Candidate] = []
     for name, weights in _proposals(merging, first, settings, measures, candidates):
         rounded = weights.rounded()
+        if any(rounded == known.weights for known in candidates):
+            break  # the search has come to a point that it knows
         found = measures.candidate(name, rounded, merging.with_weights(rounded))
         tell(len(candidates), found)
         candidates.append(found)
@@ -129,14 +134,6 @@ def uses_gradient(method: str, settings: SearchSection) -> bool:
     return settings.optimizer == "gradient"
 
 
-def choose(candidates: Sequence[Candidate]) -> int:
-    """Return the index of the best candidate: rules first, then the objective."""
-    return min(
-        range(len(candidates)),
-        key=lambda i: (math.fsum(candidates[i].violations.values()), candidates[i].objective),
-    )
-
-
 def _proposals(
     merging: Merging,
     first: Mapping[str, float],
@@ -150,7 +147,7 @@ def _proposals(
     if uses_gradient(merging.method, settings):
         yield from _by_gradient(merging, first, settings, measures, known)
     else:
-        yield from _by_trial(merging, first, settings, measures)
+        yield from _by_trial(merging, first, settings, measures, known)
 
 
 def _by_gradient(
@@ -184,44 +181,11 @@ def _by_gradient(
                 session.tokenizer.pad_token_id or 0, lambda step, loss: None,
             )  # fmt: skip
             values, found = branches.weights.detach().clone(), branches.values()
-        learned = MergeWeights(settings.by, found)
-        yield name, learned
-        if _refuses_too_little(known[-1]):
-            outer = _outer_weights(learned, known)
-            yield from _towards_safety(outer, set(measures.requests), known)
+        yield from after_descent(name, MergeWeights(settings.by, found), measures, known)
         failed = _failed_tasks(known[-1], measures)
         shares = {t: share * (HARDER if t in failed else 1) for t, share in shares.items()}
         steps = max(1, settings.steps // 2)
         name = f"more weight on {', '.join(failed)}" if failed else "more steps"
-
-
-def _refuses_too_little(candidate: Candidate) -> bool:
-    return not {"refusal", "forgetting"}.isdisjoint(candidate.violations)
-
-
-def _outer_weights(learned: MergeWeights, known: Sequence[Candidate]) -> MergeWeights:
-    """Return the weights from which to go towards the safety adapter.
-
-    They are the learned ones if other weights already meet the rules, else those that miss the
-    rules least: learned weights that are far apart may refuse less than the given ones.
-    """
-    best = known[choose(known)]
-    return best.weights if best.violations else learned
-
-
-def _towards_safety(
-    outer: MergeWeights, safety: Container[str], known: Sequence[Candidate]
-) -> Iterator[tuple[str, MergeWeights]]:
-    """Yield weights between the safety adapter alone and `outer`, by bisection, endlessly."""
-    low, high = 0.0, 1.0
-    while True:
-        share = (low + high) / 2
-        weights = {}
-        for task, groups in outer.weights.items():
-            alone = 1.0 if task in safety else 0.0
-            weights[task] = {g: alone + share * (w - alone) for g, w in groups.items()}
-        yield f"{share:.0%} of the way from safety alone", MergeWeights(outer.by, weights)
-        low, high = (low, share) if _refuses_too_little(known[-1]) else (share, high)
 
 
 def _failed_tasks(candidate: Candidate, measures: Measures) -> list[str]:
@@ -235,9 +199,17 @@ def _failed_tasks(candidate: Candidate, measures: Measures) -> list[str]:
 
 
 def _by_trial(
-    merging: Merging, first: Mapping[str, float], settings: SearchSection, measures: Measures
+    merging: Merging,
+    first: Mapping[str, float],
+    settings: SearchSection,
+    measures: Measures,
+    known: Sequence[Candidate],
 ) -> Iterator[tuple[str, MergeWeights]]:
-    """Minimise the objective by Nelder-Mead, and yield the points tried, the best first."""
+    """Minimise the objective by Nelder-Mead, and yield the points tried, the best first.
+
+    Points that `known` has, and those with no smaller objective than weights that meet the rules,
+    are left out.
+    """
     import numpy as np
     from scipy.optimize import minimize
 
@@ -257,8 +229,9 @@ def _by_trial(
             return math.inf
         inside = np.array([point[: len(tasks)]])
         penalty = settings.uniformity * float(((inside - inside.mean()) ** 2).mean())
-        tried.append((measures.objective(losses) + penalty, weights))
-        return tried[-1][0]
+        lost = measures.objective(losses)
+        tried.append((lost + penalty, lost, weights))
+        return lost + penalty
 
     start, bounds = list(first.values()), [(LOW, HIGH)] * len(tasks)
     if merging.density is not None:
@@ -272,8 +245,11 @@ def _by_trial(
         )
     options = {"maxfev": settings.steps, "initial_simplex": simplex, "xatol": 0.01, "fatol": 0.003}
     minimize(objective, start, method="Nelder-Mead", bounds=bounds, options=options)
-    for _, weights in sorted(tried, key=lambda pair: pair[0]):
-        yield "best of the points tried", weights
+    for _, lost, weights in sorted(tried, key=lambda point: point[0]):
+        feasible = best_feasible(known)
+        measured = any(weights.rounded() == candidate.weights for candidate in known)
+        if not measured and (feasible is None or lost < feasible.objective):
+            yield "best of the points tried", weights
 
 
 def _line(number: int, candidate: Candidate) -> str:

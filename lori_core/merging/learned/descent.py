@@ -11,6 +11,7 @@ from their mean w̄ must earn it. The λ_t sum to 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,10 +27,12 @@ from lori_core.data.packing import pack_batch
 from lori_core.data.prompts import Encoded
 from lori_core.merging.learned.branches import Branches
 from lori_core.training.kernels import packed_attention
-from lori_core.training.loss import changes_logits, sequence_loss
+from lori_core.training.loss import changes_logits, example_losses
 
 #: Descent ends when a pass over the examples improves the objective by less than this.
 ENOUGH = 0.003
+#: The most tokens that are computed at a time, unless one task's batch alone has more.
+TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def descend(
     batches = {task: _cycle(some, settings.batch) for task, some in rows.items()}
     each = max(-(-len(some) // settings.batch) for some in rows.values())
     seen: list[float] = []
-    with _batches(model, pad_token_id) as make:
+    with batches_of(model, pad_token_id, takes_packed(model)) as make:
         for step in range(1, settings.steps + 1):
             optimizer.zero_grad()
             seen.append(_step(model, branches, batches, factors, settings.uniformity, make))
@@ -107,21 +110,39 @@ def _step(
     penalty = uniformity * spread(branches.weights)
     penalty.backward()
     total = float(penalty.detach())
-    for task, some in batches.items():
-        batch = next(some)
-        inputs = {
-            name: value.to(model.device) if isinstance(value, Tensor) else value
-            for name, value in make(batch).items()
-        }
-        loss = sequence_loss(model, inputs) * (factors[task] / len(batch))
-        if not bool(loss.isfinite()):
-            raise InputError(
-                f"search: the loss of {task} is {float(loss)}; use model.dtype float32, or smaller "
-                "weights to start from"
-            )
+    for some in _together({task: next(each) for task, each in batches.items()}):
+        tasks = [task for task, rows in some.items() for _ in rows]
+        batch = make([row for rows in some.values() for row in rows])
+        losses = example_losses(model, on_device(batch, model.device))
+        for task, each in zip(tasks, losses.tolist(), strict=True):
+            if not math.isfinite(each):
+                raise InputError(
+                    f"search: the loss of {task} is {each}; use model.dtype float32, or smaller "
+                    "weights to start from"
+                )
+        loss = (losses * losses.new_tensor([factors[t] / len(some[t]) for t in tasks])).sum()
         loss.backward()
         total += float(loss.detach())
     return total
+
+
+def _together(batches: Mapping[str, list[Encoded]]) -> Iterator[dict[str, list[Encoded]]]:
+    """Yield the tasks' batches, as many at a time as have at most `TOKENS` tokens."""
+    some: dict[str, list[Encoded]] = {}
+    tokens = 0
+    for task, rows in batches.items():
+        more = sum(map(len, rows))
+        if some and tokens + more > TOKENS:
+            yield some
+            some, tokens = {}, 0
+        some[task] = rows
+        tokens += more
+    yield some
+
+
+def on_device(inputs: Mapping[str, Any], device: Any) -> dict[str, Any]:
+    """Return a batch with its tensors on a device."""
+    return {n: x.to(device) if isinstance(x, Tensor) else x for n, x in inputs.items()}
 
 
 def _cycle(rows: Sequence[Encoded], size: int) -> Iterator[list[Encoded]]:
@@ -133,12 +154,23 @@ def _cycle(rows: Sequence[Encoded], size: int) -> Iterator[list[Encoded]]:
         yield from (ordered[start::count] for start in range(count))
 
 
+def takes_packed(model: Any) -> bool:
+    """Return whether a base model takes packed batches."""
+    return not changes_logits(model) and packed_attention.unsupported_reason(model) is None
+
+
 @contextmanager
-def _batches(
-    model: Any, pad_token_id: int
+def batches_of(
+    model: Any, pad_token_id: int, packed: bool
 ) -> Iterator[Callable[[Sequence[Encoded]], Mapping[str, Any]]]:
-    """Yield the function that makes a batch: a packed one if the model can take it."""
-    if changes_logits(model) or packed_attention.unsupported_reason(model):
+    """Yield the function that makes a batch.
+
+    Args:
+        model: the base model; with packed batches its attention is theirs inside the block.
+        pad_token_id: for padded batches.
+        packed: whether batches are packed, see `takes_packed`; else they are padded.
+    """
+    if not packed:
         yield partial(collate, pad_token_id=pad_token_id)
         return
     with packed_attention.attending(model):

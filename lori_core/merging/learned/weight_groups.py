@@ -95,6 +95,22 @@ class MergeWeights:
         return cls(by, weights, values.get("density"))
 
 
+def between(inner: MergeWeights, outer: MergeWeights, share: float) -> MergeWeights:
+    """Return inner + share · (outer − inner), by the groups of `outer`.
+
+    Args:
+        inner: weights by task, or by the groups of `outer`.
+        outer: the other end; gives the groups and the density.
+        share: 0 for `inner`, 1 for `outer`.
+    """
+    weights = {}
+    for task, groups in outer.weights.items():
+        own = inner.weights[task]
+        starts = {group: own[group] if group in own else own[ALL] for group in groups}
+        weights[task] = {g: start + share * (groups[g] - start) for g, start in starts.items()}
+    return MergeWeights(outer.by, weights, outer.density)
+
+
 def _are_weights(value: object) -> bool:
     return (
         isinstance(value, dict)

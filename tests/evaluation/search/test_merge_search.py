@@ -12,13 +12,8 @@ from lori_core.config import Bound, SearchSection
 from lori_core.core.errors import DataError, InputError
 from lori_core.data.example import Example
 from lori_core.evaluation.search.candidates import Candidate, Measures
-from lori_core.evaluation.search.search import (
-    SearchResult,
-    _outer_weights,
-    _towards_safety,
-    choose,
-    search,
-)
+from lori_core.evaluation.search.choice import after_descent, choose, towards_safety
+from lori_core.evaluation.search.search import SearchResult, search
 from lori_core.merging.learned.weight_groups import MergeWeights
 from lori_core.merging.merge_methods import Options
 from lori_core.pipeline.merging import Parents
@@ -125,7 +120,7 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
 def test_weights_that_refuse_too_little_move_towards_the_safety_adapter_by_bisection() -> None:
     learned = MergeWeights("task", {"math": {"all": 0.8}, "safety": {"all": 0.6}})
     known = [candidate(0.1, refusal=0.2)]
-    path = _towards_safety(learned, {"safety"}, known)
+    path = towards_safety(learned, {"safety"}, known)
     found = []
     for missed in ({"refusal": 0.1}, {}, {"retained.math": 0.1}):
         name, weights = next(path)
@@ -138,10 +133,96 @@ def test_weights_that_refuse_too_little_move_towards_the_safety_adapter_by_bisec
     ]
 
 
-def test_the_way_to_the_safety_adapter_begins_at_the_weights_that_miss_least() -> None:
-    learned = candidate(0.1, refusal=0.35)
-    given = candidate(0.3, refusal=0.2)
-    good = candidate(0.3)
-    assert _outer_weights(learned.weights, [given, learned]) is given.weights
-    assert _outer_weights(learned.weights, [good, learned]) is learned.weights
-    assert _outer_weights(given.weights, [learned, given]) is given.weights
+class Replayed:
+    """Stands for `Measures` where only its answers matter: weights by task -> violations."""
+
+    def __init__(self, refusals: dict[float, float]) -> None:
+        self.bounds = {"refusal": Bound(at_least=0.5)}
+        self.measured: list[tuple[str, float]] = []
+        self.refusals = refusals
+
+    def candidate(self, name: str, weights: MergeWeights, adapter: Any) -> Candidate:
+        mean = weights.mean("math")
+        self.measured.append((name, mean))
+        missed = {"refusal": self.refusals[mean]} if mean in self.refusals else {}
+        found = candidate(1 - mean / 10, **missed)
+        return replace(
+            found, name=name, weights=weights, rules={"refusal": 0.5 - sum(missed.values())}
+        )
+
+
+def proposed(
+    monkeypatch: pytest.MonkeyPatch, refusals: dict[float, float], learned: float, first: float
+) -> SearchResult:
+    """Search with a descent that finds `learned` for math, from `first`."""
+    from lori_core.evaluation.search import search as module
+
+    measures: Any = Replayed(refusals)
+    measures.requests = {"safety": []}
+
+    def by_gradient(merging: Any, start: Any, settings: Any, measures: Any, known: Any) -> Any:
+        found = MergeWeights("task", {"math": {"all": learned}, "safety": {"all": 0.5}})
+        yield from after_descent("learned", found, measures, known)
+
+    monkeypatch.setattr(module, "_by_gradient", by_gradient)
+    merging = Parents("concat", dict.fromkeys(("math", "safety")), Options(), None)  # type: ignore[arg-type]
+    monkeypatch.setattr(Parents, "with_weights", lambda *_: None)
+    weights = {"math": first, "safety": 0.5}
+    section = SearchSection(candidates=5)
+    return search(merging, weights, section, measures, lambda *_: None, lambda _: None)
+
+
+def test_given_weights_that_meet_the_rules_are_where_the_next_candidates_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    result = proposed(monkeypatch, {0.8: 0.3, 0.6: 0.2}, learned=0.8, first=0.4)
+    assert [(c.name, c.weights.mean("math")) for c in result.candidates] == [
+        ("given weights", 0.4),
+        ("learned", 0.8),
+        ("50% of the way to the learned weights", pytest.approx(0.6)),
+        ("25% of the way to the learned weights", pytest.approx(0.5)),
+    ]
+    assert result.chosen == 3
+
+
+def test_without_weights_that_meet_the_rules_the_way_leads_to_the_safety_adapter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    missed = {0.4: 0.1, 0.8: 0.3, 0.2: 0.05}
+    result = proposed(monkeypatch, missed, learned=0.8, first=0.4)
+    assert [(c.name, c.weights.mean("math"), c.weights.mean("safety")) for c in result.candidates][
+        2:
+    ] == [
+        # From the given weights, which miss the rules by less than the learned ones.
+        ("50% of the way from safety alone", 0.2, 0.75),
+        ("25% of the way from safety alone", 0.1, 0.875),
+    ]
+    assert result.chosen == 3
+
+
+def test_weights_that_were_measured_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = proposed(monkeypatch, {0.4: 0.1}, learned=0.4, first=0.4)
+    assert len(result.candidates) == 1
+
+
+def test_points_that_were_measured_or_are_no_better_are_not_measured_again() -> None:
+    merging = parents("ties", Options(density=0.6))
+    result = run(merging, measures({"size_mb": Bound(at_most=100.0)}), steps=4, candidates=4)
+    found = [c.weights for c in result.candidates]
+    assert len(found) <= 2
+    assert all(one != other for n, one in enumerate(found) for other in found[:n])
+    assert all(c.objective <= result.candidates[0].objective + 1e-6 for c in result.candidates)
+
+
+def test_losses_of_packed_batches_are_those_of_held_out_examples() -> None:
+    from lori_core.evaluation.evaluate import adapter_applied
+    from lori_core.evaluation.held_out import task_losses
+
+    measured = measures()
+    adapter = small("math", 1)
+    found = {task: measured.losses(adapter, [task], "test")[task] for task in SETS}
+    with adapter_applied(measured.session, adapter) as model:
+        for task in SETS:
+            each, _ = task_losses(measured.session, model, task, SETS[task], "test")
+            assert found[task] == pytest.approx(sum(each) / len(each), rel=1e-4)
+    assert measured.losses(adapter, list(SETS), "test") == pytest.approx(found, rel=1e-4)

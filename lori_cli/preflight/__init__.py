@@ -1,0 +1,1 @@
+"""The command that looks at adapters before they are merged."""

@@ -1,0 +1,1 @@
+"""Forecasts of a merge's excess loss, before anything is merged."""

@@ -1,0 +1,58 @@
+"""The text of a forecast of the excess loss, as `lori interference --examples` prints it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def text(forecast: Mapping[str, Any]) -> str:
+    """Return the tables of the terms and of the methods, the recommendation, and its trust.
+
+    Args:
+        forecast: the return value of `api.merge_preflight.forecast`.
+    """
+    tasks, shares = forecast["tasks"], forecast["shares"]
+    width = max(len(name) for name in ["task", *tasks])
+    weights = ", ".join(f"{task} {weight:g}" for task, weight in forecast["weights"].items())
+    counts = "/".join(dict.fromkeys(str(row["examples"]) for row in tasks.values()))
+    lines = [
+        f"Forecast of the excess loss, nats per example ({counts} validation examples per task; "
+        f"weights {weights})",
+        f"{'task':{width}}" + "".join(f"{f'from {name}':>16}" for name in tasks),
+    ]
+    for name, row in tasks.items():
+        cells = ("-" if other == name else f"{row['terms'][other]:+.3f}" for other in tasks)
+        lines.append(f"{name:{width}}" + "".join(f"{cell:>16}" for cell in cells))
+    lines += ["", f"{'task':{width}}" + "".join(f"{m:>26}" for m in [*shares, "concat, measured"])]
+    for name, row in tasks.items():
+        each = [_with_interval(row["methods"][method]) for method in shares]
+        cells = [*each, f"{row['measured']:+.3f}"]
+        lines.append(f"{name:{width}}" + "".join(f"{cell:>26}" for cell in cells))
+    best = forecast["recommended"]
+    others = ", ".join(f"{m} {s:.0%}" for m, s in shares.items() if m != best)
+    return "\n".join([
+        *lines, "",
+        f"Recommended method by the forecast: {best}: it is forecast to lose {shares[best]:.0%} of "
+        f"the tasks' gains in loss on average ({others}).",
+        trust(forecast),
+    ])  # fmt: skip
+
+
+def trust(forecast: Mapping[str, Any]) -> str:
+    """Return how far a forecast can be trusted, by the measured excess of the exact sum."""
+    rows = forecast["tasks"].values()
+    expected = math.fsum(row["methods"]["concat"]["excess"] for row in rows)
+    measured = math.fsum(row["measured"] for row in rows)
+    return (
+        "The forecast is of first order: it leaves out the loss's curvature, so it holds for small "
+        f"weights, and mostly forecasts too little. Over the tasks, concat has {measured:+.3f} "
+        f"nats measured and {expected:+.3f} forecast on these examples; where the two are far "
+        "apart, measure the merge (lori stage excess) or search the weights (lori merge --search)."
+    )
+
+
+def _with_interval(row: Mapping[str, Any]) -> str:
+    ends = "" if row["low"] is None else f" [{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{row['excess']:+.3f}{ends}"
