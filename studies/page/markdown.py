@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lori_core.core import escaping
@@ -23,6 +23,8 @@ HOW = (
     "are beside those by the tasks' scores where both were measured."
 )
 
+#: The measures by which a claim on scores is judged as well, by the key of their verdict.
+BESIDE = {"likelihood": "log-likelihood of choices", "losses": "held-out losses"}
 UNTOLD = (
     "Each number is the comparison nearest to deciding against the claim, by scores and by "
     "held-out losses, with its 95 % interval. `lori experiment --plan-power` prints what it takes "
@@ -30,6 +32,15 @@ UNTOLD = (
 )
 #: The first line of the document.
 TITLE = "# The paper's experiments, run here"
+
+
+def beside(claims: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the measures of `BESIDE` by which at least one claim was judged, or held-out losses.
+
+    Rows of older versions have no log-likelihoods; then no column is shown for them.
+    """
+    judged = {key for claim in claims for key in BESIDE if claim[key]}
+    return {key: label for key, label in BESIDE.items() if key in judged or key == "losses"}
 
 
 def part(built: Mapping[str, Any], level: int = 1, *, pictures: bool = True) -> str:
@@ -81,22 +92,23 @@ def evidence(built: Mapping[str, Any], pictures: str = "") -> str:
     links = {name: f"[{e['title']}](#{_anchor(e['title'])})" for name, e in experiments.items()}
     lines = [TITLE, "", built["summary"], "", "## What was found", ""]
     told = [claim for claim in built["claims"] if claim["told"]]
+    measures = beside(built["claims"])
     rows = [
         [
             claim["claim"],
             _found(claim["verdict"], claim["effect"]),
-            _found(claim["losses"], claim["losses_effect"]),
+            *(_found(claim[key], claim[f"{key}_effect"]) for key in measures),
             links[claim["experiment"]],
         ]
         for claim in told
     ]
-    lines += tables.markdown(["claim", "verdict", "by held-out losses", "where"], rows)
+    columns = ["claim", "verdict", *(f"by {label}" for label in measures.values()), "where"]
+    lines += tables.markdown(columns, rows)
     lines += ["", built["holm"], "", "## What could not be told", ""]
     for claim in built["claims"]:
         if not claim["told"]:
-            losses = f"; {claim['losses_effect']}" if claim["losses_effect"] else ""
             where = links[claim["experiment"]]
-            lines.append(f"- {claim['claim']} {claim['effect']}{losses}. {where}")
+            lines.append(f"- {claim['claim']} {'; '.join(_effects(claim))}. {where}")
     lines += ["", UNTOLD, "", "## Pictures", ""]
     for experiment in experiments.values():
         lines += _pictures(experiment, pictures)
@@ -114,16 +126,32 @@ def _found(verdict: str | None, effect: str) -> str:
     return tables.NOTHING if verdict is None else f"{verdict}: {effect}"
 
 
+def _effects(claim: Mapping[str, Any]) -> list[str]:
+    """Return a claim's effects by scores and by the measures beside them.
+
+    The text of a loss names the loss itself.
+    """
+    effects = [claim["effect"]]
+    if claim["likelihood"]:
+        effects.append(f"{claim['likelihood_effect']} by {BESIDE['likelihood']}")
+    if claim["losses"]:
+        effects.append(claim["losses_effect"])
+    return effects
+
+
 def _claim(claim: Mapping[str, Any]) -> list[str]:
     """Return a claim's lines; one line where it could not be told by any measure."""
     named = f"- **{claim['claim']}** ({claim['source']})"
     if not claim["told"]:
-        losses = f"; by held-out losses: {claim['losses_deciding']}" if claim["losses"] else ""
-        return [f"{named} Could not be told: {claim['deciding']}{losses}"]
+        texts = [claim["deciding"]]
+        texts += [
+            f"by {label}: {claim[f'{key}_deciding']}" for key, label in BESIDE.items() if claim[key]
+        ]
+        return [f"{named} Could not be told: {'; '.join(texts)}"]
     lines = [named, f"  - Rule: {claim['rule']}."]
     for by, key, prefix in (
         (claim["by"], "verdict", ""),
-        ("held-out losses", "losses", "losses_"),
+        *((label, key, f"{key}_") for key, label in BESIDE.items()),
     ):
         if claim[key] == UNCLEAR:
             lines.append(f"  - By {by}: {UNCLEAR}: {claim[prefix + 'deciding']}")
