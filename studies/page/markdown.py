@@ -10,6 +10,19 @@ from lori_core.core import escaping
 from lori_core.report import tables
 from studies.analysis.verdicts import UNCLEAR
 
+INTRO = (
+    "The paper is 'LoRI: Reducing Cross-Task Interference in Multi-Task Low-Rank Adaptation' "
+    "(arXiv:2504.07448). LoRI is LoRA with a frozen random A: LoRI-D trains all of B, LoRI-S only "
+    "the entries of B inside a mask, 10 % of them unless said otherwise. Its claims, and some of "
+    "this project, are tested here on a smaller model and with less data than the paper's, whose "
+    "bases have 7 and 8 billion parameters. A claim that could not be told is open, not refuted."
+)
+READING = (
+    "How to read it: an effect is the difference that the claim is about, with its 95 % interval. "
+    "In points of a score, above 0 speaks for the claim; in percent of a loss, below 0 does. A "
+    "verdict needs the whole interval on one side; where the interval is too wide, the claim could "
+    "not be told. These claims were told by at least one measure:"
+)
 HOW = (
     "Intervals are of 95 %: of a score, the wider of Student's over seeds and that over the test "
     "items; of a loss, Student's over seeds; of a single seed, that over its items. A difference "
@@ -25,6 +38,10 @@ HOW = (
 
 #: The measures by which a claim on scores is judged as well, by the key of their verdict.
 BESIDE = {"likelihood": "log-likelihood of choices", "losses": "held-out losses"}
+HOW_LIKELIHOOD = (
+    " By log-likelihood, the option that the model finds most likely per token is its answer, on "
+    "the multiple-choice tasks alone; these verdicts are beside those by generated answers."
+)
 UNTOLD = (
     "Each number is the comparison nearest to deciding against the claim, by scores and by "
     "held-out losses, with its 95 % interval. `lori experiment --plan-power` prints what it takes "
@@ -41,6 +58,11 @@ def beside(claims: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """
     judged = {key for claim in claims for key in BESIDE if claim[key]}
     return {key: label for key, label in BESIDE.items() if key in judged or key == "losses"}
+
+
+def how(claims: Iterable[Mapping[str, Any]]) -> str:
+    """Return how the numbers of these claims are computed."""
+    return HOW + HOW_LIKELIHOOD if "likelihood" in beside(claims) else HOW
 
 
 def part(built: Mapping[str, Any], level: int = 1, *, pictures: bool = True) -> str:
@@ -90,7 +112,7 @@ def evidence(built: Mapping[str, Any], pictures: str = "") -> str:
     """
     experiments = built["experiments"]
     links = {name: f"[{e['title']}](#{_anchor(e['title'])})" for name, e in experiments.items()}
-    lines = [TITLE, "", built["summary"], "", "## What was found", ""]
+    lines = [TITLE, "", INTRO, "", built["summary"], "", "## What was found", ""]
     told = [claim for claim in built["claims"] if claim["told"]]
     measures = beside(built["claims"])
     rows = [
@@ -103,16 +125,17 @@ def evidence(built: Mapping[str, Any], pictures: str = "") -> str:
         for claim in told
     ]
     columns = ["claim", "verdict", *(f"by {label}" for label in measures.values()), "where"]
-    lines += tables.markdown(columns, rows)
+    lines += [READING, "", *tables.markdown(columns, rows)] if rows else []
     lines += ["", built["holm"], "", "## What could not be told", ""]
     for claim in built["claims"]:
         if not claim["told"]:
             where = links[claim["experiment"]]
-            lines.append(f"- {claim['claim']} {'; '.join(_effects(claim))}. {where}")
+            effects = "; ".join(_effects(claim))
+            lines.append(f"- {claim['claim']} {effects[0].upper()}{effects[1:]}. {where}")
     lines += ["", UNTOLD, "", "## Pictures", ""]
     for experiment in experiments.values():
         lines += _pictures(experiment, pictures)
-    lines += ["## How the numbers are computed", "", HOW, ""]
+    lines += ["## How the numbers are computed", "", how(built["claims"]), ""]
     parts = [part(experiment, 2, pictures=False) for experiment in experiments.values()]
     return "\n".join(lines) + "\n" + "\n".join(parts)
 

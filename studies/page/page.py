@@ -188,11 +188,36 @@ def _summary(
         for measure, told in beside.items()
         if told
     )
+    others += _sizes(experiments)
     count, judged = len(experiments), sum(counts.values())
     return (
         f"{count} experiment{'s' if count > 1 else ''}{on}. "
         f"Of {judged} claim{'' if judged == 1 else 's'} {results}." + others
     )
+
+
+def _sizes(experiments: Mapping[str, Experiment]) -> str:
+    """Return how much data and how many seeds the experiments had; empty if it is not recorded."""
+    counts: dict[str, set[int]] = {"train_sizes": set(), "test_sizes": set()}
+    for experiment in experiments.values():
+        for key, known in counts.items():
+            sizes = experiment.info.get(key)
+            values = sizes.values() if isinstance(sizes, Mapping) else ()
+            known |= {value for value in values if type(value) is int}
+    if not all(counts.values()):
+        return ""
+    train, test = (_range(known) for known in counts.values())
+    seeds = _range({len(experiment.seeds()) for experiment in experiments.values()})
+    plural = "" if seeds == "1" else "s"
+    return (
+        f" Each task had {train} training examples and {test} test items, with {seeds} "
+        f"seed{plural}."
+    )
+
+
+def _range(counts: set[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _html(built: Mapping[str, Any], folder: Path) -> str:
@@ -202,7 +227,9 @@ def _html(built: Mapping[str, Any], folder: Path) -> str:
     pages = Environment(loader=loader, autoescape=True)
     return pages.get_template("experiments.html").render(
         **built,
-        how=markdown.HOW,
+        intro=markdown.INTRO,
+        reading=markdown.READING,
+        how=markdown.how(built["claims"]),
         beside=markdown.beside(built["claims"]),
         untold=markdown.UNTOLD,
         images={
