@@ -87,7 +87,8 @@ class Run:
     @property
     def label(self) -> str:
         """The experiment's name inside its method's folder."""
-        base = Path(self.train.model_id).name.replace(":", "-").lower().replace("-3b", "-3B")
+        name = Path(self.train.model_id).name or "base"
+        base = name.replace(":", "-").lower().replace("-3b", "-3B")
         rank = f"{base}-rank{self.lori.rank}"
         if not self.method.startswith("lori"):
             return rank if self.method == "lora" else f"{rank}-{self.method}"

@@ -14,14 +14,15 @@ INTRO = (
     "The paper is 'LoRI: Reducing Cross-Task Interference in Multi-Task Low-Rank Adaptation' "
     "(arXiv:2504.07448). LoRI is LoRA with a frozen random A: LoRI-D trains all of B, LoRI-S only "
     "the entries of B inside a mask, 10 % of them unless said otherwise. Its claims, and some of "
-    "this project, are tested here on a smaller model and with less data than the paper's, whose "
+    "this project, are tested here on the base and the data that are named below; the paper's "
     "bases have 7 and 8 billion parameters. A claim that could not be told is open, not refuted."
 )
 READING = (
     "How to read it: an effect is the difference that the claim is about, with its 95 % interval. "
     "In points of a score, above 0 speaks for the claim; in percent of a loss, below 0 does. A "
-    "verdict needs the whole interval on one side; where the interval is too wide, the claim could "
-    "not be told. These claims were told by at least one measure:"
+    "verdict needs the whole interval on one side of the claim's threshold, which is 0 unless its "
+    "rule says otherwise; where the interval is too wide, the claim could not be told. These claims "
+    "were told by at least one measure:"
 )
 HOW = (
     "Intervals are of 95 %: of a score, the wider of Student's over seeds and that over the test "
