@@ -21,8 +21,8 @@ READING = (
     "How to read it: an effect is the difference that the claim is about, with its 95 % interval. "
     "In points of a score, above 0 speaks for the claim; in percent of a loss, below 0 does. A "
     "verdict needs the whole interval on one side of the claim's threshold, which is 0 unless its "
-    "rule says otherwise; where the interval is too wide, the claim could not be told. These claims "
-    "were told by at least one measure:"
+    "rule says otherwise; where the interval is too wide, the claim could not be told. These "
+    "claims were told by at least one measure:"
 )
 HOW = (
     "Intervals are of 95 %: of a score, the wider of Student's over seeds and that over the test "
