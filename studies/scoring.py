@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from lori_core.core.files.atomic import each_jsonl
 from lori_core.core.tracking import RunTracker
 from lori_core.data.pulled import read_examples, read_held_out
 from lori_core.evaluation.evaluate import adapter_applied, evaluate
@@ -65,6 +66,9 @@ def mixed(mixture: Mixture) -> Trained | None:
 def _score_rows(task: str, result: Mapping[str, Any], verdicts: Path) -> Iterator[Row]:
     """Yield a task's scores with the outcome of each item.
 
+    With `evaluation.likelihood`, a multiple-choice task also has its accuracy by log-likelihood, on
+    the same items.
+
     Args:
         task: the task.
         result: its result by `evaluate`.
@@ -73,9 +77,29 @@ def _score_rows(task: str, result: Mapping[str, Any], verdicts: Path) -> Iterato
     named = {result["metric"]: result, "over_refusal": result.get("over_refusal")}
     for metric, score in named.items():
         if score and score["n"]:
-            facts = {key: score[key] for key in ("low", "high", "n")}
-            own = items.fields(*item_outcomes(verdicts, ITEMS_OF.get(metric, "all")))
-            yield {"metric": metric, "task": task, "value": score["score"], **facts, **own}
+            own = item_outcomes(verdicts, ITEMS_OF.get(metric, "all"))
+            yield _score_row(metric, task, score, own)
+    if score := result.get("likelihood"):
+        choices = verdicts.with_name(f"{task}.likelihood.jsonl")
+        yield _score_row(items.LIKELIHOOD, task, score, choice_outcomes(choices))
+
+
+def _score_row(
+    metric: str, task: str, score: Mapping[str, Any], own: tuple[list[str], list[float]]
+) -> Row:
+    facts = {key: score[key] for key in ("low", "high", "n")}
+    fields = items.fields(*own)
+    return {"metric": metric, "task": task, "value": score["score"], **facts, **fields}
+
+
+def choice_outcomes(choices: Path) -> tuple[list[str], list[float]]:
+    """Return the ids of the items of a multiple-choice set and whether each choice is right.
+
+    Args:
+        choices: the JSON lines of an evaluation by log-likelihood.
+    """
+    rows = [row for _, row in each_jsonl(choices)]
+    return [row["id"] for row in rows], [float(row["correct"]) for row in rows]
 
 
 def item_outcomes(verdicts: Path, rows: Rows) -> tuple[list[str], list[float]]:

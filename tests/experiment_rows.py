@@ -82,6 +82,13 @@ def content(name: str, rows: list[Row]) -> dict[str, Any]:
     return {"experiment": name, "info": info, "rows": rows}
 
 
+def with_likelihood(given: dict[str, Any]) -> dict[str, Any]:
+    """Return an experiment's file with an accuracy by log-likelihood beside each accuracy."""
+    choices = [row for row in given["rows"] if row["metric"] == "accuracy"]
+    added = [row | {"metric": "likelihood_accuracy"} for row in choices]
+    return given | {"rows": [*given["rows"], *added]}
+
+
 def everything(*, exact: bool = False) -> dict[str, dict[str, Any]]:
     """Return the files of all experiments, by name; `exact`: the truths themselves, not drawn."""
     return {

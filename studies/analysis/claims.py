@@ -34,18 +34,27 @@ PRUNING = ("magnitude_prune", "ties", "dare_linear")
 OTHERS = tuple(name for name in BUILT_IN if name not in ("lori-d", "lori-s"))
 
 
+#: The keys of a verdict, of its p-value, and of whether it stands, for each family of verdicts.
+FAMILIES = (
+    ("verdict", "p", "stands"),
+    ("likelihood", "likelihood_p", "likelihood_stands"),
+    ("losses", "losses_p", "losses_stand"),
+)
+
+
 def judged(experiments: Mapping[str, Experiment]) -> list[dict[str, Any]]:
     """Return `verdicts.judge` of each claim whose experiment has run, in the claims' order.
 
-    `stands` and `losses_stand` say whether a told verdict remains after Holm's correction for all
-    claims that were judged by scores or measurements, and by losses; None if it was not told.
+    `stands`, `likelihood_stands` and `losses_stand` say whether a told verdict remains after Holm's
+    correction for all claims that were judged by scores or measurements, by log-likelihood, and by
+    losses; None if it was not told.
     """
     results = [
         judge(claim, experiments[claim.experiment])
         for claim in CLAIMS
         if claim.experiment in experiments
     ]
-    for verdict, p, stands in (("verdict", "p", "stands"), ("losses", "losses_p", "losses_stand")):
+    for verdict, p, stands in FAMILIES:
         family = [result for result in results if result[verdict] is not None]
         for result, rejected in zip(family, holm([r[p] for r in family]), strict=True):
             result[stands] = rejected if result[verdict] != UNCLEAR else None

@@ -13,6 +13,7 @@ import numpy as np
 from lori_core.evaluation.statistics import mean_interval
 from lori_core.report.tables import signed
 from studies.analysis import crossed
+from studies.analysis.items import LIKELIHOOD
 from studies.analysis.rows import Experiment, Row, Wanted
 from studies.analysis.specs import METRICS, SCORES
 
@@ -88,10 +89,19 @@ def score_cells(experiment: Experiment, tasks: Sequence[str] | None = None) -> l
     return list(by_task.values())
 
 
+def likelihood_cells(experiment: Experiment, tasks: Sequence[str] | None = None) -> list[Cell]:
+    """Return a cell for each multiple-choice task that was scored by log-likelihood."""
+    return _cells(experiment, LIKELIHOOD, tasks)
+
+
 def loss_cells(experiment: Experiment, tasks: Sequence[str] | None = None) -> list[Cell]:
     """Return a cell for each task's held-out loss."""
-    losses = experiment.measures("loss")
-    return [{"metric": m, "task": t} for t, m in losses if tasks is None or t in tasks]
+    return _cells(experiment, "loss", tasks)
+
+
+def _cells(experiment: Experiment, metric: str, tasks: Sequence[str] | None) -> list[Cell]:
+    measured = experiment.measures(metric)
+    return [{"metric": m, "task": t} for t, m in measured if tasks is None or t in tasks]
 
 
 def contrast(

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 
 from lori_core.core.errors import DataError
 
+#: The metric of multiple choice by log-likelihood, beside that of generated answers.
+LIKELIHOOD = "likelihood_accuracy"
 #: By how much the mean of the outcomes may differ from the row's value, relative to it.
 ROUNDING = 1e-4
 

@@ -15,6 +15,7 @@ from lori_core.evaluation.scoring.scorers import SCORERS
 from lori_core.merging.catalogue import MERGE_METHODS
 from lori_core.methods import catalogue
 from lori_core.methods.training_method import REGISTERED
+from studies.analysis.items import LIKELIHOOD
 
 #: The labels of training methods by name, with extensions; the base model comes first.
 METHODS = REGISTERED.labels({"base": "Base"})
@@ -62,6 +63,7 @@ class Metric:
 
 METRICS = {
     **{scorer.metric: Metric(scorer.label, "share", 1) for scorer in SCORERS.values()},
+    LIKELIHOOD: Metric("accuracy by log-likelihood", "share", 1),
     "over_refusal": Metric("over-refusal", "share", -1),
     "pass_at_5": Metric("pass@5", "share", 1),
     "pass_at_10": Metric("pass@10", "share", 1),
@@ -79,7 +81,7 @@ METRICS = {
 #: The metrics of tasks' scores, best known first; a task has one of them.
 SCORES = tuple(scorer.metric for scorer in SCORERS.values())
 #: The metrics that are shown for a task, in this order.
-MEASURES = (*SCORES, "over_refusal", "loss")
+MEASURES = (*SCORES, LIKELIHOOD, "over_refusal", "loss")
 
 
 @dataclass(frozen=True)

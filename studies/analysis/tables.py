@@ -14,7 +14,14 @@ from studies.analysis import cells, paper
 from studies.analysis.cells import Table, labels, table
 from studies.analysis.mask_claims import map_sparsity, map_tasks
 from studies.analysis.rows import Experiment, Level, Wanted
-from studies.analysis.specs import ATTENTION, FEED_FORWARD, MERGES, METHODS, SCORES
+from studies.analysis.specs import (
+    ATTENTION,
+    FEED_FORWARD,
+    LIKELIHOOD,
+    MERGES,
+    METHODS,
+    SCORES,
+)
 
 NONE = cells.NOTHING
 #: A table with more measures than this is split into scores and losses.
@@ -125,7 +132,11 @@ def continual(experiment: Experiment) -> list[Table]:
     own = [(t, m) for t, m in measures if t != "safety"]
     kinds = [
         (title, metrics)
-        for title, metrics in (("score, %", SCORES), ("loss, nats", ("loss",)))
+        for title, metrics in (
+            ("score, %", SCORES),
+            ("by log-likelihood, %", (LIKELIHOOD,)),
+            ("loss, nats", ("loss",)),
+        )
         if any(metric in metrics for _, metric in own)
     ]
     rows = []
@@ -295,8 +306,10 @@ def _others(
     experiment: Experiment, points: Sequence[Mapping[str, Level]], keys: Sequence[str]
 ) -> Table:
     """Return a table with a row for each point and a column for each measure except scores."""
-    measures = experiment.measures("pass_at_5", "pass_at_10", "over_refusal", "loss")
+    measures = experiment.measures("pass_at_5", "pass_at_10", LIKELIHOOD, "over_refusal", "loss")
     title = "Over-refusal and held-out loss, lower is better"
+    if any(metric == LIKELIHOOD for _, metric in measures):
+        title = "Multiple choice by log-likelihood, higher is better; " + title.lower()
     built = _points(experiment, "others", title, points, measures)
     # Only the factors in `keys` are shown.
     places = [place for place, key in enumerate(points[0]) if key in keys] if points else []

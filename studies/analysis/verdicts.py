@@ -130,19 +130,23 @@ Compare = Callable[[Experiment, "Cells"], Sequence[Part]]
 
 @dataclass(frozen=True)
 class Cells:
-    """The measure by which a claim is judged: the tasks' scores, or their held-out losses.
+    """The measure by which a claim is judged.
 
     Attributes:
-        kind: which of the two.
+        kind: the tasks' scores; for multiple choice, the accuracy by log-likelihood; or the tasks'
+            held-out losses.
         of: returns a cell for each task of an experiment; for all tasks if given None.
     """
 
-    kind: Literal["scores", "losses"]
+    kind: Literal["scores", "likelihood", "losses"]
     of: Callable[[Experiment, Sequence[str] | None], list[Cell]]
 
 
 BY_SCORES = Cells("scores", differences.score_cells)
+BY_LIKELIHOOD = Cells("likelihood", differences.likelihood_cells)
 BY_LOSSES = Cells("losses", differences.loss_cells)
+#: The measures that a claim on scores is judged by as well, where they were measured.
+BESIDE_SCORES = (BY_LIKELIHOOD, BY_LOSSES)
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,8 @@ class Claim:
         source: the claim's place in the paper; "not in the paper" if it is ours.
         rule: the rule in words.
         compare: returns the comparisons.
-        losses: whether it is also judged by held-out losses.
+        losses: whether it is about scores, and so also judged by log-likelihood and held-out
+            losses.
     """
 
     name: str
@@ -195,7 +200,8 @@ def judge(claim: Claim, experiment: Experiment) -> dict[str, Any]:
         `because`, the text and verdict of each comparison, `deciding`, the text of the one that
         decides, `effect`, its difference with the interval, and `p`, the p-value of the verdict;
         `losses`, `losses_because`, `losses_deciding`, `losses_effect` and `losses_p`, the same by
-        held-out losses, or None, [], "", "" and 1.
+        held-out losses, or None, [], "", "" and 1; `likelihood`, `likelihood_because` and so on,
+        the same by the log-likelihood of choices, over the multiple-choice tasks alone.
     """
     parts = claim.compare(experiment, BY_SCORES)
     judged: dict[str, Any] = {
@@ -205,20 +211,16 @@ def judge(claim: Claim, experiment: Experiment) -> dict[str, Any]:
         "source": claim.source,
         "rule": claim.rule,
         "by": "scores" if claim.losses else "measurement",
-        "losses": None,
-        "losses_because": [],
-        "losses_deciding": "",
-        "losses_effect": "",
-        "losses_p": 1.0,
     }
     keys = ("verdict", "because", "deciding", "effect", "p")
     judged |= dict(zip(keys, _result(parts), strict=True))
     judged["because"] = judged["because"] or [{"text": "not measured", "verdict": UNCLEAR}]
-    if claim.losses:
-        by_loss = claim.compare(experiment, BY_LOSSES)
-        if any(part.difference is not None for part in by_loss):
-            names = ("losses", *(f"losses_{key}" for key in keys[1:]))
-            judged |= dict(zip(names, _result(by_loss), strict=True))
+    for measure in BESIDE_SCORES:
+        names = (measure.kind, *(f"{measure.kind}_{key}" for key in keys[1:]))
+        parts = claim.compare(experiment, measure) if claim.losses else []
+        measured = any(part.difference is not None for part in parts)
+        result = _result(parts) if measured else (None, [], "", "", 1.0)
+        judged |= dict(zip(names, result, strict=True))
     return judged
 
 

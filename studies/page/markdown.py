@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lori_core.core import escaping
 from lori_core.report import tables
 from studies.analysis.verdicts import UNCLEAR
 
+INTRO = (
+    "The paper is 'LoRI: Reducing Cross-Task Interference in Multi-Task Low-Rank Adaptation' "
+    "(arXiv:2504.07448). LoRI is LoRA with a frozen random A: LoRI-D trains all of B, LoRI-S only "
+    "the entries of B inside a mask, 10 % of them unless said otherwise. Its claims, and some of "
+    "this project, are tested here on the base and the data that are named below; the paper's "
+    "bases have 7 and 8 billion parameters. A claim that could not be told is open, not refuted."
+)
+READING = (
+    "How to read it: an effect is the difference that the claim is about, with its 95 % interval. "
+    "In points of a score, above 0 speaks for the claim; in percent of a loss, below 0 does. A "
+    "verdict needs the whole interval on one side of the claim's threshold, which is 0 unless its "
+    "rule says otherwise; where the interval is too wide, the claim could not be told. These "
+    "claims were told by at least one measure:"
+)
 HOW = (
     "Intervals are of 95 %: of a score, the wider of Student's over seeds and that over the test "
     "items; of a loss, Student's over seeds; of a single seed, that over its items. A difference "
@@ -23,6 +37,12 @@ HOW = (
     "are beside those by the tasks' scores where both were measured."
 )
 
+#: The measures by which a claim on scores is judged as well, by the key of their verdict.
+BESIDE = {"likelihood": "log-likelihood of choices", "losses": "held-out losses"}
+HOW_LIKELIHOOD = (
+    " By log-likelihood, the option that the model finds most likely per token is its answer, on "
+    "the multiple-choice tasks alone; these verdicts are beside those by generated answers."
+)
 UNTOLD = (
     "Each number is the comparison nearest to deciding against the claim, by scores and by "
     "held-out losses, with its 95 % interval. `lori experiment --plan-power` prints what it takes "
@@ -30,6 +50,20 @@ UNTOLD = (
 )
 #: The first line of the document.
 TITLE = "# The paper's experiments, run here"
+
+
+def beside(claims: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the measures of `BESIDE` by which at least one claim was judged, or held-out losses.
+
+    Rows of older versions have no log-likelihoods; then no column is shown for them.
+    """
+    judged = {key for claim in claims for key in BESIDE if claim[key]}
+    return {key: label for key, label in BESIDE.items() if key in judged or key == "losses"}
+
+
+def how(claims: Iterable[Mapping[str, Any]]) -> str:
+    """Return how the numbers of these claims are computed."""
+    return HOW + HOW_LIKELIHOOD if "likelihood" in beside(claims) else HOW
 
 
 def part(built: Mapping[str, Any], level: int = 1, *, pictures: bool = True) -> str:
@@ -79,28 +113,30 @@ def evidence(built: Mapping[str, Any], pictures: str = "") -> str:
     """
     experiments = built["experiments"]
     links = {name: f"[{e['title']}](#{_anchor(e['title'])})" for name, e in experiments.items()}
-    lines = [TITLE, "", built["summary"], "", "## What was found", ""]
+    lines = [TITLE, "", INTRO, "", built["summary"], "", "## What was found", ""]
     told = [claim for claim in built["claims"] if claim["told"]]
+    measures = beside(built["claims"])
     rows = [
         [
             claim["claim"],
             _found(claim["verdict"], claim["effect"]),
-            _found(claim["losses"], claim["losses_effect"]),
+            *(_found(claim[key], claim[f"{key}_effect"]) for key in measures),
             links[claim["experiment"]],
         ]
         for claim in told
     ]
-    lines += tables.markdown(["claim", "verdict", "by held-out losses", "where"], rows)
+    columns = ["claim", "verdict", *(f"by {label}" for label in measures.values()), "where"]
+    lines += [READING, "", *tables.markdown(columns, rows)] if rows else []
     lines += ["", built["holm"], "", "## What could not be told", ""]
     for claim in built["claims"]:
         if not claim["told"]:
-            losses = f"; {claim['losses_effect']}" if claim["losses_effect"] else ""
             where = links[claim["experiment"]]
-            lines.append(f"- {claim['claim']} {claim['effect']}{losses}. {where}")
+            effects = "; ".join(_effects(claim))
+            lines.append(f"- {claim['claim']} {effects[0].upper()}{effects[1:]}. {where}")
     lines += ["", UNTOLD, "", "## Pictures", ""]
     for experiment in experiments.values():
         lines += _pictures(experiment, pictures)
-    lines += ["## How the numbers are computed", "", HOW, ""]
+    lines += ["## How the numbers are computed", "", how(built["claims"]), ""]
     parts = [part(experiment, 2, pictures=False) for experiment in experiments.values()]
     return "\n".join(lines) + "\n" + "\n".join(parts)
 
@@ -114,16 +150,32 @@ def _found(verdict: str | None, effect: str) -> str:
     return tables.NOTHING if verdict is None else f"{verdict}: {effect}"
 
 
+def _effects(claim: Mapping[str, Any]) -> list[str]:
+    """Return a claim's effects by scores and by the measures beside them.
+
+    The text of a loss names the loss itself.
+    """
+    effects = [claim["effect"]]
+    if claim["likelihood"]:
+        effects.append(f"{claim['likelihood_effect']} by {BESIDE['likelihood']}")
+    if claim["losses"]:
+        effects.append(claim["losses_effect"])
+    return effects
+
+
 def _claim(claim: Mapping[str, Any]) -> list[str]:
     """Return a claim's lines; one line where it could not be told by any measure."""
     named = f"- **{claim['claim']}** ({claim['source']})"
     if not claim["told"]:
-        losses = f"; by held-out losses: {claim['losses_deciding']}" if claim["losses"] else ""
-        return [f"{named} Could not be told: {claim['deciding']}{losses}"]
+        texts = [claim["deciding"]]
+        texts += [
+            f"by {label}: {claim[f'{key}_deciding']}" for key, label in BESIDE.items() if claim[key]
+        ]
+        return [f"{named} Could not be told: {'; '.join(texts)}"]
     lines = [named, f"  - Rule: {claim['rule']}."]
     for by, key, prefix in (
         (claim["by"], "verdict", ""),
-        ("held-out losses", "losses", "losses_"),
+        *((label, key, f"{key}_") for key, label in BESIDE.items()),
     ):
         if claim[key] == UNCLEAR:
             lines.append(f"  - By {by}: {UNCLEAR}: {claim[prefix + 'deciding']}")

@@ -61,7 +61,10 @@ def _build(experiments: Mapping[str, Experiment], folder: Path) -> dict[str, Any
     """Draw all figures; return the content of the page and the Markdown."""
     judged = [claim | {"told": _told(claim)} for claim in claims.judged(experiments)]
     counts = Counter(claim["verdict"] for claim in judged)
-    by_loss = Counter(claim["losses"] for claim in judged if claim["losses"])
+    beside = {
+        measure: Counter(claim[measure] for claim in judged if claim[measure])
+        for measure in markdown.BESIDE
+    }
     metrics = {f"claims/{v.replace(' ', '_')}": float(counts[v]) for v in VERDICTS}
     for experiment in experiments.values():
         metrics |= plots.metrics(experiment)
@@ -70,7 +73,7 @@ def _build(experiments: Mapping[str, Experiment], folder: Path) -> dict[str, Any
         for name, experiment in experiments.items()
     }
     return {
-        "summary": _summary(experiments, counts, by_loss),
+        "summary": _summary(experiments, counts, beside),
         "holm": _holm(judged),
         "claims": judged,
         "experiments": parts,
@@ -79,8 +82,8 @@ def _build(experiments: Mapping[str, Experiment], folder: Path) -> dict[str, Any
 
 
 def _told(claim: Mapping[str, Any]) -> bool:
-    """Return whether a claim held or did not hold, by scores or by held-out losses."""
-    return any(claim[key] not in (None, verdicts.UNCLEAR) for key in ("verdict", "losses"))
+    """Return whether a claim held or did not hold by any measure."""
+    return any(claim[key] not in (None, verdicts.UNCLEAR) for key, _, _ in claims.FAMILIES)
 
 
 def _holm(judged: list[dict[str, Any]]) -> str:
@@ -88,8 +91,8 @@ def _holm(judged: list[dict[str, Any]]) -> str:
     stands = [
         (claim["claim"], claim[key])
         for claim in judged
-        for key in ("stands", "losses_stand")
-        if claim[key] is not None
+        for _, _, key in claims.FAMILIES
+        if claim.get(key) is not None
     ]
     if not stands:
         return "No claim was told, so there is no verdict to correct for the number of claims."
@@ -165,7 +168,9 @@ def _text(value: Any) -> str:
 
 
 def _summary(
-    experiments: Mapping[str, Experiment], counts: Mapping[str, int], by_loss: Mapping[str, int]
+    experiments: Mapping[str, Experiment],
+    counts: Mapping[str, int],
+    beside: Mapping[str, Mapping[str, int]],
 ) -> str:
     bases = {
         f"{e.info['model']}" + (f" ({e.info['parameters'] / 1e6:,.0f}M parameters)")
@@ -176,13 +181,43 @@ def _summary(
     }
     on = f" on {', '.join(sorted(bases))}" if bases else ""
     results = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
-    losses = ", ".join(f"{by_loss.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
+    others = "".join(
+        f" By {markdown.BESIDE[measure]}, "
+        + ", ".join(f"{told.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
+        + "."
+        for measure, told in beside.items()
+        if told
+    )
+    others += _sizes(experiments)
     count, judged = len(experiments), sum(counts.values())
     return (
         f"{count} experiment{'s' if count > 1 else ''}{on}. "
-        f"Of {judged} claim{'' if judged == 1 else 's'} {results}."
-        + (f" By held-out losses, {losses}." if by_loss else "")
+        f"Of {judged} claim{'' if judged == 1 else 's'} {results}." + others
     )
+
+
+def _sizes(experiments: Mapping[str, Experiment]) -> str:
+    """Return how much data and how many seeds the experiments had; empty if it is not recorded."""
+    counts: dict[str, set[int]] = {"train_sizes": set(), "test_sizes": set()}
+    for experiment in experiments.values():
+        for key, known in counts.items():
+            sizes = experiment.info.get(key)
+            values = sizes.values() if isinstance(sizes, Mapping) else ()
+            known |= {value for value in values if type(value) is int}
+    if not all(counts.values()):
+        return ""
+    train, test = (_range(known) for known in counts.values())
+    seeds = _range({len(experiment.seeds()) for experiment in experiments.values()})
+    plural = "" if seeds == "1" else "s"
+    return (
+        f" Each task had {train} training examples and {test} test items, with {seeds} "
+        f"seed{plural}."
+    )
+
+
+def _range(counts: set[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _html(built: Mapping[str, Any], folder: Path) -> str:
@@ -192,7 +227,10 @@ def _html(built: Mapping[str, Any], folder: Path) -> str:
     pages = Environment(loader=loader, autoescape=True)
     return pages.get_template("experiments.html").render(
         **built,
-        how=markdown.HOW,
+        intro=markdown.INTRO,
+        reading=markdown.READING,
+        how=markdown.how(built["claims"]),
+        beside=markdown.beside(built["claims"]),
         untold=markdown.UNTOLD,
         images={
             figure["stem"]: _embedded(folder / figure["svg"])

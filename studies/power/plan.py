@@ -8,14 +8,14 @@ from typing import Any
 
 from studies.analysis.claims import CLAIMS
 from studies.analysis.rows import Experiment
-from studies.analysis.verdicts import BY_LOSSES, BY_SCORES, MARGIN, Claim, Part
+from studies.analysis.verdicts import BESIDE_SCORES, BY_LIKELIHOOD, BY_SCORES, MARGIN, Claim, Part
 from studies.power import needs
 from studies.power.costs import Cost, Costs
 from studies.power.decisions import DECISION_OF
 
 HOUR = 3600.0
 #: The labels of the measures by which a claim is judged.
-LABELS = {"scores": "scores", "losses": "held-out loss"}
+LABELS = {"scores": "scores", "likelihood": "log-likelihood", "losses": "held-out loss"}
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,11 @@ def plan(
         claim = by_name[name]
         if names and claim.experiment not in names:
             continue
-        for measure in (BY_SCORES, BY_LOSSES) if claim.losses else (BY_SCORES,):
+        for measure in (BY_SCORES, *BESIDE_SCORES) if claim.losses else (BY_SCORES,):
             experiment = experiments.get(claim.experiment)
             parts = [] if experiment is None else list(claim.compare(experiment, measure))
+            if measure is BY_LIKELIHOOD and all(part.difference is None for part in parts):
+                continue
             base = Planned(
                 rank, claim.text, name, DECISION_OF[name], claim.experiment, measure.kind
             )

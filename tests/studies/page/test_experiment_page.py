@@ -109,6 +109,11 @@ def test_the_first_screen_has_what_was_found(tmp_path: Path) -> None:
         f"{told['losses_effect']} | [Mask granularity](#mask-granularity) |"
     ) in text
     assert f"- {untold['claim']} {untold['effect']}. [Structured masks](#structured-masks)" in text
+    first = text.partition("## What could not be told")[0]
+    assert "LoRI is LoRA with a frozen random A: LoRI-D trains all of B" in first
+    sizes = "1,200 to 2,000 training examples and 150 to 400 test items, with 1 to 3 seeds."
+    assert f"Each task had {sizes}" in first
+    assert "In points of a score, above 0 speaks for the claim" in first
     assert text.count(untold["claim"]) == 2
     line = f"- **{untold['claim']}** ({untold['source']}) Could not be told: {untold['deciding']}\n"
     assert line in text

@@ -1,0 +1,1 @@
+"""LoRI in the form of PEFT's method comparison (MetaMathQA): same data, recipe and result file."""
