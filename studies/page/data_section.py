@@ -11,6 +11,7 @@ from lori_core.config import Params
 from lori_core.data.sources.catalogue import ENTRIES
 from lori_core.pipeline import params_file
 from studies.analysis.rows import Experiment
+from studies.analysis.specs import TASKS, in_order
 
 #: The profile whose data sets the section lists.
 PROFILE = "evidence"
@@ -56,7 +57,7 @@ def _other_sizes(experiments: Mapping[str, Experiment], profiles: Path) -> list[
             continue
         fits = [name for name, others in sizes.items() if own == _of(others, own)]
         today = " or ".join(f"`{name}`" for name in fits) or "no profile"
-        text = ", ".join(f"{task} {count}" for task, count in own.items())
+        text = ", ".join(f"{task} {own[task]}" for task in in_order(own, TASKS))
         lines[
             f"Results with the command `--profile {found}` and {text} training examples were made "
             f"before that profile had its present sizes; those sizes are now in {today}."

@@ -13,7 +13,16 @@ from studies.analysis.differences import Cell, Term, loss_cells
 from studies.analysis.doubts.tables import LEARNED_ALONE
 from studies.analysis.rows import Experiment
 from studies.analysis.specs import MASKS, METHODS, WAYS_OF_A
-from studies.analysis.verdicts import MARGIN, Cells, Claim, Compare, Part, above, contrasted
+from studies.analysis.verdicts import (
+    MARGIN,
+    Cells,
+    Claim,
+    Compare,
+    Condition,
+    Part,
+    above,
+    contrasted,
+)
 
 OURS = "Not in the paper"
 #: How much more or fewer values two methods may train to be called equal.
@@ -37,7 +46,8 @@ def _frozen(equal_values: bool) -> Compare:
             if rank is None:
                 parts.append(Part(label, None))
                 continue
-            first, second = {"method": method, "rank": rank}, {"method": "lora", "rank": own}
+            first: Condition = {"method": method, "rank": rank}
+            second: Condition = {"method": "lora", "rank": own}
             where = cells.of(experiment, None)
             parts.append(above(experiment, where, first, second, label, MARGIN))
         return parts
