@@ -58,7 +58,7 @@ bench: $(READY)  ## measure against peers (needs 40 GB of disk and a quiet machi
 	$(BIN)/python -m benchmarks $(BENCH)
 
 evidence: $(READY)  ## rerun all experiments of docs/evidence.md (hours; LORI_DATASETS names the data)
-	$(BIN)/lori experiment all --profile evidence --here
+	$(BIN)/lori experiment all --profile evidence-cpu --here
 	$(BIN)/python -m studies.page.publish
 
 up: $(READY)  ## start a Prefect server, a worker and MLflow on this machine

@@ -25,7 +25,9 @@ def add(commands: Any) -> None:
     experiment.add_argument("names", nargs="*", metavar="NAME", help="an experiment, or all")
     experiment.add_argument("--list", action="store_true", help="list the experiments")
     experiment.add_argument(
-        "--plan", action="store_true", help="print which points would run; run nothing"
+        "--plan",
+        action="store_true",
+        help="print which points would run, and their forecast time; run nothing",
     )
     experiment.add_argument(
         "--write", action="store_true", help="only write experiments/dvc.yaml and points.json"
@@ -78,7 +80,9 @@ def add_power(experiment: argparse.ArgumentParser) -> None:
         help="the rows of a pilot (default metrics/experiments, else docs/evidence/metrics)",
     )
     power.add_argument(
-        "--gpu", metavar="NAME", help="forecast for this device: h100, …, or cpu (default)"
+        "--gpu",
+        metavar="NAME",
+        help="forecast for this device: h100, …, or cpu (default), also with --plan",
     )
     power.add_argument("--json", action="store_true", help="print the power plan as JSON")
 
@@ -122,11 +126,15 @@ def _plan_power(args: argparse.Namespace) -> int:
 def _experiment(args: argparse.Namespace) -> int:
     if args.plan_power:
         return _plan_power(args)
-    extra = [key for key in POWER if getattr(args, key) not in (None, False)]
+    given_here = ("gpu",) if args.plan else ()
+    extra = [
+        key for key in POWER if key not in given_here and getattr(args, key) not in (None, False)
+    ]
     if extra:
         from lori_core.core.errors import InputError
 
-        raise InputError(f"--{extra[0]}: only a power plan has it; add --plan-power")
+        other = "--plan or " if extra[0] == "gpu" else ""
+        raise InputError(f"--{extra[0]}: only a plan has it; add {other}--plan-power")
     if args.list or not args.names:
         return _list()
     from flows.lock import pipeline_lock
@@ -151,7 +159,7 @@ def _experiment(args: argparse.Namespace) -> int:
         if args.plan:
             with put_back((params_file.PARAMS, stages.DVC, POINTS)):
                 _write(args)
-                return _plan(workspace)
+                return _plan(workspace, args.gpu)
         check_changes(args)
         _write(args)
         pull()
@@ -189,12 +197,34 @@ def _list() -> int:
     return 0
 
 
-def _plan(workspace: Path) -> int:
+def _plan(workspace: Path, gpu: str | None) -> int:
     from flows.planning import reasons
     from flows.versioning import graph
 
-    print("\n".join(reasons.show(graph.plan(workspace, graph.EXPERIMENTS))))
+    plan = graph.plan(workspace, graph.EXPERIMENTS)
+    print("\n".join(reasons.show(plan)))
+    stale = [stage.name.rpartition(":")[2] for stage in plan.stages if stage.name in plan.stale]
+    print("\n".join(_forecast(stale, gpu)))
     return 0
+
+
+def _forecast(stale: list[str], gpu: str | None) -> list[str]:
+    """Return the lines of the forecast of some stages of `experiments/dvc.yaml`."""
+    from lori_core import cost
+    from lori_core.core.errors import LoriError
+    from lori_core.pipeline import params_file
+    from studies import points
+    from studies.power import forecast
+
+    device = cost.device(gpu or "cpu")
+    params = params_file.load()
+    known = points.load_all()
+    try:
+        model = cost.Model(params, cost.count_splits(params, Path("data")), device)
+        found = forecast.forecast(known, [name for name in stale if name in known], model)
+    except LoriError as error:
+        return [f"no forecast of the time: {error}"]
+    return list(forecast.show(found, device.name))
 
 
 def _point(args: argparse.Namespace) -> int:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 from lori_core.config import LoriSection, Params, TrainingSection
 from lori_core.config.experiments import DEFAULT
+from lori_core.config.training_overrides import Phase
 from lori_core.methods.catalogue import METHODS
-from studies.points import Cell, Mixture, Points, Score, Train
+from studies.points import Cell, Mixture, Points, Projection, Score, Train
 
 #: The ways that are training methods: the ends of their names.
 KEEPING = ("mix", "ewc", "orthogonal", "olora", "slao")
@@ -48,12 +49,15 @@ class Builder:
         safety: str | None = None,
         training: dict[str, Any] | None = None,
         calibration: dict[str, Any] | None = None,
+        rates: Sequence[float] = (),
+        projection: Projection | None = None,
         **lori: Any,
     ) -> str:
         """Add a training run; return its name.
 
-        If `training` has no learning rate and several are to be tried for the method, the run uses
-        the one with the least validation loss on the task.
+        If `training` has no learning rate and several are to be tried, the run uses the one with
+        the least validation loss on the task. Those of the method are tried with its ordinary
+        settings, those of `rates` with the settings of this run.
 
         Args:
             method: a name of `METHODS`.
@@ -63,20 +67,39 @@ class Builder:
             safety: the task whose training examples the method may mix in.
             training: changes to the run's `training` settings.
             calibration: changes to those of the LoRI-D run that the mask comes from.
+            rates: the learning rates to try for this run and for that LoRI-D run; those of the
+                method if empty.
+            projection: how A is drawn, if not in the ordinary way.
             lori: changes to the `lori` settings, e.g. `sparsity` or `mask_scope`.
         """
         changes, plain = training or {}, plain_method(method)
-        rates = self._rates(plain)
+        own, rates = bool(rates), rates or self._rates(plain)
         tries: tuple[str, ...] = ()
         if "learning_rate" not in changes and len(rates) > 1:
             first = self.params.experiments.seeds[0]
-            tries = tuple(self.train(plain, task, first, training=rate(r)) for r in rates)
+            if own:
+                tries = tuple(
+                    self.train(
+                        method,
+                        task,
+                        first,
+                        training=changes | rate(r),
+                        calibration=calibration,
+                        rates=rates,
+                        projection=projection,
+                        **lori,
+                    )
+                    for r in rates
+                )
+            else:
+                tries = tuple(self.train(plain, task, first, training=rate(r)) for r in rates)
         elif rates:
             changes = rate(rates[0]) | changes
         mask_of = None
         calibrated_by = METHODS[method].calibrated_by
         if calibrated_by is not None and lori.get("importance") != "random":
-            mask_of = self.train(calibrated_by, task, seed, training=calibration)
+            tried = rates if own else ()
+            mask_of = self.train(calibrated_by, task, seed, training=calibration, rates=tried)
         settings = {**self.params.lori.model_dump(), "seed": seed, **lori}
         if calibrated_by is None:
             settings |= {"sparsity": 0.0, "importance": "magnitude", "structure": "none"}
@@ -93,6 +116,7 @@ class Builder:
                 start=start,
                 tries=tries,
                 safety=safety,
+                projection=projection,
             )
         )
 
@@ -101,21 +125,27 @@ class Builder:
         return rates.get(method, rates.get(DEFAULT, ()))
 
     def _section(self, method: str, task: str, changes: dict[str, Any]) -> TrainingSection:
-        # As in the paper, methods without a mask are trained as LoRI-D is.
-        masked = METHODS[method].calibrated_by is not None
-        phase = self.params.phase(task, "training" if masked else "calibration")
-        return phase.model_copy(update=changes)
+        return self.params.phase(task, phase_of(method)).model_copy(update=changes)
 
-    def score(self, what: str, models: dict[str, Mixture], tasks: Iterable[str]) -> str:
+    def score(
+        self,
+        what: str,
+        models: dict[str, Mixture],
+        tasks: Iterable[str],
+        *,
+        losses_only: bool = False,
+    ) -> str:
         """Add the scoring of some models on some tasks; return the point's name.
 
         Args:
             what: a label of the models, part of the point's name.
             models: the models by name.
             tasks: the tasks.
+            losses_only: whether to measure held-out losses and to generate no outputs.
         """
         wanted, section = tuple(tasks), self.params.experiments
         scored = wanted if section.scored is None else section.scored
+        scored = () if losses_only else scored
         return self.points.add(
             Score(
                 what=what,
@@ -144,6 +174,11 @@ class Builder:
             Cell(point=scores, model="model", factors=factors, seed=seed),
             Cell(point=name, factors=factors, seed=seed),
         ]
+
+
+def phase_of(method: str) -> Phase:
+    """Return the phase whose settings a method trains with; without a mask, as LoRI-D does."""
+    return "training" if METHODS[method].calibrated_by is not None else "calibration"
 
 
 def plain_method(method: str) -> str:

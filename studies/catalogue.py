@@ -12,6 +12,7 @@ from lori_core.core.errors import ConfigError, unknown
 from lori_core.methods.catalogue import METHODS, options
 from lori_core.pipeline import params_file
 from studies.builder import Builder, keeping_cells, rate
+from studies.doubts.experiments import frozen_a, projections, random_masks
 from studies.points import Cell, Collect, Mixture, Orthogonality, Points, SparsityMap
 
 Factors = dict[str, str | float | int | None]
@@ -273,6 +274,9 @@ EXPERIMENTS: dict[str, Callable[[Builder], list[Cell]]] = {
     "importance": importance,
     "structured": structured,
     "safety-baselines": safety_baselines,
+    "frozen-a": frozen_a,
+    "projections": projections,
+    "random-masks": random_masks,
 }
 ALL = "all"
 

@@ -39,7 +39,10 @@ def _rows(cell: Cell) -> Iterator[Row]:
         for metric in TRAINING_FACTS:
             if metric in cell.factors:  # a factor of the experiment already
                 continue
-            yield _row(cell, {"metric": metric, "task": source.task, "value": facts[metric]})
+            row: Row = {"metric": metric, "task": source.task, "value": facts[metric]}
+            if metric == "learning_rate" and facts.get("tried"):
+                row["tried"] = facts["tried"]
+            yield _row(cell, row)
         return
     for row in facts["rows"][cell.model]:
         if not cell.tasks or row["task"] in cell.tasks:

@@ -38,6 +38,17 @@ MODEL = "model"
 FACTS = "facts.json"
 
 
+class Projection(Strict):
+    """How A is drawn, if not at random from the key that is the task's name."""
+
+    key: str | None = None
+    """The key; None for the task's name."""
+    avoid: tuple[str, ...] = ()
+    """The tasks to whose inputs A is orthogonal."""
+    examples: int = 0
+    """The number of training examples of each of these tasks whose inputs are measured."""
+
+
 class Train(Strict):
     """One training run."""
 
@@ -57,13 +68,16 @@ class Train(Strict):
     """Points with other learning rates; that of the least validation loss is used."""
     safety: str | None = None
     """The task whose training examples the method may mix in."""
+    projection: Projection | None = None
+    """How A is drawn; None for the ordinary way."""
 
     @model_serializer(mode="wrap")
-    def _without_unset_safety(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `safety` out if it is not set: names from before this field stay valid."""
+    def _without_unset_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave later fields out if they are not set: names from before them stay valid."""
         values: dict[str, Any] = dump(self)
-        if values.get("safety") is None:
-            values.pop("safety", None)
+        for name in ("safety", "projection"):
+            if values.get(name) is None:
+                values.pop(name, None)
         return values
 
     @property
@@ -230,7 +244,20 @@ def load(name: str, path: Path = POINTS) -> Point:
     known: Mapping[str, Any] = read_json(path)
     if name not in known:
         raise InputError(f"{path}: {unknown('point', name, known)}")
+    return _parsed(known[name], name, path)
+
+
+def load_all(path: Path = POINTS) -> dict[str, Point]:
+    """Read all points by name.
+
+    Raises:
+        InputError: the settings of a point are invalid.
+    """
+    return {name: _parsed(values, name, path) for name, values in read_json(path).items()}
+
+
+def _parsed(values: Any, name: str, path: Path) -> Point:
     try:
-        return _POINT.validate_python(known[name])
+        return _POINT.validate_python(values)
     except ValidationError as error:
         raise InputError(f"{path}: {name}: {first_error(error, Train)}") from None

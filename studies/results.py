@@ -34,7 +34,8 @@ def params_of(point: Train | Score) -> Params:
         return parse(values, "experiments/points.json", None)
     values["lori"] = point.lori.model_dump()
     values["training"] = point.training.model_dump()
-    values["tasks"] = {point.task: _task()}
+    key = None if point.projection is None else point.projection.key
+    values["tasks"] = {point.task: _task() | {"projection_key": key}}
     return parse(values, "experiments/points.json", None)
 
 

@@ -136,7 +136,9 @@ def _data(point: Point) -> list[str]:
     """Return the files that a point reads: examples, and the base model's identity."""
     if isinstance(point, Train):
         mixed = [] if point.safety is None else _splits([point.safety], "train")
-        return [BASE_FILE, *_splits([point.task], "train", "validation", "test"), *mixed]
+        avoided = [] if point.projection is None else _splits(point.projection.avoid, "train")
+        own = _splits([point.task], "train", "validation", "test")
+        return [BASE_FILE, *own, *mixed, *avoided]
     if isinstance(point, Score):
         return [
             BASE_FILE,

@@ -19,8 +19,9 @@ from lori_core.evaluation.held_out import held_out_losses
 from lori_core.methods import catalogue, finetuned_model
 from lori_core.methods.loaded_model import LoadedModel, forget_checkpoints, load_model
 from lori_core.methods.lori import calibration
+from lori_core.methods.lori.null_space import Avoid
 from lori_core.methods.tuning import Tuning, tune
-from studies.points import MODEL, Train, folder_of, load
+from studies.points import MODEL, Projection, Train, folder_of, load
 from studies.results import Row, adapter_of, facts_of, params_of
 
 
@@ -104,7 +105,14 @@ def _tuning(session: LoadedModel, point: Train, name: str) -> Tuning:
         mask=mask,
         calibrated=calibrated if start is None else None,
         safety=point.safety,
+        avoid=_avoid(point.projection),
     )
+
+
+def _avoid(projection: Projection | None) -> Avoid | None:
+    if projection is None or not projection.avoid:
+        return None
+    return Avoid(projection.avoid, projection.examples)
 
 
 def _mask(session: LoadedModel, point: Train, calibrated: Adapter | None) -> Mask:

@@ -271,6 +271,43 @@ def safety_baselines(chance: Chance) -> Iterator[Row]:
             yield from both(chance, 0.5 - 0.1 * place, seed, ("nlu",), **where)
 
 
+def tried(method: str, task: str, seed: int, **factors: Any) -> Row:
+    """Return the row of a learning rate that was chosen from three."""
+    losses = {"0.001": 1.2, "0.003": 1.0, "0.01": 1.1}
+    row = {"metric": "learning_rate", "value": 0.003, "task": task, "seed": seed}
+    return row | {"tried": losses, **factors}
+
+
+def frozen_a(chance: Chance) -> Iterator[Row]:
+    skills = {("lora", 32): 0.0, ("lora-fa", 32): -0.3, ("lora-fa", 64): -0.02}
+    skills |= {("lori-d", 32): -0.3, ("lori-d", 64): -0.02}
+    for ((method, rank), skill), seed in product(skills.items(), SEEDS):
+        where = {"method": method, "rank": rank}
+        yield from both(chance, skill, seed, ("nlu", "math"), **where)
+        yield tried(method, "math", seed, **where)
+        count = PARAMETERS[method] * rank // 32
+        facts = {"metric": "trainable_parameters", "value": count, "task": "math", "seed": seed}
+        yield facts | where
+
+
+def projections(chance: Chance) -> Iterator[Row]:
+    ways = {"own": (0, -1.0, 0.003), "shared": (0, -1.3, 0.2), "null-space": (-0.05, -0.55, 0.01)}
+    for (way, (alone, merged, cosine)), seed in product(ways.items(), SEEDS):
+        for task in N:
+            where = {"projection": way}
+            yield loss(chance, task, alone, seed, **where, merge="single-task")
+            yield loss(chance, task, merged, seed, **where, merge="concat")
+        for d_in in (576, 1536):
+            row = {"metric": "mean_abs_cosine", "value": cosine, "task": "", "seed": seed}
+            yield row | {"projection": way, "d_in": d_in}
+
+
+def random_masks(chance: Chance) -> Iterator[Row]:
+    skills = {"magnitude": 0, "random": -0.25, "low-rank": -0.5, "none": 0.02}
+    for (mask, skill), seed in product(skills.items(), SEEDS):
+        yield from both(chance, skill, seed, ("nlu", "math"), mask=mask)
+
+
 MAKERS: dict[str, Callable[[random.Random], Iterator[Row]]] = {
     "single-task": single_task,
     "merge-four": merged(tuple(N), {"lora": 0.4, "lori-d": 0.4, "lori-s": 0.3}),
@@ -286,4 +323,7 @@ MAKERS: dict[str, Callable[[random.Random], Iterator[Row]]] = {
     "importance": importance,
     "structured": structured,
     "safety-baselines": safety_baselines,
+    "frozen-a": frozen_a,
+    "projections": projections,
+    "random-masks": random_masks,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -28,8 +28,13 @@ from lori_core.registries.merge_method import MERGE_METHODS
 EXPERIMENTS = (
     "single-task", "merge-four", "merge-three", "continual", "calibration-steps", "sparsity-map",
     "granularity", "merge-weights", "sparsity-by-learning-rate", "property-1",
-    "merge-weight-pareto", "importance", "structured", "safety-baselines",
+    "merge-weight-pareto", "importance", "structured", "safety-baselines", "frozen-a",
+    "projections", "random-masks",
 )  # fmt: skip
+
+#: How `projections` draws A: from a key of each task, from one key of all, or each task's in the
+#: null space of the other tasks' inputs.
+WayOfA = Literal["own", "shared", "null-space"]
 
 _Merge = Annotated[str, AfterValidator(MERGE_METHODS.check)]
 #: The key of `learning_rates` for the methods without an own key.
@@ -118,6 +123,19 @@ class ExperimentsSection(Strict):
     input_dimensions: Some[Size] = (64, 256, 1024, 4096)
     """The values of d_in for which `property-1` draws A."""
     ranks: Some[Rank] = (8, 32, 64)
+    candidate_rates: Some[PositiveFloat] = (1e-3, 3e-3, 1e-2)
+    """The learning rates that `frozen-a`, `projections` and `random-masks` try for each of their
+    conditions with the first seed; the one with the smallest validation loss is used."""
+    frozen_a_ranks: Some[Annotated[int, Field(strict=True, gt=0, le=64)]] = (1, 2)
+    """The multiples of `lori.rank` at which `frozen-a` trains the methods that freeze A. At twice
+    its rank such a method trains about as many values as LoRA. LoRA itself has `lori.rank`."""
+    projections: Some[WayOfA] = ("own", "shared", "null-space")
+    """How `projections` draws A."""
+    projection_weight: PositiveFloat = 0.4
+    """The weight of each adapter in the merges of `projections`."""
+    avoided_examples: Size = 64
+    """For A in a null space, the number of training examples of each other task whose inputs are
+    measured."""
 
     @model_validator(mode="after")
     def _same_number_of_tries(self) -> ExperimentsSection:

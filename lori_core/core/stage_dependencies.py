@@ -158,6 +158,7 @@ TUNING = (
     "training/token_budget.py",
     "training/trainer.py",
     "training/working_memory.py",
+    "methods/lori/null_space.py",
     "methods/tuning.py",
 )
 #: Saving a trained adapter or model.

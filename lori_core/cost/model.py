@@ -113,6 +113,14 @@ class Model:
         """Return the cost of scoring one model on a task's test set."""
         return self._evaluate([task], 1)
 
+    def losses(self, task: str) -> float:
+        """Return the seconds to measure one model's loss on each example of a task's test set."""
+        base, data = self.base, self.splits[task]["test"]
+        head = data.target * base.hidden * base.vocabulary
+        each = 2 * (data.tokens * (base.body + base.adapter) + head)
+        computing, _ = inference(self.device)
+        return self._seconds(data.examples * each, computing) - self.start_seconds
+
     @property
     def start_seconds(self) -> float:
         """The seconds in which a stage starts and reads its weights."""

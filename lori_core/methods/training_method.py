@@ -21,7 +21,7 @@ from lori_core.registries.registry import Named, Registry, current_extension
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from lori_core.adapters.adapter import Adapter, ProjectionBlock
     from lori_core.adapters.masks.mask import Mask
@@ -44,7 +44,9 @@ class Job:
         section: learning rate, dropout and so on.
         task: the task to learn.
         steps: the number of optimizer steps; None where only the cost is computed.
-        blocks: the keys that A is drawn from, for a method that draws it.
+        blocks: the keys that A is drawn from, for a method that draws it; empty with `stored`.
+        stored: A [rank, d_in] by module, for a method that freezes it, if it is not drawn from
+            keys.
         mask: the entries of B that may change, for a method with `calibrated_by`.
         start: the low-rank adapter that training starts from, if any.
     """
@@ -55,6 +57,7 @@ class Job:
     task: str = ""
     steps: int | None = None
     blocks: tuple[ProjectionBlock, ...] = ()
+    stored: Mapping[str, Tensor] | None = None
     mask: Mask | None = None
     start: Adapter | None = None
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from lori_core.adapters.adapter import Adapter, ProjectionBlock, check_base
+from lori_core.adapters.adapter import Adapter, OnDemand, ProjectionBlock, check_base, draw
 from lori_core.adapters.masks.mask import Mask
 from lori_core.config import EXECUTION_FIELDS, Params, TrainingSection
 from lori_core.config.training_overrides import Phase
-from lori_core.core.errors import AdapterError
+from lori_core.core.errors import AdapterError, ConfigError
 from lori_core.core.files import finite
 from lori_core.core.files.atomic import digest
 from lori_core.core.stage_dependencies import TUNING
@@ -30,6 +31,7 @@ from lori_core.methods.loaded_model import (
     mixed_in,
     training_rows,
 )
+from lori_core.methods.lori.null_space import Avoid, avoiding, measure_inputs
 from lori_core.methods.training_method import REGISTERED, Job, Provenance
 from lori_core.training.trainer import TrainingResult, train
 
@@ -51,6 +53,7 @@ class Tuning:
         mask: the entries of B that may change, for a method that trains inside a mask.
         calibrated: the adapter that the mask was extracted from; A is drawn from its key.
         safety: the task whose training examples a method may mix in; None for no mixing.
+        avoid: the tasks to whose inputs A is drawn orthogonal; None for a random A.
     """
 
     stage: str
@@ -62,6 +65,7 @@ class Tuning:
     mask: Mask | None = None
     calibrated: Adapter | None = None
     safety: str | None = None
+    avoid: Avoid | None = None
 
     @classmethod
     def of_task(cls, params: Params, stage: str, task: str, phase: Phase, **more: Any) -> Tuning:
@@ -99,7 +103,7 @@ def tune(
         The training result, and the statistics of the run.
 
     Raises:
-        ConfigError: the method does not have one of the options.
+        ConfigError: the method does not have one of the options, or cannot avoid inputs.
         AdapterError: the method cannot start from `tuning.start`.
         DataError: the task has no training example with a target.
         DivergedError: a loss, a gradient or a trained value is not finite.
@@ -107,7 +111,8 @@ def tune(
     mixed = _mixed(loaded, tuning)
     rows, data = training_rows(loaded, tuning.task, tuning.section, mixed)
     dtype = loaded.model.dtype
-    method = METHODS[tuning.method](_job(loaded, tuning, len(rows)))
+    drawn = _projection(loaded, tuning)
+    method = METHODS[tuning.method](_job(loaded, tuning, len(rows), drawn))
     with _seeded(loaded.params.lori.seed, tuning.task):
         model = method.attach(loaded.model)
     peft_layers.in_float32(model)
@@ -119,6 +124,7 @@ def tune(
         "parents": tuning.parents,
         **_extension(tuning.method),
         **method.depends(),
+        **drawn.facts,
     }
     depends = depends_on(loaded, facts, data, TUNING)
     key = digest(depends)
@@ -158,7 +164,7 @@ def _extension(method: str) -> dict[str, Any]:
     return {} if origin is None else {"extension": {origin.path: origin.sha256}}
 
 
-def _job(loaded: LoadedModel, tuning: Tuning, examples: int) -> Job:
+def _job(loaded: LoadedModel, tuning: Tuning, examples: int, drawn: _Projection) -> Job:
     """Return the method's job, once mask, start and base are checked."""
     lori, kind = loaded.params.lori, METHODS[tuning.method]
     if (tuning.mask is None) != (kind.calibrated_by is None):
@@ -177,7 +183,8 @@ def _job(loaded: LoadedModel, tuning: Tuning, examples: int) -> Job:
         section=tuning.section,
         task=tuning.task,
         steps=_steps(examples, tuning.section),
-        blocks=_blocks(loaded.params, tuning),
+        blocks=drawn.blocks,
+        stored=drawn.stored,
         mask=tuning.mask,
         start=tuning.start,
     )
@@ -192,13 +199,48 @@ def _mixed(loaded: LoadedModel, tuning: Tuning) -> list[Example]:
     return mixed_in(tuning.task, tuning.safety, share, loaded.params.lori.seed)
 
 
-def _blocks(params: Params, tuning: Tuning) -> tuple[ProjectionBlock, ...]:
-    """Return the keys that A is drawn from: those of the starting adapter, or the task's own."""
-    before = tuning.start or tuning.calibrated
+@dataclass(frozen=True)
+class _Projection:
+    """A of a run that freezes it: the keys that it is drawn from, or its values by module.
+
+    Attributes:
+        blocks: the keys; empty with `stored`.
+        stored: A [rank, d_in] by module.
+        facts: what A depends on besides the keys, for the content key.
+    """
+
+    blocks: tuple[ProjectionBlock, ...]
+    stored: Mapping[str, Tensor] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _projection(loaded: LoadedModel, tuning: Tuning) -> _Projection:
+    """Return A of the starting adapter, or draw the task's own.
+
+    Raises:
+        ConfigError: A is to avoid other tasks' inputs, and the method trains A or goes on from an
+            adapter.
+    """
+    before, params = tuning.start or tuning.calibrated, loaded.params
+    if tuning.avoid is not None and (before is not None or METHODS[tuning.method].family != "lori"):
+        raise ConfigError(
+            f"tasks.{tuning.task}: A can avoid other tasks' inputs only where lori-d draws it, not "
+            f"where {tuning.method} {'trains it' if before is None else 'has it from an adapter'}"
+        )
     if before is not None:
-        return before.blocks
+        stored = None if before.stored is None else OnDemand(before.modules, before.A)
+        return _Projection(before.blocks, stored)
     key = params.projection_key(tuning.task)
-    return (ProjectionBlock(params.lori.seed, key, params.lori.rank),)
+    blocks = (ProjectionBlock(params.lori.seed, key, params.lori.rank),)
+    if tuning.avoid is None:
+        return _Projection(blocks)
+    inputs = measure_inputs(loaded, tuning.avoid, tuning.task, tuning.section.max_length)
+    # Rounded before training as it will be saved, so that B is trained with the A of the file.
+    dtype = getattr(torch, params.lori.values_dtype)
+    moved = avoiding(lambda name: draw(blocks, name, loaded.modules[name][0]), inputs)
+    avoid = {"tasks": list(tuning.avoid.tasks), "examples": tuning.avoid.examples}
+    facts = {"avoid": avoid | {"key": key, "data": inputs.data}}
+    return _Projection((), {name: A.to(dtype) for name, A in moved.items()}, facts)
 
 
 def _steps(examples: int, section: TrainingSection) -> int:

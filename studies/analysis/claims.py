@@ -24,6 +24,7 @@ from studies.analysis.comparisons import (
     methods,
     safest,
 )
+from studies.analysis.doubts.claims import DOUBT_CLAIMS
 from studies.analysis.mask_claims import MASK_CLAIMS
 from studies.analysis.rows import Experiment
 from studies.analysis.verdicts import MARGIN, UNCLEAR, Claim, judge
@@ -235,4 +236,5 @@ CLAIMS: tuple[Claim, ...] = (
         learns,
     ),
     *MASK_CLAIMS,
+    *DOUBT_CLAIMS,
 )

@@ -3,14 +3,15 @@
 The file `metrics/experiments/NAME.json` is `{"experiment", "info", "rows"}`; a row is flat:
 `metric`, `value` (null if nothing could be measured), `task` ("" for none), `seed`; `low`, `high`
 and `n` if it is a score over items; `items` and `item_set`, the outcome of each item (`items`), in
-rows of newer versions; and the levels of the experiment's factors.
+rows of newer versions; `tried`, the candidates of a learning rate; and the levels of the
+experiment's factors.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -43,6 +44,7 @@ class Row:
         factors: the level of each factor.
         items: the outcome of each item, in the order of the test set; empty if not recorded.
         item_set: the digest of the items' ids; empty if not recorded.
+        tried: of a learning rate that was chosen, the validation loss of each candidate.
     """
 
     metric: str
@@ -55,6 +57,7 @@ class Row:
     factors: Mapping[str, Level]
     items: tuple[float, ...] = ()
     item_set: str = ""
+    tried: Mapping[float, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -268,7 +271,21 @@ def _row(raw: Any, spec: Spec, where: str) -> Row:
     if value is not None and _kind(metric) == "share" and not 0 <= value <= 1:
         raise DataError(f"{where}: value: {metric} is a share from 0 to 1, got {value!r}")
     factors = {name: _factor(raw, name, spec, where) for name in spec.factors}
-    return Row(metric, value, task, seed, low, high, n, factors, *_outcomes(raw, value, where))
+    outcomes, item_set = _outcomes(raw, value, where)
+    tried = _tried(raw, where)
+    return Row(metric, value, task, seed, low, high, n, factors, outcomes, item_set, tried)
+
+
+def _tried(raw: Mapping[str, Any], where: str) -> dict[float, float]:
+    """Return the validation loss of each learning rate that was tried, if the row has any."""
+    tried = raw.get("tried", {})
+    try:
+        losses = {float(rate): float(loss) for rate, loss in tried.items()}
+    except (AttributeError, TypeError, ValueError):
+        losses = {math.nan: math.nan}
+    if not all(math.isfinite(number) for pair in losses.items() for number in pair):
+        raise DataError(f"{where}: tried: expected losses by learning rate, got {tried!r}")
+    return losses
 
 
 def _outcomes(

@@ -38,6 +38,17 @@ KEEPING = {
     "olora": "O-LoRA",
     "slao": "SLAO",
 }
+WAYS_OF_A = {
+    "own": "random, one for each task",
+    "shared": "random, one for all tasks",
+    "null-space": "in the other tasks' null space",
+}
+MASKS = {
+    "magnitude": "magnitude mask",
+    "random": "random mask",
+    "low-rank": "no mask, low rank",
+    "none": "no mask, full rank",
+}
 TASKS = ("nlu", "math", "code", "safety")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 FEED_FORWARD = PROJECTIONS[4:]
@@ -277,6 +288,39 @@ SPECS: dict[str, Spec] = {
         reading="Higher and further to the right is better. The line joins the ways that no other "
         "one beats on both axes; bars are 95 % intervals. 'Two phases' is the paper's: the safety "
         "adapter learns the task.",
+    ),
+    "frozen-a": Spec(
+        "What a frozen A costs",
+        "LoRA trains A and B; LoRA-FA and LoRI-D freeze A, at LoRA's rank and at as many trained "
+        "values. Each uses the best of the same learning rates.",
+        {
+            "method": Factor("method", METHODS, expected=("lora", "lora-fa", "lori-d")),
+            "rank": Factor("rank"),
+        },
+        ("method",),
+        reading="LoRA has one rank. The axis is by rank, not to scale.",
+    ),
+    "projections": Spec(
+        "Overlap of parameters, or of data",
+        "LoRI-D adapters whose A is drawn in three ways are merged: how much each task loses to "
+        "the other adapters (eq. 3).",
+        {
+            "projection": Factor("A", WAYS_OF_A, expected=tuple(WAYS_OF_A)),
+            "merge": Factor("merging", MERGES, optional=True),
+            "d_in": Factor("d_in", optional=True),
+        },
+        ("projection", "merge"),
+        reading="The excess loss is the distance from 'alone' to 'merged' of the same A.",
+        required=("loss",),
+    ),
+    "random-masks": Spec(
+        "What sparsity does by itself",
+        "B is trained in a magnitude mask, in a random mask of the same size, and without a mask: "
+        "at a rank with as many trained values, and at the full rank. Each uses the best of the "
+        "same learning rates.",
+        {"mask": Factor("mask of B", MASKS, expected=tuple(MASKS))},
+        ("mask",),
+        reading="The first three conditions train about the same number of values.",
     ),
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from studies.analysis import cells, paper
 from studies.analysis.cells import Table, labels, table
+from studies.analysis.doubts import tables as doubts
 from studies.analysis.mask_claims import map_sparsity, map_tasks
 from studies.analysis.rows import Experiment, Level, Wanted
 from studies.analysis.specs import (
@@ -34,7 +35,8 @@ BESIDE = (
 
 def build(experiment: Experiment) -> list[Table]:
     """Return an experiment's tables that have rows."""
-    return [table for table in TABLES[experiment.name](experiment) if table["rows"]]
+    built = [*TABLES[experiment.name](experiment), doubts.learning_rates(experiment)]
+    return [table for table in built if table["rows"]]
 
 
 def single_task(experiment: Experiment) -> list[Table]:
@@ -350,4 +352,7 @@ TABLES: dict[str, Callable[[Experiment], list[Table]]] = {
     "importance": sweep("importance"),
     "structured": sweep("structure"),
     "safety-baselines": sweep("learned", "method", "keeping"),
+    "frozen-a": sweep("method", "rank"),
+    "projections": doubts.projections,
+    "random-masks": sweep("mask"),
 }

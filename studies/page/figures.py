@@ -20,7 +20,7 @@ from studies.analysis.mask_claims import map_sparsity, map_tasks
 from studies.analysis.rows import Experiment
 from studies.analysis.specs import ATTENTION, FEED_FORWARD, MERGES, METHODS, METRICS, SCORES
 from studies.analysis.tables import learned_levels, merge_points
-from studies.page import panels, safety_figure
+from studies.page import doubt_figures, panels, safety_figure
 
 Figure = Any
 MEAN = "mean_abs_cosine"
@@ -326,6 +326,9 @@ FIGURES: dict[str, Callable[[Experiment], Figure]] = {
     "importance": levels("importance", "Masks by importance score"),
     "structured": levels("structure", "Structured masks of one budget"),
     "safety-baselines": safety_figure.safety_baselines,
+    "frozen-a": doubt_figures.frozen_a,
+    "projections": doubt_figures.projections,
+    "random-masks": levels("mask", "Masks of B, each at the best of the same learning rates"),
 }
 
 

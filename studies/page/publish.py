@@ -19,19 +19,22 @@ from lori_core.adapters import output_folder
 from lori_core.core.errors import InputError
 from lori_core.core.files.atomic import write_text
 from lori_core.core.redaction import redact
+from lori_core.pipeline import params_file
+from studies.analysis import rows
 from studies.analysis.specs import SPECS
-from studies.page import markdown, page
+from studies.page import data_section, markdown, page
 
 METRICS, LOCK = Path("metrics/experiments"), Path("experiments/dvc.lock")
 NAME, RECORD = "evidence.md", "evidence"
 
 
-def document(metrics: Path, pictures: Path) -> str:
+def document(metrics: Path, pictures: Path, profiles: Path = params_file.PROFILES) -> str:
     """Return the document of the experiments that have run, and draw its pictures.
 
     Args:
         metrics: the folder of the files `NAME.json`.
         pictures: the folder for the PNG files.
+        profiles: the folder of the profiles.
     """
     with TemporaryDirectory() as name:
         report = Path(name) / "report"
@@ -39,7 +42,9 @@ def document(metrics: Path, pictures: Path) -> str:
         pictures.mkdir(exist_ok=True)
         for picture in sorted(report.glob("*.png")):
             shutil.copy(picture, pictures)
-    return markdown.evidence(built, pictures=f"{RECORD}/") + _not_run(built["experiments"])
+    text = markdown.evidence(built, pictures=f"{RECORD}/")
+    text += data_section.section(rows.read_folder(metrics), profiles)
+    return text + _not_run(built["experiments"])
 
 
 def _not_run(experiments: Collection[str]) -> str:
@@ -67,7 +72,7 @@ def publish(workspace: Path, docs: Path) -> None:
     kind = output_folder.Kind("publish", lambda folder: _written(folder, path), "move it away")
     inputs = [workspace / METRICS, workspace / LOCK]
     with output_folder.claim(docs / RECORD, kind, inputs) as work:
-        text = document(workspace / METRICS, work)
+        text = document(workspace / METRICS, work, workspace / params_file.PROFILES)
         shutil.copytree(workspace / METRICS, work / "metrics")
         shutil.copy(workspace / LOCK, work)
     write_text(path, redact(text))

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lori_core.config import Params
-from lori_core.config.training_overrides import Phase
 from lori_core.cost import Device, Model, Splits
 from studies.analysis.verdicts import Part
-from studies.builder import Builder
+from studies.builder import Builder, phase_of
 from studies.catalogue import EXPERIMENTS
 from studies.points import Cell, Score, Train
 
@@ -68,20 +67,23 @@ class Costs:
                 seed += self._training(point)
             elif isinstance(point, Score):
                 seed += self._start() * len(point.models)
-                item += sum(self._item(task) for task in point.losses) * len(point.models)
+                each = sum(self._item(task, task in point.scored) for task in point.losses)
+                item += each * len(point.models)
         return Cost(once, seed, item)
 
     def _start(self) -> float:
         return self.model.start_seconds
 
     def _training(self, point: Train) -> float:
-        phase: Phase = "training" if point.mask_of is not None else "calibration"
+        phase = phase_of(point.method)
         return self.model.training(point.task, phase, point.method).seconds
 
-    def _item(self, task: str) -> float:
-        """Return the seconds to generate the output of one test item of a task."""
-        count = self.splits[task]["test"].examples
-        return max(0.0, self.model.scoring(task).seconds - self._start()) / max(1, count)
+    def _item(self, task: str, generated: bool) -> float:
+        """Return the seconds of one test item: its output if one is generated, else its loss."""
+        count = max(1, self.splits[task]["test"].examples)
+        if not generated:
+            return self.model.losses(task) / count
+        return max(0.0, self.model.scoring(task).seconds - self._start()) / count
 
 
 def _needs(part: Part, cell: Cell, builder: Builder) -> bool:

@@ -12,6 +12,9 @@ DECISIONS: dict[str, tuple[str, ...]] = {
         "code",
         "beats_all",
         "small_methods",
+        "frozen_a_same_rank",
+        "frozen_a_equal_values",
+        "lori_d_as_lora_fa",
     ),
     "one merged adapter or one adapter for each task, and which merge": (
         "merged_near_single",
@@ -22,6 +25,10 @@ DECISIONS: dict[str, tuple[str, ...]] = {
         "pruning_hurts_s",
         "three_concat_above_linear",
         "three_code",
+        "shared_a_interferes",
+        "overlap_costs_nothing",
+        "null_space_interferes_less",
+        "null_space_learns",
     ),
     "the method that keeps safety in continual learning": (
         "lora_forgets",
@@ -39,6 +46,10 @@ DECISIONS: dict[str, tuple[str, ...]] = {
         "coarse_beats_fine",
         "magnitude_best",
         "structured_as_good",
+        "magnitude_above_random",
+        "random_as_magnitude",
+        "masks_above_low_rank",
+        "random_mask_costs_nothing",
     ),
     "nothing by itself: an explanation": (
         "orthogonal_with_width",

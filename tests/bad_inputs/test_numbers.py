@@ -96,6 +96,9 @@ ALLOWED: dict[str, set[str]] = {
     "experiments.input_dimensions.0": POSITIVE, "experiments.ranks.0": POSITIVE,
     "experiments.densities.ties": REAL, "experiments.weights_of_four.lora": REAL,
     "experiments.weights_of_three.lora": REAL, "experiments.merges.0": set(),
+    "experiments.candidate_rates.0": REAL, "experiments.frozen_a_ranks.0": {"1"},
+    "experiments.projections.0": set(), "experiments.projection_weight": REAL,
+    "experiments.avoided_examples": POSITIVE,
 }  # fmt: skip
 
 

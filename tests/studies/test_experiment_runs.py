@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from lori_core.adapters import adapter_file
 from lori_core.core.tracking import NullTracker
 from lori_core.data.sources import pulling
 from studies import catalogue, points, running, stages
@@ -134,3 +136,75 @@ def test_choices_are_scored_by_generation_and_log_likelihood_on_the_same_items(
     }
     assert generated == scored
     assert len(scored) > 1
+
+
+def trainings(finished: Path) -> dict[str, Train]:
+    path = finished / "experiments" / "points.json"
+    return {name: p for name, p in points.load_all(path).items() if isinstance(p, Train)}
+
+
+def rows_of(finished: Path, name: str) -> list[dict[str, Any]]:
+    path = finished / "metrics" / "experiments" / f"{name}.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
+    return rows
+
+
+@pytest.mark.real
+def test_a_is_drawn_in_the_way_that_a_point_names(finished: Path) -> None:
+    shared: dict[tuple[int, float], list[Any]] = {}
+    avoiding = 0
+    for name, point in trainings(finished).items():
+        if point.projection is None:
+            continue
+        folder = finished / "artifacts" / "experiments" / name / "model"
+        adapter = adapter_file.load(folder)
+        if point.projection.key is not None:
+            assert [block.key for block in adapter.blocks] == [point.projection.key]
+            module = next(iter(adapter.modules))
+            key = (point.lori.seed, point.training.learning_rate)
+            shared.setdefault(key, []).append(adapter.A(module))
+            continue
+        avoiding += 1
+        assert adapter.stored is not None
+        facts = adapter.info["depends"]["avoid"]
+        assert (facts["tasks"], facts["examples"]) == (list(point.projection.avoid), 4)
+        for module in adapter.modules:
+            square = adapter.A(module) @ adapter.A(module).T
+            unit = square.diagonal().mean() * torch.eye(len(square))
+            assert torch.allclose(square, unit, atol=1e-4)
+    assert avoiding == 2 * 3  # two tasks, two rates and the chosen one
+    assert shared
+    for same in shared.values():
+        assert all(torch.equal(same[0], other) for other in same)
+
+
+@pytest.mark.real
+def test_the_excess_of_each_task_is_measured_on_the_same_examples(finished: Path) -> None:
+    losses = [row for row in rows_of(finished, "projections") if row["metric"] == "loss"]
+    assert len(losses) == 3 * 2 * 2  # ways, tasks, alone and merged
+    for task in ("math", "safety"):
+        sets = {row["item_set"] for row in losses if row["task"] == task}
+        assert len(sets) == 1
+    cosines = [r for r in rows_of(finished, "projections") if r["metric"] == "mean_abs_cosine"]
+    assert {row["projection"] for row in cosines} == {"own", "shared", "null-space"}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["frozen-a", "projections", "random-masks"])
+def test_every_condition_shows_the_same_rates_with_their_losses(finished: Path, name: str) -> None:
+    rates = [row for row in rows_of(finished, name) if row["metric"] == "learning_rate"]
+    assert rates
+    for row in rates:
+        assert list(row["tried"]) == ["0.001", "0.01"]
+        assert row["tried"][f"{row['value']:g}"] == min(row["tried"].values())
+
+
+@pytest.mark.real
+def test_conditions_of_equal_size_train_about_as_many_values(finished: Path) -> None:
+    counts = {
+        row["mask"]: row["value"]
+        for row in rows_of(finished, "random-masks")
+        if row["metric"] == "trainable_parameters"
+    }
+    assert counts["magnitude"] == counts["random"]
+    assert counts["none"] > 9 * counts["random"]

@@ -33,7 +33,7 @@ class Lori(TrainingMethod):
     def attach(self, model: nn.Module) -> Any:
         """Add A and the trainable entries of B to the base; B starts at zero or at `job.start`."""
         from lori_core.adapters import attach as attaching
-        from lori_core.adapters.adapter import draw, uniform
+        from lori_core.adapters.adapter import uniform
         from lori_core.methods.lori import continual
         from lori_core.models import peft_names
 
@@ -44,14 +44,17 @@ class Lori(TrainingMethod):
             continual.check_start(job.start, sizes, job.lori.rank, job.mask, job.task)
             alpha = next(iter(job.start.modules.values())).lora_alpha
         self.modules: dict[str, LayerSpec] = uniform(sizes, job.lori.rank, alpha)
-        wrapped = attaching.attach(
-            model,
-            self.modules,
-            lambda name: draw(self.job.blocks, name, self.modules[name].d_in),
-            dropout=job.section.dropout,
-        )
+        wrapped = attaching.attach(model, self.modules, self._A, dropout=job.section.dropout)
         attaching.make_trainable(wrapped, self._positions(), self._initial_values())
         return wrapped
+
+    def _A(self, module: str) -> Tensor:  # noqa: N802 - the paper's letter
+        """Return a module's A [rank, d_in], float32: drawn from its keys, or as stored."""
+        from lori_core.adapters.adapter import draw
+
+        if self.job.stored is not None:
+            return self.job.stored[module].float()
+        return draw(self.job.blocks, module, self.modules[module].d_in)
 
     def _positions(self) -> dict[str, Tensor] | None:
         """Return the mask's positions by module; None without a mask."""
@@ -85,6 +88,7 @@ class Lori(TrainingMethod):
             blocks=self.job.blocks,
             mask=support,
             values=values_in_mask(self.modules, B, support, dtype),
+            stored=None if job.stored is None else {n: self._A(n).to(dtype) for n in self.modules},
             dtype=dtype,
             info=provenance.info,
             fan_in_fan_out=provenance.fan_in_fan_out,

@@ -15,10 +15,15 @@ from studies.analysis.verdicts import FAILED, HELD, UNCLEAR, Part
 
 #: In the made-up truths FFT beats LoRI, code too, weights do best at 0.4, and structure costs.
 FALSE = {"beats_all", "code", "weight_balanced", "structured_as_good"}
+#: There a frozen A costs at one rank, one A for all interferes, and random masks cost.
+FALSE |= {"frozen_a_same_rank", "overlap_costs_nothing"}
+FALSE |= {"random_as_magnitude", "random_mask_costs_nothing"}
 #: True whichever way scores point: a count, margins that allow for being better, equivalence.
 ALWAYS = {"fewer_parameters", "within_bound", "d_as_lora", "s_near_lora", "merged_near_single"}
+ALWAYS |= {"frozen_a_equal_values", "lori_d_as_lora_fa", "null_space_learns"}
 #: Mirrored, LoRI-S beats FFT on code and LoRI-D is as LoRA to within a point: no longer false.
 MIRRORED = {"code": UNCLEAR, "weight_balanced": UNCLEAR, "structured_as_good": HELD}
+MIRRORED |= {"frozen_a_same_rank": HELD, "random_mask_costs_nothing": HELD}
 
 
 def mirrored(experiment: Experiment) -> Experiment:

@@ -1,0 +1,1 @@
+"""The claims and tables of the experiments in `studies.doubts`."""

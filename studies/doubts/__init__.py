@@ -1,0 +1,1 @@
+"""Experiments that test doubts about LoRI: its frozen A, its orthogonality, its sparsity."""
