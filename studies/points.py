@@ -6,6 +6,7 @@ experiments that need the same run share one point, and a changed setting makes 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,11 +29,14 @@ from lori_core.config import (
 from lori_core.config.validation import Strict, first_error
 from lori_core.core.errors import InputError, unknown
 from lori_core.core.files.atomic import digest, read_json, write_json
+from lori_core.models.base_identity import HUB_ID
 
 FOLDER = Path("experiments")
 POINTS = FOLDER / "points.json"
 ARTIFACTS = Path("artifacts/experiments")
 METRICS = Path("metrics/experiments")
+#: A folder of rows for each base that `lori experiment --base` named.
+BASES = METRICS / "bases"
 #: The files in a point's folder: the trained adapter or model, and the measurements.
 MODEL = "model"
 FACTS = "facts.json"
@@ -175,6 +179,22 @@ class Collect(Strict):
     experiment: str
     cells: tuple[Cell, ...]
     info: dict[str, Any]
+    base: str = ""
+    """The folder of the base in `metrics/experiments/bases`; empty for the first base."""
+
+    @model_serializer(mode="wrap")
+    def _without_first_base(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `base` out for the first base, so that its settings stay as they were."""
+        values: dict[str, Any] = dump(self)
+        if not values.get("base"):
+            values.pop("base", None)
+        return values
+
+    @property
+    def path(self) -> Path:
+        """The file of the experiment's rows."""
+        folder = BASES / self.base if self.base else METRICS
+        return folder / f"{self.experiment}.json"
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -183,8 +203,8 @@ class Collect(Strict):
 
     @property
     def label(self) -> str:
-        """The readable part of its name."""
-        return self.experiment
+        """The experiment, and its base if that is not the first."""
+        return f"{self.experiment}-on-{self.base}" if self.base else self.experiment
 
 
 Point = Train | Score | SparsityMap | Orthogonality | Collect
@@ -192,10 +212,36 @@ _POINT: TypeAdapter[Point] = TypeAdapter(Annotated[Point, Field(discriminator="k
 
 
 def name_of(point: Point) -> str:
-    """Return a point's name: label and digest; for an experiment its own name."""
+    """Return a point's name: label and digest; for an experiment its label."""
     if isinstance(point, Collect):
-        return point.experiment
+        return point.label
     return f"{point.label}-{digest(point.model_dump(mode='json'))[:10]}"
+
+
+def base_label(model: ModelSection) -> str:
+    """Return a base model's name, with its revision if it has one: `NAME` or `NAME@REVISION`."""
+    return f"{model.name_or_path}@{model.revision}" if model.revision else model.name_or_path
+
+
+def split_base(label: str) -> tuple[str, str | None]:
+    """Return the name and the revision of a base's label; only hub ids have a revision."""
+    name, at, revision = label.rpartition("@")
+    is_hub = (
+        at
+        and HUB_ID.fullmatch(name)
+        and not any(Path(path).expanduser().is_dir() for path in (label, name))
+    )
+    return (name, revision or None) if is_hub else (label, None)
+
+
+def base_folder(label: str) -> str:
+    """Return the name of the folder of a base's rows, from the base's label.
+
+    Stages have it in their names, so it consists of letters, digits, - and _. The digest tells
+    bases apart whose names differ in other characters only.
+    """
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", label.rstrip("/")).strip("-")[-40:].strip("-")
+    return f"{readable}-{digest(label)[:8]}".strip("-")
 
 
 def folder_of(name: str) -> Path:
