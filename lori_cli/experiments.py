@@ -116,12 +116,13 @@ def _set_base(args: argparse.Namespace) -> None:
     import json
 
     from lori_core.pipeline import params_file
-    from studies.points import base_label, split_base
+    from studies.analysis.base_names import base_label, split_base
 
     params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
     name, revision = split_base(args.base)
     changes = {
-        "experiments.first_base": params.experiments.first_base or base_label(params.model),
+        "experiments.first_base": params.experiments.first_base
+        or base_label(params.model.name_or_path, params.model.revision),
         "model.name_or_path": name,
         "model.revision": revision,
     }

@@ -11,6 +11,7 @@ from lori_core.config.experiments import DEFAULT
 from lori_core.core.errors import ConfigError, unknown
 from lori_core.methods.catalogue import METHODS, options
 from lori_core.pipeline import params_file
+from studies.analysis.base_names import base_folder, base_label, split_base
 from studies.builder import Builder, keeping_cells, rate
 from studies.points import (
     Cell,
@@ -19,9 +20,6 @@ from studies.points import (
     Orthogonality,
     Points,
     SparsityMap,
-    base_folder,
-    base_label,
-    split_base,
 )
 
 Factors = dict[str, str | float | int | None]
@@ -305,7 +303,10 @@ def build(params: Params, names: Iterable[str]) -> Points:
         if method != DEFAULT and method not in METHODS:
             raise ConfigError(f"experiments.learning_rates: {unknown('method', method, METHODS)}")
     builder = Builder(params)
-    label, first = base_label(params.model), params.experiments.first_base
+    label, first = (
+        base_label(params.model.name_or_path, params.model.revision),
+        params.experiments.first_base,
+    )
     base = base_folder(label) if first not in (None, label) else ""
     command_options = _options(params, label if base else "")
     cells = {name: EXPERIMENTS[name](builder) for name in wanted}

@@ -6,7 +6,6 @@ experiments that need the same run share one point, and a changed setting makes 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,14 +28,14 @@ from lori_core.config import (
 from lori_core.config.validation import Strict, first_error
 from lori_core.core.errors import InputError, unknown
 from lori_core.core.files.atomic import digest, read_json, write_json
-from lori_core.models.base_identity import HUB_ID
+from studies.analysis import base_names
 
 FOLDER = Path("experiments")
 POINTS = FOLDER / "points.json"
 ARTIFACTS = Path("artifacts/experiments")
 METRICS = Path("metrics/experiments")
 #: A folder of rows for each base that `lori experiment --base` named.
-BASES = METRICS / "bases"
+BASES = METRICS / base_names.FOLDER
 #: The files in a point's folder: the trained adapter or model, and the measurements.
 MODEL = "model"
 FACTS = "facts.json"
@@ -216,32 +215,6 @@ def name_of(point: Point) -> str:
     if isinstance(point, Collect):
         return point.label
     return f"{point.label}-{digest(point.model_dump(mode='json'))[:10]}"
-
-
-def base_label(model: ModelSection) -> str:
-    """Return a base model's name, with its revision if it has one: `NAME` or `NAME@REVISION`."""
-    return f"{model.name_or_path}@{model.revision}" if model.revision else model.name_or_path
-
-
-def split_base(label: str) -> tuple[str, str | None]:
-    """Return the name and the revision of a base's label; only hub ids have a revision."""
-    name, at, revision = label.rpartition("@")
-    is_hub = (
-        at
-        and HUB_ID.fullmatch(name)
-        and not any(Path(path).expanduser().is_dir() for path in (label, name))
-    )
-    return (name, revision or None) if is_hub else (label, None)
-
-
-def base_folder(label: str) -> str:
-    """Return the name of the folder of a base's rows, from the base's label.
-
-    Stages have it in their names, so it consists of letters, digits, - and _. The digest tells
-    bases apart whose names differ in other characters only.
-    """
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", label.rstrip("/")).strip("-")[-40:].strip("-")
-    return f"{readable}-{digest(label)[:8]}".strip("-")
 
 
 def folder_of(name: str) -> Path:

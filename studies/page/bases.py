@@ -11,11 +11,8 @@ from typing import Any
 from lori_core.core.errors import InputError
 from lori_core.report.tables import NOTHING
 from studies.analysis import rows
+from studies.analysis.base_names import FOLDER, base_folder, base_label
 from studies.analysis.rows import Experiment
-from studies.points import BASES, base_folder
-
-#: The name of the folder of rows, and of pages, of the bases that `--base` named.
-FOLDER = BASES.name
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def read(metrics: Path) -> list[Base]:
 
 def _label(experiment: Experiment) -> str:
     model, revision = (str(experiment.info.get(key) or "") for key in ("model", "revision"))
-    return f"{model}@{revision}" if revision else model
+    return base_label(model, revision)
 
 
 def _in_order(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:

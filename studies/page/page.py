@@ -11,6 +11,7 @@ from typing import Any
 from lori_core.core.files.atomic import replaced_folder, write_json, write_text
 from lori_core.core.redaction import redact, redacted
 from studies.analysis import cells, claims, paper, tables, verdicts
+from studies.analysis.base_names import FOLDER
 from studies.analysis.rows import Experiment
 from studies.analysis.specs import TASKS, in_order
 from studies.page import bases, figures, gaps, markdown, plots
@@ -54,11 +55,11 @@ def write(folder_of_metrics: Path, out: Path) -> dict[str, Any]:
         built = _build(first.experiments, work)
         contents = {first.label: built}
         for base in apart:
-            folder = work / bases.FOLDER / base.folder
+            folder = work / FOLDER / base.folder
             folder.mkdir(parents=True)
             contents[base.label] = content = _build(base.experiments, folder)
             _write(base.experiments, content, folder)
-            page = f"{bases.FOLDER}/{base.folder}/index.html"
+            page = f"{FOLDER}/{base.folder}/index.html"
             built["bases"].append({"base": base.label, "page": page, "summary": content["summary"]})
             built["metrics"] |= {f"{base.folder}/{k}": v for k, v in content["metrics"].items()}
         if len(contents) > 1:

@@ -12,6 +12,7 @@ from lori_core.core.errors import ConfigError, InputError
 from lori_core.methods.catalogue import BUILT_IN
 from lori_core.pipeline import params_file
 from studies import catalogue, points, stages
+from studies.analysis.base_names import base_folder
 from studies.analysis.specs import SPECS
 from studies.points import Collect, Points, Score, Train
 from support import dvc_workspace, refused, smoke_params
@@ -201,7 +202,7 @@ def test_another_base_has_its_own_points_and_rows() -> None:
     assert "base" not in point.model_dump(mode="json")
     assert point.info["command"] == "lori experiment granularity"
     name, point = collected(other)
-    folder = points.base_folder("random:mistral")
+    folder = base_folder("random:mistral")
     assert name == f"granularity-on-{folder}"
     assert str(point.path) == f"metrics/experiments/bases/{folder}/granularity.json"
     assert point.info["model"] == "random:mistral"

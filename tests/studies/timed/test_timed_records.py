@@ -100,7 +100,7 @@ def test_a_record_that_is_none_is_refused_by_name(points: Points, damage: str) -
     dense, _, _ = names_of(points)
     FINISHED.mkdir(parents=True)
     (FINISHED / f"{dense}.json").write_text(damage)
-    with pytest.raises(InputError, match=rf"{dense}\.json: "):
+    with pytest.raises(InputError, match=rf"{dense}\.json:"):
         read(points)
 
 
