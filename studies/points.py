@@ -28,11 +28,14 @@ from lori_core.config import (
 from lori_core.config.validation import Strict, first_error
 from lori_core.core.errors import InputError, unknown
 from lori_core.core.files.atomic import digest, read_json, write_json
+from studies.analysis import base_names
 
 FOLDER = Path("experiments")
 POINTS = FOLDER / "points.json"
 ARTIFACTS = Path("artifacts/experiments")
 METRICS = Path("metrics/experiments")
+#: A folder of rows for each base that `lori experiment --base` named.
+BASES = METRICS / base_names.FOLDER
 #: The files in a point's folder: the trained adapter or model, and the measurements.
 MODEL = "model"
 FACTS = "facts.json"
@@ -189,6 +192,22 @@ class Collect(Strict):
     experiment: str
     cells: tuple[Cell, ...]
     info: dict[str, Any]
+    base: str = ""
+    """The folder of the base in `metrics/experiments/bases`; empty for the first base."""
+
+    @model_serializer(mode="wrap")
+    def _without_first_base(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `base` out for the first base, so that its settings stay as they were."""
+        values: dict[str, Any] = dump(self)
+        if not values.get("base"):
+            values.pop("base", None)
+        return values
+
+    @property
+    def path(self) -> Path:
+        """The file of the experiment's rows."""
+        folder = BASES / self.base if self.base else METRICS
+        return folder / f"{self.experiment}.json"
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -197,8 +216,8 @@ class Collect(Strict):
 
     @property
     def label(self) -> str:
-        """The readable part of its name."""
-        return self.experiment
+        """The experiment, and its base if that is not the first."""
+        return f"{self.experiment}-on-{self.base}" if self.base else self.experiment
 
 
 Point = Train | Score | SparsityMap | Orthogonality | Collect
@@ -206,9 +225,9 @@ _POINT: TypeAdapter[Point] = TypeAdapter(Annotated[Point, Field(discriminator="k
 
 
 def name_of(point: Point) -> str:
-    """Return a point's name: label and digest; for an experiment its own name."""
+    """Return a point's name: label and digest; for an experiment its label."""
     if isinstance(point, Collect):
-        return point.experiment
+        return point.label
     return f"{point.label}-{digest(point.model_dump(mode='json'))[:10]}"
 
 

@@ -8,7 +8,6 @@ from lori_core.core.files.atomic import replaced_folder, write_json
 from lori_core.core.tracking import RunTracker
 from studies.points import (
     FACTS,
-    METRICS,
     Collect,
     Orthogonality,
     Score,
@@ -32,7 +31,7 @@ def run(name: str, tracker: RunTracker) -> None:
     if isinstance(point, Collect):
         from studies.collecting import collect
 
-        write_json(METRICS / f"{name}.json", collect(point))
+        write_json(point.path, collect(point))
     else:
         with replaced_folder(folder_of(name)) as work:
             write_json(work / FACTS, _run(point, name, work, tracker))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from lori_core.core.errors import InputError
@@ -38,21 +39,20 @@ def write(points: Points, extensions: Mapping[str, Collection[str]] | None = Non
     points.save()
     stages = {name: _stage(name, point) for name, point in points.by_name.items()}
     kinds: dict[str, str] = {name: point.kind for name, point in points.by_name.items()}
-    collected = [n for n, p in points.by_name.items() if isinstance(p, Collect)]
+    collected = [p for p in points.by_name.values() if isinstance(p, Collect)]
     stages[REPORT_STAGE] = {
         "wdir": "..",
         "desc": "Draw the experiments' figures, tables and page beside the paper's",
         "cmd": "lori point report",
-        "deps": [*(str(METRICS / f"{name}.json") for name in collected), *_code(REPORT_STAGE)],
+        "deps": [*(str(point.path) for point in collected), *code_of(REPORT_STAGE)],
         "outs": [str(REPORT)],
         "meta": {"gpus": 0},
     }
     kinds[REPORT_STAGE] = REPORT_STAGE
-    for path, registered in (extensions or {}).items():
-        for name, stage in stages.items():
-            if not code.EXTENSIONS.get(kinds[name], frozenset()).isdisjoint(registered):
-                stage["deps"].append(path)
-    plots_section = plots.section(collected, REPORT.name)
+    for name, stage in stages.items():
+        stage["deps"] += extensions_of(kinds[name], extensions or {})
+    pages = {p.experiment: f"bases/{p.base}" if p.base else "" for p in collected}
+    plots_section = plots.section({n: str(Path(REPORT.name, page)) for n, page in pages.items()})
     write_text(DVC, HEADER + _yaml({"stages": stages, "plots": plots_section}))
 
 
@@ -97,6 +97,8 @@ def show(say: Callable[[str], None]) -> None:
     say(summary["summary"])
     for claim in summary["claims"]:
         say(f"  {claim['verdict']:32} {claim['claim']}")
+    for base in summary["bases"]:
+        say(f"{base['base']}: {base['summary']}")
     say(f"The tables and figures beside the paper's: {REPORT / 'index.html'}")
 
 
@@ -116,23 +118,39 @@ def _stage(name: str, point: Point) -> dict[str, Any]:
     stage: dict[str, Any] = {
         "wdir": "..",
         "cmd": f"lori point {name}",
-        "deps": [*_data(point), *(str(folder_of(n)) for n in point.parents), *_code(point.kind)],
+        "deps": [
+            *data_of(point),
+            *(str(folder_of(n)) for n in point.parents),
+            *code_of(point.kind),
+        ],
         "params": [{str(POINTS): [name]}],
         "meta": {"gpus": int(isinstance(point, Train | Score))},
     }
     if isinstance(point, Collect):
-        stage["metrics"] = [{str(METRICS / f"{name}.json"): {"cache": False}}]
+        stage["metrics"] = [{str(point.path): {"cache": False}}]
     else:
         stage["outs"] = [str(folder_of(name))]
     return stage
 
 
-def _code(kind: str) -> list[str]:
+def extensions_of(kind: str, extensions: Mapping[str, Collection[str]]) -> list[str]:
+    """Return the extension files that decide the results of a kind of point.
+
+    Args:
+        kind: the kind of point.
+        extensions: for each extension file, the kinds of extensions it registers.
+    """
+    wanted = code.EXTENSIONS.get(kind, frozenset())
+    return [path for path, registered in extensions.items() if not wanted.isdisjoint(registered)]
+
+
+def code_of(kind: str) -> list[str]:
+    """Return the files and folders of code that a kind of point depends on."""
     names = set(code.POINTS[kind])
     return sorted(n if n.startswith("studies/") else f"lori_core/{n}" for n in names)
 
 
-def _data(point: Point) -> list[str]:
+def data_of(point: Point) -> list[str]:
     """Return the files that a point reads: examples, and the base model's identity."""
     if isinstance(point, Train):
         mixed = [] if point.safety is None else _splits([point.safety], "train")

@@ -11,6 +11,7 @@ from lori_core.config.validation import (
     Count,
     Density,
     Name,
+    PathText,
     PositiveFloat,
     Rank,
     Seed,
@@ -44,6 +45,9 @@ DEFAULT = "default"
 class ExperimentsSection(Strict):
     """The experiments' points; `lori experiment NAME` runs one experiment (docs/experiments.md)."""
 
+    first_base: PathText | None = None
+    """The base model before `lori experiment --base` named another: `NAME` or `NAME@REVISION`. Rows
+    of other bases are written to folders of their own; null if `--base` was never used."""
     seeds: Some[Seed] = (1, 2, 3)
     """Seeds of A and of the order of examples; every point is run with each."""
     methods: tuple[Text, ...] = ()

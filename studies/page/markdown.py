@@ -113,7 +113,7 @@ def evidence(built: Mapping[str, Any], pictures: str = "") -> str:
     """
     experiments = built["experiments"]
     links = {name: f"[{e['title']}](#{_anchor(e['title'])})" for name, e in experiments.items()}
-    lines = [TITLE, "", INTRO, "", built["summary"], "", "## What was found", ""]
+    lines = [TITLE, "", INTRO, "", built["summary"], "", *_bases(built), "## What was found", ""]
     told = [claim for claim in built["claims"] if claim["told"]]
     measures = beside(built["claims"])
     rows = [
@@ -139,6 +139,16 @@ def evidence(built: Mapping[str, Any], pictures: str = "") -> str:
     lines += ["## How the numbers are computed", "", how(built["claims"]), ""]
     parts = [part(experiment, 2, pictures=False) for experiment in experiments.values()]
     return "\n".join(lines) + "\n" + "\n".join(parts)
+
+
+def _bases(built: Mapping[str, Any]) -> list[str]:
+    """Return the verdicts by base model; no lines if there is one base only."""
+    if not built["by_base"]:
+        return []
+    lines = ["## On several base models", ""]
+    lines += ["The tables below are of the first base. Rows of different bases are never combined."]
+    lines += ["", *(f"- {base['base']}: {base['summary']}" for base in built["bases"]), ""]
+    return [*lines, *_table(built["by_base"]), ""]
 
 
 def _anchor(title: str) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 
 from lori_core.core.files.atomic import replaced_folder, write_json, write_text
 from lori_core.core.redaction import redact, redacted
-from studies.analysis import cells, claims, paper, rows, tables, verdicts
+from studies.analysis import cells, claims, paper, tables, verdicts
+from studies.analysis.base_names import FOLDER
 from studies.analysis.rows import Experiment
 from studies.analysis.specs import TASKS, in_order
-from studies.page import figures, gaps, markdown, plots
+from studies.page import bases, figures, gaps, markdown, plots
 
 #: The labels of an experiment's `info`, by key.
 INFO = {
@@ -32,29 +33,50 @@ def write(folder_of_metrics: Path, out: Path) -> dict[str, Any]:
     """Write the page, the pictures and the Markdown of all experiments that have run.
 
     Args:
-        folder_of_metrics: the folder of the files `NAME.json`, for any of the experiments.
+        folder_of_metrics: the folder of the files `NAME.json`, for any of the experiments, and of
+            the folders `bases/BASE` with the rows of other base models.
         out: the folder to replace, with `index.html`, `evidence.md`, `summary.json`, and for each
             experiment `NAME.md`, `NAME.png`, `NAME.svg` and, for `dvc plots`, `plots/NAME.csv`.
+            `bases/BASE` has the same files for each other base model.
 
     Returns:
         `metrics`: flat numbers for tracking; `experiments`: by name `figures` (file names),
-        `tables`, `claims`, `gaps` and `info`; `claims`: all verdicts; `summary` and `holm`: lines.
+        `tables`, `claims`, `gaps` and `info`; `claims`: all verdicts; `summary` and `holm`: lines;
+        `bases`: `base`, `page` and `summary` of each other base; `by_base`: the table of verdicts
+        by base, empty if there is one base only.
 
     Raises:
         InputError: no experiment has run.
         DataError: a file is not an experiment's.
     """
-    experiments = rows.read_folder(folder_of_metrics)
+    everything = bases.read(folder_of_metrics)
+    first, apart = everything[0], [base for base in everything if base.folder]
     with replaced_folder(out) as work:
-        built = _build(experiments, work)
-        for name, part in built["experiments"].items():
-            write_text(work / f"{name}.md", redact(markdown.part(part)))
-        write_text(work / "evidence.md", redact(markdown.evidence(built)))
-        for name, experiment in experiments.items():
-            write_text(work / "plots" / f"{name}.csv", plots.scores(experiment))
-        write_text(work / "index.html", redact(_html(built, work)))
-        write_json(work / "summary.json", redacted(built))
+        built = _build(first.experiments, work)
+        contents = {first.label: built}
+        for base in apart:
+            folder = work / FOLDER / base.folder
+            folder.mkdir(parents=True)
+            contents[base.label] = content = _build(base.experiments, folder)
+            _write(base.experiments, content, folder)
+            page = f"{FOLDER}/{base.folder}/index.html"
+            built["bases"].append({"base": base.label, "page": page, "summary": content["summary"]})
+            built["metrics"] |= {f"{base.folder}/{k}": v for k, v in content["metrics"].items()}
+        if len(contents) > 1:
+            built["by_base"] = bases.compared(contents)
+        _write(first.experiments, built, work)
     return built
+
+
+def _write(experiments: Mapping[str, Experiment], built: Mapping[str, Any], folder: Path) -> None:
+    """Write the texts of the page of one base model."""
+    for name, part in built["experiments"].items():
+        write_text(folder / f"{name}.md", redact(markdown.part(part)))
+    write_text(folder / "evidence.md", redact(markdown.evidence(built)))
+    for name, experiment in experiments.items():
+        write_text(folder / "plots" / f"{name}.csv", plots.scores(experiment))
+    write_text(folder / "index.html", redact(_html(built, folder)))
+    write_json(folder / "summary.json", redacted(built))
 
 
 def _build(experiments: Mapping[str, Experiment], folder: Path) -> dict[str, Any]:
@@ -78,6 +100,8 @@ def _build(experiments: Mapping[str, Experiment], folder: Path) -> dict[str, Any
         "claims": judged,
         "experiments": parts,
         "metrics": metrics,
+        "bases": [],
+        "by_base": {},
     }
 
 

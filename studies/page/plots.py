@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from studies.analysis import cells
@@ -87,18 +87,17 @@ def _shown(metric: str, value: float) -> str:
     return f"{100 * value if share else value:.6g}"
 
 
-def section(names: Iterable[str], folder: str) -> list[Any]:
+def section(folders: Mapping[str, str]) -> list[Any]:
     """Return the section `plots:` of a `dvc.yaml` for the report of some experiments.
 
     Args:
-        names: the experiments' names.
-        folder: the report's folder, relative to `dvc.yaml`.
+        folders: by experiment, the folder of its page, relative to `dvc.yaml`.
 
     Returns:
         For each experiment a bar plot of its numbers, and its figure.
     """
     plots: list[Any] = []
-    for name in names:
+    for name, folder in folders.items():
         bars = {
             "title": SPECS[name].title,
             "template": "bar_horizontal",

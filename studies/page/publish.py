@@ -84,7 +84,8 @@ def _written(folder: Path, document: Path) -> set[str]:
         return set()
     text = document.read_text(encoding="utf-8")
     pictures = {path.name for path in folder.glob("*.png") if f"{RECORD}/{path.name}" in text}
-    rows = {f"metrics/{path.name}" for path in folder.glob("metrics/*.json")}
+    metrics = [*folder.glob("metrics/*.json"), *folder.glob("metrics/bases/*/*.json")]
+    rows = {str(path.relative_to(folder)) for path in metrics}
     return {LOCK.name, *pictures, *rows}
 
 

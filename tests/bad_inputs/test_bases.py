@@ -34,6 +34,10 @@ BASES += [
     Case(f"run-revision-{name}", [*OF_A_HUB, f"model.revision={text}"])
     for name, text in REVISIONS.items()
 ]
+BASES += [
+    Case(f"experiment-base-{name}", ["experiment", "granularity", "--base", text.strip("'")])
+    for name, text in NAMES.items()
+]
 
 
 @each(BASES)

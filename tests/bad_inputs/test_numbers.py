@@ -87,6 +87,7 @@ ALLOWED: dict[str, set[str]] = {
     "gate.least_items": POSITIVE, "gate.margins.math": PART,
     "gate.rules.refusal.at_least": {*PART, "null"},
     "gate.rules.refusal.at_most": {"half", "1", "1.0", "null"},
+    "experiments.first_base": WORD | NULL,
     "experiments.seeds": set(), "experiments.seeds.0": COUNT, "experiments.methods": {"list"},
     "experiments.methods.0": set(), "experiments.merge_weights.0": REAL,
     "experiments.safety_weights.0": REAL, "experiments.calibration_steps.0": COUNT,

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from lori_cli import main
 from lori_core import config
 from lori_core.config.experiments import EXPERIMENTS
 from lori_core.core.errors import ConfigError, InputError
 from lori_core.methods.catalogue import BUILT_IN
 from lori_core.pipeline import params_file
 from studies import catalogue, points, stages
+from studies.analysis.base_names import base_folder
 from studies.analysis.specs import SPECS
 from studies.points import Collect, Points, Score, Train
 from support import dvc_workspace, refused, smoke_params
@@ -176,3 +178,60 @@ def test_an_experiment_that_does_not_exist_is_refused_by_the_command(
     assert not (tmp_path / "experiments").exists()
     said = refused(capsys, "experiment", "granularity", "--set", "experiments.scops=[model]")
     assert "experiments.scops: unknown key; did you mean 'scopes'?" in said
+
+
+def on_base(base: str, first: str | None) -> Points:
+    values = smoke_params(seeds=[1], learning_rates={}, first_base=first).model_dump(mode="json")
+    values["model"]["name_or_path"] = base
+    return catalogue.build(config.parse(values, "params.yaml"), ["granularity"])
+
+
+def collected(found: Points) -> tuple[str, Collect]:
+    ((name, point),) = [(n, p) for n, p in found.by_name.items() if isinstance(p, Collect)]
+    return name, point
+
+
+def test_another_base_has_its_own_points_and_rows() -> None:
+    first = on_base("random:llama", None)
+    again = on_base("random:llama", "random:llama")
+    other = on_base("random:mistral", "random:llama")
+    assert again.by_name == first.by_name
+    assert not set(first.by_name) & set(other.by_name)
+    name, point = collected(first)
+    assert (name, str(point.path)) == ("granularity", "metrics/experiments/granularity.json")
+    assert "base" not in point.model_dump(mode="json")
+    assert point.info["command"] == "lori experiment granularity"
+    name, point = collected(other)
+    folder = base_folder("random:mistral")
+    assert name == f"granularity-on-{folder}"
+    assert str(point.path) == f"metrics/experiments/bases/{folder}/granularity.json"
+    assert point.info["model"] == "random:mistral"
+    assert point.info["command"] == "lori experiment granularity --base random:mistral"
+
+
+def test_the_option_base_remembers_the_first_base(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "profiles").mkdir()
+    text = (ROOT / "profiles" / "smoke.yaml").read_bytes()
+    (tmp_path / "profiles" / "smoke.yaml").write_bytes(text)
+    (tmp_path / "params.yaml").write_bytes(text)
+
+    def written(*options: str) -> tuple[str, str | None, str]:
+        assert main(["experiment", "importance", "--write", *options]) == 0
+        capsys.readouterr()
+        params = params_file.load()
+        name, point = collected(catalogue.build(params, ["importance"]))
+        assert points.load(name) == point
+        return params.model.name_or_path, params.experiments.first_base, point.info["command"]
+
+    command = "lori experiment importance --profile smoke"
+    assert written() == ("random:llama", None, command)
+    mistral = ("random:mistral", "random:llama", f"{command} --base random:mistral")
+    assert written("--base", "random:mistral") == mistral
+    assert written() == mistral
+    gpt2 = ("random:gpt2", "random:llama", f"{command} --base random:gpt2")
+    assert written("--base", "random:gpt2") == gpt2
+    assert written("--base", "random:llama") == ("random:llama", "random:llama", command)
+    assert written("--profile", "smoke") == ("random:llama", None, command)

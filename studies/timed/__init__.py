@@ -1,0 +1,1 @@
+"""Run as many points of the experiments as a time limit allows, several at a time."""
