@@ -102,7 +102,7 @@ class Training:
             update={"max_steps": self.steps, "warmup_steps": warmup(self.steps)}
         )
         blocks = (ProjectionBlock(lori.seed, TASK, lori.rank),)
-        return Job(lori, NoOptions(), section, TASK, self.steps, blocks, self.mask)
+        return Job(lori, NoOptions(), section, TASK, self.steps, blocks, mask=self.mask)
 
     def info(self, base: BaseIdentity, data: str) -> dict[str, Any]:
         """Return the adapter's origin: `info` of its file."""
@@ -177,7 +177,8 @@ def _run_steps(
     """Run all optimizer steps; the training kernels are not installed during an evaluation."""
     config = training.run.train
     values = list(trainable(model).values())
-    optimizer = torch.optim.AdamW(values, **config.optimizer_kwargs)
+    chosen: dict[str, Any] = dict(config.optimizer_kwargs)
+    optimizer = torch.optim.AdamW(values, **chosen)
     schedule = get_cosine_schedule_with_warmup(optimizer, warmup(training.steps), training.steps)
     order = batches(rows, config.batch_size)
     with bar(training.steps, training.method, "step") as progress:

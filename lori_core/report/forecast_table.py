@@ -28,8 +28,8 @@ def text(forecast: Mapping[str, Any]) -> str:
     lines += ["", f"{'task':{width}}" + "".join(f"{m:>26}" for m in [*shares, "concat, measured"])]
     for name, row in tasks.items():
         each = [_with_interval(row["methods"][method]) for method in shares]
-        cells = [*each, f"{row['measured']:+.3f}"]
-        lines.append(f"{name:{width}}" + "".join(f"{cell:>26}" for cell in cells))
+        all_cells = [*each, f"{row['measured']:+.3f}"]
+        lines.append(f"{name:{width}}" + "".join(f"{cell:>26}" for cell in all_cells))
     best = forecast["recommended"]
     others = ", ".join(f"{m} {s:.0%}" for m, s in shares.items() if m != best)
     return "\n".join([

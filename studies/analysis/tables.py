@@ -13,12 +13,12 @@ from typing import Any
 from studies.analysis import cells, paper
 from studies.analysis.cells import Table, labels, table
 from studies.analysis.doubts import tables as doubts
+from studies.analysis.items import LIKELIHOOD
 from studies.analysis.mask_claims import map_sparsity, map_tasks
 from studies.analysis.rows import Experiment, Level, Wanted
 from studies.analysis.specs import (
     ATTENTION,
     FEED_FORWARD,
-    LIKELIHOOD,
     MERGES,
     METHODS,
     SCORES,
