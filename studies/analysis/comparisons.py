@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from studies.analysis.differences import Cell, Difference
+from studies.analysis.paired.differences import Cell, Difference
 from studies.analysis.rows import Experiment
 from studies.analysis.specs import MERGES, METHODS
 from studies.analysis.verdicts import Cells, Compare, Condition, Part, above, contrasted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from studies.analysis.differences import Cell, Difference, Term
+from studies.analysis.paired.differences import Cell, Difference, Term
 from studies.analysis.rows import Experiment
 from studies.analysis.specs import ATTENTION, FEED_FORWARD, STRUCTURES
 from studies.analysis.verdicts import MARGIN, Cells, Claim, Compare, Part, above, contrasted

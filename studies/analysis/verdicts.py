@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from studies.analysis import differences
-from studies.analysis.differences import Cell, Difference, Term
+from studies.analysis.paired import differences
+from studies.analysis.paired.differences import Cell, Difference, Term
 from studies.analysis.rows import Experiment, Wanted
 
 ClaimVerdict = Literal["held", "did not hold", "could not be told"]

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from studies.analysis import crossed, differences
-from studies.analysis.differences import Difference
+from studies.analysis.paired import crossed, differences
+from studies.analysis.paired.differences import Difference
 from studies.analysis.rows import Experiment
 from studies.analysis.verdicts import Part
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from studies.analysis.differences import Cell, Term, loss_cells
 from studies.analysis.doubts.tables import LEARNED_ALONE
+from studies.analysis.paired.differences import Cell, Term, loss_cells
 from studies.analysis.rows import Experiment
 from studies.analysis.specs import MASKS, METHODS, WAYS_OF_A
 from studies.analysis.verdicts import (

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from lori_core.evaluation.statistics import mean_interval
-from studies.analysis import cells, crossed
+from studies.analysis import cells
 from studies.analysis.cells import Table, table
+from studies.analysis.paired import crossed
 from studies.analysis.rows import Estimate, Experiment, Level, Row
 
 #: The levels of an adapter alone, and of the merge.

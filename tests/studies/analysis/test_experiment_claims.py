@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from studies.analysis import claims, verdicts
-from studies.analysis.differences import Difference
+from studies.analysis.paired.differences import Difference
 from studies.analysis.rows import Experiment, Row
 from studies.analysis.verdicts import FAILED, HELD, UNCLEAR, Part
 

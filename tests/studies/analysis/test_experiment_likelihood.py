@@ -10,7 +10,7 @@ import pytest
 
 from lori_core.core.files.atomic import write_json
 from studies.analysis import claims, tables
-from studies.analysis.differences import contrast, likelihood_cells, score_cells
+from studies.analysis.paired.differences import contrast, likelihood_cells, score_cells
 from studies.analysis.rows import Experiment, read_folder
 from studies.analysis.verdicts import HELD
 from studies.page import page

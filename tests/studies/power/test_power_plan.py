@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from studies.analysis import crossed
 from studies.analysis.claims import CLAIMS
+from studies.analysis.paired import crossed
 from studies.analysis.rows import Experiment
 from studies.analysis.verdicts import BY_LOSSES, BY_SCORES
 from studies.power import needs, plan

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom, norm, t
 
 from lori_core.evaluation.statistics import interval, mean_interval
-from studies.analysis import crossed
+from studies.analysis.paired import crossed
 
 #: Simulated experiments of each case; the count of intervals that cover is binomial.
 MANY = 1500

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from studies.analysis import crossed, differences, items
-from studies.analysis.differences import Difference, contrast
+from studies.analysis.paired import crossed, differences, items
+from studies.analysis.paired.differences import Difference, contrast
 
 T2 = 4.302652729911275  # Student's t, two degrees of freedom, 0.975
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from lori_core.evaluation.statistics import mean_interval
 from lori_core.report.tables import signed
-from studies.analysis import crossed
 from studies.analysis.items import LIKELIHOOD
+from studies.analysis.paired import crossed
 from studies.analysis.rows import Experiment, Row, Wanted
 from studies.analysis.specs import METRICS, SCORES
 

@@ -1,0 +1,1 @@
+"""Differences paired by seed and item, and their intervals."""
