@@ -1,14 +1,38 @@
 """The benchmarks of merging and of its forecasts, at the smallest size."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from test_merge_search import measures, parents
 
 from benchmarks import excess_forecast, merge_methods, merging
-from lori_core.config import Bound
+from lori_core.adapters.adapter import Adapter
+from lori_core.config import Bound, PromptSection
+from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded
-from support import tiny
+from lori_core.evaluation.search.candidates import Measures
+from lori_core.methods.loaded_model import LoadedModel
+from lori_core.models import base_model
+from lori_core.pipeline import params_file
+from support import random_adapter, tiny
+
+
+def adapters_of_two_tasks() -> dict[str, Adapter]:
+    return {
+        key: random_adapter("llama", key=key, seed=seed, rank=4, alpha=1)
+        for seed, key in enumerate(("math", "code"), start=1)
+    }
+
+
+def measures(adapters: dict[str, Adapter]) -> Measures:
+    model, folder, base = tiny("llama")
+    params = params_file.load(Path(__file__).parents[2] / "profiles" / "smoke.yaml")
+    params = params.model_copy(update={"prompt": PromptSection(template="plain")})
+    tokenizer = base_model.load_tokenizer(folder)
+    session = LoadedModel(params, base, model, tokenizer, {}, model.num_parameters(), False)
+    examples = {task: [Example(f"{task} question", "answer")] for task in adapters}
+    rules = {"size_mb": Bound(at_most=100.0)}
+    return Measures(session, dict(adapters), examples, 4, {}, rules, None)
 
 
 @pytest.mark.parametrize("method", ["ties", "knots_ties", "dare_ties_svd"])
@@ -24,10 +48,9 @@ def test_steepness_is_one_for_linear_growth_and_the_ratio_for_quadratic_growth()
 
 
 def test_the_table_of_methods_has_a_row_for_each_method() -> None:
-    adapters = dict(parents().adapters)
+    adapters = adapters_of_two_tasks()
     names = ["concat", "ties", "knots_ties"]
-    measured = measures({"size_mb": Bound(at_most=100.0)})
-    found = list(merge_methods.rows("LoRI-S", measured, adapters, names, 0.5, 0.7))
+    found = list(merge_methods.rows("LoRI-S", measures(adapters), adapters, names, 0.5, 0.7))
     assert [(row["method"], row["rank"]) for row in found] == [
         ("concat", 8),
         ("ties", 4),
@@ -53,17 +76,17 @@ def test_methods_for_two_adapters_or_a_safety_adapter_are_left_out_where_they_do
 
 
 def test_forecasts_of_pairs_are_compared_with_what_is_measured() -> None:
-    adapters = dict(parents().adapters)
+    adapters = adapters_of_two_tasks()
     rows = {task: [Encoded([5, 6, 7 + n], [8, 9, 3], False) for n in range(2)] for task in adapters}
-    found = list(excess_forecast.pairs(tiny("llama")[0], adapters, rows, [0.01, 1.0], 0))
+    found = list(excess_forecast.pairs(tiny("llama")[0].double(), adapters, rows, [0.002, 1.0], 0))
     assert [(row["weight"], row["task"], row["other"]) for row in found] == [
-        (0.01, "math", "code"),
-        (0.01, "code", "math"),
+        (0.002, "math", "code"),
+        (0.002, "code", "math"),
         (1.0, "math", "code"),
         (1.0, "code", "math"),
     ]
     for row in found[:2]:  # a small weight: the first order is all
-        assert row["by_gradient"] == pytest.approx(row["measured"], rel=0.1, abs=2e-5)
+        assert row["by_gradient"] == pytest.approx(row["measured"], rel=0.3, abs=3e-6)
         assert 0 <= row["by_files"] <= 1
 
 
