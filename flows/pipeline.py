@@ -187,9 +187,7 @@ def _run(workspace: Path, selection: Selection, logger: Any) -> State[Any]:
     return Completed(message="all stages are up to date")
 
 
-def _plan(
-    run: PipelineRun, selection: Selection, prepared: graph.Plan | None = None
-) -> graph.Plan:
+def _plan(run: PipelineRun, selection: Selection, prepared: graph.Plan | None = None) -> graph.Plan:
     plan = prepared or graph.plan(run.workspace, selection.file)
     return select(plan, run.params, selection.tasks, selection.stages)
 

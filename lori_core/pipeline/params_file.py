@@ -42,7 +42,7 @@ def _yaml() -> Any:
 
 
 def _read(path: Path) -> Any:
-    """Return a file's mapping, which is shared by all readers of the same text: do not change it."""
+    """Return a file's mapping, which all readers of the same text share: do not change it."""
     try:
         text = yaml_input.read_text(path)
     except ConfigError as error:

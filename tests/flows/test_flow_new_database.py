@@ -141,5 +141,7 @@ def test_the_second_prefect_server_runs_no_migration(tmp_path: Path, cache: Path
     create("one", CREATE)
     (kept,) = cache.iterdir()
     assert os.fsencode(tmp_path) not in kept.read_bytes()
-    create("two", f"from flows.server import prefect_server as server; del server._migrate; {CREATE}")
+    create(
+        "two", f"from flows.server import prefect_server as server; del server._migrate; {CREATE}"
+    )
     assert content(tmp_path / "two" / "prefect.db") == content(tmp_path / "one" / "prefect.db")
