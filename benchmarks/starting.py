@@ -1,9 +1,8 @@
 """How long a stage takes to start, and what a first run does before its first stage.
 
 * From the start of a stage's process, which is when its Prefect task starts it, until the stage's
-  own first row: DVC's checks, the fork, the command line, `params.yaml`. Once with a fork server
-  that has imported everything, once without a server. The stage is the
-  smoke profile's `calibrate`.
+  own first row: DVC's checks, the fork, the command line, `params.yaml`. With a fork server that
+  has imported everything, and without a server. The stage is `calibrate` of the smoke profile.
 * The modules in the process that waits for a forked stage.
 * The creation of MLflow's and Prefect's SQLite databases: by all migrations, and as a copy of the
   empty database that the user's cache keeps. These are CPU seconds of the whole process, with its

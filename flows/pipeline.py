@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from prefect.runtime import flow_run  # noqa: E402
 from prefect.states import Cancelled, Completed, Failed  # noqa: E402
 from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
+from flows import prepared  # noqa: E402
 from flows.execution import assets  # noqa: E402
 from flows.execution.engine import Engine, Future, engine_of  # noqa: E402
 from flows.execution.stage_run import BadInput, PipelineRun, StageFailed, read_summary  # noqa: E402
@@ -46,10 +46,6 @@ from lori_core.core.redaction import redact, redacted_errors  # noqa: E402
 RETRY_DELAY_SECONDS = 2
 #: The command that writes the stages of experiments.
 WRITE = ("lori_cli", "experiment", "--write")
-
-#: Whether the caller of the flow has pulled the data and written the experiments' stages, and has
-#: held the pipeline lock since.
-PREPARED: ContextVar[bool] = ContextVar("prepared", default=False)
 
 #: The message of a run in which no stage was stale.
 NOTHING_CHANGED = "nothing changed"
@@ -100,7 +96,7 @@ def pipeline(
             selection = Selection(tuple(tasks or ()), tuple(stages or ()))
             _configure(workspace, profile, overrides or [], logger)
             if experiments:
-                if not PREPARED.get():
+                if prepared.PLAN.get() is None:
                     write_experiments(experiments)
                 selection = replace(selection, file=graph.EXPERIMENTS)
             state = _run(workspace, selection, logger)
@@ -153,7 +149,7 @@ def _run(workspace: Path, selection: Selection, logger: Any) -> State[Any]:
     report = graph.REPORTS[selection.file]
     run = PipelineRun(workspace, str(flow_run.id), logger.warning, report)
     # Planned before the pull, so that a run that is impossible fails first.
-    plan = _plan(run, selection)
+    plan = _plan(run, selection, prepared.PLAN.get())
     engine = engine_of(run)
     engine.check(plan.stages)
     if selection.file == graph.PIPELINE:  # the cost model does not cover experiments
@@ -187,8 +183,8 @@ def _run(workspace: Path, selection: Selection, logger: Any) -> State[Any]:
     return Completed(message="all stages are up to date")
 
 
-def _plan(run: PipelineRun, selection: Selection) -> graph.Plan:
-    plan = graph.plan(run.workspace, selection.file)
+def _plan(run: PipelineRun, selection: Selection, prepared: graph.Plan | None = None) -> graph.Plan:
+    plan = prepared or graph.plan(run.workspace, selection.file)
     return select(plan, run.params, selection.tasks, selection.stages)
 
 
@@ -209,13 +205,13 @@ def _execute(
         The errors of the stages that failed, and whether any stage was stale.
     """
     options: dict[str, Any] = {"retries": run.retries, "retry_delay_seconds": RETRY_DELAY_SECONDS}
-    pulled = pull.with_options(**options).submit(run, is_pulled=PREPARED.get())
+    pulled = pull.with_options(**options).submit(run, is_pulled=prepared.PLAN.get() is not None)
     pulled.wait()
     stopping.check()
     failures = _failures({"pull": pulled})
     if failures:
         return failures, True
-    if pulled.state.name != UNCHANGED or (plan.stale and not PREPARED.get()):
+    if pulled.state.name != UNCHANGED or (plan.stale and prepared.PLAN.get() is None):
         plan = _plan(run, selection)
     run.skipped([stage.name for stage in plan.stages if stage.name not in plan.stale])
     logger.info("%d stages, %d to run on %s", len(plan.stages), len(plan.stale), engine.where())

@@ -22,19 +22,22 @@ from flows.versioning.snapshot import LOCK
 from lori_core.core.processes import stopping
 
 
-def nothing_to_do(workspace: Path, pipeline: str = graph.PIPELINE) -> str | None:
-    """Return a line if no stage is stale, else None; imports neither Prefect nor MLflow.
+def plan(workspace: Path, pipeline: str = graph.PIPELINE) -> graph.Plan | None:
+    """Return which stages would run; None while another pipeline runs here and may change that.
 
-    Also returns None while another pipeline runs here, since its result is not known yet; then
-    `run_in_process` waits for it. The caller must check that `data/` fits `params.yaml`.
+    It imports neither Prefect nor MLflow. The caller must check that `data/` fits `params.yaml`.
 
     Raises:
         InputError: `dvc.yaml` or `params.yaml` cannot be read.
     """
-    if pipeline_runs(workspace):
+    return None if pipeline_runs(workspace) else graph.plan(workspace, pipeline)
+
+
+def nothing_to_do(planned: graph.Plan | None) -> str | None:
+    """Return a line if no stage of a plan is stale; None otherwise, or without a plan."""
+    if planned is None or planned.stale:
         return None
-    plan = graph.plan(workspace, pipeline)
-    return None if plan.stale else f"{len(plan.stages)} stages, all unchanged: nothing to run"
+    return f"{len(planned.stages)} stages, all unchanged: nothing to run"
 
 
 def fork_server(workspace: Path, *, first_run: bool = False) -> AbstractContextManager[None]:
@@ -54,7 +57,10 @@ def fork_server(workspace: Path, *, first_run: bool = False) -> AbstractContextM
 
 
 def run_in_process(
-    workspace: Path, experiments: list[str] | None = None, *, prepared: bool = False
+    workspace: Path,
+    experiments: list[str] | None = None,
+    *,
+    prepared: graph.Plan | None = None,
 ) -> int:
     """Run the flow in this process and return its exit code: 0 done, 1 failed, 2 bad input.
 
@@ -64,8 +70,8 @@ def run_in_process(
     Args:
         workspace: the folder of the workspace.
         experiments: experiments to run instead of the pipeline.
-        prepared: whether the caller has pulled the data and written the experiments' stages, and
-            has held the pipeline lock since, so that the flow need not do it again.
+        prepared: the plan of a caller that has pulled the data and written the experiments'
+            stages, and has held the pipeline lock since. The flow then does none of it again.
 
     Raises:
         InputError: the server of `PREFECT_API_URL` or of `make up` does not answer.
@@ -80,14 +86,15 @@ def run_in_process(
         # Set before Prefect is imported, since it reads its settings once.
         os.environ.update(own.variables if own else _variables(workspace, str(running)))
         os.environ.update(prefect_home(workspace))
-        from flows.pipeline import PREPARED, failure_of, pipeline
+        from flows.pipeline import failure_of, pipeline
+        from flows.prepared import PLAN
 
         if own is not None:
             logging.getLogger("prefect.flow_runs").addFilter(_is_not_ui_link)
             own.wait()
 
         def flow() -> Any:
-            PREPARED.set(prepared)
+            PLAN.set(prepared)
             return pipeline(experiments=experiments, return_state=True)
 
         # An exception at an arbitrary moment would break Prefect's engine and client.

@@ -209,7 +209,7 @@ def _chosen(args: argparse.Namespace) -> int:
         _write(args)
         return 0
     from flows.lock import pipeline_lock
-    from flows.run import nothing_to_do, run_in_process
+    from flows.run import nothing_to_do, plan, run_in_process
     from flows.versioning import graph
     from lori_core.core.files.atomic import put_back
     from studies import stages
@@ -228,14 +228,15 @@ def _chosen(args: argparse.Namespace) -> int:
         check_changes(args)
         _write(args)
         pull()
-        unchanged = nothing_to_do(workspace, graph.EXPERIMENTS)
+        planned = plan(workspace, graph.EXPERIMENTS)
+        unchanged = nothing_to_do(planned)
         code = 0
         if unchanged:
             print(unchanged)
         elif args.here:
             run_points(workspace, print)
         else:
-            code = run_in_process(workspace, args.names, prepared=True)
+            code = run_in_process(workspace, args.names, prepared=planned)
     if code == 0:
         stages.show(print)
     return code

@@ -81,7 +81,7 @@ def add_changes(parser: argparse.ArgumentParser, scope: str = "") -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from flows.lock import pipeline_lock
-    from flows.run import fork_server, nothing_to_do, run_in_process
+    from flows.run import fork_server, nothing_to_do, plan, run_in_process
     from lori_core.pipeline import params_file
 
     workspace = Path.cwd()
@@ -93,10 +93,11 @@ def _run(args: argparse.Namespace) -> int:
             print(line)
         with fork_server(workspace, first_run=True):
             pull()
-            unchanged = nothing_to_do(workspace)
+            planned = plan(workspace)
+            unchanged = nothing_to_do(planned)
             if unchanged:
                 print(unchanged)
-            code = 0 if unchanged else run_in_process(workspace, prepared=True)
+            code = 0 if unchanged else run_in_process(workspace, prepared=planned)
     if code == 0:
         _report(args)
     return code

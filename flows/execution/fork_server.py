@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from flows.environment import QUIET, child_environment, quiet_libraries
+from flows.versioning.dvc import dvc_repo
 from lori_core.core.processes import forked
 from lori_core.core.processes.child import PARENT_VARIABLE, die_with_parent
 from lori_core.core.processes.forked import (
@@ -50,24 +51,20 @@ from lori_core.core.processes.forked import (
 )
 
 PREFIX = "lori-fork-"
+#: The groups of commands of `lori_cli`, all of which its parser imports.
+COMMANDS = (
+    "adapters", "evaluation", "experiments", "extraction", "lineage", "listings", "pipeline",
+    "planning", "serving", "starting",
+)  # fmt: skip
 #: Modules that take long to import. A model's own module is imported when a stage loads the model.
 MODULES = (
-    "torch",
-    "transformers.models.llama.modeling_llama",
-    "transformers.trainer",
-    "peft",
-    "scipy.linalg",
-    "dvc.repo",
-    "flows.versioning.dvc.dvc_repo",
-    "lori_cli",
-    "lori_core.methods.lori.calibration",
-    "lori_core.methods.lori.continual",
-    "lori_core.evaluation.evaluate",
-    "lori_core.merging.merge",
-    "lori_core.merging.interference",
-    "lori_core.pipeline.running",
-    "lori_core.methods.tuning",
-)
+    "torch", "transformers.models.llama.modeling_llama", "transformers.trainer", "peft",
+    "scipy.linalg", *dvc_repo.MODULES, "flows.machine", *(f"lori_cli.{name}" for name in COMMANDS),
+    "lori_core.adapters.masks.mask_file", "lori_core.core.processes.allotment",
+    "lori_core.methods.lori.calibration", "lori_core.methods.lori.continual",
+    "lori_core.evaluation.evaluate", "lori_core.merging.merge", "lori_core.merging.interference",
+    "lori_core.pipeline.running", "lori_core.methods.tuning",
+)  # fmt: skip
 #: Lets torch count GPUs without initializing CUDA, which does not survive a fork.
 NVML_CHECK = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 
@@ -312,7 +309,8 @@ def main() -> None:
     gc.disable()
     with variables(NVML_CHECK):
         for module in modules:
-            importlib.import_module(module)
+            with contextlib.suppress(ImportError):  # of another version of DVC, say
+                importlib.import_module(module)
     _prepare_tables()
     # Imported objects are never freed: the stages' garbage collectors skip them, and so do not
     # copy their memory pages.

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from flows.environment import quiet_environment
-from flows.versioning.dvc.dvc_repo import opened
+from flows.versioning.dvc.dvc_repo import opened, parameters_read_once
 from lori_core.core.processes.child import die_with_parent
 
 
@@ -30,13 +30,20 @@ def main(arguments: list[str]) -> int:
 
 
 def reproduce(stage: str) -> int:
-    """Let DVC run one stage if it is stale; wait for DVC's lock, which is held only briefly."""
+    """Let DVC run one stage if it is stale; wait for DVC's lock, which is held only briefly.
+
+    `dvc.lock` records the parameters of the stage's start, even if the file is changed meanwhile.
+    """
     from dvc.exceptions import DvcException
     from dvc.logger import set_loggers_level
     from dvc.stage.exceptions import StageCmdFailedError
 
     try:
-        with set_loggers_level(logging.WARNING), opened(Path.cwd()) as repo:
+        with (
+            set_loggers_level(logging.WARNING),
+            opened(Path.cwd()) as repo,
+            parameters_read_once(),
+        ):
             repo.reproduce(stage, single_item=True)
     except DvcException as error:
         chain = _causes(error)

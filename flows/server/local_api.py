@@ -26,7 +26,7 @@ from lori_core.core import faults
 from lori_core.core.errors import LoriError
 from lori_core.core.redaction import redact
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 #: How long a running server may take to answer.
 ANSWER_SECONDS = 10.0
 #: How much of a log's end is searched for an error.

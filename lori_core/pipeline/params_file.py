@@ -42,12 +42,13 @@ def _yaml() -> Any:
 
 
 def _read(path: Path) -> Any:
+    """Return a file's mapping, which all readers of the same text share: do not change it."""
     try:
         text = yaml_input.read_text(path)
     except ConfigError as error:
         here = "" if path.exists() or path.is_symlink() else " (run this in the project's folder)"
         raise ConfigError(f"{error}{here}") from None
-    return _sections(_parsed(text, str(path)), str(path))
+    return _sections(yaml_input.load(text, str(path), _loaded), str(path))
 
 
 def _sections(values: Any, where: str) -> Any:
@@ -58,10 +59,6 @@ def _sections(values: Any, where: str) -> Any:
 
 
 _KINDS = {"CommentedSeq": "list", "list": "list"}
-
-
-def _parsed(text: str, where: str) -> Any:
-    return copy.deepcopy(yaml_input.load(text, where, _loaded))
 
 
 @lru_cache(maxsize=8)
@@ -84,7 +81,7 @@ def read_values(content: bytes, where: str) -> dict[str, Any]:
     Raises:
         ConfigError: the content is not YAML, or not a mapping.
     """
-    values = _parsed(yaml_input.decoded(content, where), where)
+    values = yaml_input.load(yaml_input.decoded(content, where), where, _loaded)
     plain: dict[str, Any] = _plain(_sections(values, where), f"{where}: ")
     return plain
 
@@ -192,7 +189,7 @@ def _changed(
     folder = params_path.parent / PROFILES
     if profile and profile not in profiles(folder):
         raise ConfigError(f"--profile: {unknown('profile', profile, profiles(folder))}")
-    values = _read(folder / f"{profile}.yaml" if profile else params_path)
+    values = copy.deepcopy(_read(folder / f"{profile}.yaml" if profile else params_path))
     messages = [f"{params_path.name}: now the profile {profile}"] if profile else []
     messages += [f"{params_path.name}: {_override(values, text)}" for text in overrides]
     return values, messages
@@ -251,7 +248,7 @@ def _override(values: Any, text: str) -> str:
             f"--set {shown(text)}: expected names with dots between them before the =, as in "
             "lori.rank=16"
         )
-    value = _parsed(written, f"--set {key}")
+    value = copy.deepcopy(yaml_input.load(written, f"--set {key}", _loaded))
     _plain(value, f"--set {key}: ")
     *folders, last = key.split(".")
     section = values

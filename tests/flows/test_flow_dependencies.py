@@ -47,7 +47,7 @@ PARAMS: dict[str, Any] = {
         for name in TASKS
     },
     "merge": {name: {"method": "concat", "stage": "train", "weights": 0.5} for name in MERGES},
-    "continual": {"safety_task": "safety", "tasks": ["math"], "training": {}},
+    "continual": {"safety_task": "safety", "tasks": ["math"], "method": None, "training": {}},
     "evaluation": {},
     "gate": {"rules": {}},
 }

@@ -244,6 +244,26 @@ def test_a_server_that_dies_while_it_imports_lets_commands_run_by_themselves(
         assert code.result(60) is None
 
 
+def test_the_server_has_imported_what_dvc_and_the_command_line_need(toy: Path) -> None:
+    code = (
+        "import importlib, sys; from flows.execution.fork_server import MODULES\n"
+        "for name in MODULES: importlib.import_module(name)\n"
+        "before = set(sys.modules)\n"
+        "from flows.execution.stage_process import reproduce; import lori_cli\n"
+        "assert reproduce('prepare') == 0; lori_cli._parser()\n"
+        "print('new:', *sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=toy,
+        env=environment({}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "new: flows.execution.stage_process"
+
+
 @pytest.mark.parametrize("command", ["stage", "point"])
 def test_the_client_of_a_stage_imports_next_to_nothing(server: Path, command: str) -> None:
     code = (

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flows.execution.stage_process import reproduce
-from flows.run import nothing_to_do
+from flows.run import nothing_to_do, plan
 from flows.versioning import graph, recorded_hashes
 from flows.versioning.dvc import dvc_files
 from lori_core.core.errors import InputError
@@ -86,13 +86,13 @@ def test_data_pins_are_no_stages(toy: Path) -> None:
 
 def test_everything_is_new_at_first(toy: Path) -> None:
     assert graph.stale(toy) == {name: ["new stage"] for name in EVERYTHING}
-    assert nothing_to_do(toy) is None
+    assert nothing_to_do(plan(toy)) is None
     assert recorded_hashes.output_hashes(toy, "prepare") == {}
 
 
 def test_nothing_is_stale_after_a_run(built: Path, worked: Callable[[], list[str]]) -> None:
     assert graph.stale(built) == {}
-    assert nothing_to_do(built) == "4 stages, all unchanged: nothing to run"
+    assert nothing_to_do(plan(built)) == "4 stages, all unchanged: nothing to run"
     assert worked() == EVERYTHING
 
 

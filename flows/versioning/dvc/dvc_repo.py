@@ -21,6 +21,17 @@ from flows.environment import quiet_environment
 from flows.versioning.dvc import dvc_files, lock_io
 from lori_core.core.files.atomic import replaced_file
 
+#: The modules that DVC imports when it opens a repository and runs a stage.
+MODULES = (
+    "configobj", "dvc.cachemgr", "dvc.data_cloud", "dvc.dirs", "dvc.repo.artifacts",
+    "dvc.repo.datasets", "dvc.repo.graph", "dvc.repo.index", "dvc.repo.metrics", "dvc.repo.params",
+    "dvc.repo.plots", "dvc.repo.stage", "dvc.rwlock", "dvc.scm", "dvc.utils.strictyaml",
+    "dulwich.ignore", "dulwich.index", "dulwich.worktree",
+    "dvc_data.hashfile._progress", "dvc_data.hashfile.db.local", "dvc_data.hashfile.status",
+    "encodings.utf_8_sig", "fsspec.implementations.memory", "platformdirs.unix", "pyparsing",
+    "ruamel.yaml", "scmrepo.git", "yaml.cyaml",
+)  # fmt: skip
+
 
 @contextmanager
 def opened(workspace: Path) -> Iterator[Any]:
