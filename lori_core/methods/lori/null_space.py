@@ -189,7 +189,8 @@ def least_directions(gram: Tensor, rank: int) -> Tensor:
         )
     values, vectors = torch.linalg.eigh(gram)
     zeros = int((values <= NEGLIGIBLE * values[-1].clamp(min=0)).sum())
-    return vectors[:, : max(rank, zeros)]
+    least: Tensor = vectors[:, : max(rank, zeros)]
+    return least
 
 
 def moved_into(drawn: Tensor, directions: Tensor) -> Tensor:
@@ -208,7 +209,8 @@ def moved_into(drawn: Tensor, directions: Tensor) -> Tensor:
     """
     left, _, right = torch.linalg.svd(drawn.double() @ directions, full_matrices=False)
     norm = float(drawn.double().norm()) / len(drawn) ** 0.5
-    return (norm * (left @ right) @ directions.T).float()
+    moved: Tensor = norm * (left @ right) @ directions.T
+    return moved.float()
 
 
 def avoiding(draw: Callable[[str], Tensor], inputs: Inputs) -> dict[str, Tensor]:
