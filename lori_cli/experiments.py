@@ -138,6 +138,10 @@ def _experiment(args: argparse.Namespace) -> int:
         raise InputError(f"--{extra[0]}: only a plan has it; add {other}--plan-power")
     if args.list or not args.names:
         return _list()
+    if args.gpu is not None:
+        from lori_core import cost
+
+        cost.device(args.gpu)  # refuses an unknown device before anything is written
     from flows.lock import pipeline_lock
     from flows.run import nothing_to_do, run_in_process
     from flows.versioning import graph
