@@ -198,6 +198,10 @@ def _chosen(args: argparse.Namespace) -> int:
         raise InputError(f"--{extra[0]}: only a plan has it; add {other}--plan-power")
     if args.list or not args.names:
         return _list()
+    if args.gpu is not None:
+        from lori_core import cost
+
+        cost.device(args.gpu)  # refuses an unknown device before anything is written
     from lori_core.pipeline import params_file
     from studies import catalogue
 

@@ -271,7 +271,7 @@ def safety_baselines(chance: Chance) -> Iterator[Row]:
             yield from both(chance, 0.5 - 0.1 * place, seed, ("nlu",), **where)
 
 
-def tried(method: str, task: str, seed: int, **factors: Any) -> Row:
+def tried(task: str, seed: int, **factors: Any) -> Row:
     """Return the row of a learning rate that was chosen from three."""
     losses = {"0.001": 1.2, "0.003": 1.0, "0.01": 1.1}
     row = {"metric": "learning_rate", "value": 0.003, "task": task, "seed": seed}
@@ -284,7 +284,7 @@ def frozen_a(chance: Chance) -> Iterator[Row]:
     for ((method, rank), skill), seed in product(skills.items(), SEEDS):
         where = {"method": method, "rank": rank}
         yield from both(chance, skill, seed, ("nlu", "math"), **where)
-        yield tried(method, "math", seed, **where)
+        yield tried("math", seed, **where)
         count = PARAMETERS[method] * rank // 32
         facts = {"metric": "trainable_parameters", "value": count, "task": "math", "seed": seed}
         yield facts | where

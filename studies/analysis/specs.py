@@ -41,7 +41,7 @@ KEEPING = {
 WAYS_OF_A = {
     "own": "random, one for each task",
     "shared": "random, one for all tasks",
-    "null-space": "in the other tasks' null space",
+    "null-space": "in the null space of the other tasks",
 }
 MASKS = {
     "magnitude": "magnitude mask",

@@ -18,13 +18,16 @@ PROFILE = "evidence"
 
 
 def section(experiments: Mapping[str, Experiment], profiles: Path) -> str:
-    """Return the section in Markdown.
+    """Return the section in Markdown; empty in a workspace without the profile.
 
     Args:
         experiments: those that have run.
         profiles: the folder of the profiles.
     """
-    sets = _sets(params_file.load(profiles / f"{PROFILE}.yaml", profiles.parent))
+    path = profiles / f"{PROFILE}.yaml"
+    if not path.is_file():
+        return ""
+    sets = _sets(params_file.load(path, profiles.parent))
     lines = [
         "",
         "## Data and licences",

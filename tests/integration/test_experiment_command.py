@@ -59,6 +59,9 @@ def test_a_plan_changes_nothing(workspace: Path) -> None:
     done = lori(workspace, "experiment", "granularity", "--profile", "smoke", *SMALL, "--plan")
     assert done.returncode == 0, done.stderr
     assert len([line for line in done.stdout.splitlines() if line.startswith("run ")]) == 7
+    (forecast,) = [line for line in done.stdout.splitlines() if line.startswith("forecast ")]
+    assert "(3 trainings " in forecast
+    assert ", 2 scorings " in forecast
     assert files(workspace) == before
     assert not (workspace / "experiments").exists()
 

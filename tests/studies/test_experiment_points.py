@@ -178,6 +178,15 @@ def test_an_experiment_that_does_not_exist_is_refused_by_the_command(
     assert not (tmp_path / "experiments").exists()
     said = refused(capsys, "experiment", "granularity", "--set", "experiments.scops=[model]")
     assert "experiments.scops: unknown key; did you mean 'scopes'?" in said
+    said = refused(capsys, "experiment", "granularity", "--gpu", "h100")
+    assert "--gpu: only a plan has it; add --plan or --plan-power" in said
+    said = refused(capsys, "experiment", "granularity", "--plan", "--gpu", "h1000")
+    assert "--gpu: device 'h1000' is unknown" in said
+    said = refused(capsys, "experiment", "projections", "--set", "experiments.tasks=[math]")
+    assert "experiments.tasks: projections merges adapters of several tasks" in said
+    said = refused(capsys, "experiment", "projections", "--set", "experiments.projections=[none]")
+    assert "experiments.projections" in said
+    assert not (tmp_path / "experiments").exists()
 
 
 def on_base(base: str, first: str | None) -> Points:

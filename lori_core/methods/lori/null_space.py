@@ -189,8 +189,8 @@ def least_directions(gram: Tensor, rank: int) -> Tensor:
         )
     values, vectors = torch.linalg.eigh(gram)
     zeros = int((values <= NEGLIGIBLE * values[-1].clamp(min=0)).sum())
-    directions: Tensor = vectors[:, : max(rank, zeros)]
-    return directions
+    least: Tensor = vectors[:, : max(rank, zeros)]
+    return least
 
 
 def moved_into(drawn: Tensor, directions: Tensor) -> Tensor:

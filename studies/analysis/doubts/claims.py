@@ -68,9 +68,10 @@ def _equal_rank(experiment: Experiment, method: str, own: float | None) -> float
     for rank in experiment.levels("rank"):
         count = experiment.estimate(metric, method=method, rank=rank)
         if wanted is not None and count is not None:
-            distances[rank] = abs(count.value / wanted.value - 1)
+            distances[rank] = abs(count.value - wanted.value)
     best = min(distances, key=distances.__getitem__, default=None)
-    return best if best is not None and distances[best] <= NEAR else None
+    near = wanted is not None and best is not None and distances[best] <= NEAR * wanted.value
+    return best if near else None
 
 
 def _as_lora_fa(experiment: Experiment, cells: Cells) -> list[Part]:
