@@ -23,7 +23,7 @@ def text(forecast: Mapping[str, Any]) -> str:
         f"{'task':{width}}" + "".join(f"{f'from {name}':>16}" for name in tasks),
     ]
     for name, row in tasks.items():
-        cells = ("-" if other == name else f"{row['terms'][other]:+.3f}" for other in tasks)
+        cells = ["-" if other == name else f"{row['terms'][other]:+.3f}" for other in tasks]
         lines.append(f"{name:{width}}" + "".join(f"{cell:>16}" for cell in cells))
     lines += ["", f"{'task':{width}}" + "".join(f"{m:>26}" for m in [*shares, "concat, measured"])]
     for name, row in tasks.items():
