@@ -12,16 +12,10 @@ from typing import Any
 
 from studies.analysis import cells, paper
 from studies.analysis.cells import Table, labels, table
+from studies.analysis.items import LIKELIHOOD
 from studies.analysis.mask_claims import map_sparsity, map_tasks
 from studies.analysis.rows import Experiment, Level, Wanted
-from studies.analysis.specs import (
-    ATTENTION,
-    FEED_FORWARD,
-    LIKELIHOOD,
-    MERGES,
-    METHODS,
-    SCORES,
-)
+from studies.analysis.specs import ATTENTION, FEED_FORWARD, MERGES, METHODS, SCORES
 
 NONE = cells.NOTHING
 #: A table with more measures than this is split into scores and losses.
