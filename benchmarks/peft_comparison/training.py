@@ -177,8 +177,8 @@ def _run_steps(
     """Run all optimizer steps; the training kernels are not installed during an evaluation."""
     config = training.run.train
     values = list(trainable(model).values())
-    chosen: dict[str, Any] = dict(config.optimizer_kwargs)
-    optimizer = torch.optim.AdamW(values, **chosen)
+    kwargs = config.optimizer_kwargs
+    optimizer = torch.optim.AdamW(values, lr=kwargs["lr"], weight_decay=kwargs["weight_decay"])
     schedule = get_cosine_schedule_with_warmup(optimizer, warmup(training.steps), training.steps)
     order = batches(rows, config.batch_size)
     with bar(training.steps, training.method, "step") as progress:

@@ -16,13 +16,7 @@ from studies.analysis.doubts import tables as doubts
 from studies.analysis.items import LIKELIHOOD
 from studies.analysis.mask_claims import map_sparsity, map_tasks
 from studies.analysis.rows import Experiment, Level, Wanted
-from studies.analysis.specs import (
-    ATTENTION,
-    FEED_FORWARD,
-    MERGES,
-    METHODS,
-    SCORES,
-)
+from studies.analysis.specs import ATTENTION, FEED_FORWARD, MERGES, METHODS, SCORES
 
 NONE = cells.NOTHING
 #: A table with more measures than this is split into scores and losses.
