@@ -13,6 +13,7 @@ from lori_core.report.tables import NOTHING
 from studies.analysis import rows
 from studies.analysis.base_names import FOLDER, base_folder, base_label
 from studies.analysis.rows import Experiment
+from studies.analysis.specs import SPECS
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _label(experiment: Experiment) -> str:
 
 
 def _in_order(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:
-    return {name: experiments[name] for name in rows.SPECS if name in experiments}
+    return {name: experiments[name] for name in SPECS if name in experiments}
 
 
 def compared(built: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
