@@ -142,7 +142,7 @@ class TimedRun:
                 for worker in ready:
                     committing += self._take(worker, workers, state)
                 if not ready and committing:
-                    self.history.commit(committing.popleft())
+                    self._commit(committing.popleft())
                 elif ready and time.monotonic() - last > ROWS_SECONDS:
                     self.rows.write()
                     last = time.monotonic()
@@ -179,12 +179,17 @@ class TimedRun:
         self._say(f"{name} failed: {answer['error']}")
         return []
 
+    def _commit(self, name: str) -> None:
+        """Commit a finished point to DVC if its files and those of its parents are here."""
+        if self.files.issuperset((name, *self._points[name].parents)):
+            self.history.commit(name)
+
     def _finish(self, state: _State) -> None:
         """Commit what DVC does not know yet, draw the page, and say what is left."""
         for name in self.order:
-            if name in self.files:
-                self.history.commit(name)
-        complete = [e for e in self.experiments if self.rows.finished(e) == len(e.parents)]
+            self._commit(name)
+        # DVC hashes the files of an experiment's points, which may be on another machine.
+        complete = [e for e in self.experiments if self.files.issuperset(e.parents)]
         for experiment in complete:
             self.history.commit(experiment.label, rewritten=True)
         if any(self.rows.finished(experiment) for experiment in self.experiments):
