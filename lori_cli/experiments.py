@@ -116,7 +116,7 @@ def _set_base(args: argparse.Namespace) -> None:
     import json
 
     from lori_core.pipeline import params_file
-    from studies.analysis.base_names import base_label, split_base
+    from studies.page.base_names import base_label, split_base
 
     params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
     name, revision = split_base(args.base)

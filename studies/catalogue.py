@@ -11,8 +11,8 @@ from lori_core.config.experiments import DEFAULT
 from lori_core.core.errors import ConfigError, unknown
 from lori_core.methods.catalogue import METHODS, options
 from lori_core.pipeline import params_file
-from studies.analysis.base_names import base_folder, base_label, split_base
 from studies.builder import Builder, keeping_cells, rate
+from studies.page.base_names import base_folder, base_label, split_base
 from studies.points import (
     Cell,
     Collect,

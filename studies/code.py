@@ -19,7 +19,7 @@ from lori_core.core.stage_dependencies import (
 #: The code that all kinds of points depend on.
 _POINT = (
     *ADAPTERS,
-    "studies/analysis/base_names.py",
+    "studies/page/base_names.py",
     "studies/points.py",
     "studies/results.py",
     *MODULES,

@@ -28,7 +28,7 @@ from lori_core.config import (
 from lori_core.config.validation import Strict, first_error
 from lori_core.core.errors import InputError, unknown
 from lori_core.core.files.atomic import digest, read_json, write_json
-from studies.analysis import base_names
+from studies.page import base_names
 
 FOLDER = Path("experiments")
 POINTS = FOLDER / "points.json"

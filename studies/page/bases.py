@@ -11,9 +11,9 @@ from typing import Any
 from lori_core.core.errors import InputError
 from lori_core.report.tables import NOTHING
 from studies.analysis import rows
-from studies.analysis.base_names import FOLDER, base_folder, base_label
 from studies.analysis.rows import Experiment
 from studies.analysis.specs import SPECS
+from studies.page.base_names import FOLDER, base_folder, base_label
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 from lori_core.core.files.atomic import replaced_folder, write_json, write_text
 from lori_core.core.redaction import redact, redacted
 from studies.analysis import cells, claims, paper, tables, verdicts
-from studies.analysis.base_names import FOLDER
 from studies.analysis.rows import Experiment
 from studies.analysis.specs import TASKS, in_order
 from studies.page import bases, figures, gaps, markdown, plots
+from studies.page.base_names import FOLDER
 
 #: The labels of an experiment's `info`, by key.
 INFO = {

