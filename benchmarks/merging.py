@@ -6,7 +6,7 @@ decomposition of the four updates side by side that KnOTS is defined by.
 
     python -m benchmarks.merging [threads] [method ...]
 
-How the cost grows with the number of adapters, on one module of 2048 x 2048 at rank 16:
+How the cost grows with the number of adapters, on one module of 1024 x 1024 at rank 8:
 
     python -m benchmarks.merging growth [method ...]
 """
@@ -30,7 +30,7 @@ ADAPTERS, RANK = 4, 32
 #: Seconds for the whole model on two cores, and GB.
 GOAL, MEMORY = 60, 2
 #: Of the measurement of growth: the module's size, the adapters' rank, and how many there are.
-SIDE, SMALL_RANK, COUNTS = 2048, 16, (5, 10, 20, 50)
+SIDE, SMALL_RANK, COUNTS = 1024, 8, (5, 10, 20, 50)
 
 
 def factors(size: tuple[int, int], count: int = ADAPTERS, rank: int = RANK) -> list[Factors]:

@@ -24,8 +24,9 @@ ALIKE = 0.3
 #: How far the recommendation can be trusted.
 TRUST = (
     "From the files alone: the overlap says where updates meet, not what a meeting costs a task. "
-    "Weights decide as much as the method: measure the excess loss (lori stage excess), or search "
-    "the weights (lori merge --search)."
+    "Weights decide as much as the method: forecast the excess loss by gradients (lori "
+    "interference --examples), measure it (lori stage excess), or search the weights (lori merge "
+    "--search)."
 )
 
 

@@ -47,9 +47,9 @@ def trust(forecast: Mapping[str, Any]) -> str:
     measured = math.fsum(row["measured"] for row in rows)
     return (
         "The forecast is of first order: it leaves out the loss's curvature, so it holds for small "
-        f"weights, and mostly forecasts too little. Over the tasks, concat has {measured:+.3f} "
-        f"nats measured and {expected:+.3f} forecast on these examples; where the two are far "
-        "apart, measure the merge (lori stage excess) or search the weights (lori merge --search)."
+        f"weights only. Over the tasks, concat has {measured:+.3f} nats measured and "
+        f"{expected:+.3f} forecast on these examples; where the two are far apart, measure the "
+        "merge (lori stage excess) or search the weights (lori merge --search)."
     )
 
 
