@@ -59,7 +59,8 @@ COMMANDS = (
 #: Modules that take long to import. A model's own module is imported when a stage loads the model.
 MODULES = (
     "torch", "transformers.models.llama.modeling_llama", "transformers.trainer", "peft",
-    "scipy.linalg", *dvc_repo.MODULES, "flows.machine", *(f"lori_cli.{name}" for name in COMMANDS),
+    "scipy.linalg", "scipy.stats", *dvc_repo.MODULES, "flows.machine",
+    *(f"lori_cli.{name}" for name in COMMANDS),
     "lori_core.adapters.masks.mask_file", "lori_core.core.processes.allotment",
     "lori_core.methods.lori.calibration", "lori_core.methods.lori.continual",
     "lori_core.evaluation.evaluate", "lori_core.merging.merge", "lori_core.merging.interference",

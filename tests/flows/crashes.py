@@ -44,6 +44,7 @@ from flows import access  # noqa: E402
 from flows.execution.stage_process import reproduce  # noqa: E402
 from flows.server.local_api import free_port, healthy  # noqa: E402
 
+ZOMBIE = psutil.STATUS_ZOMBIE
 KINDS = ("stage", "flow", "worker", "server", "node", "helper", "client", "cancel")
 HELPER, CLIENT = "flows.execution.fork_server", "lori_core.core.processes.forked"
 STAGES = ("prepare", "train@a", "train@b", "train@c", "report")
@@ -255,7 +256,8 @@ def kill(on: Services, kind: str, run: str) -> None:
     if target is not None:
         with suppress(psutil.NoSuchProcess):
             target.kill()
-            target.wait(30)
+            # A killed helper remains a zombie until its flow ends.
+            until(lambda: not target.is_running() or target.status() == ZOMBIE, "its end", 30)
 
 
 def bring_back(on: Services, kind: str) -> None:
