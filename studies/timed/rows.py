@@ -49,7 +49,7 @@ class RowsWriter:
             self._sizes[experiment.experiment] = sizes(experiment)
         used = [self._records[name] for name in dict.fromkeys(cell.point for cell in cells)]
         machines = {record.machine or "not recorded" for record in used}
-        versions = {", ".join(f"{n} {v}" for n, v in r.versions.items()) for r in used}
+        versions = {", ".join(f"{n} {v}" for n, v in sorted(r.versions.items())) for r in used}
         info = experiment.info | self._sizes[experiment.experiment]
         info |= {
             "machine": "; ".join(sorted(machines)),
