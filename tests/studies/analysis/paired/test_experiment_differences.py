@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from studies.analysis.paired import crossed, differences, items
+from studies.analysis import items
+from studies.analysis.paired import crossed, differences
 from studies.analysis.paired.differences import Difference, contrast
 
 T2 = 4.302652729911275  # Student's t, two degrees of freedom, 0.975
