@@ -26,7 +26,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         values = params.model_dump(mode="json")
         for task in ("math", "safety"):
             values["tasks"][task]["sizes"] = {"train": 16, "validation": 4, "test": 8}
-        values["evaluation"]["likelihood"] = True
         params = type(params).model_validate(values)
         pulling.pull(params)
         found = catalogue.build(params, ["all"])
@@ -122,20 +121,6 @@ def test_scores_of_one_model_are_the_same_in_every_experiment(finished: Path) ->
     assert own == loss("granularity", scope="model") == loss("importance", importance="magnitude")
     assert own == loss("structured", structure="none")
     assert own == loss("merge-four", method="lori-s", merge="single-task")
-
-
-@pytest.mark.real
-def test_choices_are_scored_by_generation_and_log_likelihood_on_the_same_items(
-    finished: Path,
-) -> None:
-    path = finished / "metrics" / "experiments" / "single-task.json"
-    rows = [row for row in json.loads(path.read_text())["rows"] if row["task"] == "nlu"]
-    generated = {row["method"]: row["item_set"] for row in rows if row["metric"] == "accuracy"}
-    scored = {
-        row["method"]: row["item_set"] for row in rows if row["metric"] == "likelihood_accuracy"
-    }
-    assert generated == scored
-    assert len(scored) > 1
 
 
 def trainings(finished: Path) -> dict[str, Train]:

@@ -204,7 +204,7 @@ def test_csv_for_plots(exact: dict[str, Experiment]) -> None:
 
 
 def test_the_section_of_dvc_yaml_names_what_the_report_writes() -> None:
-    assert plots.section(["granularity"], "report") == [
+    assert plots.section({"granularity": "report"}) == [
         {
             "granularity": {
                 "title": "Mask granularity",

@@ -149,8 +149,8 @@ def test_a_projection_decides_the_key_and_the_data_of_a_run() -> None:
     assert results.params_of(moved).projection_key(moved.task) == moved.task
     assert moved.projection is not None
     other = moved.projection.avoid[0]
-    assert f"data/{other}/train.jsonl" in stages._data(moved)
-    assert f"data/{other}/train.jsonl" not in stages._data(shared)
+    assert f"data/{other}/train.jsonl" in stages.data_of(moved)
+    assert f"data/{other}/train.jsonl" not in stages.data_of(shared)
 
 
 def test_points_without_a_projection_keep_their_names() -> None:
