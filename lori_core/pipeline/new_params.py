@@ -18,12 +18,20 @@ model:
   revision: null                   # the commit of a hub model
   dtype: {dtype}
 
+prompt:
+  template: auto                   # the tokenizer's chat template if it has one
+  system: null                     # null: the template's own system turn; "": none
+
 lori:
   rank: 32
   lora_alpha: 64                   # ΔW is scaled by lora_alpha / rank
   sparsity: 0.9                    # the share of B's entries that are masked out
   target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]
   seed: 42
+  mask_scope: model                # model | module | projection | layer | matrix
+  importance: magnitude            # magnitude | fisher | snip | random
+  structure: none                  # none | row | block | group
+  values_dtype: float32
 
 training:
   learning_rate: 1.0e-3
@@ -37,6 +45,13 @@ _REST = """
 continual:                         # train tasks on top of a safety task's adapter
   safety_task: null
   tasks: []
+  method: null                     # null: that of each task
+  training: {}
+
+evaluation: {}                     # batch size, new tokens, protocols: docs/evaluation.md
+
+gate:
+  rules: {}                        # what a model must meet before it is served: docs/lineage.md
 
 tracking:
   uri: null                        # null: a SQLite file in this folder
@@ -118,6 +133,10 @@ def text(base: str, sources: Mapping[str, Any], size: int | None) -> str:
         if size is not None:
             share = max(1, size // 10)
             lines.append(f"    sizes: {{train: {size}, validation: {share}, test: {share}}}\n")
+        lines.append("    method: lori-s           # any of `lori methods`\n")
+        lines.append(
+            "    projection_key: null     # the key A is drawn from; null: the task's name\n"
+        )
         lines.append("    calibration: {}          # what differs from `training` in each phase\n")
         lines.append("    training: {}\n")
     merges = (

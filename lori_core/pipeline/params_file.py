@@ -175,8 +175,18 @@ def _fill(values: Any, key: str, params: Params) -> bool:
     if last in section:
         return False
     value = getattr(default, last)
-    section[last] = {} if isinstance(value, (Strict, Mapping)) else _as_yaml(value)
+    _append(section, last, {} if isinstance(value, (Strict, Mapping)) else _as_yaml(value))
     return True
+
+
+def _append(section: Any, key: str, value: Any) -> None:
+    """Add a key at the end of a section, before the blank lines that follow the section."""
+    before = next(reversed(section), None)
+    section[key] = value
+    comments = section.ca.items if hasattr(section, "ca") else {}
+    after = (comments.get(before) or [None] * 3)[2]
+    if after is not None and after.value.startswith("\n"):
+        comments[key] = comments.pop(before)
 
 
 def _as_yaml(value: Any) -> Any:

@@ -47,6 +47,7 @@ def test_a_project_of_ones_own_files_is_planned_and_pulled(
     assert "calibrate@alpha" in out
     assert out.endswith("next: lori pull --show 3, then lori run\n")
     params = params_file.load()
+    assert params_file.apply(params_file.PARAMS, None, []) == []  # no key that DVC reads is missing
     assert list(params.tasks) == ["alpha", "beta", "gamma"]
     alpha, beta = (params.tasks[name].source.model_dump(exclude_defaults=True)  # type: ignore[union-attr]
                    for name in ("alpha", "beta"))  # fmt: skip

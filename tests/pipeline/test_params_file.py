@@ -149,6 +149,19 @@ def test_missing_keys_that_dvc_reads_are_added_with_their_defaults(tmp_path: Pat
     assert params_file.apply(path, None, []) == []
 
 
+def test_added_keys_stand_before_the_blank_lines_after_their_section(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    lori = "lori:\n  rank: 4   # few\n  sparsity: 0.5\n\n# how it is trained\n"
+    path.write_text(LEAST.replace("lori: {rank: 4}\n", lori))
+    before = params_file.load(path)
+    params_file.apply(path, None, [])
+    section = path.read_text().partition("lori:\n")[2].partition("training:")[0].splitlines()
+    assert section[:2] == ["  rank: 4   # few", "  sparsity: 0.5"]
+    assert section[-2:] == ["", "# how it is trained"]
+    assert "" not in section[:-2]
+    assert params_file.load(path) == before
+
+
 def test_a_plan_of_it_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(LEAST)
