@@ -41,6 +41,12 @@ training:
   max_length: 512                  # the most tokens of prompt and target together
 
 """
+_TASK = """\
+    method: lori-s           # any of `lori methods`
+    projection_key: null     # the key that A is drawn from; null: the task's name
+    calibration: {}          # what differs from `training` in each phase
+    training: {}
+"""
 _REST = """
 continual:                         # train tasks on top of a safety task's adapter
   safety_task: null
@@ -133,12 +139,7 @@ def text(base: str, sources: Mapping[str, Any], size: int | None) -> str:
         if size is not None:
             share = max(1, size // 10)
             lines.append(f"    sizes: {{train: {size}, validation: {share}, test: {share}}}\n")
-        lines.append("    method: lori-s           # any of `lori methods`\n")
-        lines.append(
-            "    projection_key: null     # the key A is drawn from; null: the task's name\n"
-        )
-        lines.append("    calibration: {}          # what differs from `training` in each phase\n")
-        lines.append("    training: {}\n")
+        lines.append(_TASK)
     merges = (
         "{}" if len(sources) < 2 else "\n  concat: {method: concat, stage: train, weights: 0.5}"
     )
