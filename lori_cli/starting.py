@@ -86,7 +86,13 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _ask(question: str) -> str:
-    return input(question).strip()
+    try:
+        return input(question).strip()
+    except EOFError:
+        raise InputError(
+            "lori init: the input ended before all answers; answer again, or name each task, as in "
+            "--task support=support.csv"
+        ) from None
 
 
 def _asked_tasks() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import subprocess
 from pathlib import Path
@@ -147,3 +148,41 @@ def test_a_folder_with_a_pipeline_is_refused(
     message = "this folder has a pipeline already; run lori init in another folder"
     assert message in refused(capsys, "init", "--task", "a=a.csv")
     assert sorted(path.name for path in folder.iterdir()) == sorted(["a.csv", name])
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *given: str) -> None:
+    """Let standard input be a terminal with these answers, and then its end."""
+    monkeypatch.setattr("sys.stdin", Terminal("".join(f"{answer}\n" for answer in given)))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_answers_on_a_terminal_stand_for_options(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table(folder / "a.csv")
+    answers(monkeypatch, "random:llama", "alpha", "a.csv", "beta", "bundled-math", "")
+    assert main(["init"]) == 0
+    out = capsys.readouterr().out
+    assert "name of task 3 [no more]: " in out
+    params = params_file.load()
+    assert (params.model.name_or_path, list(params.tasks)) == ("random:llama", ["alpha", "beta"])
+    assert params.tasks["beta"].source == "bundled-math"
+
+
+@pytest.mark.parametrize(
+    "given", [(), ("random:llama", "alpha"), ("random:llama", "alpha", "a.csv")]
+)
+def test_answers_that_end_too_early_are_refused(
+    given: tuple[str, ...],
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table(folder / "a.csv")
+    answers(monkeypatch, *given)
+    assert "the input ended before all answers" in refused(capsys, "init")
+    assert [path.name for path in folder.iterdir()] == ["a.csv"]
