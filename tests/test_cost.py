@@ -87,6 +87,7 @@ def test_a_measured_training_is_forecast_at_its_speed(measured: rates.Measured) 
         f"training.batch_size={round(measured.at_once / measured.row)}",
         "training.max_length=2048",
         *(f"tasks.{task}.method=lora" for task in (() if measured.lean else TASKS)),
+        "continual.method=null",
     ]
     rows = {"examples": 1000, "tokens": measured.row, "target": measured.row / 2}
     made = model(profile, on, *changes, **rows)

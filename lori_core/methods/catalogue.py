@@ -100,8 +100,17 @@ def _check_continual(params: Params) -> None:
         return
     before = params.method(safety).name
     for task in params.continual.tasks:
-        method, own = params.method(task, "continual").name, params.method(task).name
-        if not METHODS[method].goes_on_from(METHODS[before]):
+        method, _, where = params.method(task, "continual")
+        own = params.method(task).name
+        goes_on = METHODS[method].goes_on_from(METHODS[before])
+        if not goes_on and where == "continual.method":
+            fit = [name for name, m in METHODS.items() if m.goes_on_from(METHODS[before])]
+            raise ConfigError(
+                f"continual.method: {method} cannot go on from the adapter of {safety}, which "
+                f"{before} trains (methods that can: {', '.join(fit) or 'none'}); name one of "
+                "them, or set it to null"
+            )
+        if not goes_on:
             fit = [name for name, m in METHODS.items() if m.continues]
             raise ConfigError(
                 f"continual.tasks: {task} is trained by {method}, {safety} by {before}; both must "

@@ -65,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     "merge.concat.search.batch": POSITIVE, "merge.concat.search.learning_rate": REAL,
     "merge.concat.search.candidates": POSITIVE, "merge.concat.search.uniformity": REAL | COUNT,
     "merge.concat.search.task_weights.math": REAL | COUNT,
-    "continual.safety_task": set(), "continual.tasks.0": set(),
+    "continual.safety_task": set(), "continual.tasks.0": set(), "continual.method": NULL,
     "evaluation.likelihood": FLAG, "evaluation.samples": POSITIVE, "evaluation.temperature": REAL,
     "evaluation.top_p": REAL, "evaluation.seed": COUNT, "evaluation.engine": set(),
     "evaluation.protocols": set(), "evaluation.protocols.0": set(),

@@ -344,7 +344,11 @@ def test_the_continual_phase_has_a_method_of_its_own(params: Params) -> None:
     ("own", "continual", "message"),
     [
         ("lori-d", "lori-s-mix", "continual.method: lori-s-mix trains inside a mask, and lori-d"),
-        ("lori-d", "lora-mix", "continual.tasks: math is trained by lora-mix, safety by lori-d"),
+        (
+            "lori-d",
+            "lora-mix",
+            "continual.method: lora-mix cannot go on from the adapter of safety, which lori-d",
+        ),
         ("lori-d", {"name": "lori-d-mix", "share": 2}, "continual.method"),
         ("lori-d", "lori-mix", "continual.method: method 'lori-mix' is unknown"),
     ],
