@@ -13,6 +13,7 @@ from flows.versioning.objects import files_below, folder_md5, md5_of
 from flows.versioning.snapshot import DATA, LOCK, leaves
 from lori_core.adapters import artifact_metadata
 from lori_core.config.training_overrides import PHASES, override_sections
+from lori_core.registries.merge_method import MERGE_METHODS
 
 Hashes = Mapping[str, Mapping[str, str]]
 
@@ -52,7 +53,7 @@ def lock_problems(
         yield Problem(LOCK, f"stage {stage.name}: its command is {stage.command!r}; {MEND}")
     if actual is not None and whole_md5(node.entry, actual) == node.entry.md5:
         yield from _count_problems(lineage, node, actual)
-    yield from _parameter_problems(node)
+    yield from parameter_problems(node)
     yield from _code_problems(node)
 
 
@@ -167,13 +168,14 @@ def _code_problems(node: Node) -> Iterator[Problem]:
             yield Problem(LOCK, f"{text}, but {node.name} was made by {code[path]}; {MEND}")
 
 
-def _parameter_problems(node: Node) -> Iterator[Problem]:
+def parameter_problems(node: Node) -> Iterator[Problem]:
     """Compare the recorded parameters with those in the artifact's metadata."""
     own, recorded = node.metadata, node.params
     if own is None or node.stage is None:
         return
     for name, value in leaves(_layered(node, recorded)):
-        known = _by_artifact(own, name)
+        merged = own.kind == "merged adapter"
+        known = _by_merge(own, name, recorded) if merged else _by_artifact(own, name)
         if known is not _UNKNOWN and not _same(known, value):
             yield Problem(
                 LOCK,
@@ -208,10 +210,6 @@ def _by_artifact(own: artifact_metadata.ArtifactMetadata, name: str) -> Any:
     if own.kind == "mask":
         named = {"lori.sparsity": "sparsity", "lori.mask_scope": "scope"}
         return own.facts.get(named.get(name, last), _UNKNOWN) if section == "lori" else _UNKNOWN
-    if own.kind == "merged adapter":
-        return (
-            own.facts.get(last, _UNKNOWN) if last in ("method", "density", "weights") else _UNKNOWN
-        )
     if section == "training" or section.endswith((".training", ".calibration")):
         return depends.get("section", {}).get(last, _UNKNOWN)
     if section == "model" and last == "dtype":
@@ -223,6 +221,24 @@ def _by_artifact(own: artifact_metadata.ArtifactMetadata, name: str) -> Any:
     if section in ("prompt", "lori"):
         return depends.get(section, {}).get(last, _UNKNOWN)
     return _UNKNOWN
+
+
+def _by_merge(
+    own: artifact_metadata.ArtifactMetadata, name: str, recorded: Mapping[str, Any]
+) -> Any:
+    """Return a parameter's value in a merged adapter's metadata; `_UNKNOWN` if it is not there.
+
+    Searched weights are not in the parameters: the stage depends on the file that holds them.
+    """
+    section, _, last = name.rpartition(".")
+    value = own.facts.get(last, _UNKNOWN) if last in ("method", "density", "weights") else _UNKNOWN
+    settings = recorded.get(section)
+    if isinstance(settings, Mapping) and settings.get("search") and last != "method":
+        return _UNKNOWN
+    method = own.facts.get("method")
+    if last == "weights" and method in MERGE_METHODS and MERGE_METHODS[method].starts:
+        return value[1:]  # the first is that of the adapter which the others were trained from
+    return value
 
 
 def _same(first: Any, second: Any) -> bool:
