@@ -101,26 +101,30 @@ def _check_continual(params: Params) -> None:
     before = params.method(safety).name
     for task in params.continual.tasks:
         method, _, where = params.method(task, "continual")
+        if not METHODS[method].goes_on_from(METHODS[before]):
+            raise ConfigError(_cannot_go_on(task, method, where, safety, before))
         own = params.method(task).name
-        goes_on = METHODS[method].goes_on_from(METHODS[before])
-        if not goes_on and where == "continual.method":
-            fit = [name for name, m in METHODS.items() if m.goes_on_from(METHODS[before])]
-            raise ConfigError(
-                f"continual.method: {method} cannot go on from the adapter of {safety}, which "
-                f"{before} trains (methods that can: {', '.join(fit) or 'none'}); name one of "
-                "them, or set it to null"
-            )
-        if not goes_on:
-            fit = [name for name, m in METHODS.items() if m.continues]
-            raise ConfigError(
-                f"continual.tasks: {task} is trained by {method}, {safety} by {before}; both must "
-                f"have one method, of: {', '.join(fit)}; or leave {task} out of continual.tasks"
-            )
         if METHODS[method].calibrated_by != METHODS[own].calibrated_by:
             raise ConfigError(
                 f"continual.method: {method} {_needs(method)}, and {own}, the method of the task "
                 f"{task}, {_needs(own)}; name a method of the same kind, or set it to null"
             )
+
+
+def _cannot_go_on(task: str, method: str, where: str, safety: str, before: str) -> str:
+    """Return the error of a method that cannot train on top of the safety adapter."""
+    if where == "continual.method":
+        fit = [name for name, m in METHODS.items() if m.goes_on_from(METHODS[before])]
+        return (
+            f"continual.method: {method} cannot go on from the adapter of {safety}, which {before} "
+            f"trains (methods that can: {', '.join(fit) or 'none'}); name one of them, or set it to "
+            "null"
+        )
+    fit = [name for name, m in METHODS.items() if m.continues]
+    return (
+        f"continual.tasks: {task} is trained by {method}, {safety} by {before}; both must have one "
+        f"method, of: {', '.join(fit)}; or leave {task} out of continual.tasks"
+    )
 
 
 def _needs(method: str) -> str:
