@@ -231,11 +231,12 @@ def _by_merge(
     Searched weights are not in the parameters: the stage depends on the file that holds them.
     """
     section, _, last = name.rpartition(".")
-    value = own.facts.get(last, _UNKNOWN) if last in ("method", "density", "weights") else _UNKNOWN
+    named = last in ("method", "density", "weights")
+    value: Any = own.facts.get(last, _UNKNOWN) if named else _UNKNOWN
     settings = recorded.get(section)
     if isinstance(settings, Mapping) and settings.get("search") and last != "method":
         return _UNKNOWN
-    method = own.facts.get("method")
+    method = str(own.facts.get("method"))
     if last == "weights" and method in MERGE_METHODS and MERGE_METHODS[method].starts:
         return value[1:]  # the first is that of the adapter which the others were trained from
     return value
