@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from studies.analysis.paired.differences import Cell, Difference
 from studies.analysis.rows import Experiment
@@ -17,10 +17,25 @@ def methods(
     *,
     equivalence: bool = False,
 ) -> Compare:
-    """Return a comparison of methods on single tasks; a method that was not run has no result.
+    """Return a comparison of methods on single tasks; see `levels`."""
+    return levels("method", METHODS, pairs, margin, tasks, equivalence=equivalence)
+
+
+def levels(
+    factor: str,
+    names: Mapping[str, str],
+    pairs: Iterable[tuple[str, str]],
+    margin: float = 0.0,
+    tasks: Sequence[str] | None = None,
+    *,
+    equivalence: bool = False,
+) -> Compare:
+    """Return a comparison of a factor's levels; a level that was not run has no result.
 
     Args:
-        pairs: each first method is claimed to be above the second.
+        factor: the factor.
+        names: the levels' names in labels.
+        pairs: each first level is claimed to be above the second.
         margin: how far below it may be.
         tasks: the tasks to compare on; None for all.
         equivalence: whether the first may also be at most `margin` above.
@@ -31,9 +46,9 @@ def methods(
             above(
                 experiment,
                 cells.of(experiment, tasks),
-                {"method": first},
-                {"method": second},
-                f"{METHODS[first]} against {METHODS[second]}",
+                {factor: first},
+                {factor: second},
+                f"{names[first]} against {names[second]}",
                 margin,
                 equivalence=equivalence,
             )

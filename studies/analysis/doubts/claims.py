@@ -6,9 +6,9 @@ non-inferiority test with the margin of 2 points (2 % of a loss).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+from studies.analysis.comparisons import levels
 from studies.analysis.doubts.tables import LEARNED_ALONE
 from studies.analysis.paired.differences import Cell, Term, loss_cells
 from studies.analysis.rows import Experiment
@@ -116,28 +116,6 @@ def _null_space_learns(experiment: Experiment, cells: Cells) -> list[Part]:
     return [above(experiment, loss_cells(experiment), first, second, label, MARGIN)]
 
 
-def _masks(
-    pairs: Sequence[tuple[str, str]], margin: float = 0.0, *, equivalence: bool = False
-) -> Compare:
-    """Return a comparison of masks; each first one is claimed to be above the second."""
-
-    def compare(experiment: Experiment, cells: Cells) -> list[Part]:
-        return [
-            above(
-                experiment,
-                cells.of(experiment, None),
-                {"mask": first},
-                {"mask": second},
-                f"{MASKS[first]} against {MASKS[second]}",
-                margin,
-                equivalence=equivalence,
-            )
-            for first, second in pairs
-        ]
-
-    return compare
-
-
 DOUBT_CLAIMS: tuple[Claim, ...] = (
     Claim(
         "frozen_a_same_rank",
@@ -214,7 +192,7 @@ DOUBT_CLAIMS: tuple[Claim, ...] = (
         f"{OURS} (Section 2.1 argues for magnitude)",
         "the mean over tasks of magnitude masks is above that of random masks, each at the best of "
         "the same learning rates",
-        _masks([("magnitude", "random")]),
+        levels("mask", MASKS, [("magnitude", "random")]),
     ),
     Claim(
         "random_as_magnitude",
@@ -223,7 +201,7 @@ DOUBT_CLAIMS: tuple[Claim, ...] = (
         OURS,
         "the mean over tasks of random masks is within 2 points (2 % of the loss) of that of "
         "magnitude masks: an equivalence test",
-        _masks([("random", "magnitude")], MARGIN, equivalence=True),
+        levels("mask", MASKS, [("random", "magnitude")], MARGIN, equivalence=True),
     ),
     Claim(
         "masks_above_low_rank",
@@ -232,7 +210,7 @@ DOUBT_CLAIMS: tuple[Claim, ...] = (
         OURS,
         "the mean over tasks of magnitude masks and of random masks is above that without a mask "
         "at the low rank",
-        _masks([("magnitude", "low-rank"), ("random", "low-rank")]),
+        levels("mask", MASKS, [("magnitude", "low-rank"), ("random", "low-rank")]),
     ),
     Claim(
         "random_mask_costs_nothing",
@@ -241,6 +219,6 @@ DOUBT_CLAIMS: tuple[Claim, ...] = (
         OURS,
         "the mean over tasks of random masks is above that without a mask at the full rank less 2 "
         "points (2 % of the loss)",
-        _masks([("random", "none")], MARGIN),
+        levels("mask", MASKS, [("random", "none")], MARGIN),
     ),
 )
