@@ -16,6 +16,14 @@ def test_x86_needs_instructions_for_the_precision() -> None:
     assert precision.x86_has("float16", {"amx_fp16": True})
 
 
+def test_intel_needs_amx_for_bfloat16() -> None:
+    intel = {"cpu_name": "Intel Xeon", "avx512_bf16": True, "avx512_fp16": True}
+    assert not precision.x86_has("bfloat16", intel)
+    assert precision.x86_has("bfloat16", intel | {"amx_bf16": True})
+    assert precision.x86_has("float16", intel)
+    assert precision.x86_has("bfloat16", intel | {"cpu_name": "AMD EPYC 9R14"})
+
+
 def test_float32_is_float32_and_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert precision.compute_dtype("float32", "cpu") == torch.float32
     assert capsys.readouterr().err == ""
