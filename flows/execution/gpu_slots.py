@@ -1,7 +1,8 @@
 """Slots that decide which stages may run now.
 
-Stages start when they fit on the GPUs. On a machine without GPUs, one stage that would use a GPU
-runs at a time. A few stages that need no GPU may run beside the others.
+Stages start when they fit on the GPUs. On a machine without GPUs, the machine takes a card's place:
+one stage that would use a GPU runs at a time, or several with a share each. A few stages that need
+no GPU may run beside the others.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def check_room(stages: Iterable[Stage], most: int, where: str) -> None:
 
 
 class GpuSlots:
-    """Hands out GPUs; without GPUs, lets one stage that would use a GPU run at a time."""
+    """Hands out GPUs, or the machine as one device if it has none."""
 
     def __init__(self, gpus: list[str], stop: threading.Event) -> None:
         self.gpus = gpus

@@ -29,8 +29,10 @@ class LocalEngine:
 
     def where(self) -> str:
         """Return the number of GPUs as text, or that stages run on the CPU."""
-        gpus = self.run.slots.gpus
-        return f"{len(gpus)} GPUs" if gpus else "the CPU, one at a time"
+        gpus, at_once = self.run.slots.gpus, self._cpu_stages()
+        if gpus:
+            return f"{len(gpus)} GPUs"
+        return f"the CPU, {'one' if at_once == 1 else at_once} at a time"
 
     def execute(self, plan: Plan, options: Mapping[str, Any]) -> Mapping[str, Future]:
         """Run the stale stages; stages that depend on a failed stage stay pending."""
@@ -42,11 +44,12 @@ class LocalEngine:
         return futures
 
     def _shares(self, plan: Plan) -> dict[str, Share]:
-        """Return each stale stage's share of a GPU and of the cores; empty without GPUs."""
+        """Return the share of a GPU and of the cores of each stale stage that may use a GPU."""
         setting, gpus = self.run.execution.get("share_gpus", "auto"), self.run.slots.gpus
         stale = [stage for stage in plan.stages if stage.name in plan.stale]
         if not gpus:
-            return {}
+            share = sharing.cpu_share(self._cpu_stages(), sharing.cores())
+            return {stage.name: share for stage in stale if stage.gpus}
         host = sharing.this_host()
         most = host.stages_per_gpu(setting, len(gpus))
         shares = demand.shares(self.run, stale, smallest_card(gpus), most)
@@ -56,6 +59,9 @@ class LocalEngine:
             for stage in stale
             if stage.gpus
         }
+
+    def _cpu_stages(self) -> int:
+        return int(self.run.execution.get("cpu_stages", 1))
 
     def _submitted(self, plan: Plan, stage_task: Any) -> dict[str, Future]:
         futures: dict[str, Future] = {}

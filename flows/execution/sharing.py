@@ -33,7 +33,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 @dataclass(frozen=True)
 class Share:
-    """The part of one card that a stage gets.
+    """The part of one card, or of a machine without GPUs, that a stage gets.
 
     Attributes:
         parts: out of `CARD`.
@@ -47,7 +47,7 @@ class Share:
 
     @property
     def whole(self) -> bool:
-        """Whether the stage has the card to itself."""
+        """Whether the stage has the card, or the machine without GPUs, to itself."""
         return self.parts >= CARD
 
     def variables(self) -> dict[str, str]:
@@ -88,6 +88,18 @@ def threads(setting: int | str, gpus: int, available: int) -> int:
         available: the number of the machine's cores.
     """
     return max(1, available // (gpus * (setting if isinstance(setting, int) else SIDE_BY_SIDE)))
+
+
+def cpu_share(stages: int, available: int) -> Share:
+    """Return the share of a stage on a machine without GPUs.
+
+    Args:
+        stages: the number of stages that run at once (`execution.cpu_stages`).
+        available: the number of the machine's cores.
+    """
+    if stages == 1:
+        return WHOLE
+    return Share(parts=CARD // stages, threads=max(1, available // stages))
 
 
 def cores() -> int:

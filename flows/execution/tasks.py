@@ -109,9 +109,9 @@ def pull(run: PipelineRun, is_pulled: bool = False) -> State[Any]:
     name="stage", task_run_name="{stage}", cache_policy=NO_CACHE, retry_condition_fn=worth_retrying
 )
 def run_stage(stage: str, gpus: int, run: PipelineRun) -> State[Any]:
-    """Let DVC reproduce one stage, in a process of its own, on its share of the GPUs.
+    """Let DVC reproduce one stage, in a process of its own, on its share of the machine.
 
-    If the share has too little memory, the stage runs again with whole GPUs.
+    If the share has too little memory, the stage runs again with whole GPUs, or alone on the CPU.
     """
     logger = get_run_logger()
     task_run_id = str(task_run.id)
@@ -128,7 +128,8 @@ def run_stage(stage: str, gpus: int, run: PipelineRun) -> State[Any]:
         except MemoryLacking as error:
             if not shared:
                 raise
-            logger.warning("%s; running it again on a GPU of its own", error)
+            alone = "on a GPU of its own" if run.slots.gpus else "with no other stage beside it"
+            logger.warning("%s; running it again %s", error, alone)
             run.lacked_memory(stage)
             finished = once()
         if finished.ran:

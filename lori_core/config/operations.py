@@ -45,6 +45,9 @@ class ExecutionSection(Strict):
     share_gpus: Few | Literal["auto"] = "auto"
     """The most stages on one GPU at once, if their forecast memory fits; auto: as many as there
     are idle CPU cores; 1: no sharing."""
+    cpu_stages: Few = 1
+    """Without GPUs: the stages that run at once, each with an equal part of the CPU cores. Memory
+    is not divided: each stage loads its own base model."""
     retries: Retries = 1
     """How often a crashed stage is restarted; a stage with wrong input never is."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -215,13 +216,71 @@ def test_a_stage_that_does_not_fit_after_all_runs_again_alone(
     assert said == ["out of memory; running it again on a GPU of its own"]
 
 
+@pytest.mark.parametrize(
+    ("setting", "parts", "threads"),
+    [
+        ("", CARD, 0),
+        ("cpu_stages: 1", CARD, 0),
+        ("cpu_stages: 2", CARD // 2, 2),
+        ("cpu_stages: 8", CARD // 8, 1),
+    ],
+)
+def test_without_gpus_stages_share_the_cores(
+    setting: str, parts: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(sharing, "cores", lambda: 5)
+    (tmp_path / "params.yaml").write_text(f"execution: {{{setting}}}\n")
+    run = PipelineRun(tmp_path, "a-run", print)
+    several = [*stages(2), Stage("several", (), 2, "", ()), Stage("report", (), 0, "", ())]
+    plan = Plan(tuple(several), {stage.name: [""] for stage in several})
+    shares = LocalEngine(run)._shares(plan)
+    assert shares == dict.fromkeys(("train@t00", "train@t01", "several"), Share(parts, 0, threads))
+    held = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(CARD // parts):
+            held.append(stack.enter_context(run.slots.hold(1, parts)))
+        assert run.slots._fitting(parts) == []
+    assert held == [""] * (CARD // parts)
+
+
+def test_stages_at_once_on_the_cpu_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    named = []
+    for number in (1, 3):
+        (tmp_path / "params.yaml").write_text(f"execution: {{cpu_stages: {number}}}\n")
+        named.append(LocalEngine(PipelineRun(tmp_path, "a-run", print)).where())
+    assert named == ["the CPU, one at a time", "the CPU, 3 at a time"]
+
+
+def test_a_stage_without_memory_runs_again_alone_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.execution import tasks
+
+    (tmp_path / "params.yaml").write_text("{}")
+    run = PipelineRun(tmp_path, "a-run", print)
+    run.slots = GpuSlots([], run.stop)
+    run.shares = {"train@a": Share(CARD // 2, 0, threads=2)}
+    run.place = cast("Any", Places("train@a"))
+    said: list[str] = []
+    logger = SimpleNamespace(info=print, warning=lambda *words: said.append(words[0] % words[1:]))
+    monkeypatch.setattr(tasks, "get_run_logger", lambda: logger)
+    monkeypatch.setattr(tasks, "task_run", SimpleNamespace(id="a-task"))
+    assert tasks.run_stage.fn(stage="train@a", gpus=1, run=run).name == tasks.UNCHANGED
+    assert run.shares["train@a"] == Share(CARD, 0, threads=2)
+    assert said == ["out of memory; running it again with no other stage beside it"]
+
+
 def test_a_run_without_gpus_shares_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (tmp_path / "params.yaml").write_text("{}")
     run = PipelineRun(tmp_path, "a-run", print)
     plan = Plan(tuple(stages(3)), {stage.name: ["new stage"] for stage in stages(3)})
     monkeypatch.setattr(demand, "forecast_apart", None)  # is not called
-    assert LocalEngine(run)._shares(plan) == {}
+    assert set(LocalEngine(run)._shares(plan).values()) == {WHOLE}
     assert WHOLE.variables() == {}
 
 
