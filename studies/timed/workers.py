@@ -37,20 +37,20 @@ class Room:
 def room(params: Params) -> Room:
     """Return how many points run at a time on this machine's first GPU, or on its CPU.
 
-    `execution.share_gpus` sets the number. With `auto`, a CPU runs one point at a time; a GPU runs
-    as many as there are idle cores, if the memory of the largest training fits as often.
+    `execution.share_gpus` sets the number on a GPU. With `auto`, as many run as there are idle
+    cores, if the memory of the largest training fits as often. On a CPU `execution.cpu_stages`
+    sets the number.
     """
-    setting = params.execution.share_gpus
     gpus = gpu_slots.allowed_gpus(params.execution.gpus)[:1]
-    count = setting if isinstance(setting, int) else _fitting(params, gpus) if gpus else 1
-    variables = {"CUDA_VISIBLE_DEVICES": gpus[0]} if gpus else {}
-    if gpus or count > 1:
-        # Not by the number of workers on a GPU, which depends on its free memory: the number of
-        # threads decides the last bits of some sums.
-        cores = sharing.cores()
-        threads = sharing.threads(setting, 1, cores) if gpus else max(1, cores // count)
-        variables[THREADS] = str(threads)
-    return Room(count, variables)
+    if not gpus:
+        count = params.execution.cpu_stages
+        return Room(count, sharing.cpu_share(count, sharing.cores()).variables())
+    setting = params.execution.share_gpus
+    count = setting if isinstance(setting, int) else _fitting(params, gpus)
+    # Not by the number of workers, which depends on the free memory: the number of threads decides
+    # the last bits of some sums.
+    threads = sharing.threads(setting, 1, sharing.cores())
+    return Room(count, {"CUDA_VISIBLE_DEVICES": gpus[0], THREADS: str(threads)})
 
 
 def _fitting(params: Params, gpus: list[str]) -> int:

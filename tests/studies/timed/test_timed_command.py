@@ -30,7 +30,7 @@ evaluation:
   batch_size: 8
   max_new_tokens: {choice: 4, number: 4, code: 4, refusal: 4}
   max_prompt_length: 200
-execution: {share_gpus: 1}
+execution: {cpu_stages: 1}
 experiments: {seeds: [1], scopes: [model, matrix]}
 """
 COMMAND = ("experiment", "granularity", "--time-limit")
