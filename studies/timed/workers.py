@@ -27,18 +27,19 @@ ENDING = 3.0
 
 
 @dataclass(frozen=True)
-class Room:
+class Capacity:
     """How many points run at a time, and the environment variables of their processes."""
 
     workers: int
     variables: Mapping[str, str]
 
 
-def room(params: Params) -> Room:
+def capacity(params: Params) -> Capacity:
     """Return how many points run at a time on this machine's first GPU, or on its CPU.
 
     `execution.share_gpus` sets the number. With `auto`, a CPU runs one point at a time; a GPU runs
-    as many as there are idle cores, if the memory of the largest training fits as often.
+    as many as there are idle cores, but at most the number of largest trainings that fit into its
+    memory.
     """
     setting = params.execution.share_gpus
     gpus = gpu_slots.allowed_gpus(params.execution.gpus)[:1]
@@ -50,7 +51,7 @@ def room(params: Params) -> Room:
         cores = sharing.cores()
         threads = sharing.threads(setting, 1, cores) if gpus else max(1, cores // count)
         variables[THREADS] = str(threads)
-    return Room(count, variables)
+    return Capacity(count, variables)
 
 
 def _fitting(params: Params, gpus: list[str]) -> int:
@@ -145,12 +146,12 @@ class Worker:
 class Workers:
     """All worker processes of a run."""
 
-    def __init__(self, room: Room) -> None:
-        self._variables = room.variables
+    def __init__(self, limit: Capacity) -> None:
+        self._variables = limit.variables
         self._selector = selectors.DefaultSelector()
         self._started = 0
         self.alive: list[Worker] = []
-        for _ in range(room.workers):
+        for _ in range(limit.workers):
             self.start()
 
     def start(self) -> None:
