@@ -78,7 +78,7 @@ def add_power(experiment: argparse.ArgumentParser) -> None:
     power.add_argument(
         "--plan-power",
         action="store_true",
-        help="print the seeds, test items and hours that each claim needs to be told",
+        help="print the seeds, test items and hours that it takes to decide each claim",
     )
     power.add_argument(
         "--margin",
