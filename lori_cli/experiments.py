@@ -47,7 +47,7 @@ def add(commands: Any) -> None:
         "--time-limit",
         type=given.duration,
         metavar="TIME",
-        help="run what decides most first, several points at a time on one GPU, without the flow; "
+        help="run several points at a time on one GPU, without the Prefect flow; "
         "stop after TIME (90s, 10m, 2h) and write the rows of all points that have finished",
     )
     experiment.add_argument(

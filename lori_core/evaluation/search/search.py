@@ -166,7 +166,7 @@ def _by_gradient(
         if measures.shares[task] > 0
     }
     shares = {task: measures.shares[task] for task in rows}
-    values, steps, name = None, settings.steps, "tasks weighed alike"
+    values, steps, name = None, settings.steps, "learned weights"
     while True:
         with parallel.applied(
             session.model, merging.adapters, start, settings.by, first
