@@ -2,8 +2,8 @@
 
 Both libraries create a database by running all migrations of their schema's history, which takes
 seconds of CPU time. The first database that they create is saved in the cache, empty, and copied
-afterwards. The name of a cached file holds the library's version, a digest of its migrations and the
-SHA-256 of the file, so that neither another version's nor a changed file is ever used. The
+afterwards. The name of a cached file holds the library's version, a digest of its migrations and
+the SHA-256 of the file, so that neither another version's nor a changed file is ever used. The
 libraries check the schema's revision of a copy when they open it, as of every database.
 """
 
