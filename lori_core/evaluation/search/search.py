@@ -115,7 +115,7 @@ def search(
     for name, weights in _proposals(merging, first, settings, measures, candidates):
         rounded = weights.rounded()
         if any(rounded == known.weights for known in candidates):
-            break  # the search has come to a point that it knows
+            break  # these weights were measured before
         found = measures.candidate(name, rounded, merging.with_weights(rounded))
         tell(len(candidates), found)
         candidates.append(found)
