@@ -206,7 +206,7 @@ def merge_weights(build: Builder) -> list[Cell]:
 
 
 def merge_weight_pareto(build: Builder) -> list[Cell]:
-    """Merges with different weights of the safety adapter, a point a seed."""
+    """Merges with different weights of the safety adapter."""
     section, safety = build.params.experiments, build.params.continual.safety_task
     if safety is None or safety not in build.tasks:
         raise ConfigError("continual.safety_task: the experiment needs one of its tasks here")
