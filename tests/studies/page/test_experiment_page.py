@@ -188,7 +188,7 @@ def test_nothing_measured_is_said_and_not_drawn(tmp_path: Path) -> None:
     assert built["experiments"]["structured"]["figures"] == []
     assert not (tmp_path / "out" / "structured.png").exists()
     text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
-    assert "There is no figure: nothing that it is made of was measured." in text
+    assert "There is no figure, because none of its numbers was measured." in text
 
 
 def test_no_experiment_leaves_the_last_page(tmp_path: Path) -> None:
