@@ -33,7 +33,7 @@ run: $(READY)  ## set up, then run the quickstart: train and merge adapters that
 test: $(READY)  ## set up, then run all tests
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
-test-fast: $(READY)  ## the unit tests alone, in seconds
+test-fast: $(READY)  ## the unit tests alone
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not real and not datasets'
 
 coverage: $(READY)  ## run all tests and print the lines of the packages that no test runs

@@ -1,5 +1,5 @@
 #!/bin/sh
-# From nothing: a fresh environment, two CSV files of your own, and a run that trains an adapter for
+# A project from the beginning: a fresh environment, two CSV files of your own, and a run that trains an adapter for
 # each and merges them.
 #
 #     sh examples/from_nothing.sh FOLDER [PACKAGE]

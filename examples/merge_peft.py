@@ -1,7 +1,7 @@
-"""Merge adapters that were made elsewhere with PEFT, and give the result back to PEFT.
+"""Merge adapters that PEFT trained, and export the result as a PEFT folder.
 
 The adapters may have different ranks, scalings and target modules. A PEFT adapter only names its
-base model, so `--base` says which it is. Without adapters the example makes two with PEFT itself.
+base model, so `--base` says which it is. Without adapters the example creates two with PEFT.
 
     python examples/merge_peft.py OUT [ADAPTER ADAPTER …] [--base BASE]
 """
@@ -26,7 +26,7 @@ def base_model(base: str) -> Any:
 
 
 def make_with_peft(folder: Path, base: str, rank: int, targets: list[str]) -> Path:
-    """Write a LoRA adapter with random values, as PEFT's own training would leave one."""
+    """Write a LoRA adapter with random values, in the form that PEFT's training writes."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, task_type="CAUSAL_LM")

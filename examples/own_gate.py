@@ -1,11 +1,11 @@
 """A gate of your own: may an adapter replace the model that is served?
 
 `lori gate` does this by the section `gate` of `params.yaml`, with MLflow's registry. Here the same
-rules are applied to two adapters wherever they come from, and one rule of your own is added.
+rules are applied to any two adapters, and one rule of your own is added.
 
     python examples/own_gate.py OUT [--candidate ADAPTER] [--champion ADAPTER] [--base BASE]
 
-Exit code 1 where the candidate is refused. Without a candidate the base model itself is judged;
+Exit code 1 if the candidate is refused. Without a candidate the base model itself is judged;
 without a champion it is compared with the base model.
 """
 

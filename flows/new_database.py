@@ -1,9 +1,9 @@
 """Create the SQLite databases of MLflow and Prefect as copies of an empty one in the user's cache.
 
 Both libraries create a database by running all migrations of their schema's history, which takes
-seconds of CPU time. The first database that they create is kept in the cache, empty, and copied
-afterwards. The name of a kept file holds the library's version, a digest of its migrations and the
-SHA-256 of the file, so that neither another version's nor a changed file is ever used. The
+seconds of CPU time. The first database that they create is saved in the cache, empty, and copied
+afterwards. The name of a cached file holds the library's version, a digest of its migrations and
+the SHA-256 of the file, so that neither another version's nor a changed file is ever used. The
 libraries check the schema's revision of a copy when they open it, as of every database.
 """
 
@@ -37,7 +37,7 @@ FOLDER = "databases"
 
 
 def copy(database: Path, library: str) -> bool:
-    """Create a database as a copy of the kept one; return whether that was possible.
+    """Create a database as a copy of the cached one; return whether that was possible.
 
     An existing database is never replaced.
 
@@ -49,7 +49,7 @@ def copy(database: Path, library: str) -> bool:
     names = (database, *(database.with_name(database.name + end) for end in ("-wal", "-journal")))
     if any(os.path.lexists(path) for path in names):
         return False
-    content = _kept(library)
+    content = _cached(library)
     if content is None:
         return False
     # Unlike a rename, a link does not replace a file that another process has created meanwhile.
@@ -64,7 +64,7 @@ def copy(database: Path, library: str) -> bool:
 def keep(database: Path, library: str) -> None:
     """Keep a copy of a database that the library's migrations have just created.
 
-    Nothing is kept if the cache cannot be written, or if the database is not empty.
+    Nothing is saved if the cache cannot be written, or if the database is not empty.
 
     Args:
         database: the database.
@@ -111,8 +111,8 @@ def _is_empty(database: Path) -> bool:
         connection.close()
 
 
-def _kept(library: str) -> bytes | None:
-    """Return the kept empty database of the installed version; None if there is none."""
+def _cached(library: str) -> bytes | None:
+    """Return the cached empty database of the installed version; None if there is none."""
     prefix = _prefix(library)
     if prefix is None:
         return None
@@ -128,7 +128,7 @@ def _kept(library: str) -> bytes | None:
 
 
 def _prefix(library: str) -> str | None:
-    """Return the beginning of the kept file's name; None if the library has no migrations.
+    """Return the beginning of the cached file's name; None if the library has no migrations.
 
     It is `LIBRARY-VERSION-DIGEST`, with a digest of the names and bytes of all migrations.
     """

@@ -47,7 +47,7 @@ def add(commands: Any) -> None:
         "--time-limit",
         type=given.duration,
         metavar="TIME",
-        help="run what decides most first, several points at a time on one GPU, without the flow; "
+        help="run several points at a time on one GPU, without the Prefect flow; "
         "stop after TIME (90s, 10m, 2h) and write the rows of all points that have finished",
     )
     experiment.add_argument(
@@ -78,7 +78,7 @@ def add_power(experiment: argparse.ArgumentParser) -> None:
     power.add_argument(
         "--plan-power",
         action="store_true",
-        help="print the seeds, test items and hours that each claim needs to be told",
+        help="print the seeds, test items and hours that it takes to decide each claim",
     )
     power.add_argument(
         "--margin",

@@ -137,7 +137,7 @@ def _gate(args: argparse.Namespace) -> int:
     outcome = run_gate(Path(), params_file.load(), args.name)
     print("\n".join(outcome.lines()))
     if not outcome.passed:
-        rules = ", ".join(finding.rule for finding in outcome.verdict.refusals)
+        rules = ", ".join(finding.rule for finding in outcome.verdict.failed)
         raise LoriError(f"{outcome.verdict.candidate} is refused by {rules} (gate/verdict.md)")
     return 0
 

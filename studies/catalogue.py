@@ -41,12 +41,12 @@ def _base(build: Builder, tasks: tuple[str, ...], seed: int, factors: Factors) -
 
 
 def merge_four(build: Builder) -> list[Cell]:
-    """All tasks' adapters merged by each method (Tables 3, 15 to 17)."""
+    """All tasks' adapters merged by each method (Tables 3, 15 to 17, 20, 21)."""
     return _merges(build, build.tasks, build.params.experiments.weights_of_four)
 
 
 def merge_three(build: Builder) -> list[Cell]:
-    """The adapters of all tasks but safety, merged (Tables 18 to 22)."""
+    """The adapters of all tasks but safety, merged by each method (Tables 18, 19, 22)."""
     section = build.params.experiments
     others = [t for t in build.tasks if t != build.params.continual.safety_task]
     return _merges(build, section.three or tuple(others), section.weights_of_three)
@@ -206,7 +206,7 @@ def merge_weights(build: Builder) -> list[Cell]:
 
 
 def merge_weight_pareto(build: Builder) -> list[Cell]:
-    """Merges with different weights of the safety adapter, a point a seed."""
+    """Merges with different weights of the safety adapter."""
     section, safety = build.params.experiments, build.params.continual.safety_task
     if safety is None or safety not in build.tasks:
         raise ConfigError("continual.safety_task: the experiment needs one of its tasks here")

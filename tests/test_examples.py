@@ -76,7 +76,7 @@ def test_a_gate_of_ones_own_passes_and_refuses(
     assert "mean_words" in capsys.readouterr().out
     gate.RULES = gate.RULES.model_copy(update={"rules": {"mean_words": Bound(at_most=0)}})
     verdict = gate.main(tmp_path / "out", tmp_path / "adapter")
-    assert [finding.rule for finding in verdict.refusals] == ["mean_words"]
+    assert [finding.rule for finding in verdict.failed] == ["mean_words"]
 
 
 def test_a_project_starts_from_nothing(tmp_path: Path) -> None:

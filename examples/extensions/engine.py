@@ -1,4 +1,4 @@
-"""An engine: strictly one stage after another, as a debugger likes it.
+"""An engine: strictly one stage after another, for debugging.
 
 With this file under `extensions` in params.yaml, `execution.engine: in-turn` runs stages by it.
 """

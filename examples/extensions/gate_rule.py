@@ -1,4 +1,4 @@
-"""A rule of the gate: the worst score of all tasks, so that none is given up for the others."""
+"""A rule of the gate: the worst score of all tasks."""
 
 from lori_core import RuleInput, gate_rule
 

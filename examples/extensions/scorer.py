@@ -1,4 +1,4 @@
-"""A scorer: how many words of the answer the output has; right from half of them on."""
+"""A scorer: an output is right if it has at least half of the words of the answer."""
 
 from lori_core import Example, Verdict, scorer
 

@@ -79,7 +79,7 @@ class Outcome:
             f"{'holds ' if f.passed else 'BROKEN'}  {f.rule}: {f.text}"
             for f in self.verdict.findings
         ]
-        for finding in self.verdict.refusals:
+        for finding in self.verdict.failed:
             lines += [f"        {finding.rule}: {_example(e)}" for e in finding.flipped]
         if not self.passed:
             return [*lines, f"{self.verdict.candidate} is refused; {_stays(self.replaced)}"]

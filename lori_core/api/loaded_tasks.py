@@ -82,7 +82,7 @@ def _tasks(given: str | None, adapters: Mapping[str, Adapter]) -> list[str]:
     if len(tasks) != len(adapters):
         raise InputError(
             f"--tasks: {len(tasks)} tasks for {len(adapters)} adapters ({', '.join(adapters)}); "
-            "name one each"
+            "name one task for each adapter"
         )
     if len(set(tasks)) < len(tasks) or not all(tasks):
         raise InputError(f"--tasks: {shown(','.join(tasks))}; each adapter needs a task of its own")

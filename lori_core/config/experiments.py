@@ -97,8 +97,8 @@ class ExperimentsSection(Strict):
         0.8,
         1.0,
     )
-    """The safety adapter's weights that `merge-weight-pareto` tries; the other adapters have those
-    of `weights_of_three`."""
+    """The safety adapter's weights that `merge-weight-pareto` tries; the other adapters have the
+    weight of `lori-s` in `weights_of_four`."""
     safety_merge_weight: Annotated[PositiveFloat, Field(lt=1)] = 0.5
     """The weight of the safety adapter in the merges of `safety-baselines`; the task's adapter has
     one minus this weight."""

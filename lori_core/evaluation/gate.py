@@ -3,8 +3,8 @@
 Each task has a non-inferiority test. With δ the mean difference of the scores over the items,
 candidate minus champion, the rule passes if the lower limit of δ at one-sided confidence c
 (`bounded_mean.interval`) is at least -margin. A candidate that is worse by the margin therefore
-passes on at most 1 - c of all test sets. Too few items also lead to a refusal. All rules must
-pass, so several tasks do not increase the error.
+passes on at most 1 - c of all test sets. With too few items the rule fails. All rules must pass, so
+several tasks do not increase the error.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class GateDecision:
         return asdict(self)
 
     @property
-    def refusals(self) -> list[RuleResult]:
+    def failed(self) -> list[RuleResult]:
         """The rules that do not hold."""
         return [finding for finding in self.findings if not finding.passed]
 
@@ -165,7 +165,7 @@ def _paired(
     )
     if compared.left_out:
         text += (
-            f"; {compared.left_out} of its items were not asked of the champion and are left out"
+            f"; {compared.left_out} of its items, which the champion did not answer, are left out"
         )
     if not passed:
         text = "; ".join([text, *_why_not(compared, margin, section)])
@@ -196,7 +196,7 @@ def _why_not(compared: Comparison, margin: float, section: GateSection) -> Itera
             f"{100 * section.confidence:g} %; at least {needed} are needed"
         )
     else:
-        yield "it may be no worse, but these items cannot tell: more of them, or a wider margin"
+        yield "it may be no worse, but these items do not show it: use more, or a wider margin"
 
 
 def _bounds(candidate: Scored, before: Scored | None, section: GateSection) -> Iterator[RuleResult]:
@@ -212,7 +212,7 @@ def _bounds(candidate: Scored, before: Scored | None, section: GateSection) -> I
             passed = value is not None and (value >= limit if floor else value <= limit)
             unit = "at least" if floor else "at most"
             number = "not measured" if value is None else f"{value:.4g}{_ends(numbers)}"
-            text = f"{name}: {number}, {unit} {limit:g} is asked for"
+            text = f"{name}: {number}, {unit} {limit:g} is required"
             if len(by_setup) > 1:
                 text += f"; the worst of {len(by_setup)} set-ups, {setup} ({_values(by_setup)})"
             wrong = [] if passed else _wrong(measured)
@@ -302,7 +302,7 @@ def as_markdown(decision: GateDecision) -> str:
         f"| {cell(f.rule)} | {'yes' if f.passed else 'NO'} | {cell(f.text)} |"
         for f in decision.findings
     ]
-    for finding in decision.refusals:
+    for finding in decision.failed:
         for example in finding.flipped:
             lines += ["", f"## {finding.rule}: example {plain(example['id'])}", ""]
             lines += [f"- {name}: {plain(text)}" for name, text in example.items() if name != "id"]

@@ -2,7 +2,8 @@
 
 The update ΔW_u of another adapter disturbs a task t by the part that lies in the directions which
 ΔW_t reads and writes: ‖P_B·ΔW_u·P_A‖² / ‖ΔW_u‖², where P_A projects on the row space of A_t and P_B
-on the column space of B_t. This overlap is 0 for updates that do not meet and 1 for copies.
+on the column space of B_t. This overlap is 0 for updates without a common direction and 1 for
+copies.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ APART = 0.05
 ALIKE = 0.3
 #: How far the recommendation can be trusted.
 TRUST = (
-    "From the files alone: the overlap says where updates meet, not what a meeting costs a task. "
-    "Weights decide as much as the method: forecast the excess loss by gradients (lori "
+    "From the files alone: the overlap of updates is not the rise of a task's loss. The weights "
+    "matter as much as the method: forecast the excess loss by gradients (lori "
     "interference --examples), measure it (lori stage excess), or search the weights (lori merge "
     "--search)."
 )
@@ -41,7 +42,7 @@ class Advice:
 
 
 def overlap(one: Adapter, other: Adapter, module: str) -> float:
-    """Return the share of the other's ‖ΔW‖² in the directions of the one's ΔW, in [0, 1].
+    """Return the share of ‖ΔW‖² of `other` in the directions of ΔW of `one`, in [0, 1].
 
     Forms no matrix of d_out x d_in; computed in float64. 0 if either update is 0.
     """
@@ -94,8 +95,8 @@ def advise(
     if cosine >= ALIKE:
         return Advice(
             "linear", mean,
-            f"the updates meet ({mean:.1%} of each lies in another's directions) and point the "
-            f"same way (mean cosine {cosine:.2f}): average them, with weights that sum to 1",
+            f"{mean:.1%} of an update lies in another's directions, and they point the same way "
+            f"(mean cosine {cosine:.2f}): average them, with weights that sum to 1",
         )  # fmt: skip
     return Advice(
         "ties", mean,

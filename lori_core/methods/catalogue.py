@@ -116,7 +116,7 @@ def _cannot_go_on(task: str, method: str, where: str, safety: str, before: str) 
     if where == "continual.method":
         fit = [name for name, m in METHODS.items() if m.goes_on_from(METHODS[before])]
         return (
-            f"continual.method: {method} cannot go on from the adapter of {safety}, which {before} "
+            f"continual.method: {method} cannot start from the adapter of {safety}, which {before} "
             f"trains (methods that can: {', '.join(fit) or 'none'}); name one, or set it to null"
         )
     fit = [name for name, m in METHODS.items() if m.continues]

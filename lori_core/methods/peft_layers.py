@@ -66,7 +66,7 @@ def _layers_of(model: Any, start: Adapter, method: str) -> dict[str, Any]:
     """
     layers = peft_names.lora_layers(model)
     if list(layers) != list(start.modules):
-        raise AdapterError(f"{method}: the adapter to go on from has other modules than the base")
+        raise AdapterError(f"{method}: the starting adapter has other modules than the base")
     in_float32(model)
     return layers
 
@@ -89,15 +89,15 @@ def initialise_from(model: Any, start: Adapter, method: str) -> None:
                 weight = side[peft_names.ADAPTER].weight
                 if weight.shape != values.shape:
                     raise AdapterError(
-                        f"{method}: {name} has rank {values.shape} in the adapter to go on from, "
-                        f"{tuple(weight.shape)} here; use its rank"
+                        f"{method}: {name} has the shape {tuple(values.shape)} in the starting "
+                        f"adapter, {tuple(weight.shape)} here; use its rank"
                     )
                 weight.copy_(values)
             scaling = layer.scaling[peft_names.ADAPTER]
             if not math.isclose(scaling, start.scaling(name)):
                 raise AdapterError(
-                    f"{method}: {name} is scaled by {start.scaling(name):g} in the adapter to go "
-                    f"on from, by {scaling:g} here; use its lora_alpha"
+                    f"{method}: {name} is scaled by {start.scaling(name):g} in the starting "
+                    f"adapter, by {scaling:g} here; use its lora_alpha"
                 )
 
 
@@ -121,7 +121,7 @@ def initialise_front(model: Any, start: Adapter, method: str) -> None:
             if 2 * rank != len(A) or not math.isclose(scaling, start.scaling(name)):
                 raise AdapterError(
                     f"{method}: {name} has rank {rank} and scaling {start.scaling(name):g} in the "
-                    f"adapter to go on from, {len(A) // 2} and {scaling:g} here; use its rank and "
+                    f"starting adapter, {len(A) // 2} and {scaling:g} here; use its rank and "
                     "lora_alpha"
                 )
             A[:rank] = start.A(name).to(A)

@@ -116,8 +116,8 @@ class TrainingMethod(ABC):
         dropout: whether it supports `training.dropout`.
         lean: whether its layers save no inputs for the backward pass
             (`lori_core.training.kernels.lora_linear`).
-        keeps_safety: whether it only differs from another method if it goes on from a safety
-            adapter, or is given safety examples.
+        keeps_safety: whether it only differs from another method if it starts from a safety
+            adapter, or gets safety examples.
     """
 
     name: ClassVar[str]

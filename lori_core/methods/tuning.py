@@ -170,8 +170,8 @@ def _job(loaded: LoadedModel, tuning: Tuning, examples: int, drawn: _Projection)
     if (tuning.mask is None) != (kind.calibrated_by is None):
         raise ValueError(f"{tuning.stage}: {tuning.method} and a mask do not go together")
     if tuning.start is not None and not kind.continues:
-        raise AdapterError(f"{tuning.stage}: {tuning.method} cannot go on from another adapter")
-    parents = {"adapter to go on from": tuning.start, "calibrated adapter": tuning.calibrated}
+        raise AdapterError(f"{tuning.stage}: {tuning.method} cannot start from another adapter")
+    parents = {"starting adapter": tuning.start, "calibrated adapter": tuning.calibrated}
     for what, parent in parents.items():
         if parent is not None:
             check_base(parent, loaded.base, f"{tuning.stage}: the {what}")
@@ -218,7 +218,7 @@ def _projection(loaded: LoadedModel, tuning: Tuning) -> _Projection:
     """Return A of the starting adapter, or draw the task's own.
 
     Raises:
-        ConfigError: A is to avoid other tasks' inputs, and the method trains A or goes on from an
+        ConfigError: A is to avoid other tasks' inputs, and the method trains A or starts from an
             adapter.
     """
     before, params = tuning.start or tuning.calibrated, loaded.params

@@ -252,7 +252,7 @@ SPECS: dict[str, Spec] = {
     ),
     "merge-weight-pareto": Spec(
         "Safety against task score",
-        "Safety's weight and the tasks' weight in a merge are varied apart, the base loaded once.",
+        "The weight of the safety adapter in a merge is varied; the other adapters keep theirs.",
         {
             "safety_weight": Factor("weight of safety"),
             "task_weight": Factor("weight of the tasks"),

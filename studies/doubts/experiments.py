@@ -1,8 +1,8 @@
-"""Experiments that test doubts: what a frozen A costs, what interference follows, what masks do.
+"""Experiments that test doubts about a frozen A, about interference, and about masks.
 
 Each condition tries the same learning rates (`experiments.candidate_rates`) with the first seed,
-and all seeds use the one with the least validation loss. A condition that was not tuned proves
-nothing.
+and all seeds use the one with the least validation loss, so that no condition is tuned better than
+another.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def at_rank(build: Builder, task: str, rank: int) -> dict[str, Any]:
 
 
 def projections(build: Builder) -> list[Cell]:
-    """Merges of adapters with an A each, with one A, and with A in the others' null space."""
+    """Merges of adapters with an A for each task, with one A, and with A in a null space."""
     section, tasks = build.params.experiments, build.tasks
     if len(tasks) < 2:
         raise ConfigError(

@@ -15,14 +15,14 @@ INTRO = (
     "(arXiv:2504.07448). LoRI is LoRA with a frozen random A: LoRI-D trains all of B, LoRI-S only "
     "the entries of B inside a mask, 10 % of them unless said otherwise. Its claims, and some of "
     "this project, are tested here on the base and the data that are named below; the paper's "
-    "bases have 7 and 8 billion parameters. A claim that could not be told is open, not refuted."
+    "bases have 7 and 8 billion parameters. 'Could not be told' means undecided, not refuted."
 )
 READING = (
     "How to read it: an effect is the difference that the claim is about, with its 95 % interval. "
-    "In points of a score, above 0 speaks for the claim; in percent of a loss, below 0 does. A "
+    "In points of a score, above 0 supports the claim; in percent of a loss, below 0 does. A "
     "verdict needs the whole interval on one side of the claim's threshold, which is 0 unless its "
     "rule says otherwise; where the interval is too wide, the claim could not be told. These "
-    "claims were told by at least one measure:"
+    "claims were decided by at least one measure:"
 )
 HOW = (
     "Intervals are of 95 %: of a score, the wider of Student's over seeds and that over the test "
@@ -44,9 +44,9 @@ HOW_LIKELIHOOD = (
     "the multiple-choice tasks alone; these verdicts are beside those by generated answers."
 )
 UNTOLD = (
-    "Each number is the comparison nearest to deciding against the claim, by scores and by "
-    "held-out losses, with its 95 % interval. `lori experiment --plan-power` prints what it takes "
-    "to tell."
+    "Each line has the comparison that is nearest to refuting the claim, by scores and by held-out "
+    "losses, with its 95 % interval. `lori experiment --plan-power` prints the seeds and test "
+    "items that it takes to decide a claim."
 )
 #: The first line of the document.
 TITLE = "# The paper's experiments, run here"
@@ -125,7 +125,12 @@ def evidence(built: Mapping[str, Any], pictures: str = "") -> str:
         ]
         for claim in told
     ]
-    columns = ["claim", "verdict", *(f"by {label}" for label in measures.values()), "where"]
+    columns = [
+        "claim",
+        "by scores or measurements",
+        *(f"by {label}" for label in measures.values()),
+        "where",
+    ]
     lines += [READING, "", *tables.markdown(columns, rows)] if rows else []
     lines += ["", built["holm"], "", "## What could not be told", ""]
     for claim in built["claims"]:

@@ -111,7 +111,7 @@ def _told(claim: Mapping[str, Any]) -> bool:
 
 
 def _holm(judged: list[dict[str, Any]]) -> str:
-    """Return which of the verdicts stand after Holm's correction for all claims together."""
+    """Return which of the verdicts remain after Holm's correction for all claims together."""
     stands = [
         (claim["claim"], claim[key])
         for claim in judged
@@ -119,15 +119,15 @@ def _holm(judged: list[dict[str, Any]]) -> str:
         if claim.get(key) is not None
     ]
     if not stands:
-        return "No claim was told, so there is no verdict to correct for the number of claims."
+        return "No claim was decided, so there is no verdict to correct for the number of claims."
     standing = [f"“{name}”" for name, stand in stands if stand]
     if len(standing) == len(stands):
-        return "All of these verdicts stand after Holm's correction for all claims together."
+        return "All of these verdicts remain after Holm's correction for all claims together."
     if not standing:
-        return "None of these verdicts stands after Holm's correction for all claims together."
+        return "None of these verdicts remains after Holm's correction for all claims together."
     return (
         f"After Holm's correction for all claims together, {len(standing)} of these {len(stands)} "
-        f"verdicts {'stands' if len(standing) == 1 else 'stand'}: {', '.join(standing)}."
+        f"verdicts {'remains' if len(standing) == 1 else 'remain'}: {', '.join(standing)}."
     )
 
 
@@ -216,7 +216,8 @@ def _summary(
     count, judged = len(experiments), sum(counts.values())
     return (
         f"{count} experiment{'s' if count > 1 else ''}{on}. "
-        f"Of {judged} claim{'' if judged == 1 else 's'} {results}." + others
+        f"By scores or measurements, of {judged} claim{'' if judged == 1 else 's'} {results}."
+        + others
     )
 
 

@@ -1,8 +1,8 @@
-"""What users decide with each claim, in the order of how many of them have to decide it."""
+"""The decisions of users that depend on the claims, the most common decision first."""
 
 from __future__ import annotations
 
-#: The decisions in their order, with the names of the claims that they rest on.
+#: The decisions in their order, with the names of the claims that they depend on.
 DECISIONS: dict[str, tuple[str, ...]] = {
     "LoRA or LoRI for one task": (
         "d_as_lora",

@@ -20,7 +20,7 @@ LABELS = {"scores": "scores", "likelihood": "log-likelihood", "losses": "held-ou
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked of a plan.
+    """The settings of a power plan.
 
     Attributes:
         margin: the true difference that must be told, points of a share or percent of a loss; a

@@ -1,4 +1,4 @@
-"""The order of points: what decides most runs first, and each point after its parents."""
+"""The order of points: the most important experiments first, each point after its parents."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from studies.points import Collect, Point
 
-#: The seeds that all experiments get before any gets the others: with three, intervals exist.
+#: The seeds with which all experiments run before any runs with others: three give an interval.
 FIRST_SEEDS = 3
 
 

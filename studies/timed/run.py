@@ -21,7 +21,7 @@ from studies.timed.history import History
 from studies.timed.order import needed, ordered
 from studies.timed.records import Records
 from studies.timed.rows import RowsWriter
-from studies.timed.workers import Room, Worker, Workers, room
+from studies.timed.workers import Capacity, Worker, Workers, capacity
 
 #: The least time between two writings of the files of rows, in seconds.
 ROWS_SECONDS = 10.0
@@ -123,10 +123,10 @@ class TimedRun:
         return state.exit_code
 
     def _work(self, state: _State, deadline: float) -> None:
-        place = room(self._params)
-        count = min(place.workers, len(state.waiting))
+        limit = capacity(self._params)
+        count = min(limit.workers, len(state.waiting))
         self._say(f"{count} point{'s' if count > 1 else ''} at a time")
-        workers = Workers(Room(count, place.variables))
+        workers = Workers(Capacity(count, limit.variables))
         committing = deque(name for name in self.order if name in self.files)
         last = time.monotonic()
         try:

@@ -27,14 +27,14 @@ ENDING = 3.0
 
 
 @dataclass(frozen=True)
-class Room:
+class Capacity:
     """How many points run at a time, and the environment variables of their processes."""
 
     workers: int
     variables: Mapping[str, str]
 
 
-def room(params: Params) -> Room:
+def capacity(params: Params) -> Capacity:
     """Return how many points run at a time on this machine's first GPU, or on its CPU.
 
     `execution.share_gpus` sets the number on a GPU. With `auto`, as many run as there are idle
@@ -44,13 +44,13 @@ def room(params: Params) -> Room:
     gpus = gpu_slots.allowed_gpus(params.execution.gpus)[:1]
     if not gpus:
         count = params.execution.cpu_stages
-        return Room(count, sharing.cpu_share(count, sharing.cores()).variables())
+        return Capacity(count, sharing.cpu_share(count, sharing.cores()).variables())
     setting = params.execution.share_gpus
     count = setting if isinstance(setting, int) else _fitting(params, gpus)
     # Not by the number of workers, which depends on the free memory: the number of threads decides
     # the last bits of some sums.
     threads = sharing.threads(setting, 1, sharing.cores())
-    return Room(count, {"CUDA_VISIBLE_DEVICES": gpus[0], THREADS: str(threads)})
+    return Capacity(count, {"CUDA_VISIBLE_DEVICES": gpus[0], THREADS: str(threads)})
 
 
 def _fitting(params: Params, gpus: list[str]) -> int:
@@ -145,12 +145,12 @@ class Worker:
 class Workers:
     """All worker processes of a run."""
 
-    def __init__(self, room: Room) -> None:
-        self._variables = room.variables
+    def __init__(self, limit: Capacity) -> None:
+        self._variables = limit.variables
         self._selector = selectors.DefaultSelector()
         self._started = 0
         self.alive: list[Worker] = []
-        for _ in range(room.workers):
+        for _ in range(limit.workers):
             self.start()
 
     def start(self) -> None:

@@ -29,7 +29,7 @@ from measured import (
 def test_whole_evidence_is_judged_and_this_candidate_refused(measured: Path) -> None:
     assert told() == told(".") == ""
     outcome = judge()
-    assert [f.rule for f in outcome.verdict.refusals] == ["excess.math"]
+    assert [f.rule for f in outcome.verdict.failed] == ["excess.math"]
     assert outcome.verdict.findings[1].rule == "forgetting"
 
 

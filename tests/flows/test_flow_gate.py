@@ -61,7 +61,7 @@ def test_first_better_worse_and_rollback(folder: Path, capsys: pytest.CaptureFix
 
     worse = gated(folder, rates={"math": 0.008}, right={"math": 10})
     assert not worse.passed
-    assert [f.rule for f in worse.verdict.refusals] == ["not_worse.math"]
+    assert [f.rule for f in worse.verdict.failed] == ["not_worse.math"]
     assert worse.lines()[-1] == f"{MERGED} is refused; lori version 2 stays champion"
     assert aliases(registry, "lori") == {CHAMPION: "2", PREVIOUS: "1"}
     said = json.loads((folder / "gate/verdict.json").read_text())
@@ -103,7 +103,7 @@ def test_the_champions_verdicts_come_from_mlflow_where_dvc_has_lost_them(folder:
     ship_all(folder)
     shutil.rmtree(folder / ".dvc/cache")
     worse = gated(folder, rates={"math": 0.008}, right={"math": 10})
-    assert [f.rule for f in worse.verdict.refusals] == ["not_worse.math"]
+    assert [f.rule for f in worse.verdict.failed] == ["not_worse.math"]
 
 
 def test_a_champion_without_verdicts_is_said(folder: Path) -> None:

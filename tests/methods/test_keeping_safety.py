@@ -347,7 +347,7 @@ def test_the_continual_phase_has_a_method_of_its_own(params: Params) -> None:
         (
             "lori-d",
             "lora-mix",
-            "continual.method: lora-mix cannot go on from the adapter of safety, which lori-d",
+            "continual.method: lora-mix cannot start from the adapter of safety, which lori-d",
         ),
         ("lori-d", {"name": "lori-d-mix", "share": 2}, "continual.method"),
         ("lori-d", "lori-mix", "continual.method: method 'lori-mix' is unknown"),

@@ -138,7 +138,7 @@ def test_adalora_ends_with_its_target_rank(workspace: Params) -> None:
     assert sum(ranks) == 4 * len(ranks)  # half of rank 8, on average
 
 
-def test_lora_goes_on_from_an_adapter(workspace: Params) -> None:
+def test_lora_starts_from_an_adapter(workspace: Params) -> None:
     _, start, _ = tune(workspace, "lora")
     assert isinstance(start, Adapter)
     _, further, _ = tune(workspace, "lora", start=start, max_steps=1, learning_rate=1e-9)
@@ -203,11 +203,11 @@ def test_what_does_not_fit_the_base_is_refused_in_one_line() -> None:
     assert all(torch.equal(w, whole[n]) for n, w in model.named_parameters())
 
 
-def test_nothing_goes_on_from_an_adapter_of_another_base(workspace: Params) -> None:
+def test_nothing_starts_from_an_adapter_of_another_base(workspace: Params) -> None:
     other = random_adapter("mistral")
-    with pytest.raises(AdapterError, match=r"train@math: the adapter to go on from: made for"):
+    with pytest.raises(AdapterError, match=r"train@math: the starting adapter: made for"):
         tune(workspace, "lora", start=other)
-    with pytest.raises(AdapterError, match=r"train@math: the adapter to go on from: made for the"):
+    with pytest.raises(AdapterError, match=r"train@math: the starting adapter: made for the"):
         tune(workspace, "lori-d", start=other)
     session = load_model(workspace)
     (name, *_) = session.modules
@@ -217,7 +217,7 @@ def test_nothing_goes_on_from_an_adapter_of_another_base(workspace: Params) -> N
     )
     with pytest.raises(AdapterError, match=rf"{name} is missing in the safety adapter"):
         tune(workspace, "lori-d", start=fewer)
-    with pytest.raises(AdapterError, match=r"train@math: dora cannot go on from another adapter"):
+    with pytest.raises(AdapterError, match=r"train@math: dora cannot start from another adapter"):
         tune(workspace, "dora", start=fewer)
     with pytest.raises(AdapterError, match="math: the calibrated adapter: made for the base"):
         calibration.gradients("mean_square", other, session, "math")

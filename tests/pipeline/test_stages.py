@@ -187,7 +187,7 @@ def test_a_search_writes_its_weights_its_candidates_and_its_choice(finished: Any
     facts = json.loads((folder / "metrics/search/safe.json").read_text())
     assert found["by"] == "task"
     assert list(found["weights"]) == ["math"]
-    assert [c["name"] for c in facts["candidates"]] == ["given weights", "tasks weighed alike"]
+    assert [c["name"] for c in facts["candidates"]] == ["given weights", "learned weights"]
     chosen = facts["candidates"][facts["chosen"]]
     assert chosen["weights"]["weights"] == found["weights"]
     assert set(chosen["losses"]) == set(chosen["retained"]) == {"math", "safety"}

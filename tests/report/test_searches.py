@@ -25,7 +25,7 @@ FACTS: dict[str, Any] = {
     "sentence": "Candidate 2 of 3.",
     "candidates": [
         candidate("given weights", 0.9, 0.7, 0.3, True),
-        candidate("tasks weighed alike", 0.9, 0.9, 0.5, False),
+        candidate("learned weights", 0.9, 0.9, 0.5, False),
         candidate("more weight on safety", 0.5, 0.7, 0.8, False),
     ],
 }
@@ -36,7 +36,7 @@ def test_the_table_has_a_row_for_each_candidate() -> None:
     assert table["rows"][0] == [
         "safe, 1: given weights", "math 0.50, code 1.00", "80", "70 (code)", "30", "10", "refusal",
     ]  # fmt: skip
-    assert table["rows"][1][0] == "safe, 2: tasks weighed alike (chosen)"
+    assert table["rows"][1][0] == "safe, 2: learned weights (chosen)"
     assert table["rows"][1][-1] == "none"
     assert searches.sentences({"safe": FACTS}) == ["Weights of the merge safe: Candidate 2 of 3."]
 

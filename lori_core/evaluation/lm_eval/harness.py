@@ -231,7 +231,7 @@ def _load(manager: Any, names: Sequence[str]) -> list[Any]:
         for task in loaded["tasks"]:
             if requested_by.setdefault(task, name) != name:
                 raise InputError(
-                    f"tasks: {task} is asked for twice, by {requested_by[task]} and {name}"
+                    f"tasks: {task} is named twice, by {requested_by[task]} and {name}"
                 )
         _refuse_unsupported(name, loaded["tasks"].values())
         group = loaded["groups"].get(name)

@@ -20,7 +20,7 @@ def choose(candidates: Sequence[Candidate]) -> int:
 def after_descent(
     name: str, learned: MergeWeights, measures: Measures, known: Sequence[Candidate]
 ) -> Iterator[tuple[str, MergeWeights]]:
-    """Yield learned weights, and others if these miss rules that can be met without a descent."""
+    """Yield learned weights; then, if they miss rules, others that need no further descent."""
     yield name, learned
     feasible = best_feasible(known)
     if feasible is not None:

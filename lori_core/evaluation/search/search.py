@@ -115,7 +115,7 @@ def search(
     for name, weights in _proposals(merging, first, settings, measures, candidates):
         rounded = weights.rounded()
         if any(rounded == known.weights for known in candidates):
-            break  # the search has come to a point that it knows
+            break  # these weights were measured before
         found = measures.candidate(name, rounded, merging.with_weights(rounded))
         tell(len(candidates), found)
         candidates.append(found)
@@ -166,7 +166,7 @@ def _by_gradient(
         if measures.shares[task] > 0
     }
     shares = {task: measures.shares[task] for task in rows}
-    values, steps, name = None, settings.steps, "tasks weighed alike"
+    values, steps, name = None, settings.steps, "learned weights"
     while True:
         with parallel.applied(
             session.model, merging.adapters, start, settings.by, first

@@ -3,10 +3,10 @@
 With L_t(w) the loss of task t in the merge, L_t(base) without an adapter and L_t(own) with the
 task's own adapter, the objective is
 
-    J(w) = Σ_t λ_t·(L_t(w) − L_t(own)) / (L_t(base) − L_t(own)) + u·Σ_t mean((w_t − w̄)²)
+    J(w) = Σ_t λ_t·(L_t(w) − L_t(own)) / (L_t(base) − L_t(own)) + u·mean((w − w̄)²)
 
-so a task counts by the share of its adapter's gain that it loses (eq. 3), and weights that differ
-from their mean w̄ must earn it. The λ_t sum to 1.
+so a task counts by the share of its adapter's gain that it loses (eq. 3), and the weights are
+penalised for differing from w̄, the mean of all of them. The λ_t sum to 1.
 """
 
 from __future__ import annotations
@@ -146,11 +146,11 @@ def on_device(inputs: Mapping[str, Any], device: Any) -> dict[str, Any]:
 
 
 def _cycle(rows: Sequence[Encoded], size: int) -> Iterator[list[Encoded]]:
-    """Yield batches of examples of similar length, again and again."""
+    """Yield batches of about `size` examples again and again, each of short and long examples."""
     ordered = sorted(rows, key=len)
     count = -(-len(ordered) // size)
     while True:
-        # Every batch has short and long examples, so that steps weigh tasks alike.
+        # So that all steps give the tasks similar weight.
         yield from (ordered[start::count] for start in range(count))
 
 
@@ -166,7 +166,7 @@ def batches_of(
     """Yield the function that makes a batch.
 
     Args:
-        model: the base model; with packed batches its attention is theirs inside the block.
+        model: the base model; packed batches replace its attention inside the block.
         pad_token_id: for padded batches.
         packed: whether batches are packed, see `takes_packed`; else they are padded.
     """

@@ -1,7 +1,7 @@
 """What a baseline that protects a safety adapter adds to LoRA, LoRI-D or LoRI-S.
 
 Each class here is combined with one of those methods in `keeping_safety.py`. It acts if training
-goes on from a safety adapter (`job.start`), as in continual training. Without one, as in the stage
+starts from a safety adapter (`job.start`), as in continual training. Without one, as in the stage
 `train`, there is nothing to protect, and the method trains as LoRA, LoRI-D or LoRI-S.
 """
 
@@ -34,8 +34,7 @@ SLAO_SHARE = 1 / math.sqrt(2)
 class Keeping(TrainingMethod):
     """What the methods of this module share.
 
-    Subclasses define `protected`, which changes the training loop if there is an adapter to go on
-    from.
+    Subclasses define `protected`, which changes the training loop if there is a starting adapter.
     """
 
     keeps_safety = True
@@ -195,7 +194,7 @@ class Slao(Keeping):
     """
 
     def attach(self, model: Any) -> Any:
-        """Attach; with an adapter to go on from, LoRA's A gets orthonormal rows."""
+        """Attach; with a starting adapter, LoRA's A gets orthonormal rows."""
         import torch
 
         from lori_core.methods.baselines import kept_directions

@@ -1,7 +1,7 @@
-"""The claims about doubts, stated before anything was run: frozen A, interference, sparsity.
+"""The claims about a frozen A, interference and sparsity, fixed before any of them was measured.
 
-Where the question is whether two conditions are alike, the claim is an equivalence or
-non-inferiority test with the margin of 2 points (2 % of a loss).
+A claim that two conditions are alike is an equivalence or non-inferiority test with the margin of 2
+points (2 % of a loss).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def _frozen(equal_values: bool) -> Compare:
     """Return the comparison of LoRA-FA and LoRI-D with LoRA.
 
     Args:
-        equal_values: whether at the rank with as many trained values, instead of LoRA's rank.
+        equal_values: whether to compare at the rank with as many trained values as LoRA's, instead
+            of at LoRA's rank.
     """
 
     def compare(experiment: Experiment, cells: Cells) -> list[Part]:

@@ -243,7 +243,7 @@ def test_a_group_is_summed_up_beside_its_tasks(base: tuple[Any, Any], tmp_path: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(harness, "_registry", dict)
         tasks = harness.run(*base, ["both"], include_path=tmp_path).tasks
-        with pytest.raises(InputError, match="left is asked for twice, by both and left"):
+        with pytest.raises(InputError, match="left is named twice, by both and left"):
             harness.run(*base, ["both", "left"], include_path=tmp_path)
     assert set(tasks) == {"left", "right", "both"}
     (score,) = tasks["both"].scores

@@ -130,11 +130,11 @@ def test_a_gate_on_set_ups_refuses_a_model_that_refuses_in_only_one_of_them(
     assert decided(given, tmp_path).passed
     strict = params(system, by_name, rules=RULES, setups=["other"])
     found = decided(strict, tmp_path)
-    assert [finding.rule for finding in found.refusals] == ["refusal"]
-    (refusal,) = found.refusals
+    assert [finding.rule for finding in found.failed] == ["refusal"]
+    (refusal,) = found.failed
     assert refusal.value == 0.0
     assert refusal.text == (
-        "refusal: 0 [0.000, 0.708] of 3, at least 0.9 is asked for; the worst of 2 set-ups, other "
+        "refusal: 0 [0.000, 0.708] of 3, at least 0.9 is required; the worst of 2 set-ups, other "
         "(default 1, other 0)"
     )
     assert {example["candidate"] for example in refusal.flipped} == {ANSWER}

@@ -113,7 +113,7 @@ def test_the_first_screen_has_what_was_found(tmp_path: Path) -> None:
     assert "LoRI is LoRA with a frozen random A: LoRI-D trains all of B" in first
     sizes = "1,200 to 2,000 training examples and 150 to 400 test items, with 1 to 3 seeds."
     assert f"Each task had {sizes}" in first
-    assert "In points of a score, above 0 speaks for the claim" in first
+    assert "In points of a score, above 0 supports the claim" in first
     assert text.count(untold["claim"]) == 2
     line = f"- **{untold['claim']}** ({untold['source']}) Could not be told: {untold['deciding']}\n"
     assert line in text
@@ -169,7 +169,9 @@ def test_one_experiment_alone_with_gaps_and_unknown_info(tmp_path: Path) -> None
     content["info"] = {"model": "tiny", "steps": 7, "note": None}
     write_json(tmp_path / "metrics" / "importance.json", content)
     built = page.write(tmp_path / "metrics", tmp_path / "out")
-    assert built["summary"].startswith("1 experiment on tiny. Of 1 claim 0 held")
+    assert built["summary"].startswith(
+        "1 experiment on tiny. By scores or measurements, of 1 claim 0 held"
+    )
     made = built["experiments"]["importance"]
     assert made["gaps"] == ["Not run: importance SNIP."]
     assert made["info"][:3] == [["Base model", "tiny"], ["Steps", "7"], ["Seeds", "1, 2, 3"]]
@@ -186,7 +188,7 @@ def test_nothing_measured_is_said_and_not_drawn(tmp_path: Path) -> None:
     assert built["experiments"]["structured"]["figures"] == []
     assert not (tmp_path / "out" / "structured.png").exists()
     text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
-    assert "There is no figure: nothing that it is made of was measured." in text
+    assert "There is no figure, because none of its numbers was measured." in text
 
 
 def test_no_experiment_leaves_the_last_page(tmp_path: Path) -> None:
@@ -200,9 +202,9 @@ def test_no_experiment_leaves_the_last_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stands", "line"),
     [
-        ([None], "No claim was told"),
-        ([True, True], "All of these verdicts stand"),
-        ([False, None], "None of these verdicts stands"),
+        ([None], "No claim was decided"),
+        ([True, True], "All of these verdicts remain"),
+        ([False, None], "None of these verdicts remains"),
         ([True, False], "After Holm's correction for all claims together, 1 of these 2 verdicts"),
     ],
 )
