@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 	@touch $@
 
 run: $(READY)  ## set up, then run the quickstart: train and merge adapters that keep safety
-	$(BIN)/lori run
+	$(BIN)/lori run --gate
 
 test: $(READY)  ## set up, then run all tests
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)

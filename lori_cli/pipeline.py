@@ -28,6 +28,12 @@ def add(commands: Any) -> None:
         "--set tasks.math.training.learning_rate=1e-3",
     )
     add_changes(run)
+    run.add_argument(
+        "--gate",
+        action="store_true",
+        help="afterwards, judge the result as lori gate does, and promote it if it passes; a "
+        "refused result is reported and is not a failure of the run",
+    )
     run.set_defaults(function=_run)
     pull = commands.add_parser(
         "pull",
@@ -100,7 +106,16 @@ def _run(args: argparse.Namespace) -> int:
             code = 0 if unchanged else run_in_process(workspace, prepared=planned)
     if code == 0:
         _report(args)
+        if args.gate:
+            _judge(workspace)
     return code
+
+
+def _judge(workspace: Path) -> None:
+    from flows.serving.gate import run_gate
+    from lori_core.pipeline import params_file
+
+    print("\nGate:", *run_gate(workspace, params_file.load()).lines(), sep="\n")
 
 
 def check_changes(args: argparse.Namespace) -> None:

@@ -213,3 +213,14 @@ def test_bad_input_stops_before_anything_runs(finished: Path) -> None:
     assert "source 'bundled-maths' is unknown; did you mean 'bundled-math'" in text
     assert stages_with_rows(finished) == before
     lori(finished, "run", "--set", "tasks.math.source=bundled-math")
+
+
+def test_a_run_can_end_with_the_gate(finished: Path) -> None:
+    promoted = lori(finished, "run", "--gate").split("\nGate:\n")[1].splitlines()
+    assert promoted[-1] == "lori-smoke version 1 is champion: the first, there was none before it"
+    rule = ("--set", "gate.rules={size_mb: {at_most: 0.001}}")
+    refused = lori(finished, "run", "--gate", *rule).split("\nGate:\n")[1].splitlines()
+    assert refused[0].startswith("BROKEN  size_mb: ")
+    assert refused[-1] == (
+        "artifacts/merged/concat is refused; lori-smoke version 1 stays champion"
+    )
