@@ -195,6 +195,12 @@ class TimedRun:
         complete = [e for e in self.experiments if self.files.issuperset(e.parents)]
         for experiment in complete:
             self.history.commit(experiment.label, rewritten=True)
+        for experiment in self.experiments:
+            if experiment.path.is_file() and not self.rows.finished(experiment):
+                self._say(
+                    f"{experiment.path}: its rows are of an earlier run with other settings, code "
+                    "or data, and so is its part of the page: no point of this run has finished"
+                )
         if any(self.rows.finished(experiment) for experiment in self.experiments):
             stages.report(NullTracker())
             if len(complete) == len(self.experiments):

@@ -104,6 +104,18 @@ def test_a_worker_whose_point_failed_goes_on(run: TimedRun) -> None:
     assert list(state.failed) == run.order[:1]
 
 
+def test_rows_of_an_earlier_run_are_said_to_be_such(run: TimedRun) -> None:
+    said: list[str] = []
+    run._say = said.append
+    (experiment,) = run.experiments
+    run.run(0.0)
+    assert not any("earlier run" in line for line in said)
+    write_json(experiment.path, {"experiment": "granularity", "info": {}, "rows": []})
+    run.run(0.0)
+    (line,) = (line for line in said if "earlier run" in line)
+    assert line.startswith("metrics/experiments/granularity.json: its rows are of an earlier run")
+
+
 def test_a_gpu_that_fails_every_call_is_told_with_the_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
