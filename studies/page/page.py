@@ -111,7 +111,7 @@ def _told(claim: Mapping[str, Any]) -> bool:
 
 
 def _holm(judged: list[dict[str, Any]]) -> str:
-    """Return which of the verdicts stand after Holm's correction for all claims together."""
+    """Return which verdicts stand after Holm's correction for all claims by the same measure."""
     stands = [
         (claim["claim"], claim[key])
         for claim in judged
@@ -121,13 +121,14 @@ def _holm(judged: list[dict[str, Any]]) -> str:
     if not stands:
         return "No claim was told, so there is no verdict to correct for the number of claims."
     standing = [f"“{name}”" for name, stand in stands if stand]
+    correction = "after Holm's correction for all claims by the same measure"
     if len(standing) == len(stands):
-        return "All of these verdicts stand after Holm's correction for all claims together."
+        return f"All of these verdicts stand {correction}."
     if not standing:
-        return "None of these verdicts stands after Holm's correction for all claims together."
+        return f"None of these verdicts stands {correction}."
     return (
-        f"After Holm's correction for all claims together, {len(standing)} of these {len(stands)} "
-        f"verdicts {'stands' if len(standing) == 1 else 'stand'}: {', '.join(standing)}."
+        f"{correction[0].upper()}{correction[1:]}, {len(standing)} of these {len(stands)} verdicts "
+        f"{'stands' if len(standing) == 1 else 'stand'}: {', '.join(standing)}."
     )
 
 
