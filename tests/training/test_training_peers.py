@@ -3,6 +3,8 @@
 from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -74,6 +76,31 @@ def test_fifty_steps_have_the_peer_s_losses(
     assert len(found[own]) == STEPS
     assert sum(found[own][-10:]) < 0.95 * sum(found[own][:10])
     assert found[own] == pytest.approx(found[peer], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["LoRI-S", "PEFT", "authors' way"])
+def test_each_step_is_timed_at_its_end_though_a_gpu_reports_it_later(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    make = torch.optim.AdamW.step
+
+    def counted(self: Any, *args: Any) -> Any:
+        steps.append(self)
+        return make(self, *args)
+
+    def seconds() -> float:
+        return len(steps) / len(set(map(id, steps))) if steps else 0.0
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+    monkeypatch.setattr(trainer, "reads_late", lambda device: True)
+    clocks = SimpleNamespace(perf_counter=seconds, process_time=seconds)
+    monkeypatch.setattr(training_peers, "time", clocks)
+    given, clock = work(), training_peers.Clock()
+    given.batches = given.batches[:4]
+    training_peers.PEERS[name](given, clock, str(tmp_path))
+    assert clock.times == clock.cpu == [0, 1, 2, 3, 4]
+    assert len(clock.losses) == 4
 
 
 @pytest.mark.parametrize(("name", "sparse"), [("LoRI-D", False), ("LoRI-S", True)])
