@@ -27,10 +27,13 @@ KINDS = {"LoRI-S": "adapter", "LoRI-D": "calibrated"}
 COLUMNS = ("kind", "method", "retained", "least", "refusal", "seconds", "memory, MB", "rank")
 
 
-def merged_seconds(method: str, adapters: Sequence[Any], weight: float, density: float) -> Any:
+def merged_seconds(
+    method: str, adapters: Sequence[Any], weight: float, density: float, folder: Path
+) -> Any:
     """Return a merge that was saved and loaded, its processor seconds, and its peak memory, MB.
 
-    The peak is that above the memory in use before; None where the system does not say.
+    The peak is that above the memory in use before; None where the system does not say. The merge
+    is saved in `folder`.
     """
     from lori_core.adapters import adapter_file
     from lori_core.merging.catalogue import MERGE_METHODS
@@ -38,7 +41,6 @@ def merged_seconds(method: str, adapters: Sequence[Any], weight: float, density:
     from lori_core.merging.merge_methods import Options
 
     options = Options(density=density if "density" in MERGE_METHODS[method].uses else None)
-    folder = Path(tempfile.mkdtemp(prefix="lori-merge-"))
     before, start = _memory_reset(), time.process_time()
     merged = merge(method, adapters, [weight] * len(adapters), options)
     adapter_file.save(merged, folder / "adapter")
@@ -97,8 +99,11 @@ def rows(
 
     weights = MergeWeights("task", {task: {ALL: weight} for task in adapters})
     for name in names:
-        merged, seconds, memory = merged_seconds(name, list(adapters.values()), weight, density)
-        found = measures.candidate(name, weights, merged)
+        with tempfile.TemporaryDirectory(prefix="lori-merge-") as folder:
+            merged, seconds, memory = merged_seconds(
+                name, list(adapters.values()), weight, density, Path(folder)
+            )
+            found = measures.candidate(name, weights, merged)
         yield {
             "kind": kind, "method": name, "retained": fmean(found.retained.values()),
             "least": min(found.retained.values()), "refusal": found.rules.get("refusal"),

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from typing import Any
 import torch
 
 from benchmarks.adapters import show
+from benchmarks.gpu.processes import one_gpu
 from benchmarks.training_peers import PEERS
 from lori_core.models import precision
 
@@ -70,7 +72,7 @@ def measure(
 
 def _run(order: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.training_peers", json.dumps(order)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=one_gpu(os.environ))
     if done.returncode:
         raise SystemExit(f"{order['peer']}: {done.stderr.strip()[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

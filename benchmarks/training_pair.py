@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +25,12 @@ from benchmarks import training_peers as peers
 from benchmarks.adapters import show
 from benchmarks.training import DATA, DTYPE, MODEL, ROWS
 from lori_core.config import TrainingSection
-from lori_core.data.packing import pack_batch
+from lori_core.data.prompts import Encoded
 from lori_core.evaluation.statistics import mean_interval
+from lori_core.training.computing import computing, packer_of
+from lori_core.training.kernels.flat_values import FlatValues
 from lori_core.training.loss import sequence_loss
-from lori_core.training.trainer import clip_gradients, computing, trainable
+from lori_core.training.trainer import clip_gradients, trainable
 
 MICRO, PARTS = 8, 4
 
@@ -41,25 +43,32 @@ class Side:
     parameters: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
     section: TrainingSection
+    collate: Callable[[Sequence[Encoded]], dict[str, Any]]
+    flat: FlatValues | None
 
     @classmethod
     def build(cls, work: peers.Work, sparse: bool, ways: ExitStack) -> Side:
         """Attach an adapter to a base of its own, set up as in `training.train`."""
         model = peers.lori_model(work, sparse).train()
-        ways.enter_context(computing(model, work.base))
+        section = TrainingSection(clipping="per_tensor" if sparse else "global")
+        packer = packer_of(model, work.base, work.pad, section, None)
+        flat = ways.enter_context(computing(model, work.base, packs=packer.packed))
         parameters = list(trainable(model).values())
         optimizer = torch.optim.AdamW(parameters, lr=peers.RATE, weight_decay=0.0)
-        clipping = TrainingSection(clipping="per_tensor" if sparse else "global")
-        return cls(model, parameters, optimizer, clipping)
+        return cls(model, parameters, optimizer, section, packer.collate, flat)
 
     def learn(self, part: dict[str, Any]) -> None:
         """Run forward and backward of a micro-batch; accumulate its gradients."""
         device = self.parameters[0].device
         part = {n: x.to(device) if isinstance(x, Tensor) else x for n, x in part.items()}
+        if self.flat is not None:
+            self.flat.begin_pass()
         (sequence_loss(self.model, part) / (MICRO * PARTS)).backward()
 
     def step(self) -> None:
         """Clip the gradients, step, and clear the gradients."""
+        if self.flat is not None:
+            self.flat.end_step()
         clip_gradients(self.parameters, self.section)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -86,7 +95,7 @@ def measure(data: str, steps: int) -> np.ndarray[Any, Any]:
 def _step(sides: list[Side], batch: list[Any]) -> list[float]:
     seconds = [0.0, 0.0]
     for number, start in enumerate(range(0, len(batch), MICRO)):
-        part = pack_batch(batch[start : start + MICRO])
+        part = sides[0].collate(batch[start : start + MICRO])
         for index in (0, 1) if number % 2 else (1, 0):
             seconds[index] += _seconds(sides[index].learn, part)
     for index, side in enumerate(sides):

@@ -36,6 +36,7 @@ from lori_core.data.sources.catalogue import CATALOGUE
 from lori_core.models import base_model, peft_names, precision
 from lori_core.training import trainer
 from lori_core.training.memory import memory_gb
+from lori_core.training.trainer_overrides import TrainerOverrides
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 RANK, ALPHA, RATE, MAX_LENGTH = 32, 64, 1e-3, 512
@@ -105,29 +106,36 @@ def prepare(order: dict[str, Any]) -> Work:
 
 
 class Clock(NullTracker, TrainerCallback):
-    """Records the time and loss of each step."""
+    """Records the time and loss of each step.
+
+    On a GPU, this project's engine reports a step's loss when the next step has been launched, so
+    the times are taken at the ends of the steps and not with the losses.
+    """
 
     def __init__(self) -> None:
         self.times = [time.perf_counter()]
         self.cpu = [time.process_time()]
         self.losses: list[float] = []
 
-    def note(self, loss: float) -> None:
-        """End a step."""
+    def stepped(self, step: int) -> None:
+        """Note the end of an optimizer step."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())
         self.cpu.append(time.process_time())
-        self.losses.append(loss)
 
     def metrics(self, values: Any, step: int | None = None) -> None:
-        """Record a step from our tracker."""
-        self.note(values["loss"])
+        """Record a loss from our tracker."""
+        self.losses.append(values["loss"])
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note the end of a step of `transformers.Trainer`."""
+        self.stepped(state.global_step + 1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Record a step from the callback of `transformers.Trainer`."""
+        """Record a loss from the callback of `transformers.Trainer`."""
         if "loss" in (logs or {}):
-            self.note(logs["loss"])
+            self.losses.append(logs["loss"])
 
 
 def peft_model(work: Work, frozen: bool) -> Any:
@@ -247,7 +255,7 @@ def authors(work: Work, clock: Clock, _: str) -> Any:
         weight.register_post_accumulate_grad_hook(
             _step(own, inside.view_as(weight).to(weight.device))
         )
-    for batch in work.batches:
+    for number, batch in enumerate(work.batches, start=1):
         total = 0.0
         for start in range(0, len(batch), work.micro):
             part = collate(batch[start : start + work.micro], work.pad)
@@ -256,7 +264,8 @@ def authors(work: Work, clock: Clock, _: str) -> Any:
             loss = summed(model(**inputs, use_cache=False), labels, len(batch))
             loss.backward()
             total += loss.item()
-        clock.note(total)
+        clock.stepped(number)
+        clock.losses.append(total)
     return list(optimizers.values())
 
 
@@ -310,6 +319,7 @@ def ours(work: Work, clock: Clock, folder: str, sparse: bool) -> Any:
         checkpoints=Path(folder),
         tracker=clock,
         what="ours",
+        overrides=TrainerOverrides(after_step=clock.stepped),
     )
     return engines[0]
 

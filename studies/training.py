@@ -14,7 +14,8 @@ from lori_core.adapters.masks.mask import Mask
 from lori_core.adapters.masks.structured_mask import top_structures
 from lori_core.core.errors import InputError
 from lori_core.core.tracking import RunTracker
-from lori_core.data.pulled import read_held_out
+from lori_core.data.example import Example
+from lori_core.data.pulled import DATA, read_examples
 from lori_core.evaluation.held_out import held_out_losses
 from lori_core.methods import catalogue, finetuned_model
 from lori_core.methods.loaded_model import LoadedModel, forget_checkpoints, load_model
@@ -127,6 +128,14 @@ def _mask(session: LoadedModel, point: Train, calibrated: Adapter | None) -> Mas
     return mask
 
 
+def _validation_examples(task: str) -> list[Example]:
+    """Return a task's validation examples with a target; never test examples in their place."""
+    path = DATA / task / "validation.jsonl"
+    if not path.is_file() or not path.stat().st_size:
+        return []
+    return [example for example in read_examples(task, "validation") if example.target]
+
+
 class _Validation:
     """Measures a model's mean loss on the task's validation examples, if there are any."""
 
@@ -136,7 +145,7 @@ class _Validation:
         self.loss: float | None = None
 
     def __call__(self, model: Any) -> None:
-        examples = [e for e in read_held_out(self.point.task) if e.target]
+        examples = _validation_examples(self.point.task)
         if not examples:
             return
         losses, _ = held_out_losses(

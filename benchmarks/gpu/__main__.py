@@ -33,7 +33,7 @@ import torch
 
 from benchmarks.gpu import kernels, part, peers, report, work
 from benchmarks.gpu.clock import Profiled
-from benchmarks.gpu.processes import Processes
+from benchmarks.gpu.processes import Processes, one_gpu
 
 DEFAULT_PEERS = ("LoRI-S", "LoRI-D", "PEFT + Liger", "PEFT", "TRL, packed", "Unsloth", "axolotl")
 PROFILED_PEERS = ("LoRI-S", "LoRI-D", "PEFT + Liger")
@@ -108,11 +108,15 @@ def _parts(options: argparse.Namespace) -> list[tuple[str, str]]:
     return [(shape, kind) for shape, kind in PARTS if shape in shapes and kind in kinds]
 
 
-def run(options: argparse.Namespace, result: Result) -> None:
-    """Run all parts that the time suffices for; save after each."""
+def run(options: argparse.Namespace, result: Result, results: Path) -> None:
+    """Run all parts that the time suffices for; save after each.
+
+    Args:
+        options: those of the command line.
+        result: gets what was measured.
+        results: the file to which the parts write.
+    """
     end = time.monotonic() + 60 * options.minutes
-    results = options.out / "gpu-runs.jsonl"
-    results.unlink(missing_ok=True)
     todo = deque(_installed(orders(options, results), result))
     logs = options.out / "gpu-logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -127,12 +131,10 @@ def run(options: argparse.Namespace, result: Result) -> None:
                 continue
             limit = min(left, options.part_seconds)
             failed, log = _measured(order, options, processes, 1 + len(todo), limit)
-            before, result.runs = len(result.runs), _read(results)
-            new = result.runs[before:]
+            new = _take(result, results)
             failed = failed or (None if new else "it measured nothing")
             if failed:
                 result.failures.append(f"{_name(order)}: {failed}")
-            result.machine |= {name: new[0][name] for name in ("card", "card_gb") if new}
             _show(order, new, options)
             if log and (failed or any(row.get("fits") for row in new)):
                 text = log.read_text(encoding="utf-8", errors="replace")
@@ -178,6 +180,14 @@ def _read(path: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(json.JSONDecodeError):
             rows.append(json.loads(line))
     return rows
+
+
+def _take(result: Result, results: Path) -> list[dict[str, Any]]:
+    """Add to a result what the parts have written since the last call; return it."""
+    before, result.runs = len(result.runs), _read(results)
+    new = result.runs[before:]
+    result.machine |= {name: new[0][name] for name in ("card", "card_gb") if new}
+    return new
 
 
 def _show(order: part.Order, new: list[dict[str, Any]], options: argparse.Namespace) -> None:
@@ -249,6 +259,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; return 0 if every part ran and every check holds, otherwise 1."""
+    os.environ.update(one_gpu(os.environ))
     options = arguments(argv)
     options.out.mkdir(parents=True, exist_ok=True)
     for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TQDM_DISABLE"):
@@ -258,13 +269,16 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(1)
     result = Result(machine())
     print(json.dumps(result.machine, indent=1), flush=True)
+    results = options.out / "gpu-runs.jsonl"
+    results.unlink(missing_ok=True)
     try:
-        run(options, result)
+        run(options, result, results)
     except KeyboardInterrupt:
         result.failures.append("interrupted")
     except Exception as error:  # what was measured is still worth its table
         traceback.print_exc()
         result.failures.append(repr(error))
+    _take(result, results)  # a part that was interrupted has measured something, too
     _save(result, options)
     try:
         return 0 if conclude(result, options) else 1

@@ -26,7 +26,7 @@ from benchmarks.gpu.clock import WARM, Clock, Profiled, synchronize
 from benchmarks.training_peers import Work
 from lori_core.data.prompts import Encoded
 from lori_core.models import peft_names
-from lori_core.training.memory import MemoryLackingError, memory_gb
+from lori_core.training.memory import lacks_memory, memory_gb
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def measure(order: Order) -> None:
             given = work.of(base, A, mask, _batches(order, number), at_once)
             row |= _run(order, given)
         except Exception as error:
-            fits = not _about_memory(error)
+            fits = not lacks_memory(error)
             row |= {"error": f"{type(error).__name__}: {error}", "fits": fits}
             if fits:
                 traceback.print_exc()
@@ -167,12 +167,6 @@ def _untrained(model: Any) -> list[str]:
         if not bool(B.isfinite().all()) or not bool(B.any()):
             wrong.append(name)
     return wrong
-
-
-def _about_memory(error: Exception) -> bool:
-    known = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
-    memory = (torch.OutOfMemoryError, MemoryLackingError, MemoryError)
-    return isinstance(error, memory) or any(words in str(error) for words in known)
 
 
 def matrix_peak(device: str) -> float:

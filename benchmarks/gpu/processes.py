@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +118,12 @@ class Processes:
         if code < 0:
             return f"it was killed by {signal.Signals(-code).name}"
         return f"exit code {code}" if code else None
+
+
+def one_gpu(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment with the first visible GPU only; Trainer would use all that it sees."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES", "0")
+    return {**environment, "CUDA_VISIBLE_DEVICES": visible.partition(",")[0].strip()}
 
 
 def _until(done: Callable[[], bool], seconds: float) -> None:

@@ -46,8 +46,8 @@ def fitting(tokens: int, step: int, lower: str) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _about_memory(error):
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
             raise
         raise MemoryLackingError(
             f"training step {step}: a batch of {tokens} tokens does not fit into memory; lower "
@@ -55,10 +55,18 @@ def fitting(tokens: int, step: int, lower: str) -> Iterator[None]:
         ) from None
 
 
-#: Messages of out-of-memory errors that torch raises as a plain RuntimeError.
-_MESSAGES = ("can't allocate memory", "bad_alloc", "CUDA error: out of memory", "ALLOC_FAILED")
+#: Parts of the messages, in lower case, of torch, Triton, CUDA's libraries and the C library.
+_MESSAGES = (
+    "out of memory",
+    "alloc_failed",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+)
 
 
-def _about_memory(error: RuntimeError) -> bool:
-    known = any(words in str(error) for words in _MESSAGES)
-    return known or isinstance(error, torch.OutOfMemoryError)
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether an error says that the memory of the GPU or of the machine was full."""
+    if isinstance(error, (MemoryLackingError, MemoryError, torch.OutOfMemoryError)):
+        return True
+    return any(words in str(error).lower() for words in _MESSAGES)

@@ -68,7 +68,8 @@ class Estimate:
         value: the mean over seeds.
         low: the lower end of its 95 % interval: the wider of Student's over seeds and, for a share,
             the one over a seed's items; None if neither is known. All seeds are scored on the same
-            items, so more seeds do not narrow the interval over items.
+            items, so more seeds do not narrow the interval over items. If all seeds have the same
+            number, as those of the untrained base model, it is the one over the items.
         high: the upper end.
         seeds: the number of seeds.
         n: the number of items of all seeds together.
@@ -176,7 +177,9 @@ def _interval(
 ) -> tuple[float | None, float | None]:
     """Return the interval of an `Estimate`."""
     below, above = _items(rows) if len(rows) == len(values) else (None, None)
-    if len(values) > 1:
+    known = below is not None and above is not None
+    one_run = len(set(values)) == 1  # one seed, or the base model, which no seed changes
+    if len(values) > 1 and not (one_run and known):
         low, high = mean_interval(values)
         if share and below is not None and above is not None:
             low, high = min(low, middle - below), max(high, middle + above)

@@ -19,6 +19,9 @@ UNCLEAR: ClaimVerdict = "could not be told"
 Condition = Mapping[str, Wanted]
 #: The margin of non-inferiority: points of a share, or percent of a loss.
 MARGIN = 2.0
+#: The fewest seeds that tell a comparison of runs: the interval of one seed is over its items, and
+#: does not say by how much the training of another seed differs.
+LEAST_SEEDS = 2
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,12 @@ class Part:
         Held if the whole interval is above `-margin` and, for equivalence, below `margin`: all
         comparisons must hold, so this needs no correction. Failed if the whole interval with
         Bonferroni's correction is outside, since one failed comparison is enough to refute.
+        Unclear with fewer than `LEAST_SEEDS` seeds, unless it is no matter of chance (no terms).
         """
         difference = self.difference
         if difference is None or difference.low is None or difference.high is None:
+            return UNCLEAR
+        if self.terms and difference.seeds < LEAST_SEEDS:
             return UNCLEAR
         below = not self.equivalence or difference.high < self.margin
         if difference.low > -self.margin and below:

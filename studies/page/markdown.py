@@ -26,15 +26,17 @@ READING = (
 )
 HOW = (
     "Intervals are of 95 %: of a score, the wider of Student's over seeds and that over the test "
-    "items; of a loss, Student's over seeds; of a single seed, that over its items. A difference "
+    "items; of a loss, Student's over seeds; of a single seed, or of the base model, which is not "
+    "trained, that over its items. A difference "
     "with a number of items is paired by seed and item, and its interval is over both together. "
     "Where the rows have no outcomes of items, it is paired by seed alone, and its interval is the "
     "wider of Student's and what its items allow if they count anew with each seed. A claim of "
     "several comparisons held where all of them do, which needs no correction for their number; it "
     "did not hold where one did not with Bonferroni's correction for their number, and otherwise "
-    "could not be told at this size. The margin of 'as good as' and of 'within' is 2 points, or "
-    "2 % of a loss, unless the rule says otherwise. Verdicts by held-out losses, which vary less, "
-    "are beside those by the tasks' scores where both were measured."
+    "could not be told at this size. With one seed, no claim about training is told: its intervals "
+    "do not say how much another seed differs. The margin of 'as good as' and of 'within' is "
+    "2 points, or 2 % of a loss, unless the rule says otherwise. Verdicts by held-out losses, "
+    "which vary less, are beside those by the tasks' scores where both were measured."
 )
 
 #: The measures by which a claim on scores is judged as well, by the key of their verdict.

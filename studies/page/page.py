@@ -111,7 +111,7 @@ def _told(claim: Mapping[str, Any]) -> bool:
 
 
 def _holm(judged: list[dict[str, Any]]) -> str:
-    """Return which of the verdicts remain after Holm's correction for all claims together."""
+    """Return which verdicts remain after Holm's correction for all claims by the same measure."""
     stands = [
         (claim["claim"], claim[key])
         for claim in judged
@@ -121,13 +121,14 @@ def _holm(judged: list[dict[str, Any]]) -> str:
     if not stands:
         return "No claim was decided, so there is no verdict to correct for the number of claims."
     standing = [f"“{name}”" for name, stand in stands if stand]
+    correction = "after Holm's correction for all claims by the same measure"
     if len(standing) == len(stands):
-        return "All of these verdicts remain after Holm's correction for all claims together."
+        return f"All of these verdicts remain {correction}."
     if not standing:
-        return "None of these verdicts remains after Holm's correction for all claims together."
+        return f"None of these verdicts remains {correction}."
     return (
-        f"After Holm's correction for all claims together, {len(standing)} of these {len(stands)} "
-        f"verdicts {'remains' if len(standing) == 1 else 'remain'}: {', '.join(standing)}."
+        f"{correction[0].upper()}{correction[1:]}, {len(standing)} of these {len(stands)} verdicts "
+        f"{'remains' if len(standing) == 1 else 'remain'}: {', '.join(standing)}."
     )
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from lori_core.config import Params
 from lori_core.cost import Device, Model, Splits
 from studies.analysis.verdicts import Part
-from studies.builder import Builder, phase_of
+from studies.builder import Builder
 from studies.catalogue import EXPERIMENTS
 from studies.points import Cell, Score, Train
+from studies.power.forecast import training_seconds
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,11 @@ class Costs:
             cell.point for cell in cells if any(_needs(part, cell, builder) for part in parts)
         }
         points, tried = _closure(builder, wanted)
-        once = sum(self._training(point) for point in tried)
+        once = sum(training_seconds(point, self.model) for point in tried)
         seed, item = 0.0, 0.0
         for point in points:
             if isinstance(point, Train):
-                seed += self._training(point)
+                seed += training_seconds(point, self.model)
             elif isinstance(point, Score):
                 seed += self._start() * len(point.models)
                 each = sum(self._item(task, task in point.scored) for task in point.losses)
@@ -73,10 +74,6 @@ class Costs:
 
     def _start(self) -> float:
         return self.model.start_seconds
-
-    def _training(self, point: Train) -> float:
-        phase = phase_of(point.method)
-        return self.model.training(point.task, phase, point.method).seconds
 
     def _item(self, task: str, generated: bool) -> float:
         """Return the seconds of one test item: its output if one is generated, else its loss."""

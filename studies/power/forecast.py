@@ -59,6 +59,11 @@ def forecast(points: Mapping[str, Point], wanted: Collection[str], model: Model)
 def _training(point: Train, points: Mapping[str, Point], model: Model) -> float:
     if any(_copies(point, points[name]) for name in point.tries):
         return 0.0
+    return training_seconds(point, model)
+
+
+def training_seconds(point: Train, model: Model) -> float:
+    """Return the time of a training run; one of few steps takes its share of a whole one."""
     phase = phase_of(point.method)
     whole = model.training(point.task, phase, point.method).seconds
     section = point.training

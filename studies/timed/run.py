@@ -31,13 +31,14 @@ POLL_SECONDS = 1.0
 
 @dataclass
 class _State:
-    """Which points have to run, run, or have failed."""
+    """Which points have to run, run, or have failed; and whether any worker has answered."""
 
     waiting: list[str]
     parents: Mapping[str, Collection[str]]
     unfinished: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     exit_code: int = 0
+    answered: bool = False
 
     def next(self) -> str | None:
         """Remove and return the first point whose parents have finished; None if there is none."""
@@ -137,6 +138,8 @@ class TimedRun:
                         worker.give(name)
                 left = deadline - time.monotonic()
                 if left <= 0 or len(workers.idle) == len(workers.alive):
+                    for worker in workers.ready(0):  # a point that has just finished
+                        self._take(worker, workers, state)
                     return
                 ready = workers.ready(0 if committing else min(left, POLL_SECONDS))
                 for worker in ready:
@@ -153,10 +156,21 @@ class TimedRun:
         """Handle a worker's answer; return the point if it has finished.
 
         Raises:
-            LoriError: the worker's process ended before it ran a point, as the others would.
+            LoriError: the worker's process ended before any ran a point, as the others would.
         """
-        first = not worker.answered
         name, answer = worker.take()
+        state.answered = state.answered or not answer["ended"]
+        if "error" in answer and answer["lacks_memory"] and len(workers.alive) > 1:
+            workers.drop(worker)
+            state.waiting.insert(0, name)
+            count = len(workers.alive)
+            self._say(f"{name}: out of memory; it runs again, and {count} at a time from now on")
+            return []
+        if not state.answered:
+            raise LoriError(f"{name}: {answer['error']}")
+        if answer["broken"]:
+            workers.drop(worker)
+            workers.start()
         if "error" not in answer:
             self.records.add(name, answer["machine"], answer["versions"], answer["seconds"])
             self.files.add(name)
@@ -164,17 +178,6 @@ class TimedRun:
             finished = len(self.order) - len(state.unfinished)
             self._say(f"{finished}/{len(self.order)} {name} ({answer['seconds']:.1f} s)")
             return [name]
-        if answer["lacks_memory"] and len(workers.alive) > 1:
-            workers.drop(worker)
-            state.waiting.insert(0, name)
-            count = len(workers.alive)
-            self._say(f"{name}: out of memory; it runs again, and {count} at a time from now on")
-            return []
-        if answer["ended"]:
-            if first:
-                raise LoriError(f"{name}: {answer['error']}")
-            workers.drop(worker)
-            workers.start()
         state.fail(name, answer["error"], answer["exit_code"])
         self._say(f"{name} failed: {answer['error']}")
         return []
@@ -192,6 +195,12 @@ class TimedRun:
         complete = [e for e in self.experiments if self.files.issuperset(e.parents)]
         for experiment in complete:
             self.history.commit(experiment.label, rewritten=True)
+        for experiment in self.experiments:
+            if experiment.path.is_file() and not self.rows.finished(experiment):
+                self._say(
+                    f"{experiment.path}: its rows are of an earlier run with other settings, code "
+                    "or data, and so is its part of the page: no point of this run has finished"
+                )
         if any(self.rows.finished(experiment) for experiment in self.experiments):
             stages.report(NullTracker())
             if len(complete) == len(self.experiments):

@@ -47,9 +47,18 @@ def _prepare() -> None:
 
 
 def _answer(name: str) -> dict[str, Any]:
-    """Run a point; return what the parent process records about it."""
+    """Run a point; return what the parent process records about it.
+
+    `broken` says that this process can use its GPU no more and has to be replaced.
+    """
+    answer = _run(name)
+    return answer | {"broken": not _free_memory()}
+
+
+def _run(name: str) -> dict[str, Any]:
     from lori_core.core import faults
     from lori_core.core.tracking import stage_tracker
+    from lori_core.training.memory import lacks_memory
     from studies import stages
     from studies.collecting import machine
     from studies.timed.records import versions
@@ -65,27 +74,29 @@ def _answer(name: str) -> dict[str, Any]:
         tracker.error(text, code)
         lacking = lacks_memory(error)
         return {"error": one_line(text), "exit_code": code, "lacks_memory": lacking}
-    finally:
-        _free_memory()
     seconds = time.monotonic() - start
     return {"machine": machine(), "versions": versions(), "seconds": seconds}
 
 
-def lacks_memory(error: BaseException) -> bool:
-    """Return whether a point failed because the memory of the GPU or of the machine was full."""
-    from lori_core.training.memory import MemoryLackingError
+def _free_memory() -> bool:
+    """Return the memory of a finished point, which other processes on the GPU may need.
 
-    full = isinstance(error, MemoryLackingError | MemoryError)
-    return full or "out of memory" in str(error).lower()
-
-
-def _free_memory() -> None:
-    """Return the memory of a finished point, which other processes on the GPU may need."""
+    Returns:
+        Whether the GPU still works for this process: after an illegal memory access or a failed
+        assertion in a kernel, every later call of CUDA fails.
+    """
     import torch
 
     gc.collect()
-    if torch.cuda.is_available():
+    if not torch.cuda.is_initialized():
+        return True
+    try:
+        torch.cuda.synchronize()
         torch.cuda.empty_cache()
+    except RuntimeError:
+        traceback.print_exc()
+        return False
+    return True
 
 
 if __name__ == "__main__":

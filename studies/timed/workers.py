@@ -82,7 +82,6 @@ class Worker:
             variables: environment variables to set.
         """
         self.point: str | None = None
-        self.answered = 0
         LOGS.mkdir(parents=True, exist_ok=True)
         self.log = LOGS / f"experiment-worker-{number}.log"
         child = "lori_core.core.processes.child"
@@ -127,9 +126,8 @@ class Worker:
         line, point = self.answers.readline(), self.point or ""
         self.point = None
         if line.endswith("\n"):
-            self.answered += 1
             answer: dict[str, Any] = json.loads(line)
-            return point, {"ended": False, "lacks_memory": False, **answer}
+            return point, {"ended": False, "lacks_memory": False, "broken": False, **answer}
         code = self.process.wait()
         killed = code < 0
         text = f"its process ended with {f'signal {-code}' if killed else f'exit code {code}'}"
@@ -139,6 +137,7 @@ class Worker:
             "exit_code": LoriError.exit_code,
             "lacks_memory": killed and -code == 9,
             "ended": True,
+            "broken": True,
         }
 
 

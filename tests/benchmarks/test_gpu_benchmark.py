@@ -139,6 +139,25 @@ def test_rows_that_do_not_fit_are_halved(tmp_path: Path, monkeypatch: pytest.Mon
     assert code == 0
 
 
+def test_what_an_interrupted_part_has_measured_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = peers.PEERS["LoRI-S"]
+
+    def stopped(given: Any, clock: Clock, folder: Path) -> Any:
+        if given.micro > 2:
+            raise KeyboardInterrupt
+        return own(given, clock, folder)
+
+    monkeypatch.setitem(peers.PEERS, "PEFT", stopped)
+    code, saved = run(tmp_path, "--kinds", "short", "--peers", "PEFT")
+    assert code == 1
+    assert [(r["peer"], r["at_once"]) for r in saved["runs"]] == [("PEFT", 2)]
+    assert saved["failures"] == ["interrupted"]
+    assert saved["machine"]["card"] == "CPU"
+    assert "| PEFT | 2 |" in capsys.readouterr().out
+
+
 def test_no_part_starts_when_the_time_is_over(tmp_path: Path) -> None:
     code, saved = run(tmp_path, "--minutes", "0.1", "--peers", "LoRI-S", "--kinds", "long")
     assert code == 1

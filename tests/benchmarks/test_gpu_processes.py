@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu.processes import Processes
+from benchmarks.gpu.processes import Processes, one_gpu
 
 #: Does what its order says: a stand-in for a part that needs no imports.
 PART = """
@@ -67,3 +67,14 @@ def test_waiting_processes_are_ended_with_the_block(tmp_path: Path) -> None:
         (left,) = opened.waiting
         assert left.process.poll() is None
     assert left.process.poll() == -9
+
+
+@pytest.mark.parametrize(
+    ("visible", "left"),
+    [(None, "0"), ("0", "0"), ("2,3", "2"), ("GPU-5a, GPU-6b", "GPU-5a"), ("", "")],
+)
+def test_other_gpus_are_hidden_since_trainer_would_use_them_all(
+    visible: str | None, left: str
+) -> None:
+    given = {"HOME": "/root"} | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    assert one_gpu(given) == {"HOME": "/root", "CUDA_VISIBLE_DEVICES": left}

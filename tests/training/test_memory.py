@@ -31,6 +31,7 @@ def test_a_batch_that_does_not_fit_names_the_settings_to_change() -> None:
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
         RuntimeError("std::bad_alloc"),
         MemoryError(),
     ],

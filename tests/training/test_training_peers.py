@@ -3,6 +3,8 @@
 from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +12,10 @@ import torch
 from benchmarks import training_pair, training_peers
 from lori_core.adapters.adapter import ProjectionBlock, draw
 from lori_core.adapters.masks.mask import top
-from lori_core.data.packing import pack_batch
 from lori_core.data.prompts import Encoded
 from lori_core.models import peft_names
 from lori_core.training import trainer
+from lori_core.training.kernels import flat_values
 from support import tiny
 
 STEPS, BATCH = 50, 4
@@ -76,10 +78,38 @@ def test_fifty_steps_have_the_peer_s_losses(
     assert found[own] == pytest.approx(found[peer], rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["LoRI-S", "PEFT", "authors' way"])
+def test_each_step_is_timed_at_its_end_though_a_gpu_reports_it_later(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    make = torch.optim.AdamW.step
+
+    def counted(self: Any, *args: Any) -> Any:
+        steps.append(self)
+        return make(self, *args)
+
+    def seconds() -> float:
+        return len(steps) / len(set(map(id, steps))) if steps else 0.0
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+    monkeypatch.setattr(trainer, "reads_late", lambda device: True)
+    clocks = SimpleNamespace(perf_counter=seconds, process_time=seconds)
+    monkeypatch.setattr(training_peers, "time", clocks)
+    given, clock = work(), training_peers.Clock()
+    given.batches = given.batches[:4]
+    training_peers.PEERS[name](given, clock, str(tmp_path))
+    assert clock.times == clock.cpu == [0, 1, 2, 3, 4]
+    assert len(clock.losses) == 4
+
+
+@pytest.mark.parametrize("one_tensor", [False, True])
 @pytest.mark.parametrize(("name", "sparse"), [("LoRI-D", False), ("LoRI-S", True)])
 def test_a_side_of_the_pair_trains_as_the_engine_does(
-    name: str, sparse: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, sparse: bool, one_tensor: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where all trained values are one tensor, as on a GPU."""
+    monkeypatch.setattr(flat_values, "suits", lambda _: one_tensor)
     monkeypatch.setattr(training_pair, "MICRO", 2)
     monkeypatch.setattr(training_pair, "PARTS", BATCH // 2)
     given = work(2)
@@ -90,6 +120,6 @@ def test_a_side_of_the_pair_trains_as_the_engine_does(
         side = training_pair.Side.build(work(2), sparse, ways)
         for batch in given.batches:
             for start in (0, 2):
-                side.learn(pack_batch(batch[start : start + 2]))
+                side.learn(side.collate(batch[start : start + 2]))
             side.step()
     assert [p.tolist() for p in side.parameters] == engine

@@ -269,6 +269,8 @@ def unsupported_reason(base: Any, *, padded: bool = True) -> str | None:
         ]
         with attending(base):
             hidden = hidden_states(base, packed)
+    except torch.OutOfMemoryError:  # of other work; which kernel is used must not depend on it
+        raise
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         return f"its forward pass refuses them ({type(error).__name__})"
     finally:

@@ -160,6 +160,8 @@ def unsupported_reason(base: Any) -> str | None:
         for window in windows:
             if not _agrees(heads, key_heads, size, base.dtype, parameter.device, window):
                 return "its results are not those of plain attention on this device"
+    except torch.OutOfMemoryError:  # of other work; which kernel is used must not depend on it
+        raise
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         return f"it fails on this device ({str(error).splitlines()[0]})"
     return None

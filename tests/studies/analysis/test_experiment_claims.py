@@ -75,6 +75,23 @@ def test_what_was_not_run_cannot_be_told(exact: dict[str, Experiment]) -> None:
     assert found["d_as_lora"]["verdict"] == HELD
 
 
+def test_one_seed_tells_nothing_but_what_is_no_matter_of_chance(
+    exact: dict[str, Experiment],
+) -> None:
+    """Its intervals are over items alone: another seed may say the opposite."""
+    one = {
+        name: replace(experiment, rows=tuple(row for row in experiment.rows if row.seed == 1))
+        for name, experiment in exact.items()
+    }
+    found = by_name(one)
+    told = {name for name, claim in found.items() if claim["verdict"] != UNCLEAR}
+    assert told == {"fewer_parameters", "within_bound"}
+    assert {claim["losses"] for claim in found.values()} == {None, UNCLEAR}
+    part = found["merged_code"]["because"][0]
+    assert part["text"].startswith("Concat LoRI-D against Concat LoRA, code: +5.0 points [+")
+    assert "1 seed" in part["text"]
+
+
 def test_a_bound_above_1_says_nothing(exact: dict[str, Experiment]) -> None:
     cosines = exact["property-1"]
     rows = tuple(replace(r, value=7.0) if r.metric == "bound" else r for r in cosines.rows)

@@ -205,7 +205,7 @@ def test_no_experiment_leaves_the_last_page(tmp_path: Path) -> None:
         ([None], "No claim was decided"),
         ([True, True], "All of these verdicts remain"),
         ([False, None], "None of these verdicts remains"),
-        ([True, False], "After Holm's correction for all claims together, 1 of these 2 verdicts"),
+        ([True, False], "After Holm's correction for all claims by the same measure, 1 of"),
     ],
 )
 def test_the_page_says_which_verdicts_stand(stands: list[bool | None], line: str) -> None:

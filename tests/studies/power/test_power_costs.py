@@ -51,3 +51,15 @@ def test_a_mask_costs_its_calibration_too(costs: Costs, exact: dict[str, Experim
     assert sparse.once > 0
     assert sparse.item == pytest.approx(dense.item)
     assert sparse.seed == pytest.approx(dense.seed, rel=0.2)
+
+
+def test_a_calibration_of_one_step_costs_its_share(
+    costs: Costs, exact: dict[str, Experiment]
+) -> None:
+    found = []
+    for steps in ([1], [10**6]):
+        section = costs.params.experiments.model_copy(update={"calibration_steps": steps})
+        params = costs.params.model_copy(update={"experiments": section})
+        own = Costs(params, costs.splits, cost.DEVICES["h100"])
+        found.append(own.of(*parts_of("more_steps", exact)).seed)
+    assert found[0] < found[1]
