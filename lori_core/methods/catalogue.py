@@ -11,7 +11,7 @@ from lori_core.methods.baselines import peft_methods  # noqa: F401 - registers i
 
 # isort: split
 # LoRI's methods are registered last, so that tables and figures show them last.
-from lori_core.config import LoriSection, Params
+from lori_core.config import LoriSection, MethodChoice, Params
 from lori_core.config.training import STATE_BYTES
 from lori_core.config.training_overrides import Phase
 from lori_core.config.validation import Strict
@@ -59,6 +59,8 @@ def check(params: Params) -> None:
             name, chosen, where = params.method(task, phase)
             options(name, chosen, where)
             _check_training(params, task, phase)
+    if params.continual.method is not None:  # also where `continual.tasks` is empty
+        options(*MethodChoice.of(params.continual.method, "continual.method"))
     for name in params.merge:
         phase = "continual" if params.merge[name].stage == "continual" else "training"
         for task in params.merged_tasks(name):

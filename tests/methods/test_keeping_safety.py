@@ -364,6 +364,16 @@ def test_a_wrong_method_of_the_continual_phase_is_refused(
         catalogue.check(config.parse(values, "params.yaml"))
 
 
+@pytest.mark.parametrize("method", ["lori-mix", {"name": "lori-d-mix", "share": 2}])
+def test_a_wrong_method_of_the_continual_phase_is_refused_without_tasks(
+    params: Params, method: Any
+) -> None:
+    values = params.model_dump(mode="json")
+    values["continual"] = {"method": method}
+    with pytest.raises(ConfigError, match=r"continual\.method"):
+        catalogue.check(config.parse(values, "params.yaml"))
+
+
 def test_too_large_a_share_is_refused(params: Params) -> None:
     with pytest.raises(
         DataError, match=r"data/safety/train.jsonl: has \d+ examples .* share of 0.9"
