@@ -43,6 +43,7 @@ def test_the_forecast_is_printed_and_written(
         (["--examples", "0"], "'0'; allowed are whole numbers from 1 to"),
         (["--examples", "x"], "'x'; allowed are whole numbers from 1 to"),
         (["--examples", "2", "--weights", "nan"], "--weights: 'nan'; expected numbers from"),
+        (["--examples", "2", "--weights", ""], "--weights: ''; expected numbers from"),
         (["--examples", "2", "--weights", "1,2,3"], "--weights: 3 weights for 2 adapters"),
         (["--examples", "2"], "--tasks: "),
         (["--examples", "2", "--tasks", "bundled-math"], "--tasks: 1 tasks for 2 adapters"),
