@@ -64,6 +64,19 @@ def test_retention_is_one_for_the_own_adapter_and_zero_for_the_base() -> None:
         assert measured.retained(measured.base) == pytest.approx({"math": 0.0, "code": 0.0})
 
 
+def test_a_task_whose_adapter_gains_next_to_nothing_does_not_decide_alone() -> None:
+    measured = measures({f"retained.{task}": Bound(at_least=0.5) for task in SETS})
+    measured.base, measured.own = {"math": 10.0, "code": 8.0}, {"math": 5.0, "code": 7.999}
+    lost = {"math": 7.5, "code": 8.999}
+    assert measured.objective(lost) == pytest.approx((2.5 / 5 + 1 / 7.999) / 2)
+    # What the gate measures stays as it is.
+    assert measured.retained(lost) == pytest.approx({"math": 0.5, "code": -999.0})
+    measured.own["code"] = 8.0
+    assert measured.objective(lost) == pytest.approx((2.5 / 5 + 0.999 / 8) / 2)
+    found = measured.candidate("given", MergeWeights("task", {}), small("math", 1))
+    assert list(found.rules) == ["retained.math"]
+
+
 def test_a_user_may_weigh_the_tasks() -> None:
     assert measures(task_weights={"math": 3.0}).shares == {"math": 0.75, "code": 0.25}
 
