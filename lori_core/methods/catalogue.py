@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lori_core.methods.baselines import peft_methods  # noqa: F401 - registers its methods
+from lori_core.methods.baselines import peft_methods  # registers its methods
 
 # isort: split
 # LoRI's methods are registered last, so that tables and figures show them last.
@@ -111,6 +111,27 @@ def _check_continual(params: Params) -> None:
                 f"continual.method: {method} {_needs(method)}, and {own}, the method of the task "
                 f"{task}, {_needs(own)}; name a method of the same kind, or set it to null"
             )
+        _check_alpha(params, task, safety)
+
+
+def _check_alpha(params: Params, task: str, safety: str) -> None:
+    """Refuse another `lora_alpha` than the safety adapter's, whose scaling training goes on with.
+
+    LoRI takes the safety adapter's in place of one that `tasks.<task>.training` sets for the stage
+    `train`.
+    """
+    alpha, before = (
+        params.phase(name, phase).lora_alpha or params.lori.lora_alpha
+        for name, phase in ((task, "continual"), (safety, "training"))
+    )
+    explicit = params.continual.training.get("lora_alpha") is not None
+    where = "continual.training" if explicit else f"tasks.{task}.training"
+    kind = METHODS[params.method(task, "continual").name]
+    if alpha != before and (explicit or issubclass(kind, peft_methods.Lora)):
+        raise ConfigError(
+            f"{where}.lora_alpha: {alpha}, but continual training goes on from the adapter of "
+            f"{safety}, whose lora_alpha is {before}; both must be equal"
+        )
 
 
 def _cannot_go_on(task: str, method: str, where: str, safety: str, before: str) -> str:
