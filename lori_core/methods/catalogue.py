@@ -120,10 +120,8 @@ def _check_alpha(params: Params, task: str, safety: str) -> None:
     LoRI takes the safety adapter's in place of one that `tasks.<task>.training` sets for the stage
     `train`.
     """
-    alpha, before = (
-        params.phase(name, phase).lora_alpha or params.lori.lora_alpha
-        for name, phase in ((task, "continual"), (safety, "training"))
-    )
+    alpha = params.phase(task, "continual").lora_alpha or params.lori.lora_alpha
+    before = params.phase(safety, "training").lora_alpha or params.lori.lora_alpha
     explicit = params.continual.training.get("lora_alpha") is not None
     where = "continual.training" if explicit else f"tasks.{task}.training"
     kind = METHODS[params.method(task, "continual").name]

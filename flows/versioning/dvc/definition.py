@@ -136,7 +136,7 @@ def follow(workspace: Path, params: Params) -> list[str]:
     if not path.is_file():
         return []
     before = path.read_text(encoding="utf-8")
-    complete, messages = with_lacking(before), []
+    complete, messages = with_lacking(before), list[str]()
     if complete != before:
         messages.append(f"{FILE}: stages now depend on all that the installed version's depend on")
     text = with_extensions(complete, extensions.registered_kinds(params.extensions, workspace))
@@ -173,7 +173,8 @@ def _lacking(lines: Sequence[str]) -> Iterator[tuple[int, str, list[str]]]:
             stage = ""  # it depends on the code's files
             continue
         wanted = _entries(STAGES[stage], listed[2], [code])
-        entries = [row for row in map(beginning.__add__, wanted) if row not in known]
+        rows = [f"{beginning}{entry}" for entry in wanted]
+        entries = [row for row in rows if row not in known]
         if entries:
             yield number + 1 + len(known), stage, entries
 
