@@ -117,6 +117,25 @@ def test_methods_without_gradients_are_searched_by_trial_with_their_density() ->
     assert result.candidates[result.chosen] == best
 
 
+def test_weights_at_or_beyond_the_bounds_of_a_search_by_trial_are_searched_too() -> None:
+    merging, tried = parents("linear"), []
+    original = merging.with_weights
+
+    class Recorded:
+        method, adapters, start, density = "linear", merging.adapters, None, None
+
+        def with_weights(self, weights: MergeWeights) -> Adapter:
+            tried.append({task: weights.mean(task) for task in weights.weights})
+            return original(weights)
+
+    section = SearchSection(examples=4, steps=3, candidates=2)
+    first = {"math": 3.0, "code": -1.5}
+    search(Recorded(), first, section, measures(), lambda *_: None, lambda _: None)
+    assert tried[0] == first
+    assert {"math": 2.7, "code": -1.5} in tried
+    assert {"math": 3.0, "code": -1.2} in tried
+
+
 def test_a_task_without_validation_examples_is_refused() -> None:
     with pytest.raises(DataError, match="search: code has no validation example with a target"):
         measures(examples=SETS | {"code": [Example("question", "")]})
