@@ -252,13 +252,18 @@ def _check_followed(params: Params, stage: str) -> None:
     """Check that DVC would notice changes of the stage's code and extensions.
 
     Raises:
-        InputError: `code/<stage>.json` is of another version, or `dvc.yaml` does not list an
-            extension.
+        InputError: `code/<stage>.json` or `dvc.yaml` is of another version, or `dvc.yaml` does not
+            list an extension.
     """
     from flows.versioning.dvc import code_files, definition
     from lori_core.core.stage_dependencies import STAGES
 
     code_files.check(Path.cwd(), stage)
+    for entry in definition.lacking(Path.cwd(), stage):
+        raise InputError(
+            f"dvc.yaml: stage {stage} does not depend on {entry}, so DVC would not notice a change "
+            "of it; run lori run"
+        )
     if params.extensions and stage in STAGES:
         for path in definition.missing(Path.cwd(), params, stage):
             raise InputError(

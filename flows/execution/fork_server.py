@@ -54,7 +54,7 @@ PREFIX = "lori-fork-"
 #: The groups of commands of `lori_cli`, all of which its parser imports.
 COMMANDS = (
     "adapters", "evaluation", "experiments", "extraction", "lineage", "listings", "pipeline",
-    "planning", "serving", "starting",
+    "planning", "preflight.interference", "serving", "starting",
 )  # fmt: skip
 #: Modules that take long to import. A model's own module is imported when a stage loads the model.
 MODULES = (

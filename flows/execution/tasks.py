@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from flows.environment import quiet_environment
@@ -25,6 +26,9 @@ from flows.execution.stage_run import (  # noqa: E402
     PipelineRun,
     StageFailed,
 )
+from flows.versioning.dvc import code_files  # noqa: E402
+from flows.versioning.dvc.pipeline_file import FILE  # noqa: E402
+from flows.versioning.graph import PARAMS  # noqa: E402
 from flows.versioning.snapshot import DATA  # noqa: E402
 from lori_core.core import faults  # noqa: E402
 from lori_core.core.errors import LoriError  # noqa: E402
@@ -93,16 +97,23 @@ def pull(run: PipelineRun, is_pulled: bool = False) -> State[Any]:
     command = [sys.executable, "-m", "lori_core.core.processes.child", *PULL]
     task_run_id = str(task_run.id)
 
-    def pinned() -> bytes:
-        path = run.workspace / DATA
-        return path.read_bytes() if path.is_file() else b""
-
     def work() -> Finished:
-        before = pinned()
+        before = pulled_files(run.workspace)
         finished, _ = run.place.command("pull", command, "", task_run_id, logger.info)
-        return Finished(pinned() != before, finished.seconds)
+        return Finished(pulled_files(run.workspace) != before, finished.seconds)
 
     return outcome(work)
+
+
+def pulled_files(workspace: Path) -> dict[str, bytes]:
+    """Return the files that `lori pull` writes and that decide which stages are stale.
+
+    Besides the pin of the data, a new version of lori changes `code/`, and it or an extension
+    `dvc.yaml`.
+    """
+    code = sorted((workspace / code_files.FOLDER).glob("*.json"))
+    paths = [workspace / name for name in (DATA, FILE, PARAMS)] + code
+    return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 
 @task(

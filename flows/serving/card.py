@@ -141,9 +141,13 @@ def _what(node: Node) -> str:
         known = METHODS.get(own["method"])  # None for an extension's that is not loaded here
         about = f" ({known.about})" if known else ""
         return f"An {adapter}, trained by {escaping.plain(own['method'])}{about}"
-    name = {"calibrate": "LoRI-D", "continual": "safety-preserving LoRI-S"}
     step = str(own.get("stage", "")).partition("@")[0]
-    return f"A {name.get(step, 'LoRI-S')} {adapter}, made with {PAPER}"
+    method = own.get("method") or ("lori-d" if step == "calibrate" else "lori-s")
+    known = METHODS[method]
+    name = "LoRI-S" if known.calibrated_by else "LoRI-D"
+    name = f"safety-preserving {name}" if step == "continual" else name
+    by = "" if method in ("lori-d", "lori-s") else f", trained by {method} ({known.about})"
+    return f"A {name} {adapter}{by}, made with {PAPER}"
 
 
 def _is_lori(node: Node) -> bool:

@@ -60,7 +60,7 @@ def _interference(args: argparse.Namespace) -> int:
     for option in ("weights", "tasks"):
         if getattr(args, option) is not None and args.examples is None:
             raise InputError(f"--{option}: only with --examples")
-    weights = given.weights(args.weights or "1", len(args.adapters))
+    weights = given.weights("1" if args.weights is None else args.weights, len(args.adapters))
     names = given.names_of(args.adapters)
     adapters = {
         name: peft_file.open_adapter(path, copies=True)

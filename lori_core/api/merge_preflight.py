@@ -35,13 +35,15 @@ def forecast(
 
     Raises:
         InputError: tasks do not fit the adapters, or a loss is not finite.
-        DataError: a task has no validation example with a target.
+        DataError: a task has no validation example with a target, or one that is too long.
+        ModelError: the base model cannot be used.
         AdapterError: the adapters have, or may have, different base models.
     """
     from lori_core.api.loaded_tasks import load_tasks
     from lori_core.data.prompts import encode_all
     from lori_core.evaluation.held_out import training_length
     from lori_core.evaluation.preflight import excess_forecast
+    from lori_core.methods import limits
 
     loaded = load_tasks(adapters, tasks, base, "lori interference --examples")
     session, params = loaded.session, loaded.session.params
@@ -52,6 +54,8 @@ def forecast(
             raise DataError(f"--examples: {task} has no validation example with a target")
         length = training_length(params, task)
         rows[task] = encode_all(with_target, params.prompt, session.tokenizer, length)
+    name = params.model.name_or_path
+    limits.check_rows(rows, session.model, session.tokenizer, name)
     by_task = dict(zip(loaded.adapters, weights, strict=True))
     pad = session.tokenizer.pad_token_id or 0
     found = excess_forecast.forecast(session.model, loaded.adapters, by_task, rows, pad)

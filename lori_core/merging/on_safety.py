@@ -47,8 +47,8 @@ def check_starts(start: Adapter, adapters: Mapping[str, Adapter]) -> None:
         adapters: the continual adapters, by their names in messages.
 
     Raises:
-        AdapterError: an adapter has another A, rank or other modules than the safety adapter, or
-            does not record that it was trained from it.
+        AdapterError: an adapter has another A, rank or other modules than the safety adapter, does
+            not record that it was trained from it, or only got its mask from it.
     """
     key = _content_key(start)
     if key is None:
@@ -65,6 +65,7 @@ def check_starts(start: Adapter, adapters: Mapping[str, Adapter]) -> None:
                 f"{key[:16]}); it records the parents {_short(parents)}: name the safety adapter "
                 "that it was trained from, or merge it by concat"
             )
+        _check_support(start, adapter, name)
 
 
 def _check_modules(start: Adapter, adapter: Adapter, name: str) -> None:
@@ -90,6 +91,23 @@ def _check_modules(start: Adapter, adapter: Adapter, name: str) -> None:
                 f"on_safety: A of {module} in {name} is not that of the safety adapter; only "
                 "adapters that share its A can be added to it (merge others by concat)"
             )
+
+
+def _check_support(start: Adapter, adapter: Adapter, name: str) -> None:
+    """Refuse an adapter whose parent is the start, but whose training began at B = 0.
+
+    An adapter also records the one that its mask was extracted from as its parent. Training that
+    goes on from an adapter keeps all entries of its B.
+    """
+    if adapter.mask is None:
+        return
+    ours = start.mask
+    if ours is None or any((ours.of(m) & ~adapter.mask.of(m)).any() for m in start.modules):
+        raise AdapterError(
+            f"on_safety: the mask of {name} leaves out entries of the given safety adapter, which "
+            "was only calibrated for that mask; name the adapter that training went on from, or "
+            "merge by concat"
+        )
 
 
 def _content_key(adapter: Adapter) -> str | None:

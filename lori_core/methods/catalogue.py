@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lori_core.methods.baselines import peft_methods  # noqa: F401 - registers its methods
+from lori_core.methods.baselines import peft_methods  # registers its methods
 
 # isort: split
 # LoRI's methods are registered last, so that tables and figures show them last.
-from lori_core.config import LoriSection, Params
+from lori_core.config import LoriSection, MethodChoice, Params
 from lori_core.config.training import STATE_BYTES
 from lori_core.config.training_overrides import Phase
 from lori_core.config.validation import Strict
@@ -59,6 +59,8 @@ def check(params: Params) -> None:
             name, chosen, where = params.method(task, phase)
             options(name, chosen, where)
             _check_training(params, task, phase)
+    if params.continual.method is not None:  # also where `continual.tasks` is empty
+        options(*MethodChoice.of(params.continual.method, "continual.method"))
     for name in params.merge:
         phase = "continual" if params.merge[name].stage == "continual" else "training"
         for task in params.merged_tasks(name):
@@ -109,6 +111,25 @@ def _check_continual(params: Params) -> None:
                 f"continual.method: {method} {_needs(method)}, and {own}, the method of the task "
                 f"{task}, {_needs(own)}; name a method of the same kind, or set it to null"
             )
+        _check_alpha(params, task, safety)
+
+
+def _check_alpha(params: Params, task: str, safety: str) -> None:
+    """Refuse another `lora_alpha` than the safety adapter's, whose scaling training goes on with.
+
+    LoRI takes the safety adapter's in place of one that `tasks.<task>.training` sets for the stage
+    `train`.
+    """
+    alpha = params.phase(task, "continual").lora_alpha or params.lori.lora_alpha
+    before = params.phase(safety, "training").lora_alpha or params.lori.lora_alpha
+    explicit = params.continual.training.get("lora_alpha") is not None
+    where = "continual.training" if explicit else f"tasks.{task}.training"
+    kind = METHODS[params.method(task, "continual").name]
+    if alpha != before and (explicit or issubclass(kind, peft_methods.Lora)):
+        raise ConfigError(
+            f"{where}.lora_alpha: {alpha}, but continual training goes on from the adapter of "
+            f"{safety}, whose lora_alpha is {before}; both must be equal"
+        )
 
 
 def _cannot_go_on(task: str, method: str, where: str, safety: str, before: str) -> str:

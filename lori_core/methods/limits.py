@@ -7,7 +7,7 @@ model has positions, a prompt template that the tokenizer cannot render.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from lori_core.config import EvaluationSection, Params, training_overrides
 from lori_core.core import source_code
 from lori_core.core.errors import ConfigError, DataError, ModelError
 from lori_core.core.files.atomic import digest, sha256_file, write_text
-from lori_core.data.prompts import check_template, render, template_length
+from lori_core.data.prompts import Encoded, check_template, render, template_length
 from lori_core.methods.training_method import METHODS
 from lori_core.models import base_model
 
@@ -99,11 +99,8 @@ def check(
     """
     config, name = base_model.configuration(folder), params.model.name_or_path
     _check_vocabulary(config, tokenizer, name)
-    if training and tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"model.name_or_path: {name}: its tokenizer has no end-of-sequence token, so a model "
-            "could not learn where an answer ends; name one as eos_token in tokenizer_config.json"
-        )
+    if training:
+        _check_end(tokenizer, name)
     check_template(params.prompt, tokenizer)
     rows = _training_lengths(params) if training else {}
     prompts = {"evaluation.max_prompt_length": params.evaluation.max_prompt_length}
@@ -159,6 +156,44 @@ def _check_vocabulary(config: Any, tokenizer: Any, name: str) -> None:
             f"not embed, up to {worst!r} with id {vocabulary[worst]} (vocab_size in config.json: "
             f"{embedded}); take the model's own tokenizer, or resize the model's embedding"
         )
+
+
+def _check_end(tokenizer: Any, name: str) -> None:
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"model.name_or_path: {name}: its tokenizer has no end-of-sequence token, so a model "
+            "could not learn where an answer ends; name one as eos_token in tokenizer_config.json"
+        )
+
+
+def check_rows(
+    rows: Mapping[str, Sequence[Encoded]], model: Any, tokenizer: Any, name: str
+) -> None:
+    """Refuse examples, tokenised as for training, whose losses a loaded model cannot measure.
+
+    It stands for the checks of a run where the model is not that of `params.yaml`.
+
+    Args:
+        rows: by task, its examples.
+        model: the loaded model.
+        tokenizer: its tokenizer.
+        name: the model's name in messages.
+
+    Raises:
+        ModelError: the tokenizer has no end-of-sequence token.
+        DataError: an example has more tokens than the model has positions, or a token id beyond
+            the model's embedding.
+    """
+    _check_end(tokenizer, name)
+    most = positions(model.config)
+    for task, some in rows.items():
+        longest = max(map(len, some), default=0)
+        if most is not None and longest > most:
+            raise DataError(
+                f"{task}: an example has {longest} tokens, but {_reach(model.config, most)}; set "
+                f"training.max_length in params.yaml to {most} or less"
+            )
+        check_ids(max((max(row.prompt + row.target) for row in some), default=0), model, task)
 
 
 def check_ids(highest: int, model: Any, what: str) -> None:

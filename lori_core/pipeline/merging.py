@@ -114,7 +114,8 @@ def weights_of(
     """Return a merge's weights by task and its searched density: searched ones, or its own.
 
     Raises:
-        DataError: the weights are to be searched, and there is no result of the search.
+        DataError: the weights are to be searched, and there is no result of the search, or one for
+            other tasks.
     """
     from lori_core.merging.learned.weight_groups import MergeWeights
 
@@ -124,4 +125,10 @@ def weights_of(
     if not path.is_file():
         raise DataError(f"{path}: missing; search the weights first: lori stage search {name}")
     found = MergeWeights.read(path)
+    if found.weights.keys() != parents.adapters.keys():
+        known, merged = ", ".join(found.weights), ", ".join(parents.adapters)
+        raise DataError(
+            f"{path}: holds weights for {known}, and {merged} are merged; search the weights "
+            f"again: lori stage search {name}"
+        )
     return parents.by_module(found), found.density

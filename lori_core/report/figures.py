@@ -113,7 +113,10 @@ def interference(summary: dict[str, Any]) -> Any:
     """Draw the mean |cosine| between the updates of each pair of adapters."""
     return _matrices(
         summary,
-        [(CALIBRATED, "mean_abs_cosine", "LoRI-D", 1), (ADAPTER, "mean_abs_cosine", "LoRI-S", 1)],
+        [
+            (CALIBRATED, "mean_abs_cosine", "LoRI-D", 1),
+            (ADAPTER, "mean_abs_cosine", summary["own"], 1),
+        ],
         "Interference: mean |cos(ΔW_s, ΔW_t)| over modules",
         "{:.4f}",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -14,22 +14,25 @@ def text(forecast: Mapping[str, Any]) -> str:
         forecast: the return value of `api.merge_preflight.forecast`.
     """
     tasks, shares = forecast["tasks"], forecast["shares"]
-    width = max(len(name) for name in ["task", *tasks])
     weights = ", ".join(f"{task} {weight:g}" for task, weight in forecast["weights"].items())
     counts = "/".join(dict.fromkeys(str(row["examples"]) for row in tasks.values()))
     lines = [
         f"Forecast of the excess loss, nats per example ({counts} validation examples per task; "
         f"weights {weights})",
-        f"{'task':{width}}" + "".join(f"{f'from {name}':>16}" for name in tasks),
     ]
-    for name, row in tasks.items():
-        cells = ["-" if other == name else f"{row['terms'][other]:+.3f}" for other in tasks]
-        lines.append(f"{name:{width}}" + "".join(f"{cell:>16}" for cell in cells))
-    lines += ["", f"{'task':{width}}" + "".join(f"{m:>26}" for m in [*shares, "concat, measured"])]
-    for name, row in tasks.items():
-        each = [_with_interval(row["methods"][method]) for method in shares]
-        all_cells = [*each, f"{row['measured']:+.3f}"]
-        lines.append(f"{name:{width}}" + "".join(f"{cell:>26}" for cell in all_cells))
+    terms = {
+        name: ["-" if other == name else f"{row['terms'][other]:+.3f}" for other in tasks]
+        for name, row in tasks.items()
+    }
+    lines += _table([f"from {name}" for name in tasks], terms, 16)
+    methods = {
+        name: [
+            *(_with_interval(row["methods"][method]) for method in shares),
+            f"{row['measured']:+.3f}",
+        ]
+        for name, row in tasks.items()
+    }
+    lines += ["", *_table([*shares, "concat, measured"], methods, 26)]
     best = forecast["recommended"]
     others = ", ".join(f"{m} {s:.0%}" for m, s in shares.items() if m != best)
     return "\n".join([
@@ -38,6 +41,14 @@ def text(forecast: Mapping[str, Any]) -> str:
         f"the tasks' gains in loss on average ({others}).",
         trust(forecast),
     ])  # fmt: skip
+
+
+def _table(columns: Sequence[str], rows: Mapping[str, Sequence[str]], least: int) -> Iterator[str]:
+    """Yield a table's lines; columns have at least `least` characters, and two before each cell."""
+    first = max(len(name) for name in ["task", *rows])
+    width = max(least, 2 + max(len(cell) for cells in (columns, *rows.values()) for cell in cells))
+    for name, cells in [("task", columns), *rows.items()]:
+        yield f"{name:{first}}" + "".join(f"{cell:>{width}}" for cell in cells)
 
 
 def trust(forecast: Mapping[str, Any]) -> str:

@@ -62,13 +62,22 @@ def _chunk_losses(model: Any, inputs: Mapping[str, Any], reduction: Reduction) -
         states = packed_attention.backbone(base)(input_ids=ids, use_cache=False).last_hidden_state
         hidden = states[:, :-1][supervised]
     head = base.get_output_embeddings()
-    if type(head) is nn.Linear and not any(p.requires_grad for p in head.parameters()):
+    if _is_plain(head):
         losses: Tensor = _FrozenHead.apply(head, hidden, targets)
         return [losses.sum() if reduction == "sum" else losses]
     chunks = zip(hidden.split(LOGIT_CHUNK), targets.split(LOGIT_CHUNK), strict=True)
     if len(hidden) <= LOGIT_CHUNK:
         return [_chunk_loss(head, *chunk, reduction) for chunk in chunks]
     return [checkpoint(_chunk_loss, head, *c, reduction, use_reentrant=False) for c in chunks]
+
+
+def _is_plain(head: Any) -> bool:
+    """Return whether an output layer is its frozen weight and nothing else: no PEFT layer or hook.
+
+    Searches and forecasts add an adapter of this layer as a hook (`merging.learned.branches`).
+    """
+    frozen = not any(p.requires_grad for p in head.parameters())
+    return type(head) is nn.Linear and frozen and not head._forward_hooks
 
 
 class _FrozenHead(torch.autograd.Function):

@@ -175,12 +175,15 @@ NUMBERS = {
 }  # fmt: skip
 WHOLE = NUMBERS | {"zero": "0", "negative": "-1", "float": "1.5", "float-one": "1.0"}
 MERGE = ["merge", "a", "b", "-o", "out"]
+INTERFERENCE = ["interference", "a", "b"]
 OPTIONS = [
     Case(f"{command[0]}{option}-{name}", [*command, f"{option}={text}"], says=[option])
     for command, option, texts in (
         (MERGE, "--weights", NUMBERS | {"empty-one": "1,", "three": "1,2,3", "large": "1e300"}),
         (MERGE, "--density", NUMBERS | {"zero": "0", "negative": "-0.5", "above-one": "1.5"}),
         (MERGE, "--rank", WHOLE),
+        (INTERFERENCE, "--examples", WHOLE),
+        ([*INTERFERENCE, "--examples=4"], "--weights", NUMBERS | {"three": "1,2,3"}),
         (MERGE, "--seed", {k: v for k, v in WHOLE.items() if k != "zero"}),
         (["plan"], "--gpus", WHOLE),
         (["evaluate", "--tasks", "math"], "--limit", WHOLE),

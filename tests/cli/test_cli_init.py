@@ -7,15 +7,17 @@ import io
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from flows.versioning.dvc import code_files, definition
 from lori_cli import main
 from lori_core.core.errors import InputError
 from lori_core.core.stage_dependencies import STAGES
 from lori_core.pipeline import params_file
-from support import refused
+from support import refused, smoke_params
 
 #: DVC reads the steps of networkx's paths by a name that is about to go.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
@@ -87,6 +89,36 @@ def test_the_stages_depend_on_the_installed_code(folder: Path) -> None:
     with pytest.raises(InputError, match=r"^code/train.json: is not of the installed version"):
         code_files.check(folder, "train")
     assert code_files.write(folder) == ["code/: digests of the code of 1 stages"]
+
+
+def test_a_pipeline_that_an_earlier_version_wrote_is_completed(folder: Path) -> None:
+    text = definition.for_workspace()
+    earlier = "\n".join(
+        line
+        for line in text.splitlines()
+        if line.strip() not in ("- continual.tasks", "- continual.method", "- data/base.json")
+    ).replace("        - data/tasks.json\n", "        - data/tasks.json\n        - my-notes.txt\n")
+    (folder / "dvc.yaml").write_text(earlier + "\n")
+    assert definition.lacking(folder, "merge") == ["continual.tasks"]
+    assert definition.lacking(folder, "continual") == ["data/base.json", "continual.method"]
+    assert definition.lacking(folder, "report") == []
+    params = smoke_params()
+    assert definition.follow(folder, params) == [
+        "dvc.yaml: stages now depend on all that the installed version's depend on"
+    ]
+    assert definition.follow(folder, params) == []
+    assert definition.lacking(folder, "merge") == []
+
+    def stages(text: str) -> dict[str, Any]:
+        return YAML(typ="safe").load(text)["stages"]
+
+    found, expected = stages((folder / "dvc.yaml").read_text()), stages(text)
+    for name, stage in expected.items():
+        ours, theirs = found[name].get("do", found[name]), stage.get("do", stage)
+        for key in {"deps", "params"} & theirs.keys():
+            own = [entry for entry in ours[key] if entry != "my-notes.txt"]
+            assert sorted(own) == sorted(theirs[key])
+    assert "my-notes.txt" in found["merge"]["do"]["deps"]
 
 
 def test_this_repository_needs_no_digests(tmp_path: Path) -> None:

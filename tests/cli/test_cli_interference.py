@@ -1,13 +1,14 @@
 """`lori interference --examples`: what it forecasts, and what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from lori_cli import main
 from lori_core.adapters import adapter_file
-from support import random_adapter, refused
+from support import random_adapter, refused, tiny
 
 
 @pytest.fixture
@@ -43,6 +44,7 @@ def test_the_forecast_is_printed_and_written(
         (["--examples", "0"], "'0'; allowed are whole numbers from 1 to"),
         (["--examples", "x"], "'x'; allowed are whole numbers from 1 to"),
         (["--examples", "2", "--weights", "nan"], "--weights: 'nan'; expected numbers from"),
+        (["--examples", "2", "--weights", ""], "--weights: ''; expected numbers from"),
         (["--examples", "2", "--weights", "1,2,3"], "--weights: 3 weights for 2 adapters"),
         (["--examples", "2"], "--tasks: "),
         (["--examples", "2", "--tasks", "bundled-math"], "--tasks: 1 tasks for 2 adapters"),
@@ -57,6 +59,19 @@ def test_wrong_options_are_refused_and_nothing_is_written(
     folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     assert message in refused(capsys, "interference", "a", "b", "-o", "x", *options)
+    assert not (folder / "x").exists()
+
+
+def test_a_base_whose_tokenizer_has_no_end_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tiny("llama")[1], folder / "base")
+    path = folder / "base" / "tokenizer_config.json"
+    without = json.loads(path.read_text()) | {"eos_token": None, "pad_token": None}
+    path.write_text(json.dumps(without))
+    argv = ["interference", "a", "b", "--examples", "2", "--base", "base", "-o", "x"]
+    assert main([*argv, "--tasks", "bundled-math,bundled-nlu"]) == 2
+    assert "base: its tokenizer has no end-of-sequence token" in capsys.readouterr().err
     assert not (folder / "x").exists()
 
 

@@ -73,7 +73,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "continual.method": ("continual", "report"),
     "continual.training": ("continual", "report"),
     "continual.safety_task": ("search", "continual", "evaluate_continual", "report"),
-    "continual.tasks": ("report",),
+    "continual.tasks": ("search", "merge", "report"),
     "execution": (),
     "tracking": (),
     "storage": (),

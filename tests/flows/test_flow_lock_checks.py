@@ -31,6 +31,7 @@ def merge(method: str, weights: list[float], settings: dict[str, Any]) -> Node:
         ("concat", [0.5, 0.5], {"weights": 0.5}),
         ("concat", [0.4, 0.6], {"weights": [0.4, 0.6]}),
         ("concat", [0.1, 0.9], {"weights": 0.5, "search": SEARCH}),
+        ("concat", [0.1, 0.9], {"weights": 0.5, "search": {}}),
         ("ties", [0.1, 0.9], {"weights": 0.5, "density": 0.7, "search": SEARCH}),
         ("on_safety", [1.0, 0.5, 0.5], {"weights": 0.5}),
         ("on_safety", [1.0, 0.4, 0.6], {"weights": [0.4, 0.6], "search": None}),

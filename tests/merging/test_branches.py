@@ -1,5 +1,6 @@
 """Adapters as weighted branches: the same model as the merge, and exact gradients of weights."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,12 +9,13 @@ from test_on_safety import MATH, SAFETY
 from test_on_safety import continual as trained_from_safety
 
 from lori_core.adapters import attach
-from lori_core.adapters.adapter import Adapter
+from lori_core.adapters.adapter import Adapter, LayerSpec
 from lori_core.data.prompts import Encoded
 from lori_core.merging.learned import branches as parallel
-from lori_core.merging.learned.descent import Descent, descend, spread
+from lori_core.merging.learned.descent import Descent, batches_of, descend, spread
 from lori_core.merging.learned.weight_groups import By, MergeWeights
 from lori_core.merging.merge import merge
+from lori_core.training.loss import example_losses
 from support import random_adapter, tiny
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 3]])
@@ -97,6 +99,31 @@ def test_the_gradient_of_a_weight_is_that_of_finite_differences() -> None:
                 branches.weights.data[row, 0] -= step
             # The model's normalisation computes in float32, which limits the differences.
             assert float(gradient[row, 0]) == pytest.approx((ends[0] - ends[1]) / 1e-2, rel=1e-2)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_branch_of_the_output_layer_is_in_the_losses(packed: bool) -> None:
+    model, changed = tiny("llama")[0], tiny("llama")[0]
+    d_out, d_in = model.lm_head.weight.shape
+    adapter = replace(
+        small("math", 4, 1),
+        modules={"lm_head": LayerSpec(d_in, d_out, 4, 4)},
+        mask=None,
+        values={"lm_head": torch.randn(4 * d_out, generator=torch.Generator().manual_seed(1))},
+    )
+    whole = changed.lm_head.weight + 0.5 * adapter.delta("lm_head")
+    changed.lm_head.weight = torch.nn.Parameter(whole, requires_grad=False)
+    with batches_of(model, 0, packed) as make:
+        batch = make(ROWS[:3])
+        without = example_losses(model, batch)
+        with parallel.applied(model, {"math": adapter}, None, "task", {"math": 0.5}) as branches:
+            found = example_losses(model, batch)
+            found.sum().backward()
+    with batches_of(changed, 0, packed):
+        assert torch.allclose(found, example_losses(changed, batch), atol=1e-4)
+    assert not torch.allclose(found, without, atol=1e-2)
+    assert branches.weights.grad is not None
+    assert float(branches.weights.grad) != 0
 
 
 ROWS = [Encoded([5, 6, 7 + n % 3], [8, 9, 3], False) for n in range(8)]

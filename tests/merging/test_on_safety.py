@@ -125,6 +125,10 @@ BAD = {
         replace(MATH, info={"task": "math"}),
         r"adapter 1 \(math\) was not trained from .* parents none",
     ),
+    "only calibrated by it": (
+        replace(random_adapter(key="safety", seed=3), info=MATH.info),
+        r"the mask of adapter 1 \(continual@math\) leaves out entries of the given safety adapter",
+    ),
     "another rank": (replace(MATH, modules=wider(MATH)), "has rank 5"),
     "fewer modules": (
         replace(MATH, modules={n: m for n, m in MATH.modules.items() if n != NAME}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -361,6 +362,40 @@ def test_a_wrong_method_of_the_continual_phase_is_refused(
         task["method"] = own
     values["continual"]["method"] = continual
     with pytest.raises(ConfigError, match=message):
+        catalogue.check(config.parse(values, "params.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("method", "task", "continual", "message"),
+    [
+        ("lori-s", {"lora_alpha": 4}, {}, None),
+        ("lori-s", {"lora_alpha": 4}, {"lora_alpha": 16}, None),
+        ("lori-s", {}, {"lora_alpha": 4}, r"continual\.training\.lora_alpha: 4, but .* is 16"),
+        ("lora", {"lora_alpha": 4}, {}, r"tasks\.math\.training\.lora_alpha: 4, but .* is 16"),
+        ("lora", {"lora_alpha": 4}, {"lora_alpha": 16}, None),
+    ],
+)
+def test_the_continual_phase_keeps_the_safety_adapters_alpha(
+    params: Params, method: str, task: Any, continual: Any, message: str | None
+) -> None:
+    values = params.model_dump(mode="json")
+    values["lori"]["lora_alpha"] = 16
+    for section in values["tasks"].values():
+        section["method"] = method
+    values["tasks"]["math"]["training"] |= task
+    values["continual"]["training"] = continual
+    refused = nullcontext() if message is None else pytest.raises(ConfigError, match=message)
+    with refused:
+        catalogue.check(config.parse(values, "params.yaml"))
+
+
+@pytest.mark.parametrize("method", ["lori-mix", {"name": "lori-d-mix", "share": 2}])
+def test_a_wrong_method_of_the_continual_phase_is_refused_without_tasks(
+    params: Params, method: Any
+) -> None:
+    values = params.model_dump(mode="json")
+    values["continual"] = {"method": method}
+    with pytest.raises(ConfigError, match=r"continual\.method"):
         catalogue.check(config.parse(values, "params.yaml"))
 
 

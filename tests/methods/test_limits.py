@@ -19,7 +19,8 @@ from transformers import (
 
 from lori_core import config, cost
 from lori_core.config import Params
-from lori_core.core.errors import ConfigError, LoriError, ModelError
+from lori_core.core.errors import ConfigError, DataError, LoriError, ModelError
+from lori_core.data.prompts import Encoded
 from lori_core.data.sources import pulling
 from lori_core.evaluation.scoring import paper_scorers
 from lori_core.methods import limits
@@ -174,6 +175,23 @@ def test_a_tokenizer_without_an_end_cannot_be_trained_with(base: Base) -> None:
         "could not learn where an answer ends; name one as eos_token in tokenizer_config.json"
     )
     passes(run(folder), training=False)
+
+
+def test_rows_whose_losses_a_model_cannot_measure_are_refused(base: Base) -> None:
+    model, folder = tiny("gpt2")[0], base()
+    tokenizer = base_model.load_tokenizer(folder)
+    endless = base(tokenizer_config={"eos_token": None, "pad_token": None})
+    fit = Encoded([1, 2], [3], False)
+    limits.check_rows({"math": [fit]}, model, tokenizer, "here")
+    with pytest.raises(ModelError, match="here: its tokenizer has no end-of-sequence token"):
+        limits.check_rows({"math": [fit]}, model, base_model.load_tokenizer(endless), "here")
+    most = limits.positions(model.config)
+    assert most is not None
+    long = Encoded([1] * most, [3], False)
+    with pytest.raises(DataError, match=f"math: an example has {most + 1} tokens, but the model "):
+        limits.check_rows({"code": [fit], "math": [fit, long]}, model, tokenizer, "here")
+    with pytest.raises(DataError, match="math: a text has a token of id 1000000, but the model "):
+        limits.check_rows({"math": [Encoded([1], [10**6], False)]}, model, tokenizer, "here")
 
 
 def test_a_missing_padding_token_is_no_fault(base: Base) -> None:

@@ -23,7 +23,7 @@ from support import smoke_params
 #: the metrics of other stages for how their adapters were trained, paths for the rest.
 ELSEWHERE = {
     "interference": ("tasks",),
-    "merge": ("tasks", "continual.safety_task", "continual.tasks"),
+    "merge": ("tasks", "continual.safety_task"),
     "report": ("tasks",),
     "excess": ("tasks", "continual.safety_task", "continual.tasks"),
     "continual": ("continual.safety_task", "continual.tasks"),

@@ -63,6 +63,13 @@ def test_null_scores_are_drawn_and_shown(
     assert "By kind of example" not in shown
 
 
+def test_the_figure_of_interference_names_the_tasks_own_method() -> None:
+    pairs = {"code+math": {"mean_abs_cosine": 0.1}}
+    summary = {"tasks": ["code", "math"], "own": "LoRA"}
+    figure = figures.interference(summary | {"interference": {"lori-d": {}, "adapter": pairs}})
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["LoRI-D", "LoRA"]
+
+
 def test_bars_have_intervals_and_no_two_models_look_alike() -> None:
     score = {"score": 0.5, "low": 0.25, "high": 1.0, "n": 4}
     names = [f"model {number}" for number in range(2 * len(figures.COLOURS))]

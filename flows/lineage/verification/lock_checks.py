@@ -234,7 +234,9 @@ def _by_merge(
     named = last in ("method", "density", "weights")
     value: Any = own.facts.get(last, _UNKNOWN) if named else _UNKNOWN
     settings = recorded.get(section)
-    if isinstance(settings, Mapping) and settings.get("search") and last != "method":
+    # `search: {}` searches with the default settings.
+    searched = isinstance(settings, Mapping) and settings.get("search") is not None
+    if searched and last != "method":
         return _UNKNOWN
     method = str(own.facts.get("method"))
     if last == "weights" and method in MERGE_METHODS and MERGE_METHODS[method].starts:

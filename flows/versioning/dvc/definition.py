@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 from flows.versioning.dvc import code_files
@@ -75,10 +77,17 @@ def _files(stage: Stage) -> list[str]:
 
 
 def _lists(stage: Stage, code: Sequence[str], indent: str) -> Iterator[str]:
-    for name, entries in (("deps", [*stage.inputs, *code]), ("params", sorted(set(stage.params)))):
+    for name in ("deps", "params"):
+        entries = _entries(stage, name, code)
         if entries:
             yield f"{indent}{name}:"
-            yield from (f"{indent}  - {_in_dvc(entry, stage)}" for entry in entries)
+            yield from (f"{indent}  - {entry}" for entry in entries)
+
+
+def _entries(stage: Stage, name: str, code: Sequence[str]) -> list[str]:
+    """Return the entries of a stage's list `deps` or `params`."""
+    entries = [*stage.inputs, *code] if name == "deps" else sorted(set(stage.params))
+    return [_in_dvc(entry, stage) for entry in entries]
 
 
 def _in_dvc(entry: str, stage: Stage) -> str:
@@ -118,16 +127,72 @@ def _decides(kinds: Collection[str], stage: Stage) -> bool:
 
 
 def follow(workspace: Path, params: Params) -> list[str]:
-    """Write the extensions of `params.yaml` into `dvc.yaml`; return a line if that changes it."""
+    """Bring `dvc.yaml` up to date; return a line for each kind of change.
+
+    Stages depend on the extensions of `params.yaml` and, in a workspace that an earlier version of
+    lori made, also on what the installed version's stages depend on besides.
+    """
     path = workspace / FILE
     if not path.is_file():
         return []
     before = path.read_text(encoding="utf-8")
-    text = with_extensions(before, extensions.registered_kinds(params.extensions, workspace))
-    if text == before:
-        return []
-    write_text(path, text)
-    return [f"{FILE}: stages now depend on the extensions that {PARAMS} names"]
+    complete, messages = with_lacking(before), list[str]()
+    if complete != before:
+        messages.append(f"{FILE}: stages now depend on all that the installed version's depend on")
+    text = with_extensions(complete, extensions.registered_kinds(params.extensions, workspace))
+    if text != complete:
+        messages.append(f"{FILE}: stages now depend on the extensions that {PARAMS} names")
+    if messages:
+        write_text(path, text)
+    return messages
+
+
+def with_lacking(text: str) -> str:
+    """Return the text of a workspace's `dvc.yaml` with the entries of the table that it lacks.
+
+    This repository's own, which lists the code's files, is returned as it is.
+    """
+    lines = text.splitlines()
+    for place, _, entries in reversed(list(_lacking(lines))):
+        lines[place:place] = entries
+    return "\n".join(lines) + "\n" * text.endswith("\n")
+
+
+def _lacking(lines: Sequence[str]) -> Iterator[tuple[int, str, list[str]]]:
+    """Yield the end of each list that lacks entries of the table, its stage, and their lines."""
+    stage = ""
+    for number, line in enumerate(lines):
+        named, listed = _STAGE.match(line), _LIST.match(line)
+        stage = named[1] if named else stage
+        if stage not in STAGES or not listed:
+            continue
+        beginning = f"{listed[1]}  - "
+        known = list(takewhile(partial(_begins, beginning), lines[number + 1 :]))
+        code = code_files.path_of(stage)
+        if listed[2] == "deps" and f"{beginning}{code}" not in known:
+            stage = ""  # it depends on the code's files
+            continue
+        wanted = _entries(STAGES[stage], listed[2], [code])
+        rows = [f"{beginning}{entry}" for entry in wanted]
+        entries = [row for row in rows if row not in known]
+        if entries:
+            yield number + 1 + len(known), stage, entries
+
+
+def _begins(beginning: str, line: str) -> bool:
+    return line.startswith(beginning)
+
+
+def lacking(workspace: Path, name: str) -> list[str]:
+    """Return what decides a stage's result but is missing in the workspace's `dvc.yaml`."""
+    path = workspace / FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [
+        entry.strip().removeprefix("- ")
+        for _, stage, entries in _lacking(lines)
+        for entry in entries
+        if stage == name
+    ]
 
 
 def missing(workspace: Path, params: Params, name: str) -> list[str]:

@@ -30,6 +30,7 @@ from lori_core.data.prompts import Encoded
 from lori_core.evaluation.statistics import mean_interval
 from lori_core.merging.learned import branches as parallel
 from lori_core.merging.learned.branches import Branches
+from lori_core.merging.learned.descent import counted_gain
 from lori_core.merging.merge import merge
 from lori_core.merging.merge_methods import Options
 from lori_core.training.loss import sequence_loss
@@ -48,7 +49,7 @@ class Forecast:
         excess: the mean over the examples.
         low: the lower end of its 95 % interval; None with a single example.
         high: the upper end.
-        share: the excess as a share of the gain, L_t(base) − L_t(own).
+        share: the excess as a share of the gain, L_t(base) − L_t(own), as `counted_gain` counts it.
     """
 
     excess: float
@@ -126,8 +127,7 @@ def _of_task(
     whole = fmean(probe.losses(task, rows, dict(weights)))
     by_branch = dict(zip(probe.branches.tasks, slopes.T, strict=True))
     terms = {other: weights[other] * by_branch[other] for other in tasks if other != task}
-    gain = base - fmean(losses)
-    gain = gain if gain > 0 else max(fmean(losses), 1e-6)
+    gain = counted_gain(base, fmean(losses))
     excesses = {SUM: torch.stack(list(terms.values())).sum(0)}
     for name in OTHERS:
         excesses[name] = by_branch[f" {name}"] - weights[task] * by_branch[task]

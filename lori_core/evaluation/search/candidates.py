@@ -21,6 +21,7 @@ from lori_core.evaluation import gate_rules
 from lori_core.evaluation.evaluate import adapter_applied, evaluate
 from lori_core.evaluation.gate_rules import Scored
 from lori_core.evaluation.search.packed_losses import PackedLosses
+from lori_core.merging.learned.descent import counted_gain
 from lori_core.merging.learned.weight_groups import MergeWeights
 from lori_core.methods.finetuned_model import Trained
 from lori_core.methods.loaded_model import LoadedModel
@@ -37,10 +38,12 @@ class Candidate:
         name: how the weights were found.
         weights: the weights.
         losses: by task, the mean loss (nats per example).
-        retained: by task, (L(base) − L(merge)) / (L(base) − L(own)).
+        retained: by task, (L(base) − L(merge)) / (L(base) − L(own)); where the own adapter gains
+            nothing, 1 − (L(merge) − L(own)) / L(own).
         rules: by rule of the gate, the measured value; only rules that can be measured here.
         violations: by rule, how far the value is outside its bounds, relative to a bound above 1.
-        objective: the weighted mean over tasks of 1 − retained; lower is better.
+        objective: the weighted mean over tasks of the share of the gain that is lost, with gains
+            as `counted_gain` counts them; lower is better.
     """
 
     name: str
@@ -108,9 +111,8 @@ class Measures:
             self.before = self._answers(before, f"{safety_task} alone", folder)
 
     def gain(self, task: str) -> float:
-        """Return how much a task's own adapter lowers its loss; its loss if it lowers nothing."""
-        gain = self.base[task] - self.own[task]
-        return gain if gain > 0 else max(self.own[task], 1e-6)
+        """Return how much a task's own adapter lowers its loss, as `counted_gain` counts it."""
+        return counted_gain(self.base[task], self.own[task])
 
     def losses(self, adapter: Trained | None, tasks: Sequence[str], what: str) -> dict[str, float]:
         """Return the mean loss of each task with an adapter, or of the base model without one.
@@ -123,20 +125,29 @@ class Measures:
 
     def retained(self, losses: Mapping[str, float]) -> dict[str, float]:
         """Return the share of each task's gain that is kept at some losses."""
-        return {
-            task: 1 - (loss - self.own[task]) / self.gain(task) for task, loss in losses.items()
+        gains = {
+            task: self.base[task] - self.own[task] if self._gains(task) else self.gain(task)
+            for task in losses
         }
+        return {task: 1 - (loss - self.own[task]) / gains[task] for task, loss in losses.items()}
+
+    def _gains(self, task: str) -> bool:
+        return self.base[task] > self.own[task]
 
     def objective(self, losses: Mapping[str, float]) -> float:
-        """Return the weighted mean over the tasks of 1 − retained."""
-        retained = self.retained(losses)
-        return math.fsum(share * (1 - retained[task]) for task, share in self.shares.items())
+        """Return the weighted mean over the tasks of the share of `gain` that is lost."""
+        kept = {t: 1 - (loss - self.own[t]) / self.gain(t) for t, loss in losses.items()}
+        return math.fsum(share * (1 - kept[task]) for task, share in self.shares.items())
 
     def candidate(self, name: str, weights: MergeWeights, adapter: Adapter) -> Candidate:
         """Measure a merge with these weights."""
         losses = self.losses(adapter, list(self.own), name)
         retained = self.retained(losses)
-        facts = {f"{RETAINED}.{task}": share for task, share in retained.items()}
+        facts = {
+            f"{RETAINED}.{task}": share
+            for task, share in retained.items()
+            if self._gains(task)  # else the gate cannot measure it, either
+        }
         with tempfile.TemporaryDirectory(prefix="lori-search-") as place:
             folder = Path(place)
             if "size_mb" in self.bounds:

@@ -20,6 +20,7 @@ from lori_core.data.example import Example
 from lori_core.data.prompts import encode_all
 from lori_core.evaluation.held_out import training_length
 from lori_core.merging.learned.descent import batches_of, on_device, takes_packed
+from lori_core.methods import limits
 from lori_core.training.loss import example_losses
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class PackedLosses:
     Args:
         session: the loaded base model.
         examples: by task, its validation examples, each with a target.
+
+    Raises:
+        ModelError, DataError: as `limits.check_rows`.
     """
 
     def __init__(self, session: LoadedModel, examples: Mapping[str, Sequence[Example]]) -> None:
@@ -41,6 +45,7 @@ class PackedLosses:
             task: encode_all(some, params.prompt, tokenizer, training_length(params, task))
             for task, some in examples.items()
         }
+        limits.check_rows(self.rows, session.model, tokenizer, params.model.name_or_path)
         self.packed = takes_packed(session.model)
 
     @torch.inference_mode()

@@ -31,7 +31,7 @@ from lori_core.registries.merge_method import MERGE_METHODS
 
 #: The factor on the weight of the tasks whose rules failed.
 HARDER = 4.0
-#: The bounds of a weight for the methods without gradients.
+#: The bounds of a weight for the methods without gradients, unless it starts outside of them.
 LOW, HIGH = -1.0, 3.0
 
 
@@ -233,16 +233,18 @@ def _by_trial(
         tried.append((lost + penalty, lost, weights))
         return lost + penalty
 
-    start, bounds = list(first.values()), [(LOW, HIGH)] * len(tasks)
+    start = list(first.values())
+    bounds = [(min(LOW, weight), max(HIGH, weight)) for weight in start]
     if merging.density is not None:
-        start, bounds = [*start, merging.density], [*bounds, (0.01, 1.0)]
+        start, bounds = [*start, merging.density], [*bounds, (min(0.01, merging.density), 1.0)]
     simplex = [start]
     for place, (low, high) in enumerate(bounds):
         # Density is tried lower first, weights higher: uniform weights are often too small.
         step = 0.3 if place < len(tasks) else -0.2
-        simplex.append(
-            [*start[:place], min(max(start[place] + step, low), high), *start[place + 1 :]]
-        )
+        moved = min(max(start[place] + step, low), high)
+        if moved == start[place]:  # at its bound
+            moved -= step
+        simplex.append([*start[:place], moved, *start[place + 1 :]])
     options = {"maxfev": settings.steps, "initial_simplex": simplex, "xatol": 0.01, "fatol": 0.003}
     minimize(objective, start, method="Nelder-Mead", bounds=bounds, options=options)
     for _, lost, weights in sorted(tried, key=lambda point: point[0]):

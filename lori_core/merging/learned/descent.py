@@ -29,6 +29,8 @@ from lori_core.merging.learned.branches import Branches
 from lori_core.training.kernels import packed_attention
 from lori_core.training.loss import changes_logits, example_losses
 
+#: Below this share of L_t(base), a gain L_t(base) − L_t(own) counts as none.
+LEAST_GAIN = 0.01
 #: Descent ends when a pass over the examples improves the objective by less than this.
 ENOUGH = 0.003
 #: The most tokens that are computed at a time, unless one task's batch alone has more.
@@ -52,6 +54,16 @@ class Descent:
     uniformity: float
 
 
+def counted_gain(base: float, own: float) -> float:
+    """Return L_t(base) − L_t(own), or L_t(own) where this is no more than `LEAST_GAIN` · L_t(base).
+
+    It divides a task's excess loss. Divided by next to nothing, a task whose adapter learned
+    nothing would count more than all others.
+    """
+    gain = base - own
+    return gain if gain > LEAST_GAIN * base else max(own, 1e-6)
+
+
 def spread(weights: Tensor) -> Tensor:
     """Return the mean square of the deviations of weights from their mean, a scalar."""
     return (weights - weights.mean()).square().mean()
@@ -72,7 +84,7 @@ def descend(
         model: the base model with the branches.
         branches: the branches; their weights are changed.
         rows: by task, the tokenised examples.
-        factors: by task, λ_t / (L_t(base) − L_t(own)), the factor of the mean loss.
+        factors: by task, λ_t / `counted_gain`, the factor of the mean loss.
         settings: the settings.
         pad_token_id: for models that cannot take packed batches.
         say: called with each step's number and objective (without the constant terms).

@@ -131,6 +131,15 @@ def test_the_method_that_loses_least_on_average_is_recommended_and_its_trust_is_
     text = forecast_table.text({"weights": WEIGHTS} | found)
     assert f"Recommended method by the forecast: {found['recommended']}: " in text
     assert "weights math 0.5, code -0.25, nlu 1" in text
+    # A task of another name, so that no column of the table runs into the next.
+    long = {"weights": {}, **found, "tasks": {}}
+    names = {"math": "bundled-mathematics", "code": "bundled-code", "nlu": "bundled-nlu"}
+    for task, row in found["tasks"].items():
+        terms = {names[other]: term for other, term in row["terms"].items()}
+        long["tasks"][names[task]] = row | {"terms": terms}
+    header = forecast_table.text(long).splitlines()[1]
+    assert header.split("  ")[-1] == "from bundled-nlu"
+    assert f"  from {names['math']}" in header
     measured = sum(row["measured"] for row in found["tasks"].values())
     assert f"concat has {measured:+.3f} nats measured" in text
 

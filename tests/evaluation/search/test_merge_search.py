@@ -64,6 +64,19 @@ def test_retention_is_one_for_the_own_adapter_and_zero_for_the_base() -> None:
         assert measured.retained(measured.base) == pytest.approx({"math": 0.0, "code": 0.0})
 
 
+def test_a_task_whose_adapter_gains_next_to_nothing_does_not_decide_alone() -> None:
+    measured = measures({f"retained.{task}": Bound(at_least=0.5) for task in SETS})
+    measured.base, measured.own = {"math": 10.0, "code": 8.0}, {"math": 5.0, "code": 7.999}
+    lost = {"math": 7.5, "code": 8.999}
+    assert measured.objective(lost) == pytest.approx((2.5 / 5 + 1 / 7.999) / 2)
+    # What the gate measures stays as it is.
+    assert measured.retained(lost) == pytest.approx({"math": 0.5, "code": -999.0})
+    measured.own["code"] = 8.0
+    assert measured.objective(lost) == pytest.approx((2.5 / 5 + 0.999 / 8) / 2)
+    found = measured.candidate("given", MergeWeights("task", {}), small("math", 1))
+    assert list(found.rules) == ["retained.math"]
+
+
 def test_a_user_may_weigh_the_tasks() -> None:
     assert measures(task_weights={"math": 3.0}).shares == {"math": 0.75, "code": 0.25}
 
@@ -102,6 +115,25 @@ def test_methods_without_gradients_are_searched_by_trial_with_their_density() ->
     assert 0 < found.density <= 1
     best = min(result.candidates, key=lambda c: c.objective)
     assert result.candidates[result.chosen] == best
+
+
+def test_weights_at_or_beyond_the_bounds_of_a_search_by_trial_are_searched_too() -> None:
+    merging, tried = parents("linear"), []
+    original = merging.with_weights
+
+    class Recorded:
+        method, adapters, start, density = "linear", merging.adapters, None, None
+
+        def with_weights(self, weights: MergeWeights) -> Adapter:
+            tried.append({task: weights.mean(task) for task in weights.weights})
+            return original(weights)
+
+    section = SearchSection(examples=4, steps=3, candidates=2)
+    first = {"math": 3.0, "code": -1.5}
+    search(Recorded(), first, section, measures(), lambda *_: None, lambda _: None)
+    assert tried[0] == first
+    assert {"math": 2.7, "code": -1.5} in tried
+    assert {"math": 3.0, "code": -1.2} in tried
 
 
 def test_a_task_without_validation_examples_is_refused() -> None:
