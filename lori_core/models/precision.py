@@ -8,7 +8,6 @@ half precision number is a float32 number, so the weights keep their exact value
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ _INTEL = _X86 | {"bfloat16": ("amx_bf16",)}
 
 
 def compute_dtype(wanted: str, device: str) -> Any:
-    """Return the `torch.dtype` to compute in; print to standard error if it is not the wanted one.
+    """Return the `torch.dtype` to compute in.
 
     Args:
         wanted: `float32`, `bfloat16` or `float16`.
@@ -26,23 +25,32 @@ def compute_dtype(wanted: str, device: str) -> Any:
     """
     import torch
 
-    if wanted == "float32" or _device_has(wanted, device):
-        return getattr(torch, wanted)
-    print(
+    return getattr(torch, wanted) if _is_fast(wanted, device) else torch.float32
+
+
+def notice(wanted: str, device: str) -> str | None:
+    """Return a line that says why another dtype than the wanted one is used; None if it is used.
+
+    Args:
+        wanted: `float32`, `bfloat16` or `float16`.
+        device: `cpu` or `cuda`.
+    """
+    if _is_fast(wanted, device):
+        return None
+    return (
         f"model.dtype: {wanted} has no fast arithmetic on this {_NAMES[device]}; "
-        "computing in float32 (the weights are the same numbers, in twice the memory)",
-        file=sys.stderr,
-        flush=True,
+        "computing in float32 (the weights are the same numbers, in twice the memory)"
     )
-    return torch.float32
 
 
 _NAMES = {"cpu": "CPU", "cuda": "GPU"}
 
 
-def _device_has(wanted: str, device: str) -> bool:
+def _is_fast(wanted: str, device: str) -> bool:
     import torch
 
+    if wanted == "float32":
+        return True
     if device == "cuda":
         return wanted == "float16" or torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()

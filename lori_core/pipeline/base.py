@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 def open_base(params: Params, *, training: bool = True) -> LoadedModel:
     """Load the base model of a run, as `load_model` does.
 
+    Prints to standard error if the computation uses another dtype than `model.dtype`.
+
     Raises:
         ModelError: its content is not what the last `lori pull` recorded, so DVC would keep
             results of the other base model.
     """
     from lori_core.methods.loaded_model import load_model
+    from lori_core.models import base_model, precision
 
     session = load_model(params, training=training)
     recorded = Path(BASE_FILE)
@@ -30,4 +34,7 @@ def open_base(params: Params, *, training: bool = True) -> LoadedModel:
             f"model.name_or_path: {params.model.name_or_path}: the model there is not the one that "
             f"{recorded} records; run lori pull, so that the stages that depend on it run again"
         )
+    notice = precision.notice(params.model.dtype, base_model.device())
+    if notice is not None:
+        print(notice, file=sys.stderr, flush=True)
     return session

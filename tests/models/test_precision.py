@@ -24,26 +24,28 @@ def test_intel_needs_amx_for_bfloat16() -> None:
     assert precision.x86_has("bfloat16", intel | {"cpu_name": "AMD EPYC 9R14"})
 
 
-def test_float32_is_float32_and_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_float32_is_float32_without_a_notice() -> None:
     assert precision.compute_dtype("float32", "cpu") == torch.float32
-    assert capsys.readouterr().err == ""
+    assert precision.notice("float32", "cpu") is None
 
 
 @pytest.mark.parametrize("wanted", ["bfloat16", "float16"])
 @pytest.mark.parametrize("there", [False, True])
 def test_what_the_cpu_cannot_multiply_is_named_with_what_it_gets_instead(
-    wanted: str, there: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    wanted: str, there: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("avx512_bf16", "amx_bf16", "avx512_fp16", "amx_fp16")
     found = {"architecture": "x86_64"} | dict.fromkeys(names, there)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
-    dtype = precision.compute_dtype(wanted, "cpu")
-    said = capsys.readouterr().err
+    dtype, line = precision.compute_dtype(wanted, "cpu"), precision.notice(wanted, "cpu")
     if there:
-        assert (dtype, said) == (getattr(torch, wanted), "")
+        assert (dtype, line) == (getattr(torch, wanted), None)
     else:
-        assert dtype == torch.float32
-        assert said.startswith(f"model.dtype: {wanted} has no fast arithmetic on this CPU; comput")
+        assert (dtype, line) == (
+            torch.float32,
+            f"model.dtype: {wanted} has no fast arithmetic on this CPU; computing in float32 "
+            "(the weights are the same numbers, in twice the memory)",
+        )
 
 
 def test_a_half_precision_model_is_the_same_numbers_in_float32(
