@@ -107,6 +107,14 @@ def test_dense_adapters_with_stored_projections_are_merged_too() -> None:
         assert torch.equal(merged.delta(name), expected.delta(name))
 
 
+def test_a_mask_of_the_entries_that_are_not_zero_is_enough() -> None:
+    values = {name: SAFETY.B(name).reshape(-1) for name in SAFETY.modules}
+    merged = merge("on_safety", [MATH], [0.5], start=replace(SAFETY, mask=None, values=values))
+    expected = merge("on_safety", [MATH], [0.5], start=SAFETY)
+    for name in merged.modules:
+        assert torch.equal(merged.delta(name), expected.delta(name))
+
+
 def wider(adapter: Adapter) -> dict[str, LayerSpec]:
     return {name: replace(size, rank=5) for name, size in adapter.modules.items()}
 
