@@ -16,7 +16,7 @@ from lori_core.config import Params
 from lori_core.core.errors import LoriError
 from lori_core.core.tracking import NullTracker
 from studies import stages
-from studies.points import Collect, Points
+from studies.points import Collect, Points, Train
 from studies.timed.history import History
 from studies.timed.order import needed, ordered
 from studies.timed.records import Records
@@ -124,7 +124,8 @@ class TimedRun:
         return state.exit_code
 
     def _work(self, state: _State, deadline: float) -> None:
-        limit = capacity(self._params)
+        points = (self._points[name] for name in state.waiting)
+        limit = capacity(self._params, [point for point in points if isinstance(point, Train)])
         count = min(limit.workers, len(state.waiting))
         self._say(f"{count} point{'s' if count > 1 else ''} at a time")
         workers = Workers(Capacity(count, limit.variables))

@@ -8,7 +8,7 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from flows.execution.sharing import CARD
 from lori_core.config import Params
 from lori_core.core.errors import LoriError
 from lori_core.core.processes.allotment import THREADS
+from studies.builder import phase_of
+from studies.points import Train
 
 LOGS = Path(".lori/logs")
 #: How long a worker may take to end after SIGTERM, in seconds.
@@ -34,26 +36,30 @@ class Capacity:
     variables: Mapping[str, str]
 
 
-def capacity(params: Params) -> Capacity:
+def capacity(params: Params, trainings: Iterable[Train] = ()) -> Capacity:
     """Return how many points run at a time on this machine's first GPU, or on its CPU.
 
     `execution.share_gpus` sets the number on a GPU. With `auto`, as many run as there are idle
-    cores, if the memory of the largest training fits as often. On a CPU `execution.cpu_stages`
-    sets the number.
+    cores, if the memory of the largest training fits as often. A training that does not fit alone
+    does not count. On a CPU `execution.cpu_stages` sets the number.
+
+    Args:
+        params: the parameters of the run.
+        trainings: the trainings that will run; those of the tasks' own methods count always.
     """
     gpus = gpu_slots.allowed_gpus(params.execution.gpus)[:1]
     if not gpus:
         count = params.execution.cpu_stages
         return Capacity(count, sharing.cpu_share(count, sharing.cores()).variables())
     setting = params.execution.share_gpus
-    count = setting if isinstance(setting, int) else _fitting(params, gpus)
+    count = setting if isinstance(setting, int) else _fitting(params, gpus, trainings)
     # Not by the number of workers, which depends on the free memory: the number of threads decides
     # the last bits of some sums.
     threads = sharing.threads(setting, 1, sharing.cores())
     return Capacity(count, {"CUDA_VISIBLE_DEVICES": gpus[0], THREADS: str(threads)})
 
 
-def _fitting(params: Params, gpus: list[str]) -> int:
+def _fitting(params: Params, gpus: list[str], trainings: Iterable[Train]) -> int:
     """Return how many of the largest trainings fit on a GPU at once; 1 if that is not known."""
     from flows.execution import demand
 
@@ -63,12 +69,28 @@ def _fitting(params: Params, gpus: list[str]) -> int:
     names = [f"{stage}@{task}" for task in params.tasks for stage in ("calibrate", "train")]
     try:
         memory = demand.forecast(params, names, Path("data"), card)
+        memory |= _memory(params, {(t.task, t.method) for t in trainings}, card)
     except LoriError:  # a base of another form than the cost model knows
         return 1
-    if not memory:
+    alone = [size for size in memory.values() if size <= card.memory]  # the others never fit
+    if not alone:
         return 1
-    share = sharing.shares({"largest": max(memory.values())}, card.memory, most).get("largest")
+    share = sharing.shares({"largest": max(alone)}, card.memory, most).get("largest")
     return 1 if share is None else max(1, CARD // share.parts)
+
+
+def _memory(
+    params: Params, runs: Iterable[tuple[str, str]], card: gpu_slots.Card
+) -> dict[str, float]:
+    """Return the forecast GPU memory, bytes, of trainings that are given by task and method."""
+    from lori_core import cost
+
+    device = cost.Device("GPU", 1.0, 1.0, card.memory, bfloat16=card.bfloat16)
+    model = cost.Model(params, cost.count_splits(params, Path("data")), device)
+    return {
+        f"{method}@{task}": model.training(task, phase_of(method), method).memory
+        for task, method in runs
+    }
 
 
 class Worker:

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from flows.execution import gpu_slots, sharing
 from lori_core.core.errors import LoriError
 from lori_core.core.files.atomic import write_json
 from studies import catalogue, stages
-from studies.points import FACTS, folder_of
+from studies.points import FACTS, Train, folder_of
 from studies.timed import worker as process
 from studies.timed.run import TimedRun, _State
+from studies.timed.workers import capacity
 from support import smoke_params
 
 FINE = {"ended": False, "broken": False, "machine": "a card", "versions": {}, "seconds": 1.0}
@@ -114,6 +116,30 @@ def test_rows_of_an_earlier_run_are_said_to_be_such(run: TimedRun) -> None:
     run.run(0.0)
     (line,) = (line for line in said if "earlier run" in line)
     assert line.startswith("metrics/experiments/granularity.json: its rows are of an earlier run")
+
+
+def test_as_many_run_at_a_time_as_the_largest_training_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only as the tasks' own method does: all weights take many times LoRI's memory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gpu_slots, "allowed_gpus", lambda _: ["0", "1"])
+    monkeypatch.setattr(sharing, "this_host", lambda: sharing.Host(64, 0.0, 1e12))
+    params = smoke_params(seeds=[1], learning_rates={})
+    base = {"name_or_path": "meta-llama/Meta-Llama-3-8B", "dtype": "bfloat16"}
+    params = params.model_copy(update={"model": params.model.model_copy(update=base)})
+    trained = catalogue.build(params, ["single-task"]).by_name.values()
+    by_method = {point.method: point for point in trained if isinstance(point, Train)}
+    found = []
+    for memory in (100e9, 300e9):
+        card = gpu_slots.Card(memory, True)
+        monkeypatch.setattr(gpu_slots, "smallest_card", lambda gpus, card=card: card)
+        for methods in (("lori-s",), ("lori-s", "full")):
+            place = capacity(params, [by_method[method] for method in methods])
+            assert place.variables["CUDA_VISIBLE_DEVICES"] == "0"
+            found.append(place.workers)
+    assert found[0] == found[1] > 1  # all weights do not fit alone
+    assert found[2] > found[3] == 1
 
 
 def test_a_gpu_that_fails_every_call_is_told_with_the_point(
