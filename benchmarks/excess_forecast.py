@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 from statistics import fmean
@@ -101,8 +101,17 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def compare(count: int, weights: Sequence[float], kinds: Sequence[str]) -> dict[str, Any]:
-    """Compare forecasts with measurements in the current workspace."""
+def compare(
+    count: int, weights: Sequence[float], kinds: Sequence[str], save: Callable[[Any], None]
+) -> dict[str, Any]:
+    """Compare forecasts with measurements in the current workspace.
+
+    Args:
+        count: the examples of each task.
+        weights: the weights of the adapters.
+        kinds: the kinds of adapters.
+        save: called with the result so far after each kind, so that a stop loses one at most.
+    """
     from lori_core.data.prompts import encode_all
     from lori_core.data.pulled import read_examples
     from lori_core.evaluation.held_out import training_length
@@ -129,6 +138,7 @@ def compare(count: int, weights: Sequence[float], kinds: Sequence[str]) -> dict[
             of_weight = summary([row for row in found if row["weight"] == weight])
             result["summary"][f"{kind}, {weight:g}"] = of_weight
             print(f"{kind}, weight {weight:g}: {of_weight}", flush=True)
+        save(result)
     return result
 
 
@@ -143,9 +153,8 @@ def main() -> None:
     args = parser.parse_args()
     out = args.out.absolute()
     os.chdir(args.workspace)
-    result = compare(args.examples, args.weights, args.kinds)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out, result)
+    compare(args.examples, args.weights, args.kinds, lambda result: write_json(out, result))
     print(out)
 
 

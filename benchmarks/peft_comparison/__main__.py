@@ -15,6 +15,7 @@ import datetime
 import gc
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -86,10 +87,19 @@ def _main(given: argparse.Namespace) -> int:
         print(
             "no GPU: memory is written as 0, and times do not compare with PEFT's", file=sys.stderr
         )
+    code = 0
     for each, own in zip(chosen, files, strict=True):
-        run(each, texts, own)
+        try:
+            run(each, texts, own)
+        except Exception as error:  # the next method may run for hours and must not be lost
+            if isinstance(error, LoriError) and error.exit_code != LoriError.exit_code:
+                raise  # a wrong input, which all methods have in common
+            if not isinstance(error, LoriError):
+                traceback.print_exc()
+            print(f"error: {each.experiment}: {one_line(error)}", file=sys.stderr, flush=True)
+            code = LoriError.exit_code
         gc.collect()
-    return 0
+    return code
 
 
 def main(argv: list[str] | None = None) -> int:

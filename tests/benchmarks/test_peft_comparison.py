@@ -13,7 +13,7 @@ from benchmarks.peft_comparison import answers, data, options, schema, training
 from benchmarks.peft_comparison.settings import TrainConfig
 from lori_core.adapters.adapter import Adapter
 from lori_core.adapters.peft_format import peft_file
-from lori_core.core.errors import DataError
+from lori_core.core.errors import DataError, DivergedError
 from lori_core.training.kernels import flat_values
 from lori_core.training.loss import sequence_loss
 
@@ -277,6 +277,33 @@ def test_bad_options_are_refused(
 ) -> None:
     assert text in refused(capsys, *argv, "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (DivergedError("step 3: the loss is nan"), "step 3: the loss is nan"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "CUDA out of memory."),
+    ],
+)
+def test_a_method_that_fails_does_not_keep_the_next_from_running(
+    error: Exception,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ran = []
+
+    def run(chosen: Any, *_: Any) -> None:
+        ran.append(chosen.method)
+        if chosen.method == "lori-d":
+            raise error
+
+    monkeypatch.setattr(command, "run", run)
+    code = command.main(["--tiny", "--methods", "lori-d", "lori-s", "--out", str(tmp_path)])
+    assert (code, ran) == (1, ["lori-d", "lori-s"])
+    assert said in capsys.readouterr().err
 
 
 def test_foreign_files_are_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
