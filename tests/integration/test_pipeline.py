@@ -216,11 +216,13 @@ def test_bad_input_stops_before_anything_runs(finished: Path) -> None:
 
 
 def test_a_run_can_end_with_the_gate(finished: Path) -> None:
-    promoted = lori(finished, "run", "--gate").split("\nGate:\n")[1].splitlines()
-    assert promoted[-1] == "lori-smoke version 1 is champion: the first, there was none before it"
-    rule = ("--set", "gate.rules={size_mb: {at_most: 0.001}}")
-    refused = lori(finished, "run", "--gate", *rule).split("\nGate:\n")[1].splitlines()
+    def gated(most: str) -> list[str]:
+        rule = f"gate.rules={{size_mb: {{at_most: {most}}}}}"
+        return lori(finished, "run", "--gate", "--set", rule).split("\nGate:\n")[1].splitlines()
+
+    refused = gated("0.001")
     assert refused[0].startswith("BROKEN  size_mb: ")
-    assert refused[-1] == (
-        "artifacts/merged/concat is refused; lori-smoke version 1 stays champion"
-    )
+    assert refused[-1] == "artifacts/merged/concat is refused; there is no champion yet"
+    promoted = gated("50.0")
+    assert promoted[0].startswith("holds   size_mb: ")
+    assert promoted[-1] == "lori-smoke version 1 is champion: the first, there was none before it"
