@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lori_cli import given
+from lori_cli import given, serving
 from lori_core.core.errors import InputError, LoriError
 
 if TYPE_CHECKING:
@@ -107,15 +107,9 @@ def _run(args: argparse.Namespace) -> int:
     if code == 0:
         _report(args)
         if args.gate:
-            _judge(workspace)
+            print("\nGate:")
+            serving.judge()
     return code
-
-
-def _judge(workspace: Path) -> None:
-    from flows.serving.gate import run_gate
-    from lori_core.pipeline import params_file
-
-    print("\nGate:", *run_gate(workspace, params_file.load()).lines(), sep="\n")
 
 
 def check_changes(args: argparse.Namespace) -> None:

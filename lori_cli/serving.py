@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lori_cli import given
 from lori_core.core.errors import LoriError
+
+if TYPE_CHECKING:
+    from flows.serving.gate import Outcome
 
 
 def add(commands: Any) -> None:
@@ -130,12 +133,22 @@ def _push(args: argparse.Namespace) -> int:
     return 0
 
 
-def _gate(args: argparse.Namespace) -> int:
+def judge(candidate: str | None = None) -> Outcome:
+    """Run the gate in the current folder and print its result; return it.
+
+    Args:
+        candidate: the artifact; by default that of `gate.candidate`.
+    """
     from flows.serving.gate import run_gate
     from lori_core.pipeline import params_file
 
-    outcome = run_gate(Path(), params_file.load(), args.name)
+    outcome = run_gate(Path(), params_file.load(), candidate)
     print("\n".join(outcome.lines()))
+    return outcome
+
+
+def _gate(args: argparse.Namespace) -> int:
+    outcome = judge(args.name)
     if not outcome.passed:
         rules = ", ".join(finding.rule for finding in outcome.verdict.failed)
         raise LoriError(f"{outcome.verdict.candidate} is refused by {rules} (gate/verdict.md)")
