@@ -107,7 +107,10 @@ def test_the_page_has_a_column_for_it_only_where_it_was_measured(
     built = page.write(folder, tmp_path / "with")
     assert "By log-likelihood of choices, " in built["summary"]
     text = (tmp_path / "with" / "evidence.md").read_text(encoding="utf-8")
-    heading = "| claim | verdict | by log-likelihood of choices | by held-out losses | where |"
+    heading = (
+        "| claim | by scores or measurements | by log-likelihood of choices "
+        "| by held-out losses | where |"
+    )
     assert heading in text
     assert "  - By log-likelihood of choices: held.\n" in text
     html = (tmp_path / "with" / "index.html").read_text(encoding="utf-8")
