@@ -11,17 +11,16 @@ import torch
 from lori_core.config import Params, PromptSection
 from lori_core.core.errors import LoriError
 from lori_core.core.progress import bar
-from lori_core.data.batching import collate
 from lori_core.data.example import Example
-from lori_core.data.prompts import encode_all
+from lori_core.data.prompts import Encoded, encode_all
 from lori_core.evaluation.inference.generation import length_batches
+from lori_core.merging.learned.descent import batches_of, on_device, takes_packed
 from lori_core.training.loss import example_losses
 
 if TYPE_CHECKING:
     from lori_core.methods.loaded_model import LoadedModel
 
 
-@torch.inference_mode()
 def held_out_losses(
     model: Any,
     tokenizer: Any,
@@ -53,15 +52,7 @@ def held_out_losses(
         LoriError: a loss is not finite.
     """
     rows = encode_all(examples, prompt_section, tokenizer, max_length)
-    losses = [math.nan] * len(rows)
-    with bar(len(rows), what, "example") as progress:
-        for places in length_batches([len(row) for row in rows], batch_size):
-            batch = collate([rows[place] for place in places], tokenizer.pad_token_id)
-            inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            batch_losses = example_losses(model, inputs).tolist()
-            for place, loss in zip(places, batch_losses, strict=True):
-                losses[place] = loss
-            progress.update(len(places))
+    losses = row_losses(model, rows, tokenizer.pad_token_id or 0, batch_size, what)
     for example, loss in zip(examples, losses, strict=True):
         if not math.isfinite(loss):
             raise LoriError(
@@ -69,6 +60,42 @@ def held_out_losses(
                 "smaller merge weights"
             )
     return losses, [row.supervised for row in rows]
+
+
+@torch.inference_mode()
+def row_losses(
+    model: Any, rows: Sequence[Encoded], pad_token_id: int, batch_size: int, what: str
+) -> list[float]:
+    """Return the summed loss (nats) of each tokenised example, in order; see `held_out_losses`.
+
+    Batches are packed as in training where the model takes them: without padding, and with each
+    prefix that examples of a batch share computed once.
+
+    Args:
+        model: a causal LM, with or without an adapter.
+        rows: the tokenised examples.
+        pad_token_id: pads the batches of models that take no packed ones.
+        batch_size: examples in a batch.
+        what: the progress bar's name.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    packed = takes_packed(base)
+    losses = [math.nan] * len(rows)
+    with batches_of(base, pad_token_id, packed) as make, bar(len(rows), what, "example") as shown:
+        for places in _batches([len(row) for row in rows], batch_size, packed):
+            batch = on_device(make([rows[place] for place in places]), model.device)
+            batch_losses = example_losses(model, batch).tolist()
+            for place, loss in zip(places, batch_losses, strict=True):
+                losses[place] = loss
+            shown.update(len(places))
+    return losses
+
+
+def _batches(lengths: Sequence[int], size: int, packed: bool) -> Sequence[Sequence[int]]:
+    """Return the rows of each batch: in order for packed batches, else of similar lengths."""
+    if not packed:
+        return length_batches(lengths, size)
+    return [range(start, min(start + size, len(lengths))) for start in range(0, len(lengths), size)]
 
 
 def task_losses(
