@@ -80,4 +80,5 @@ def measured_cpu() -> Device:
     flops = 2 * 1024**3 / seconds(lambda: a @ a)
     bandwidth = 2 * len(block) / seconds(block.clone)
     memory = float(psutil.virtual_memory().total)
-    return Device(f"{torch.get_num_threads()} cores", flops, bandwidth, memory, "cpu", half)
+    cores = torch.get_num_threads()
+    return Device(f"CPU ({cores} cores)", flops, bandwidth, memory, "cpu", half)
