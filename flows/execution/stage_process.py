@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from flows.environment import quiet_environment
+from flows.versioning.dvc import lock_io
 from flows.versioning.dvc.dvc_repo import opened, parameters_read_once
 from lori_core.core.processes.child import die_with_parent
 
@@ -41,8 +42,9 @@ def reproduce(stage: str) -> int:
     try:
         with (
             set_loggers_level(logging.WARNING),
-            opened(Path.cwd()) as repo,
+            opened(Path.cwd(), is_checked=True) as repo,
             parameters_read_once(),
+            lock_io.reading_only(stage.rpartition(":")[2]),
         ):
             repo.reproduce(stage, single_item=True)
     except DvcException as error:

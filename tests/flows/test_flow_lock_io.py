@@ -148,3 +148,22 @@ def test_one_stage_is_read_as_from_the_whole_file(both: Any, tmp_path: Path) -> 
     assert lock_io.only_stage(content, "absent") == content
     shared = content + b"x: &id001 [a]\ny: *id001\n"
     assert lock_io.only_stage(shared, "mask@math") == shared
+
+
+def test_dvc_reads_the_entry_of_one_stage_only(both: Any, tmp_path: Path) -> None:
+    real, _, _ = both
+    path = tmp_path / "dvc.lock"
+    real(_lock(path), [_Stage(name, _entry(seed)) for seed, name in enumerate(NAMES)])
+    load = lock_io._reader(None)
+    whole, text = load(_lock(path))
+    assert list(whole["stages"]) == NAMES
+    for name in NAMES:
+        with lock_io.reading_only(name):
+            assert load(_lock(path)) == (whole | {"stages": {name: whole["stages"][name]}}, text)
+    with lock_io.reading_only("absent"):
+        assert load(_lock(path)) == ({"schema": "2.0", "stages": {}}, text)
+    assert load(_lock(path)) == (whole, text)
+
+
+def test_lines_before_the_first_stage_are_left_to_dvc() -> None:
+    assert lock_io.with_stages(f"{lock_file.HEAD}    x: y\n  a:\n    cmd: b\n", {}) is None

@@ -34,14 +34,19 @@ MODULES = (
 
 
 @contextmanager
-def opened(workspace: Path) -> Iterator[Any]:
+def opened(workspace: Path, *, is_checked: bool = False) -> Iterator[Any]:
     """Open a workspace's DVC repository, which waits for DVC's lock instead of failing.
+
+    Args:
+        workspace: the folder.
+        is_checked: whether the caller's flow has checked DVC's files (`dvc_files.check`).
 
     Raises:
         InputError: one of DVC's files is refused by `dvc_files.check`.
     """
     quiet_environment()
-    dvc_files.check(workspace)
+    if not is_checked:
+        dvc_files.check(workspace)
     from dvc.repo import Repo
 
     lock_io.install()

@@ -5,6 +5,7 @@ DVC itself treats missing records as stages that never ran or data that was neve
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,12 +17,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from flows.versioning.dvc.yaml_document import damaged, parsed
 from lori_core.config.validation import first_error
+from lori_core.core.errors import InputError
 
 #: How to restore a damaged file.
 MEND_LOCK = (
     "restore it, as in git checkout -- dvc.lock, or from the last run's folder in .lori/snapshots"
 )
 MEND_PIN = "restore it, as in git checkout -- data.dvc, or pin the data anew with lori pull"
+#: The beginning of a `dvc.lock` that DVC wrote.
+HEAD = "schema: '2.0'\nstages:\n"
 #: The folder that `data.dvc` pins.
 PINNED = "data"
 
@@ -158,7 +162,7 @@ def _once(paths: Iterable[str], what: str) -> None:
 
 
 def read_lock(content: bytes, where: str) -> Mapping[str, StageEntry]:
-    """Parse `dvc.lock`; return its stages by name. The same bytes are parsed once.
+    """Parse `dvc.lock`; return its stages by name. An entry that was parsed before is not again.
 
     Args:
         content: the file's bytes.
@@ -167,17 +171,52 @@ def read_lock(content: bytes, where: str) -> Mapping[str, StageEntry]:
     Raises:
         InputError: it is truncated, or a value is missing, has a wrong type or is there twice.
     """
-    parsed(content, where, MEND_LOCK)
+    stages = _by_block(content)
+    if stages is not None:
+        return stages
+    document = parsed(content, where, MEND_LOCK)
     try:
-        return _stages(content)
+        lock = _Lock.model_validate(document)
     except ValidationError as error:
         raise damaged(where, first_error(error, _Lock), MEND_LOCK) from None
+    return MappingProxyType({n: stage.entry(n) for n, stage in lock.stages.items()})
+
+
+def split(text: str) -> tuple[list[str], str]:
+    """Return the lines of each stage of a `dvc.lock`, and what follows the stages.
+
+    There are no stages if the file is not laid out as DVC writes it.
+    """
+    if not text.startswith(HEAD):
+        return [], ""
+    body = text.removeprefix(HEAD)
+    end = re.search(r"^\S", body, re.MULTILINE)
+    tail = body[end.start() :] if end else ""
+    before, *blocks = re.split(r"^(?=  \S)", body.removesuffix(tail), flags=re.MULTILINE)
+    shared = re.search(r"[&*]id\d", text)  # values that are written once and referred to
+    return ([], "") if before or shared else (blocks, tail)
 
 
 @lru_cache(maxsize=4)
-def _stages(content: bytes) -> Mapping[str, StageEntry]:
-    lock = _Lock.model_validate(parsed(content, "dvc.lock", MEND_LOCK))
-    return MappingProxyType({n: stage.entry(n) for n, stage in lock.stages.items()})
+def _by_block(content: bytes) -> Mapping[str, StageEntry] | None:
+    """Return the stages, each parsed by itself; None if the whole file must be parsed."""
+    try:
+        blocks, tail = split(content.decode())
+        if not blocks or tail or not blocks[-1].endswith("\n"):
+            return None
+        stages = [_block_entry(block) for block in blocks]
+        _once((stage.name for stage in stages), "the stage")
+        _once((path for stage in stages for path in stage.outs), "the output")
+    except (ValueError, InputError):  # the whole file gives the better message
+        return None
+    return MappingProxyType({stage.name: stage for stage in stages})
+
+
+@lru_cache(maxsize=4096)
+def _block_entry(block: str) -> StageEntry:
+    lock = _Lock.model_validate(parsed((HEAD + block).encode(), "dvc.lock", MEND_LOCK))
+    ((name, stage),) = lock.stages.items()
+    return stage.entry(name)
 
 
 def read_pin(content: bytes, where: str) -> Entry:

@@ -6,8 +6,9 @@ longer than many stages take. The bytes written here are those that DVC writes.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
 from functools import cache
 from itertools import chain
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from flows.versioning.dvc import dvc_files, lock_file
+from flows.versioning.dvc.lock_file import HEAD, split
 from flows.versioning.dvc.yaml_document import parsed
 
-#: The beginning of a file that DVC wrote.
-_HEAD = "schema: '2.0'\nstages:\n"
+#: The only stage that DVC reads from its pipeline's `dvc.lock`; None for all stages.
+_ONLY: ContextVar[str | None] = ContextVar("only stage", default=None)
 
 
 @cache
@@ -36,12 +38,27 @@ def _is_local(lock: Any) -> bool:
     return isinstance(lock.repo.fs, LocalFileSystem)
 
 
+@contextmanager
+def reading_only(stage: str) -> Iterator[None]:
+    """Let DVC read the entry of one stage only; parsing all takes longer than many stages."""
+    token = _ONLY.set(stage)
+    try:
+        yield
+    finally:
+        _ONLY.reset(token)
+
+
 def _reader(real: Any) -> Any:
     def load(self: Any, **options: Any) -> Any:
         if options or not _is_local(self):  # an update of comments, or a file of Git's history
             return real(self, **options)
         content = dvc_files.read(Path(self.path)) or b""
-        return deepcopy(_document(content, self.path)), content.decode()
+        stage = _ONLY.get()
+        if stage is None or not content.strip():
+            document = _document(content, self.path)
+        else:
+            document = _entry_of(content, stage)
+        return deepcopy(document), content.decode()
 
     return load
 
@@ -52,6 +69,16 @@ def _document(content: bytes, path: str) -> dict[str, Any]:
     return parsed(content, str(path), lock_file.MEND_LOCK)
 
 
+def _entry_of(content: bytes, stage: str) -> dict[str, Any]:
+    """Return the file's content with one stage only, or with none if the stage never ran."""
+    blocks = _blocks(content.decode())
+    if blocks is not None and stage not in blocks:
+        return {"schema": "2.0", "stages": {}}
+    document = parsed(only_stage(content, stage), "dvc.lock", lock_file.MEND_LOCK)
+    entry = document["stages"].get(stage)
+    return document | {"stages": {} if entry is None else {stage: entry}}
+
+
 def _writer(real: Any) -> Any:
     def dump_stages(self: Any, stages: Any, **options: Any) -> None:
         content = dvc_files.read(Path(self.path)) if _is_local(self) else None
@@ -60,14 +87,17 @@ def _writer(real: Any) -> Any:
             return
         from dvc.stage import serialize
 
-        document = _document(content, self.path)["stages"]
         entries: dict[str, Any] = {}
         for stage in stages:
             entries |= serialize.to_lockfile(stage, **options)
-        changed = {n: entry for n, entry in entries.items() if document.get(n, {}) != entry}
+        changed = {
+            name: entry
+            for name, entry in entries.items()
+            if _entry_of(content, name)["stages"].get(name, {}) != entry
+        }
         if not changed:
             return
-        text = with_stages(content.decode(), list(document), changed)
+        text = with_stages(content.decode(), changed)
         if text is None:
             real(self, stages, **options)
             return
@@ -82,28 +112,25 @@ def _write(text: str, file: IO[str]) -> None:
     file.write(text)
 
 
-def with_stages(
-    text: str, names: Sequence[str], entries: Mapping[str, Mapping[str, Any]]
-) -> str | None:
+def with_stages(text: str, entries: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Return the text of `dvc.lock` with some stages' entries replaced, or added at the end.
 
     Args:
         text: the file's text.
-        names: the names of the stages in it.
         entries: the new entries by the stage's name.
 
     Returns:
         The text; None if the file or an entry is not laid out as DVC writes it.
     """
-    blocks, tail = _split(text)
-    if _keys(blocks) != list(names):
+    blocks = _blocks(text)
+    if blocks is None:
         return None
     for name, entry in entries.items():
         block = _block(name, entry)
         if block is None:
             return None
-        blocks[block.partition("\n")[0]] = block
-    return _HEAD + "".join(blocks.values()) + tail
+        blocks[name] = block
+    return HEAD + "".join(blocks.values()) + split(text)[1]
 
 
 def only_stage(content: bytes, name: str) -> bytes:
@@ -111,30 +138,19 @@ def only_stage(content: bytes, name: str) -> bytes:
 
     The whole content is returned if it is not laid out as DVC writes it, or lacks the stage.
     """
-    text = content.decode(errors="replace")
-    if re.search(r"[&*]id\d", text):  # values that are written once and referred to
-        return content
-    block = _split(text)[0].get(f"  {name}:")
-    return content if block is None else (_HEAD + block).encode()
+    block = (_blocks(content.decode(errors="replace")) or {}).get(name)
+    return content if block is None else (HEAD + block).encode()
 
 
-def _split(text: str) -> tuple[dict[str, str], str]:
-    """Return the lines of each stage by their first line, and what follows the stages."""
-    if not text.startswith(_HEAD):
-        return {}, ""
-    body = text.removeprefix(_HEAD)
-    end = re.search(r"^\S", body, re.MULTILINE)
-    tail = body[end.start() :] if end else ""
-    parts = re.split(r"^(?=  \S)", body.removesuffix(tail), flags=re.MULTILINE)[1:]
-    return {part.partition("\n")[0]: part for part in parts}, tail
-
-
-def _keys(blocks: Mapping[str, str]) -> list[str] | None:
-    """Return the names that the blocks' first lines hold; None if one is not just a name."""
-    if not blocks or not all(line.endswith(":") for line in blocks):
+def _blocks(text: str) -> dict[str, str] | None:
+    """Return the lines of each stage by its name; None if the file is not laid out as DVC does."""
+    blocks = split(text)[0]
+    lines = [block.partition("\n")[0] for block in blocks]
+    if not lines or not all(line.endswith(":") for line in lines):
         return None
-    keys = "".join(f"- {line}\n" for line in blocks)
-    return [*chain.from_iterable(parsed(f"keys:\n{keys}".encode(), "dvc.lock", "")["keys"])]
+    keys = "".join(f"- {line}\n" for line in lines)
+    names = [*chain.from_iterable(parsed(f"keys:\n{keys}".encode(), "dvc.lock", "")["keys"])]
+    return dict(zip(names, blocks, strict=True)) if len({*names}) == len(blocks) else None
 
 
 def _block(name: str, entry: Mapping[str, Any]) -> str | None:
@@ -144,4 +160,4 @@ def _block(name: str, entry: Mapping[str, Any]) -> str | None:
     text: str = dumps_yaml({"schema": "2.0", "stages": {name: entry}})
     if parsed(text.encode(), "dvc.lock", lock_file.MEND_LOCK)["stages"] != {name: entry}:
         return None
-    return text.removeprefix(_HEAD)
+    return text.removeprefix(HEAD)
