@@ -59,9 +59,13 @@ COMMANDS = (
 #: Modules that take long to import. A model's own module is imported when a stage loads the model.
 MODULES = (
     "torch", "transformers.models.llama.modeling_llama", "transformers.trainer", "peft",
+    "peft.utils.transformers_weight_conversion", "ruamel.yaml.mergevalue",
     "scipy.linalg", "scipy.stats", *dvc_repo.MODULES, "flows.machine",
+    "flows.versioning.dvc.code_files", "flows.versioning.dvc.definition",
     *(f"lori_cli.{name}" for name in COMMANDS),
     "lori_core.adapters.masks.mask_file", "lori_core.core.processes.allotment",
+    "lori_core.data.sources.pulling", "lori_core.evaluation.excess",
+    "lori_core.pipeline.params_file",
     "lori_core.methods.lori.calibration", "lori_core.methods.lori.continual",
     "lori_core.evaluation.evaluate", "lori_core.merging.merge", "lori_core.merging.interference",
     "lori_core.pipeline.running", "lori_core.methods.tuning",
