@@ -274,6 +274,25 @@ def test_what_is_gone_or_damaged_is_not_restored(workspace: Path, tmp_path: Path
         why.restore(MERGED, tmp_path / "out", Path())
 
 
+def test_a_folder_of_the_data_is_restored(workspace: Path, tmp_path: Path) -> None:
+    recorded = {path.name: path.read_bytes() for path in Path("data/math").iterdir()}
+    shutil.rmtree("data")  # the bytes come from the cache, which has no listing of data/math
+    name, size = why.restore("data/math", tmp_path / "out", Path())
+    restored = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert {n: restored[n] for n in recorded} == recorded
+    assert (name, size) == ("data/math", sum(map(len, recorded.values())))
+
+
+def test_a_stage_is_meant_where_a_branch_has_the_name_of_its_task(workspace: Path) -> None:
+    for words in (
+        ["init", "--quiet", "--initial-branch=math"],
+        ["-c", "user.name=me", "-c", "user.email=me@here", "commit", "-qm", "m", "--allow-empty"],
+    ):
+        subprocess.run(["git", *words], check=True, capture_output=True)
+    named = why.resolve("train@math", Path())
+    assert (named.snapshot.here, named.path) == (True, "artifacts/math/adapter")
+
+
 def test_restore_replaces_only_by_force(
     workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
