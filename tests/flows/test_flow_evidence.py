@@ -27,12 +27,12 @@ from measured import (
 
 from flows.lineage import why
 from flows.lineage.named import Named
-from flows.serving import card, gate
+from flows.serving import card, gate, packaging
 from flows.tracking.registry import CHAMPION, Registry
 from flows.versioning import snapshot
 from flows.versioning.objects import folder_md5, md5_of
 from lori_cli import main
-from lori_core.core.errors import AdapterError, DataError, LoriError
+from lori_core.core.errors import AdapterError, DataError, InputError, LoriError
 from lori_core.pipeline import params_file
 from support import refused
 
@@ -210,6 +210,18 @@ def evaluated_with(folder: Path, **settings: int) -> None:
     lock = lock_of(folder)
     lock["stages"]["evaluate_merged@concat"]["params"]["params.yaml"]["evaluation"] = settings
     write_lock(folder, lock)
+
+
+def test_requests_are_limited_as_in_the_evaluation(tmp_path: Path) -> None:
+    Made(tmp_path)
+    evaluated_with(tmp_path, batch_size=4, max_prompt_length=99)
+    params = params_file.load(tmp_path / "params.yaml")
+    node = why.lineage_of(why.resolve(str(tmp_path / MERGED), Path()), remote=False).nodes[MERGED]
+    limits = packaging._limits(packaging._as_evaluated(params, node, tmp_path))
+    assert (limits["max_prompts"], limits["max_prompt_length"]) == (4, 99)
+    evaluated_with(tmp_path, setting_of_another_version=1)
+    with pytest.raises(InputError, match="lori does not know; lori run evaluates it again"):
+        packaging._as_evaluated(params, node, tmp_path)
 
 
 def test_a_champion_that_was_evaluated_by_other_settings_is_not_compared(
