@@ -127,6 +127,8 @@ def update_all(workspace: Path, model: str) -> list[str]:
 
     A folder that cannot be updated is a line, not an error: the champion has changed already.
     """
+    from pydantic import ValidationError
+
     from lori_core.pipeline import params_file
 
     known = _registered(workspace)
@@ -144,7 +146,7 @@ def update_all(workspace: Path, model: str) -> list[str]:
             model = ModelSection(**index["model"]) if index.get("model") else params.model
             server = ServedBase(base, model) if base else None
             lines += _update(workspace, out, dict(_served(workspace, params)), server)
-        except (LoriError, OSError) as error:
+        except (LoriError, OSError, ValidationError) as error:
             lines.append(f"{out}: still serves the former adapters ({error}); lori serve-dir {out}")
     return lines
 
