@@ -143,7 +143,8 @@ def update_all(workspace: Path, model: str) -> list[str]:
                 continue  # it was deleted
             base = index["base"]
             # Adapters may have been trained for another base since.
-            model = ModelSection(**index["model"]) if index.get("model") else params.model
+            recorded = index.get("model")
+            model = ModelSection.model_validate(recorded) if recorded else params.model
             server = ServedBase(base, model) if base else None
             lines += _update(workspace, out, dict(_served(workspace, params)), server)
         except (LoriError, OSError, ValidationError) as error:
