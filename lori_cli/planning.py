@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +32,9 @@ def add(commands: Any) -> None:
     plan.add_argument(
         "--gpus", type=given.integer(1, 2**20), metavar="N", help="the number of GPUs"
     )
-    plan.add_argument("--json", action="store_true", help="print JSON")
-    plan.add_argument(
+    output = plan.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print JSON")
+    output.add_argument(
         "--why", metavar="STAGE", help="print all reasons for which this stage would run"
     )
     plan.set_defaults(function=_plan)
@@ -47,17 +48,43 @@ def _plan(args: argparse.Namespace) -> int:
 def show_plan(args: argparse.Namespace) -> None:
     """Print the plan of a run with the options of `lori plan`."""
     from lori_core.pipeline import params_file
-    from lori_core.pipeline.stages.pull import is_pulled
 
     params, text = params_file.changed(params_file.PARAMS, args.profile, args.set)
     plan = "\n".join(_planned(args, params, text))  # before the notice: an error is one line
-    if not is_pulled(params):
-        print(
-            "data/ was not pulled for these tasks, sizes, seed and base model: lori run pulls it "
-            "first, and then also runs the stages whose data changed",
-            file=sys.stderr,
-        )
+    for line in notices(params):
+        print(line, file=sys.stderr)
     print(plan)
+
+
+def notices(params: Params) -> Iterator[str]:
+    """Yield what `lori run` would do first, after which it may run more stages than the plan has.
+
+    Args:
+        params: the parameters of the run in this folder.
+    """
+    from flows.versioning.dvc import code_files, definition
+    from flows.versioning.dvc.pipeline_file import FILE
+    from lori_core.pipeline.stages.pull import is_pulled
+
+    if not is_pulled(params):
+        yield (
+            "data/ was not pulled for these tasks, sizes, seed and base model: lori run pulls it "
+            "first, and then also runs the stages whose data changed"
+        )
+    if not Path("dvc.lock").is_file():
+        return  # nothing has run, so all stages are in the plan
+    changed = code_files.outdated(Path.cwd())
+    if changed:
+        yield (
+            f"{code_files.FOLDER}/ is of another version of lori: lori run writes it first, and "
+            f"then also runs the stages whose code changed: {', '.join(changed)}"
+        )
+    for line in definition.outdated(Path.cwd(), params):
+        what = line.removeprefix(f"{FILE}: ")
+        yield (
+            f"{FILE} is not up to date: lori run writes it first ({what}), and then also runs the "
+            "stages that this changes"
+        )
 
 
 def _planned(args: argparse.Namespace, params: Params, text: str) -> Iterable[str]:

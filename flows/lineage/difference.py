@@ -9,12 +9,14 @@ models, and artifacts that have no counterpart.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flows.lineage import parameters
 from flows.lineage.ancestry import Lineage, Node, primary
 from flows.lineage.named import Named
+from flows.lineage.parameters import NOTHING
 from flows.lineage.problem import refuse
 from flows.lineage.verification.verify import verify
 from flows.versioning.objects import Objects
@@ -24,7 +26,6 @@ from lori_core.models.base_identity import BaseIdentity, Match, differing, match
 
 #: The most rows of data that are listed; further rows are counted.
 ROWS_NAMED = 5
-NOTHING = "(not there)"
 
 
 @dataclass(frozen=True)
@@ -155,11 +156,8 @@ class _Comparison:
         return self.lineages[side].nodes[name].entry.md5
 
     def _own_inputs(self, one: Node, two: Node) -> None:
-        first, second = dict(leaves(one.params)), dict(leaves(two.params))
-        for name in sorted({*first, *second}):
-            left, right = _in_force(first, name), _in_force(second, name)
-            if left != right:
-                self._add("parameter", name, left, right)
+        for name, left, right in parameters.differing(one, two):
+            self._add("parameter", name, left, right)
         own, other = _content_of_key(one, "code"), _content_of_key(two, "code")
         for name in sorted({*one.code, *two.code, *own, *other}):
             left = own.get(name) or one.code.get(name, NOTHING)
@@ -170,7 +168,7 @@ class _Comparison:
         if one.stage and two.stage and _command(one) != _command(two):
             self._add("command", one.name, one.stage.command, two.stage.command)
         computed = [_content_of_key(node, "dtype") for node in (one, two)]
-        requested = [params.get("model.dtype") for params in (first, second)]
+        requested = [dict(leaves(node.params)).get("model.dtype") for node in (one, two)]
         if all(computed) and computed[0] != computed[1] and requested[0] == requested[1]:
             self._add("precision", "computed in", *computed)
         self._base(one, two)
@@ -261,12 +259,6 @@ def _source_facts(lineage: Lineage) -> dict[str, str]:
         for key in _SOURCE_KEYS
         if key in source
     }
-
-
-def _in_force(params: Mapping[str, Any], name: str) -> Any:
-    """Return the value of a parameter; for a task without an override, that of `training`."""
-    usual = f"training.{name.rpartition('.')[2]}" if name.count(".") > 1 else name
-    return params.get(name, params.get(usual, NOTHING))
 
 
 def _content_of_key(node: Node, part: str) -> Any:

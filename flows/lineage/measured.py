@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from flows.lineage.problem import Problem
+from flows.versioning.dvc import dvc_files
 from flows.versioning.dvc.lock_file import Entry, StageEntry
 from flows.versioning.objects import md5_of_bytes
 from flows.versioning.snapshot import LOCK, Snapshot
@@ -45,13 +46,19 @@ def metrics_of(stage: StageEntry) -> Entry | None:
 
 
 def read_metrics(snapshot: Snapshot, stage: StageEntry) -> dict[str, Any] | None:
-    """Return the metrics that a stage wrote; None if the file is missing or was changed."""
+    """Return the metrics that a stage wrote; None if the file is missing or was changed.
+
+    A snapshot may lack the file while the workspace still has one with the recorded hash.
+    """
     entry = metrics_of(stage)
-    content = snapshot.read(entry.path) if entry else None
-    if entry is None or content is None or md5_of_bytes(content) != entry.md5:
+    if entry is None:
         return None
-    metrics = json.loads(content)
-    return metrics if isinstance(metrics, dict) else None
+    for read in (snapshot.read, lambda name: dvc_files.read(snapshot.workspace / name)):
+        content = read(entry.path)
+        if content is not None and md5_of_bytes(content) == entry.md5:
+            metrics = json.loads(content)
+            return metrics if isinstance(metrics, dict) else None
+    return None
 
 
 def scores(snapshot: Snapshot, name: str, md5: str) -> tuple[dict[str, Any], Problem | None]:
@@ -63,14 +70,16 @@ def scores(snapshot: Snapshot, name: str, md5: str) -> tuple[dict[str, Any], Pro
         md5: its hash.
 
     Returns:
-        The scores, empty if it was not evaluated or its file of metrics was changed; and the
-        problem in the latter case.
+        The scores, empty if it was not evaluated or its file of metrics is missing or was changed;
+        and the problem if it was changed.
     """
     stage = evaluation(snapshot, name, md5)
     entry = metrics_of(stage) if stage else None
-    if stage is None or entry is None or snapshot.read(entry.path) is None:
+    if stage is None or entry is None:
         return {}, None
     metrics = read_metrics(snapshot, stage)
+    if metrics is None and snapshot.read(entry.path) is None:
+        return {}, None
     if metrics is None:
         text = (
             f"is not what {LOCK} records ({entry.md5}), so its scores are not shown; "

@@ -32,6 +32,8 @@ def resolve(word: str, workspace: Path) -> Named:
 
         return of_model(word, workspace) if word.startswith("models:/") else of_run(word, workspace)
     here = _here(workspace)
+    if here is not None and _is_stage(word, here):  # a branch may have the name of a task
+        return Named(here, find(here, word))
     try:
         return _at_commit(word, workspace, here) or _by_name(word, workspace, here)
     except GitError as failure:
@@ -83,6 +85,13 @@ def _without_commit(word: str, workspace: Path, here: Snapshot | None) -> Named:
         return other
     here = here or snapshot.of_workspace(workspace)  # raises if no stage has run
     return Named(here, find(here, _inside(word, workspace)))
+
+
+def _is_stage(word: str, here: Snapshot) -> bool:
+    try:
+        return word in here.stages
+    except InputError:  # the record here is damaged; a commit's may not be
+        return False
 
 
 def _is_run(word: str) -> bool:
@@ -167,4 +176,7 @@ def restore(word: str, out: Path, workspace: Path, *, force: bool = False) -> tu
     md5 = lineage.nodes[named.path].entry.md5
     if not md5:
         raise InputError(f"{named.path}: {named.snapshot.label} has no such file of data")
-    return named.path, objects.restore(md5, out, named.path, force=force)
+    pinned = lineage.pinned
+    inside = pinned.holds(named.path) and pinned.hash_below(named.path) == md5
+    files = pinned.below(named.path) if inside else None
+    return named.path, objects.restore(md5, out, named.path, force=force, files=files)

@@ -185,8 +185,10 @@ class Publisher:
             name = f"{task}/test"
             digest = self._digest(stage, name)
             for key in ("score", "low", "high", "over_refusal", "incoherent"):
-                if isinstance(score.get(key), int | float) and digest:
-                    yield Measurement(f"{key}.{task}", float(score[key]), name, digest)
+                value = score.get(key)
+                share = value.get("score") if isinstance(value, Mapping) else value
+                if isinstance(share, int | float) and digest:
+                    yield Measurement(f"{key}.{task}", float(share), name, digest)
 
     def _digest(self, stage: StageEntry | None, dataset: str) -> str:
         """Return the digest of a test set that a stage read: as its run's data set has it.

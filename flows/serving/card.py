@@ -14,6 +14,7 @@ from flows.lineage.problem import refuse
 from flows.lineage.why import lineage_of, resolve
 from flows.serving.evidence import check_settings, verified
 from flows.serving.packaging import check_adapter
+from flows.versioning.dvc.lock_file import StageEntry
 from flows.versioning.snapshot import PARAMS, Snapshot
 from lori_core.config import Params, parse
 from lori_core.core import escaping
@@ -77,6 +78,8 @@ def card(params: Params, lineage: Lineage, node: Node, *, people: bool = False) 
     own = node.metadata.facts if node.metadata else {}
     # From the adapter's metadata, because params.yaml may name another base by now.
     base = own.get("base_identity", {}).get("name") or params.model.name_or_path
+    evaluation = measured.evaluation(lineage.snapshot, node.name, node.entry.md5)
+    absent = _absent(evaluation) if evaluation and not node.facts.get("scores") else ""
     lines = [
         "---",
         f"base_model: {escaping.yaml(base)}",
@@ -96,11 +99,11 @@ def card(params: Params, lineage: Lineage, node: Node, *, people: bool = False) 
         "",
         "## Scores",
         "",
-        *_scores(node),
+        *_scores(node, absent),
         "",
         "## Safety",
         "",
-        *_safety(node),
+        *_safety(node, absent),
         "",
         "## Interference",
         "",
@@ -162,8 +165,17 @@ def _sources(lineage: Lineage) -> Iterator[str]:
             yield f"{node.name}: {source}"
 
 
-def _scores(node: Node) -> Iterator[str]:
+def _absent(stage: StageEntry) -> str:
+    """Return why the metrics that a stage wrote are not shown."""
+    entry = measured.metrics_of(stage)
+    return f"its metrics are not here ({entry.path if entry else stage.name})"
+
+
+def _scores(node: Node, absent: str) -> Iterator[str]:
     scores: Mapping[str, Any] = node.facts.get("scores", {})
+    if absent:
+        yield f"It was evaluated, but {absent}."
+        return
     if not scores:
         yield "It was not evaluated."
         return
@@ -181,7 +193,10 @@ def _scores(node: Node) -> Iterator[str]:
         yield f"| {task} | {metric} | {100 * score['score']:.1f} | {ends} | {score['n']} |"
 
 
-def _safety(node: Node) -> Iterator[str]:
+def _safety(node: Node, absent: str) -> Iterator[str]:
+    if absent:
+        yield f"Whether its refusals were measured is not known: {absent}."
+        return
     scores: Mapping[str, Any] = node.facts.get("scores", {})
     measured_refusals = False
     for task, score in scores.items():
@@ -208,9 +223,12 @@ def _interference(lineage: Lineage, node: Node) -> Iterator[str]:
     snapshot = lineage.snapshot
     stages = measured.measuring(snapshot, node.name, node.entry.md5)
     stage = next((s for s in stages if s.name.partition("@")[0] == measured.EXCESS), None)
-    metrics = measured.read_metrics(snapshot, stage) if stage else None
-    if metrics is None:
+    if stage is None:
         yield "The excess loss of merging was not measured."
+        return
+    metrics = measured.read_metrics(snapshot, stage)
+    if metrics is None:
+        yield f"The excess loss of merging was measured, but {_absent(stage)}."
         return
     for task, row in metrics["excess"].items():
         if row.get("excess") is not None:

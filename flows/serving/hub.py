@@ -51,8 +51,16 @@ def prepare(
 def push(word: str, repository: str, workspace: Path, params: Params, *, private: bool) -> str:
     """Upload an adapter to `OWNER/NAME` on the hub; return the commit's URL.
 
+    Args:
+        word: the adapter, as `lori why` takes it.
+        repository: the repository, which is created if it is missing.
+        workspace: the folder of the workspace.
+        params: the parameters of the run.
+        private: whether the repository is to be private; an existing one has to be as asked for.
+
     Raises:
-        InputError: there is no token, or the repository's name is invalid.
+        InputError: there is no token, the repository's name is invalid, or an existing repository
+            is public instead of private or the reverse; nothing was uploaded then.
         LoriError: the hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi, get_token
@@ -66,11 +74,15 @@ def push(word: str, repository: str, workspace: Path, params: Params, *, private
         api = HfApi(token=token)
         try:
             api.create_repo(repository, private=private, exist_ok=True)
+            # An existing repository keeps its visibility, whatever was asked for.
+            _check_visibility(repository, api.repo_info(repository).private, private=private)
             sent = api.upload_folder(
                 repo_id=repository,
                 folder_path=folder / "adapter",
                 commit_message=f"{name}",
             )
+        except LoriError:
+            raise
         except HFValidationError as error:
             raise InputError(f"lori push: {_first_line(error, token)}") from None
         except HfHubHTTPError as error:
@@ -82,6 +94,19 @@ def push(word: str, repository: str, workspace: Path, params: Params, *, private
                 "check the network, a proxy's settings, HF_ENDPOINT and HF_HUB_OFFLINE"
             ) from None
     return str(sent.commit_url)
+
+
+def _check_visibility(repository: str, found: bool | None, *, private: bool) -> None:
+    if private and not found:
+        raise InputError(
+            f"{repository}: is public on the hub, and lori push uploads to a private repository "
+            "unless told otherwise; add --public, or make it private there; nothing was uploaded"
+        )
+    if found and not private:
+        raise InputError(
+            f"{repository}: is private on the hub, in spite of --public; leave out --public, or "
+            "make it public there; nothing was uploaded"
+        )
 
 
 def _first_line(error: Exception, token: str) -> str:

@@ -51,6 +51,7 @@ def package(node: Node, workspace: Path, params: Params, folder: Path, card: str
     peft = folder.with_name(f"{folder.name}-peft") / "adapter"
     model = finetuned_model.open_model(workspace / node.name)
     check_model(model, params, node)
+    params = _as_evaluated(params, node, workspace)
     finetuned_model.export(model, peft)
     with warnings.catch_warnings():
         # MLflow warns about type hints of its own classes when it is imported.
@@ -129,6 +130,22 @@ def _save(folder: Path, peft: Path, params: Params) -> None:
             "limits": limits,
         },
     )
+
+
+def _as_evaluated(params: Params, node: Node, workspace: Path) -> Params:
+    """Return the parameters with the `evaluation` that an adapter's scores were measured with."""
+    stage = evaluation(snapshot.of_workspace(workspace), node.name, node.entry.md5)
+    recorded = stage.params.get("evaluation") if stage else None
+    if recorded is None:
+        return params
+    try:
+        section = type(params.evaluation).model_validate(recorded)
+    except ValueError:
+        raise InputError(
+            f"{snapshot.LOCK}: the evaluation of {node.name} has settings that this version of "
+            "lori does not know; lori run evaluates it again"
+        ) from None
+    return params.model_copy(update={"evaluation": section})
 
 
 def _limits(params: Params) -> dict[str, int]:

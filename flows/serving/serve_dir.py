@@ -28,8 +28,10 @@ from flows.tracking.logged_models import KEY, MD5
 from flows.tracking.registry import CHAMPION, PREVIOUS, Registry, Version, scratch
 from flows.versioning.objects import files_below, folder_md5, md5_of
 from lori_core.config import Params
+from lori_core.config.model import ModelSection
 from lori_core.core.errors import InputError, LoriError
 from lori_core.core.files.atomic import digest, read_json, write_json
+from lori_core.models.base_identity import BaseIdentity, Match, match, same_name
 from lori_core.models.peft_names import CONFIG_FILE
 
 FORMAT = "lori-serve-dir/1"
@@ -61,6 +63,34 @@ class Served:
         return re.sub("[^A-Za-z0-9]+", "-", re.sub("^(artifacts|models:)/", "", self.source))
 
 
+@dataclass(frozen=True)
+class ServedBase:
+    """The base model of a running server.
+
+    Attributes:
+        name: its name or path as the server was started with.
+        model: the section `model` of `params.yaml` that it stands for, unless adapters name it so.
+    """
+
+    name: str
+    model: ModelSection
+
+    def takes(self, bases: Mapping[str, BaseIdentity]) -> set[str]:
+        """Return the adapters that were made for this base, of bases by adapter."""
+        from lori_core.adapters.base_choice import stands_for
+
+        own = BaseIdentity(self.name, "", "", "")
+        named = {adapter for adapter, base in bases.items() if same_name(own, base)}
+        if named:
+            known = [bases[adapter] for adapter in named]
+            return named | {
+                adapter
+                for adapter, base in bases.items()
+                if any(match(base, other) is Match.PROVED for other in known)
+            }
+        return {adapter for adapter, base in bases.items() if stands_for(self.model, base)}
+
+
 def serve_dir(workspace: Path, params: Params, out: Path, base: str | None = None) -> list[str]:
     """Write or update a folder; from then on promotions and rollbacks here update it.
 
@@ -69,7 +99,8 @@ def serve_dir(workspace: Path, params: Params, out: Path, base: str | None = Non
         params: the content of `params.yaml`.
         out: the folder: missing, empty, or written by this function before.
         base: the base model's name or path as the server was started with; None for the name that
-            the adapters hold. vLLM loads only adapters of that name.
+            the adapters hold. vLLM loads only adapters of that name. Adapters of another base are
+            left out: if no adapter names its base so, it is another name of that in `params`.
 
     Returns:
         A line for each name that changed, and for each adapter that was left out.
@@ -83,7 +114,7 @@ def serve_dir(workspace: Path, params: Params, out: Path, base: str | None = Non
     if not served:
         raise InputError(f"{out}: there is no adapter to serve yet; lori run trains them")
     out.mkdir(parents=True, exist_ok=True)
-    lines = _update(workspace, out, served, base)
+    lines = _update(workspace, out, served, ServedBase(base, params.model) if base else None)
     known = _registered(workspace)
     if out.resolve() not in known:
         (workspace / REGISTERED).parent.mkdir(exist_ok=True)
@@ -96,6 +127,8 @@ def update_all(workspace: Path, model: str) -> list[str]:
 
     A folder that cannot be updated is a line, not an error: the champion has changed already.
     """
+    from pydantic import ValidationError
+
     from lori_core.pipeline import params_file
 
     known = _registered(workspace)
@@ -108,8 +141,13 @@ def update_all(workspace: Path, model: str) -> list[str]:
             index = _check(out)
             if not index:
                 continue  # it was deleted
-            lines += _update(workspace, out, dict(_served(workspace, params)), index["base"])
-        except (LoriError, OSError) as error:
+            base = index["base"]
+            # Adapters may have been trained for another base since.
+            recorded = index.get("model")
+            model = ModelSection.model_validate(recorded) if recorded else params.model
+            server = ServedBase(base, model) if base else None
+            lines += _update(workspace, out, dict(_served(workspace, params)), server)
+        except (LoriError, OSError, ValidationError) as error:
             lines.append(f"{out}: still serves the former adapters ({error}); lori serve-dir {out}")
     return lines
 
@@ -171,15 +209,19 @@ def _versions(workspace: Path, model: str) -> Iterator[tuple[str, Served]]:
 
 
 def _update(
-    workspace: Path, out: Path, served: Mapping[str, Served], base: str | None
+    workspace: Path, out: Path, served: Mapping[str, Served], server: ServedBase | None
 ) -> list[str]:
     """Write the adapters that are missing, then move the links; return what changed."""
     from filelock import FileLock
 
-    lines, links = [], {}
+    from lori_core.adapters.adapter import full_name
+
+    lines: list[str] = []
+    links: dict[str, dict[str, Any]] = {}
     with FileLock(out / LOCK, mode=0o600):
-        former = _check(out).get("adapters", {})
+        former: dict[str, Any] = _check(out).get("adapters", {})
         _check_names(out, served)
+        base = server.name if server else None
         written: dict[tuple[str, str], str | None] = {}
         for name, adapter in served.items():
             place = adapter.source, adapter.identity
@@ -190,16 +232,41 @@ def _update(
                 lines.append(f"{name}: {adapter.source} is left out: servers load plain LoRA only")
             else:
                 links[name] = {"version": version, "source": adapter.source}
+        bases = _bases(out, links, former) if server else {}
+        taken = server.takes(bases) if server else links.keys()
+        for name in sorted(links.keys() - taken):
+            reason = f"it was made for the base {full_name(bases[name])}, not for {base!r}"
+            lines.append(f"{name}: {links.pop(name)['source']} is left out: {reason}")
         for name, entry in links.items():
+            if server:
+                entry["base"] = bases[name].as_dict()
             if _point(out, name, entry["version"]):
                 lines.append(f"{out / name}: {entry['source']}")
         for name in former.keys() - links.keys():
             if (out / name).is_symlink():
                 (out / name).unlink()
                 lines.append(f"{out / name}: removed")
-        write_json(out / INDEX, {"format": FORMAT, "base": base, "adapters": links})
+        model = server.model.model_dump() if server else None
+        index = {"format": FORMAT, "base": base, "model": model, "adapters": links}
+        write_json(out / INDEX, index)
         _clean(out, {entry["version"] for entry in links.values()})
     return lines
+
+
+def _bases(
+    out: Path, links: Mapping[str, Mapping[str, Any]], former: Mapping[str, Mapping[str, Any]]
+) -> dict[str, BaseIdentity]:
+    """Return the base that each adapter was made for, by name; each adapter is opened once."""
+    from lori_core.methods import finetuned_model
+
+    known = {
+        e["version"]: BaseIdentity.of(e["base"], INDEX) for e in former.values() if "base" in e
+    }
+    for entry in links.values():
+        version = entry["version"]
+        if version not in known:
+            known[version] = finetuned_model.open_model(out / VERSIONS / version).base
+    return {name: known[entry["version"]] for name, entry in links.items()}
 
 
 def _check_names(out: Path, served: Mapping[str, Served]) -> None:

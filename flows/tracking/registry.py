@@ -98,7 +98,12 @@ class Registry:
     def names(self) -> list[str]:
         """Return the registered models' names."""
         with clear_errors(self.store.uri):
-            return [model.name for model in self.client.search_registered_models()]
+            page = self.client.search_registered_models()
+            found = list(page)
+            while page.token:  # MLflow returns at most 100 models at once
+                page = self.client.search_registered_models(page_token=page.token)
+                found += page
+        return [model.name for model in found]
 
     def at(self, name: str, alias: str) -> Version | None:
         """Return the version that an alias points to; None if there is none."""

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from flows.environment import quiet_environment
 from flows.tracking.mlflow_store import Store, experiment_id, prepare_store, sqlite_file, store_of
+from flows.tracking.recorded_outputs import written_by
 from flows.tracking.rows import (
     Row,
     Shipment,
@@ -26,7 +27,7 @@ from flows.tracking.rows import (
 )
 from flows.tracking.run_facts import dataset_input, stage_tags, user_tags
 from flows.versioning.dvc import dvc_files
-from flows.versioning.recorded_hashes import hashes_text, output_hashes
+from flows.versioning.recorded_hashes import hashes_text
 from lori_core.core.faults import about
 from lori_core.core.processes.stopping import EXIT_CODES
 from lori_core.core.redaction import redacted
@@ -249,11 +250,14 @@ class Shipper:
             self.warn(f"MLflow refused a row: {str(error).splitlines()[0]}")
 
     def tag_outputs(self, rows: Path) -> None:
-        """Tag the run of a plain `dvc repro` with its outputs' hashes; a flow does that itself."""
+        """Tag the run of a plain `dvc repro` with its outputs' hashes; a flow does that itself.
+
+        A run that wrote other outputs than `dvc.lock` records, as a failed one, gets no tag.
+        """
         shipment = Shipment.of(rows)
         if shipment.run_id is None or shipment.hashed or not shipment.ended:
             return
-        hashes = output_hashes(self.workspace, stage_of(rows, self.workspace))
+        hashes = written_by(rows, self.workspace)
         if hashes:
             self._accept(self.client.set_tag, shipment.run_id, HASHES_TAG, hashes_text(hashes))
             shipment.hashed = True

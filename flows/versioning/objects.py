@@ -118,7 +118,15 @@ class Objects:
             places[md5] = "cache" if not absent else "remote" if absent <= remote else "gone"
         return places
 
-    def restore(self, md5: str, out: Path, what: str, *, force: bool = False) -> int:
+    def restore(
+        self,
+        md5: str,
+        out: Path,
+        what: str,
+        *,
+        force: bool = False,
+        files: Mapping[str, str] | None = None,
+    ) -> int:
         """Write the bytes of a hash to a file or folder; return the number of bytes.
 
         The MD5 of a folder's listing and of each file is checked.
@@ -128,6 +136,8 @@ class Objects:
             out: the file or folder to write.
             what: the name of the output in messages.
             force: whether to replace `out` if it exists.
+            files: the hash's files as `files` returns them; None to look them up. DVC keeps no
+                listing of a folder inside a folder that it hashed.
 
         Raises:
             InputError: `out` exists and `force` is false, or `out` may not be replaced at all.
@@ -137,7 +147,7 @@ class Objects:
             raise InputError(
                 f"{out}: exists already; name a path that is not there yet, or use --force"
             )
-        listed = self.files(md5)
+        listed = self.files(md5) if files is None else files
         if listed is None:
             raise LoriError(self._gone(what, md5))
         if "" in listed:

@@ -22,7 +22,8 @@ from lori_core.core.redaction import redact
 LOCK = "dvc.lock"
 DATA = "data.dvc"
 PARAMS = "params.yaml"
-#: The files of a saved snapshot.
+METRICS = "metrics"
+#: The files of a saved snapshot, beside those of `METRICS`.
 FILES = (LOCK, DATA, PARAMS)
 SNAPSHOTS = Path(".lori/snapshots")
 
@@ -132,15 +133,25 @@ def save(workspace: Path, name: str) -> Path | None:
 
 
 def copy_files(workspace: Path, folder: Path) -> None:
-    """Copy a snapshot's files; remove secrets from the parameters."""
+    """Copy a snapshot's files and its metrics; remove secrets from the parameters.
+
+    A file of metrics with a secret is left out: without the secret it would have another hash.
+    """
     for name in FILES:
         if (workspace / name).is_file():
             content = (workspace / name).read_bytes()
-            if name == PARAMS:
-                content = redact(content.decode("utf-8", "surrogateescape")).encode(
-                    "utf-8", "surrogateescape"
-                )
-            (folder / name).write_bytes(content)
+            (folder / name).write_bytes(_clean(content) if name == PARAMS else content)
+    for path in sorted((workspace / METRICS).rglob("*.json")):
+        content = path.read_bytes() if path.is_file() else None
+        if content is not None and _clean(content) == content:
+            copy = folder / path.relative_to(workspace)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(content)
+
+
+def _clean(content: bytes) -> bytes:
+    text = content.decode("utf-8", "surrogateescape")
+    return redact(text).encode("utf-8", "surrogateescape")
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

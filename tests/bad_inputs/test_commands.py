@@ -64,6 +64,7 @@ def test_what_is_no_refusal_fails(change: dict[str, object], message: str) -> No
         ("merge",),
         ("plan", "--gpus", "many"),
         ("plan", "--gpus"),
+        ("plan", "--why", "train@math", "--json"),
         ("export", "a", "b", "--to", "x"),
         ("plan", "--nothing"),
     ],

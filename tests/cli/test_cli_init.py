@@ -13,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows.versioning.dvc import code_files, definition
-from lori_cli import main
+from lori_cli import main, planning
 from lori_core.core.errors import InputError
 from lori_core.core.stage_dependencies import STAGES
 from lori_core.pipeline import params_file
@@ -89,6 +89,25 @@ def test_the_stages_depend_on_the_installed_code(folder: Path) -> None:
     with pytest.raises(InputError, match=r"^code/train.json: is not of the installed version"):
         code_files.check(folder, "train")
     assert code_files.write(folder) == ["code/: digests of the code of 1 stages"]
+
+
+def test_a_plan_says_what_lori_run_would_write_first(folder: Path) -> None:
+    (folder / "dvc.yaml").write_text(definition.for_workspace())
+    code_files.write(folder)
+    params, pulled = smoke_params(), "data/ was not pulled"
+    (folder / "code" / "train.json").write_text("{}")
+    assert [line[: len(pulled)] for line in planning.notices(params)] == [pulled]  # nothing has run
+    (folder / "dvc.lock").write_text("schema: '2.0'\n")
+    lacking = definition.for_workspace().replace("        - continual.tasks\n", "", 1)
+    (folder / "dvc.yaml").write_text(lacking)
+    assert list(planning.notices(params))[1:] == [
+        "code/ is of another version of lori: lori run writes it first, and then also runs the "
+        "stages whose code changed: train",
+        "dvc.yaml is not up to date: lori run writes it first (stages now depend on all that the "
+        "installed version's depend on), and then also runs the stages that this changes",
+    ]
+    assert (folder / "code" / "train.json").read_text() == "{}"
+    assert (folder / "dvc.yaml").read_text() == lacking
 
 
 def test_a_pipeline_that_an_earlier_version_wrote_is_completed(folder: Path) -> None:

@@ -35,8 +35,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(self.server.refusal, {"error": "not for you"})
         elif self.path == "/api/repos/create":
             said = json.loads(body)
-            self.server.repositories[f"{said['organization']}/{said['name']}"] = said
-            self._answer(200, {"url": f"{self.server.url}/me/adapter"})
+            name = f"{said['organization']}/{said['name']}"
+            known = name in self.server.repositories
+            self.server.repositories.setdefault(name, said)
+            self._answer(409 if known else 200, {"url": f"{self.server.url}/me/adapter"})
         elif self.path == "/api/validate-yaml":
             self._answer(200, {"errors": [], "warnings": []})
         elif self.path == "/api/models/me/adapter/preupload/main":
@@ -54,7 +56,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, {"error": f"{self.path}: not spoken here"})
 
     def do_GET(self) -> None:
-        self._answer(404, {"error": "no such file"})
+        name = self.path.removeprefix("/api/models/")
+        if name in self.server.repositories:
+            private = self.server.repositories[name]["visibility"] == "private"
+            self._answer(200, {"id": name, "private": private})
+        else:
+            self._answer(404, {"error": "no such file"})
 
     def _answer(self, status: int, said: dict[str, Any]) -> None:
         content = json.dumps(said).encode()

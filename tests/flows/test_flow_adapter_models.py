@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from made import Made
 
+from flows.lineage import why
 from flows.serving import adapter_models, gate
 from flows.tracking.mlflow_store import KIND, KIND_TAG, Store, experiment_id
 from flows.tracking.registry import Registry
@@ -110,6 +111,21 @@ def test_scores_are_linked_to_their_test_sets(folder: Path, models: dict[str, An
         max_results=1,
     )
     assert best.name == "merged-concat"
+
+
+def test_shares_of_over_refusal_and_incoherence_are_metrics(tmp_path: Path) -> None:
+    Made(tmp_path)
+    lineage = why.lineage_of(why.resolve(str(tmp_path / MERGED), Path()), remote=False)
+    node = lineage.nodes[MERGED]
+    shares = {"over_refusal": {"score": 0.25, "n": 8}, "incoherent": {"score": None, "n": 0}}
+    node.facts["scores"] = {"safety": node.facts["scores"]["safety"] | shares}
+    publisher = adapter_models.Publisher(tmp_path, None, "0", lineage)
+    assert {m.name: m.value for m in publisher._measured(node)} == {
+        "score.safety": 0.75,
+        "low.safety": 0.0,
+        "high.safety": 1.0,
+        "over_refusal.safety": 0.25,
+    }
 
 
 def test_answers_are_tables_of_the_run(folder: Path, models: dict[str, Any]) -> None:

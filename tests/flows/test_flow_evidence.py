@@ -26,11 +26,13 @@ from measured import (
 )
 
 from flows.lineage import why
-from flows.serving import gate
+from flows.lineage.named import Named
+from flows.serving import card, gate, packaging
 from flows.tracking.registry import CHAMPION, Registry
+from flows.versioning import snapshot
 from flows.versioning.objects import folder_md5, md5_of
 from lori_cli import main
-from lori_core.core.errors import AdapterError, DataError, LoriError
+from lori_core.core.errors import AdapterError, DataError, InputError, LoriError
 from lori_core.pipeline import params_file
 from support import refused
 
@@ -60,6 +62,63 @@ def test_edited_scores_are_neither_told_nor_put_on_a_card(
         line = refused(capsys, command[0], MERGED, *command[1:])
         assert "metrics/evaluate/merged/concat.json" in line
     assert not (measured / "out").exists()
+
+
+def test_the_card_of_a_registered_model_shows_what_was_measured(
+    measured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["card", MERGED]) == 0
+    here = measurements(capsys.readouterr().out)
+    assert main(["register", MERGED, "--as", "m"]) == 0
+    shutil.rmtree(measured / "metrics")  # the snapshot that was registered has its own
+    capsys.readouterr()
+    assert main(["card", "models:/m/1"]) == 0
+    assert measurements(capsys.readouterr().out) == here
+    assert "75.0" in here
+    assert "+0.500 nats" in here
+
+
+def test_a_card_does_not_call_unmeasured_what_was_measured(measured: Path) -> None:
+    saved = snapshot.save(measured, "run")
+    assert saved is not None
+    shutil.rmtree(saved / "metrics")  # as snapshots of older versions
+    named = Named(snapshot.of_folder("run", saved, measured), MERGED)
+
+    def shown() -> str:
+        lineage = why.lineage_of(named, remote=False)
+        return measurements(card.card(params_file.load(), lineage, lineage.nodes[MERGED]))
+
+    whole = shown()
+    assert "75.0" in whole  # the workspace still has the files with these hashes
+    assert "+0.500 nats" in whole
+    shutil.rmtree(measured / "metrics")
+    missing = "its metrics are not here (metrics/evaluate/merged/concat.json)."
+    assert shown().splitlines() == [
+        "## Scores",
+        "",
+        f"It was evaluated, but {missing}",
+        "",
+        "## Safety",
+        "",
+        f"Whether its refusals were measured is not known: {missing}",
+        "",
+        "## Interference",
+        "",
+        f"The excess loss of merging was measured, but its metrics are not here ({EXCESS}).",
+    ]
+
+
+def test_a_file_of_metrics_with_a_secret_is_not_saved(measured: Path) -> None:
+    (measured / "metrics/leak.json").write_text('{"url": "https://me:password@host/"}')
+    saved = snapshot.save(measured, "run")
+    assert saved is not None
+    assert (saved / EXCESS).read_bytes() == (measured / EXCESS).read_bytes()
+    assert not (saved / "metrics/leak.json").exists()
+
+
+def measurements(page: str) -> str:
+    """Return a card's sections about scores, safety and interference."""
+    return page[page.index("## Scores") : page.index("## How it was made")].strip()
 
 
 def test_evidence_of_another_state_is_refused(measured: Path) -> None:
@@ -151,6 +210,18 @@ def evaluated_with(folder: Path, **settings: int) -> None:
     lock = lock_of(folder)
     lock["stages"]["evaluate_merged@concat"]["params"]["params.yaml"]["evaluation"] = settings
     write_lock(folder, lock)
+
+
+def test_requests_are_limited_as_in_the_evaluation(tmp_path: Path) -> None:
+    Made(tmp_path)
+    evaluated_with(tmp_path, batch_size=4, max_prompt_length=99)
+    params = params_file.load(tmp_path / "params.yaml")
+    node = why.lineage_of(why.resolve(str(tmp_path / MERGED), Path()), remote=False).nodes[MERGED]
+    limits = packaging._limits(packaging._as_evaluated(params, node, tmp_path))
+    assert (limits["max_prompts"], limits["max_prompt_length"]) == (4, 99)
+    evaluated_with(tmp_path, setting_of_another_version=1)
+    with pytest.raises(InputError, match="lori does not know; lori run evaluates it again"):
+        packaging._as_evaluated(params, node, tmp_path)
 
 
 def test_a_champion_that_was_evaluated_by_other_settings_is_not_compared(

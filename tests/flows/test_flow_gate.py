@@ -174,6 +174,15 @@ def test_unknown_models_and_aliases_are_refused(
     assert "no such run in MLflow" in refused(capsys, "why", "0" * 32)
 
 
+def test_a_registry_of_many_models_is_read_whole(folder: Path) -> None:
+    registry = Registry(folder)
+    for number in range(101):
+        registry.client.create_registered_model(f"m{number:03}")
+    assert registry.names() == [f"m{number:03}" for number in range(101)]
+    with pytest.raises(InputError, match=r"m100: no version or alias '1'"):
+        registry.version("m100", "1")
+
+
 def test_nothing_is_registered_twice(folder: Path) -> None:
     registry = Registry(folder)
     first = plain_version(registry, folder, 1)
@@ -408,6 +417,33 @@ def test_what_is_pushed_is_a_peft_folder_with_its_card(
     assert running.files == {path.name: path.read_bytes() for path in Path("out").iterdir()}
     assert running.tokens == {"hf_secret"}
     assert not any(b"hf_secret" in content for content in running.files.values())
+
+
+@pytest.mark.parametrize(
+    ("visibility", "options", "line"),
+    [
+        ("public", [], "is public on the hub, and lori push uploads to a private repository"),
+        ("private", ["--public"], "is private on the hub, in spite of --public"),
+    ],
+)
+def test_an_existing_repository_of_another_visibility_gets_nothing(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    visibility: str,
+    options: list[str],
+    line: str,
+) -> None:
+    Made(folder)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_secret")
+    with hub(monkeypatch) as running:
+        running.repositories["me/adapter"] = {"visibility": visibility}
+        assert line in refused(capsys, "push", MERGED, "me/adapter", *options)
+        assert running.files == {}
+        flipped = [] if options else ["--public"]
+        assert main(["push", MERGED, "me/adapter", *flipped]) == 0
+    assert "README.md" in running.files
+    assert running.repositories["me/adapter"] == {"visibility": visibility}
 
 
 def test_a_hub_that_refuses_or_is_away_is_one_line_without_the_token(

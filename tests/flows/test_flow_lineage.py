@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from made import Made
 
-from flows.lineage import provenance, why
+from flows.lineage import parameters, provenance, why
 from flows.lineage import text as lineage_text
 from flows.lineage.difference import diff
 from flows.lineage.verification.verify import differing_bytes, verify
@@ -273,6 +274,25 @@ def test_what_is_gone_or_damaged_is_not_restored(workspace: Path, tmp_path: Path
         why.restore(MERGED, tmp_path / "out", Path())
 
 
+def test_a_folder_of_the_data_is_restored(workspace: Path, tmp_path: Path) -> None:
+    recorded = {path.name: path.read_bytes() for path in Path("data/math").iterdir()}
+    shutil.rmtree("data")  # the bytes come from the cache, which has no listing of data/math
+    name, size = why.restore("data/math", tmp_path / "out", Path())
+    restored = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert {n: restored[n] for n in recorded} == recorded
+    assert (name, size) == ("data/math", sum(map(len, recorded.values())))
+
+
+def test_a_stage_is_meant_where_a_branch_has_the_name_of_its_task(workspace: Path) -> None:
+    for words in (
+        ["init", "--quiet", "--initial-branch=math"],
+        ["-c", "user.name=me", "-c", "user.email=me@here", "commit", "-qm", "m", "--allow-empty"],
+    ):
+        subprocess.run(["git", *words], check=True, capture_output=True)
+    named = why.resolve("train@math", Path())
+    assert (named.snapshot.here, named.path) == (True, "artifacts/math/adapter")
+
+
 def test_restore_replaces_only_by_force(
     workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -444,6 +464,51 @@ def test_two_tasks_adapters_differ_in_what_they_were_given(workspace: Path) -> N
     )
     assert {d.kind for d in found} <= {"data", "artifact", "source", "parameter"}
     assert any("data/math/train.jsonl" in d.name for d in found)
+
+
+@pytest.mark.parametrize(
+    ("rates", "found"),
+    [
+        ({"math": 0.01, "safety": 0.01}, []),
+        ({"math": 0.002}, []),
+        ({"math": 0.01}, [("tasks.math.training.learning_rate", "0.01", "0.002")]),
+        (
+            {"math": 0.01, "safety": 0.02},
+            [
+                (
+                    "tasks.math.training.learning_rate, tasks.safety.training.learning_rate",
+                    "0.01",
+                    "0.02",
+                )
+            ],
+        ),
+    ],
+)
+def test_what_holds_for_each_of_two_tasks_is_compared(
+    tmp_path: Path, rates: dict[str, float], found: list[tuple[str, str, str]]
+) -> None:
+    Made(tmp_path, rates=rates)
+    sides = (
+        why.resolve(str(tmp_path / "artifacts" / task / "adapter"), Path())
+        for task in ("math", "safety")
+    )
+    differences = [d for d in diff(*sides) if d.kind == "parameter"]
+    assert [(d.name, d.first, d.second) for d in differences] == found
+
+
+def test_a_parameter_that_is_overridden_on_both_sides_is_no_difference(
+    workspace: Path, tmp_path: Path
+) -> None:
+    for folder, usual in ((workspace, 0.002), (tmp_path / "other", 0.003)):
+        Made(folder, rates={"math": 0.01})
+        lock = yaml.safe_load((folder / "dvc.lock").read_text())
+        lock["stages"]["train@math"]["params"]["params.yaml"]["training"]["learning_rate"] = usual
+        (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+    nodes = (
+        why.lineage_of(why.resolve(f"{folder}/artifacts/math/adapter", Path()), remote=False)
+        for folder in (workspace, tmp_path / "other")
+    )
+    assert [*parameters.differing(*(n.nodes["artifacts/math/adapter"] for n in nodes))] == []
 
 
 def test_a_hundred_artifacts_take_less_than_three_seconds(tmp_path: Path) -> None:

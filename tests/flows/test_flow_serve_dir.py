@@ -16,6 +16,8 @@ from flows.serving import gate, serve_dir
 from flows.tracking.registry import Registry
 from lori_cli import main
 from lori_core.adapters.peft_format import peft_file
+from lori_core.config.model import ModelSection
+from lori_core.models.base_identity import BaseIdentity
 from lori_core.pipeline import params_file
 from support import random_adapter
 
@@ -56,6 +58,54 @@ def test_the_folder_follows_the_champion(folder: Path, capsys: pytest.CaptureFix
     assert index["adapters"]["champion"]["source"] == "models:/lori/1"
     assert main(["serve-dir", "served", "--base", "my/base"]) == 0
     assert capsys.readouterr().out == "served: is up to date\n"
+
+
+def test_adapters_of_another_base_are_not_given_the_name_of_the_servers(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(folder)
+    gate.run_gate(folder, params_file.load(), send=False)
+    assert main(["serve-dir", "served", "--base", "my/base"]) == 0
+    path, out = folder / "params.yaml", folder / "served"
+    path.write_text(path.read_text().replace("random:llama", "random:mistral"))
+    index = json.loads((out / "index.json").read_text())
+    capsys.readouterr()
+
+    # What follows the champion still is of the base that the server was started with.
+    assert serve_dir.update_all(folder, "lori") == []
+    assert json.loads((out / "index.json").read_text()) == index
+
+    assert main(["serve-dir", "other", "--base", "my/mistral"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{name}: {source} is left out: it was made for the base 'random:llama', not for "
+        "'my/mistral'"
+        for name, source in sorted(
+            {
+                "champion": "models:/lori/1",
+                "lori-1": "models:/lori/1",
+                "math": "artifacts/math/adapter",
+                "merged-concat": "artifacts/merged/concat",
+                "safety": "artifacts/safety/adapter",
+            }.items()
+        )
+    ]
+    assert not any(place.is_symlink() for place in (folder / "other").iterdir())
+
+    # The adapters' own name of their base means that base, whatever params.yaml has by now.
+    assert main(["serve-dir", "third", "--base", "random:llama"]) == 0
+    config = PeftConfig.from_pretrained(str(folder / "third" / "champion"))
+    assert config.base_model_name_or_path == "random:llama"
+
+
+def test_of_two_bases_only_the_named_ones_adapters_are_served() -> None:
+    model = ModelSection(name_or_path="b")
+    bases = {
+        "first": BaseIdentity("a", "", "", ""),
+        "second": BaseIdentity("b", "", "", ""),
+    }
+    assert serve_dir.ServedBase("a", model).takes(bases) == {"first"}
+    assert serve_dir.ServedBase("b", model).takes(bases) == {"second"}
+    assert serve_dir.ServedBase("/models/b", model).takes(bases) == {"second"}
 
 
 def test_an_adapter_without_a_name_is_deleted_after_a_while(folder: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from flows.execution.stage_process import reproduce
 from flows.planning import forecast
 from flows.tracking.mlflow_store import Store, store_of
+from flows.tracking.recorded_outputs import written_by
 from flows.tracking.rows import Shipment, append, last_end, new_rows_file, read_from, rows_files
 from flows.tracking.sending import Shipper, flatten, ship_all
 from flows.tracking.shipping import BackgroundShipping
@@ -201,6 +202,37 @@ def test_a_failed_and_a_killed_stage_end_as_such(tracked: Path) -> None:
     (two,) = runs(tracked, "tags.`lori.task` = 'nlu'")
     assert (one.info.status, two.info.status) == ("FAILED", "KILLED")
     assert one.data.tags["lori.error"] == "loss is nan at step 3"
+
+
+@pytest.mark.parametrize("end", ["error", None])
+def test_a_run_that_failed_is_not_tagged_with_older_outputs(tracked: Path, end: str | None) -> None:
+    assert reproduce("prepare") == 0
+    ship_all(tracked)
+    again = new_rows_file(tracked, "prepare")
+    write_stage(again, "prepare")  # process 0 does not exist: without an end it was killed
+    if end:
+        append(again, end, message="loss is nan", exit_code=1)
+    ship_all(tracked)
+    tagged = {run.info.status: "dvc.outs" in run.data.tags for run in runs(tracked)}
+    assert tagged == {"FINISHED": True, "FAILED" if end else "KILLED": False}
+
+
+def test_a_run_is_tagged_only_with_the_outputs_that_it_wrote(tracked: Path) -> None:
+    assert (reproduce("prepare"), reproduce("train@math")) == (0, 0)
+    facts = tracked / "metrics/train/math.json"
+    (rows,) = (path for path in rows_files(tracked) if path.parent.name == "train@math")
+    said = rows.read_text()
+    hashes = written_by(rows, tracked)
+    assert list(hashes) == ["metrics/train/math.json"]
+    # The facts of the file are `stage` and `parameters`.
+    append(rows, "tags", values={"lori.stage": "train@math"})
+    assert written_by(rows, tracked) == hashes
+    append(rows, "tags", values={"lori.stage": "another"})
+    assert written_by(rows, tracked) == {}
+    rows.write_text(said)
+    facts.unlink()
+    facts.write_text("{}")  # the stage ran alone: DVC has not recorded what it wrote
+    assert written_by(rows, tracked) == {}
 
 
 def test_a_run_does_not_end_before_it_began_though_the_clock_was_set_back(tracked: Path) -> None:

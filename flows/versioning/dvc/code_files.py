@@ -29,13 +29,21 @@ def write(workspace: Path) -> list[str]:
 
     A workspace whose `dvc.yaml` names none, as this repository's, gets none.
     """
-    changed = {
-        name: text for name, text in _texts(workspace) if _differs(workspace / path_of(name), text)
-    }
+    changed = _changed(workspace)
     for name, text in changed.items():
         (workspace / FOLDER).mkdir(exist_ok=True)
         write_text(workspace / path_of(name), text)
     return [f"{FOLDER}/: digests of the code of {len(changed)} stages"] if changed else []
+
+
+def outdated(workspace: Path) -> list[str]:
+    """Return the stages whose files `write` would change."""
+    return list(_changed(workspace))
+
+
+def _changed(workspace: Path) -> dict[str, str]:
+    texts = _texts(workspace)
+    return {name: text for name, text in texts if _differs(workspace / path_of(name), text)}
 
 
 def check(workspace: Path, stage: str) -> None:

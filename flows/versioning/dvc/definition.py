@@ -132,9 +132,21 @@ def follow(workspace: Path, params: Params) -> list[str]:
     Stages depend on the extensions of `params.yaml` and, in a workspace that an earlier version of
     lori made, also on what the installed version's stages depend on besides.
     """
+    text, messages = _followed(workspace, params)
+    if messages:
+        write_text(workspace / FILE, text)
+    return messages
+
+
+def outdated(workspace: Path, params: Params) -> list[str]:
+    """Return the lines that `follow` would return, and write nothing."""
+    return _followed(workspace, params)[1]
+
+
+def _followed(workspace: Path, params: Params) -> tuple[str, list[str]]:
     path = workspace / FILE
     if not path.is_file():
-        return []
+        return "", []
     before = path.read_text(encoding="utf-8")
     complete, messages = with_lacking(before), list[str]()
     if complete != before:
@@ -142,9 +154,7 @@ def follow(workspace: Path, params: Params) -> list[str]:
     text = with_extensions(complete, extensions.registered_kinds(params.extensions, workspace))
     if text != complete:
         messages.append(f"{FILE}: stages now depend on the extensions that {PARAMS} names")
-    if messages:
-        write_text(path, text)
-    return messages
+    return text, messages
 
 
 def with_lacking(text: str) -> str:
