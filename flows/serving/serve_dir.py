@@ -144,8 +144,8 @@ def update_all(workspace: Path, model: str) -> list[str]:
             base = index["base"]
             # Adapters may have been trained for another base since.
             recorded = index.get("model")
-            model = ModelSection.model_validate(recorded) if recorded else params.model
-            server = ServedBase(base, model) if base else None
+            trained = ModelSection.model_validate(recorded) if recorded else params.model
+            server = ServedBase(base, trained) if base else None
             lines += _update(workspace, out, dict(_served(workspace, params)), server)
         except (LoriError, OSError, ValidationError) as error:
             lines.append(f"{out}: still serves the former adapters ({error}); lori serve-dir {out}")

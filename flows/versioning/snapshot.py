@@ -141,9 +141,9 @@ def copy_files(workspace: Path, folder: Path) -> None:
         if (workspace / name).is_file():
             content = (workspace / name).read_bytes()
             (folder / name).write_bytes(_clean(content) if name == PARAMS else content)
-    for path in sorted((workspace / METRICS).rglob("*.json")):
-        content = path.read_bytes() if path.is_file() else None
-        if content is not None and _clean(content) == content:
+    for path in sorted(p for p in (workspace / METRICS).rglob("*.json") if p.is_file()):
+        content = path.read_bytes()
+        if _clean(content) == content:
             copy = folder / path.relative_to(workspace)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(content)
