@@ -17,6 +17,7 @@ NEUTRAL = (
     "config/experiments.py",
     "config/operations.py",
     "config/references.py",
+    "config/source_keys.py",
     "data/chat_limits.py",
     "methods/limits.py",
     "registries/engine.py",
@@ -253,6 +254,8 @@ SCORING_PARAMS = ("evaluation", "model", "prompt")
 #: The base model's digests, and the tasks' names in order, as written by the last pull.
 BASE_FILE = "data/base.json"
 TASKS_FILE = "data/tasks.json"
+#: The kind of the folder `evaluation.harness.include_path` among `Stage.extensions`.
+HARNESS = "harness tasks"
 
 
 @dataclass(frozen=True)
@@ -267,7 +270,8 @@ class Stage:
         inputs: paths in the workspace. A stage that reads several adapters depends on the folder of
             the small metric files that hold each adapter's SHA-256.
         extensions: kinds of registries; the stage depends on each file of `extensions` that
-            registers an entry of one of these kinds.
+            registers an entry of one of these kinds; with `HARNESS`, also on the folder of
+            the harness's task files.
     """
 
     items: Literal["task", "merge", "continual task", "none"]
@@ -422,7 +426,7 @@ STAGES: dict[str, Stage] = {
         ),
         SCORING_PARAMS,
         ("data",),
-        ("scorer",),
+        (HARNESS, "scorer"),
     ),
     "evaluate_adapters": Stage(
         "task",
@@ -440,7 +444,7 @@ STAGES: dict[str, Stage] = {
             "artifacts/{item}/calibrated",
             "data/{item}/test.jsonl",
         ),
-        ("scorer",),
+        (HARNESS, "scorer"),
     ),
     "evaluate_merged": Stage(
         "merge",
@@ -453,7 +457,7 @@ STAGES: dict[str, Stage] = {
         ),
         SCORING_PARAMS,
         ("artifacts/merged/{item}", "data"),
-        ("scorer",),
+        (HARNESS, "scorer"),
     ),
     "evaluate_continual": Stage(
         "continual task",
@@ -471,7 +475,7 @@ STAGES: dict[str, Stage] = {
             "data/{item}/test.jsonl",
             "data/{safety_task}/test.jsonl",
         ),
-        ("scorer",),
+        (HARNESS, "scorer"),
     ),
     "excess": Stage(
         "merge",

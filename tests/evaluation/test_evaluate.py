@@ -219,7 +219,7 @@ def test_warnings_of_the_harness_are_printed_and_kept(
     opened = session(harness=section)
     opened.model.config.max_position_embeddings = 32
     notes = evaluate(opened, None, {}, "base", tmp_path)["lm-eval/letters"]["notes"]
-    assert any("truncat" in note for note in notes), notes
+    assert any("Truncating" in note for note in notes), notes
     said = capsys.readouterr().err
     assert all(f"lori: lm-eval: {note}\n" in said for note in notes)
 
