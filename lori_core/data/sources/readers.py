@@ -70,9 +70,11 @@ def extension_of(source: SourceSection) -> dict[str, str]:
 
 
 def _wanted(source: SourceSection, sizes: Sizes) -> dict[str, int]:
+    """Return how many examples of each split to make: those of the source's limit, 0 included."""
+    asked = ({**dict(sizes), **source.limit}[split] for split in SPLITS)
     return {
-        split: source.limit.get(split) or getattr(sizes, split) or DEFAULT_SIZES[split]  # type: ignore[call-overload]
-        for split in SPLITS
+        split: DEFAULT_SIZES[split] if size is None else size
+        for split, size in zip(SPLITS, asked, strict=True)
     }
 
 
