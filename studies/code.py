@@ -6,6 +6,7 @@ from lori_core.core.stage_dependencies import (
     ADAPTERS,
     CALIBRATION,
     CONFIG,
+    HARNESS,
     LOSS,
     MERGING,
     METHODS,
@@ -85,6 +86,6 @@ POINTS: dict[str, tuple[str, ...]] = {
 #: By kind of point, the kinds of extensions that decide its result.
 EXTENSIONS: dict[str, frozenset[str]] = {
     "train": frozenset({"importance", "training method"}),
-    "score": frozenset({"merge method", "scorer"}),
+    "score": frozenset({HARNESS, "merge method", "scorer"}),
     "report": frozenset({"importance", "merge method", "scorer", "training method"}),
 }

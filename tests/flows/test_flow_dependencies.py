@@ -328,7 +328,7 @@ def test_a_changed_task_of_the_harness_makes_exactly_its_stages_stale(made: Path
     params = harness_params("my tasks")
     try:
         data.write_text("[]")
-        assert missing(made, params, "evaluate_base") == ['"my tasks"']
+        assert missing(made, params, "evaluate_base") == ["my tasks"]
         assert missing(made, params, "excess") == []
         assert len(follow(made, params)) == 1
         assert (follow(made, params), missing(made, params, "evaluate_base")) == ([], [])

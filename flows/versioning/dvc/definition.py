@@ -106,15 +106,18 @@ def with_extensions(text: str, deciding: Mapping[str, Collection[str]]) -> str:
 
     Args:
         text: the text of `dvc.yaml`.
-        deciding: for each extension file, the kinds of extensions it registers (`_deciding`).
+        deciding: for each extension file, the kinds of extensions it registers (`deciding_files`).
     """
     written: list[str] = []
     stage: Stage | None = None
     inside: str | None = None
     for line in [*text.splitlines(), ""]:
         if inside is not None and not line.startswith(f"{inside}  - "):
-            files = [path for path, kinds in deciding.items() if stage and _decides(kinds, stage)]
-            written.extend(f"{inside}  - {path}" for path in files)
+            written.extend(
+                f"{inside}  - {_listed(path, kinds)}"
+                for path, kinds in deciding.items()
+                if stage and _decides(kinds, stage)
+            )
             inside = None
         named, listed = _STAGE.match(line), _LIST.match(line)
         stage = STAGES.get(named[1]) if named else stage
@@ -125,12 +128,16 @@ def with_extensions(text: str, deciding: Mapping[str, Collection[str]]) -> str:
     return "\n".join(written)
 
 
+def _listed(path: str, kinds: Collection[str]) -> str:
+    return f"{json.dumps(path)}{_OF_HARNESS}" if HARNESS in kinds else path
+
+
 def _decides(kinds: Collection[str], stage: Stage) -> bool:
     return not set(kinds).isdisjoint(stage.extensions)
 
 
-def _deciding(workspace: Path, params: Params) -> dict[str, set[str]]:
-    """Return what decides results besides this project's files, as entries of lists of `dvc.yaml`.
+def deciding_files(workspace: Path, params: Params) -> dict[str, set[str]]:
+    """Return the paths of the user's own files that decide results, with what they hold.
 
     Returns:
         For each extension file, the kinds of extensions it registers; for the folder of
@@ -152,7 +159,7 @@ def _deciding(workspace: Path, params: Params) -> dict[str, set[str]]:
             "into a folder of their own"
         )
     if folder.is_dir():
-        deciding[f"{json.dumps(harness.include_path)}{_OF_HARNESS}"] = {HARNESS}
+        deciding[harness.include_path] = {HARNESS}
     return deciding
 
 
@@ -170,7 +177,7 @@ def follow(workspace: Path, params: Params) -> list[str]:
     complete, messages = with_lacking(before), list[str]()
     if complete != before:
         messages.append(f"{FILE}: stages now depend on all that the installed version's depend on")
-    text = with_extensions(complete, _deciding(workspace, params))
+    text = with_extensions(complete, deciding_files(workspace, params))
     if text != complete:
         messages.append(
             f"{FILE}: stages now depend on the extensions and the harness's task files that "
@@ -232,14 +239,13 @@ def lacking(workspace: Path, name: str) -> list[str]:
 def missing(workspace: Path, params: Params, name: str) -> list[str]:
     """Return the user's files that decide a stage's result but are missing in `dvc.yaml`."""
     path = workspace / FILE
-    deciding = _deciding(workspace, params)
+    deciding = deciding_files(workspace, params)
     if not path.is_file() or not deciding:
         return []
     text = path.read_text(encoding="utf-8")
     if with_extensions(text, deciding) == text:
         return []
-    found = [entry for entry, kinds in deciding.items() if _decides(kinds, STAGES[name])]
-    return [entry.removesuffix(_OF_HARNESS) for entry in found]
+    return [file for file, kinds in deciding.items() if _decides(kinds, STAGES[name])]
 
 
 if __name__ == "__main__":
