@@ -202,15 +202,19 @@ MERGING = (
     "core/files/safetensors_file.py",
     "core/files/tensor_file.py",
 )
-#: Searching a merge's weights, beside scoring and merging.
-SEARCHING = (
-    "evaluation/gate_rules.py",
+#: Measuring losses on held-out examples.
+HELD_OUT = (
     "evaluation/held_out.py",
-    "evaluation/paired_comparison.py",
-    "evaluation/search",
     "merging/learned/branches.py",
     "merging/learned/descent.py",
     "merging/learned/weight_groups.py",
+)
+#: Searching a merge's weights, beside scoring and merging.
+SEARCHING = (
+    *HELD_OUT,
+    "evaluation/gate_rules.py",
+    "evaluation/paired_comparison.py",
+    "evaluation/search",
 )
 #: Generating outputs, computing log-likelihoods, and scoring both.
 EVALUATION = (
@@ -483,9 +487,8 @@ STAGES: dict[str, Stage] = {
             *SCORING,
             *LOSS,
             *MERGING,
+            *HELD_OUT,
             "evaluation/excess.py",
-            "evaluation/held_out.py",
-            "merging/learned/weight_groups.py",
             "pipeline/base.py",
             "pipeline/merging.py",
             "pipeline/stages/excess.py",
