@@ -75,7 +75,7 @@ def evaluate(
             that pulled data must be of.
         workspace: a folder in which `train`, or the pipeline, has written `data/`.
         split: the split of a named task.
-        limit: the most examples of each set; None for all.
+        limit: the most examples of each set; None for all, of a bundled set for 100 (test).
         out: a folder for every prompt, output and verdict as JSON lines; by default nothing is
             saved.
 
