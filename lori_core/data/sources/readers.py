@@ -71,11 +71,9 @@ def extension_of(source: SourceSection) -> dict[str, str]:
 
 def _wanted(source: SourceSection, sizes: Sizes) -> dict[str, int]:
     """Return how many examples of each split to make: those of the source's limit, 0 included."""
-    asked = ({**dict(sizes), **source.limit}[split] for split in SPLITS)
-    return {
-        split: DEFAULT_SIZES[split] if size is None else size
-        for split, size in zip(SPLITS, asked, strict=True)
-    }
+    asked: dict[str, int | None] = sizes.model_dump() | dict(source.limit)
+    given = {split: size for split, size in asked.items() if size is not None}
+    return DEFAULT_SIZES | given
 
 
 def _rows(
