@@ -287,9 +287,7 @@ def _sets(args: argparse.Namespace, params: Params) -> dict[str, list[Example]]:
         raise InputError(f"--limit: {args.limit}; at least 1")
     sets = {}
     for name in args.tasks.split(","):
-        sets[name] = examples_of(
-            name, args.split, args.limit, params.lori.seed, pulled.DATA, "--tasks"
-        )
+        sets[name] = examples_of(name, args.split, args.limit, params, pulled.DATA, "--tasks")
         if all(example.scorer == "none" for example in sets[name]):
             raise InputError(
                 f"--tasks: {name}: its {args.split} examples have no answer to score; choose "

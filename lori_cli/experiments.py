@@ -282,15 +282,15 @@ def _timed(args: argparse.Namespace) -> int:
 
 def _write(args: argparse.Namespace) -> tuple[Points, dict[str, set[str]]]:
     """Write params.yaml and the experiments' stages; return the points and the extensions."""
+    from flows.versioning.dvc import definition
     from lori_core.pipeline import params_file
-    from lori_core.registries import extensions
     from studies import catalogue, stages
 
     for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
         print(line)
     params = params_file.load()
     points = catalogue.build(params, args.names)
-    kinds = extensions.registered_kinds(params.extensions, Path())
+    kinds = definition.deciding_files(Path(), params)
     stages.write(points, kinds)
     print(f"{stages.DVC}: {stages.describe(points)}")
     return points, kinds

@@ -243,11 +243,11 @@ def _stage(args: argparse.Namespace) -> int:
 
 
 def _check_followed(params: Params, stage: str) -> None:
-    """Check that DVC would notice changes of the stage's code and extensions.
+    """Check that DVC would notice changes of the stage's code, extensions and harness tasks.
 
     Raises:
         InputError: `code/<stage>.json` or `dvc.yaml` is of another version, or `dvc.yaml` does not
-            list an extension.
+            list an extension or the folder of the harness's task files.
     """
     from flows.versioning.dvc import code_files, definition
     from lori_core.core.stage_dependencies import STAGES
@@ -258,11 +258,11 @@ def _check_followed(params: Params, stage: str) -> None:
             f"dvc.yaml: stage {stage} does not depend on {entry}, so DVC would not notice a change "
             "of it; run lori run"
         )
-    if params.extensions and stage in STAGES:
+    if stage in STAGES:
         for path in definition.missing(Path.cwd(), params, stage):
             raise InputError(
                 f"dvc.yaml: stage {stage} does not depend on {path}, so DVC would not notice a "
-                "change of that file; run lori run, or python -m flows.versioning.dvc.definition"
+                "change of it; run lori run, or python -m flows.versioning.dvc.definition"
             )
 
 

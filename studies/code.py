@@ -6,6 +6,8 @@ from lori_core.core.stage_dependencies import (
     ADAPTERS,
     CALIBRATION,
     CONFIG,
+    HARNESS,
+    HELD_OUT,
     LOSS,
     MERGING,
     METHODS,
@@ -40,7 +42,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         *TUNING,
         "evaluation/inference/decoding.py",
         "evaluation/inference/generation.py",
-        "evaluation/held_out.py",
+        *HELD_OUT,
         "studies/training.py",
     ),
     "score": (
@@ -48,7 +50,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         *SCORING,
         *LOSS,
         *MERGING,
-        "evaluation/held_out.py",
+        *HELD_OUT,
         "evaluation/paired_comparison.py",
         "studies/analysis/items.py",
         "studies/scoring.py",
@@ -85,6 +87,6 @@ POINTS: dict[str, tuple[str, ...]] = {
 #: By kind of point, the kinds of extensions that decide its result.
 EXTENSIONS: dict[str, frozenset[str]] = {
     "train": frozenset({"importance", "training method"}),
-    "score": frozenset({"merge method", "scorer"}),
+    "score": frozenset({HARNESS, "merge method", "scorer"}),
     "report": frozenset({"importance", "merge method", "scorer", "training method"}),
 }

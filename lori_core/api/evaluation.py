@@ -71,10 +71,11 @@ def evaluate(
             examples, by the name of their set.
         base: the base model: a folder, `pypi:…` or `OWNER/NAME@COMMIT`; by default that of the
             adapter or of `params`.
-        params: gives `model`, `prompt` and `evaluation`; by default their defaults.
+        params: gives `model`, `prompt` and `evaluation`, by default their defaults, and the tasks
+            that pulled data must be of.
         workspace: a folder in which `train`, or the pipeline, has written `data/`.
         split: the split of a named task.
-        limit: the most examples of each set; None for all.
+        limit: the most examples of each set; None for all, of a bundled set for 100 (test).
         out: a folder for every prompt, output and verdict as JSON lines; by default nothing is
             saved.
 
@@ -82,8 +83,8 @@ def evaluate(
         The score of each set that has a scorer, by its name.
 
     Raises:
-        InputError: a task does not exist or has no answers to judge, or no base model is named or
-            it cannot be used.
+        InputError: a task does not exist, was pulled with other settings than those of `params`, or
+            has no answers to judge; or no base model is named or it cannot be used.
         AdapterError: the adapter has, or may have, another base model.
     """
     from lori_core.adapters import attach, output_folder
@@ -166,8 +167,7 @@ def _sets(
         sets = {name: list(examples)[:limit] for name, examples in tasks.items()}
     else:
         data = None if workspace is None else Path(workspace) / "data"
-        seed = params.lori.seed
-        sets = {name: examples_of(name, split, limit, seed, data, "tasks") for name in tasks}
+        sets = {name: examples_of(name, split, limit, params, data, "tasks") for name in tasks}
     for name, examples in sets.items():
         if all(example.scorer == "none" for example in examples):
             raise InputError(f"tasks: {name}: its {split} examples have no answer to judge")
@@ -175,7 +175,7 @@ def _sets(
 
 
 def examples_of(
-    name: str, split: Split, limit: int | None, seed: int, data: Path | None, where: str
+    name: str, split: Split, limit: int | None, params: Params, data: Path | None, where: str
 ) -> list[Example]:
     """Return the examples of a task with pulled data, or of a ready-made source.
 
@@ -183,21 +183,24 @@ def examples_of(
         name: the task, or the source (`lori sources`).
         split: which examples.
         limit: at most so many; all if None.
-        seed: shuffles a source before it is cut.
+        params: whose tasks the pulled data must be of; its `lori.seed` shuffles a source before it
+            is cut.
         data: the folder of pulled data, if there is one.
         where: what an error begins with, as `tasks`.
 
     Raises:
-        InputError: there is no such task or source.
+        InputError: there is no such task or source, or the task's data was pulled with other
+            settings than those of `params`.
     """
     from lori_core.data import pulled
     from lori_core.data.sources import catalogue, pulling
 
     if data is not None and (data / name / f"{split}.jsonl").is_file():
+        pulling.check_pulled(params, name, data, where)
         return pulled.read_examples(name, split, data)[:limit]
     sources = catalogue.named()
     if name in sources:
-        return pulling.read_source(name, split, limit, seed)
+        return pulling.read_source(name, split, limit, params.lori.seed)
     local = set() if data is None else {p.parent.name for p in data.glob(f"*/{split}.jsonl")}
     raise InputError(f"{where}: {unknown('task', name, local | set(sources))}")
 

@@ -10,6 +10,7 @@ from lori_core.core.errors import InputError, shown
 
 if TYPE_CHECKING:
     from lori_core.adapters.adapter import Adapter
+    from lori_core.config import Params
     from lori_core.methods.loaded_model import LoadedModel
 
 
@@ -63,7 +64,7 @@ def load_tasks(
     values["model"] = chosen.section.model_dump()
     params = config.parse(values, what)
     by_task = dict(zip(names, chosen.of(dict(adapters)).values(), strict=True))
-    examples = {task: _examples(task, params.lori.seed) for task in names}
+    examples = {task: _examples(task, params) for task in names}
     session = load_model(params, training=False)
     for task, adapter in by_task.items():
         check_fit(session.model, adapter, task)
@@ -89,9 +90,9 @@ def _tasks(given: str | None, adapters: Mapping[str, Adapter]) -> list[str]:
     return tasks
 
 
-def _examples(task: str, seed: int) -> list[Any]:
+def _examples(task: str, params: Params) -> list[Any]:
     """Return a task's validation examples."""
     from lori_core.api.evaluation import examples_of
     from lori_core.data import pulled
 
-    return examples_of(task, "validation", None, seed, pulled.DATA, "--tasks")
+    return examples_of(task, "validation", None, params, pulled.DATA, "--tasks")

@@ -22,8 +22,10 @@ from lori_core.config.validation import (
     PositiveInt,
     Seed,
     Size,
+    Some,
     Strict,
     Text,
+    Unique,
     WebAddress,
 )
 from lori_core.registries.scorer import SCORERS
@@ -32,7 +34,7 @@ from lori_core.registries.scorer import SCORERS
 class HarnessSection(Strict):
     """Tasks of lm-evaluation-harness to run besides the project's own."""
 
-    tasks: tuple[Text, ...] = ()
+    tasks: Unique[Text] = ()
     include_path: PathText | None = None
     """A folder with additional task files."""
     limit: PositiveInt | None = None
@@ -114,7 +116,7 @@ class SetupSection(Strict):
 class EvaluationSection(Strict):
     """How models are scored on the test sets."""
 
-    protocols: Annotated[tuple[Literal["fixed", "paper"], ...], Field(min_length=1)] = ("fixed",)
+    protocols: Some[Literal["fixed", "paper"]] = ("fixed",)
     """How prompts are formatted and outputs scored; the first gives the scores in the tables."""
     likelihood: Flag = False
     """Whether to score multiple choice also by log-likelihood."""

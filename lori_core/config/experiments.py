@@ -20,6 +20,7 @@ from lori_core.config.validation import (
     Some,
     Strict,
     Text,
+    Unique,
 )
 from lori_core.core.errors import unknown
 from lori_core.registries.mask import IMPORTANCES, MASK_SCOPES, STRUCTURES
@@ -50,11 +51,11 @@ class ExperimentsSection(Strict):
     of other bases are written to folders of their own; null if `--base` was never used."""
     seeds: Some[Seed] = (1, 2, 3)
     """Seeds of A and of the order of examples; every point is run with each."""
-    methods: tuple[Text, ...] = ()
+    methods: Unique[Text] = ()
     """The methods that `single-task` compares: names of `lori methods`; all if empty."""
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Options by method."""
-    learning_rates: dict[str, tuple[PositiveFloat, ...]] = Field(default_factory=dict)
+    learning_rates: dict[str, Unique[PositiveFloat]] = Field(default_factory=dict)
     """By method, the learning rates to try with the first seed; the one with the smallest
     validation loss is used. `default` is for the methods without an own key; without it they use
     the task's learning rate."""

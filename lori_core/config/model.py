@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
-from lori_core.config.validation import Alpha, PathText, Rank, Seed, Share, Strict, Text
+from lori_core.config.validation import Alpha, PathText, Rank, Seed, Share, Some, Strict, Text
 from lori_core.registries.mask import IMPORTANCES, MASK_SCOPES, STRUCTURES
 
 
@@ -49,8 +49,14 @@ class LoriSection(Strict):
     structure: Annotated[str, AfterValidator(STRUCTURES.check)] = "none"
     """The blocks of entries that are kept or masked out as a whole: single entries, rows of B,
     blocks of 8 x 8, or groups of 4 along the rank."""
-    target_modules: tuple[Text, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    target_modules: Some[Text] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
     )
     """The last part, or parts, of the names of the linear layers that get an adapter."""
     seed: Seed = 42

@@ -16,6 +16,7 @@ from lori_core.config.validation import (
     Share,
     Strict,
     Text,
+    Unique,
 )
 from lori_core.registries.engine import ENGINES
 
@@ -101,7 +102,7 @@ class GateSection(Strict):
     """Margins by task, in the place of `margin`."""
     least_items: PositiveInt = 30
     """The fewest items of a task for the test to be conclusive."""
-    setups: tuple[Text, ...] = ()
+    setups: Unique[Text] = ()
     """Set-ups of `evaluation.setups` in which refusal and over_refusal also have to hold; the worst
     set-up decides."""
     rules: dict[str, Bound] = Field(default_factory=dict)

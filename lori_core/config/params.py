@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from lori_core.config import references
+from lori_core.config import references, source_keys
 from lori_core.config.evaluation import EvaluationSection
 from lori_core.config.experiments import ExperimentsSection
 from lori_core.config.model import LoriSection, ModelSection, PromptSection
@@ -53,9 +53,11 @@ class Params(Strict):
     def _names_agree(self) -> Params:
         references.check(self)
         self._check_keys()
+        self._check_engine()
         for name, task in self.tasks.items():
             for where, source in task.sources(f"tasks.{name}"):
                 if not isinstance(source, str):
+                    source_keys.check(source, where)
                     source.check(where)
         for name, merge in self.merge.items():
             weights = merge.weights
@@ -87,6 +89,14 @@ class Params(Strict):
                     "(give each its own)"
                 )
             owners[key] = name
+
+    def _check_engine(self) -> None:
+        if self.evaluation.engine == "vllm" and self.model.quantization is not None:
+            raise ValueError(
+                "evaluation.engine: vllm opens the base model without quantization, but "
+                f"model.quantization is {self.model.quantization}; set evaluation.engine to auto "
+                "or transformers, or model.quantization to null"
+            )
 
     def items_of(self, kind: Literal["task", "merge", "continual task", "none"]) -> list[str]:
         """Return the items of a kind (tasks, merges or continual tasks), each with its stages."""

@@ -30,6 +30,7 @@ from lori_core.config.validation import (
     Share,
     Strict,
     Text,
+    unique,
 )
 from lori_core.core.errors import shown, unknown
 from lori_core.registries.merge_method import MERGE_METHODS, MergeMethod
@@ -40,7 +41,7 @@ FIELDS = ("prompt", "target", "answer", "kind", "template", "scorer")
 
 
 #: One or more names.
-Texts = Annotated[list[Text], Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1), AfterValidator(unique)]
 
 
 class Sizes(Strict):
@@ -114,7 +115,7 @@ class SourceSection(Strict):
     filter: dict[Text, Condition] = Field(default_factory=dict)
     """local, hub: the records to keep: a field (`lang`, `meta.score`), and its value, a list of
     values, or bounds (`{at_least: 4}`)."""
-    columns: list[Text] = Field(default_factory=list)
+    columns: Annotated[list[Text], AfterValidator(unique)] = Field(default_factory=list)
     """hub: the column names of CSV files without a header."""
     fields: dict[str, str] = Field(default_factory=dict)
     """prompt, target, answer, …: a field's name, or a template such as `{instruction}` (see
@@ -164,9 +165,6 @@ class SourceSection(Strict):
 
     def _check_rules(self, where: str) -> None:
         """Check `split` and `filter`; raises as `check`."""
-        for key in ("split", "filter", "messages"):
-            if getattr(self, key) and self.kind not in ("local", "hub"):
-                raise ValueError(f"{where}.{key}: only local and hub sources have this key")
         for name in self.filter:
             _check_field(f"{where}.filter", name)
         for key in ("split", "messages"):

@@ -67,9 +67,26 @@ def _web_address(address: str) -> str:
     return address
 
 
+_Listed = TypeVar("_Listed", bound=Sequence[Any])
+
+
+def unique(values: _Listed) -> _Listed:
+    """Return a list without repetitions as it is.
+
+    Raises:
+        ValueError: a value is listed twice.
+    """
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise ValueError(f"{shown(value)} is listed twice; remove one of the two")
+    return values
+
+
 _T = TypeVar("_T")
-#: One or more values.
-Some = Annotated[tuple[_T, ...], Field(min_length=1)]
+#: Values of which each is listed once.
+Unique = Annotated[tuple[_T, ...], AfterValidator(unique)]
+#: One or more values, each listed once.
+Some = Annotated[tuple[_T, ...], Field(min_length=1), AfterValidator(unique)]
 #: The URL of an HTTP server.
 WebAddress = Annotated[Text, AfterValidator(_web_address)]
 

@@ -17,6 +17,7 @@ NEUTRAL = (
     "config/experiments.py",
     "config/operations.py",
     "config/references.py",
+    "config/source_keys.py",
     "data/chat_limits.py",
     "methods/limits.py",
     "registries/engine.py",
@@ -201,15 +202,19 @@ MERGING = (
     "core/files/safetensors_file.py",
     "core/files/tensor_file.py",
 )
-#: Searching a merge's weights, beside scoring and merging.
-SEARCHING = (
-    "evaluation/gate_rules.py",
+#: Measuring losses on held-out examples.
+HELD_OUT = (
     "evaluation/held_out.py",
-    "evaluation/paired_comparison.py",
-    "evaluation/search",
     "merging/learned/branches.py",
     "merging/learned/descent.py",
     "merging/learned/weight_groups.py",
+)
+#: Searching a merge's weights, beside scoring and merging.
+SEARCHING = (
+    *HELD_OUT,
+    "evaluation/gate_rules.py",
+    "evaluation/paired_comparison.py",
+    "evaluation/search",
 )
 #: Generating outputs, computing log-likelihoods, and scoring both.
 EVALUATION = (
@@ -253,6 +258,8 @@ SCORING_PARAMS = ("evaluation", "model", "prompt")
 #: The base model's digests, and the tasks' names in order, as written by the last pull.
 BASE_FILE = "data/base.json"
 TASKS_FILE = "data/tasks.json"
+#: The kind of the folder `evaluation.harness.include_path` among `Stage.extensions`.
+HARNESS = "harness tasks"
 
 
 @dataclass(frozen=True)
@@ -267,7 +274,8 @@ class Stage:
         inputs: paths in the workspace. A stage that reads several adapters depends on the folder of
             the small metric files that hold each adapter's SHA-256.
         extensions: kinds of registries; the stage depends on each file of `extensions` that
-            registers an entry of one of these kinds.
+            registers an entry of one of these kinds; with `HARNESS`, also on the folder of
+            the harness's task files.
     """
 
     items: Literal["task", "merge", "continual task", "none"]
@@ -422,7 +430,7 @@ STAGES: dict[str, Stage] = {
         ),
         SCORING_PARAMS,
         ("data",),
-        ("scorer",),
+        (HARNESS, "scorer"),
     ),
     "evaluate_adapters": Stage(
         "task",
@@ -440,7 +448,7 @@ STAGES: dict[str, Stage] = {
             "artifacts/{item}/calibrated",
             "data/{item}/test.jsonl",
         ),
-        ("scorer",),
+        (HARNESS, "scorer"),
     ),
     "evaluate_merged": Stage(
         "merge",
@@ -453,7 +461,7 @@ STAGES: dict[str, Stage] = {
         ),
         SCORING_PARAMS,
         ("artifacts/merged/{item}", "data"),
-        ("scorer",),
+        (HARNESS, "scorer"),
     ),
     "evaluate_continual": Stage(
         "continual task",
@@ -471,7 +479,7 @@ STAGES: dict[str, Stage] = {
             "data/{item}/test.jsonl",
             "data/{safety_task}/test.jsonl",
         ),
-        ("scorer",),
+        (HARNESS, "scorer"),
     ),
     "excess": Stage(
         "merge",
@@ -479,9 +487,8 @@ STAGES: dict[str, Stage] = {
             *SCORING,
             *LOSS,
             *MERGING,
+            *HELD_OUT,
             "evaluation/excess.py",
-            "evaluation/held_out.py",
-            "merging/learned/weight_groups.py",
             "pipeline/base.py",
             "pipeline/merging.py",
             "pipeline/stages/excess.py",

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
+from itertools import pairwise
 from unicodedata import category, normalize
 
 from lori_core.core.errors import DataError, shown
@@ -46,6 +47,46 @@ _CHANGES = re.compile(
     re.I,
 )
 
+#: What may stand between an operator and the number after it.
+_BEFORE = (
+    r"(?:[\s({\[$€£¥₹*_~<+−-]"
+    r"|\\(?:boxed|text(?:bf)?|math\w+|[dtc]?frac|sqrt|left|quad|[ ,;:!($\[]))*$"
+)
+#: The end of the text between two sides of an equation.
+_EQUALS = re.compile(rf"(?:[=≈]|\\approx|\bequals|\bis equal to){_BEFORE}", re.I)
+#: The end of the text between two numbers of an expression; `*` may also be Markdown.
+_OPERATOR = re.compile(
+    rf"(?:[-+−–/×÷·∙^]|^\*\*?(?![\s*])|(?<=[\s)\]}}])\*(?!\*)|\\(?:times|cdot|div)|\}}\s*\{{|% of"
+    rf"|\b(?:x|plus|minus|times|divided by|multiplied by|to the power of)\b){_BEFORE}",
+    re.I,
+)
+#: Text between two numbers of which the second is no part of what the first begins.
+_APART = re.compile(
+    r"\n|[,;:]\s|[.!?](?:\s|$)|\b(?:and|or|so|since|because|but|then|where|as|if)\b", re.I
+)
+#: What divides the digits of one number, but not for `_NUMBER`: 1'000, 1 000, 1{,}000, 1,00,000; or
+#: a mixed number, 1 1/2.
+_DIVIDED = re.compile(
+    r"[.,](?=[0-9])|(?:\{,\}|\\[ ,;:!]|['’ \u00a0\u2009\u202f])(?=[0-9]{3}(?![0-9]))"
+    r"| (?=[0-9]+/[0-9])"
+)
+#: The second number after it is a divisor or an exponent.
+_DIVISOR = re.compile(r" ?(?:/|\^|\*\*|\}\{) ?[({]?-?")
+#: The end of a text that makes the number after it another one.
+_CHANGED_BEFORE = re.compile(
+    r"(?:√|\\(?:[dtc]?frac|sqrt)|\b(?:minus|negative|half|twice|root)(?: of)?(?: the)?)"
+    r"[\s({$€£¥₹]*$",
+    re.I,
+)
+#: The beginning of a text that makes the number before it another one.
+_CHANGED_AFTER = re.compile(
+    r"(?:[kKMB]|bn|mn)\b"
+    r"|[ \u00a0~*-]*(?i:(?:and|&) (?:an?|one)[ -]half|halves|dozens?|squared|cubed|lakhs?|crores?"
+    r"|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)s"
+    r"|(?:hundred|thousand|million|billion|trillion)(?:s|ths?)?)\b"
+    r"| ?[十百千万萬億亿兆半²³¹⁰⁴-⁹¼-¾⅐-⅞]"
+)
+
 
 def parse_choice(text: str) -> str:
     """Return the first choice in a text, in lower case without space; empty if there is none."""
@@ -56,15 +97,66 @@ def parse_choice(text: str) -> str:
 def parse_number(text: str) -> str:
     """Return the final number of a text in canonical form; empty if there is none.
 
-    That is the first number after the last "final answer is", else the last number. The canonical
-    form has no thousands separators, currency sign, `%`, plus sign or trailing zeros: `$1,234.50`
-    becomes `1234.5`.
+    That is the first number after the last "final answer is", else the last number. Of an equation
+    after the marker (`3 + 4 = 7`) it is the last side that is a number. It is empty where text
+    makes it another number, as in `1/2`, `10^3`, `2 million` or `negative 5`; units, currency signs
+    and `%` do not. The canonical form has no thousands separators, currency sign, `%`, plus sign or
+    trailing zeros: `$1,234.50` becomes `1234.5`.
     """
     marker = next(reversed(list(_MARKER.finditer(text))), None)
-    match = _NUMBER.search(text, marker.end()) if marker else None
-    if match is None:
-        match = next(reversed(list(_NUMBER.finditer(text))), None)
-    return _canonical(match) if match else ""
+    marked = list(_NUMBER.finditer(text, marker.end())) if marker else []
+    if marker and marked:
+        return _of_equation(text, marker.end(), marked)
+    numbers = list(_NUMBER.finditer(text))
+    if not numbers or (marker and _foreign(text[marker.end() :])):
+        return ""
+    start = numbers[-2].end() if len(numbers) > 1 else 0
+    if start and _DIVISOR.fullmatch(text, start, numbers[-1].start("digits")):
+        return ""
+    return _unchanged(text, start, numbers[-1])
+
+
+def _of_equation(text: str, start: int, numbers: Sequence[re.Match[str]]) -> str:
+    """Return the last side of an equation that is a number; empty if none is.
+
+    Args:
+        text: the text.
+        start: where the equation begins.
+        numbers: all numbers from there on; those of the equation come first.
+    """
+    sides = [_unchanged(text, start, numbers[0])]
+    for number, after in pairwise(numbers):
+        end, begin = number.end(), after.start("digits")
+        divider = _DIVIDED.match(text, end)
+        if divider and divider.end() == begin:
+            sides[-1] = ""
+        elif _APART.search(text, end, begin):
+            break
+        elif _EQUALS.search(text, end, begin):
+            sides.append(_unchanged(text, end, after))
+        elif _OPERATOR.search(text[end:begin]):
+            sides[-1] = ""
+        else:
+            break
+    return next((side for side in reversed(sides) if side), "")
+
+
+def _unchanged(text: str, start: int, number: re.Match[str]) -> str:
+    """Return a number in canonical form; empty if the text around it makes it another number.
+
+    Args:
+        text: the text.
+        start: where the text before the number begins.
+        number: a match of `_NUMBER`.
+    """
+    before = text[start : number.start("digits")]
+    changed = _CHANGED_BEFORE.search(before) or _CHANGED_AFTER.match(text, number.end())
+    return "" if changed else _canonical(number)
+
+
+def _foreign(text: str) -> bool:
+    """Return whether a text has digits that are not ASCII: ½, ², ٣."""
+    return any(category(c) in ("Nd", "No") for c in text if not c.isascii())
 
 
 def expected_answer(example: Example, where: str) -> str:
@@ -116,8 +208,7 @@ def expected_number(example: Example, where: str) -> str:
     marked = list(_NUMBER.finditer(text, marker.end())) if marker else []
     start = marker.end() if marker and marked else 0
     numbers = {_canonical(match) for match in marked or _NUMBER.finditer(text)}
-    foreign = any(category(c) in ("Nd", "No") for c in text if not c.isascii())  # ½, ², ٣
-    if len(numbers) == 1 and not foreign and _leaves_value(text[start:]):
+    if len(numbers) == 1 and not _foreign(text) and _leaves_value(text[start:]):
         return numbers.pop()
     raise _refused(example, where, "one number, as 1234, -0.5 or $1,234.50")
 

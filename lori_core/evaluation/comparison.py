@@ -12,7 +12,7 @@ from lori_core.adapters.adapter import Adapter
 from lori_core.core.files.atomic import write_json
 from lori_core.data.example import Example
 from lori_core.evaluation.evaluate import evaluate
-from lori_core.evaluation.statistics import mean_interval
+from lori_core.evaluation.statistics import is_share, mean_interval
 from lori_core.methods.loaded_model import LoadedModel
 
 
@@ -57,23 +57,28 @@ def evaluate_all(
 def average_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the mean score by task of runs that differ in their seed, with its 95 % interval.
 
-    Raises:
-        InputError: there are fewer than two runs.
+    A task that no run has a score for has null and n 0; the mean of one score has no interval.
     """
-    averaged = {}
-    for task in dict.fromkeys(task for run in runs for task in run):
-        scored = [run[task] for run in runs if run.get(task, {}).get("score") is not None]
-        scores = [result["score"] for result in scored]
-        low, high = mean_interval(scores)
-        averaged[task] = {
-            "metric": scored[0]["metric"],
-            "score": fmean(scores),
-            "low": max(0.0, low),
-            "high": min(1.0, high),
-            "n": scored[0]["n"],
-            "seeds": len(scores),
-        }
-    return averaged
+    tasks = dict.fromkeys(task for run in runs for task in run)
+    return {task: _average([run[task] for run in runs if task in run]) for task in tasks}
+
+
+def _average(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    scored = [result for result in results if result["score"] is not None]
+    scores = [result["score"] for result in scored]
+    low, high = mean_interval(scores) if len(scores) > 1 else (None, None)
+    facts: dict[str, Any] = {"share": results[0]["share"]} if "share" in results[0] else {}
+    if low is not None and high is not None and all(map(is_share, scored)):
+        low, high = max(0.0, low), min(1.0, high)
+    return {
+        "metric": results[0]["metric"],
+        "score": fmean(scores) if scores else None,
+        "low": low,
+        "high": high,
+        "n": scored[0]["n"] if scored else 0,
+        "seeds": len(scores),
+        **facts,
+    }
 
 
 def flat(results: Mapping[str, Any]) -> dict[str, float]:
@@ -127,7 +132,10 @@ def _spread(spread: Mapping[str, Any]) -> str:
 def _score(score: Mapping[str, Any]) -> str:
     if score["score"] is None:
         return f"{'-':>6}  (no example counts)"
-    interval = (
-        "" if score["low"] is None else f"[{100 * score['low']:.1f}, {100 * score['high']:.1f}]"
+    scale, digits = (100, 1) if is_share(score) else (1, 3)
+    middle, low, high = (
+        "" if score[key] is None else f"{scale * score[key]:.{digits}f}"
+        for key in ("score", "low", "high")
     )
-    return f"{100 * score['score']:6.1f} {interval:16} of {score['n']}"
+    interval = f"[{low}, {high}]" if low else ""
+    return f"{middle:>6} {interval:16} of {score['n']}"

@@ -70,7 +70,8 @@ def evaluate(
 
     Raises:
         DataError: an example has no answer that its scorer can use; nothing has been written.
-        InputError: the judge's URL is not allowed; nothing has been written.
+        InputError: the judge's URL is not allowed, or a task of the harness is unknown or cannot
+            be loaded; nothing has been written.
     """
     results = {}
     scored = {task: [e for e in examples if e.scorer != "none"] for task, examples in sets.items()}
@@ -80,17 +81,21 @@ def evaluate(
         from lori_core.evaluation.scoring.refusal_judge import check_url
 
         check_url(url)
+    given = {task: examples for task, examples in scored.items() if examples}
     with adapter_applied(session, adapter) as model:
-        for task, examples in scored.items():
-            if examples:
-                write = generator(session, model, adapter)
-                results[task] = _score(
-                    session, model, write, examples, f"{row} {task}", folder / row / task
-                )
-                _say(row, task, results[task])
-        for task, result in _by_harness(session, model, folder / row).items():
-            results[task] = result
-            _say(row, task, result)
+        if given:
+            generator(session, model, adapter)  # refuses an engine that cannot run
+        # First, because the harness refuses some tasks only when it loads them.
+        by_harness = _by_harness(session, model, folder / row)
+        for task, examples in given.items():
+            write = generator(session, model, adapter)
+            results[task] = _score(
+                session, model, write, examples, f"{row} {task}", folder / row / task
+            )
+            _say(row, task, results[task])
+    for task, result in by_harness.items():
+        results[task] = result
+        _say(row, task, result)
     return results
 
 
@@ -276,7 +281,10 @@ def _by_likelihood(
 
 
 def _by_harness(session: LoadedModel, model: Any, folder: Path) -> dict[str, dict[str, Any]]:
-    """Run the lm-evaluation-harness tasks of the parameters; return results as `lm-eval/<task>`."""
+    """Run the lm-evaluation-harness tasks of the parameters; return results as `lm-eval/<task>`.
+
+    The harness's warnings are printed on standard error and are the `notes` of each result.
+    """
     section = session.params.evaluation
     if not section.harness.tasks:
         return {}
@@ -292,11 +300,13 @@ def _by_harness(session: LoadedModel, model: Any, folder: Path) -> dict[str, dic
         batch_size=section.batch_size,
         seed=section.seed,
     )
+    for note in harness_result.notes:
+        print(f"lori: lm-eval: {note}", file=sys.stderr, flush=True)
     results = {}
     for name, task in harness_result.tasks.items():
         write_jsonl(folder / f"lm-eval.{name.replace('/', '-')}.jsonl", task.samples)
         scores = [asdict(score) for score in task.scores]
-        first = {key: scores[0][key] for key in ("metric", "low", "high", "n")}
+        first = {key: scores[0][key] for key in ("metric", "low", "high", "n", "share")}
         results[f"lm-eval/{name}"] = {
             **first,
             "score": scores[0]["value"],
@@ -304,6 +314,7 @@ def _by_harness(session: LoadedModel, model: Any, folder: Path) -> dict[str, dic
             "version": task.version,
             "shots": task.shots,
             "scores": scores,
+            "notes": list(harness_result.notes),
         }
     return results
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
-from typing import SupportsIndex
+from collections.abc import Mapping, Sequence
+from typing import Any, SupportsIndex
 
 from lori_core.core.errors import InputError
 
@@ -34,6 +34,17 @@ def interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, f
     low = betaincinv(successes, n - successes + 1, alpha / 2) if successes else 0.0
     high = betaincinv(successes + 1, n - successes, 1 - alpha / 2) if successes < n else 1.0
     return float(low), float(high)
+
+
+def is_share(result: Mapping[str, Any]) -> bool:
+    """Return whether a score is a share, in [0, 1], that may be shown in percent.
+
+    Args:
+        result: `score`, `low`, `high` (each may be None) and, for a metric of a harness, `share`.
+            Results of earlier versions do not say it; then the numbers decide.
+    """
+    numbers = [result[key] for key in ("score", "low", "high") if result[key] is not None]
+    return bool(result.get("share", all(0 <= number <= 1 for number in numbers)))
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:

@@ -45,8 +45,8 @@ def collect(rows: Sequence[Mapping[str, Any]], evaluations: Path) -> list[dict[s
 def _pair(
     row: Mapping[str, Any], reference: Mapping[str, Any], evaluations: Path
 ) -> Iterator[dict[str, Any]]:
-    for task in row["scores"]:
-        if task not in reference["scores"]:
+    for task in row["files"]:
+        if task not in reference["files"]:
             continue
         paths = [evaluations / side["files"][task] for side in (row, reference)]
         if not all(path.parent.is_dir() for path in paths):

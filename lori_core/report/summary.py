@@ -15,6 +15,8 @@ from lori_core.methods.catalogue import METHODS
 from lori_core.report import contrasts, searches, tables
 
 SUMMARY = "summary.json"
+#: Begins the name of a score by lm-evaluation-harness (`evaluate._by_harness`).
+HARNESS = "lm-eval/"
 #: The tables that the terminal shows; the page has all tables.
 SHOWN = ("forgetting", "against_own", "excess", "search")
 STAR = (
@@ -73,7 +75,7 @@ def _rows(params: Params, folder: Path) -> list[dict[str, Any]]:
         own = _row(role, f"{model}, each on its own", {}, "")
         for task in params.tasks:
             scores = _checked(folder / "adapters" / f"{task}.json").get(role, {})
-            row = _row(role, model, scores, f"adapters/{task}/{role}")
+            row = _row(role, model, _named_after(task, scores), f"adapters/{task}/{role}")
             own["scores"] |= row["scores"]
             own["files"] |= row["files"]
         # Other methods than LoRI have no calibrated adapters; tasks without a scorer no scores.
@@ -89,6 +91,14 @@ def _rows(params: Params, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _named_after(task: str, scores: dict[str, Any]) -> dict[str, Any]:
+    """Return an adapter's scores; those of tasks of the harness as `lm-eval/<name>.<task>`.
+
+    Each task's adapter is scored on the same tasks of the harness, and one row has them all.
+    """
+    return {name if name == task else f"{name}.{task}": score for name, score in scores.items()}
+
+
 def _checked(path: Path) -> dict[str, Any]:
     rows: dict[str, Any] = read_json(path)
     check(rows, path)
@@ -102,7 +112,8 @@ def own_name(params: Params) -> str:
 
 
 def _row(role: str, model: str, scores: dict[str, Any], folder: str) -> dict[str, Any]:
-    files = {task: f"{folder}/{task}.jsonl" for task in scores}
+    """Return a row; the samples of the harness are no verdicts that could be compared."""
+    files = {task: f"{folder}/{task}.jsonl" for task in scores if not task.startswith(HARNESS)}
     return {"role": role, "model": model, "scores": dict(scores), "files": files}
 
 

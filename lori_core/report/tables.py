@@ -14,6 +14,7 @@ from lori_core.config.evaluation import DEFAULT_SETUP
 from lori_core.core import escaping
 from lori_core.evaluation.rows import ADAPTER
 from lori_core.evaluation.scoring.verdict_shares import VERDICTS
+from lori_core.evaluation.statistics import is_share
 from lori_core.report import contrasts, searches
 
 NOTHING = "-"
@@ -193,10 +194,18 @@ def _row(summary: Mapping[str, Any], role: str) -> Mapping[str, Any]:
 
 
 def percent(score: Mapping[str, Any] | None) -> str:
-    """Return `61 [54-68]`: a share in percent with its interval."""
+    """Return `61 [54-68]`: a share in percent with its interval, if it has one.
+
+    Other metrics, such as a perplexity, are shown as they are, with two decimals.
+    """
     if score is None or score["score"] is None:
         return NOTHING
-    return f"{rounded(score)} [{100 * score['low']:.0f}-{100 * score['high']:.0f}]"
+    scale, digits = (100, 0) if is_share(score) else (1, 2)
+    middle, low, high = (
+        "" if score[key] is None else f"{scale * score[key]:.{digits}f}"
+        for key in ("score", "low", "high")
+    )
+    return f"{middle} [{low}-{high}]" if low else middle
 
 
 def rounded(score: Mapping[str, Any]) -> str:

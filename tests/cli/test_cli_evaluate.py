@@ -52,6 +52,18 @@ def test_a_workspace_gives_model_data_and_tracking(
     assert (folder / "evaluation" / "base" / "math.jsonl").is_file()
 
 
+def test_data_that_was_pulled_with_other_settings_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(ROOT / "profiles" / "smoke.yaml", folder / "params.yaml")
+    pulling.pull(params_file.load())
+    for change in ("tasks.math.source=bundled-nlu", "tasks.math.sizes.test=7", "lori.seed=7"):
+        said = refused(capsys, "evaluate", "--tasks", "math", "--set", change)
+        assert "--tasks: math: data/math was pulled with other settings than" in said
+        assert "run lori pull" in said
+    assert not (folder / "evaluation").exists()
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

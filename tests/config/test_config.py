@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from lori_core import config
+from lori_core.config import source_keys
 from lori_core.core.errors import ConfigError
 
 GOOD: dict[str, Any] = {
@@ -26,7 +27,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     *folders, last = path.split(".")
     section = result
     for name in folders:
-        section = section[name]
+        section = section.setdefault(name, {})
     section[last] = value
     return result
 
@@ -168,6 +169,84 @@ def test_a_fault_in_a_source_is_named_by_its_key(source: dict[str, Any], message
         with pytest.raises(ConfigError) as caught:
             config.parse(changed("tasks.math.source", given), "params.yaml")
         assert message.split("source", 1)[1] in str(caught.value)
+
+
+FIELDS = {"prompt": "q", "target": "t"}
+
+
+@pytest.mark.parametrize(
+    ("source", "key", "words"),
+    [
+        ({"kind": "bundled", "name": "math", "scorer": "refusal"}, "scorer", "only local and hub"),
+        (
+            {"kind": "bundled", "name": "math", "answer": "refuse"},
+            "answer",
+            "on this bundled source",
+        ),
+        ({"kind": "bundled", "name": "math", "subset": "mine"}, "subset", "on this bundled source"),
+        ({"kind": "bundled", "name": "math", "files": {"test": "a"}}, "files", "only local and"),
+        ({"kind": "bundled", "name": "math", "license": "MIT"}, "license", "only local and hub"),
+        (
+            {"kind": "extension", "name": "x", "fields": FIELDS},
+            "fields",
+            "on this extension source",
+        ),
+        (LOCAL | {"columns": ["a"]}, "columns", "only hub sources have this key"),
+        (LOCAL | {"revision": "a" * 40}, "revision", "only hub sources have this key"),
+        (LOCAL | {"config": "main"}, "config", "only hub sources have this key"),
+        (LOCAL | {"name": "x"}, "name", "only bundled, extension and hub"),
+        ({"kind": "hub", "name": "o/d", "path": "x"}, "path", "only local sources have this key"),
+        (
+            {"kind": "hub", "name": "o/d", "columns": ["q", "t"], "config": "main"},
+            "config",
+            "no effect beside columns",
+        ),
+        (LOCAL | {"fields": FIELDS | {"answer": "a"}, "answer": "3"}, "answer", "fields.answer al"),
+        (LOCAL | {"fields": FIELDS | {"kind": "k"}, "subset": "s"}, "subset", "fields.kind alre"),
+        (LOCAL | {"fields": FIELDS | {"scorer": "s"}, "scorer": "number"}, "scorer", "fields.sco"),
+        (LOCAL | {"messages": "turns", "answer": "x"}, "answer", "have no answer to score"),
+    ],
+)
+def test_a_key_of_a_source_that_has_no_effect_is_refused_by_name(
+    source: dict[str, Any], key: str, words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(changed("tasks.math.source", source), "params.yaml")
+    assert str(caught.value).startswith(f"params.yaml: tasks.math.source.{key}: ")
+    assert words in str(caught.value)
+
+
+def test_every_key_of_a_source_has_an_effect_on_some_kind() -> None:
+    used = {key for keys in source_keys.KEYS.values() for key in keys}
+    assert used | {"kind"} == set(config.SourceSection.model_fields)
+
+
+def test_what_a_source_leaves_at_its_default_may_be_written() -> None:
+    source = {"kind": "bundled", "name": "math", "path": None, "fields": {}, "scorer": "none"}
+    assert config.parse(changed("tasks.math.source", source), "params.yaml")
+
+
+def test_vllm_is_refused_with_a_quantised_base() -> None:
+    values = changed("evaluation", {"engine": "vllm"})
+    assert config.parse(values, "params.yaml")
+    values["model"]["quantization"] = "4bit"
+    with pytest.raises(ConfigError, match=r"evaluation\.engine: vllm opens .* is 4bit; set "):
+        config.parse(values, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("evaluation.protocols", ["fixed", "fixed"]),
+        ("evaluation.harness.tasks", ["arc_easy", "arc_easy"]),
+        ("experiments.seeds", [1, 1]),
+        ("experiments.methods", ["lora", "lora"]),
+        ("lori.target_modules", ["q_proj", "v_proj", "q_proj"]),
+    ],
+)
+def test_a_value_that_is_listed_twice_is_refused(key: str, values: list[Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: .* is listed twice; remove one of the two"):
+        config.parse(changed(key, values), "params.yaml")
 
 
 def test_a_missing_key_is_named() -> None:

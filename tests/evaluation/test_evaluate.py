@@ -12,14 +12,16 @@ from lori_core import config
 from lori_core.core.errors import DataError, InputError
 from lori_core.data.example import Example
 from lori_core.evaluation import attacks
-from lori_core.evaluation.comparison import evaluate_all, flat, table
+from lori_core.evaluation.comparison import average_of, evaluate_all, flat, table
 from lori_core.evaluation.evaluate import evaluate
+from lori_core.evaluation.lm_eval import harness
 from lori_core.evaluation.scoring import refusal_judge
 from lori_core.evaluation.scoring.protocols import PROTOCOLS
 from lori_core.methods.loaded_model import LoadedModel
 from lori_core.models import base_model, peft_names
 from support import random_adapter, tiny
 
+HARNESS_TASKS = Path(__file__).parent / "harness_tasks"
 SUCCESSOR = {
     "prompt": "def successor(n):\n",
     "entry_point": "successor",
@@ -192,12 +194,34 @@ def test_code_is_sampled_for_pass_at_k(tmp_path: Path) -> None:
 
 
 def test_the_harness_runs_beside_our_tasks(tmp_path: Path) -> None:
-    folder = Path(__file__).parent / "harness_tasks"
-    opened = session(harness={"tasks": ["letters"], "include_path": str(folder), "limit": 4})
+    section = {"tasks": ["letters"], "include_path": str(HARNESS_TASKS), "limit": 4}
+    opened = session(harness=section)
     results = evaluate(opened, random_adapter(), {"math": SETS["math"]}, "a", tmp_path)
     assert list(results) == ["math", "lm-eval/letters"]
-    assert results["lm-eval/letters"]["n"] == 4
+    assert (results["lm-eval/letters"]["n"], results["lm-eval/letters"]["share"]) == (4, True)
     assert len(rows_of(tmp_path / "a" / "lm-eval.letters.jsonl")) == 4
+
+
+def test_an_unknown_harness_task_is_refused_before_anything_is_generated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness, "_registry", dict)  # the harness's own list takes seconds to read
+    opened = session(harness={"tasks": ["lettres"], "include_path": str(HARNESS_TASKS)})
+    with pytest.raises(InputError, match="harness task 'lettres' is unknown; nearest: letters"):
+        evaluate(opened, None, {"math": SETS["math"]}, "base", tmp_path)
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_warnings_of_the_harness_are_printed_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = {"tasks": ["letters"], "include_path": str(HARNESS_TASKS), "limit": 1}
+    opened = session(harness=section)
+    opened.model.config.max_position_embeddings = 32
+    notes = evaluate(opened, None, {}, "base", tmp_path)["lm-eval/letters"]["notes"]
+    assert any("Truncating" in note for note in notes), notes
+    said = capsys.readouterr().err
+    assert all(f"lori: lm-eval: {note}\n" in said for note in notes)
 
 
 def test_models_are_compared_on_the_same_examples(tmp_path: Path) -> None:
@@ -218,6 +242,36 @@ def test_runs_that_differ_in_their_seed_are_averaged(tmp_path: Path) -> None:
     mean = results["scores"]["mean of 2"]["nlu"]
     each = [results["scores"][name]["nlu"]["score"] for name in "ab"]
     assert (mean["score"], mean["seeds"], mean["n"]) == (sum(each) / 2, 2, 6)
+
+
+def averaged(*results: dict[str, Any]) -> dict[str, Any]:
+    return average_of([{"t": result} for result in results])["t"]
+
+
+def test_the_average_of_nothing_is_null_and_of_one_score_has_no_interval() -> None:
+    nothing = {"metric": "refusal_rate", "score": None, "low": None, "high": None, "n": 0}
+    assert averaged(nothing, nothing) == {**nothing, "seeds": 0}
+    one = {"metric": "refusal_rate", "score": 0.5, "low": 0.1, "high": 0.9, "n": 8}
+    assert averaged(nothing, one) == {**one, "low": None, "high": None, "seeds": 1}
+
+
+def test_only_the_interval_of_a_share_is_clipped() -> None:
+    runs = [{"metric": "m", "score": s, "low": None, "high": None, "n": 8} for s in (0.9, 1.0)]
+    assert averaged(*runs)["high"] == 1.0
+    runs = [
+        {"metric": "bits_per_byte", "score": s, "low": None, "high": None, "n": 8, "share": False}
+        for s in (0.9, 1.0)
+    ]
+    assert averaged(*runs)["high"] == pytest.approx(0.95 + 12.7062 * 0.05, abs=1e-4)
+    assert averaged(*runs)["share"] is False
+    runs = [
+        {"metric": "word_perplexity", "score": s, "low": None, "high": None, "n": 8}
+        for s in (14.8, 15.6)
+    ]
+    mean = averaged(*runs)
+    assert mean["high"] == pytest.approx(15.2 + 12.7062 * 0.4, abs=1e-4)
+    (line,) = table({"scores": {"mean of 2": {"wiki": mean}}})
+    assert line.split(maxsplit=4)[4] == "word_perplexity 15.200 [10.118, 20.282] of 8"
 
 
 def test_the_table_has_all_measured_scores() -> None:

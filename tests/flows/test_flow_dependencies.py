@@ -311,6 +311,51 @@ def test_a_changed_extension_makes_exactly_its_stages_stale(made: Path) -> None:
         shutil.rmtree(mine.parent)
 
 
+def harness_params(include_path: str, **values: Any) -> Params:
+    section = {"tasks": ["mine"], "include_path": include_path}
+    return Params.model_validate(
+        {**PARAMS, "training": {"learning_rate": 1e-3}, "evaluation": {"harness": section}} | values
+    )
+
+
+@pytest.mark.real
+def test_a_changed_task_of_the_harness_makes_exactly_its_stages_stale(made: Path) -> None:
+    from flows.versioning.dvc.definition import follow, missing
+
+    files = {name: (made / name).read_bytes() for name in ("dvc.yaml", "dvc.lock")}
+    data = made / "my tasks" / "data" / "mine.json"
+    data.parent.mkdir(parents=True)
+    params = harness_params("my tasks")
+    try:
+        data.write_text("[]")
+        assert missing(made, params, "evaluate_base") == ["my tasks"]
+        assert missing(made, params, "excess") == []
+        assert len(follow(made, params)) == 1
+        assert (follow(made, params), missing(made, params, "evaluate_base")) == ([], [])
+        with graph.opened(made) as repo:
+            repo.commit(force=True)
+        assert graph.stale(made) == {}
+        data.write_text("[1]")
+        assert direct(made) == stages(SCORED)
+        follow(made, harness_params("elsewhere"))
+        assert (made / "dvc.yaml").read_bytes() == files["dvc.yaml"]
+    finally:
+        for name, content in files.items():
+            (made / name).write_bytes(content)
+        shutil.rmtree(data.parents[1])
+
+
+@pytest.mark.parametrize("folder", [".", "..", "tasks/.."])
+def test_a_folder_of_task_files_that_contains_the_workspace_is_refused(
+    made: Path, folder: str
+) -> None:
+    from flows.versioning.dvc.definition import follow
+    from lori_core.core.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"include_path: .*: this folder contains the workspace"):
+        follow(made, harness_params(folder))
+
+
 def test_every_key_of_a_task_and_a_merge_is_tried() -> None:
     from lori_core.config import MergeSection, TaskSection
 

@@ -136,6 +136,45 @@ def test_metrics_of_version_0_1_0_are_refused_by_name(workspace: Any, name: str)
         build(workspace)
 
 
+def test_each_adapter_keeps_its_own_score_by_the_harness(workspace: Any) -> None:
+    letters = {"metric": "acc", "low": 0.1, "high": 0.9, "n": 4}
+    groups = {"base/base": "base", "merged/concat": "concat", "merged/linear": "linear"}
+    groups |= {f"adapters/{task}": "adapter" for task in workspace.params.tasks}
+    for place, (group, row) in enumerate(groups.items()):
+        path = workspace.scores(group)
+        scores = read_json(path)
+        scores[row]["lm-eval/letters"] = {**letters, "score": place / 10}
+        write_json(path, scores)
+    built = build(workspace)
+    own = next(row for row in built["rows"] if row["model"] == OWN)
+    named = {name: s["score"] for name, s in own["scores"].items() if "lm-eval" in name}
+    tasks = list(workspace.params.tasks)
+    assert named == {f"lm-eval/letters.{t}": (n + 3) / 10 for n, t in enumerate(tasks)}
+    metrics = {name: v for name, v in built["metrics"].items() if "letters" in name}
+    assert metrics["score.base.lm-eval/letters"] == 0.0
+    assert metrics["score.adapter.lm-eval/letters.safety"] == 0.6
+    assert "score.adapter.lm-eval/letters" not in metrics
+    assert not [item for item in built["comparisons"] if "letters" in item["task"]]
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [
+        (
+            {"score": 15.2, "low": 12.66, "high": 17.9, "metric": "word_perplexity"},
+            "15.20 [12.66-17.90]",
+        ),
+        ({"score": 15.2, "low": None, "high": None, "metric": "word_perplexity"}, "15.20"),
+        ({"score": 0.61, "low": None, "high": None, "metric": "accuracy"}, "61"),
+        ({"score": 0.61, "low": 0.54, "high": 0.68, "metric": "accuracy"}, "61 [54-68]"),
+        ({"score": 0.61, "low": 0.54, "high": 0.68}, "61 [54-68]"),
+        (None, "-"),
+    ],
+)
+def test_only_shares_are_percentages(score: dict[str, Any] | None, text: str) -> None:
+    assert tables.percent(score) == text
+
+
 def test_null_scores_are_dashes(workspace: Any) -> None:
     for row in ("lori-d", "adapter"):
         edit(workspace.scores("adapters/nlu"), row, "nlu", **NULL, kinds={})

@@ -8,6 +8,7 @@ each stage depends on a file with the digests of its code instead (`code_files`)
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -17,15 +18,18 @@ from pathlib import Path
 from flows.versioning.dvc import code_files
 from flows.versioning.dvc.pipeline_file import FILE
 from lori_core.config import Params
+from lori_core.core.errors import ConfigError
 from lori_core.core.files.atomic import write_text
-from lori_core.core.stage_dependencies import STAGES, Stage
+from lori_core.core.stage_dependencies import HARNESS, STAGES, Stage
 from lori_core.pipeline import params_file
 from lori_core.pipeline.params_file import PARAMS
 from lori_core.registries import extensions
 
 _STAGE = re.compile(r"  (\w+):$")
-#: A dependency on code that is not this project's own.
-_EXTENSION = re.compile(r" +- (?!lori_core/)[^{}]+\.py$")
+#: Marks the folder of task files of lm-evaluation-harness among a stage's dependencies.
+_OF_HARNESS = "  # evaluation.harness.include_path"
+#: A dependency on code or task files that are not this project's own.
+_EXTENSION = re.compile(rf" +- (?:(?!lori_core/)[^{{}}]+\.py|.+{re.escape(_OF_HARNESS)})$")
 _LIST = re.compile(r"( +)(deps|params):$")
 
 
@@ -102,16 +106,18 @@ def with_extensions(text: str, deciding: Mapping[str, Collection[str]]) -> str:
 
     Args:
         text: the text of `dvc.yaml`.
-        deciding: for each extension file, the kinds of extensions it registers, from
-            `extensions.registered_kinds`.
+        deciding: for each extension file, the kinds of extensions it registers (`deciding_files`).
     """
     written: list[str] = []
     stage: Stage | None = None
     inside: str | None = None
     for line in [*text.splitlines(), ""]:
         if inside is not None and not line.startswith(f"{inside}  - "):
-            files = [path for path, kinds in deciding.items() if stage and _decides(kinds, stage)]
-            written.extend(f"{inside}  - {path}" for path in files)
+            written.extend(
+                f"{inside}  - {_listed(path, kinds)}"
+                for path, kinds in deciding.items()
+                if stage and _decides(kinds, stage)
+            )
             inside = None
         named, listed = _STAGE.match(line), _LIST.match(line)
         stage = STAGES.get(named[1]) if named else stage
@@ -122,15 +128,47 @@ def with_extensions(text: str, deciding: Mapping[str, Collection[str]]) -> str:
     return "\n".join(written)
 
 
+def _listed(path: str, kinds: Collection[str]) -> str:
+    return f"{json.dumps(path)}{_OF_HARNESS}" if HARNESS in kinds else path
+
+
 def _decides(kinds: Collection[str], stage: Stage) -> bool:
     return not set(kinds).isdisjoint(stage.extensions)
+
+
+def deciding_files(workspace: Path, params: Params) -> dict[str, set[str]]:
+    """Return the paths of the user's own files that decide results, with what they hold.
+
+    Returns:
+        For each extension file, the kinds of extensions it registers; for the folder of
+        `evaluation.harness.include_path`, if it exists and the harness has tasks to run, the kind
+        `HARNESS`.
+
+    Raises:
+        ConfigError: the folder contains the workspace, so that results would depend on themselves.
+    """
+    deciding = extensions.registered_kinds(params.extensions, workspace)
+    harness = params.evaluation.harness
+    if not harness.tasks or harness.include_path is None:
+        return deciding
+    folder = workspace / harness.include_path
+    if workspace.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(
+            f"evaluation.harness.include_path: {harness.include_path}: this folder contains the "
+            "workspace, and every result would depend on it; put the task files and their data "
+            "into a folder of their own"
+        )
+    if folder.is_dir():
+        deciding[harness.include_path] = {HARNESS}
+    return deciding
 
 
 def follow(workspace: Path, params: Params) -> list[str]:
     """Bring `dvc.yaml` up to date; return a line for each kind of change.
 
-    Stages depend on the extensions of `params.yaml` and, in a workspace that an earlier version of
-    lori made, also on what the installed version's stages depend on besides.
+    Stages depend on the extensions and the harness's task files of `params.yaml` and, in a
+    workspace that an earlier version of lori made, also on what the installed version's stages
+    depend on besides.
     """
     text, messages = _followed(workspace, params)
     if messages:
@@ -151,9 +189,12 @@ def _followed(workspace: Path, params: Params) -> tuple[str, list[str]]:
     complete, messages = with_lacking(before), list[str]()
     if complete != before:
         messages.append(f"{FILE}: stages now depend on all that the installed version's depend on")
-    text = with_extensions(complete, extensions.registered_kinds(params.extensions, workspace))
+    text = with_extensions(complete, deciding_files(workspace, params))
     if text != complete:
-        messages.append(f"{FILE}: stages now depend on the extensions that {PARAMS} names")
+        messages.append(
+            f"{FILE}: stages now depend on the extensions and the harness's task files that "
+            f"{PARAMS} names"
+        )
     return text, messages
 
 
@@ -206,12 +247,12 @@ def lacking(workspace: Path, name: str) -> list[str]:
 
 
 def missing(workspace: Path, params: Params, name: str) -> list[str]:
-    """Return the extensions that decide a stage's result but are missing in `dvc.yaml`."""
+    """Return the user's files that decide a stage's result but are missing in `dvc.yaml`."""
     path = workspace / FILE
-    if not path.is_file() or not params.extensions:
+    deciding = deciding_files(workspace, params)
+    if not path.is_file() or not deciding:
         return []
     text = path.read_text(encoding="utf-8")
-    deciding = extensions.registered_kinds(params.extensions, workspace)
     if with_extensions(text, deciding) == text:
         return []
     return [file for file, kinds in deciding.items() if _decides(kinds, STAGES[name])]

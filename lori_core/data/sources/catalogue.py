@@ -1,9 +1,9 @@
 """The ready-made sources, which `tasks.<task>.source` can name.
 
 Data sets of the Hugging Face hub have no pinned commit here: the first pull records the commit in
-`data/manifest.json`, and later pulls use it. Each of them is a repository of plain data files;
-`datasets` runs no loading script. Data sets under `$LORI_DATASETS` are files in the format that
-their authors published.
+`data/manifest.json`, and later pulls of the same definition use it. Each of them is a repository of
+plain data files; `datasets` runs no loading script. Data sets under `$LORI_DATASETS` are files in
+the format that their authors published.
 
 The ids, splits, fields and licences of hub data sets are those of their documentation. The
 conversions are tested on records of the documented format, not on the data sets themselves.

@@ -28,11 +28,7 @@ def _shipped(name: str, sizes: Mapping[str, int]) -> _Made:
     Raises:
         DataError: it holds fewer of a split than are asked for.
     """
-    there: dict[str, list[Example]] = {split: [] for split in SPLITS}
-    with (FOLDER / f"{name}.jsonl").open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            there[row.pop("split")].append(Example(**row))
+    there = _all_of(name)
     for split, size in sizes.items():
         most = len(there.get(split, ()))
         if not 0 <= size <= most:
@@ -41,6 +37,21 @@ def _shipped(name: str, sizes: Mapping[str, int]) -> _Made:
                 "lower the size"
             )
     return {split: there[split][:size] for split, size in sizes.items()}
+
+
+def _all_of(name: str) -> _Made:
+    there: dict[str, list[Example]] = {split: [] for split in SPLITS}
+    with (FOLDER / f"{name}.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            there[row.pop("split")].append(Example(**row))
+    return there
+
+
+def most_of(name: str, split: str) -> int | None:
+    """Return how many examples of a split a bundled set has; None for a set that is no file."""
+    name = name.removeprefix(PREFIX)
+    return len(_all_of(name)[split]) if (FOLDER / f"{name}.jsonl").is_file() else None
 
 
 @data_source(

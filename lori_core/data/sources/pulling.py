@@ -10,23 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from lori_core.config import Params, Sizes, SourceSection
-from lori_core.core.errors import ConfigError, DataError, unknown
+from lori_core.core.errors import ConfigError, DataError, InputError, unknown
 from lori_core.core.files.atomic import (
     beside,
     digest,
-    read_object,
     sha256_file,
     write_json,
     write_lines,
 )
 from lori_core.data.example import SPLITS, Example
 from lori_core.data.pulled import DATA
-from lori_core.data.sources import catalogue, formats, made_sets, ownership, readers
+from lori_core.data.sources import catalogue, formats, made_sets, manifest, ownership, readers
 from lori_core.data.sources.store import TaskExamples, scratch
 
-MANIFEST = "manifest.json"
-#: The fields that define a source; its entry in a manifest has more.
-_KEYS = SourceSection.model_fields.keys()
 #: A missing split gets this share of the training examples, but at most CARVED_MOST of them.
 CARVED_SHARE, CARVED_MOST = 0.1, 500
 
@@ -122,29 +118,6 @@ class _Task:
         )
 
 
-def _former(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the manifest of the last pull, and the commit of each hub data set in it.
-
-    Raises:
-        DataError: the manifest is damaged.
-    """
-    if not path.is_file():
-        return {"tasks": {}}, {}
-    before = read_object(path)
-    try:
-        sources = [source for task in before["tasks"].values() for source in task["sources"]]
-        names = [name for task in before["tasks"].values() for name in task["splits"]]
-        hub = [source for source in sources if source["kind"] == "hub"]
-        if not all(isinstance(name, str) for name in names):
-            raise TypeError("splits have names")
-        return before, {source["name"]: source["revision"] for source in hub}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: damaged: it does not say what was pulled ({error!r:.100}); restore it (dvc "
-            "checkout), or move its folder away and pull again"
-        ) from None
-
-
 def _read_task(
     params: Params,
     task: str,
@@ -158,7 +131,7 @@ def _read_task(
     Args:
         params: the run.
         task: the task's name.
-        pinned: hub id -> commit, from an earlier pull.
+        pinned: the commits that an earlier pull chose, from `manifest.pins`.
         database: stores the examples.
         trained: whether the task needs training examples.
         check: refuses examples that the base model's tokenizer cannot encode.
@@ -171,12 +144,16 @@ def _read_task(
     examples = TaskExamples(database, params.lori.seed)
     entries = []
     for where, source in sources_of(params, task):
-        if source.kind == "hub" and not source.revision and source.name in pinned:
-            source = source.model_copy(update={"revision": pinned[source.name]})
+        chosen = {}
+        if source.kind == "hub":
+            chosen = {manifest.CHOSEN: source.revision is None}
+            source = manifest.pinned(source, pinned)
         pulled = readers.READERS[source.kind](source, sizes, params.lori.seed, where, check)
         shares = dict(source.split) if isinstance(source.split, dict) else {}
         gives = {"gives": examples.add(pulled.rows, source.limit, shares)}
-        entries.append({**source.model_dump(exclude_defaults=True), **pulled.facts, **gives})
+        entries.append(
+            {**source.model_dump(exclude_defaults=True), **pulled.facts, **chosen, **gives}
+        )
     _carve(examples, sizes)
     leaks, duplicates = examples.drop_leaks(), examples.drop_duplicates()
     counts = _counts(examples, sizes, f"tasks.{task}.source", leaks, trained)
@@ -208,19 +185,33 @@ def is_pulled(params: Params, task: str, folder: Path = DATA) -> bool:
 
     The manifest decides; the data is not read.
     """
-    entry = _former(folder / MANIFEST)[0]["tasks"].get(task)
+    entry = manifest.former(folder / manifest.MANIFEST)["tasks"].get(task)
     if entry is None or any(entry.get(k) != v for k, v in _selection(params, task).items()):
         return False
-    sources = [source for _, source in sources_of(params, task)]
-    current = [source.model_dump(mode="json", exclude_defaults=True) for source in sources]
-    pulled, extensions = entry["sources"], [readers.extension_of(source) for source in sources]
-    if extensions != [old.get(readers.EXTENSION, {}) for old in pulled]:
-        return False
-    return len(current) == len(pulled) and all(
-        {key: old.get(key) for key in _KEYS & old.keys() if key != "revision" or key in source}
-        == source
-        for source, old in zip(current, pulled, strict=True)
-    )
+    return manifest.is_of(entry, [source for _, source in sources_of(params, task)])
+
+
+def check_pulled(params: Params, task: str, folder: Path, where: str) -> None:
+    """Refuse a task's pulled data that is not what the run asks for.
+
+    Data without a manifest was not pulled, and is taken as it is.
+
+    Args:
+        params: the run.
+        task: the task; one that the run does not define is not checked.
+        folder: the data folder.
+        where: what the message begins with.
+
+    Raises:
+        InputError: the data was pulled with another source, other sizes or another seed.
+    """
+    pulled = (folder / manifest.MANIFEST).is_file()
+    if pulled and task in params.tasks and not is_pulled(params, task, folder):
+        raise InputError(
+            f"{where}: {task}: {folder / task} was pulled with other settings than "
+            f"tasks.{task}.source, tasks.{task}.sizes and lori.seed are now; run lori pull, or "
+            "restore the settings"
+        )
 
 
 def _counts(
@@ -254,7 +245,8 @@ def read_source(name: str, split: str, limit: int | None, seed: int) -> list[Exa
     Args:
         name: the source's name.
         split: train, validation or test.
-        limit: the most examples to return; None for all.
+        limit: the most examples to return; None for all, of a bundled set or an extension's for
+            the number that `lori pull` writes by default (`readers.DEFAULT_SIZES`).
         seed: the seed of the shuffle.
 
     Raises:
@@ -267,7 +259,8 @@ def read_source(name: str, split: str, limit: int | None, seed: int) -> list[Exa
         if split not in source.files:
             raise _without(name, split, source.files)
         source = source.model_copy(update={"files": {split: source.files[split]}})
-    rows = readers.READERS[source.kind](source, Sizes(), seed, name, None).rows
+    sizes = Sizes() if limit is None else _sizes_of(source, split, limit)
+    rows = readers.READERS[source.kind](source, sizes, seed, name, None).rows
     with scratch() as database:
         examples = TaskExamples(database, seed)
         examples.add(((of, example) for of, example in rows if of == split), {})
@@ -276,6 +269,13 @@ def read_source(name: str, split: str, limit: int | None, seed: int) -> list[Exa
         examples.drop_duplicates()
         most = examples.counts[split] if limit is None else limit
         return [Example.from_row(json.loads(line), name) for line in examples.lines(split, most)]
+
+
+def _sizes_of(source: SourceSection, split: str, limit: int) -> Sizes:
+    """Return how many examples a made set has to make, so that a limit can be taken from them."""
+    size = max(limit, readers.DEFAULT_SIZES[split])
+    most = made_sets.most_of(str(source.name), split) if source.kind == "bundled" else None
+    return Sizes.model_validate({split: size if most is None else min(size, most)})
 
 
 def _without(name: str, split: str, others: Iterable[str]) -> DataError:
@@ -309,9 +309,10 @@ def pull(
         ConfigError: a source's files are in the folder of a task.
         DataError: a source cannot be read, or a file that no pull wrote would be replaced.
     """
-    manifest_path = folder / MANIFEST
-    before, pinned = _former(manifest_path)
-    report, manifest = [], {}
+    path = folder / manifest.MANIFEST
+    before = manifest.former(path)
+    pinned = manifest.pins(before)
+    report, entries = [], {}
     folders = [folder / name for name in {**before["tasks"], **params.tasks}]
     for name in params.tasks:
         for where, source in sources_of(params, name):
@@ -323,15 +324,16 @@ def pull(
         }
         for name, task in tasks.items():
             for split, count in task.counts.items() if name not in before["tasks"] else ():
-                path = folder / name / f"{split}.jsonl"
-                ownership.check_free(path, task.examples.lines(split, count))
+                ownership.check_free(
+                    folder / name / f"{split}.jsonl", task.examples.lines(split, count)
+                )
         for name, task in tasks.items():
-            manifest[name], changed = _write(task, folder / name)
+            entries[name], changed = _write(task, folder / name)
             if changed:
                 report.append(f"{name}: {task.line()}")
     report += ownership.remove_former(folder, before["tasks"], tasks)
-    if before != {"tasks": manifest}:
-        write_json(manifest_path, {"tasks": manifest})
+    if before != {"tasks": entries}:
+        write_json(path, {"tasks": entries})
     return report
 
 

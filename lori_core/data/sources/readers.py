@@ -70,10 +70,10 @@ def extension_of(source: SourceSection) -> dict[str, str]:
 
 
 def _wanted(source: SourceSection, sizes: Sizes) -> dict[str, int]:
-    return {
-        split: source.limit.get(split) or getattr(sizes, split) or DEFAULT_SIZES[split]  # type: ignore[call-overload]
-        for split in SPLITS
-    }
+    """Return how many examples of each split to make: those of the source's limit, 0 included."""
+    asked: dict[str, int | None] = sizes.model_dump() | dict(source.limit)
+    given = {split: size for split, size in asked.items() if size is not None}
+    return DEFAULT_SIZES | given
 
 
 def _rows(

@@ -28,6 +28,7 @@ class Score:
         high: upper end.
         n: the number of examples.
         higher_is_better: as the task defines it.
+        share: whether the score of each example is in [0, 1]; a perplexity, for one, is no share.
     """
 
     metric: str
@@ -38,6 +39,7 @@ class Score:
     high: float | None
     n: int
     higher_is_better: bool | None
+    share: bool
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def _score(
         stderr = None
     low, high = _interval(value, stderr, values, bounded)
     n = len(values) or int(row["sample_len"])
-    return Score(metric, cut, value, stderr, low, high, n, higher.get(metric))
+    return Score(metric, cut, value, stderr, low, high, n, higher.get(metric), bounded)
 
 
 def _interval(

@@ -512,6 +512,84 @@ def test_more_than_a_bundled_set_has_is_refused_before_anything_is_written(
     assert not (tmp_path / "data").exists()
 
 
+def test_a_limit_of_a_bundled_set_is_what_is_read() -> None:
+    def count(limit: int | None) -> int:
+        return len(pulling.read_source("bundled-math", "test", limit, 1))
+
+    assert [count(limit) for limit in (None, 7, 300, 5000)] == [100, 7, 300, 500]
+    first = {row.prompt for row in pulling.read_source("bundled-math", "test", None, 1)}
+    assert {row.prompt for row in pulling.read_source("bundled-math", "test", 50, 1)} < first
+
+
+def test_a_limit_of_0_takes_nothing_of_a_bundled_set(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "train.jsonl", [example(i) for i in range(50)])
+    none = {"kind": "bundled", "name": "math", "limit": {"train": 0, "validation": 0}}
+    source = [local(tmp_path / "in", limit={"test": 0, "validation": 0}), none]
+    run = params(source, {"train": 10000, "test": 20})
+    assert pulling.pull(run, tmp_path / "data")[0].startswith(
+        "task: 45 train, 5 validation, 20 test"
+    )
+
+
+def hub(**more: Any) -> dict[str, Any]:
+    return {"kind": "hub", "name": "owner/set", "files": {"test": "test", "train": "train"}, **more}
+
+
+def pulled_from_the_hub(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, newest: str, **sources: Any
+) -> dict[str, str]:
+    """Pull tasks whose hub's newest commit is `newest`; return the commit of each task's source."""
+
+    def load(name: str, config: str | None, *, split: str, revision: str) -> list[Any]:
+        return [example(n) for n in (range(20) if split == "train" else range(20, 30))]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.dataset_info", lambda *_, **__: SimpleNamespace(sha=newest * 40)
+    )
+    values = params("bundled-math").model_dump()
+    values["tasks"] = {
+        name: {"source": source, "calibration": {}, "training": {}}
+        for name, source in sources.items()
+    }
+    run = config.parse(values, "params.yaml")
+    pulling.pull(run, folder)
+    assert all(pulling.is_pulled(run, task, folder) for task in sources)
+    entries = json.loads((folder / "manifest.json").read_text())["tasks"]
+    return {task: entry["sources"][0]["revision"][0] for task, entry in entries.items()}
+
+
+def test_a_commit_is_pinned_for_the_source_that_left_it_open(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def pull(newest: str, **sources: Any) -> dict[str, str]:
+        return pulled_from_the_hub(monkeypatch, tmp_path, newest, **sources)
+
+    old = hub(revision="0" * 40)
+    assert pull("1", b=hub(), a=old) == {"b": "1", "a": "0"}
+    assert pull("2", b=hub(), a=old) == {"b": "1", "a": "0"}
+    # A source that is defined otherwise is another source, and one that had a revision has no pin.
+    assert pull("3", b=hub(subset="s"), a=old) == {"b": "3", "a": "0"}
+    assert pull("4", a=hub(subset="x"), b=old) == {"b": "0", "a": "4"}
+    assert pull("5", a=hub(subset="x"), b=hub()) == {"b": "5", "a": "4"}
+
+
+def test_pulled_data_that_the_settings_do_not_ask_for_is_refused(tmp_path: Path) -> None:
+    run = params("bundled-math", {"train": 20, "validation": 5, "test": 9})
+    pulling.check_pulled(run, "task", tmp_path, "--tasks")  # no pull wrote it
+    pulling.pull(run, tmp_path)
+    pulling.check_pulled(run, "task", tmp_path, "--tasks")
+    others = [
+        params("bundled-nlu", {"train": 20, "validation": 5, "test": 9}),
+        params("bundled-math", {"train": 20, "validation": 5, "test": 8}),
+        run.model_copy(update={"lori": run.lori.model_copy(update={"seed": 7})}),
+    ]
+    for other in others:
+        with pytest.raises(InputError, match=r"^--tasks: task: .* was pulled with other settings"):
+            pulling.check_pulled(other, "task", tmp_path, "--tasks")
+        pulling.check_pulled(other, "another", tmp_path, "--tasks")
+
+
 FILES = Path(os.environ.get("LORI_DATASETS", "../shared/datasets"))
 
 

@@ -138,6 +138,116 @@ def test_the_final_number_is_found(output: str, parsed: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("answer", "parsed"),
+    [
+        # What changes a number.
+        ("1/2", ""),
+        ("1 1/2", ""),
+        ("2½", ""),
+        ("½", ""),
+        ("$\\frac{1}{2}$", ""),
+        ("\\boxed{\\dfrac{3}{4}}", ""),
+        ("\\sqrt{16}", ""),
+        ("2 million", ""),
+        ("$2 million", ""),
+        ("**2** million dollars", ""),
+        ("2 Thousand", ""),
+        ("2-billion", ""),
+        ("5 hundredths", ""),
+        ("3 dozen eggs", ""),
+        ("2 and a half hours", ""),
+        ("$5k", ""),
+        ("5万", ""),
+        ("10^3", ""),
+        ("10^{3}", ""),
+        ("10**3", ""),
+        ("10²", ""),
+        ("2 × 10^3", ""),
+        ("5 squared", ""),
+        ("negative 5", ""),
+        ("minus $5", ""),
+        ("half of 10", ""),
+        ("3 + 4", ""),
+        ("10-12", ""),
+        ("20% of 50", ""),
+        ("1{,}000", ""),
+        ("1 000", ""),
+        ("1'000", ""),
+        ("1,00,000", ""),
+        # Equations.
+        ("3 + 4 = 7", "7"),
+        ("3 apples + 4 apples = 7 apples", "7"),
+        ("$3 + $4 = $7.", "7"),
+        ("3 + 4 = **7**", "7"),
+        ("\\( 3 \\times 4 = 12 \\)", "12"),
+        ("3 x 4 = 12", "12"),
+        ("3*4=12", "12"),
+        ("3 boxes * 4 = <<3*4=12>>12 eggs", "12"),
+        ("(3)*(4) = 12", "12"),
+        ("10 - 3 - 2 = 7 - 2 = 5", "5"),
+        ("10 -3 = 7", "7"),
+        ("3 - 10 = -7", "-7"),
+        ("7 = 3 + 4", "7"),
+        ("1/2 = 0.5", "0.5"),
+        ("0.5 = 1/2", "0.5"),
+        ("\\frac{10}{2} = 5", "5"),
+        ("10^3 = 1,000", "1000"),
+        ("20% of 50 = 10", "10"),
+        ("3 times 4 equals 12", "12"),
+        ("2x = 10", "10"),
+        ("x = 5", "5"),
+        ("3 + 4 = 2 million", ""),
+        # What does not belong to the answer.
+        ("7. Check: 3 + 5 = 8", "7"),
+        ("7\n3 + 5 = 8", "7"),
+        ("7 (3 + 4 = 7, not 8)", "7"),
+        ("12 since 15 - 3 = 12", "12"),
+        ("18, as 20 - 3 = 17", "18"),
+        ("2, B = 3", "2"),
+        ("18 - that is, 9 and 9", "18"),
+        ("5 apples, half of them red", "5"),
+        ("5 and half of 10", "5"),
+        # Units.
+        ("$5", "5"),
+        ("5 %", "5"),
+        ("5 apples", "5"),
+        ("1,000", "1000"),
+        ("5.0", "5"),
+        ("**18** (9 each)", "18"),
+        ("*18* (9 each)", "18"),
+        ("$18$", "18"),
+        ("\\[ 18 \\]", "18"),
+        ("\\$18", "18"),
+        ("18\\%", "18"),
+        ("18 \\text{ km}", "18"),
+        ("5kg", "5"),
+        ("5 km/h", "5"),
+        ("5 per day", "5"),
+        ("5!", "5"),
+        ("5-day", "5"),
+        ("−5", "-5"),
+        ("1e3", "1000"),
+    ],
+)
+def test_the_answer_after_the_marker_is_read_as_a_gold_answer_is(answer: str, parsed: str) -> None:
+    assert parse_number(f"2 of 9 is 1. The final answer is: {answer}") == parsed
+
+
+@pytest.mark.parametrize(
+    ("output", "parsed"),
+    [
+        ("So she has 2 million", ""),
+        ("It is 1/2", ""),
+        ("It is 10^3.", ""),
+        ("\\frac{1}{2}", ""),
+        ("10/2 = 5", "5"),
+    ],
+)
+def test_the_last_number_is_not_a_part_of_another(output: str, parsed: str) -> None:
+    assert parse_number(output) == parsed
+
+
+@pytest.mark.parametrize(
     ("answer", "output", "correct"),
     [
         ("1,000", "The final answer is: $1000.00", True),
