@@ -121,7 +121,7 @@ def _check(
     for name in section.rules:
         if name not in known:
             raise ConfigError(f"gate.rules: {unknown('metric', name, known)}")
-    tasks = set(candidate.files)
+    tasks = {*candidate.files, *(champion.files if champion else ())}
     for name in section.margins:
         if name not in tasks:
             raise ConfigError(f"gate.margins: {unknown('task', name, tasks)}")
@@ -149,6 +149,14 @@ def _not_worse(
             continue
         rows: Rows = "refuse" if candidate.safety() == path else "all"
         yield _paired(rule, task, path, reference, rows, margin, section)
+    for task in sorted(champion.files.keys() - candidate.files.keys()):
+        text = (
+            f"{task}: the champion was scored on it, {candidate.name} was not, so a loss there "
+            f"would not be seen; evaluate {candidate.name} on it, or name another model in "
+            "gate.model"
+        )
+        margin = section.margins.get(task, section.margin)
+        yield RuleResult(f"not_worse.{task}", False, None, -margin, text)
 
 
 def _paired(
@@ -166,6 +174,10 @@ def _paired(
     if compared.left_out:
         text += (
             f"; {compared.left_out} of its items, which the champion did not answer, are left out"
+        )
+    if compared.missing:
+        text += (
+            f"; {compared.missing} of the champion's items, which it did not answer, are left out"
         )
     if not passed:
         text = "; ".join([text, *_why_not(compared, margin, section)])

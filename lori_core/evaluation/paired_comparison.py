@@ -40,6 +40,7 @@ class Comparison:
         lost: the number of items on which the model does worse than the reference.
         gained: the number of items on which the model does better.
         left_out: the number of items that only the model's file has.
+        missing: the number of items that only the reference's file has.
     """
 
     difference: float
@@ -50,6 +51,7 @@ class Comparison:
     lost: int
     gained: int
     left_out: int = 0
+    missing: int = 0
 
 
 def compare(
@@ -81,13 +83,13 @@ def compare(
         DataError: the files have different items, no item that counts, or a malformed line.
     """
     ours, theirs = outcomes(model, rows), outcomes(reference, rows)
-    differing, left_out = len(ours.keys() ^ theirs.keys()), len(ours.keys() - theirs.keys())
+    left_out, missing = len(ours.keys() - theirs.keys()), len(theirs.keys() - ours.keys())
     if shared and ours.keys() & theirs.keys():
         ours = {item: share for item, share in ours.items() if item in theirs}
         theirs = {item: share for item, share in theirs.items() if item in ours}
-    elif differing:
+    elif left_out + missing:
         raise DataError(
-            f"{model} and {reference}: {differing} ids are in only one of them; compare "
+            f"{model} and {reference}: {left_out + missing} ids are in only one of them; compare "
             "evaluations of one test set (evaluate both again)"
         )
     # Whole numbers, so that equal differences stay equal in floating point.
@@ -104,6 +106,7 @@ def compare(
         lost=int(np.sum(first < second)),
         gained=int(np.sum(first > second)),
         left_out=left_out,
+        missing=missing,
     )
 
 

@@ -194,6 +194,22 @@ def test_only_items_that_both_were_asked_are_compared(tmp_path: Path) -> None:
     )
     assert found.passed
     assert found.findings[0].numbers["n"] == 60
+    assert "; 40 of the champion's items, which it did not answer, are left out" in (
+        found.findings[0].text
+    )
+
+
+def test_a_task_that_only_the_champion_was_scored_on_is_refused(tmp_path: Path) -> None:
+    old = model(tmp_path, "old", [True] * N)
+    new = Scored("new", {"math": verdicts(tmp_path / "new.jsonl", [True] * N)})
+    found = decide(new, old, None, section(rules={}))
+    assert failed(found) == ["not_worse.safety"]
+    assert found.failed[0].text == (
+        "safety: the champion was scored on it, new was not, so a loss there would not be seen; "
+        "evaluate new on it, or name another model in gate.model"
+    )
+    assert found.failed[0].value is None
+    assert "| not_worse.safety | NO |" in gate.as_markdown(found)
 
 
 def test_samples_of_one_item_are_no_items_of_their_own(tmp_path: Path) -> None:
