@@ -69,12 +69,14 @@ class GateDecision:
         candidate: the candidate's name.
         champion: the champion's name; None if there is no champion yet.
         findings: the outcome of each rule, in order.
+        is_champion: whether the candidate is the champion, so that only the bounds apply.
     """
 
     passed: bool
     candidate: str
     champion: str | None
     findings: tuple[RuleResult, ...]
+    is_champion: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the decision as it is written to `gate/verdict.json`."""
@@ -308,6 +310,8 @@ def as_markdown(decision: GateDecision) -> str:
     """Return the decision as Markdown: a table of the rules, then examples of those that fail."""
     outcome = "may be served" if decision.passed else "is refused"
     against = f"against {decision.champion}" if decision.champion else "the first: no champion yet"
+    if decision.is_champion:
+        against = f"by the bounds alone: it is {decision.champion}, the champion"
     lines = [f"# {decision.candidate} {outcome}", "", f"Judged {against}.", ""]
     lines += ["| rule | holds | numbers |", "| --- | --- | --- |"]
     lines += [
