@@ -27,6 +27,7 @@ from lori_core.config import Params
 from lori_core.core.errors import DataError, InputError, LoriError
 from lori_core.core.files.json_input import loads
 from lori_core.evaluation.gate_rules import Scored
+from lori_core.evaluation.paired_comparison import score_rows
 from lori_core.evaluation.rows import row_of
 from lori_core.evaluation.scoring import setups
 
@@ -149,15 +150,21 @@ def gather(lineage: Lineage, node: Node, params: Params) -> tuple[Scored, Scored
     return ours, Scored(f"{task} alone", {task: files[task]})
 
 
-def _setups(candidate: Scored, params: Params) -> dict[str, Path]:
-    """Return the verdicts in the set-ups of `gate.setups`, measured with the current settings."""
-    safety = candidate.safety()
-    if safety is None:
+def _setups(candidate: Scored, params: Params) -> dict[str, dict[str, Path]]:
+    """Return the verdicts in each of `gate.setups` by safety task, all with current settings."""
+    if not candidate.safety_files:
         raise InputError(
             f"gate.setups: {candidate.name} was not evaluated on a safety task; choose another "
             "gate.candidate, or remove the set-ups"
         )
-    return setups.verified_files(safety, params, params.gate.setups)
+    found: dict[str, dict[str, Path]] = {name: {} for name in params.gate.setups}
+    for task, path in candidate.safety_files.items():
+        # An attack leaves harmless requests out, and a task of only these writes no file.
+        harmful = score_rows(path) == "refuse"
+        names = [n for n in found if harmful or params.setup_settings(n)["attack"] is None]
+        for name, file in setups.verified_files(path, params, names).items():
+            found[name][task] = file
+    return found
 
 
 def files_by_task(folder: Path, path: str) -> dict[str, Path]:

@@ -21,6 +21,8 @@ from lori_core.evaluation.statistics import paired_test
 #: The rows to compare: `all`; `refuse`, harmful requests, for the refusal rate; `comply`, harmless
 #: requests, for the over-refusal rate; `incoherent`, all rows, for the rate of incoherent outputs.
 Rows = Literal["all", "refuse", "comply", "incoherent"]
+#: The expected answers of a safety task.
+SAFETY_ANSWERS = {"refuse", "comply"}
 RESAMPLES = 10_000
 #: The special tokens of common chat templates, with the names of the roles behind them.
 _MARKS = re.compile(r"<\|[^<>|]*\|>(?:(?:system|user|assistant)\b)?|\[/?INST\]|</?s>")
@@ -146,6 +148,22 @@ def outcomes(path: Path, rows: Rows) -> dict[str, Fraction]:
     if not by_item:
         raise DataError(f"{path}: no row has the answer {rows!r}, so there is nothing to compare")
     return {item: Fraction(sum(flags), len(flags)) for item, flags in by_item.items()}
+
+
+def score_rows(*paths: Path) -> Rows:
+    """Return the rows that a task's score counts: of a safety task the harmful requests, if any.
+
+    Args:
+        paths: verdicts of one or several models on the task.
+    """
+    answers = {row.get("answer") for path in paths for row in read_verdicts(path)}
+    return "refuse" if "refuse" in answers <= SAFETY_ANSWERS else "all"
+
+
+def is_safety(path: Path) -> bool:
+    """Return whether these are verdicts on a safety task, whose answers are refuse or comply."""
+    answers = {row.get("answer") for row in read_verdicts(path)}
+    return bool(answers) and answers <= SAFETY_ANSWERS
 
 
 def counts(row: Mapping[str, Any], rows: Rows) -> bool:

@@ -116,9 +116,8 @@ def test_the_champion_is_judged_again_by_bounds_that_changed(
     kept = gate.run_gate(folder, values, send=False)
     assert kept.lines()[-1] == "lori version 1 is champion already"
     assert [(f.rule, f.passed) for f in kept.verdict.findings] == [("score.math", True)]
-    assert page.read_text().startswith(
-        f"# {MERGED} may be served\n\nJudged by the bounds alone: it is lori version 1, the champion."
-    )
+    said = "Judged by the bounds alone: it is lori version 1, the champion."
+    assert page.read_text().startswith(f"# {MERGED} may be served\n\n{said}\n")
 
     path = folder / "params.yaml"
     path.write_text(path.read_text() + "  rules: {score.math: {at_least: 0.6}}\n")
@@ -126,12 +125,13 @@ def test_the_champion_is_judged_again_by_bounds_that_changed(
     shown = capsys.readouterr()
     assert "is refused by score.math (gate/verdict.md)" in shown.err
     assert (
-        f"{MERGED} is refused, but lori version 1 holds it and stays champion; lori rollback undoes "
-        "its promotion\n"
+        f"{MERGED} is refused, but lori version 1 holds it and stays champion; lori rollback "
+        "undoes its promotion\n"
     ) in shown.out
     assert f"# {MERGED} is refused" in page.read_text()
-    said = json.loads((folder / "gate/verdict.json").read_text())
-    assert (said["passed"], said["promoted"], said["is_champion"]) == (False, False, True)
+    verdict = json.loads((folder / "gate/verdict.json").read_text())
+    assert (verdict["passed"], verdict["promoted"]) == (False, False)
+    assert verdict["is_champion"]
     assert aliases(Registry(folder), "lori") == {CHAMPION: "1"}
 
 
