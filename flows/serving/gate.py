@@ -17,10 +17,10 @@ from typing import Any
 
 from flows.lineage.ancestry import Lineage, Node, primary
 from flows.lineage.named import Named
+from flows.serving.comparability import check_champion
 from flows.serving.evidence import (
     artifact_here,
     champion_files,
-    check_champion,
     check_settings,
     gather,
     safety_evaluation,

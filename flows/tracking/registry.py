@@ -30,6 +30,8 @@ CHAMPION, PREVIOUS = "champion", "previous"
 EVALUATION = "lori.evaluation"
 #: The settings of that evaluation as JSON: they may change while the artifact stays the same.
 SETTINGS = "lori.evaluation_settings"
+#: The MD5s of the code that scored it, as JSON.
+SCORING_CODE = "lori.scoring_code"
 BEFORE, ROLLED_BACK = "lori.previous", "lori.rolled_back"
 
 
@@ -198,7 +200,7 @@ class Registry:
     def evaluated(self, version: Version, tags: Mapping[str, str]) -> Version:
         """Update a version's tags to the newest evaluation of its artifact; return the version."""
         tags = redacted(tags)
-        newer = {n: tags[n] for n in (EVALUATION, SETTINGS) if n in tags}
+        newer = {n: tags[n] for n in (EVALUATION, SETTINGS, SCORING_CODE) if n in tags}
         newer = {n: value for n, value in newer.items() if version.tags.get(n) != value}
         with clear_errors(self.store.uri):
             for name, value in newer.items():
