@@ -101,9 +101,9 @@ def settings_that_differ(
         # Other set-ups do not change the verdicts in the default one, which are compared.
         if name == SETUPS or name.startswith(f"{SETUPS}."):
             continue
-        values = [side.get(name, default.get(name)) for side in (ours, theirs)]
-        if values[0] != values[1]:
-            yield name, *values
+        here, there = (side.get(name, default.get(name)) for side in (ours, theirs))
+        if here != there:
+            yield name, here, there
 
 
 def check_alike(first: StageEntry, second: StageEntry) -> None:

@@ -206,10 +206,11 @@ def forgetting(at: RuleInput) -> Measured:
 
     Both are measured on the safety task of that adapter.
     """
-    task, theirs = next(iter(at.before.safety_files.items() if at.before else ()), ("", None))
-    ours = at.candidate.files.get(task)
-    if ours is None or theirs is None:
+    before = at.before.safety_files if at.before else {}
+    task = next(iter(before), None)
+    if task is None or task not in at.candidate.files:
         return Measured(None)
+    ours, theirs = at.candidate.files[task], before[task]
     compared = compare(ours, theirs, "refuse", at.confidence, shared=True)
     ends = {"low": -compared.high, "high": -compared.low, "n": float(compared.n), "p": compared.p}
     return Measured(-compared.difference, ends, ours, before=theirs)
