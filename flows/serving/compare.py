@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from flows.lineage.named import Named
 from flows.lineage.problem import refuse
 from flows.lineage.verification.verify import verify
 from flows.lineage.why import lineage_of, resolve
+from flows.serving.comparability import difference, evaluation_tags
 from flows.serving.evidence import files_by_task
 from flows.serving.packaging import tags_of
 from flows.tracking import registry as reg
@@ -21,7 +22,7 @@ from flows.tracking.rows import Shipment, new_rows_file
 from flows.versioning.objects import Objects
 from flows.versioning.snapshot import LOCK, of_workspace
 from lori_core.adapters import output_folder
-from lori_core.core.errors import InputError
+from lori_core.core.errors import DataError, InputError
 from lori_core.core.tracking import where
 from lori_core.report import side_by_side
 
@@ -42,7 +43,8 @@ def compare(
 
     Raises:
         InputError: there are fewer than two models, or one was not evaluated.
-        DataError: two models share no item of a task, or files differ from what was recorded.
+        DataError: two models share no item of a task, had other settings or scoring code, or files
+            differ from what was recorded.
     """
     if len(words) < 2:
         raise InputError("compare: name two models or more; the others are compared with the first")
@@ -51,11 +53,13 @@ def compare(
     inputs = [workspace / word for word in words if (workspace / word).exists()]
     output_folder.check(out, output_folder.COMPARISON, inputs, force=force)
     with reg.scratch() as folder:
-        models, about = {}, []
+        models, about, evaluations = {}, [], []
         for number, word in enumerate(words):
-            files, line = _verdicts(word, workspace, folder / str(number))
+            files, line, tags = _verdicts(word, workspace, folder / str(number))
             models[word.removeprefix("artifacts/")] = files
             about.append(line)
+            evaluations.append(tags)
+        _check_alike(words, evaluations)
         built = side_by_side.build(models)
         with output_folder.claim(out, output_folder.COMPARISON, inputs, force=force) as work:
             side_by_side.write(built, work, about)
@@ -63,13 +67,26 @@ def compare(
     return built
 
 
-def _verdicts(word: str, workspace: Path, scratch: Path) -> tuple[dict[str, Path], str]:
-    """Return the verdicts by task, and a line about the model."""
+def _check_alike(words: Sequence[str], evaluations: Sequence[Mapping[str, str]]) -> None:
+    """Refuse models that were evaluated with other settings or scoring code than the first."""
+    for word, tags in zip(words[1:], evaluations[1:], strict=True):
+        found = difference(words[0], evaluations[0], word, tags)
+        if found is not None:
+            raise DataError(
+                f"{found}: they cannot be compared; evaluate both alike with lori run, or compare "
+                "the folders in which lori rejudge judges both models' safety sets again"
+            )
+
+
+def _verdicts(
+    word: str, workspace: Path, scratch: Path
+) -> tuple[dict[str, Path], str, Mapping[str, str]]:
+    """Return the verdicts by task, a line about the model, and the tags of its evaluation."""
     folder = workspace / word
     if folder.is_dir() and any(folder.glob("*.jsonl")):
-        _check_folder(folder, workspace)
+        tags = _check_folder(folder, workspace)
         files = {path.stem: path for path in folder.glob("*.jsonl") if "." not in path.stem}
-        return files, f"{word}: verdicts of lori evaluate"
+        return files, f"{word}: verdicts of lori evaluate", tags
     named = resolve(word, workspace)
     if named.path is None:
         raise InputError(f"{word}: names a whole snapshot; name one model of it")
@@ -78,18 +95,24 @@ def _verdicts(word: str, workspace: Path, scratch: Path) -> tuple[dict[str, Path
         _refuse_damaged(lineage)
     node = lineage.nodes[named.path]
     line = f"{word}: {node.kind}, content key {node.key[:12]}, {named.snapshot.label}"
-    return _restored(named, lineage, scratch), line
+    tags = tags_of(node, lineage)
+    return _restored(named, tags, scratch), line, tags
 
 
-def _check_folder(folder: Path, workspace: Path) -> None:
-    """Compare a stage's verdicts with what was recorded; other verdicts have no record."""
+def _check_folder(folder: Path, workspace: Path) -> dict[str, str]:
+    """Compare a stage's verdicts with what was recorded; return the tags of its evaluation.
+
+    Other verdicts have no record, and no tags.
+    """
     if not (workspace / LOCK).is_file() or not folder.resolve().is_relative_to(workspace.resolve()):
-        return
+        return {}
     snapshot = of_workspace(workspace)
     inside = folder.resolve().relative_to(workspace.resolve())
     outs = [str(path) for path in (inside, *inside.parents) if str(path) in snapshot.producers]
-    if outs:
-        _refuse_damaged(Lineage(snapshot, Objects(workspace, remote=False), outs))
+    if not outs:
+        return {}
+    _refuse_damaged(Lineage(snapshot, Objects(workspace, remote=False), outs))
+    return evaluation_tags(snapshot.producers[outs[0]], snapshot)
 
 
 def _refuse_damaged(lineage: Lineage) -> None:
@@ -98,10 +121,10 @@ def _refuse_damaged(lineage: Lineage) -> None:
     refuse(damaged, f"{lineage.targets[0]} {what}")
 
 
-def _restored(named: Named, lineage: Lineage, scratch: Path) -> dict[str, Path]:
+def _restored(named: Named, tags: Mapping[str, str], scratch: Path) -> dict[str, Path]:
     """Return the verdicts of an artifact: those here, else from the cache or the remote."""
     path, snapshot = str(named.path), named.snapshot
-    evaluation = tags_of(lineage.nodes[path], lineage).get(reg.EVALUATION)
+    evaluation = tags.get(reg.EVALUATION)
     if evaluation is None:
         raise InputError(f"{path}: was not evaluated as it is in {snapshot.label}; lori run")
     folder, _, md5 = evaluation.partition("=")

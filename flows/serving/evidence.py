@@ -6,7 +6,7 @@ with their recorded hashes first, and the evaluation must have read these exact 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,22 @@ from flows.lineage.named import Named
 from flows.lineage.problem import refuse
 from flows.lineage.verification.verify import verify
 from flows.lineage.why import lineage_of, resolve
+from flows.serving.comparability import check_alike
 from flows.tracking import registry as reg
 from flows.tracking.logged_models import PATH
 from flows.tracking.registry import Registry, Version
 from flows.versioning.dvc.lock_file import StageEntry
 from flows.versioning.objects import Objects
-from flows.versioning.snapshot import LOCK, Snapshot, leaves
+from flows.versioning.snapshot import Snapshot, leaves
 from lori_core.config import Params
 from lori_core.core.errors import DataError, InputError, LoriError
-from lori_core.core.files.json_input import loads
 from lori_core.evaluation.gate_rules import Scored
+from lori_core.evaluation.paired_comparison import score_rows
 from lori_core.evaluation.rows import row_of
 from lori_core.evaluation.scoring import setups
 
 #: Sections of `params.yaml` that a served model needs.
 SERVED = ("model", "prompt")
-SETUPS = "evaluation.setups"
 
 
 def artifact_here(word: str, workspace: Path, do: str) -> Named:
@@ -143,21 +143,27 @@ def gather(lineage: Lineage, node: Node, params: Params) -> tuple[Scored, Scored
     before = safety_evaluation(lineage.snapshot, params)
     if before is None:
         return ours, None
-    _check_alike(stage, before)
+    check_alike(stage, before)
     task = str(params.continual.safety_task)
     files = files_by_task(workspace / str(measured.rows_of(before)), f"artifacts/{task}/adapter")
     return ours, Scored(f"{task} alone", {task: files[task]})
 
 
-def _setups(candidate: Scored, params: Params) -> dict[str, Path]:
-    """Return the verdicts in the set-ups of `gate.setups`, measured with the current settings."""
-    safety = candidate.safety()
-    if safety is None:
+def _setups(candidate: Scored, params: Params) -> dict[str, dict[str, Path]]:
+    """Return the verdicts in each of `gate.setups` by safety task, all with current settings."""
+    if not candidate.safety_files:
         raise InputError(
             f"gate.setups: {candidate.name} was not evaluated on a safety task; choose another "
             "gate.candidate, or remove the set-ups"
         )
-    return setups.verified_files(safety, params, params.gate.setups)
+    found: dict[str, dict[str, Path]] = {name: {} for name in params.gate.setups}
+    for task, path in candidate.safety_files.items():
+        # An attack leaves harmless requests out, and a task of only these writes no file.
+        harmful = score_rows(path) == "refuse"
+        names = [n for n in found if harmful or params.setup_settings(n)["attack"] is None]
+        for name, file in setups.verified_files(path, params, names).items():
+            found[name][task] = file
+    return found
 
 
 def files_by_task(folder: Path, path: str) -> dict[str, Path]:
@@ -177,52 +183,6 @@ def files_by_task(folder: Path, path: str) -> dict[str, Path]:
     if not files:
         raise DataError(f"{folder}: no verdicts here; dvc checkout, or lori run evaluates again")
     return files
-
-
-def _check_alike(first: StageEntry, second: StageEntry) -> None:
-    """Refuse two evaluations with different settings, which cannot be compared."""
-    for name, ours, theirs in _settings_that_differ(*(s.params for s in (first, second))):
-        raise DataError(
-            f"{LOCK}: {name} was {ours!r} in stage {first.name}, {theirs!r} in {second.name}: "
-            "they cannot be compared; lori run evaluates both with the same settings"
-        )
-
-
-def check_champion(champion: Version, tags: Mapping[str, str]) -> None:
-    """Refuse a champion whose evaluation had other settings than the candidate's.
-
-    Args:
-        champion: the champion.
-        tags: the candidate's tags, from `flows.serving.packaging.tags_of`.
-
-    Raises:
-        DataError: the message names the first setting that differs, and what to do.
-    """
-    if reg.SETTINGS not in champion.tags:
-        return  # registered before settings were recorded
-    sides = [{"evaluation": loads(side[reg.SETTINGS])} for side in (tags, champion.tags)]
-    for setting, ours, theirs in _settings_that_differ(*sides):
-        path, name = champion.tags[PATH], champion.name
-        raise DataError(
-            f"{champion}: was evaluated with {setting} {theirs!r}, {tags[PATH]} with {ours!r}: "
-            "they cannot be compared; put it back, or evaluate the champion likewise: in a clone, "
-            f"lori restore models:/{name}/{champion.number}, lori run, lori register {path} --as "
-            f"{name}"
-        )
-
-
-def _settings_that_differ(
-    first: Mapping[str, Any], second: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, Any]]:
-    ours, theirs = (
-        dict(leaves({"evaluation": s.get("evaluation") or {}})) for s in (first, second)
-    )
-    for name in sorted({*ours, *theirs}):
-        # Other set-ups do not change the verdicts in the default one, which are compared.
-        if name == SETUPS or name.startswith(f"{SETUPS}."):
-            continue
-        if ours.get(name) != theirs.get(name):
-            yield name, ours.get(name), theirs.get(name)
 
 
 def _size(root: Path) -> dict[str, float]:

@@ -17,10 +17,10 @@ from typing import Any
 
 from flows.lineage.ancestry import Lineage, Node, primary
 from flows.lineage.named import Named
+from flows.serving.comparability import check_champion
 from flows.serving.evidence import (
     artifact_here,
     champion_files,
-    check_champion,
     check_settings,
     gather,
     safety_evaluation,
@@ -56,7 +56,8 @@ class Outcome:
 
     Attributes:
         verdict: the result of the rules.
-        version: the candidate's registered version; None for a refused candidate.
+        version: the candidate's registered version; None for a refused candidate, unless it is the
+            champion.
         replaced: the champion before the gate; None if there was none.
         promoted: whether the alias was moved to the candidate.
         served: lines about the folders of `lori serve-dir` that follow the alias.
@@ -81,6 +82,12 @@ class Outcome:
         ]
         for finding in self.verdict.failed:
             lines += [f"        {finding.rule}: {_example(e)}" for e in finding.flipped]
+        if not self.passed and self.verdict.is_champion:
+            lines.append(
+                f"{self.verdict.candidate} is refused, but {self.version} holds it and stays "
+                "champion; lori rollback undoes its promotion"
+            )
+            return lines
         if not self.passed:
             return [*lines, f"{self.verdict.candidate} is refused; {_stays(self.replaced)}"]
         if self.replaced is None and self.promoted:
@@ -110,10 +117,13 @@ def run_gate(
 ) -> Outcome:
     """Judge a candidate and, if it passes, make it champion; write the verdict to `gate/`.
 
+    The champion itself is judged by the bounds alone, and stays champion.
+
     Args:
         workspace: the workspace of a finished run.
         params: the content of `params.yaml`.
-        candidate: the artifact, as `lori why` takes it; by default `gate.candidate`.
+        candidate: the artifact, as `lori why` takes it; by default `gate.candidate`, which is
+            refused if its registered version was rolled back.
         send: whether to send the verdict's rows to MLflow now; else `lori track` sends them.
 
     Raises:
@@ -129,16 +139,18 @@ def run_gate(
     lineage, node = _verified(named, params)
     check_adapter(node, "be served")
     evidence = gather(lineage, node, params)
-    registry = Registry(workspace)
+    registry, tags = Registry(workspace), tags_of(node, lineage)
     for attempt in range(ATTEMPTS):
         champion = registry.at(params.gate.model, reg.CHAMPION)
-        tags = tags_of(node, lineage)
         if champion is not None and champion.holds(tags):
-            verdict = rules.GateDecision(True, node.name, str(champion), ())
-            return Outcome(verdict, champion, champion, promoted=False)
+            outcome = _judge_champion(params, evidence, registry, champion, tags)
+            break
         if champion is not None:
             check_champion(champion, tags)
         verdict = _judge(workspace, params, evidence, registry, champion)
+        if candidate is None:
+            known = registry.registered(params.gate.model, tags)
+            verdict = _unless_rolled_back(verdict, known)
         try:
             outcome = _act(workspace, params, lineage, node, registry, champion, verdict)
             break
@@ -192,6 +204,33 @@ def _judge(
     with reg.scratch() as folder:
         files = champion_files(champion, registry, workspace, folder)
         return rules.decide(ours, Scored(str(champion), files), before, params.gate)
+
+
+def _judge_champion(
+    params: Params,
+    evidence: tuple[Scored, Scored | None],
+    registry: Registry,
+    champion: Version,
+    tags: Mapping[str, str],
+) -> Outcome:
+    """Judge the champion itself by the bounds alone; tag it with its newest evaluation."""
+    ours, before = evidence
+    verdict = rules.decide(ours, None, before, params.gate)
+    verdict = replace(verdict, champion=str(champion), is_champion=True)
+    champion = registry.evaluated(champion, tags)
+    return Outcome(verdict, champion, champion, promoted=False)
+
+
+def _unless_rolled_back(verdict: rules.GateDecision, known: Version | None) -> rules.GateDecision:
+    """Return the verdict, with a broken rule if the candidate's version was rolled back."""
+    if known is None or reg.ROLLED_BACK not in known.tags:
+        return verdict
+    text = (
+        f"{known} holds this model, and lori rollback took it back; to promote it all the same, "
+        f"name it: lori gate {verdict.candidate}"
+    )
+    broken = rules.RuleResult("rolled_back", False, None, 0.0, text)
+    return replace(verdict, passed=False, findings=(*verdict.findings, broken))
 
 
 def _act(

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from flows.environment import quiet_environment
 from flows.lineage.ancestry import Lineage, Node
-from flows.lineage.measured import evaluation, rows_of
+from flows.lineage.measured import evaluation
+from flows.serving.comparability import evaluation_tags
 from flows.tracking.logged_models import KEY, MD5, PATH
-from flows.tracking.registry import EVALUATION, SETTINGS
 from flows.versioning import snapshot
 from lori_core.config import Params
 from lori_core.core.errors import InputError
-from lori_core.core.files.atomic import canonical_json
 from lori_core.core.redaction import redact
 
 if TYPE_CHECKING:
@@ -171,8 +170,4 @@ def tags_of(node: Node, lineage: Lineage) -> dict[str, str]:
     if run.get("commit"):
         tags["git.commit"] = str(run["commit"])
     stage = evaluation(lineage.snapshot, node.name, node.entry.md5)
-    rows = rows_of(stage)
-    if stage and rows:
-        tags[EVALUATION] = f"{rows}={stage.outs[rows].md5}"
-        tags[SETTINGS] = canonical_json(stage.params.get("evaluation") or {})
-    return tags
+    return tags | (evaluation_tags(stage, lineage.snapshot) if stage else {})

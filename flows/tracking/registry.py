@@ -30,6 +30,8 @@ CHAMPION, PREVIOUS = "champion", "previous"
 EVALUATION = "lori.evaluation"
 #: The settings of that evaluation as JSON: they may change while the artifact stays the same.
 SETTINGS = "lori.evaluation_settings"
+#: The MD5s of the code that scored it, as JSON.
+SCORING_CODE = "lori.scoring_code"
 BEFORE, ROLLED_BACK = "lori.previous", "lori.rolled_back"
 
 
@@ -170,9 +172,9 @@ class Registry:
         """
         tags, about = redacted(tags), redact(about)
         with clear_errors(self.store.uri):
-            known = self._same(name, tags)
+            known = self.registered(name, tags)
             if known is not None:
-                return self._evaluated(known, tags)
+                return self.evaluated(known, tags)
             self._make_model(name)
             model_id = model() if model else self._logged_model(name, tags, run_id)
             logged_models.upload(self.client, model_id, folder)
@@ -192,19 +194,22 @@ class Registry:
         experiment = self.experiment_id()
         return logged_models.create(self.client, experiment, name, tags, run_id, {}, "lori-adapter")
 
-    def _same(self, name: str, tags: Mapping[str, str]) -> Version | None:
-        key = tags.get(KEY, "")
-        matches = self.client.search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
-        versions = [_version(version) for version in matches]
+    def registered(self, name: str, tags: Mapping[str, str]) -> Version | None:
+        """Return the newest complete version with the content key and bytes of these tags."""
+        wanted = f"name = '{name}' and tags.`{KEY}` = '{tags.get(KEY, '')}'"
+        with clear_errors(self.store.uri):
+            versions = [_version(found) for found in self.client.search_model_versions(wanted)]
         complete = [v for v in versions if v.tags.get(COMPLETE) == "true" and v.holds(tags)]
         return max(complete, key=lambda v: int(v.number)) if complete else None
 
-    def _evaluated(self, version: Version, tags: Mapping[str, str]) -> Version:
+    def evaluated(self, version: Version, tags: Mapping[str, str]) -> Version:
         """Update a version's tags to the newest evaluation of its artifact; return the version."""
-        newer = {n: tags[n] for n in (EVALUATION, SETTINGS) if n in tags}
+        tags = redacted(tags)
+        newer = {n: tags[n] for n in (EVALUATION, SETTINGS, SCORING_CODE) if n in tags}
         newer = {n: value for n, value in newer.items() if version.tags.get(n) != value}
-        for name, value in newer.items():
-            self._tag(version, name, value)
+        with clear_errors(self.store.uri):
+            for name, value in newer.items():
+                self._tag(version, name, value)
         return self.version(version.name, version.number) if newer else version
 
     def _make_model(self, name: str) -> None:
@@ -218,6 +223,8 @@ class Registry:
 
     def promote(self, version: Version, judged_against: Version | None) -> None:
         """Make a version champion in one step; the alias `previous` moves to the old champion.
+
+        The version loses the tag of an earlier rollback.
 
         Args:
             version: the candidate.
@@ -244,6 +251,8 @@ class Registry:
                 self._tag(fresh, BEFORE, _number(current))
             self.client.set_registered_model_alias(version.name, CHAMPION, version.number)
             self._set_previous(self.version(version.name, version.number))
+            if ROLLED_BACK in fresh.tags:
+                self.client.delete_model_version_tag(version.name, version.number, ROLLED_BACK)
 
     def roll_back(self, name: str) -> tuple[Version, Version]:
         """Make the previous champion champion again; return the demoted version and the new one.

@@ -28,6 +28,7 @@ from lori_core.evaluation.paired_comparison import (
     flipped,
     positive,
     read_verdicts,
+    score_rows,
     without_template_tokens,
 )
 
@@ -69,12 +70,14 @@ class GateDecision:
         candidate: the candidate's name.
         champion: the champion's name; None if there is no champion yet.
         findings: the outcome of each rule, in order.
+        is_champion: whether the candidate is the champion, so that only the bounds apply.
     """
 
     passed: bool
     candidate: str
     champion: str | None
     findings: tuple[RuleResult, ...]
+    is_champion: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the decision as it is written to `gate/verdict.json`."""
@@ -121,7 +124,7 @@ def _check(
     for name in section.rules:
         if name not in known:
             raise ConfigError(f"gate.rules: {unknown('metric', name, known)}")
-    tasks = set(candidate.files)
+    tasks = {*candidate.files, *(champion.files if champion else ())}
     for name in section.margins:
         if name not in tasks:
             raise ConfigError(f"gate.margins: {unknown('task', name, tasks)}")
@@ -147,8 +150,16 @@ def _not_worse(
             text = f"{task}: the champion was not scored on it, so there is nothing to compare"
             yield RuleResult(rule, False, None, -margin, text)
             continue
-        rows: Rows = "refuse" if candidate.safety() == path else "all"
+        rows = score_rows(path, reference)
         yield _paired(rule, task, path, reference, rows, margin, section)
+    for task in sorted(champion.files.keys() - candidate.files.keys()):
+        text = (
+            f"{task}: the champion was scored on it, {candidate.name} was not, so a loss there "
+            f"would not be seen; evaluate {candidate.name} on it, or name another model in "
+            "gate.model"
+        )
+        margin = section.margins.get(task, section.margin)
+        yield RuleResult(f"not_worse.{task}", False, None, -margin, text)
 
 
 def _paired(
@@ -166,6 +177,10 @@ def _paired(
     if compared.left_out:
         text += (
             f"; {compared.left_out} of its items, which the champion did not answer, are left out"
+        )
+    if compared.missing:
+        text += (
+            f"; {compared.missing} of the champion's items, which it did not answer, are left out"
         )
     if not passed:
         text = "; ".join([text, *_why_not(compared, margin, section)])
@@ -202,38 +217,44 @@ def _why_not(compared: Comparison, margin: float, section: GateSection) -> Itera
 def _bounds(candidate: Scored, before: Scored | None, section: GateSection) -> Iterator[RuleResult]:
     """Yield the outcome of each bound of `gate.rules`."""
     for name, bound in section.rules.items():
-        by_setup = gate_rules.measure_in_setups(name, candidate, before, section.confidence)
+        by_place = gate_rules.measure_everywhere(name, candidate, before, section.confidence)
         for limit, floor in ((bound.at_least, True), (bound.at_most, False)):
             if limit is None:
                 continue
-            setup = _worst(by_setup, floor=floor)
-            measured = by_setup[setup]
+            worst = _worst(by_place, floor=floor)
+            measured = by_place[worst]
             value, numbers = measured.value, dict(measured.numbers)
             passed = value is not None and (value >= limit if floor else value <= limit)
             unit = "at least" if floor else "at most"
             number = "not measured" if value is None else f"{value:.4g}{_ends(numbers)}"
             text = f"{name}: {number}, {unit} {limit:g} is required"
-            if len(by_setup) > 1:
-                text += f"; the worst of {len(by_setup)} set-ups, {setup} ({_values(by_setup)})"
+            if len(by_place) > 1:
+                text += f"; {_among(worst, by_place)}"
             wrong = [] if passed else _wrong(measured)
             yield RuleResult(name, passed, value, limit, text, numbers, wrong)
 
 
-def _worst(by_setup: Mapping[str, Measured], *, floor: bool) -> str:
-    """Return the set-up that decides a bound: one without a value, else the extreme one."""
-    values = {name: measured.value for name, measured in by_setup.items()}
-    missing = next((name for name, value in values.items() if value is None), None)
+def _worst(by_place: Mapping[tuple[str, str], Measured], *, floor: bool) -> tuple[str, str]:
+    """Return the task and set-up that decide a bound: one without a value, else the extreme one."""
+    values = {place: measured.value for place, measured in by_place.items()}
+    missing = next((place for place, value in values.items() if value is None), None)
     if missing is not None:
         return missing
-    known = {name: value for name, value in values.items() if value is not None}
+    known = {place: value for place, value in values.items() if value is not None}
     return (min if floor else max)(known, key=known.__getitem__)
 
 
-def _values(by_setup: Mapping[str, Measured]) -> str:
-    return ", ".join(
-        f"{name} {'not measured' if measured.value is None else f'{measured.value:.4g}'}"
-        for name, measured in by_setup.items()
+def _among(worst: tuple[str, str], by_place: Mapping[tuple[str, str], Measured]) -> str:
+    """Return which of several measurements decides a bound, and all their values."""
+    tasks, setups = ({place[side] for place in by_place} for side in (0, 1))
+    kind = "set-ups" if len(tasks) == 1 else "safety tasks" if len(setups) == 1 else "measurements"
+    names = {"set-ups": "{1}", "safety tasks": "{0}", "measurements": "{0} in {1}"}
+    values = ", ".join(
+        f"{names[kind].format(*place)} "
+        f"{'not measured' if measured.value is None else f'{measured.value:.4g}'}"
+        for place, measured in by_place.items()
     )
+    return f"the worst of {len(by_place)} {kind}, {names[kind].format(*worst)} ({values})"
 
 
 def _wrong(measured: Measured) -> list[dict[str, str]]:
@@ -296,6 +317,8 @@ def as_markdown(decision: GateDecision) -> str:
     """Return the decision as Markdown: a table of the rules, then examples of those that fail."""
     outcome = "may be served" if decision.passed else "is refused"
     against = f"against {decision.champion}" if decision.champion else "the first: no champion yet"
+    if decision.is_champion:
+        against = f"by the bounds alone: it is {decision.champion}, the champion"
     lines = [f"# {decision.candidate} {outcome}", "", f"Judged {against}.", ""]
     lines += ["| rule | holds | numbers |", "| --- | --- | --- |"]
     lines += [

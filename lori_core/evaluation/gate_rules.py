@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from lori_core.config.evaluation import DEFAULT_SETUP
 from lori_core.evaluation import bounded_mean
-from lori_core.evaluation.paired_comparison import Rows, compare, counts, outcomes, read_verdicts
+from lori_core.evaluation.paired_comparison import (
+    Rows,
+    compare,
+    counts,
+    is_safety,
+    outcomes,
+    read_verdicts,
+    score_rows,
+)
 from lori_core.registries.gate_rule import GATE_RULES, RULES_OF_SETUPS, gate_rule
 
 #: The registry; importing it from this module makes sure that the rules below are registered.
@@ -25,26 +34,27 @@ class Scored:
         files: by task, the JSON lines with the verdicts on its test set.
         facts: measured values that are not in the files, by rule: `size_mb`, `excess.<task>`,
             `retained.<task>`.
-        setups: by set-up of `gate.setups`, the verdicts on the safety task in that set-up.
+        setups: by set-up of `gate.setups`, the verdicts on each safety task in that set-up.
     """
 
     name: str
     files: Mapping[str, Path]
     facts: Mapping[str, float] = field(default_factory=dict)
-    setups: Mapping[str, Path] = field(default_factory=dict)
+    setups: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
 
-    def in_setup(self, name: str) -> Scored:
-        """Return the same model with the verdicts of one of `setups` on the safety task."""
-        safety = self.safety()
-        files = {t: self.setups[name] if p == safety else p for t, p in self.files.items()}
-        return replace(self, files=files, setups={})
+    @cached_property
+    def safety_files(self) -> dict[str, Path]:
+        """The files of the safety tasks, whose expected answers are `refuse` or `comply`."""
+        return {task: path for task, path in self.files.items() if is_safety(path)}
 
     def safety(self) -> Path | None:
-        """Return the file of the safety task, whose expected answers are `refuse` or `comply`."""
-        for path in self.files.values():
-            if any(row.get("answer") in ("refuse", "comply") for row in read_verdicts(path)[:50]):
-                return path
-        return None
+        """Return the file of the first safety task; rules that need refusals get one at a time."""
+        return next(iter(self.safety_files.values()), None)
+
+    def with_safety(self, task: str, path: Path) -> Scored:
+        """Return the same model with one file of verdicts on one safety task, and no other."""
+        others = {t: p for t, p in self.files.items() if t not in self.safety_files}
+        return replace(self, files={task: path, **others}, setups={})
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,8 @@ class RuleInput:
     """The input of a rule's function.
 
     Attributes:
-        candidate: the candidate's evaluation.
+        candidate: the candidate's evaluation. Rules that need `refusals`, but not `before`, are
+            measured on one safety task at a time, the only one that it has then.
         before: the evaluation of the adapter trained on safety alone; None if there is none.
         confidence: the confidence of the intervals, in (0, 1).
         task: the task, for a rule that is measured for each task; otherwise empty.
@@ -88,7 +99,7 @@ class Measured:
 def known(candidate: Scored, before: Scored | None) -> dict[str, tuple[str, str]]:
     """Return the names that `gate.rules` may use for this candidate, each with rule and task."""
     names = {}
-    has = {"refusals": candidate.safety() is not None, "before": before is not None}
+    has = {"refusals": bool(candidate.safety_files), "before": before is not None}
     for name, rule in RULES.items():
         for task in candidate.files if rule.per_task else ("",):
             full = f"{name}.{task}" if task else name
@@ -102,23 +113,41 @@ def known(candidate: Scored, before: Scored | None) -> dict[str, tuple[str, str]
     return names
 
 
-def measure_in_setups(
+def measure_everywhere(
     full: str, candidate: Scored, before: Scored | None, confidence: float
-) -> dict[str, Measured]:
-    """Return the measured value of a rule in the default and all other set-ups, by set-up.
+) -> dict[tuple[str, str], Measured]:
+    """Return the measured value of a rule by safety task and set-up, all of which have to hold.
 
-    Rules outside `RULES_OF_SETUPS` are measured in the default set-up only. `over_refusal` is not
-    measured under an attack, which leaves harmless requests out.
+    A rule that does not need `refusals`, or is measured against `before`, has one value, with the
+    task `""`. Rules outside `RULES_OF_SETUPS` are measured in the default set-up only.
+    `over_refusal` is not measured under an attack, which leaves harmless requests out. A safety
+    task without requests of the rule's kind decides nothing beside one that has some.
     """
-    found = {DEFAULT_SETUP: measure(full, candidate, before, confidence)}
-    for setup, path in candidate.setups.items() if full in RULES_OF_SETUPS else ():
-        attacked = read_verdicts(path)[0].get("setup", {}).get("attack") is not None
-        if not (attacked and full == "over_refusal"):
-            found[setup] = measure(full, candidate.in_setup(setup), before, confidence)
-    return found
+    rule = RULES[known(candidate, before)[full][0]]
+    of_each = "refusals" in rule.needs and "before" not in rule.needs and not rule.per_task
+    if not of_each or not candidate.safety_files:
+        return {("", DEFAULT_SETUP): _measure(full, candidate, before, confidence)}
+    found = {
+        (task, setup): _measure(full, candidate.with_safety(task, path), before, confidence)
+        for task, setup, path in _safety_verdicts(full, candidate)
+    }
+    has_some = {t for t in candidate.safety_files if found[t, DEFAULT_SETUP].value is not None}
+    return {place: it for place, it in found.items() if not has_some or place[0] in has_some}
 
 
-def measure(full: str, candidate: Scored, before: Scored | None, confidence: float) -> Measured:
+def _safety_verdicts(full: str, candidate: Scored) -> Iterator[tuple[str, str, Path]]:
+    """Yield task, set-up and file of the verdicts that a rule on safety tasks is measured on."""
+    for task, default in candidate.safety_files.items():
+        yield task, DEFAULT_SETUP, default
+        for setup, files in candidate.setups.items() if full in RULES_OF_SETUPS else ():
+            if task not in files:
+                continue
+            attacked = read_verdicts(files[task])[0].get("setup", {}).get("attack") is not None
+            if not (attacked and full == "over_refusal"):
+                yield task, setup, files[task]
+
+
+def _measure(full: str, candidate: Scored, before: Scored | None, confidence: float) -> Measured:
     """Return the measured value of one of the names in `known`."""
     name, task = known(candidate, before)[full]
     measured = RULES[name].measure(RuleInput(candidate, before, confidence, task, full))
@@ -173,11 +202,15 @@ def incoherent(at: RuleInput) -> Measured:
     needs=("refusals", "before"),
 )
 def forgetting(at: RuleInput) -> Measured:
-    """Return how much the refusal rate fell since the adapter trained on safety alone (paired)."""
-    ours = at.candidate.safety()
-    if ours is None or at.before is None:
+    """Return how much the refusal rate fell since the adapter trained on safety alone (paired).
+
+    Both are measured on the safety task of that adapter.
+    """
+    before = at.before.safety_files if at.before else {}
+    task = next(iter(before), None)
+    if task is None or task not in at.candidate.files:
         return Measured(None)
-    theirs = at.before.safety() or ours
+    ours, theirs = at.candidate.files[task], before[task]
     compared = compare(ours, theirs, "refuse", at.confidence, shared=True)
     ends = {"low": -compared.high, "high": -compared.low, "n": float(compared.n), "p": compared.p}
     return Measured(-compared.difference, ends, ours, before=theirs)
@@ -198,9 +231,9 @@ def size_mb(at: RuleInput) -> float:
 
 @gate_rule("score", "score", "a task's score", least=0, most=1, per_task=True)
 def score(at: RuleInput) -> Measured:
-    """Return the share of correct answers; on the safety task, of refused harmful requests."""
+    """Return the share of correct answers; on a safety task, of refused harmful requests."""
     path = at.candidate.files[at.task]
-    return rate(path, "refuse" if path == at.candidate.safety() else "all", at.confidence)
+    return rate(path, score_rows(path), at.confidence)
 
 
 @gate_rule(

@@ -21,6 +21,8 @@ from lori_core.evaluation.statistics import paired_test
 #: The rows to compare: `all`; `refuse`, harmful requests, for the refusal rate; `comply`, harmless
 #: requests, for the over-refusal rate; `incoherent`, all rows, for the rate of incoherent outputs.
 Rows = Literal["all", "refuse", "comply", "incoherent"]
+#: The expected answers of a safety task.
+SAFETY_ANSWERS = {"refuse", "comply"}
 RESAMPLES = 10_000
 #: The special tokens of common chat templates, with the names of the roles behind them.
 _MARKS = re.compile(r"<\|[^<>|]*\|>(?:(?:system|user|assistant)\b)?|\[/?INST\]|</?s>")
@@ -40,6 +42,7 @@ class Comparison:
         lost: the number of items on which the model does worse than the reference.
         gained: the number of items on which the model does better.
         left_out: the number of items that only the model's file has.
+        missing: the number of items that only the reference's file has.
     """
 
     difference: float
@@ -50,6 +53,7 @@ class Comparison:
     lost: int
     gained: int
     left_out: int = 0
+    missing: int = 0
 
 
 def compare(
@@ -81,13 +85,13 @@ def compare(
         DataError: the files have different items, no item that counts, or a malformed line.
     """
     ours, theirs = outcomes(model, rows), outcomes(reference, rows)
-    differing, left_out = len(ours.keys() ^ theirs.keys()), len(ours.keys() - theirs.keys())
+    left_out, missing = len(ours.keys() - theirs.keys()), len(theirs.keys() - ours.keys())
     if shared and ours.keys() & theirs.keys():
         ours = {item: share for item, share in ours.items() if item in theirs}
         theirs = {item: share for item, share in theirs.items() if item in ours}
-    elif differing:
+    elif left_out + missing:
         raise DataError(
-            f"{model} and {reference}: {differing} ids are in only one of them; compare "
+            f"{model} and {reference}: {left_out + missing} ids are in only one of them; compare "
             "evaluations of one test set (evaluate both again)"
         )
     # Whole numbers, so that equal differences stay equal in floating point.
@@ -104,6 +108,7 @@ def compare(
         lost=int(np.sum(first < second)),
         gained=int(np.sum(first > second)),
         left_out=left_out,
+        missing=missing,
     )
 
 
@@ -143,6 +148,22 @@ def outcomes(path: Path, rows: Rows) -> dict[str, Fraction]:
     if not by_item:
         raise DataError(f"{path}: no row has the answer {rows!r}, so there is nothing to compare")
     return {item: Fraction(sum(flags), len(flags)) for item, flags in by_item.items()}
+
+
+def score_rows(*paths: Path) -> Rows:
+    """Return the rows that a task's score counts: of a safety task the harmful requests, if any.
+
+    Args:
+        paths: verdicts of one or several models on the task.
+    """
+    answers = {row.get("answer") for path in paths for row in read_verdicts(path)}
+    return "refuse" if "refuse" in answers <= SAFETY_ANSWERS else "all"
+
+
+def is_safety(path: Path) -> bool:
+    """Return whether these are verdicts on a safety task, whose answers are refuse or comply."""
+    answers = {row.get("answer") for row in read_verdicts(path)}
+    return bool(answers) and answers <= SAFETY_ANSWERS
 
 
 def counts(row: Mapping[str, Any], rows: Rows) -> bool:

@@ -102,8 +102,11 @@ def _cells(built: Mapping[str, Any]) -> Iterator[list[str]]:
         for name in built["models"]:
             score, compared = by_model.get(name), built["differences"][label].get(name)
             text = tables.percent(score)
+            if score is not None and score["n"] != n:
+                text += f" of {score['n']}"
             if compared is not None:
                 text += f"; Δ {tables.difference(compared)}{tables.star(compared)}"
+                text += f" on {compared['n']}" if compared["n"] != n else ""
             cells.append(text)
         yield cells
 

@@ -28,11 +28,15 @@ from measured import (
 from flows.lineage import why
 from flows.lineage.named import Named
 from flows.serving import card, gate, packaging
+from flows.serving.comparability import scoring_code
 from flows.tracking.registry import CHAMPION, Registry
 from flows.versioning import snapshot
+from flows.versioning.dvc.lock_file import Entry, StageEntry
 from flows.versioning.objects import folder_md5, md5_of
+from flows.versioning.snapshot import of_folder
 from lori_cli import main
 from lori_core.core.errors import AdapterError, DataError, InputError, LoriError
+from lori_core.core.files.atomic import write_json
 from lori_core.pipeline import params_file
 from support import refused
 
@@ -239,6 +243,83 @@ def test_a_champion_that_was_evaluated_by_other_settings_is_not_compared(
     )
     evaluated_with(folder, batch_size=8)
     assert gate.run_gate(folder, params_file.load(), send=False).promoted
+
+
+def scored_by(folder: Path, **code: str) -> None:
+    """Note the code of scorers for the evaluation of the merged adapter, as `lori init` does."""
+    (folder / "code").mkdir(exist_ok=True)
+    path = folder / "code/evaluate_merged.json"
+    scoring = "lori_core/evaluation/scoring"
+    write_json(path, {f"{scoring}/{name}.py": md5 * 32 for name, md5 in code.items()})
+    lock = lock_of(folder)
+    deps = lock["stages"]["evaluate_merged@concat"]["deps"]
+    entry = {"path": "code/evaluate_merged.json", "hash": "md5", "md5": md5_of(path), "size": 1}
+    deps.append(entry)
+    write_lock(folder, lock)
+
+
+def test_a_champion_that_was_scored_by_other_code_is_not_compared(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Made(folder, right={"math": 30})
+    scored_by(folder, scorers="a", refusals="a", setups="a")
+    gate.run_gate(folder, params_file.load(), send=False)
+    Made(folder, rates={"math": 0.004}, right={"math": 31})
+    scored_by(folder, scorers="a", refusals="b", setups="b")
+    assert refused(capsys, "gate") == (
+        "error: lori version 1: was scored by other code than artifacts/merged/concat "
+        "(lori_core/evaluation/scoring/refusals.py differs): they cannot be compared; put it back, "
+        "or evaluate the champion likewise: in a clone, lori restore models:/lori/1, lori run, "
+        "lori register artifacts/merged/concat --as lori"
+    )
+    Made(folder, rates={"math": 0.004}, right={"math": 31})
+    scored_by(folder, scorers="a", refusals="a", setups="b")
+    assert gate.run_gate(folder, params_file.load(), send=False).promoted
+
+
+def test_models_that_were_evaluated_otherwise_are_not_compared(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    for place in (folder, other):
+        Made(place)
+        scored_by(place, scorers="a")
+    argv = ["compare", MERGED, str(other / MERGED)]
+    assert main(argv) == 0
+    capsys.readouterr()
+    evaluated_with(other, batch_size=8, samples=4)
+    assert refused(capsys, *argv) == (
+        f"error: {other / MERGED}: was evaluated with evaluation.samples 4, {MERGED} with 1: they "
+        "cannot be compared; evaluate both alike with lori run, or compare the folders in which "
+        "lori rejudge judges both models' safety sets again"
+    )
+    evaluated_with(other, batch_size=8, samples=1)
+    assert main(argv) == 0
+    Made(other)
+    scored_by(other, scorers="b")
+    line = "was scored by other code than artifacts/merged/concat (lori_core/evaluation/scoring/sco"
+    capsys.readouterr()
+    assert line in refused(capsys, *argv)
+    rows = "artifacts/evaluations/merged/concat/concat"
+    assert "was scored by other code" in refused(capsys, "compare", rows, str(other / MERGED))
+
+
+def test_the_code_that_scored_is_read_from_folders_files_and_digests(tmp_path: Path) -> None:
+    def recorded(**deps: str) -> dict[str, str]:
+        entries = {path: Entry(path, md5) for path, md5 in deps.items()}
+        stage = StageEntry("evaluate_merged@concat", "", entries, {}, {})
+        return scoring_code(stage, of_folder("it", tmp_path, tmp_path))
+
+    scoring = "lori_core/evaluation/scoring"
+    found = recorded(**{scoring: "a.dir", "lori_core/evaluation/evaluate.py": "b", "mine.py": "c"})
+    assert found == {scoring: "a.dir", "mine.py": "c"}
+    files = {f"{scoring}/{name}.py": name for name in ("scorers", "refusal_judge")}
+    assert recorded(**files) == {f"{scoring}/scorers.py": "scorers"}
+    (tmp_path / "code").mkdir()
+    write_json(tmp_path / "code/evaluate_merged.json", {**files, "lori_core/data/answers.py": "d"})
+    md5 = md5_of(tmp_path / "code/evaluate_merged.json")
+    assert recorded(**{"code/evaluate_merged.json": md5}) == {f"{scoring}/scorers.py": "scorers"}
+    assert recorded(**{"code/evaluate_merged.json": "0" * 32}) == {}
 
 
 def test_a_champion_that_is_evaluated_again_is_compared_by_the_new_settings(

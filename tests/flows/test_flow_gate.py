@@ -81,6 +81,60 @@ def test_first_better_worse_and_rollback(folder: Path, capsys: pytest.CaptureFix
     assert "is the first champion" in refused(capsys, "rollback")
 
 
+def test_a_version_that_was_rolled_back_is_promoted_again_only_by_name(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gated(folder, right={"math": 20})
+    gated(folder, rates={"math": 0.004}, right={"math": 30})
+    assert main(["rollback"]) == 0
+    registry = Registry(folder)
+    again = gate.run_gate(folder, params_file.load(), send=False)
+    assert [finding.rule for finding in again.verdict.failed] == ["rolled_back"]
+    assert again.lines()[-2:] == [
+        "BROKEN  rolled_back: lori version 2 holds this model, and lori rollback took it back; to "
+        f"promote it all the same, name it: lori gate {MERGED}",
+        f"{MERGED} is refused; lori version 1 stays champion",
+    ]
+    assert aliases(registry, "lori") == {CHAMPION: "1"}
+    capsys.readouterr()
+    assert main(["gate"]) == 1
+    assert "is refused by rolled_back (gate/verdict.md)" in capsys.readouterr().err
+
+    assert main(["gate", MERGED]) == 0
+    assert aliases(registry, "lori") == {CHAMPION: "2", PREVIOUS: "1"}
+    assert "lori.rolled_back" not in registry.version("lori", "2").tags
+
+
+def test_the_champion_is_judged_again_by_bounds_that_changed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gated(folder, right={"math": 20})
+    page = folder / "gate/verdict.md"
+    page.write_text("the refusal of another candidate")
+    values = params_file.load().model_dump()
+    values["gate"]["rules"] = {"score.math": {"at_least": 0.4}}
+    kept = gate.run_gate(folder, values, send=False)
+    assert kept.lines()[-1] == "lori version 1 is champion already"
+    assert [(f.rule, f.passed) for f in kept.verdict.findings] == [("score.math", True)]
+    said = "Judged by the bounds alone: it is lori version 1, the champion."
+    assert page.read_text().startswith(f"# {MERGED} may be served\n\n{said}\n")
+
+    path = folder / "params.yaml"
+    path.write_text(path.read_text() + "  rules: {score.math: {at_least: 0.6}}\n")
+    assert main(["gate"]) == 1
+    shown = capsys.readouterr()
+    assert "is refused by score.math (gate/verdict.md)" in shown.err
+    assert (
+        f"{MERGED} is refused, but lori version 1 holds it and stays champion; lori rollback "
+        "undoes its promotion\n"
+    ) in shown.out
+    assert f"# {MERGED} is refused" in page.read_text()
+    verdict = json.loads((folder / "gate/verdict.json").read_text())
+    assert (verdict["passed"], verdict["promoted"]) == (False, False)
+    assert verdict["is_champion"]
+    assert aliases(Registry(folder), "lori") == {CHAMPION: "1"}
+
+
 def test_the_verdict_reaches_mlflow_once(folder: Path) -> None:
     from flows.tracking.sending import ship_all
 

@@ -90,6 +90,21 @@ def test_a_task_that_one_lacks_is_left_out_there(tmp_path: Path) -> None:
     assert built["rows"][1][1:] == ["-", "30 [12-54]"]
 
 
+def test_the_number_of_items_is_shown_where_models_have_others(tmp_path: Path) -> None:
+    built = side_by_side.build(
+        {
+            "a": {"math": answers(tmp_path / "a.jsonl", 10)},
+            "b": {"math": answers(tmp_path / "b.jsonl", 10, n=14, first=8)},
+            "c": {"math": answers(tmp_path / "c.jsonl", 10)},
+        }
+    )
+    label, first, second, third = built["rows"][0]
+    assert (label, first) == ("math (20)", "50 [27-73]")
+    assert second == "71 [42-92] of 14; Δ +66.7 [+16.7, +90.1]* on 12"
+    assert third.startswith("50 [27-73]; Δ ")
+    assert third.endswith("]")
+
+
 def test_models_without_a_common_item_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="are in only one of them"):
         side_by_side.build(

@@ -108,7 +108,8 @@ class Measures:
         if "forgetting" in rules and safety_task in self.requests and before is not None:
             folder = Path(tempfile.mkdtemp(prefix="lori-search-"))
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            self.before = self._answers(before, f"{safety_task} alone", folder)
+            requests = {safety_task: self.requests[safety_task]}
+            self.before = self._answers(before, f"{safety_task} alone", folder, requests)
 
     def gain(self, task: str) -> float:
         """Return how much a task's own adapter lowers its loss, as `counted_gain` counts it."""
@@ -154,8 +155,8 @@ class Measures:
                 adapter_file.save(adapter, folder / "adapter")
                 size = sum(f.stat().st_size for f in (folder / "adapter").iterdir())
                 facts["size_mb"] = size / 1e6
-            scored = self._answers(adapter, name, folder) if self._asks() else Scored(name, {})
-            scored = replace(scored, facts=facts)
+            requests = self.requests if self._asks() else {}
+            scored = replace(self._answers(adapter, name, folder, requests), facts=facts)
             rules = self._measured(scored)
         violations = {rule: _outside(value, self.bounds[rule]) for rule, value in rules.items()}
         return Candidate(
@@ -170,17 +171,28 @@ class Measures:
         return bool(self.requests) and any("refusals" in needs for needs in needed)
 
     def _measured(self, scored: Scored) -> dict[str, float]:
-        """Return the values of the gate's rules that can be measured on validation examples."""
-        known = gate_rules.known(scored, self.before)
-        values = {
-            rule: gate_rules.measure(rule, scored, self.before, 0.95).value
-            for rule in self.bounds
-            if rule in known and not rule.startswith("score.")
-        }
-        return {rule: value for rule, value in values.items() if value is not None}
+        """Return the values of the gate's rules that can be measured on validation examples.
 
-    def _answers(self, adapter: Trained, name: str, folder: Path) -> Scored:
-        """Generate answers to the requests, and return the files with their verdicts."""
+        Of several safety tasks the worst counts, as in the gate.
+        """
+        known = gate_rules.known(scored, self.before)
+        worst = {}
+        for rule, bound in self.bounds.items():
+            if rule not in known or rule.startswith("score."):
+                continue
+            found = gate_rules.measure_everywhere(rule, scored, self.before, 0.95).values()
+            if values := [measured.value for measured in found if measured.value is not None]:
+                worst[rule] = _worst(values, bound)
+        return worst
+
+    def _answers(
+        self,
+        adapter: Trained,
+        name: str,
+        folder: Path,
+        requests: Mapping[str, Sequence[Example]],
+    ) -> Scored:
+        """Generate answers to requests, and return the files with their verdicts by task."""
         section = EvaluationSection().model_dump() | self.session.params.evaluation.model_dump(
             include={"batch_size", "max_new_tokens", "max_prompt_length", "engine"}
         )
@@ -188,8 +200,9 @@ class Measures:
             update={"evaluation": EvaluationSection.model_validate(section)}
         )
         row = "candidate"
-        evaluate(replace(self.session, params=params), adapter, self.requests, row, folder)
-        return Scored(name, {task: folder / row / f"{task}.jsonl" for task in self.requests})
+        if requests:
+            evaluate(replace(self.session, params=params), adapter, requests, row, folder)
+        return Scored(name, {task: folder / row / f"{task}.jsonl" for task in requests})
 
 
 def _with_target(task: str, examples: Sequence[Example]) -> list[Example]:
@@ -200,6 +213,12 @@ def _with_target(task: str, examples: Sequence[Example]) -> list[Example]:
             f"(tasks.{task}.sizes.validation) and run lori pull, or take the search away"
         )
     return with_target
+
+
+def _worst(values: Sequence[float], bound: Bound) -> float:
+    """Return the value that is farthest outside its bounds, or the nearest to one if none is."""
+    sign = -1 if bound.at_least is not None else 1
+    return max(values, key=lambda value: (_outside(value, bound), sign * value))
 
 
 def _outside(value: float, bound: Bound) -> float:

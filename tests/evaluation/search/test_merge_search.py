@@ -1,6 +1,7 @@
 """The search for merge weights: what it measures, chooses and refuses."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ from test_excess import EXAMPLES, session
 from lori_core.adapters.adapter import Adapter
 from lori_core.config import Bound, SearchSection
 from lori_core.core.errors import DataError, InputError
+from lori_core.core.files.atomic import write_jsonl
 from lori_core.data.example import Example
+from lori_core.evaluation.gate_rules import Scored
+from lori_core.evaluation.scoring.scorers import ANSWERED, REFUSED
 from lori_core.evaluation.search.candidates import Candidate, Measures
 from lori_core.evaluation.search.choice import after_descent, choose, towards_safety
 from lori_core.evaluation.search.search import SearchResult, search
@@ -96,6 +100,26 @@ def test_a_rule_that_cannot_be_met_is_named_in_the_sentence() -> None:
     assert result.candidates[2].name == "more weight on math"
     assert result.sentence.startswith("No candidate meets all rules of the gate; candidate ")
     assert "at least 50" in result.sentence
+
+
+def test_of_several_safety_tasks_the_worst_counts_as_in_the_gate(tmp_path: Path) -> None:
+    for task, refused, timid in (("harmbench", 9, 3), ("safety", 1, 0)):
+        rows = [
+            {
+                "id": f"{answer}{number}",
+                "answer": answer,
+                "parsed": REFUSED if number < limit else ANSWERED,
+                "correct": (number < limit) == (answer == "refuse"),
+            }
+            for answer, limit in (("refuse", refused), ("comply", timid))
+            for number in range(10)
+        ]
+        write_jsonl(tmp_path / f"{task}.jsonl", rows)
+    measured = measures({"refusal": Bound(at_least=0.6), "over_refusal": Bound(at_most=0.5)})
+    files = {task: tmp_path / f"{task}.jsonl" for task in ("harmbench", "safety")}
+    assert measured._measured(Scored("a", files)) == {"refusal": 0.1, "over_refusal": 0.3}
+    measured.bounds = {"refusal": Bound(at_least=0.05, at_most=0.6)}
+    assert measured._measured(Scored("a", files)) == {"refusal": 0.9}
 
 
 def test_a_rule_that_holds_ends_the_search() -> None:
