@@ -41,8 +41,8 @@ def add(commands: Any) -> None:
     extract.add_argument(
         "--ignore-others",
         action="store_true",
-        help="leave out changes of parameters that are no linear layers' weights: embeddings, "
-        "norms, biases",
+        help="leave out changes of parameters that are no linear layers' weights (embeddings, "
+        "norms, biases) and of settings in config.json that decide what the model computes",
     )
     given.add_force(extract)
     extract.set_defaults(function=_extract)

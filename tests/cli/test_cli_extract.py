@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -122,7 +123,7 @@ def test_other_parameters_that_differ_are_listed_and_can_be_left_out(
 ) -> None:
     copied("llama", here / "tuned", shifted(NORM, EMBEDDING, Q_PROJ))
     line = refused(capsys, "extract", "random:llama", "tuned", "-o", "out")
-    assert "parameters other than linear layers' weights differ from the base" in line
+    assert "more than linear layers' weights differs from the base" in line
     assert NORM in line
     assert EMBEDDING in line
     assert "--ignore-others" in line
@@ -132,6 +133,42 @@ def test_other_parameters_that_differ_are_listed_and_can_be_left_out(
     found = peft_file.open_adapter(here / "out")
     assert set(found.info["extraction"]["ignored"]) == {NORM, EMBEDDING}
     assert list(found.modules) == [Q_PROJ.removesuffix(".weight")]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rope_theta": 5e5, "rope_parameters": None}, "rope_parameters.rope_theta"),
+        ({"rms_norm_eps": 1e-3}, "rms_norm_eps"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+    ],
+)
+def test_a_setting_that_decides_the_computation_is_listed_and_can_be_left_out(
+    here: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], said: str
+) -> None:
+    copied("llama", here / "tuned", shifted(Q_PROJ))
+    changed_settings(here / "tuned", change)
+    line = refused(capsys, "extract", "random:llama", "tuned", "-o", "out")
+    assert f"differs from the base: config.json: {said}; an adapter cannot hold it" in line
+    assert main(["extract", "random:llama", "tuned", "--ignore-others", "-o", "out"]) == 0
+    assert f"changes left out: config.json: {said}\n" in capsys.readouterr().out
+    found = peft_file.open_adapter(here / "out")
+    assert found.info["extraction"]["ignored"] == [f"config.json: {said}"]
+
+
+def test_settings_that_decide_nothing_may_differ(here: Path) -> None:
+    copied("llama", here / "tuned", shifted(Q_PROJ))
+    change = {"eos_token_id": 0, "torch_dtype": "bfloat16", "use_cache": False, "_name_or_path": ""}
+    change |= {"architectures": ["Other"], "attention_dropout": 0.1, "transformers_version": "4.0"}
+    changed_settings(here / "tuned", change)
+    assert main(["extract", "random:llama", "tuned", "-o", "out"]) == 0
+
+
+def changed_settings(folder: Path, change: dict[str, Any]) -> None:
+    """Change settings of a model folder; None removes one."""
+    config = json.loads((folder / "config.json").read_text()) | change
+    kept = {key: value for key, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(kept))
 
 
 def test_what_cannot_be_extracted_is_refused(
