@@ -198,6 +198,7 @@ def test_what_cannot_be_extracted_is_refused(
     assert "mlp.gate_proj.weight is [" in shapes
     assert "FINETUNED: " in line("random:llama", "nowhere", "-o", "out")
     assert "BASE: " in line("nowhere", "tuned", "-o", "out")
+    assert "error: BASE: a hub model needs its commit" in line("no/where", "tuned", "-o", "out")
     assert "--rank" in line("random:llama", "tuned", "--rank", "0", "-o", "out")
     assert "earlier output of lori extract" in line("random:llama", "tuned", "-o", "taken")
     assert "is, or lies in, the input" in line("random:llama", "tuned", "-o", "tuned/out")
