@@ -132,6 +132,12 @@ def test_other_parameters_that_differ_are_listed_and_can_be_left_out(
     assert "changes left out: " in capsys.readouterr().out
     found = peft_file.open_adapter(here / "out")
     assert set(found.info["extraction"]["ignored"]) == {NORM, EMBEDDING}
+    assert main(["inspect", "out"]) == 0
+    shown = capsys.readouterr().out
+    name = Q_PROJ.removesuffix(".weight")
+    kept = f"of a module in the mean 100.00%, at least 100.00% ({name})"
+    assert f"  extracted    rank 32, 100.00% of the squared norm kept; {kept}\n" in shown
+    assert f"  left out     {', '.join(found.info['extraction']['ignored'])}\n" in shown
     assert list(found.modules) == [Q_PROJ.removesuffix(".weight")]
 
 

@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+import lori_core as lori
 from lori_cli import main
 from lori_core.adapters.peft_format import peft_file
 from lori_core.core.errors import AdapterError
@@ -117,6 +118,10 @@ def test_an_adapter_of_the_head_is_compared_with_the_base(
     assert "name the base with --base" in refused(
         capsys, "merge", str(folder), "-o", str(tmp_path / "m")
     )
+    assert main(["inspect", str(folder)]) == 0
+    assert "copies of the base's lm_head, not compared with it" in capsys.readouterr().out
+    merged = lori.merge([folder], base=str(place))
+    assert "base_copies" not in merged.info
     out = tmp_path / "out"
     assert main(["export", str(folder), str(out), "--to", "peft", "--base", str(place)]) == 0
     exported = json.loads((out / "adapter_config.json").read_text())
@@ -141,6 +146,10 @@ def test_a_moved_base_with_other_weights_is_refused(
     shutil.copytree(bases / "untied", tmp_path / "same")
     out = tmp_path / "out"
     capsys.readouterr()  # progress bars
+    with pytest.raises(AdapterError, match="holds another weight of lm_head than"):
+        lori.merge([folder], base=str(other))
+    with pytest.raises(AdapterError, match="holds another weight of lm_head than"):
+        lori.evaluate(folder, ["bundled-math"], base=str(other), limit=1)
     for to in ("peft", "merged"):
         line = refused(capsys, "export", str(folder), str(out), "--to", to, "--base", str(other))
         assert f"holds another weight of lm_head than {other}" in line
