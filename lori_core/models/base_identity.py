@@ -209,7 +209,7 @@ def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> l
     Returns:
         The keys in order; one inside a section as `section.key`.
     """
-    found = []
+    found: list[str] = []
     for key in dict.fromkeys([*first, *second]):
         ours, theirs = first.get(key), second.get(key)
         if ours == theirs or key in IRRELEVANT_KEYS or _OUTSIDE_COMPUTATION.fullmatch(key):
