@@ -15,9 +15,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import lori_core as lori
 from lori_cli import main
+from lori_core.adapters import base_choice
 from lori_core.adapters.peft_format import peft_file
 from lori_core.core.errors import AdapterError
-from support import refused, tiny
+from lori_core.methods import finetuned_model
+from support import refused
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*embedding layers found in `target_modules`", "ignore:.*tie_word_embeddings=True"
@@ -148,10 +150,10 @@ def test_a_moved_base_with_other_weights_is_refused(
     capsys.readouterr()  # progress bars
     with pytest.raises(AdapterError, match="holds another weight of lm_head than"):
         lori.merge([folder], base=str(other))
-    for file in tiny("llama")[1].glob("*token*"):  # an evaluation needs a tokenizer
-        shutil.copy(file, other)
+    opened = finetuned_model.open_model(folder, copies=True)  # as `lori.evaluate` opens it
+    chosen = base_choice.choose(str(other), {"adapter": opened})
     with pytest.raises(AdapterError, match="holds another weight of lm_head than"):
-        lori.evaluate(folder, ["bundled-math"], base=str(other), limit=1)
+        chosen.of({"adapter": opened})
     for to in ("peft", "merged"):
         line = refused(capsys, "export", str(folder), str(out), "--to", to, "--base", str(other))
         assert f"holds another weight of lm_head than {other}" in line
