@@ -156,8 +156,8 @@ def test_low_rank_results_are_saved_in_the_dtype_that_is_asked_for(workspace: Pa
         ("adalora", torch.bfloat16),
         ("pissa", torch.float32),  # a small difference of large products
     ):
-        _, whole, _ = tune(workspace, method, max_steps=1)
-        _, found, _ = tune(half, method, max_steps=1)
+        _, whole, _ = tune(workspace, method, max_steps=2)
+        _, found, _ = tune(half, method, max_steps=2)
         assert isinstance(whole, Adapter)
         assert isinstance(found, Adapter)
         assert (found.dtype, whole.dtype) == (dtype, torch.float32)
@@ -166,7 +166,7 @@ def test_low_rank_results_are_saved_in_the_dtype_that_is_asked_for(workspace: Pa
             assert torch.equal(found.B(name), whole.B(name).to(dtype).float())
         keys = [adapter.info["content_key"] for adapter in (whole, found)]
         assert (keys[0] == keys[1]) == (dtype == torch.float32)
-    dora = [tune(params, "dora", max_steps=1)[1] for params in (workspace, half)]
+    dora = [tune(params, "dora", max_steps=2)[1] for params in (workspace, half)]
     assert isinstance(dora[1], FinetunedModel)
     assert {t.dtype for t in dora[1].tensors.values()} == {torch.float32}
 
@@ -175,6 +175,13 @@ def test_adalora_schedules_the_steps_that_max_steps_gives(workspace: Params) -> 
     _, trained, result = tune(workspace, "adalora", max_steps=6, epochs=1)
     assert result.steps == 6  # an epoch has 4
     assert trained.info["depends"]["total_steps"] == 6
+
+
+def test_adalora_is_refused_for_one_step(workspace: Params) -> None:
+    with pytest.raises(
+        ConfigError, match=r"tasks\.math\.method: adalora .* needs 2 optimizer steps"
+    ):
+        tune(workspace, "adalora", max_steps=1)
 
 
 def test_adalora_ends_with_its_target_rank(workspace: Params) -> None:

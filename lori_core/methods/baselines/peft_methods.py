@@ -10,6 +10,7 @@ from pydantic import Field
 from lori_core.config import LoriSection
 from lori_core.config.training import STATE_BYTES
 from lori_core.config.validation import Number, PositiveFloat, PositiveInt, Strict
+from lori_core.core.errors import ConfigError
 from lori_core.methods.baselines.peft_method import PeftMethod
 from lori_core.methods.training_method import (
     Cost,
@@ -177,7 +178,7 @@ class AdaloraOptions(Strict):
 
     target_rank: PositiveInt | None = None
     """Mean rank at the end of training; half of `lori.rank` by default."""
-    total_steps: PositiveInt | None = None
+    total_steps: Annotated[PositiveInt, Field(ge=2)] | None = None
     """Optimizer steps of the rank schedule; those of the run by default."""
 
     def last_rank(self, rank: int) -> int:
@@ -197,6 +198,12 @@ class Adalora(PeftMethod):
     def __init__(self, job: Job) -> None:
         chosen: Any = job.options
         self.total_steps = chosen.total_steps or job.steps or UNSCHEDULED
+        if self.total_steps < 2:
+            raise ConfigError(
+                f"tasks.{job.task}.method: adalora ranks singular values by earlier steps, so that "
+                "it needs 2 optimizer steps or more; this run has 1: raise training.epochs or "
+                "training.max_steps"
+            )
         super().__init__(job)
 
     @classmethod
