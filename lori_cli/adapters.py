@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lori_cli import given
 from lori_cli.preflight.interference import say_unproved
 from lori_core.core.errors import InputError
-from lori_core.registries.merge_method import MERGE_METHODS
+from lori_core.registries.merge_method import MERGE_METHODS, OPTIONS
 
 if TYPE_CHECKING:
     from lori_core.adapters.adapter import Adapter
@@ -93,7 +93,6 @@ def _add_merge(commands: Any) -> None:
     )
     merge.add_argument(
         "--majority-sign",
-        default="total",
         help=f"total (the default) or frequency, for {_using('majority_sign')}",
     )
     merge.add_argument(
@@ -106,8 +105,7 @@ def _add_merge(commands: Any) -> None:
     merge.add_argument(
         "--seed",
         type=given.integer(0, 2**32 - 1),
-        default=0,
-        help=f"the seed that selects the entries to drop, for {_using('seed')}",
+        help=f"the seed that selects the entries to drop, for {_using('seed')} (default: 0)",
     )
     merge.add_argument(
         "--threshold",
@@ -205,20 +203,13 @@ def _merge(args: argparse.Namespace) -> int:
     from lori_core.adapters import adapter_file, base_choice, output_folder
     from lori_core.adapters.peft_format import peft_file
     from lori_core.api.merge_search import search
+    from lori_core.merging.given_options import options_of
     from lori_core.merging.merge import TRUNCATION, merge
-    from lori_core.merging.merge_methods import Options, check_options
     from lori_core.registries import extensions
 
     extensions.load(args.extension, "--extension")
     weights = given.weights(args.weights, len(args.adapters))
-    options = Options(
-        density=args.density,
-        rank=args.rank,
-        majority_sign=args.majority_sign,
-        seed=args.seed,
-        threshold=args.threshold,
-    )
-    check_options(args.method, options)
+    options = options_of(args.method, {name: getattr(args, name) for name in OPTIONS}, "--")
     _check_merge(args)
     # A merge only copies the keys of A; they are verified when A is regenerated from the result.
     paths = [*args.adapters, *([] if args.safety is None else [args.safety])]
@@ -248,19 +239,13 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 def _check_merge(args: argparse.Namespace) -> None:
-    """Refuse options of `lori merge` that its method or the missing `--search` does not use.
+    """Refuse `--safety` and options of the search where the method or the command has no use.
 
     Raises:
         InputError: the message begins with the option.
     """
     from lori_core.api.merge_search import check
 
-    for option in ("density", "rank", "threshold"):
-        if getattr(args, option) is not None and option not in MERGE_METHODS[args.method].uses:
-            raise InputError(
-                f"--{option}: the method {args.method} does not use it; remove the option, or "
-                f"choose one of {_using(option)}"
-            )
     if MERGE_METHODS[args.method].starts != (args.safety is not None):
         raise InputError(_safety_fault(args.method, args.safety))
     for option in ("search_by", "tasks"):

@@ -26,13 +26,13 @@ def add(commands: Any) -> None:
         "base",
         type=given.name_or_path,
         metavar="BASE",
-        help="the base: a folder, pypi:… or OWNER/NAME",
+        help="the base: a folder, pypi:… or OWNER/NAME@COMMIT",
     )
     extract.add_argument(
         "tuned",
         type=given.name_or_path,
         metavar="FINETUNED",
-        help="the model that was made from it",
+        help="the model that was made from it: a folder, pypi:… or OWNER/NAME@COMMIT",
     )
     extract.add_argument(
         "--rank", type=given.integer(1, 2**16), default=32, help="the adapter's rank (default: 32)"
@@ -41,8 +41,8 @@ def add(commands: Any) -> None:
     extract.add_argument(
         "--ignore-others",
         action="store_true",
-        help="leave out changes of parameters that are no linear layers' weights: embeddings, "
-        "norms, biases",
+        help="leave out changes of parameters that are no linear layers' weights (embeddings, "
+        "norms, biases) and of settings in config.json that decide what the model computes",
     )
     given.add_force(extract)
     extract.set_defaults(function=_extract)
@@ -70,18 +70,9 @@ def _model(word: str, what: str) -> Model:
     """
     from lori_core.adapters import base_choice
     from lori_core.adapters.extraction import Model
-    from lori_core.core.errors import InputError, ModelError
-    from lori_core.models import base_model
 
-    section = base_choice.from_option(word, {})
-    try:
-        folder = base_model.prepare(section)
-        return Model(folder, base_model.identity(section, folder))
-    except InputError as error:
-        text = str(error)
-        for key in ("model.name_or_path: ", "model.revision: "):
-            text = text.removeprefix(key)
-        raise ModelError(f"{what}: {text}") from None
+    base = base_choice.prepare(base_choice.from_option(word, {}), what)
+    return Model(base.folder, base.identity)
 
 
 def _show(adapter: Adapter, out: Path) -> None:

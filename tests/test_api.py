@@ -116,6 +116,14 @@ def test_a_merge_in_memory_writes_nothing(two: list[Path], tmp_path: Path) -> No
         ({"method": "tiez"}, "did you mean 'ties'"),
         ({"method": "ties"}, "needs a density"),
         ({"weights": [1.0]}, "1 weights for 2 adapters"),
+        ({"density": 0.1}, "^density: the method concat does not use it; remove the option"),
+        ({"rank": 2}, "^rank: the method concat does not use it"),
+        ({"threshold": 0.5}, "^threshold: the method concat does not use it"),
+        ({"seed": 0}, "^seed: the method concat does not use it"),
+        (
+            {"method": "dare_linear", "density": 0.5, "majority_sign": "total"},
+            "^majority_sign: the method dare_linear does not use it",
+        ),
     ],
 )
 def test_a_merge_that_cannot_be_is_refused(

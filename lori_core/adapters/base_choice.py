@@ -75,7 +75,7 @@ def choose(
         ModelError: the base cannot be used.
     """
     if option is not None:
-        base = prepare(from_option(option, adapters), vouched=True)
+        base = prepare(from_option(option, adapters), "--base")
         return replace(base, section=own) if own and stands_for(own, base.identity) else base
     if own and stands_for(own, _best_identity(adapters)):
         return prepare(own)
@@ -144,12 +144,18 @@ def _best_identity(adapters: Mapping[str, Adapter]) -> BaseIdentity:
     return max(bases, key=lambda base: (base.known and bool(base.name), bool(base.name)))
 
 
-def prepare(section: ModelSection, *, vouched: bool = False) -> Base:
+def prepare(section: ModelSection, argument: str | None = None) -> Base:
     """Download or convert a base model if necessary, and identify it.
 
+    Args:
+        section: the model.
+        argument: the argument of the command with which the user named it, such as `--base`.
+
     Raises:
-        ModelError: the model cannot be used; the message says what to name instead.
+        ModelError: the model cannot be used; the message begins with the argument or says what to
+            name instead.
     """
+    vouched = argument is not None
     try:
         folder = base_model.prepare(section)
         return Base(section, folder, base_model.identity(section, folder), vouched)
@@ -158,7 +164,7 @@ def prepare(section: ModelSection, *, vouched: bool = False) -> Base:
         for key in ("model.name_or_path: ", "model.revision: "):
             text = text.removeprefix(key)
         if vouched:
-            raise ModelError(f"--base: {text}") from None
+            raise ModelError(f"{argument}: {text}") from None
         raise ModelError(
             f"the base model {section.name_or_path!r}: {text}; {NAME_BASE} (a hub model as "
             "OWNER/NAME@COMMIT)"

@@ -20,12 +20,12 @@ from lori_core.core.files import finite
 from lori_core.core.files.atomic import digest
 from lori_core.core.files.tensor_file import TensorFile
 from lori_core.models import base_files, base_model, base_tensors, peft_names
-from lori_core.models.base_identity import BaseIdentity
+from lori_core.models.base_identity import BaseIdentity, differing_settings
 from lori_core.models.weight_names import Place, WeightNames, sources_by_place, tied_parameters
 
 #: In an extracted adapter's `info`: the rank asked for, the share of the squared norm of the
 #: difference that was kept, over all modules (`kept`) and by module (`modules`), and the parameters
-#: that differ and were left out (`ignored`).
+#: and the settings (`config.json: KEY`) that differ and were left out (`ignored`).
 EXTRACTION = "extraction"
 #: Names in an error.
 _SHOWN = 5
@@ -85,25 +85,29 @@ def extract(base: Model, tuned: Model, rank: int, *, ignore_others: bool = False
         base: what was fine-tuned.
         tuned: the result.
         rank: at least 1.
-        ignore_others: whether changes of other parameters are left out; they are recorded.
+        ignore_others: whether changes of other parameters, and of settings that decide what the
+            model computes, are left out; they are recorded.
 
     Raises:
-        InputError: both are one folder; another parameter differs; or no linear layer does.
+        InputError: both are one folder; another parameter or a setting differs; or no linear layer
+            does.
         ModelError: models of different architectures or shapes, or weights that are incomplete,
             damaged, quantised, or hold NaN or infinity.
     """
     if base.folder.samefile(tuned.folder):
         raise InputError(f"{tuned.folder}: is the base itself; name the fine-tuned model's folder")
-    outline = base_model.outline(base.folder)
-    _check_alike(outline, base_model.outline(tuned.folder), base.folder, tuned.folder)
+    outline, tuned_outline = (base_model.outline(side.folder) for side in (base, tuned))
+    _check_alike(outline, tuned_outline, base.folder, tuned.folder)
     sizes = _own_linear_layers(outline)
     before, after = (_stored(side.folder, outline, sizes) for side in (base, tuned))
-    others = list(_differing_others(before, after, tied_parameters(outline)))
+    settings = differing_settings(outline.config.to_dict(), tuned_outline.config.to_dict())
+    others = [f"config.json: {key}" for key in settings]
+    others += _differing_others(before, after, tied_parameters(outline))
     if others and not ignore_others:
         more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         raise InputError(
-            f"{tuned.folder}: parameters other than linear layers' weights differ from the base: "
-            f"{', '.join(others[:_SHOWN])}{more}; an adapter cannot hold them: leave their changes "
+            f"{tuned.folder}: more than linear layers' weights differs from the base: "
+            f"{', '.join(others[:_SHOWN])}{more}; an adapter cannot hold it: leave these changes "
             "out with --ignore-others"
         )
     found = _Factors(rank)

@@ -9,9 +9,11 @@ from typing import Any
 
 from lori_core.adapters import adapter_file
 from lori_core.adapters.adapter import Adapter
+from lori_core.adapters.extraction import EXTRACTION
 from lori_core.adapters.masks import mask_codec, mask_file
 from lori_core.adapters.masks.mask import Mask
 from lori_core.adapters.peft_format import peft_file
+from lori_core.adapters.peft_format.base_copies import COPIES
 from lori_core.core.errors import AdapterError
 from lori_core.core.files.atomic import read_json
 from lori_core.core.files.tensor_file import TensorFile
@@ -44,7 +46,7 @@ def show(path: Path) -> None:
 
 
 def _show_adapter(path: Path) -> None:
-    adapter = peft_file.open_adapter(path)
+    adapter = peft_file.open_adapter(path, copies=True)
     print(f"adapter {path}: {_state(path, adapter)}")
     modules = adapter.modules.values()
     targets = ", ".join(adapter.targets[:8]) + (" …" if len(adapter.targets) > 8 else "")
@@ -86,8 +88,12 @@ def _state(path: Path, adapter: Adapter) -> str:
 def _origin(info: dict[str, Any]) -> dict[str, Any]:
     """Return an adapter's origin; for a merge, with an entry for each parent."""
     recipe = info.get("recipe", {})
-    hidden = ("recipe", "depends", "left_out")
+    hidden = ("recipe", "depends", "left_out", EXTRACTION, COPIES)
     facts = {key: value for key, value in info.items() if key not in hidden}
+    if EXTRACTION in info:
+        facts |= _extraction(info[EXTRACTION])
+    if COPIES in info:
+        facts["holds"] = f"copies of the base's {', '.join(info[COPIES])}, not compared with it"
     left_out = [f"{', '.join(p)} ({why})" for why, p in info.get("left_out", {}).items()]
     facts |= {"left out": "; ".join(left_out)} if left_out else {}
     facts |= {key: value for key, value in recipe.items() if key not in ("parents", "code")}
@@ -95,6 +101,18 @@ def _origin(info: dict[str, Any]) -> dict[str, Any]:
         key = str(parent["content_key"])[:16]
         facts[f"parent {number}"] = f"{parent['weight']:g} x {parent['task']} (content key {key})"
     return facts
+
+
+def _extraction(said: dict[str, Any]) -> dict[str, str]:
+    """Return what an extraction kept of the squared norm, and what it left out."""
+    shares: dict[str, float] = said["modules"]
+    least = min(shares, key=shares.__getitem__)
+    facts = {
+        "extracted": f"rank {said['rank']}, {said['kept']:.2%} of the squared norm kept; of a "
+        f"module in the mean {sum(shares.values()) / len(shares):.2%}, at least "
+        f"{shares[least]:.2%} ({least})"
+    }
+    return facts | ({"left out": ", ".join(said["ignored"])} if said["ignored"] else {})
 
 
 def _mixed(values: Iterable[object]) -> str:

@@ -20,6 +20,8 @@ from lori_core.core.errors import AdapterError, InputError
 from lori_core.core.files.atomic import beside, read_json, replaced_file, replaced_folder
 from lori_core.models import base_files
 
+#: The files of an export in PEFT's format.
+_EXPORTED = ("adapter_config.json", "adapter_model.safetensors")
 #: Folders that mark a git or DVC repository.
 _REPOSITORIES = (".git", ".dvc")
 
@@ -226,36 +228,34 @@ def _merge_files(folder: Path) -> set[str]:
 
 
 def _peft_files(folder: Path) -> set[str]:
-    files = {"adapter_config.json", "adapter_model.safetensors"}
-    if str(_read_object(folder / "tuned.json").get("format")).startswith("lori-tuned/"):
-        return files | {"tuned.json"}
-    return files if _is_our_export(folder / "adapter_model.safetensors") else set()
-
-
-def _is_our_export(path: Path) -> bool:
-    """Return whether a PEFT file has the metadata that this project's export adds."""
-    from lori_core.core.files.tensor_file import TensorFile
-
-    try:
-        return "lori" in TensorFile(path).metadata
-    except AdapterError:
-        return False
+    info = _info_of_export(folder)
+    return set() if info is None or "extraction" in info else set(_EXPORTED)
 
 
 def _extracted_files(folder: Path) -> set[str]:
+    info = _info_of_export(folder)
+    return set() if info is None or "extraction" not in info else set(_EXPORTED)
+
+
+def _info_of_export(folder: Path) -> dict[str, Any] | None:
+    """Return the `info` of the adapter that this project exported as a PEFT folder; else None."""
     from lori_core.core.files.json_input import loads
     from lori_core.core.files.tensor_file import TensorFile
 
     try:
-        said = loads(TensorFile(folder / "adapter_model.safetensors").metadata["lori"])
-        return _peft_files(folder) if "extraction" in said["info"] else set()
+        info = loads(TensorFile(folder / "adapter_model.safetensors").metadata["lori"])["info"]
     except (AdapterError, ValueError, KeyError, TypeError):
-        return set()
+        return None
+    return info if isinstance(info, dict) else None
 
 
 def _push_files(folder: Path) -> set[str]:
-    files = _peft_files(folder)
-    return files | {"README.md"} if files else set()
+    """Return the files of an export, or of a result in PEFT's format, with the card beside them."""
+    if not (folder / "README.md").is_file():
+        return set()
+    if str(_read_object(folder / "tuned.json").get("format")).startswith("lori-tuned/"):
+        return {*_EXPORTED, "tuned.json", "README.md"}
+    return set() if _info_of_export(folder) is None else {*_EXPORTED, "README.md"}
 
 
 def _merged_base_files(folder: Path) -> set[str]:

@@ -44,8 +44,8 @@ def merge(
     weights: float | Sequence[float] = 1.0,
     density: float | None = None,
     rank: int | None = None,
-    majority_sign: Literal["total", "frequency"] = "total",
-    seed: int = 0,
+    majority_sign: Literal["total", "frequency"] | None = None,
+    seed: int | None = None,
     threshold: float | None = None,
     safety: Adapter | str | PathLike[str] | None = None,
     base: str | None = None,
@@ -66,9 +66,9 @@ def merge(
         rank: the rank of the result, for methods that can truncate to one; by default the largest
             rank of the adapters for `*svd`, and the sum of their ranks for `tsv`, `iso_c`,
             `knots_*` and `core_space_*`.
-        majority_sign: the `ties` methods and `della` elect a sign by the larger sum (`total`) or
-            count (`frequency`).
-        seed: the seed of the random drops of the `dare` methods and `della`.
+        majority_sign: the `ties` methods and `della` elect a sign by the larger sum (`total`, the
+            default) or count (`frequency`).
+        seed: the seed of the random drops of the `dare` methods and `della`; by default 0.
         threshold: for `safemerge`, in (0, 1]; by default 0.35.
         safety: for `on_safety`, the safety adapter that the others were trained from, in memory or
             by path.
@@ -89,14 +89,13 @@ def merge(
     """
     from lori_core.adapters import adapter_file, base_choice, output_folder
     from lori_core.merging import merge as merging
-    from lori_core.merging.merge_methods import Options
+    from lori_core.merging.given_options import options_of
 
     if isinstance(adapters, str | PathLike) or not adapters:
         raise InputError(f"adapters: {adapters!r}; give a list of at least one")
     each = [weights] * len(adapters) if isinstance(weights, int | float) else list(weights)
-    options = Options(
-        density=density, rank=rank, majority_sign=majority_sign, seed=seed, threshold=threshold
-    )
+    given = {"density": density, "rank": rank, "majority_sign": majority_sign, "seed": seed}
+    options = options_of(method, given | {"threshold": threshold})
     # No A is drawn here; whoever draws it from the result verifies it.
     inputs = [*adapters, *([] if safety is None else [safety])]
     known, read = base_choice.of_one_base(base, _named(inputs))
@@ -152,11 +151,17 @@ def paths_of(arguments: Iterable[object]) -> list[Path]:
 
 
 def _named(adapters: Sequence[Adapter | str | PathLike[str]]) -> dict[str, Adapter]:
-    """Return the adapters by their names in errors: the path, otherwise `adapter N`."""
+    """Return the adapters by their names in errors: the path, otherwise `adapter N`.
+
+    Copies of base weights are not compared yet (see `base_choice.of_one_base`).
+    """
+    from lori_core.adapters.peft_format import peft_file
+
     named: dict[str, Adapter] = {}
     for number, item in enumerate(adapters, start=1):
         if isinstance(item, str | PathLike):
-            name, adapter = str(item), load_adapter(item, verify_projection=False)
+            name = str(item)
+            adapter = peft_file.open_adapter(Path(item), verify_projection=False, copies=True)
         else:
             name, adapter = f"adapter {number}", item
         named[name if name not in named else f"{name} ({number})"] = adapter

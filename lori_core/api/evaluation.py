@@ -94,7 +94,10 @@ def evaluate(
     from lori_core.methods.loaded_model import load_model
 
     _check_limit(limit)
-    opened = open_model(Path(adapter)) if isinstance(adapter, str | PathLike) else adapter
+    # Copies of base weights are compared with the base by `_for_base`.
+    opened = (
+        open_model(Path(adapter), copies=True) if isinstance(adapter, str | PathLike) else adapter
+    )
     params, chosen = _with_base(params, opened, base)
     sets = _sets(tasks, params, workspace, split, limit)
     with contextlib.ExitStack() as stack:

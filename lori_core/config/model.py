@@ -62,7 +62,8 @@ class LoriSection(Strict):
     seed: Seed = 42
     """The seed of training and, together with the task's `projection_key`, of A."""
     values_dtype: Literal["float32", "bfloat16"] = "float32"
-    """The dtype in which B's values are saved; training uses float32."""
+    """The dtype in which the values of low-rank adapters are saved; training uses float32. Results
+    of PiSSA and of methods that are no low-rank update are saved as they are trained."""
 
     def exact_sparsity(self) -> Decimal:
         """Return the sparsity as the decimal number in `params.yaml`, not its binary rounding."""

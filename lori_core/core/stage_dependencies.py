@@ -111,6 +111,7 @@ METHODS = (
     "methods/catalogue.py",
     "methods/baselines/keeping_safety.py",
     "methods/baselines/kept_directions.py",
+    "methods/baselines/peft_method.py",
     "methods/baselines/peft_methods.py",
     "methods/baselines/protection.py",
     "methods/peft_layers.py",

@@ -56,8 +56,6 @@ def check(params: Params) -> None:
     """
     for task in params.tasks:
         for phase in _phases(params, task):
-            name, chosen, where = params.method(task, phase)
-            options(name, chosen, where)
             _check_training(params, task, phase)
     if params.continual.method is not None:  # also where `continual.tasks` is empty
         options(*MethodChoice.of(params.continual.method, "continual.method"))
@@ -82,7 +80,10 @@ def _phases(params: Params, task: str) -> tuple[Phase, ...]:
 
 
 def _check_training(params: Params, task: str, phase: Phase) -> None:
-    method, _, where = params.method(task, phase)
+    method, values, where = params.method(task, phase)
+    chosen = options(method, values, where)
+    if fault := METHODS[method].fault(params.lori, chosen, params.model.quantization):
+        raise ConfigError(f"{where}: {method}: {fault}")
     if params.model.quantization and METHODS[method].result == "weights":
         raise ConfigError(
             f"{where}: {method!r} trains every weight, and model.quantization is "

@@ -125,15 +125,19 @@ def _checked(path: Path) -> dict[str, Any]:
 Trained = Adapter | FinetunedModel
 
 
-def open_model(folder: Path) -> Trained:
+def open_model(folder: Path, *, copies: bool = False) -> Trained:
     """Open the result of any training method: a LoRI or PEFT adapter, or a folder of `save`.
+
+    Args:
+        folder: the folder.
+        copies: see `peft_file.import_peft`.
 
     Raises:
         AdapterError: the folder is none of these, or damaged.
     """
     if (folder / JSON_FILE).is_file():
         return load(folder)
-    return peft_file.open_adapter(folder)
+    return peft_file.open_adapter(folder, copies=copies)
 
 
 def save_model(model: Trained, folder: Path) -> None:

@@ -128,7 +128,7 @@ def initialise_front(model: Any, start: Adapter, method: str) -> None:
             B[:, :rank] = start.B(name).to(B)
 
 
-def loraplus(ratio: float) -> Callable[[Any, float], torch.optim.Optimizer]:
+def loraplus(ratio: float, weight_decay: float) -> Callable[[Any, float], torch.optim.Optimizer]:
     """Return a factory of AdamW optimizers whose learning rate for B is `ratio` times that for A.
 
     Its arguments are the model and the learning rate for A.
@@ -138,7 +138,11 @@ def loraplus(ratio: float) -> Callable[[Any, float], torch.optim.Optimizer]:
         from peft.optimizers import create_loraplus_optimizer
 
         optimizer: torch.optim.Optimizer = create_loraplus_optimizer(
-            model, torch.optim.AdamW, lr=learning_rate, loraplus_lr_ratio=ratio, weight_decay=0.0
+            model,
+            torch.optim.AdamW,
+            lr=learning_rate,
+            loraplus_lr_ratio=ratio,
+            loraplus_weight_decay=weight_decay,
         )
         return optimizer
 
@@ -192,11 +196,12 @@ def subtract_initial(trained: Factors, initial: Factors) -> Factors:
     }
 
 
-def adapter(parts: Factors, provenance: Provenance) -> Adapter:
+def adapter(parts: Factors, provenance: Provenance, dtype: torch.dtype) -> Adapter:
     """Return the low-rank adapter with these factors.
 
     Args:
         parts: A, B and scaling by module.
+        dtype: the dtype that A and B are saved in.
         provenance: gives base, `info` and layout.
     """
     modules = {
@@ -208,8 +213,9 @@ def adapter(parts: Factors, provenance: Provenance) -> Adapter:
         modules=modules,
         blocks=(),
         mask=None,
-        values={name: B.contiguous().reshape(-1) for name, (_, B, _) in parts.items()},
-        stored={name: A.contiguous() for name, (A, _, _) in parts.items()},
+        values={name: B.to(dtype).contiguous().reshape(-1) for name, (_, B, _) in parts.items()},
+        stored={name: A.to(dtype).contiguous() for name, (A, _, _) in parts.items()},
+        dtype=dtype,
         info=provenance.info,
         fan_in_fan_out=provenance.fan_in_fan_out,
         matched_by=provenance.matched_by,

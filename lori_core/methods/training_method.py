@@ -89,8 +89,9 @@ class Cost:
     Attributes:
         trainable: the number of trained parameters.
         state_bytes: the bytes of their float32 values, gradients and AdamW moments.
-        artifact_bytes: the bytes of the saved values in float32 (LoRI: in `values_dtype`, plus the
-            entropy of the mask), without headers and names.
+        artifact_bytes: the bytes of the saved values (of low-rank updates in `values_dtype`, of
+            other results in float32; LoRI-S: plus the entropy of the mask), without headers and
+            names.
     """
 
     trainable: int
@@ -141,6 +142,17 @@ class TrainingMethod(ABC):
         related = cls.family is not None and cls.family == other.family
         return cls.continues and (cls is other or related)
 
+    @classmethod
+    def fault(cls, lori: LoriSection, chosen: Strict, quantization: str | None) -> str | None:
+        """Return why the method cannot train with valid settings of a run; None if it can.
+
+        Args:
+            lori: rank, target modules and so on.
+            chosen: the method's options, from `options`.
+            quantization: that of the base.
+        """
+        return None
+
     def safety_share(self) -> float:
         """Return the share of safety examples to mix into the training examples, in [0, 1)."""
         return 0.0
@@ -178,7 +190,8 @@ class TrainingMethod(ABC):
         """Return the training result, on the CPU.
 
         Args:
-            model: the trained model from `attach`.
+            model: the trained model from `attach`; what it computes afterwards must be the result,
+                because its validation loss is measured then.
             provenance: stored with the result.
         """
 

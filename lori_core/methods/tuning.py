@@ -35,7 +35,7 @@ from lori_core.methods.lori.null_space import Avoid, avoiding, measure_inputs
 from lori_core.methods.training_method import REGISTERED, Job, Provenance
 from lori_core.training.trainer import TrainingResult, train
 
-#: Is called with the trained model in evaluation mode, before the adapter is collected from it.
+#: Is called with the trained model in evaluation mode, as it is after `collect`.
 Measure = Callable[[Any], None]
 
 
@@ -140,9 +140,6 @@ def tune(
         what=tuning.stage,
         overrides=overrides,
     )
-    if measure is not None:
-        with overrides.computing(model.device):
-            measure(model.eval())
     info = {
         "task": tuning.task,
         "stage": tuning.stage,
@@ -155,6 +152,9 @@ def tune(
     provenance = Provenance(loaded.base, dtype, loaded.fan_in_fan_out, loaded.matched_by, info)
     trained = method.collect(model, provenance)
     finite.check_trained(saved_tensors(trained), tuning.stage)
+    if measure is not None:
+        with overrides.computing(model.device):
+            measure(model.eval())
     return trained, result
 
 
@@ -245,9 +245,10 @@ def _projection(loaded: LoadedModel, tuning: Tuning) -> _Projection:
 
 def _steps(examples: int, section: TrainingSection) -> int:
     """Return the number of optimizer steps of a run."""
+    if section.max_steps:
+        return section.max_steps
     batch = section.batch_size * section.gradient_accumulation_steps
-    steps = math.ceil(math.ceil(examples / batch) * section.epochs)
-    return min(steps, section.max_steps or steps)
+    return math.ceil(math.ceil(examples / batch) * section.epochs)
 
 
 @contextmanager

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 IRRELEVANT_KEYS = frozenset(
     ("transformers_version", "_name_or_path", "_commit_hash", "torch_dtype", "dtype", "use_cache")
 )
+#: Keys that do not decide what a loaded model computes in evaluation mode: labels, special tokens,
+#: settings of training, and switches of what is returned. Regular expression for the whole key.
+_OUTSIDE_COMPUTATION = re.compile(
+    r"architectures|.*_token_id|id2label|label2id|problem_type|return_dict|output_.*"
+    r"|.*dropout|.*_pdrop|initializer_.*|router_aux_loss_coef|router_jitter_noise"
+)
 #: Samples of each tensor: this many evenly spaced blocks of this many bytes, or all of it.
 _BLOCKS, _BLOCK = 16, 4096
 #: The most blocks of a model; with more tensors than that, one block of each.
@@ -191,6 +197,28 @@ def _relevant_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(text, dict):
         relevant["text_config"] = _relevant_settings(text)
     return relevant
+
+
+def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Return the settings that differ between two models and decide what they compute.
+
+    Args:
+        first: a model's settings with their defaults: `model.config.to_dict()`.
+        second: those of the other model.
+
+    Returns:
+        The keys in order; one inside a section as `section.key`.
+    """
+    found: list[str] = []
+    for key in dict.fromkeys([*first, *second]):
+        ours, theirs = first.get(key), second.get(key)
+        if ours == theirs or key in IRRELEVANT_KEYS or _OUTSIDE_COMPUTATION.fullmatch(key):
+            continue
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            found += [f"{key}.{inner}" for inner in differing_settings(ours, theirs)]
+        else:
+            found.append(key)
+    return found
 
 
 def whole_content(folder: Path) -> str:

@@ -178,8 +178,9 @@ def _from_hub(section: ModelSection) -> Path:
     if "/" not in name or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(f"model.name_or_path: {name!r} is no folder, and no hub id (OWNER/NAME)")
     if not re.fullmatch(r"[0-9a-f]{40}", section.revision or ""):
+        given = f"{section.revision!r}; " if section.revision else ""
         raise ConfigError(
-            f"model.revision: {section.revision!r}; a hub model needs its commit, 40 hexadecimal "
+            f"model.revision: {given}a hub model needs its commit, 40 hexadecimal "
             "digits, so that the run can be repeated"
         )
     from huggingface_hub import snapshot_download

@@ -83,6 +83,7 @@ class LoriTrainer(Trainer):
     overrides: TrainerOverrides
     packer: Packer
     flat: FlatValues | None = None
+    step_batches: int
     pending: PendingStep | None = None
     _globalstep_last_logged: int
     optimizer: Any
@@ -191,7 +192,7 @@ class LoriTrainer(Trainer):
             loss = loss * 0
         if self.overrides.penalty is not None:
             # The gradients of all passes, batches and processes of a step are summed.
-            share = batch.batches / self.section.gradient_accumulation_steps / parts
+            share = batch.batches / self.step_batches / parts
             size = 1 if self.group is None else self.group.size
             loss = loss + self.overrides.penalty() * (share / size)
         loss.backward()
@@ -212,6 +213,8 @@ class LoriTrainer(Trainer):
         return 0
 
     def _get_num_items_in_batch(self, batch_samples: list[StepBatch], device: Any) -> int:
+        # An epoch's last step may have fewer than `gradient_accumulation_steps`.
+        self.step_batches = sum(batch.batches for batch in batch_samples)
         own_batches = [batch for batch in batch_samples if not batch.dummy]
         tokens = sum(len(row) for batch in own_batches for row in batch.rows)
         with fitting(tokens, self.state.global_step + 1, memory.LOWER_BATCH):
@@ -228,10 +231,8 @@ class LoriTrainer(Trainer):
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         parameters = list(trainable(model).values())
         if self.flat is not None:
-            if self.group is not None:
-                self.group.sum_gradients([self.flat.values])
             self.flat.end_step()
-        elif self.group is not None:
+        if self.group is not None:
             self.group.sum_gradients(parameters)
         return clip_gradients(parameters, self.section)
 

@@ -18,7 +18,7 @@ class TrainerOverrides:
     Attributes:
         autocast: the dtype of autocast; None computes in the parameters' own dtypes.
         optimizer: returns the optimizer for a model and a learning rate; None for AdamW.
-        penalty: returns a scalar that is added to each batch's loss.
+        penalty: returns a scalar that is added to the loss of each optimizer step, once.
         after_step: called with the number of each optimizer step, before gradients are zeroed.
         resumable: whether checkpoints, which hold parameters, optimizer and step, are complete.
     """

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lori_cli import main
 from lori_core.adapters import adapter_file, output_folder
+from lori_core.adapters.extraction import EXTRACTION
 from lori_core.adapters.output_folder import Kind, check, claim
 from lori_core.adapters.peft_format import peft_file
 from lori_core.core.errors import InputError
@@ -238,11 +240,35 @@ def trained(folder: Path) -> None:
     adapter_file.save(random_adapter(key="c"), folder)
 
 
+def trained_ia3(folder: Path) -> None:
+    one = random_adapter()
+    tensors = {"w": one.A(next(iter(one.modules)))}
+    made = finetuned_model.FinetunedModel(one.base, tensors, {"peft_type": "IA3"})
+    finetuned_model.save(made, folder)
+
+
+def extracted(folder: Path) -> None:
+    one = random_adapter()
+    info = one.info | {EXTRACTION: {"rank": 4, "kept": 1.0, "modules": {}, "ignored": []}}
+    peft_file.export_peft(replace(one, info=info), folder)
+
+
+def exported(folder: Path) -> None:
+    peft_file.export_peft(random_adapter(), folder)
+
+
 @pytest.mark.parametrize(
     ("kind", "write"),
     [
         (output_folder.PEFT, theirs),
+        (output_folder.PEFT, trained_ia3),
+        (output_folder.PEFT, extracted),
         (output_folder.TO_PUSH, theirs),
+        (output_folder.TO_PUSH, trained_ia3),
+        (output_folder.TO_PUSH, extracted),
+        (output_folder.TO_PUSH, exported),
+        (output_folder.EXTRACTED, exported),
+        (output_folder.EXTRACTED, trained_ia3),
         (output_folder.MERGED_BASE, baked_by_hand),
         (output_folder.MERGED, trained),
     ],
@@ -261,16 +287,15 @@ def test_what_a_command_wrote_is_recognised(here: Path) -> None:
     check(Path("merged"), output_folder.MERGED)
     peft_file.export_peft(one, Path("peft"))
     check(Path("peft"), output_folder.PEFT)
-    check(Path("peft"), output_folder.TO_PUSH)
     put(Path("peft/README.md"))  # a card that a user wrote, unless it was to be pushed
     check(Path("peft"), output_folder.TO_PUSH)
     with pytest.raises(InputError, match=r"holds README\.md"):
         check(Path("peft"), output_folder.PEFT)
-    made = finetuned_model.FinetunedModel(
-        one.base, {"w": one.A(next(iter(one.modules)))}, {"peft_type": "IA3"}
-    )
-    finetuned_model.save(made, Path("tuned"))
-    check(Path("tuned"), output_folder.PEFT)
+    extracted(Path("extracted"))
+    check(Path("extracted"), output_folder.EXTRACTED)
+    trained_ia3(Path("tuned"))
+    put(Path("tuned/README.md"))
+    check(Path("tuned"), output_folder.TO_PUSH)
 
 
 def test_an_evaluation_is_known_by_its_results(here: Path) -> None:

@@ -123,6 +123,12 @@ def test_an_exported_merged_model_equals_the_base_with_the_adapter(
     [
         (["merge", "a", "b", "--method", "tiez", "-o", "x"], "'tiez' is unknown; did you mean 'ti"),
         (["merge", "a", "b", "--method", "ties", "-o", "x"], "ties needs a density"),
+        (["merge", "a", "b", "--seed", "7", "-o", "x"], "--seed: the method concat does not use"),
+        (
+            ["merge", "a", "b", "--majority-sign", "frequency", "-o", "x"],
+            "--majority-sign: the method concat does not use it; remove the option, or choose one",
+        ),
+        (["merge", "a", "b", "--rank", "4", "-o", "x"], "--rank: the method concat does not use"),
         (["merge", "a", "b", "--weights", "1,2,3", "-o", "x"], "3 weights for 2 adapters"),
         (["merge", "a", "b", "--weights", "1,b", "-o", "x"], "--weights: '1,b'; expected numbers"),
         (["merge", "a", "p", "-o", "x"], "adapters of different base models"),

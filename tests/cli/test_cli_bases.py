@@ -213,7 +213,7 @@ def test_a_missing_base_is_named_with_the_remedy(
     assert found.startswith(f"error: the base model '{here}/base': ")
     assert "name the base with --base (a hub model" in found
     found = refused(capsys, "export", "ours", "x", "--to", "merged", "--base", "no/where")
-    assert found.startswith("error: --base: None; a hub model needs its commit")
+    assert found.startswith("error: --base: a hub model needs its commit")
 
 
 def params_of(adapter: str, name: str, base: str | None = None) -> Any:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -122,7 +123,7 @@ def test_other_parameters_that_differ_are_listed_and_can_be_left_out(
 ) -> None:
     copied("llama", here / "tuned", shifted(NORM, EMBEDDING, Q_PROJ))
     line = refused(capsys, "extract", "random:llama", "tuned", "-o", "out")
-    assert "parameters other than linear layers' weights differ from the base" in line
+    assert "more than linear layers' weights differs from the base" in line
     assert NORM in line
     assert EMBEDDING in line
     assert "--ignore-others" in line
@@ -131,7 +132,49 @@ def test_other_parameters_that_differ_are_listed_and_can_be_left_out(
     assert "changes left out: " in capsys.readouterr().out
     found = peft_file.open_adapter(here / "out")
     assert set(found.info["extraction"]["ignored"]) == {NORM, EMBEDDING}
+    assert main(["inspect", "out"]) == 0
+    shown = capsys.readouterr().out
+    name = Q_PROJ.removesuffix(".weight")
+    kept = f"of a module in the mean 100.00%, at least 100.00% ({name})"
+    assert f"  extracted    rank 32, 100.00% of the squared norm kept; {kept}\n" in shown
+    assert f"  left out     {', '.join(found.info['extraction']['ignored'])}\n" in shown
     assert list(found.modules) == [Q_PROJ.removesuffix(".weight")]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rope_theta": 5e5, "rope_parameters": None}, "rope_parameters.rope_theta"),
+        ({"rms_norm_eps": 1e-3}, "rms_norm_eps"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+    ],
+)
+def test_a_setting_that_decides_the_computation_is_listed_and_can_be_left_out(
+    here: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], said: str
+) -> None:
+    copied("llama", here / "tuned", shifted(Q_PROJ))
+    changed_settings(here / "tuned", change)
+    line = refused(capsys, "extract", "random:llama", "tuned", "-o", "out")
+    assert f"differs from the base: config.json: {said}; an adapter cannot hold it" in line
+    assert main(["extract", "random:llama", "tuned", "--ignore-others", "-o", "out"]) == 0
+    assert f"changes left out: config.json: {said}\n" in capsys.readouterr().out
+    found = peft_file.open_adapter(here / "out")
+    assert found.info["extraction"]["ignored"] == [f"config.json: {said}"]
+
+
+def test_settings_that_decide_nothing_may_differ(here: Path) -> None:
+    copied("llama", here / "tuned", shifted(Q_PROJ))
+    change = {"eos_token_id": 0, "torch_dtype": "bfloat16", "use_cache": False, "_name_or_path": ""}
+    change |= {"architectures": ["Other"], "attention_dropout": 0.1, "transformers_version": "4.0"}
+    changed_settings(here / "tuned", change)
+    assert main(["extract", "random:llama", "tuned", "-o", "out"]) == 0
+
+
+def changed_settings(folder: Path, change: dict[str, Any]) -> None:
+    """Change settings of a model folder; None removes one."""
+    config = json.loads((folder / "config.json").read_text()) | change
+    kept = {key: value for key, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(kept))
 
 
 def test_what_cannot_be_extracted_is_refused(
@@ -161,6 +204,7 @@ def test_what_cannot_be_extracted_is_refused(
     assert "mlp.gate_proj.weight is [" in shapes
     assert "FINETUNED: " in line("random:llama", "nowhere", "-o", "out")
     assert "BASE: " in line("nowhere", "tuned", "-o", "out")
+    assert "error: BASE: a hub model needs its commit" in line("no/where", "tuned", "-o", "out")
     assert "--rank" in line("random:llama", "tuned", "--rank", "0", "-o", "out")
     assert "earlier output of lori extract" in line("random:llama", "tuned", "-o", "taken")
     assert "is, or lies in, the input" in line("random:llama", "tuned", "-o", "tuned/out")

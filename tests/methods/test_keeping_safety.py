@@ -69,6 +69,7 @@ def tuned(
     mask: Mask | None = None,
     options: dict[str, Any] | None = None,
     safety: str | None = None,
+    measure: tuning.Measure | None = None,
     **section: Any,
 ) -> Adapter:
     session = loaded_model.load_model(params)
@@ -78,7 +79,7 @@ def tuned(
     run = tuning.Tuning(
         "keeping@math", task, method, chosen, options or {}, start=start, mask=mask, safety=safety
     )
-    adapter, _ = tuning.tune(session, run, NullTracker())
+    adapter, _ = tuning.tune(session, run, NullTracker(), measure)
     loaded_model.forget_checkpoints("keeping@math")
     assert isinstance(adapter, Adapter)
     return adapter
@@ -259,6 +260,23 @@ def test_slao_merges_b_and_keeps_the_trained_a(
         expected = start.B(name) + (trained.B(name) - start.B(name)) / 2**0.5
         assert torch.allclose(merged.B(name), expected, atol=1e-6)
         assert torch.equal(merged.A(name), trained.A(name))
+
+
+@pytest.mark.parametrize("method", ["lora-slao", "lori-d-slao"])
+def test_what_is_measured_is_the_merged_adapter(
+    params: Params, starts: dict[str, Adapter], method: str
+) -> None:
+    from lori_core.models import peft_names
+
+    measured: dict[str, torch.Tensor] = {}
+
+    def measure(model: Any) -> None:
+        for name, layer in peft_names.lora_layers(model).items():
+            measured[name] = layer.lora_B["default"].weight.detach().clone()
+
+    adapter = tuned(params, method, start=starts[base_of(method)], measure=measure, max_steps=1)
+    for name in adapter.modules:
+        assert torch.equal(measured[name], adapter.B(name))
 
 
 def test_slao_starts_from_orthonormal_rows(params: Params, starts: dict[str, Adapter]) -> None:

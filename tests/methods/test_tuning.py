@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -128,6 +129,59 @@ def test_lora_plus_trains_b_faster(workspace: Params) -> None:
     name = next(iter(plain.modules))  # type: ignore[union-attr]
     largest = [float(a.B(name).abs().max()) for a in (plain, faster)]  # type: ignore[union-attr]
     assert largest == pytest.approx([1e-4, 16e-4], rel=1e-3)
+
+
+def test_lora_plus_decays_weights(workspace: Params) -> None:
+    """AdamW multiplies a weight by 1 - lr · decay before its first step, A's and B's alike."""
+    step: dict[str, Any] = {"max_steps": 1, "learning_rate": 1e-4}
+    _, plain, _ = tune(workspace, "lora-plus", **step)
+    _, decayed, _ = tune(workspace, "lora-plus", weight_decay=100.0, **step)
+    assert isinstance(plain, Adapter)
+    assert isinstance(decayed, Adapter)
+    session = load_model(workspace)
+    with tuning._seeded(1, "math"):
+        begun = catalogue.build(
+            "lora-plus", session.model, workspace.lori, catalogue.options("lora-plus", {}, "x")
+        )
+    for name, layer in peft_names.lora_layers(begun).items():
+        change = decayed.A(name) - plain.A(name)
+        assert torch.allclose(change, -1e-2 * layer.lora_A["default"].weight, atol=1e-6)
+
+
+def test_low_rank_results_are_saved_in_the_dtype_that_is_asked_for(workspace: Params) -> None:
+    lori = workspace.lori.model_copy(update={"values_dtype": "bfloat16"})
+    half = workspace.model_copy(update={"lori": lori})
+    for method, dtype in (
+        ("lora", torch.bfloat16),
+        ("adalora", torch.bfloat16),
+        ("pissa", torch.float32),  # a small difference of large products
+    ):
+        _, whole, _ = tune(workspace, method, max_steps=2)
+        _, found, _ = tune(half, method, max_steps=2)
+        assert isinstance(whole, Adapter)
+        assert isinstance(found, Adapter)
+        assert (found.dtype, whole.dtype) == (dtype, torch.float32)
+        for name in found.modules:
+            assert torch.equal(found.A(name), whole.A(name).to(dtype).float())
+            assert torch.equal(found.B(name), whole.B(name).to(dtype).float())
+        keys = [adapter.info["content_key"] for adapter in (whole, found)]
+        assert (keys[0] == keys[1]) == (dtype == torch.float32)
+    dora = [tune(params, "dora", max_steps=2)[1] for params in (workspace, half)]
+    assert isinstance(dora[1], FinetunedModel)
+    assert {t.dtype for t in dora[1].tensors.values()} == {torch.float32}
+
+
+def test_adalora_schedules_the_steps_that_max_steps_gives(workspace: Params) -> None:
+    _, trained, result = tune(workspace, "adalora", max_steps=6, epochs=1)
+    assert result.steps == 6  # an epoch has 4
+    assert trained.info["depends"]["total_steps"] == 6
+
+
+def test_adalora_is_refused_for_one_step(workspace: Params) -> None:
+    with pytest.raises(
+        ConfigError, match=r"tasks\.math\.method: adalora .* needs 2 optimizer steps"
+    ):
+        tune(workspace, "adalora", max_steps=1)
 
 
 def test_adalora_ends_with_its_target_rank(workspace: Params) -> None:
@@ -290,6 +344,38 @@ def test_what_a_method_cannot_do_is_refused_before_anything_runs(
     before = Path("params.yaml").read_bytes()
     assert said in refused(capsys, "run", "--set", change)
     assert Path("params.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("method", "lori", "model", "said"),
+    [
+        ({"name": "adalora", "target_rank": 8}, {}, {}, "target_rank: 8 must be below lori.rank"),
+        ("adalora", {"rank": 1}, {}, "target_rank: 1 must be below lori.rank, 1"),
+        ("pissa", {}, {"quantization": "8bit"}, "it decomposes the base's weights"),
+        (
+            {"name": "ia3", "feedforward_modules": ["donw_proj"]},
+            {},
+            {},
+            "feedforward_modules: 'donw_proj' is not in lori.target_modules (q_proj, ",
+        ),
+    ],
+)
+def test_settings_with_which_a_method_cannot_train_are_refused(
+    method: Any, lori: dict[str, Any], model: dict[str, Any], said: str
+) -> None:
+    values = params_with(math={}).model_dump(mode="json")
+    values["tasks"]["math"]["method"] = method
+    values["lori"] |= {"rank": 8} | lori
+    values["model"] |= model
+    values["merge"], values["gate"]["candidate"] = {}, None
+    name = method if isinstance(method, str) else method["name"]
+    with pytest.raises(ConfigError, match=re.escape(f"tasks.math.method: {name}: {said}")):
+        catalogue.check(config.parse(values, "params.yaml"))
+
+
+def test_the_default_of_ia3_takes_the_target_modules_that_there_are(workspace: Params) -> None:
+    lori = workspace.lori.model_copy(update={"target_modules": ("q_proj",)})
+    assert catalogue.METHODS["ia3"].fault(lori, catalogue.options("ia3", {}, "x"), None) is None
 
 
 def test_weights_of_a_quantised_base_cannot_be_trained() -> None:

@@ -88,8 +88,12 @@ def test_weights_that_are_not_there_are_not_made_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "more", "message"),
     [
-        ("owner/name", {}, "a hub model needs its commit"),
-        ("owner/name", {"revision": "main"}, "a hub model needs its commit"),
+        ("owner/name", {}, "model.revision: a hub model needs its commit"),
+        (
+            "owner/name",
+            {"revision": "main"},
+            "model.revision: 'main'; a hub model needs its commit",
+        ),
         ("some folder", {}, "is no folder, and no hub id"),
         ("pypi:nothing", {}, "model package 'nothing' is unknown"),
     ],

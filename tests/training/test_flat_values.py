@@ -10,6 +10,7 @@ from test_trainer import run, trainable, values
 from lori_core.adapters import attach
 from lori_core.config import TrainingSection
 from lori_core.training.kernels import flat_values
+from lori_core.training.trainer_overrides import TrainerOverrides
 
 SECTION = TrainingSection(learning_rate=1e-2, batch_size=2, weight_decay=0.1, epochs=3)
 
@@ -37,6 +38,30 @@ def test_sixteen_steps_are_equal_bit_for_bit(
         found.append(values(model))
     for name, value in found[0].items():
         assert torch.equal(value, found[1][name]), name
+
+
+@pytest.mark.parametrize("tokens", ["auto", 40])
+def test_a_penalty_is_trained_on_as_without_the_one_tensor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: str | int
+) -> None:
+    """The penalty is a function of the layers' own parameters, so its gradient is theirs."""
+    section = SECTION.model_copy(update={"tokens_at_once": tokens, "max_steps": 4})
+    found = []
+    for suits, strength in ((False, 3.0), (True, 3.0), (False, 0.0)):
+        monkeypatch.setattr(flat_values, "suits", lambda _, suits=suits: suits)
+        model, _, _ = trainable(start=True)
+        anchors = [(p, p.detach().clone()) for p in attach.trained_values(model).values()]
+
+        def penalty(anchors: Any = anchors, strength: float = strength) -> torch.Tensor:
+            return strength * torch.stack([(p - a - 1).square().sum() for p, a in anchors]).sum()
+
+        overrides = TrainerOverrides(penalty=penalty)
+        run(model, tmp_path / f"{suits}{strength}", section, overrides=overrides)
+        found.append(values(model))
+    plain, flat, without = found
+    for name, value in plain.items():
+        assert torch.allclose(flat[name], value, rtol=1e-4, atol=1e-6), name
+        assert not torch.allclose(without[name], value, rtol=1e-2), name
 
 
 @pytest.mark.usefixtures("flat")

@@ -11,6 +11,7 @@ from lori_core.core.tracking import FileTracker, NullTracker
 from lori_core.data.batching import collate
 from lori_core.data.prompts import Encoded
 from lori_core.training import loss, trainer
+from lori_core.training.trainer_overrides import TrainerOverrides
 from support import random_adapter, tiny
 
 
@@ -48,6 +49,7 @@ def run(model: Any, folder: Path, section: TrainingSection, data: Any = None, **
         checkpoints=folder,
         tracker=kwargs.get("tracker", NullTracker()),
         what="test",
+        overrides=kwargs.get("overrides"),
     )
 
 
@@ -132,6 +134,29 @@ def test_accumulation_is_one_big_batch(tmp_path: Path, reduction: str) -> None:
         results.append(values(model))
     for name, value in results[0].items():
         assert torch.allclose(value, results[1][name], atol=2e-4)
+
+
+@pytest.mark.parametrize("tokens", ["auto", 40])
+def test_each_step_has_one_penalty_also_where_it_has_fewer_batches(
+    tmp_path: Path, tokens: str | int
+) -> None:
+    """Of three batches, the second step has one."""
+    shares: list[float] = []
+    steps: list[float] = []
+
+    def penalty() -> torch.Tensor:
+        value = torch.zeros((), requires_grad=True)
+        value.register_hook(lambda share: shares.append(float(share)))
+        return value
+
+    def after_step(_: int) -> None:
+        steps.append(sum(shares))
+        shares.clear()
+
+    section = TrainingSection(batch_size=4, gradient_accumulation_steps=2, tokens_at_once=tokens)
+    overrides = TrainerOverrides(penalty=penalty, after_step=after_step)
+    run(trainable()[0], tmp_path, section, overrides=overrides)
+    assert steps == pytest.approx([1, 1])
 
 
 def test_only_packed_values_are_trained(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Structured masks, which keep whole rows, blocks or groups of B (the paper's future work).
 
 A structure's importance is the mean over its entries. The `⌊k / size⌋` most important structures
-are kept, where k is the number of entries that the unstructured mask would keep.
+of each group of the scope are kept, where k is the number of entries that the unstructured mask
+would keep of the group.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lori_core.adapters.masks.mask import Mask, kept_count, shapes_of, top
+from lori_core.adapters.masks.mask import Mask, kept_count, scope_of, shapes_of, top
 from lori_core.adapters.masks.mask_choices import KINDS
 from lori_core.core.errors import InputError, unknown
 
@@ -37,7 +38,7 @@ def top_structures(
 
     Raises:
         InputError: as `mask.top`; the structure is unknown or does not divide a B, or the sparsity
-            keeps no whole structure.
+            keeps no whole structure of a group.
     """
     if structure not in KINDS:
         raise InputError(unknown("structure", structure, KINDS))
@@ -45,22 +46,42 @@ def top_structures(
         return top(scores, sparsity, scope)
     sizes = {name: _size(name, matrix, structure) for name, matrix in scores.items()}
     pooled = {name: _pooled(matrix, sizes[name]) for name, matrix in scores.items()}
-    total = sum(matrix.numel() for matrix in pooled.values())
-    entries = sum(matrix.numel() for matrix in scores.values())
-    size = Decimal(entries) / total
-    count = int(kept_count(entries, sparsity) / size)
-    if count < 1:
-        raise InputError(f"sparsity {sparsity} keeps no whole {structure} of this model")
-    with localcontext(rounding=ROUND_CEILING):  # so that N' - ⌊s'·N'⌋ is the count, never more
-        share = Decimal(total - count) / total
-    chosen, threshold = top(pooled, share, scope)
+    groups: dict[str, list[str]] = {}
+    for name in scores:
+        groups.setdefault(scope_of(scope, name), []).append(name)
+    found: dict[str, Mask] = {}
+    thresholds = []
+    for group, names in groups.items():
+        entries = sum(scores[name].numel() for name in names)
+        inside = {name: pooled[name] for name in names}
+        count = _count(inside, entries, sparsity)
+        if count < 1:
+            where = "this model" if scope == "model" else f"the {scope} {group}"
+            raise InputError(f"sparsity {sparsity} keeps no whole {structure} of {where}")
+        chosen, threshold = _largest(inside, count)
+        found |= dict.fromkeys(names, chosen)
+        thresholds.append(threshold)
     parts = (
         np.kron(
-            chosen.of(name).reshape(pooled[name].shape), np.ones(sizes[name], dtype=bool)
+            found[name].of(name).reshape(pooled[name].shape), np.ones(sizes[name], dtype=bool)
         ).reshape(-1)
         for name in scores
     )
-    return Mask.from_parts(shapes_of(scores), parts), threshold
+    return Mask.from_parts(shapes_of(scores), parts), min(thresholds)
+
+
+def _count(pooled: Mapping[str, Tensor], entries: int, sparsity: Decimal) -> int:
+    """Return how many whole structures fit into the entries that an unstructured mask keeps."""
+    size = Decimal(entries) / sum(matrix.numel() for matrix in pooled.values())
+    return int(kept_count(entries, sparsity) / size)
+
+
+def _largest(pooled: Mapping[str, Tensor], count: int) -> tuple[Mask, float]:
+    """Return the mask of the `count` largest values of all matrices, and the smallest of them."""
+    total = sum(matrix.numel() for matrix in pooled.values())
+    with localcontext(rounding=ROUND_CEILING):  # so that N' - ⌊s'·N'⌋ is the count, never more
+        share = Decimal(total - count) / total
+    return top(pooled, share, "model")
 
 
 def _size(name: str, matrix: Tensor, structure: str) -> tuple[int, int]:

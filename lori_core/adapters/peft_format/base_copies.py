@@ -20,8 +20,8 @@ from lori_core.core.files.tensor_file import TensorFile
 #: The entry of an adapter's `info`: module -> dtype and SHA-256 of the copy.
 COPIES = "base_copies"
 WAY_OUT = (
-    "name the base with --base to compare them, or save the adapter without it (PEFT: "
-    "save_pretrained(..., save_embedding_layers=False))"
+    "name the base with --base (in Python: base=) to compare them, or save the adapter without it "
+    "(PEFT: save_pretrained(..., save_embedding_layers=False))"
 )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from lori_core.config import LoriSection
 from lori_core.config.training import STATE_BYTES
 from lori_core.config.validation import Number, PositiveFloat, PositiveInt, Strict
+from lori_core.core.errors import ConfigError
+from lori_core.methods.baselines.peft_method import PeftMethod
 from lori_core.methods.training_method import (
     Cost,
     Job,
@@ -21,65 +24,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from lori_core.adapters.adapter import Adapter
     from lori_core.methods.finetuned_model import FinetunedModel
     from lori_core.methods.peft_layers import Factors
     from lori_core.training.trainer_overrides import TrainerOverrides
 
 #: The number of steps assumed where a method is built without a run, to compute its cost.
 UNSCHEDULED = 1000
-
-
-class PeftMethod(TrainingMethod):
-    """A training method of PEFT, built from PEFT's own configuration.
-
-    Class attributes:
-        frozen: PEFT's names of the adapter's parameters that are not trained, as `lora_A`.
-    """
-
-    frozen: ClassVar[tuple[str, ...]] = ()
-
-    @abstractmethod
-    def config(self) -> Any:
-        """Return PEFT's configuration."""
-
-    def common(self) -> dict[str, Any]:
-        """Return the fields that all of PEFT's configurations share."""
-        targets = list(self.job.lori.target_modules)
-        return {"target_modules": targets, "task_type": "CAUSAL_LM"}
-
-    def attach(self, model: nn.Module) -> Any:
-        """Add PEFT's layers to the base; they start from `job.start` if there is one."""
-        from lori_core.methods import peft_layers
-
-        wrapped = peft_layers.inject(model, self.job.lori, self.config, self.frozen)
-        if self.job.start is not None:
-            peft_layers.initialise_from(wrapped, self.job.start, self.name)
-        return wrapped
-
-    def collect(self, model: Any, provenance: Provenance) -> Adapter | FinetunedModel:
-        """Return a low-rank adapter if `result` is `low-rank`, otherwise what PEFT saves."""
-        from lori_core.methods import peft_layers
-
-        if self.result == "low-rank":
-            return peft_layers.adapter(self.factors(model), provenance)
-        return peft_layers.tuned(model, provenance)
-
-    def factors(self, model: Any) -> Factors:
-        """Return A, B (float32, on the CPU) and the scaling of each module."""
-        from lori_core.methods import peft_layers
-
-        return peft_layers.factors(model)
-
-    def cost(self, model: nn.Module) -> Cost:
-        """Count the parameters that PEFT trains, and those that it saves."""
-        from peft import get_peft_model_state_dict
-
-        wrapped = self.attach(model)
-        trainable = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
-        saved = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-        artifact_bytes = 4 * sum(values.numel() for values in saved.values())
-        return Cost(trainable, STATE_BYTES * trainable, artifact_bytes)
 
 
 @training_method
@@ -178,7 +128,8 @@ class Ia3Options(Strict):
     """Options of IA3."""
 
     feedforward_modules: tuple[str, ...] = ("down_proj",)
-    """Target modules whose input is scaled; of the others, the output is scaled."""
+    """Target modules whose input is scaled; of the others, the output is scaled. Names that are
+    given here must stand in `lori.target_modules`; of the default, those that do are used."""
 
 
 @training_method
@@ -191,13 +142,24 @@ class Ia3(PeftMethod):
     options = Ia3Options
     result = "other"
 
+    @classmethod
+    def fault(cls, lori: LoriSection, chosen: Any, quantization: str | None) -> str | None:
+        """Refuse names of feed-forward modules that are no target modules."""
+        for name in chosen.feedforward_modules if chosen.model_fields_set else ():
+            if not any(f".{target}".endswith(f".{name}") for target in lori.target_modules):
+                return (
+                    f"feedforward_modules: {name!r} is not in lori.target_modules "
+                    f"({', '.join(lori.target_modules)})"
+                )
+        return None
+
     def config(self) -> Any:
         """Return an `IA3Config`."""
         from peft import IA3Config
 
         chosen: Any = self.job.options
         inner, targets = chosen.feedforward_modules, self.job.lori.target_modules
-        wanted = [target for target in targets if target.rsplit(".", 1)[-1] in inner]
+        wanted = [t for t in targets if any(f".{t}".endswith(f".{name}") for name in inner)]
         return IA3Config(feedforward_modules=wanted, **self.common())
 
 
@@ -216,8 +178,12 @@ class AdaloraOptions(Strict):
 
     target_rank: PositiveInt | None = None
     """Mean rank at the end of training; half of `lori.rank` by default."""
-    total_steps: PositiveInt | None = None
+    total_steps: Annotated[PositiveInt, Field(ge=2)] | None = None
     """Optimizer steps of the rank schedule; those of the run by default."""
+
+    def last_rank(self, rank: int) -> int:
+        """Return the mean rank at the end of a run that starts from `rank`."""
+        return self.target_rank or max(1, rank // 2)
 
 
 @training_method
@@ -232,7 +198,23 @@ class Adalora(PeftMethod):
     def __init__(self, job: Job) -> None:
         chosen: Any = job.options
         self.total_steps = chosen.total_steps or job.steps or UNSCHEDULED
+        if self.total_steps < 2:
+            raise ConfigError(
+                f"tasks.{job.task}.method: adalora ranks singular values by earlier steps, so that "
+                "it needs 2 optimizer steps or more; this run has 1: raise training.epochs or "
+                "training.max_steps"
+            )
         super().__init__(job)
+
+    @classmethod
+    def fault(cls, lori: LoriSection, chosen: Any, quantization: str | None) -> str | None:
+        """Refuse a target rank that is not below the rank at the start."""
+        if (target := chosen.last_rank(lori.rank)) < lori.rank:
+            return None
+        return (
+            f"target_rank: {target} must be below lori.rank, {lori.rank}, from which it lowers the "
+            "mean rank; raise lori.rank or lower target_rank"
+        )
 
     def config(self) -> Any:
         """Return an `AdaLoraConfig`."""
@@ -242,7 +224,7 @@ class Adalora(PeftMethod):
         lori = self.job.lori
         return AdaLoraConfig(
             init_r=lori.rank,
-            target_r=chosen.target_rank or max(1, lori.rank // 2),
+            target_r=chosen.last_rank(lori.rank),
             total_step=self.total_steps,
             lora_alpha=lori.lora_alpha,
             **self.common(),
@@ -254,8 +236,6 @@ class Adalora(PeftMethod):
         Checkpoints do not hold PEFT's running importance scores, so an interrupted run starts from
         step 0.
         """
-        from dataclasses import replace
-
         from lori_core.methods import peft_layers
 
         return replace(
@@ -307,6 +287,21 @@ class Pissa(Lora):
     options = PissaOptions
     continues = False
 
+    @classmethod
+    def fault(cls, lori: LoriSection, chosen: Strict, quantization: str | None) -> str | None:
+        """Refuse a quantised base, whose weights PEFT cannot decompose."""
+        if quantization is None:
+            return None
+        return (
+            f"it decomposes the base's weights, and model.quantization is {quantization!r}; set it "
+            "to null, or choose another method"
+        )
+
+    @property
+    def values_dtype(self) -> str:
+        """float32, as the update is a small difference of large products."""
+        return "float32"
+
     def config(self, **more: Any) -> Any:
         """Return a `LoraConfig` whose A and B start from the base's top singular vectors."""
         chosen: Any = self.job.options
@@ -326,7 +321,8 @@ class Pissa(Lora):
 
     def cost(self, model: nn.Module) -> Cost:
         """Return LoRA's cost: the shapes are the same, and LoRA decomposes no weights."""
-        return Lora(self.job).cost(model)
+        lori = self.job.lori.model_copy(update={"values_dtype": self.values_dtype})
+        return Lora(replace(self.job, lori=lori)).cost(model)
 
 
 class LoraPlusOptions(Strict):
@@ -347,10 +343,8 @@ class LoraPlus(Lora):
 
     def trainer_overrides(self, model: Any, dtype: torch.dtype) -> TrainerOverrides:
         """Return overrides with an optimizer that gives B a higher learning rate."""
-        from dataclasses import replace
-
         from lori_core.methods import peft_layers
 
         chosen: Any = self.job.options
-        optimizer = peft_layers.loraplus(chosen.lr_ratio)
+        optimizer = peft_layers.loraplus(chosen.lr_ratio, self.job.section.weight_decay)
         return replace(super().trainer_overrides(model, dtype), optimizer=optimizer)

@@ -108,6 +108,7 @@ class Lori(TrainingMethod):
         """Count the trained entries of B: all of them, or the share 1 - `lori.sparsity`."""
         import torch
 
+        from lori_core.adapters.masks import mask_codec
         from lori_core.models import peft_names
 
         lori = self.job.lori
@@ -117,14 +118,8 @@ class Lori(TrainingMethod):
         if self.calibrated_by is None:
             return Cost(total, STATE_BYTES * total, each * total)
         inside = total - math.floor(lori.exact_sparsity() * total)
-        artifact_bytes = each * inside + math.ceil(_entropy(inside, total) / 8)
+        artifact_bytes = each * inside + math.ceil(mask_codec.entropy_bytes(total, inside))
         return Cost(inside, STATE_BYTES * inside, artifact_bytes)
-
-
-def _entropy(inside: int, total: int) -> float:
-    """Return the entropy, in bits, of a random mask with `inside` of `total` entries set."""
-    shares = [part / total for part in (inside, total - inside) if part]
-    return -total * sum(share * math.log2(share) for share in shares)
 
 
 @training_method

@@ -69,12 +69,16 @@ class FlatValues:
         ]
 
     def end_step(self) -> None:
-        """Give each layer's parameter its part of the gradient, as a view."""
+        """Add its part of the gradient to each layer's parameter.
+
+        A penalty is computed from the parameters themselves, which then have its gradient already.
+        """
         gradient, self.values.grad, self.weights = self.values.grad, None, []
         if gradient is None:
             return
         for parameter, part in zip(self.parameters, gradient.split(self.counts), strict=True):
-            parameter.grad = part.view_as(parameter)
+            view = part.view_as(parameter)
+            parameter.grad = view if parameter.grad is None else view.add_(parameter.grad)
 
     def forget(self) -> None:
         """Delete the gradient and the weights of a step that is computed again."""

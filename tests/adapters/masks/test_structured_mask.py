@@ -29,6 +29,23 @@ def test_whole_structures_of_the_same_budget_are_kept(structure: str, scope: str
         assert set(np.unique(whole)) <= {0.0, 1.0}
 
 
+@pytest.mark.parametrize("scope", ["layer", "matrix", "projection"])
+@pytest.mark.parametrize(("sparsity", "rows"), [("0.95", 1), ("0.9", 3), ("0.99", 0)])
+def test_no_group_keeps_more_than_its_budget(scope: str, sparsity: str, rows: int) -> None:
+    """Of 32 rows of 16 entries: 26, 52 and 6 entries of a group may be kept."""
+    if not rows:
+        with pytest.raises(InputError, match=f"keeps no whole row of the {scope} "):
+            top_structures(scores(), Decimal(sparsity), scope, "row")
+        return
+    found, threshold = top_structures(scores(), Decimal(sparsity), scope, "row")
+    means = {name: matrix.mean(dim=1) for name, matrix in scores().items()}
+    for name in NAMES:
+        kept = np.flatnonzero(found.of(name).reshape(32, 16).all(axis=1))
+        assert kept.tolist() == sorted(means[name].topk(rows).indices.tolist())
+        assert found.counts[name] == rows * 16
+    assert threshold == pytest.approx(min(float(m.topk(rows).values[-1]) for m in means.values()))
+
+
 def test_the_most_important_rows_win() -> None:
     found, threshold = top_structures(scores(), Decimal("0.9"), "model", "row")
     means = torch.cat([matrix.mean(dim=1) for matrix in scores().values()])

@@ -13,9 +13,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+import lori_core as lori
 from lori_cli import main
+from lori_core.adapters import base_choice
 from lori_core.adapters.peft_format import peft_file
 from lori_core.core.errors import AdapterError
+from lori_core.methods import finetuned_model
 from support import refused
 
 pytestmark = pytest.mark.filterwarnings(
@@ -117,6 +120,10 @@ def test_an_adapter_of_the_head_is_compared_with_the_base(
     assert "name the base with --base" in refused(
         capsys, "merge", str(folder), "-o", str(tmp_path / "m")
     )
+    assert main(["inspect", str(folder)]) == 0
+    assert "copies of the base's lm_head, not compared with it" in capsys.readouterr().out
+    merged = lori.merge([folder], base=str(place))
+    assert "base_copies" not in merged.info
     out = tmp_path / "out"
     assert main(["export", str(folder), str(out), "--to", "peft", "--base", str(place)]) == 0
     exported = json.loads((out / "adapter_config.json").read_text())
@@ -141,6 +148,12 @@ def test_a_moved_base_with_other_weights_is_refused(
     shutil.copytree(bases / "untied", tmp_path / "same")
     out = tmp_path / "out"
     capsys.readouterr()  # progress bars
+    with pytest.raises(AdapterError, match="holds another weight of lm_head than"):
+        lori.merge([folder], base=str(other))
+    opened = finetuned_model.open_model(folder, copies=True)  # as `lori.evaluate` opens it
+    chosen = base_choice.choose(str(other), {"adapter": opened})
+    with pytest.raises(AdapterError, match="holds another weight of lm_head than"):
+        chosen.of({"adapter": opened})
     for to in ("peft", "merged"):
         line = refused(capsys, "export", str(folder), str(out), "--to", to, "--base", str(other))
         assert f"holds another weight of lm_head than {other}" in line

@@ -175,6 +175,6 @@ def test_a_base_that_is_not_there_is_refused_before_anything_is_written(
     said = refused(capsys, *COMMAND, "1m", "--base", "random:lama")
     assert "--base: random model 'lama' is unknown; did you mean 'llama'?" in said
     said = refused(capsys, *COMMAND, "1m", "--base", "owner/name@main")
-    assert "--base: None; a hub model needs its commit" in said
+    assert "--base: a hub model needs its commit" in said
     assert Path("params.yaml").read_text() == PARAMS
     assert not Path("experiments").exists()
