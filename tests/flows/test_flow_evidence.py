@@ -327,11 +327,11 @@ def test_a_champion_that_is_evaluated_again_is_compared_by_the_new_settings(
 ) -> None:
     Made(folder, right={"math": 30})
     gate.run_gate(folder, params_file.load(), send=False)
-    evaluated_with(folder, batch_size=8, limit=40)
+    evaluated_with(folder, batch_size=8, max_prompt_length=40)
     assert main(["register", MERGED, "--as", "lori"]) == 0
     assert "lori version 1" in capsys.readouterr().out
     Made(folder, rates={"math": 0.004}, right={"math": 31})
-    evaluated_with(folder, batch_size=8, limit=40)
+    evaluated_with(folder, batch_size=8, max_prompt_length=40)
     assert gate.run_gate(folder, params_file.load(), send=False).promoted
 
 
