@@ -12,6 +12,7 @@ from lori_core.config import TrainingSection
 from lori_core.core.errors import InputError
 from lori_core.cost import Device, Model, Split, footprint, rates
 from lori_core.cost.devices import DEVICES
+from lori_core.cost.model import examples_seen
 from lori_core.data.sources import pulling
 from lori_core.pipeline import params_file
 
@@ -240,3 +241,13 @@ def test_splits_that_a_set_lacks_are_carved_from_its_training_examples(tmp_path:
 def test_an_unknown_device_is_refused() -> None:
     with pytest.raises(InputError, match="device 'h10' is unknown; did you mean"):
         cost.device("h10")
+
+
+def test_max_steps_replace_epochs_also_where_they_are_more() -> None:
+    section = TrainingSection(
+        learning_rate=1e-3, batch_size=4, gradient_accumulation_steps=2, epochs=3
+    )
+    assert examples_seen(section, 100) == 300
+    for steps in (2, 1000):
+        limited = section.model_copy(update={"max_steps": steps})
+        assert examples_seen(limited, 100) == 8 * steps

@@ -176,10 +176,7 @@ class Model:
 
     def _train(self, task: str, phase: Phase, method: str, mixed: float = 0.0) -> Estimate:
         section, data, base = self.params.phase(task, phase), self.splits[task]["train"], self.base
-        passes = data.examples / (1 - mixed) * section.epochs
-        if section.max_steps:
-            per_step = section.batch_size * section.gradient_accumulation_steps
-            passes = min(passes, section.max_steps * per_step)
+        passes = examples_seen(section, data.examples / (1 - mixed))
         tokens = min(data.tokens, section.max_length)
         whole = catalogue.METHODS[method].result == "weights"
         through = 6 if whole else 4 + 2 * section.gradient_checkpointing
@@ -299,3 +296,13 @@ class Model:
         parents = [self._method(task) for task in self.params.merged_tasks(name)]
         size = float(sum(self._cost(method).artifact_bytes for method in parents))
         return Estimate(LOAD_SECONDS + size / 50e6, 0.0, 0.0, size)
+
+
+def examples_seen(section: TrainingSection, examples: float) -> float:
+    """Return how many examples a training run sees, of `examples` each epoch; also repeatedly.
+
+    `max_steps` replaces `epochs`, as in `transformers.Trainer`.
+    """
+    if section.max_steps:
+        return section.max_steps * section.batch_size * section.gradient_accumulation_steps
+    return examples * section.epochs

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from lori_core.cost import Model
+from lori_core.cost.model import examples_seen
 from studies.builder import phase_of
 from studies.points import Point, Score, Train
 
@@ -63,16 +64,15 @@ def _training(point: Train, points: Mapping[str, Point], model: Model) -> float:
 
 
 def training_seconds(point: Train, model: Model) -> float:
-    """Return the time of a training run; one of few steps takes its share of a whole one."""
+    """Return the time of a training run; one of other `max_steps` takes its share of the usual."""
     phase = phase_of(point.method)
-    whole = model.training(point.task, phase, point.method).seconds
-    section = point.training
-    if section.max_steps is None:
-        return whole
-    batch = section.batch_size * section.gradient_accumulation_steps
-    examples = model.splits[point.task]["train"].examples * section.epochs
-    share = min(1.0, section.max_steps * batch / max(1, examples))
-    return model.start_seconds + share * (whole - model.start_seconds)
+    usual = model.training(point.task, phase, point.method).seconds
+    if point.training.max_steps is None:
+        return usual
+    each_epoch = model.splits[point.task]["train"].examples
+    sections = (point.training, model.params.phase(point.task, phase))
+    own, ordinary = (examples_seen(section, each_epoch) for section in sections)
+    return model.start_seconds + own / max(1, ordinary) * (usual - model.start_seconds)
 
 
 def _copies(point: Train, tried: Point) -> bool:
