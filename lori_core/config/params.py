@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from lori_core.config import references, source_keys
+from lori_core.config import references
 from lori_core.config.evaluation import EvaluationSection
 from lori_core.config.experiments import ExperimentsSection
 from lori_core.config.model import LoriSection, ModelSection, PromptSection
@@ -57,7 +57,7 @@ class Params(Strict):
         for name, task in self.tasks.items():
             for where, source in task.sources(f"tasks.{name}"):
                 if not isinstance(source, str):
-                    source_keys.check(source, where)
+                    references.check_source(source, where)
                     source.check(where)
         for name, merge in self.merge.items():
             weights = merge.weights

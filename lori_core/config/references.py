@@ -1,4 +1,4 @@
-"""Check names in `params.yaml` that refer to entries of its other sections."""
+"""Check keys of `params.yaml` against others: names of other sections, keys without effect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,31 @@ from lori_core.registries.gate_rule import GATE_RULES, RULES_OF_SETUPS
 
 if TYPE_CHECKING:
     from lori_core.config.params import Params
+    from lori_core.config.tasks import SourceSection
 
+#: Keys of records, which are converted to examples.
+_OF_RECORDS = (
+    "files",
+    "split",
+    "filter",
+    "fields",
+    "messages",
+    "format",
+    "scorer",
+    "subset",
+    "answer",
+    "limit",
+    "license",
+)
+#: The keys that have an effect, by `kind`. A made set brings its scorer, answers and licence.
+SOURCE_KEYS = {
+    "bundled": ("name", "limit"),
+    "extension": ("name", "limit"),
+    "local": ("path", *_OF_RECORDS),
+    "hub": ("name", "config", "revision", "columns", *_OF_RECORDS),
+}
+#: Keys of `fields` that give each example what a key of the source gives all of them.
+_SAME = {"scorer": "scorer", "kind": "subset", "answer": "answer"}
 _TASKS_OF_EXPERIMENTS = ("tasks", "compared_tasks", "ablation_tasks", "three", "scored")
 
 
@@ -107,8 +131,6 @@ def _check_gate_setups(params: Params) -> None:
     for name in gate.setups:
         if name not in known:
             raise ValueError(f"gate.setups: {unknown('set-up', name, known)}")
-    if len(set(gate.setups)) != len(gate.setups):
-        raise ValueError(f"gate.setups: a set-up is named twice: {', '.join(gate.setups)}")
     if gate.setups and not set(RULES_OF_SETUPS) & set(gate.rules):
         raise ValueError(
             f"gate.setups: has no effect without a rule {' or '.join(RULES_OF_SETUPS)} in "
@@ -169,3 +191,45 @@ def _artifacts(params: Params) -> Iterator[str]:
         yield from (f"artifacts/continual/{task}/adapter", f"continual@{task}")
     for merge in params.merge:
         yield from (f"artifacts/merged/{merge}", f"merge@{merge}")
+
+
+def check_source(source: SourceSection, where: str) -> None:
+    """Refuse keys of a source that would have no effect.
+
+    Args:
+        source: a source that the user defined.
+        where: the source's key, for messages.
+
+    Raises:
+        ValueError: names the key.
+    """
+    for key in type(source).model_fields:
+        if key != "kind" and key not in SOURCE_KEYS[source.kind] and _is_set(source, key):
+            *others, last = (kind for kind, keys in SOURCE_KEYS.items() if key in keys)
+            kinds = f"{', '.join(others)} and {last}" if others else last
+            raise ValueError(
+                f"{where}.{key}: only {kinds} sources have this key, and it would "
+                f"have no effect on this {source.kind} source; remove it"
+            )
+    for name, key in _SAME.items():
+        if name in source.fields and _is_set(source, key):
+            raise ValueError(
+                f"{where}.{key}: fields.{name} already gives it for each example; remove one "
+                "of the two"
+            )
+    if source.columns and source.config is not None:
+        raise ValueError(
+            f"{where}.config: has no effect beside columns, which read the repository's CSV files; "
+            "remove one of the two"
+        )
+    if source.messages and source.answer is not None:
+        raise ValueError(
+            f"{where}.answer: conversations (messages) have no answer to score; remove one of the "
+            "two"
+        )
+
+
+def _is_set(source: SourceSection, key: str) -> bool:
+    """Return whether a key has another value than its default."""
+    field = type(source).model_fields[key]
+    return bool(getattr(source, key) != field.get_default(call_default_factory=True))

@@ -17,7 +17,6 @@ NEUTRAL = (
     "config/experiments.py",
     "config/operations.py",
     "config/references.py",
-    "config/source_keys.py",
     "data/chat_limits.py",
     "methods/limits.py",
     "registries/engine.py",

@@ -268,7 +268,10 @@ def test_a_record_without_a_field_is_refused(
         (["--tiny", "--sparsity", "1"], "--sparsity: input should be less than 1, got 1.0"),
         (["--tiny", "--learning-rate", "nan"], "--learning-rate: "),
         (["--tiny", "--target-modules", "x_proj"], "'x_proj' matches no"),
-        (["--tiny", "--base", "meta-llama/Llama-3.2-3B"], "model.revision: None"),
+        (
+            ["--tiny", "--base", "meta-llama/Llama-3.2-3B"],
+            "model.revision: a hub model needs its commit",
+        ),
         (["--tiny", "--base", "no/such/folder"], "no/such/folder"),
     ],
 )

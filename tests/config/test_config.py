@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from lori_core import config
-from lori_core.config import source_keys
+from lori_core.config import references
 from lori_core.core.errors import ConfigError
 
 GOOD: dict[str, Any] = {
@@ -217,7 +217,7 @@ def test_a_key_of_a_source_that_has_no_effect_is_refused_by_name(
 
 
 def test_every_key_of_a_source_has_an_effect_on_some_kind() -> None:
-    used = {key for keys in source_keys.KEYS.values() for key in keys}
+    used = {key for keys in references.SOURCE_KEYS.values() for key in keys}
     assert used | {"kind"} == set(config.SourceSection.model_fields)
 
 

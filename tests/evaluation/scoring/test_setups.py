@@ -261,7 +261,10 @@ def test_set_ups_need_the_protocol_fixed() -> None:
     ("section", "message"),
     [
         ({"rules": RULES, "setups": ["sytem"]}, "gate.setups: set-up 'sytem'.*system"),
-        ({"rules": RULES, "setups": ["system"] * 2}, "gate.setups: a set-up is named twice"),
+        (
+            {"rules": RULES, "setups": ["system"] * 2},
+            "gate.setups: 'system' is listed twice; remove one of the two",
+        ),
         ({"setups": ["system"]}, "gate.setups: has no effect without a rule refusal or over_ref"),
     ],
 )
