@@ -86,7 +86,8 @@ def _written(folder: Path, document: Path) -> set[str]:
     pictures = {path.name for path in folder.glob("*.png") if f"{RECORD}/{path.name}" in text}
     metrics = [*folder.glob("metrics/*.json"), *folder.glob("metrics/bases/*/*.json")]
     rows = {str(path.relative_to(folder)) for path in metrics}
-    return {LOCK.name, *pictures, *rows}
+    locks = {path.name for path in folder.glob("*.lock")}  # of runs of other versions, too
+    return {*locks, *pictures, *rows}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from studies.page import publish
 
 DOCS = Path(__file__).parents[3] / "docs"
 #: The experiments that have no results in docs/evidence.
-NOT_RUN = {"frozen-a", "projections", "random-masks"}
+NOT_RUN = {"projections"}
 
 
 def test_the_document_stands_beside_its_record(drawn: Path, tmp_path: Path) -> None:
