@@ -45,11 +45,12 @@ def build(params: Params, metrics: Path, evaluations: Path) -> dict[str, Any]:
         DataError: the models were not evaluated on the same items.
     """
     rows = _rows(params, metrics / "evaluate")
+    over_refusal = tables.over_refusal_columns(rows)
     interference = _checked(metrics / "interference.json")
     summary: dict[str, Any] = {
         "tasks": list(params.tasks),
         "safety_task": params.continual.safety_task,
-        "columns": ["model", *params.tasks, "over-refusal"],
+        "columns": ["model", *params.tasks, *(over_refusal.values() or ["over-refusal"])],
         "rows": rows,
         "comparisons": contrasts.collect(rows, evaluations),
         "metrics": _flat(rows, interference[ADAPTER]),

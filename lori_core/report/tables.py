@@ -6,7 +6,7 @@ intervals, differences are percentage points; `-` means that there was nothing t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -27,16 +27,28 @@ WAYS = {
 }
 
 
+def over_refusal_columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the main table's column of over-refusal for each safety task of the models."""
+    tasks = dict.fromkeys(
+        task
+        for row in rows
+        for task, score in row["scores"].items()
+        if contrasts.OVER_REFUSAL in score
+    )
+    return {t: "over-refusal" if len(tasks) == 1 else f"over-refusal, {t}" for t in tasks}
+
+
 def main_row(summary: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, str]:
     """Return a model's cells by column; a star marks a score that differs from the base's."""
     compared, base = summary["comparisons"], summary["rows"][0]["model"]
     cells = {"model": str(row["model"]), **dict.fromkeys(summary["columns"][1:], "")}
+    over_refusal = over_refusal_columns(summary["rows"])
     for task, score in row["scores"].items():
         comparison = contrasts.find(compared, row["model"], base, task)
         cells[task] = percent(score) + star(comparison)
-        if contrasts.OVER_REFUSAL in score and not cells["over-refusal"]:
+        if contrasts.OVER_REFUSAL in score:
             comparison = contrasts.find(compared, row["model"], base, task, over_refusal=True)
-            cells["over-refusal"] = percent(score[contrasts.OVER_REFUSAL]) + star(comparison)
+            cells[over_refusal[task]] = percent(score[contrasts.OVER_REFUSAL]) + star(comparison)
     return cells
 
 

@@ -175,6 +175,16 @@ def test_only_shares_are_percentages(score: dict[str, Any] | None, text: str) ->
     assert tables.percent(score) == text
 
 
+def test_each_of_several_safety_tasks_has_its_over_refusal() -> None:
+    scores = {"safety": {"over_refusal": 0.1}, "math": {}, "xstest": {"over_refusal": 0.2}}
+    rows = [{"scores": {"safety": scores["safety"]}}, {"scores": scores}]
+    assert tables.over_refusal_columns(rows[:1]) == {"safety": "over-refusal"}
+    assert tables.over_refusal_columns(rows) == {
+        "safety": "over-refusal, safety",
+        "xstest": "over-refusal, xstest",
+    }
+
+
 def test_null_scores_are_dashes(workspace: Any) -> None:
     for row in ("lori-d", "adapter"):
         edit(workspace.scores("adapters/nlu"), row, "nlu", **NULL, kinds={})
