@@ -65,10 +65,9 @@ MODULES = (
     *(f"lori_cli.{name}" for name in COMMANDS),
     "lori_core.adapters.masks.mask_file", "lori_core.core.processes.allotment",
     "lori_core.data.sources.pulling", "lori_core.evaluation.excess",
-    "lori_core.pipeline.params_file",
     "lori_core.methods.lori.calibration", "lori_core.methods.lori.continual",
     "lori_core.evaluation.evaluate", "lori_core.merging.merge", "lori_core.merging.interference",
-    "lori_core.pipeline.running", "lori_core.methods.tuning",
+    "lori_core.pipeline.running", "lori_core.pipeline.params_file", "lori_core.methods.tuning",
 )  # fmt: skip
 #: Lets torch count GPUs without initializing CUDA, which does not survive a fork.
 NVML_CHECK = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}

@@ -53,13 +53,23 @@ def held_out_losses(
     """
     rows = encode_all(examples, prompt_section, tokenizer, max_length)
     losses = row_losses(model, rows, tokenizer.pad_token_id or 0, batch_size, what)
+    check_finite(examples, losses, what)
+    return losses, [row.supervised for row in rows]
+
+
+def check_finite(
+    examples: Sequence[Example],
+    losses: Sequence[float],
+    what: str,
+    error: type[LoriError] = LoriError,
+) -> None:
+    """Refuse losses that are NaN or infinite with an error that names the first such example."""
     for example, loss in zip(examples, losses, strict=True):
         if not math.isfinite(loss):
-            raise LoriError(
+            raise error(
                 f"{what}: the loss of example {example.id} is {loss}; use model.dtype float32, or "
                 "smaller merge weights"
             )
-    return losses, [row.supervised for row in rows]
 
 
 @torch.inference_mode()

@@ -74,7 +74,8 @@ def _entry_of(content: bytes, stage: str) -> dict[str, Any]:
     blocks = _blocks(content.decode())
     if blocks is not None and stage not in blocks:
         return {"schema": "2.0", "stages": {}}
-    document = parsed(only_stage(content, stage), "dvc.lock", lock_file.MEND_LOCK)
+    part = content if blocks is None else (HEAD + blocks[stage]).encode()
+    document = parsed(part, "dvc.lock", lock_file.MEND_LOCK)
     entry = document["stages"].get(stage)
     return document | {"stages": {} if entry is None else {stage: entry}}
 

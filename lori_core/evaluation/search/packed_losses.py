@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from lori_core.core.errors import InputError
 from lori_core.data.example import Example
 from lori_core.data.prompts import encode_all
-from lori_core.evaluation.held_out import row_losses, training_length
+from lori_core.evaluation.held_out import check_finite, row_losses, training_length
 from lori_core.methods import limits
 
 if TYPE_CHECKING:
@@ -49,15 +49,9 @@ class PackedLosses:
             InputError: a loss is not a finite number.
         """
         params, pad = self.session.params, self.session.tokenizer.pad_token_id or 0
-        places = [(task, place) for task in tasks for place in range(len(self.rows[task]))]
-        rows = [self.rows[task][place] for task, place in places]
-        found = row_losses(model, rows, pad, params.evaluation.batch_size, what)
-        losses: dict[str, list[float]] = {task: [] for task in tasks}
-        for (task, place), loss in zip(places, found, strict=True):
-            if not math.isfinite(loss):
-                raise InputError(
-                    f"{what} on {task}: the loss of example {self.examples[task][place].id} is "
-                    f"{loss}; use model.dtype float32, or smaller merge weights"
-                )
-            losses[task].append(loss)
+        rows = [row for task in tasks for row in self.rows[task]]
+        found = iter(row_losses(model, rows, pad, params.evaluation.batch_size, what))
+        losses = {task: list(islice(found, len(self.rows[task]))) for task in tasks}
+        for task, some in losses.items():
+            check_finite(self.examples[task], some, f"{what} on {task}", InputError)
         return {task: fmean(some) for task, some in losses.items()}

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -35,6 +36,8 @@ LEAST_GAIN = 0.01
 ENOUGH = 0.003
 #: The most tokens that are computed at a time, unless one task's batch alone has more.
 TOKENS = 2048
+#: Whether the forward pass of a base model takes packed batches.
+_packs: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -167,8 +170,12 @@ def _cycle(rows: Sequence[Encoded], size: int) -> Iterator[list[Encoded]]:
 
 
 def takes_packed(model: Any) -> bool:
-    """Return whether a base model takes packed batches."""
-    return not changes_logits(model) and packed_attention.unsupported_reason(model) is None
+    """Return whether a base model takes packed batches; its forward pass is tried once."""
+    if changes_logits(model):
+        return False
+    if model not in _packs:
+        _packs[model] = packed_attention.unsupported_reason(model) is None
+    return _packs[model]
 
 
 @contextmanager
