@@ -26,7 +26,7 @@ from typing import Any
 
 from flows.tracking.logged_models import KEY, MD5
 from flows.tracking.registry import CHAMPION, PREVIOUS, Registry, Version, scratch
-from flows.versioning.objects import files_below, folder_md5, md5_of
+from flows.versioning.objects import hash_on_disk
 from lori_core.config import Params
 from lori_core.config.model import ModelSection
 from lori_core.core.errors import InputError, LoriError
@@ -189,8 +189,7 @@ def _served(workspace: Path, params: Params) -> Iterator[tuple[str, Served]]:
         )
     for name, path in paths.items():
         if (workspace / path).is_dir():
-            files = files_below(workspace / path)
-            yield name, Served(path, folder_md5({n: md5_of(file) for n, file in files.items()}))
+            yield name, Served(path, str(hash_on_disk(workspace / path)))
     yield from versions.items()
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,21 @@ def by_artifact(
 
 def _search(client: Any, experiment_id: str, condition: str) -> Iterable[Any]:
     order = [{"field_name": "creation_timestamp", "ascending": True}]
+    search = partial(
+        client.search_logged_models, [experiment_id], condition, max_results=PAGE, order_by=order
+    )
+    return all_pages(search)
+
+
+def all_pages(search: Callable[..., Any]) -> Iterator[Any]:
+    """Yield what a search of MLflow's client finds, which returns it by pages of limited size.
+
+    Args:
+        search: takes `page_token`, None for the first page.
+    """
     token = None
     while True:
-        page = client.search_logged_models(
-            [experiment_id], condition, None, PAGE, order, page_token=token
-        )
+        page = search(page_token=token)
         yield from page
         token = page.token
         if not token:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.tracking.rows import read_from, stage_of
 from flows.versioning.dvc.pipeline_file import FILE
-from flows.versioning.objects import files_below, folder_md5, md5_of
+from flows.versioning.objects import hash_on_disk
 from flows.versioning.recorded_hashes import output_hashes
 from flows.versioning.snapshot import METRICS
 from lori_core.core.redaction import redact
@@ -34,7 +34,7 @@ def written_by(rows: Path, workspace: Path) -> dict[str, str]:
     root = (workspace / (stage.rpartition(":")[0] or FILE)).parent
     metrics = {path: md5 for path, md5 in hashes.items() if path.startswith(f"{METRICS}/")}
     # The metrics name the other outputs' content keys; adapters take long to read.
-    if any(_hash(root / path) != md5 for path, md5 in (metrics or hashes).items()):
+    if any(hash_on_disk(root / path) != md5 for path, md5 in (metrics or hashes).items()):
         return {}
     said: dict[str, Any] = {}
     for row in written:
@@ -44,12 +44,6 @@ def written_by(rows: Path, workspace: Path) -> dict[str, str]:
             if isinstance(fact, str) and said.get(f"lori.{name}", redact(fact)) != redact(fact):
                 return {}
     return hashes
-
-
-def _hash(path: Path) -> str | None:
-    if not path.is_dir():
-        return md5_of(path) if path.is_file() else None
-    return folder_md5({name: md5_of(file) for name, file in files_below(path).items()})
 
 
 def _facts(path: Path) -> dict[str, Any]:

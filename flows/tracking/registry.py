@@ -7,7 +7,6 @@ alias `previous` can be restored from the tag.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from flows.tracking.logged_models import COMPLETE, KEY, MD5
 from flows.tracking.mlflow_errors import clear_errors
 from flows.tracking.mlflow_store import Store, experiment_id, prepare_store, sqlite_file, store_of
 from flows.tracking.registry_lock import claimed
-from flows.versioning.objects import files_below, folder_md5, md5_of
+from flows.versioning.objects import hash_on_disk
 from lori_core.core.errors import InputError, LoriError, nearest
 from lori_core.core.redaction import redact, redacted
 
@@ -100,12 +99,8 @@ class Registry:
     def names(self) -> list[str]:
         """Return the registered models' names."""
         with clear_errors(self.store.uri):
-            page = self.client.search_registered_models()
-            found = list(page)
-            while page.token:  # MLflow returns at most 100 models at once
-                page = self.client.search_registered_models(page_token=page.token)
-                found += page
-        return [model.name for model in found]
+            found = logged_models.all_pages(self.client.search_registered_models)
+            return [model.name for model in found]
 
     def at(self, name: str, alias: str) -> Version | None:
         """Return the version that an alias points to; None if there is none."""
@@ -327,8 +322,7 @@ class Registry:
                         dst_path=str(target / run.info.run_id),
                         tracking_uri=self.store.uri,
                     )
-                    files = files_below(Path(path))
-                    if folder_md5({name: md5_of(path) for name, path in files.items()}) == md5:
+                    if hash_on_disk(Path(path)) == md5:
                         return Path(path)
         return None
 
@@ -336,11 +330,8 @@ class Registry:
 @contextmanager
 def scratch() -> Iterator[Path]:
     """Yield a temporary folder, which is deleted afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="lori-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="lori-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _version(found: Any) -> Version:

@@ -216,6 +216,13 @@ def folder_md5(files: Mapping[str, str]) -> str:
     return md5_of_bytes(json.dumps(listed, sort_keys=True).encode()) + ".dir"
 
 
+def hash_on_disk(path: Path) -> str | None:
+    """Return DVC's hash of a file or folder as it is; None if it does not exist."""
+    if not path.is_dir():
+        return md5_of(path) if path.is_file() else None
+    return folder_md5({name: md5_of(file) for name, file in files_below(path).items()})
+
+
 def files_below(path: Path) -> dict[str, Path]:
     """Return a folder's files by their path in it; a file itself under ''.
 
