@@ -83,14 +83,13 @@ def evaluate(
         check_url(url)
     given = {task: examples for task, examples in scored.items() if examples}
     with adapter_applied(session, adapter) as model:
-        if given:
-            generator(session, model, adapter)  # refuses an engine that cannot run
+        # Before anything is generated, because an engine that cannot run is refused.
+        writers = {task: generator(session, model, adapter) for task in given}
         # First, because the harness refuses some tasks only when it loads them.
         by_harness = _by_harness(session, model, folder / row)
         for task, examples in given.items():
-            write = generator(session, model, adapter)
             results[task] = _score(
-                session, model, write, examples, f"{row} {task}", folder / row / task
+                session, model, writers[task], examples, f"{row} {task}", folder / row / task
             )
             _say(row, task, results[task])
     for task, result in by_harness.items():
