@@ -19,6 +19,7 @@ from transformers import (
 from lori_core.core.errors import DataError
 from lori_core.core.progress import bar
 from lori_core.evaluation.inference.decoding import model_end_ids, plain, until_end
+from lori_core.evaluation.inference.key_value_cache import growing_cache
 from lori_core.methods.limits import check_ids
 
 
@@ -220,6 +221,7 @@ def _one_batch(
     written = model.generate(
         input_ids=torch.tensor(ids, device=model.device),
         attention_mask=torch.tensor(mask, device=model.device),
+        past_key_values=growing_cache(model),
         generation_config=GenerationConfig(
             max_new_tokens=requests[0].limit,
             do_sample=drawn,
