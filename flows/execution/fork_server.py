@@ -32,6 +32,7 @@ import tempfile
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,7 +130,8 @@ class Server:
         self, listening: socket.socket, environment: Mapping[str, str], started: int
     ) -> None:
         self.listening, self.environment, self.started = listening, environment, started
-        self.files = _stamps()
+        self.sources = _sources()
+        self.files = _stamps(self.sources)
 
     def serve(self) -> None:
         """Fork for each request until standard input ends."""
@@ -169,7 +171,7 @@ class Server:
         for name in sorted({*requested, *self.environment}):
             if requested.get(name) != self.environment.get(name):
                 return f"the variable {name} differs from the server's"
-        files = _stamps()
+        files = _stamps(self.sources)
         if files != self.files or max(changed for changed, _ in files.values()) > self.started:
             return "code was changed since the server imported it"
         if threading.active_count() > 1:
@@ -187,18 +189,22 @@ def _maps(library: str) -> bool:
     return library in Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
-def _stamps() -> dict[str, tuple[int, int]]:
-    """Return the modification time (ns) and size (bytes) of each imported source file."""
+def _sources() -> list[str]:
+    """Return the source file of each imported module."""
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    return [file for file in files if file is not None]
+
+
+def _stamps(files: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the modification time (ns) and size (bytes) of each file; zeros if it is missing."""
     stamps = {}
-    for module in list(sys.modules.values()):
-        path = getattr(module, "__file__", None)
-        if path is not None:
-            try:
-                status = Path(path).stat()
-            except OSError:
-                stamps[path] = (0, 0)
-            else:
-                stamps[path] = (status.st_mtime_ns, status.st_size)
+    for file in files:
+        try:
+            status = os.stat(file)  # noqa: PTH116  # thousands of files before each fork
+        except OSError:
+            stamps[file] = (0, 0)
+        else:
+            stamps[file] = (status.st_mtime_ns, status.st_size)
     return stamps
 
 
@@ -320,7 +326,18 @@ def main() -> None:
     # copy their memory pages.
     gc.freeze()
     gc.enable()
+    _keep_finalizers()
     Server(listening, environment, started).serve()
+
+
+def _keep_finalizers() -> None:
+    """Let no fork call the finalizers of what this server has imported, when the fork ends.
+
+    torch alone has hundreds. They free what the kernel frees anyway, and a library's temporary
+    folder belongs to this process. Those that a stage registers are called as ever.
+    """
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False
 
 
 def _prepare_tables() -> None:

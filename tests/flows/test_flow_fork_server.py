@@ -23,7 +23,7 @@ from lori_core.core.processes import forked
 TOY = '''
 """Does what it is told: prints where and what it is, fails, waits, breaks."""
 
-import gc, os, resource, signal, subprocess, sys, time
+import gc, os, resource, signal, subprocess, sys, time, weakref
 
 word = sys.argv[1]
 if word == "say":
@@ -37,6 +37,9 @@ elif word == "segfault":
     os.kill(os.getpid(), signal.SIGSEGV)
 elif word == "parent":
     print(os.getppid(), os.getpid())
+elif word == "finalizers":
+    import library
+    weakref.finalize(library, print, "the command's")
 elif word == "collector":
     print(gc.isenabled(), gc.get_freeze_count() > len(sys.modules))
 elif word == "stubborn":
@@ -49,7 +52,11 @@ if word in ("wait", "stubborn", "told", "child"):
     time.sleep(600)
 '''
 #: What a stage and the flow need has been imported elsewhere; here the server imports little.
-MODULES = ("json",)
+MODULES = ("json", "library")
+LIBRARY = """
+import sys, weakref
+weakref.finalize(sys, print, "the library's")
+"""
 #: Is another variable for each test.
 PYTEST = "PYTEST_CURRENT_TEST"
 
@@ -58,6 +65,7 @@ PYTEST = "PYTEST_CURRENT_TEST"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("forked")
     (folder / "toy.py").write_text(TOY)
+    (folder / "library.py").write_text(LIBRARY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
         patch.delenv(forked.VARIABLE, raising=False)
@@ -132,6 +140,16 @@ def test_variables_that_others_set_meanwhile_stay(monkeypatch: pytest.MonkeyPatc
 def test_a_commands_collector_leaves_alone_what_the_server_imported(server: Path) -> None:
     assert run(server, "collector")[1] == "True True\n"
     assert run(server, "collector", **alone())[1] == "True False\n"
+
+
+def test_a_command_calls_its_own_finalizers_and_none_of_what_the_server_imported(
+    server: Path,
+) -> None:
+    assert run(server, "finalizers")[1] == "the command's\n"
+    assert sorted(run(server, "finalizers", **alone())[1].splitlines()) == [
+        "the command's",
+        "the library's",
+    ]
 
 
 def test_the_tables_of_transformers_are_there_before_a_stage_asks() -> None:
