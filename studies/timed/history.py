@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from flows.versioning import graph
-from flows.versioning.dvc.dvc_repo import opened
+from flows.versioning.dvc import dvc_repo
 
 
 def has_dvc(workspace: Path) -> bool:
@@ -20,12 +23,25 @@ class History:
     def __init__(self, workspace: Path) -> None:
         self._workspace = workspace
         self._stages: dict[str, str] = {}
+        self._repo: Any = None
+        self._nodes: dict[str, Any] = {}
         self.current: set[str] = set()
         if has_dvc(workspace):
             plan = graph.plan(workspace, graph.EXPERIMENTS)
             self._stages = {stage.name.rpartition(":")[2]: stage.name for stage in plan.stages}
             stale = set(plan.stale)
             self.current = {point for point, name in self._stages.items() if name not in stale}
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Open DVC's repository, which `commit` needs, inside the `with` block."""
+        if not self._stages:
+            yield
+            return
+        with dvc_repo.opened(self._workspace) as repo, dvc_repo.parameters_read_once():
+            self._repo = repo
+            self._nodes = {node.addressing: node for node in repo.index.stages}
+            yield
 
     def commit(self, stage: str, *, rewritten: bool = False) -> None:
         """Write a stage whose outputs are complete into `experiments/dvc.lock`.
@@ -36,6 +52,5 @@ class History:
         """
         if stage not in self._stages or (stage in self.current and not rewritten):
             return
-        with opened(self._workspace) as repo:
-            repo.commit(self._stages[stage], force=True)
+        dvc_repo.commit(self._repo, self._nodes[self._stages[stage]])
         self.current.add(stage)

@@ -115,12 +115,13 @@ class TimedRun:
         state = _State(list(wanted), parents, set(wanted))
         done = len(self.order) - len(wanted)
         self._say(f"{len(self.order)} points: {done} have finished, {len(wanted)} to run")
-        try:
-            if wanted and time.monotonic() < deadline:
-                self._work(state, deadline)
-        finally:
-            self.rows.write()
-        self._finish(state)
+        with self.history.opened():
+            try:
+                if wanted and time.monotonic() < deadline:
+                    self._work(state, deadline)
+            finally:
+                self.rows.write()
+            self._finish(state)
         return state.exit_code
 
     def _work(self, state: _State, deadline: float) -> None:

@@ -55,6 +55,21 @@ def opened(workspace: Path, *, is_checked: bool = False) -> Iterator[Any]:
         yield repo
 
 
+def commit(repo: Any, stage: Any) -> None:
+    """Write a stage whose outputs are complete into its `dvc.lock`, as `dvc commit --force` does.
+
+    DVC's command parses all stages of the file anew each time, which takes longer than many stages.
+
+    Args:
+        repo: the repository that `opened` yields.
+        stage: a stage of its index.
+    """
+    with repo.lock:
+        stage.save()
+        stage.commit()
+        stage.dvcfile.dump_stages([stage], update_pipeline=False)
+
+
 @contextmanager
 def files_hashed_once() -> Iterator[None]:
     """Let DVC look up a dependency's hash once for all stages, instead of once for each stage.

@@ -14,9 +14,9 @@ SMOKE = Path(__file__).parents[3] / "profiles/smoke.yaml"
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ([], Capacity(1, {})),
-        (["execution.share_gpus=3"], Capacity(1, {})),
-        (["execution.cpu_stages=2"], Capacity(2, {"LORI_THREADS": "3"})),
+        ([], Capacity(2, {"LORI_THREADS": "3"})),
+        (["execution.cpu_stages=1"], Capacity(1, {})),
+        (["execution.cpu_stages=1", "execution.share_gpus=3"], Capacity(1, {})),
         (["execution.cpu_stages=12"], Capacity(12, {"LORI_THREADS": "1"})),
     ],
 )
