@@ -1,19 +1,23 @@
 """The benchmarks of merging and of its forecasts, at the smallest size."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import excess_forecast, merge_methods, merging
+from benchmarks import excess_forecast, merge_methods, merge_weights, merging
 from lori_core.adapters.adapter import Adapter
 from lori_core.config import Bound, PromptSection
+from lori_core.core.files.atomic import write_jsonl
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded
 from lori_core.evaluation.search.candidates import Measures
+from lori_core.merging.merge_methods import Options
 from lori_core.methods.loaded_model import LoadedModel
 from lori_core.models import base_model
 from lori_core.pipeline import params_file
+from lori_core.pipeline.merging import Parents
 from support import random_adapter, tiny
 
 
@@ -96,3 +100,40 @@ def test_a_rank_correlation_has_an_interval() -> None:
     mixed = excess_forecast.correlation(numbers, [2.0, 1.0, 4.0, 3.0, 6.0, 5.0])
     assert mixed["low"] < mixed["rho"] < mixed["high"] <= 1.0
     assert mixed["n"] == 6
+
+
+def test_the_single_number_and_the_search_are_chosen_on_validation_examples() -> None:
+    adapters = adapters_of_two_tasks()
+    merging = Parents("concat", adapters, Options(), None)
+    rows, candidates = merge_weights.chosen(
+        merging, dict.fromkeys(adapters, 0.5), measures(adapters), [0.2, 1.0]
+    )
+    singles = [found for found in candidates if found["name"].startswith("uniform")]
+    best = min(singles, key=lambda found: found["objective"])
+    assert asdict(rows["best single number"]) == best["weights"]
+    assert set(rows["searched"].weights) == {"math", "code"}
+    assert merge_weights.merge_weights(asdict(rows["searched"])) == rows["searched"]
+
+
+def verdicts(folder: Path, row: str, task: str, correct: list[bool], answer: str = "4") -> None:
+    write_jsonl(
+        folder / row / f"{task}.jsonl",
+        [
+            {"id": f"{task}-{n}", "correct": good, "parsed": "4", "answer": answer}
+            for n, good in enumerate(correct)
+        ],
+    )
+
+
+def test_runs_with_other_seeds_are_several_outputs_of_each_item(tmp_path: Path) -> None:
+    folders = [tmp_path / "42", tmp_path / "43"]
+    for folder, ours, theirs in zip(
+        folders, ([True] * 8, [True] * 8), ([False] * 8, [True] * 8), strict=True
+    ):
+        verdicts(folder, "searched", "math", ours)
+        verdicts(folder, "uniform 0.5", "math", theirs)
+    (found,) = merge_weights.differences(folders, ["uniform 0.5"])
+    assert (found["task"], found["rows"], found["items"]) == ("math", "all", 8)
+    assert found["difference"] == 0.5
+    (alone,) = merge_weights.differences(folders[1:], ["uniform 0.5"])
+    assert (alone["difference"], alone["p"]) == (0.0, 1.0)
