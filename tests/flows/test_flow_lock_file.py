@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.versioning.dvc.lock_file import Entry, read_lock, read_pin
+from flows.versioning.dvc.lock_file import Entry, read_document, read_lock, read_pin
 from flows.versioning.dvc.yaml_document import parsed
 from lori_core.core.errors import InputError
 
@@ -98,6 +98,16 @@ def test_what_dvc_writes_is_read() -> None:
     assert stages["report"].deps["https://example.org/logo.png"].md5 == "abc"
     pinned = Entry("data", "87eb49111223431c1012023f42745d16.dir", 719387, 13)
     assert read_pin(PIN.encode(), "here: data.dvc") == pinned
+
+
+@pytest.mark.parametrize("tail", ["", "datasets: []\n"])
+def test_the_values_of_all_stages_are_those_of_the_whole_file(tail: str) -> None:
+    content = (LOCK + tail).encode()
+    expected = parsed(content, "dvc.lock", "")
+    assert read_document(content, "here: dvc.lock") == expected
+    assert list(expected["stages"]) == list(read_document(content, "x")["stages"])
+    with pytest.raises(InputError, match=r"^here: dvc\.lock"):
+        read_document(content.removesuffix(b"\n"), "here: dvc.lock")
 
 
 def test_a_lock_that_was_cut_anywhere_is_refused() -> None:

@@ -214,9 +214,28 @@ def _by_block(content: bytes) -> Mapping[str, StageEntry] | None:
 
 @lru_cache(maxsize=4096)
 def _block_entry(block: str) -> StageEntry:
-    lock = _Lock.model_validate(parsed((HEAD + block).encode(), "dvc.lock", MEND_LOCK))
+    lock = _Lock.model_validate(_block_document(block))
     ((name, stage),) = lock.stages.items()
     return stage.entry(name)
+
+
+@lru_cache(maxsize=4096)
+def _block_document(block: str) -> dict[str, Any]:
+    return parsed((HEAD + block).encode(), "dvc.lock", MEND_LOCK)
+
+
+def read_document(content: bytes, where: str) -> dict[str, Any]:
+    """Return `dvc.lock` as plain values, checked by `read_lock`; raises as it does.
+
+    The caller must not change the result.
+    """
+    read_lock(content, where)
+    if _by_block(content) is None:
+        return parsed(content, where, MEND_LOCK)
+    stages: dict[str, Any] = {}
+    for block in split(content.decode())[0]:
+        stages |= _block_document(block)["stages"]
+    return {"schema": "2.0", "stages": stages}
 
 
 def read_pin(content: bytes, where: str) -> Entry:
