@@ -42,6 +42,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         *TUNING,
         "evaluation/inference/decoding.py",
         "evaluation/inference/generation.py",
+        "evaluation/inference/key_value_cache.py",
         *HELD_OUT,
         "studies/training.py",
     ),

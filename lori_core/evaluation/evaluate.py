@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lori_core.adapters.adapter import Adapter, check_base
+from lori_core.adapters.in_weights import added_to_weights
 from lori_core.config import EvaluationSection, JudgeSection
 from lori_core.core.errors import DataError
 from lori_core.core.files.atomic import write_jsonl
@@ -38,7 +39,8 @@ def adapter_applied(session: LoadedModel, adapter: Trained | None) -> Iterator[A
         yield session.model
         return
     check_base(adapter, session.base, str(adapter.info.get("stage", "adapter")))
-    with finetuned_model.applied(session.model, adapter) as model:
+    faster = added_to_weights if isinstance(adapter, Adapter) else nullcontext
+    with finetuned_model.applied(session.model, adapter) as model, faster(model):
         yield model
 
 
