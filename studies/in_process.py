@@ -39,4 +39,3 @@ def run_points(workspace: Path, say: Callable[[str], None]) -> int:
             stages.run(point, stage_tracker(point))
             commit(repo, nodes[stage.name])
     return len(waiting)
-
