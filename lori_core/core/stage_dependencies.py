@@ -218,7 +218,6 @@ SEARCHING = (
 )
 #: Generating outputs, computing log-likelihoods, and scoring both.
 EVALUATION = (
-    "adapters/in_weights.py",
     "evaluation/attacks.py",
     "evaluation/bounded_mean.py",
     "evaluation/evaluate.py",

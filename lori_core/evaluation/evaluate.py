@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from lori_core.adapters.adapter import Adapter, check_base
-from lori_core.adapters.in_weights import added_to_weights
 from lori_core.config import EvaluationSection, JudgeSection
 from lori_core.core.errors import DataError
 from lori_core.core.files.atomic import write_jsonl
@@ -18,6 +17,7 @@ from lori_core.data.answers import expected_answer
 from lori_core.data.example import Example
 from lori_core.evaluation.inference import likelihood
 from lori_core.evaluation.inference.generation import Output, Request, generate
+from lori_core.evaluation.inference.in_weights import added_to_weights
 from lori_core.evaluation.scoring import paper_scorers, setups
 from lori_core.evaluation.scoring.protocols import PROTOCOLS, Judged
 from lori_core.methods import finetuned_model

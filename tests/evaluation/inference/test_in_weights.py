@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lori_core.adapters.attach import apply_adapter
-from lori_core.adapters.in_weights import added_to_weights
+from lori_core.evaluation.inference.in_weights import added_to_weights
 from lori_core.models import peft_names
 from support import random_adapter, tiny
 
