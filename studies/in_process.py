@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flows.environment import quiet_environment
 from flows.versioning import graph
-from flows.versioning.dvc.dvc_repo import commit, opened, parameters_read_once
+from flows.versioning.dvc.dvc_repo import committing
 
 
 def run_points(workspace: Path, say: Callable[[str], None]) -> int:
@@ -31,11 +31,10 @@ def run_points(workspace: Path, say: Callable[[str], None]) -> int:
 
     plan = graph.plan(workspace, graph.EXPERIMENTS)
     waiting = [stage for stage in plan.stages if stage.name in plan.stale]
-    with opened(workspace) as repo, parameters_read_once():
-        nodes = {node.addressing: node for node in repo.index.stages} if waiting else {}
+    with committing(workspace) as commit:
         for number, stage in enumerate(waiting, start=1):
             point = stage.name.rpartition(":")[2]
             say(f"{number}/{len(waiting)} {point}")
             stages.run(point, stage_tracker(point))
-            commit(repo, nodes[stage.name])
+            commit(stage.name)
     return len(waiting)

@@ -33,7 +33,7 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -130,8 +130,7 @@ class Server:
         self, listening: socket.socket, environment: Mapping[str, str], started: int
     ) -> None:
         self.listening, self.environment, self.started = listening, environment, started
-        self.sources = _sources()
-        self.files = _stamps(self.sources)
+        self.files = _stamps(_sources())
 
     def serve(self) -> None:
         """Fork for each request until standard input ends."""
@@ -171,7 +170,7 @@ class Server:
         for name in sorted({*requested, *self.environment}):
             if requested.get(name) != self.environment.get(name):
                 return f"the variable {name} differs from the server's"
-        files = _stamps(self.sources)
+        files = _stamps(self.files)
         if files != self.files or max(changed for changed, _ in files.values()) > self.started:
             return "code was changed since the server imported it"
         if threading.active_count() > 1:
@@ -195,7 +194,7 @@ def _sources() -> list[str]:
     return [file for file in files if file is not None]
 
 
-def _stamps(files: Sequence[str]) -> dict[str, tuple[int, int]]:
+def _stamps(files: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Return the modification time (ns) and size (bytes) of each file; zeros if it is missing."""
     stamps = {}
     for file in files:

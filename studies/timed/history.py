@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from flows.versioning import graph
-from flows.versioning.dvc import dvc_repo
+from flows.versioning.dvc.dvc_repo import committing
 
 
 def has_dvc(workspace: Path) -> bool:
@@ -23,8 +22,7 @@ class History:
     def __init__(self, workspace: Path) -> None:
         self._workspace = workspace
         self._stages: dict[str, str] = {}
-        self._repo: Any = None
-        self._nodes: dict[str, Any] = {}
+        self._commit: Callable[[str], None]
         self.current: set[str] = set()
         if has_dvc(workspace):
             plan = graph.plan(workspace, graph.EXPERIMENTS)
@@ -38,9 +36,7 @@ class History:
         if not self._stages:
             yield
             return
-        with dvc_repo.opened(self._workspace) as repo, dvc_repo.parameters_read_once():
-            self._repo = repo
-            self._nodes = {node.addressing: node for node in repo.index.stages}
+        with committing(self._workspace) as self._commit:
             yield
 
     def commit(self, stage: str, *, rewritten: bool = False) -> None:
@@ -52,5 +48,5 @@ class History:
         """
         if stage not in self._stages or (stage in self.current and not rewritten):
             return
-        dvc_repo.commit(self._repo, self._nodes[self._stages[stage]])
+        self._commit(self._stages[stage])
         self.current.add(stage)

@@ -12,6 +12,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,19 +56,28 @@ def opened(workspace: Path, *, is_checked: bool = False) -> Iterator[Any]:
         yield repo
 
 
-def commit(repo: Any, stage: Any) -> None:
-    """Write a stage whose outputs are complete into its `dvc.lock`, as `dvc commit --force` does.
+@contextmanager
+def committing(workspace: Path) -> Iterator[Callable[[str], None]]:
+    """Yield a function that commits a stage whose outputs are complete, as `dvc commit -f` does.
 
-    DVC's command parses all stages of the file anew each time, which takes longer than many stages.
-
-    Args:
-        repo: the repository that `opened` yields.
-        stage: a stage of its index.
+    DVC's command parses all stages of the file anew each time, which takes longer than many stages;
+    here they are parsed once, at the first commit. The function takes the stage's name as DVC shows
+    it. Parameter files must not change inside the `with` block.
     """
-    with repo.lock:
-        stage.save()
-        stage.commit()
-        stage.dvcfile.dump_stages([stage], update_pipeline=False)
+    with opened(workspace) as repo, parameters_read_once():
+
+        @cache
+        def stages() -> dict[str, Any]:
+            return {stage.addressing: stage for stage in repo.index.stages}
+
+        def commit(name: str) -> None:
+            stage = stages()[name]
+            with repo.lock:
+                stage.save()
+                stage.commit()
+                stage.dvcfile.dump_stages([stage], update_pipeline=False)
+
+        yield commit
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A cache of keys and values that grows in steps: a new token copies no earlier position.
 
-`transformers.DynamicLayer` concatenates the cached keys and values with those of each new token. On
-a CPU this copy takes more than half of the time of a decoding step (`docs/performance.md`).
+`transformers.DynamicLayer` concatenates the cached keys and values with those of each new token,
+which takes the longer, the longer the outputs are (`docs/performance.md`).
 """
 
 from __future__ import annotations
