@@ -72,6 +72,7 @@ def score(name: str, weights: Sequence[float], grid: Sequence[float], out: Path)
     from lori_core.data.pulled import read_examples
     from lori_core.evaluation.evaluate import evaluate
     from lori_core.evaluation.search.candidates import Measures
+    from lori_core.merging.learned.weight_groups import MergeWeights
     from lori_core.methods.finetuned_model import open_model
     from lori_core.pipeline import params_file
     from lori_core.pipeline.base import open_base
@@ -85,7 +86,7 @@ def score(name: str, weights: Sequence[float], grid: Sequence[float], out: Path)
     result = read_json(path) if path.is_file() else {"weights": {}, "scores": {}}
     rows = {f"uniform {weight:g}": uniform(first, weight, merging.density) for weight in weights}
     if SEARCHED in result["weights"]:
-        kept = {row: merge_weights(result["weights"][row]) for row in (SINGLE, SEARCHED)}
+        kept = {row: MergeWeights(**result["weights"][row]) for row in (SINGLE, SEARCHED)}
     else:
         measures = Measures(
             session, {task: open_model(adapter_path(task)) for task in tasks},
@@ -107,13 +108,6 @@ def score(name: str, weights: Sequence[float], grid: Sequence[float], out: Path)
                 merged = merging.with_weights(found)
                 result["scores"][row] = evaluate(session, merged, tests, row, out)
             write_json(path, result)
-
-
-def merge_weights(values: Mapping[str, Any]) -> Any:
-    """Return weights that were written as JSON."""
-    from lori_core.merging.learned.weight_groups import MergeWeights
-
-    return MergeWeights(values["by"], values["weights"], values.get("density"))
 
 
 def pooled(folders: Sequence[Path], row: str, task: str, place: Path) -> Path:

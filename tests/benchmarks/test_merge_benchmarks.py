@@ -13,6 +13,7 @@ from lori_core.core.files.atomic import write_jsonl
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded
 from lori_core.evaluation.search.candidates import Measures
+from lori_core.merging.learned.weight_groups import MergeWeights
 from lori_core.merging.merge_methods import Options
 from lori_core.methods.loaded_model import LoadedModel
 from lori_core.models import base_model
@@ -112,7 +113,7 @@ def test_the_single_number_and_the_search_are_chosen_on_validation_examples() ->
     best = min(singles, key=lambda found: found["objective"])
     assert asdict(rows["best single number"]) == best["weights"]
     assert set(rows["searched"].weights) == {"math", "code"}
-    assert merge_weights.merge_weights(asdict(rows["searched"])) == rows["searched"]
+    assert MergeWeights(**asdict(rows["searched"])) == rows["searched"]
 
 
 def verdicts(folder: Path, row: str, task: str, correct: list[bool], answer: str = "4") -> None:
