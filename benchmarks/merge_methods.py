@@ -95,9 +95,9 @@ def rows(
         weight: the weight of each adapter.
         density: of the methods that have one.
     """
-    from lori_core.merging.learned.weight_groups import ALL, MergeWeights
+    from lori_core.merging.learned.weight_groups import MergeWeights
 
-    weights = MergeWeights("task", {task: {ALL: weight} for task in adapters})
+    weights = MergeWeights.by_task(dict.fromkeys(adapters, weight))
     for name in names:
         with tempfile.TemporaryDirectory(prefix="lori-merge-") as folder:
             merged, seconds, memory = merged_seconds(

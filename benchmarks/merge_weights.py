@@ -57,9 +57,9 @@ def chosen(
 
 def uniform(tasks: Mapping[str, float], weight: float, density: float | None) -> Any:
     """Return one weight for all tasks."""
-    from lori_core.merging.learned.weight_groups import ALL, MergeWeights
+    from lori_core.merging.learned.weight_groups import MergeWeights
 
-    return MergeWeights("task", {task: {ALL: weight} for task in tasks}, density)
+    return MergeWeights.by_task(dict.fromkeys(tasks, weight), density)
 
 
 def score(name: str, weights: Sequence[float], grid: Sequence[float], out: Path) -> None:
@@ -71,32 +71,26 @@ def score(name: str, weights: Sequence[float], grid: Sequence[float], out: Path)
     from lori_core.config import SearchSection
     from lori_core.data.pulled import read_examples
     from lori_core.evaluation.evaluate import evaluate
-    from lori_core.evaluation.search.candidates import Measures
     from lori_core.merging.learned.weight_groups import MergeWeights
-    from lori_core.methods.finetuned_model import open_model
     from lori_core.pipeline import params_file
     from lori_core.pipeline.base import open_base
     from lori_core.pipeline.merging import given_weights, parents_of
-    from lori_core.pipeline.results import adapter_path
+    from lori_core.pipeline.stages.search import measures_of
 
     params = params_file.load()
-    session, merging = open_base(params, training=False), parents_of(params, name)
-    first, tasks = given_weights(params, name), params.searched_tasks(name)
+    merging, first = parents_of(params, name), given_weights(params, name)
     path = out / "results.json"
     result = read_json(path) if path.is_file() else {"weights": {}, "scores": {}}
     rows = {f"uniform {weight:g}": uniform(first, weight, merging.density) for weight in weights}
     if SEARCHED in result["weights"]:
         kept = {row: MergeWeights(**result["weights"][row]) for row in (SINGLE, SEARCHED)}
     else:
-        measures = Measures(
-            session, {task: open_model(adapter_path(task)) for task in tasks},
-            {task: read_examples(task, "validation") for task in tasks},
-            SearchSection().examples, {}, params.gate.rules, params.continual.safety_task,
-        )  # fmt: skip
+        measures = measures_of(params, name, SearchSection())
         kept, result["candidates"] = chosen(merging, first, measures, grid)
     rows |= kept
     result["weights"] = {row: asdict(found) for row, found in rows.items()}
     write_json(path, result)
+    session = open_base(params, training=False)
     tests = {task: read_examples(task, "test") for task in params.tasks}
     for row, found in rows.items():
         if row not in result["scores"]:

@@ -43,6 +43,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         "evaluation/inference/decoding.py",
         "evaluation/inference/generation.py",
         "evaluation/inference/key_value_cache.py",
+        "evaluation/inference/packed_prompts.py",
         *HELD_OUT,
         "studies/training.py",
     ),

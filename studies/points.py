@@ -7,8 +7,9 @@ experiments that need the same run share one point, and a changed setting makes 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     Field,
@@ -260,10 +261,23 @@ def load(name: str, path: Path = POINTS) -> Point:
     Raises:
         InputError: there is no point of that name, or its settings are invalid.
     """
-    known: Mapping[str, Any] = read_json(path)
+    known = _read(path)
     if name not in known:
         raise InputError(f"{path}: {unknown('point', name, known)}")
     return _parsed(known[name], name, path)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """Return the settings of all points; a process that runs many points reads the file once."""
+    if not path.is_file():
+        return cast(Mapping[str, Any], read_json(path))  # says what is wrong
+    status = path.stat()
+    return _unchanged(path, path.resolve(), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1)
+def _unchanged(path: Path, where: Path, changed: int, size: int) -> Mapping[str, Any]:
+    return cast(Mapping[str, Any], read_json(path))
 
 
 def load_all(path: Path = POINTS) -> dict[str, Point]:

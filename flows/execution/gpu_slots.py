@@ -1,8 +1,8 @@
 """Slots that decide which stages may run now.
 
-Stages start when they fit on the GPUs. On a machine without GPUs, the machine takes a card's place:
-one stage that would use a GPU runs at a time, or several with a share each. A few stages that need
-no GPU may run beside the others.
+Stages start when they fit on the GPUs, those first that the most other stages depend on. On a
+machine without GPUs, the machine takes a card's place: one stage that would use a GPU runs at a
+time, or several with a share each. A few stages that need no GPU may run beside the others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
 
 from flows.execution.sharing import CARD
 from lori_core.core.errors import InputError
@@ -113,6 +114,15 @@ def check_room(stages: Iterable[Stage], most: int, where: str) -> None:
             )
 
 
+class _Waiting(NamedTuple):
+    """A stage that waits for devices; the smallest one that fits starts first."""
+
+    rank: int
+    number: int
+    gpus: int
+    parts: int
+
+
 class GpuSlots:
     """Hands out GPUs, or the machine as one device if it has none."""
 
@@ -122,9 +132,11 @@ class GpuSlots:
         self._light = LIGHT_STAGES
         self._stop = stop
         self._changed = threading.Condition()
+        self._waiting: list[_Waiting] = []
+        self._number = count()
 
     @contextmanager
-    def hold(self, gpus: int, parts: int = CARD) -> Iterator[str]:
+    def hold(self, gpus: int, parts: int = CARD, dependents: int = 0) -> Iterator[str]:
         """Wait for `gpus` devices; yield the value of `CUDA_VISIBLE_DEVICES`, empty for none.
 
         A stage that wants more GPUs than the machine has gets all of them.
@@ -132,12 +144,14 @@ class GpuSlots:
         Args:
             gpus: the number of GPUs.
             parts: the part of each GPU, in units of 1 / `sharing.CARD`.
+            dependents: how many stages depend on this one; of the waiting stages that fit, the one
+                with the most starts first.
 
         Raises:
             StoppedError: the pipeline was stopped while this call waited.
         """
         wanted = min(gpus, len(self._free))
-        taken = self._take(wanted, parts)
+        taken = self._take(_Waiting(-dependents, next(self._number), wanted, parts))
         try:
             yield ",".join(device for device in taken if device)
         finally:
@@ -152,20 +166,29 @@ class GpuSlots:
         with self._changed:
             self._changed.notify_all()
 
-    def _take(self, wanted: int, parts: int) -> list[str]:
-        def ready() -> bool:
-            enough = len(self._fitting(parts)) >= wanted if wanted else self._light > 0
-            return self._stop.is_set() or enough
-
+    def _take(self, stage: _Waiting) -> list[str]:
         with self._changed:
-            self._changed.wait_for(ready)
-            if self._stop.is_set():
-                raise StoppedError
-            self._light -= wanted == 0
-            taken = self._fitting(parts)[:wanted]
-            for device in taken:
-                self._free[device] -= parts
-            return taken
+            self._waiting.append(stage)
+            try:
+                self._changed.wait_for(lambda: self._stop.is_set() or self._is_next(stage))
+                if self._stop.is_set():
+                    raise StoppedError
+                self._light -= stage.gpus == 0
+                taken = self._fitting(stage.parts)[: stage.gpus]
+                for device in taken:
+                    self._free[device] -= stage.parts
+                return taken
+            finally:
+                self._waiting.remove(stage)
+                self._changed.notify_all()
+
+    def _is_next(self, stage: _Waiting) -> bool:
+        return stage == min(filter(self._fits, self._waiting), default=None)
+
+    def _fits(self, stage: _Waiting) -> bool:
+        if stage.gpus == 0:
+            return self._light > 0
+        return len(self._fitting(stage.parts)) >= stage.gpus
 
     def _fitting(self, parts: int) -> list[str]:
         """Return the devices with at least `parts` free, the freest device first."""

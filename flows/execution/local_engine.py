@@ -14,6 +14,7 @@ from flows.execution.gpu_slots import check_room, smallest_card
 from flows.execution.sharing import WHOLE, Share
 from flows.execution.stage_run import PipelineRun
 from flows.execution.tasks import run_stage
+from flows.versioning import graph
 from flows.versioning.graph import Plan, Stage
 
 
@@ -38,6 +39,7 @@ class LocalEngine:
         """Run the stale stages; stages that depend on a failed stage stay pending."""
         with serving(self.run.workspace) if len(plan.stale) > 1 else nullcontext():
             self.run.shares = self._shares(plan)
+            self.run.dependents = graph.dependents(plan)
             futures = self._submitted(plan, run_stage.with_options(**options))
             for future in futures.values():
                 future.wait()

@@ -101,6 +101,7 @@ class PipelineRun:
         self.stop = threading.Event()
         self.slots = GpuSlots(allowed_gpus(self.execution.get("gpus", "auto")), self.stop)
         self.shares: dict[str, Share] = {}
+        self.dependents: Mapping[str, int] = {}
         self.rows = new_rows_file(workspace, PIPELINE)
         self.tags = {"prefect.flow_run_id": flow_run_id, **git.tags(workspace, warn)}
         self.pushing = Pushing(workspace, self.params.get("storage") or {}, warn)

@@ -129,7 +129,7 @@ def run_stage(stage: str, gpus: int, run: PipelineRun) -> State[Any]:
 
     def once() -> Finished:
         share = run.shares.get(stage, WHOLE)
-        with run.slots.hold(gpus, share.parts) as devices:
+        with run.slots.hold(gpus, share.parts, run.dependents.get(stage, 0)) as devices:
             return run.place.stage(stage, devices, task_run_id, logger.info, share)
 
     def work() -> Finished:

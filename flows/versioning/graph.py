@@ -75,6 +75,15 @@ def ancestors(plan: Plan, name: str) -> set[str]:
     return result
 
 
+def dependents(plan: Plan) -> dict[str, int]:
+    """Return for each stage how many stages depend on it, directly or not."""
+    later: dict[str, set[str]] = {stage.name: set() for stage in plan.stages}
+    for stage in reversed(plan.stages):
+        for name in stage.dependencies:
+            later[name] |= {stage.name, *later[stage.name]}
+    return {name: len(stages) for name, stages in later.items()}
+
+
 def stale(workspace: Path) -> dict[str, list[str]]:
     """Return the stages that would run, each with its reasons; see `plan`."""
     return dict(plan(workspace).stale)

@@ -130,16 +130,18 @@ SESSION = (
     "models/precision.py",
     "methods/loaded_model.py",
 )
-#: The loss of a batch.
-LOSS = (
+#: Packed batches, and the forward pass that takes them.
+PACKING = (
     "data/batching.py",
     "data/packing.py",
-    "training/loss.py",
     "training/kernels/packed_attention.py",
+    "training/kernels/packed_batches.py",
     "training/kernels/plain_attention.py",
     "training/kernels/reference_attention.py",
     "training/kernels/variable_length.py",
 )
+#: The loss of a batch.
+LOSS = (*PACKING, "training/loss.py")
 #: Training by any method.
 TUNING = (
     *METHODS,
@@ -203,18 +205,16 @@ MERGING = (
     "core/files/tensor_file.py",
 )
 #: Measuring losses on held-out examples.
-HELD_OUT = (
-    "evaluation/held_out.py",
-    "merging/learned/branches.py",
-    "merging/learned/descent.py",
-    "merging/learned/weight_groups.py",
-)
+HELD_OUT = ("evaluation/held_out.py",)
 #: Searching a merge's weights, beside scoring and merging.
 SEARCHING = (
     *HELD_OUT,
     "evaluation/gate_rules.py",
     "evaluation/paired_comparison.py",
     "evaluation/search",
+    "merging/learned/branches.py",
+    "merging/learned/descent.py",
+    "merging/learned/weight_groups.py",
 )
 #: Generating outputs, computing log-likelihoods, and scoring both.
 EVALUATION = (
@@ -239,6 +239,7 @@ VERDICTS = (
 )
 SCORING = (
     *SESSION,
+    *PACKING,
     "data/answers.py",
     *EVALUATION,
 )
@@ -489,6 +490,7 @@ STAGES: dict[str, Stage] = {
             *MERGING,
             *HELD_OUT,
             "evaluation/excess.py",
+            "merging/learned/weight_groups.py",
             "pipeline/base.py",
             "pipeline/merging.py",
             "pipeline/stages/excess.py",

@@ -10,7 +10,7 @@ that of a padded batch.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,21 @@ def pack_batch(
         ends = np.cumsum([0, *(len(row) for row in rows)])
         packed["starts"] = torch.from_numpy(ends.astype(np.int32))
     return packed
+
+
+def nodes_of(packed: Mapping[str, Any], lengths: Sequence[int]) -> list[Tensor]:
+    """Return the nodes of each example of a batch whose places are padded.
+
+    Args:
+        packed: the batch, from `pack_batch`.
+        lengths: the number of tokens of each example.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    longest = [length for count, length in packed["groups"] for _ in range(count)]
+    nodes = {}
+    for row, places in zip(order, packed["slots"].split(longest), strict=True):
+        nodes[row] = places[: lengths[row]]
+    return [nodes[row] for row in range(len(lengths))]
 
 
 def _learned(item: Encoded) -> Ids:

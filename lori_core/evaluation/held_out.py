@@ -14,7 +14,7 @@ from lori_core.core.progress import bar
 from lori_core.data.example import Example
 from lori_core.data.prompts import Encoded, encode_all
 from lori_core.evaluation.inference.generation import length_batches
-from lori_core.merging.learned.descent import batches_of, on_device, takes_packed
+from lori_core.training.kernels.packed_batches import batches_of, on_device, takes_packed
 from lori_core.training.loss import example_losses
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from lori_core.training.kernels import (
     variable_length,
 )
 from lori_core.training.kernels.flat_values import FlatValues
-from lori_core.training.loss import changes_logits
+from lori_core.training.kernels.packed_batches import changes_logits
 from lori_core.training.passes import Packer
 from lori_core.training.token_budget import token_budget
 

@@ -11,15 +11,13 @@ from torch.utils.checkpoint import checkpoint
 
 from lori_core.data.batching import IGNORED
 from lori_core.training.kernels import packed_attention
+from lori_core.training.kernels.packed_batches import changes_logits
 
 #: Positions whose logits are in memory at a time; bounds them at LOGIT_CHUNK x vocabulary.
 LOGIT_CHUNK = 256
 #: Positions whose softmax is computed at a time on a CPU; few, so that it stays in the cache.
 SOFTMAX_ROWS = 16
 Reduction = Literal["sum", "none"]
-#: Configuration keys of models that change the logits after `lm_head`; for these, the model's own
-#: forward pass computes the logits.
-_LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
 def sequence_loss(model: Any, inputs: Mapping[str, Any]) -> Tensor:
@@ -126,12 +124,6 @@ def _softmax(logits: Tensor, targets: Tensor, losses: Tensor) -> Tensor:
     # The target's own probability may underflow; the largest one does not.
     losses.copy_(gap - softmax.amax(-1).log())
     return softmax
-
-
-def changes_logits(base: Any) -> bool:
-    """Return whether a model changes its logits after `lm_head`, according to its config."""
-    config = base.config.get_text_config()
-    return any(getattr(config, name, None) for name in _LOGIT_CHANGES)
 
 
 def _chunk_loss(head: nn.Module, states: Tensor, targets: Tensor, reduction: Reduction) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -90,6 +91,43 @@ def test_a_freed_gpu_goes_to_who_waits() -> None:
         with slots.hold(1):
             waiting = [pool.submit(work) for _ in range(4)]
         assert [future.result(timeout=30) for future in waiting] == ["7"] * 4
+
+
+def test_the_stage_that_most_others_depend_on_starts_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slots = GpuSlots(["7"], threading.Event())
+    started, waits = [], threading.Semaphore(0)
+    wait_for = slots._changed.wait_for
+
+    def told(predicate: Callable[[], bool]) -> bool:
+        waits.release()
+        return wait_for(predicate)
+
+    def work(name: str, dependents: int) -> None:
+        with slots.hold(1, dependents=dependents):
+            started.append(name)
+
+    stages = {"few": 1, "two": 1, "many": 9, "none": 0}
+    with ThreadPoolExecutor(len(stages)) as pool, slots.hold(1):
+        monkeypatch.setattr(slots._changed, "wait_for", told)
+        for name, dependents in stages.items():
+            pool.submit(work, name, dependents)
+            waits.acquire()
+        with slots.hold(0):  # of another kind: it waits for none of them
+            pass
+    assert started == ["many", "few", "two", "none"]
+
+
+def test_a_stage_that_does_not_fit_holds_up_no_other() -> None:
+    slots = GpuSlots(["0", "1"], threading.Event())
+    with slots.hold(1), ThreadPoolExecutor(1) as pool:
+        both = pool.submit(slots.hold(2, dependents=9).__enter__)
+        with slots.hold(1) as devices:
+            assert devices == "1"
+        slots._stop.set()
+        slots.wake()
+        assert isinstance(both.exception(), StoppedError)
 
 
 def test_one_process_may_enter_its_lock_again(tmp_path: Path) -> None:

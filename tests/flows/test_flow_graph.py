@@ -78,6 +78,19 @@ def test_a_training_of_several_processes_needs_a_gpu_for_each(toy: Path) -> None
     assert [stage.gpus for stage in graph.plan(toy).stages] == [1, 1, 1, 0]
 
 
+def test_dependents_are_counted_directly_or_not() -> None:
+    stages = [graph.Stage(name, upstream, 0, "", ()) for name, upstream in (
+        ("a", ()), ("b", ("a",)), ("c", ("a", "b")), ("d", ()), ("e", ("c", "d")),
+    )]  # fmt: skip
+    assert graph.dependents(graph.Plan(tuple(stages), {})) == {
+        "a": 3,
+        "b": 2,
+        "c": 1,
+        "d": 1,
+        "e": 0,
+    }
+
+
 def test_data_pins_are_no_stages(toy: Path) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], cwd=toy, check=True)
     assert [stage.name for stage in graph.plan(toy).stages] == EVERYTHING

@@ -12,9 +12,10 @@ from lori_core.adapters import attach
 from lori_core.adapters.adapter import Adapter, LayerSpec
 from lori_core.data.prompts import Encoded
 from lori_core.merging.learned import branches as parallel
-from lori_core.merging.learned.descent import Descent, batches_of, descend, spread
+from lori_core.merging.learned.descent import Descent, descend, spread
 from lori_core.merging.learned.weight_groups import By, MergeWeights
 from lori_core.merging.merge import merge
+from lori_core.training.kernels.packed_batches import batches_of
 from lori_core.training.loss import example_losses
 from support import random_adapter, tiny
 

@@ -35,7 +35,8 @@ from lori_core.methods.tuning import Tuning, tune
 from lori_core.models import base_model, peft_names
 from lori_core.training import trainer
 from lori_core.training.kernels import packed_attention
-from lori_core.training.loss import changes_logits, sequence_loss
+from lori_core.training.kernels.packed_batches import changes_logits
+from lori_core.training.loss import sequence_loss
 from support import refused
 
 RANK, ALPHA = 2, 6

@@ -6,7 +6,7 @@ import math
 from collections.abc import Container, Iterator, Sequence
 
 from lori_core.evaluation.search.candidates import Candidate, Measures
-from lori_core.merging.learned.weight_groups import ALL, MergeWeights, between
+from lori_core.merging.learned.weight_groups import MergeWeights, between
 
 
 def choose(candidates: Sequence[Candidate]) -> int:
@@ -57,9 +57,9 @@ def towards_safety(
 ) -> Iterator[tuple[str, MergeWeights]]:
     """Yield weights between the safety adapter alone and `outer`, by bisection, endlessly."""
     low, high = 0.0, 1.0
-    alone = {task: {ALL: 1.0 if task in safety else 0.0} for task in outer.weights}
+    alone = MergeWeights.by_task({task: float(task in safety) for task in outer.weights})
     while True:
         share = (low + high) / 2
-        weights = between(MergeWeights("task", alone), outer, share)
+        weights = between(alone, outer, share)
         yield f"{share:.0%} of the way from safety alone", weights
         low, high = (low, share) if _refuses_too_little(known[-1]) else (share, high)

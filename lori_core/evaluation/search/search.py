@@ -25,7 +25,7 @@ from lori_core.evaluation.search.candidates import Candidate, Measures, Say
 from lori_core.evaluation.search.choice import after_descent, best_feasible, choose
 from lori_core.merging.learned import branches as parallel
 from lori_core.merging.learned.descent import Descent, descend
-from lori_core.merging.learned.weight_groups import ALL, MergeWeights
+from lori_core.merging.learned.weight_groups import MergeWeights
 from lori_core.registries.gate_rule import GATE_RULES
 from lori_core.registries.merge_method import MERGE_METHODS
 
@@ -142,8 +142,7 @@ def _proposals(
     known: Sequence[Candidate],
 ) -> Iterator[tuple[str, MergeWeights]]:
     """Yield weights to measure, each with a name; `known` holds those measured so far."""
-    own = {task: {ALL: weight} for task, weight in first.items()}
-    yield "given weights", MergeWeights("task", own, merging.density)
+    yield "given weights", MergeWeights.by_task(first, merging.density)
     if uses_gradient(merging.method, settings):
         yield from _by_gradient(merging, first, settings, measures, known)
     else:
@@ -218,8 +217,7 @@ def _by_trial(
     def weights_at(point: Any) -> MergeWeights:
         values = [float(value) for value in point]
         density = values[len(tasks)] if merging.density is not None else None
-        by_task = {task: {ALL: value} for task, value in zip(tasks, values, strict=False)}
-        return MergeWeights("task", by_task, density)
+        return MergeWeights.by_task(dict(zip(tasks, values, strict=False)), density)
 
     def objective(point: Any) -> float:
         weights = weights_at(point)

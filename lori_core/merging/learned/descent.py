@@ -13,22 +13,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from lori_core.core.errors import InputError
-from lori_core.data.batching import collate
-from lori_core.data.packing import pack_batch
 from lori_core.data.prompts import Encoded
 from lori_core.merging.learned.branches import Branches
-from lori_core.training.kernels import packed_attention
-from lori_core.training.loss import changes_logits, example_losses
+from lori_core.training.kernels.packed_batches import batches_of, on_device, takes_packed
+from lori_core.training.loss import example_losses
 
 #: Below this share of L_t(base), a gain L_t(base) − L_t(own) counts as none.
 LEAST_GAIN = 0.01
@@ -36,8 +31,6 @@ LEAST_GAIN = 0.01
 ENOUGH = 0.003
 #: The most tokens that are computed at a time, unless one task's batch alone has more.
 TOKENS = 2048
-#: Whether the forward pass of a base model takes packed batches.
-_packs: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -155,11 +148,6 @@ def _together(batches: Mapping[str, list[Encoded]]) -> Iterator[dict[str, list[E
     yield some
 
 
-def on_device(inputs: Mapping[str, Any], device: Any) -> dict[str, Any]:
-    """Return a batch with its tensors on a device."""
-    return {n: x.to(device) if isinstance(x, Tensor) else x for n, x in inputs.items()}
-
-
 def _cycle(rows: Sequence[Encoded], size: int) -> Iterator[list[Encoded]]:
     """Yield batches of about `size` examples again and again, each of short and long examples."""
     ordered = sorted(rows, key=len)
@@ -167,30 +155,3 @@ def _cycle(rows: Sequence[Encoded], size: int) -> Iterator[list[Encoded]]:
     while True:
         # So that all steps give the tasks similar weight.
         yield from (ordered[start::count] for start in range(count))
-
-
-def takes_packed(model: Any) -> bool:
-    """Return whether a base model takes packed batches; its forward pass is tried once."""
-    if changes_logits(model):
-        return False
-    if model not in _packs:
-        _packs[model] = packed_attention.unsupported_reason(model) is None
-    return _packs[model]
-
-
-@contextmanager
-def batches_of(
-    model: Any, pad_token_id: int, packed: bool
-) -> Iterator[Callable[[Sequence[Encoded]], Mapping[str, Any]]]:
-    """Yield the function that makes a batch.
-
-    Args:
-        model: the base model; packed batches replace its attention inside the block.
-        pad_token_id: for padded batches.
-        packed: whether batches are packed, see `takes_packed`; else they are padded.
-    """
-    if not packed:
-        yield partial(collate, pad_token_id=pad_token_id)
-        return
-    with packed_attention.attending(model):
-        yield pack_batch

@@ -46,6 +46,11 @@ class MergeWeights:
     weights: Mapping[str, Mapping[str, float]]
     density: float | None = None
 
+    @classmethod
+    def by_task(cls, weights: Mapping[str, float], density: float | None = None) -> MergeWeights:
+        """Return weights by task: the same for all modules."""
+        return cls("task", {task: {ALL: weight} for task, weight in weights.items()}, density)
+
     def of_modules(self, task: str, modules: Iterable[str]) -> dict[str, float]:
         """Return a task's weight for each module.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from lori_core.config import Params
+from lori_core.config import Params, SearchSection
 from lori_core.core.files.atomic import write_json
 from lori_core.core.tracking import RunTracker
 from lori_core.pipeline.base import open_base
@@ -14,7 +14,7 @@ from lori_core.pipeline.results import METRICS, adapter_path, weights_path
 
 if TYPE_CHECKING:
     from lori_core.data.example import Example
-    from lori_core.evaluation.search.candidates import Candidate
+    from lori_core.evaluation.search.candidates import Candidate, Measures
 
 
 def search(params: Params, name: str, tracker: RunTracker) -> None:
@@ -24,20 +24,11 @@ def search(params: Params, name: str, tracker: RunTracker) -> None:
         write_json(weights_path(name), {"searched": False})
         write_json(METRICS / "search" / f"{name}.json", {"searched": False})
         return
-    from lori_core.evaluation.search.candidates import Measures
     from lori_core.evaluation.search.search import search as search_weights
-    from lori_core.methods.finetuned_model import open_model
 
     started = time.monotonic()
-    tasks = params.searched_tasks(name)
-    examples = {task: _validation(task) for task in tasks}
     parents = parents_of(params, name)
-    own = {task: open_model(adapter_path(task)) for task in tasks}
-    session = open_base(params, training=False)
-    measures = Measures(
-        session, own, examples, settings.examples, settings.task_weights, params.gate.rules,
-        params.continual.safety_task,
-    )  # fmt: skip
+    measures = measures_of(params, name, settings)
 
     def tell(number: int, candidate: Candidate) -> None:
         tracker.metrics(_row(candidate), step=number)
@@ -50,6 +41,24 @@ def search(params: Params, name: str, tracker: RunTracker) -> None:
     write_json(METRICS / "search" / f"{name}.json", {"searched": True} | result.as_dict() | seconds)
     tracker.metrics({"chosen": float(result.chosen), **_row(result.candidates[result.chosen])})
     tracker.tags({"lori.search": result.sentence})
+
+
+def measures_of(params: Params, name: str, settings: SearchSection) -> Measures:
+    """Return what measures a merge of the workspace on the tasks' validation examples.
+
+    Raises:
+        DataError: a task has no validation example.
+    """
+    from lori_core.evaluation.search.candidates import Measures
+    from lori_core.methods.finetuned_model import open_model
+
+    tasks = params.searched_tasks(name)
+    examples = {task: _validation(task) for task in tasks}
+    own = {task: open_model(adapter_path(task)) for task in tasks}
+    return Measures(
+        open_base(params, training=False), own, examples, settings.examples, settings.task_weights,
+        params.gate.rules, params.continual.safety_task,
+    )  # fmt: skip
 
 
 def _validation(task: str) -> list[Example]:

@@ -88,6 +88,7 @@ def python_for_others() -> str | None:
     return None
 
 
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start what is like a container")
 def test_a_masked_proc_leaves_a_sandbox_without_proc() -> None:
     python = python_for_others()
