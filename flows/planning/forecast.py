@@ -152,7 +152,7 @@ def forecast(
         estimate = model.stage(stage.name) if state == "run" else None
         lines.append(Line(stage.name, state, why or [], estimate, measured(workspace, stage.name)))
     seconds = {line.stage: line.estimate.seconds for line in lines if line.estimate}
-    working = [stage for stage in plan.stages if stage.name in seconds]
+    working = [stage for stage in graph.urgent_first(plan) if stage.name in seconds]
     memory = {
         line.stage: line.estimate.memory for line in lines if line.estimate and device.kind == "gpu"
     }

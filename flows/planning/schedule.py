@@ -38,12 +38,12 @@ def simulate(
     parts: Mapping[str, int] = MappingProxyType({}),
     begin: float = 0.0,
 ) -> Schedule:
-    """Simulate the run of stages, each after its dependencies, in the plan's order.
+    """Simulate the run of stages, each after its dependencies, the first that fits first.
 
     While n stages compute on one GPU, each takes n times as long.
 
     Args:
-        stages: the stages that run, each after its dependencies.
+        stages: the stages that run, the most urgent one first (`graph.urgent_first`).
         seconds: the time of each stage if it runs alone.
         gpus: the number of GPUs; on a machine without GPUs, 1.
         parts: the part of a GPU that a stage gets, out of `sharing.CARD`; by default all of it.

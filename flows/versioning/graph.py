@@ -84,6 +84,12 @@ def dependents(plan: Plan) -> dict[str, int]:
     return {name: len(stages) for name, stages in later.items()}
 
 
+def urgent_first(plan: Plan) -> list[Stage]:
+    """Return the stages, that on which most others depend first; each after its dependencies."""
+    later = dependents(plan)
+    return sorted(plan.stages, key=lambda stage: -later[stage.name])
+
+
 def stale(workspace: Path) -> dict[str, list[str]]:
     """Return the stages that would run, each with its reasons; see `plan`."""
     return dict(plan(workspace).stale)

@@ -79,16 +79,11 @@ def test_a_training_of_several_processes_needs_a_gpu_for_each(toy: Path) -> None
 
 
 def test_dependents_are_counted_directly_or_not() -> None:
-    stages = [graph.Stage(name, upstream, 0, "", ()) for name, upstream in (
-        ("a", ()), ("b", ("a",)), ("c", ("a", "b")), ("d", ()), ("e", ("c", "d")),
-    )]  # fmt: skip
-    assert graph.dependents(graph.Plan(tuple(stages), {})) == {
-        "a": 3,
-        "b": 2,
-        "c": 1,
-        "d": 1,
-        "e": 0,
-    }
+    upstream = {"d": "", "a": "", "b": "a", "c": "ab", "e": "cd"}
+    stages = [graph.Stage(name, tuple(names), 0, "", ()) for name, names in upstream.items()]
+    plan = graph.Plan(tuple(stages), {})
+    assert graph.dependents(plan) == {"a": 3, "b": 2, "c": 1, "d": 1, "e": 0}
+    assert [stage.name for stage in graph.urgent_first(plan)] == ["a", "b", "d", "c", "e"]
 
 
 def test_data_pins_are_no_stages(toy: Path) -> None:

@@ -128,7 +128,8 @@ class RayEngine:
     def _execute(self, plan: graph.Plan, runner: Any, stage_task: Any) -> dict[str, RayFuture]:
         import ray
 
-        wanted = {stage.name: stage for stage in plan.stages if stage.name in plan.stale}
+        urgent = graph.urgent_first(plan)
+        wanted = {stage.name: stage for stage in urgent if stage.name in plan.stale}
         if self.remote:
             exchange.share(self.run.workspace, [n for n in _names(plan) if n not in wanted])
         done: dict[str, RayFuture] = {}
