@@ -424,7 +424,6 @@ STAGES: dict[str, Stage] = {
         "none",
         (
             *SCORING,
-            "evaluation/rows.py",
             "pipeline/base.py",
             "pipeline/results.py",
             "pipeline/stages/evaluate.py",
@@ -437,17 +436,21 @@ STAGES: dict[str, Stage] = {
         "task",
         (
             *SCORING,
+            *LOSS,
+            *HELD_OUT,
             "evaluation/rows.py",
             "pipeline/base.py",
             "pipeline/results.py",
             "pipeline/stages/evaluate.py",
+            "pipeline/stages/evaluate_adapters.py",
         ),
-        (*SCORING_PARAMS, "tasks.{item}.method"),
+        (*SCORING_PARAMS, "tasks.{item}.method", "tasks.{item}.training", "training"),
         (
             BASE_FILE,
             "artifacts/{item}/adapter",
             "artifacts/{item}/calibrated",
             "data/{item}/test.jsonl",
+            "data/{item}/validation.jsonl",
         ),
         (HARNESS, "scorer"),
     ),
@@ -455,7 +458,6 @@ STAGES: dict[str, Stage] = {
         "merge",
         (
             *SCORING,
-            "evaluation/rows.py",
             "pipeline/base.py",
             "pipeline/results.py",
             "pipeline/stages/evaluate.py",
@@ -468,7 +470,6 @@ STAGES: dict[str, Stage] = {
         "continual task",
         (
             *SCORING,
-            "evaluation/rows.py",
             "pipeline/base.py",
             "pipeline/results.py",
             "pipeline/stages/evaluate.py",
@@ -497,7 +498,7 @@ STAGES: dict[str, Stage] = {
             "pipeline/results.py",
         ),
         (*SCORING_PARAMS, "merge.{item}", "training"),
-        ("artifacts/merged/{item}", "data", "metrics/train"),
+        ("artifacts/merged/{item}", "data", "metrics/held_out", "metrics/train"),
         ("merge method", "scorer"),
     ),
     "report": Stage(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -13,7 +13,6 @@ from lori_core.evaluation.evaluate import adapter_applied
 from lori_core.evaluation.held_out import task_losses
 from lori_core.evaluation.statistics import mean_interval
 from lori_core.merging import merge
-from lori_core.methods.finetuned_model import Trained
 from lori_core.methods.loaded_model import LoadedModel
 
 
@@ -23,7 +22,7 @@ def excess(
     parents: Mapping[str, tuple[Adapter, float]],
     examples: Mapping[str, Sequence[Example]],
     what: str,
-    own: Mapping[str, Trained] | None = None,
+    own: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, Any]:
     """Return each task's excess loss in a merge, `I_t = L_t(W_merged) - L_t(W0 + w_t·ΔW_t)`.
 
@@ -37,8 +36,9 @@ def excess(
         examples: by task, its held-out examples; examples without a target and tasks that are
             not among the parents are left out.
         what: the merge's name, for the progress bars.
-        own: by task, its own adapter without a weight; then the share of its gain over the base
-            that the merge keeps is measured, too.
+        own: by task, `base_loss` and `adapter_loss`, the mean losses of the same examples without
+            an adapter and with the task's own; then the share of this gain that the merge keeps is
+            returned, too.
 
     Returns:
         `tasks`, the parents' names in order; `excess`, by task: merged_loss, own_loss, excess
@@ -64,30 +64,15 @@ def excess(
                 session, model, task, sets[task], f"{what} without the others"
             )
         result[task] = _compare(merged_losses[task][0], losses) | {"tokens": sum(tokens)}
-    for task, row in _retained(session, own or {}, sets, result, what):
-        result[task] |= row
+    for task, losses_alone in (own or {}).items():
+        result[task] |= _retained(result[task]["merged_loss"], losses_alone)
     return {"tasks": list(parents), "excess": result}
 
 
-def _retained(
-    session: LoadedModel,
-    own: Mapping[str, Trained],
-    sets: Mapping[str, Sequence[Example]],
-    measured: Mapping[str, Mapping[str, Any]],
-    what: str,
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the losses of the base and of the own adapter, and the share of the gain kept."""
-    known = [task for task in sets if task in own]
-    with adapter_applied(session, None) as model:
-        base = {
-            t: fmean(task_losses(session, model, t, sets[t], f"{what}: base")[0]) for t in known
-        }
-    for task in known:
-        with adapter_applied(session, own[task]) as model:
-            losses, _ = task_losses(session, model, task, sets[task], f"{what}: own adapter")
-        gain = base[task] - fmean(losses)
-        kept = (base[task] - measured[task]["merged_loss"]) / gain if gain > 0 else None
-        yield task, {"base_loss": base[task], "adapter_loss": fmean(losses), "retained": kept}
+def _retained(merged: float, own: Mapping[str, float]) -> dict[str, Any]:
+    """Return a task's own losses, and the share of its adapter's gain that a merge keeps."""
+    gain = own["base_loss"] - own["adapter_loss"]
+    return {**own, "retained": (own["base_loss"] - merged) / gain if gain > 0 else None}
 
 
 def _with_target(task: str, examples: Sequence[Example]) -> list[Example]:

@@ -41,6 +41,11 @@ def merged_path(name: str) -> Path:
     return ARTIFACTS / "merged" / name
 
 
+def own_losses_path(task: str) -> Path:
+    """Return the path of a task's held-out losses with and without its own adapter."""
+    return METRICS / "held_out" / f"{task}.json"
+
+
 def weights_path(name: str) -> Path:
     """Return the path of the searched weights of a merge."""
     return ARTIFACTS / "merged" / f"{name}.weights.json"

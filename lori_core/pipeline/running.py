@@ -15,11 +15,11 @@ from lori_core.methods.catalogue import METHODS
 from lori_core.pipeline.stages.calibrate import calibrate
 from lori_core.pipeline.stages.continual import continual
 from lori_core.pipeline.stages.evaluate import (
-    evaluate_adapters,
     evaluate_base,
     evaluate_continual,
     evaluate_merged,
 )
+from lori_core.pipeline.stages.evaluate_adapters import evaluate_adapters
 from lori_core.pipeline.stages.excess import excess
 from lori_core.pipeline.stages.interference import interference
 from lori_core.pipeline.stages.mask import mask

@@ -1,58 +1,54 @@
-"""The stages that score the base model, adapters and merged adapters on test sets."""
+"""The stages that score the base model, merges and continual adapters on test sets."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lori_core.config import Params
 from lori_core.core.files.atomic import write_json
 from lori_core.core.tracking import RunTracker
-from lori_core.evaluation.rows import ADAPTER, CALIBRATED
 from lori_core.pipeline.base import open_base
 from lori_core.pipeline.results import (
     EVALUATIONS,
     METRICS,
-    adapter_path,
-    calibrated_path,
     continual_path,
-    is_calibrated,
     merged_path,
 )
+
+if TYPE_CHECKING:
+    from lori_core.methods.loaded_model import LoadedModel
 
 
 def evaluate_base(params: Params, tracker: RunTracker) -> None:
     """Score the base model on all tasks."""
-    _evaluate(params, tracker, "base", "", {"base": (None, list(params.tasks))})
-
-
-def evaluate_adapters(params: Params, task: str, tracker: RunTracker) -> None:
-    """Score a task's adapter, and the adapter of its calibration run, on the task."""
-    paths = {CALIBRATED: calibrated_path(task)} if is_calibrated(task) else {}
-    paths[ADAPTER] = adapter_path(task)
-    _evaluate(params, tracker, "adapters", task, {row: (p, [task]) for row, p in paths.items()})
+    evaluate_models(params, tracker, "base", "", {"base": (None, list(params.tasks))})
 
 
 def evaluate_merged(params: Params, name: str, tracker: RunTracker) -> None:
     """Score a merged adapter on all tasks."""
-    _evaluate(params, tracker, "merged", name, {name: (merged_path(name), list(params.tasks))})
+    evaluate_models(
+        params, tracker, "merged", name, {name: (merged_path(name), list(params.tasks))}
+    )
 
 
 def evaluate_continual(params: Params, task: str, tracker: RunTracker) -> None:
     """Score a safety-preserving adapter on its task and on the safety task."""
     tasks = [task, str(params.continual.safety_task)]
-    _evaluate(params, tracker, "continual", task, {"continual": (continual_path(task), tasks)})
+    evaluate_models(
+        params, tracker, "continual", task, {"continual": (continual_path(task), tasks)}
+    )
 
 
-def _evaluate(
+def evaluate_models(
     params: Params,
     tracker: RunTracker,
     group: str,
     item: str,
     rows: dict[str, tuple[Path | None, list[str]]],
-) -> None:
-    """Score models, and write their verdicts and metrics.
+) -> LoadedModel:
+    """Score models, and write their verdicts and metrics; return the loaded base model.
 
     Args:
         params: the parameters of the run.
@@ -84,3 +80,4 @@ def _evaluate(
                 if result["score"] is not None:
                     tracker.metrics({f"{prefix}score.{task}.setup-{setup}": result["score"]})
     write_json(METRICS / "evaluate" / group / f"{item or 'base'}.json", results)
+    return session
