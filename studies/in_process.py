@@ -31,10 +31,11 @@ def run_points(workspace: Path, say: Callable[[str], None]) -> int:
 
     plan = graph.plan(workspace, graph.EXPERIMENTS)
     waiting = [stage for stage in plan.stages if stage.name in plan.stale]
-    with committing(workspace) as commit:
+    with committing(workspace) as commits:
         for number, stage in enumerate(waiting, start=1):
             point = stage.name.rpartition(":")[2]
             say(f"{number}/{len(waiting)} {point}")
             stages.run(point, stage_tracker(point))
-            commit(stage.name)
+            commits.save(stage.name)
+            commits.write()
     return len(waiting)

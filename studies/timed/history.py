@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 from flows.versioning import graph
-from flows.versioning.dvc.dvc_repo import committing
+from flows.versioning.dvc.dvc_repo import Commits, committing
 
 
 def has_dvc(workspace: Path) -> bool:
@@ -22,7 +22,7 @@ class History:
     def __init__(self, workspace: Path) -> None:
         self._workspace = workspace
         self._stages: dict[str, str] = {}
-        self._commit: Callable[[str], None]
+        self._commits: Commits
         self.current: set[str] = set()
         if has_dvc(workspace):
             plan = graph.plan(workspace, graph.EXPERIMENTS)
@@ -36,11 +36,11 @@ class History:
         if not self._stages:
             yield
             return
-        with committing(self._workspace) as self._commit:
+        with committing(self._workspace) as self._commits:
             yield
 
     def commit(self, stage: str, *, rewritten: bool = False) -> None:
-        """Write a stage whose outputs are complete into `experiments/dvc.lock`.
+        """Commit a stage whose outputs are complete; `write` writes `experiments/dvc.lock`.
 
         Args:
             stage: a point, or the report.
@@ -48,5 +48,10 @@ class History:
         """
         if stage not in self._stages or (stage in self.current and not rewritten):
             return
-        self._commit(self._stages[stage])
+        self._commits.save(self._stages[stage])
         self.current.add(stage)
+
+    def write(self) -> None:
+        """Write the entries of the committed stages into `experiments/dvc.lock`."""
+        if self._stages:
+            self._commits.write()

@@ -23,7 +23,7 @@ from studies.timed.records import Records
 from studies.timed.rows import RowsWriter
 from studies.timed.workers import Capacity, Worker, Workers, capacity
 
-#: The least time between two writings of the files of rows, in seconds.
+#: The least time between two writings of the files of rows and of DVC's entries, in seconds.
 ROWS_SECONDS = 10.0
 #: The longest wait for an answer, in seconds; a signal interrupts it.
 POLL_SECONDS = 1.0
@@ -150,6 +150,7 @@ class TimedRun:
                     self._commit(committing.popleft())
                 elif ready and time.monotonic() - last > ROWS_SECONDS:
                     self.rows.write()
+                    self.history.write()
                     last = time.monotonic()
         finally:
             workers.stop()

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import io
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -56,28 +57,55 @@ def opened(workspace: Path, *, is_checked: bool = False) -> Iterator[Any]:
         yield repo
 
 
-@contextmanager
-def committing(workspace: Path) -> Iterator[Callable[[str], None]]:
-    """Yield a function that commits a stage whose outputs are complete, as `dvc commit -f` does.
+class Commits:
+    """Commits stages whose outputs are complete, as `dvc commit -f` does.
 
-    DVC's command parses all stages of the file anew each time, which takes longer than many stages;
-    here they are parsed once, at the first commit. The function takes the stage's name as DVC shows
-    it. Parameter files must not change inside the `with` block.
+    DVC's command parses all stages and writes the whole `dvc.lock` for each stage, which takes
+    longer than many stages. Here the stages are parsed once, at the first commit, and the entries
+    of several stages are written together. A process that is killed before `write` loses entries
+    only: what it saved can be committed again.
     """
-    with opened(workspace) as repo, parameters_read_once():
 
-        @cache
-        def stages() -> dict[str, Any]:
-            return {stage.addressing: stage for stage in repo.index.stages}
+    def __init__(self, repo: Any) -> None:
+        self._repo = repo
+        self._saved: list[Any] = []
 
-        def commit(name: str) -> None:
-            stage = stages()[name]
-            with repo.lock:
-                stage.save()
-                stage.commit()
-                stage.dvcfile.dump_stages([stage], update_pipeline=False)
+    @cached_property
+    def _stages(self) -> dict[str, Any]:
+        return {stage.addressing: stage for stage in self._repo.index.stages}
 
-        yield commit
+    def save(self, name: str) -> None:
+        """Put a stage's outputs into the cache; `name` is the stage's as DVC shows it."""
+        stage = self._stages[name]
+        with self._repo.lock:
+            stage.save()
+            stage.commit()
+        self._saved.append(stage)
+
+    def write(self) -> None:
+        """Write the entries of the saved stages into `dvc.lock`."""
+        by_file = defaultdict(list)
+        for stage in self._saved:
+            by_file[stage.dvcfile].append(stage)
+        with self._repo.lock:
+            for file, stages in by_file.items():
+                file.dump_stages(stages, update_pipeline=False)
+        self._saved = []
+
+
+@contextmanager
+def committing(workspace: Path) -> Iterator[Commits]:
+    """Yield what commits stages; what was saved is written at the end, also after an error.
+
+    Files that stages depend on must not change inside the `with` block after a stage that depends
+    on them was saved.
+    """
+    with opened(workspace) as repo, parameters_read_once(), files_hashed_once():
+        commits = Commits(repo)
+        try:
+            yield commits
+        finally:
+            commits.write()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ longer than many stages take. The bytes written here are those that DVC writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
@@ -58,21 +58,24 @@ def _reader(real: Any) -> Any:
             # Stricter than DVC's schema, and so in its place.
             document = lock_file.read_document(content, str(self.path))
         else:
-            document = _entry_of(content, stage)
+            document = _entries_of(content, [stage])
         return deepcopy(document), content.decode()
 
     return load
 
 
-def _entry_of(content: bytes, stage: str) -> dict[str, Any]:
-    """Return the file's content with one stage only, or with none if the stage never ran."""
+def _entries_of(content: bytes, stages: Collection[str]) -> dict[str, Any]:
+    """Return the file's content with some stages only, without those of them that never ran."""
     blocks = _blocks(content.decode())
-    if blocks is not None and stage not in blocks:
-        return {"schema": "2.0", "stages": {}}
-    part = content if blocks is None else (HEAD + blocks[stage]).encode()
+    if blocks is None:
+        part = content
+    else:
+        part = (HEAD + "".join(blocks[name] for name in stages if name in blocks)).encode()
+        if part == HEAD.encode():
+            return {"schema": "2.0", "stages": {}}
     document = parsed(part, "dvc.lock", lock_file.MEND_LOCK)
-    entry = document["stages"].get(stage)
-    return document | {"stages": {} if entry is None else {stage: entry}}
+    known = document["stages"]
+    return document | {"stages": {name: known[name] for name in stages if name in known}}
 
 
 def _writer(real: Any) -> Any:
@@ -86,11 +89,8 @@ def _writer(real: Any) -> Any:
         entries: dict[str, Any] = {}
         for stage in stages:
             entries |= serialize.to_lockfile(stage, **options)
-        changed = {
-            name: entry
-            for name, entry in entries.items()
-            if _entry_of(content, name)["stages"].get(name, {}) != entry
-        }
+        before = _entries_of(content, entries)["stages"]
+        changed = {name: e for name, e in entries.items() if before.get(name, {}) != e}
         if not changed:
             return
         text = with_stages(content.decode(), changed)
