@@ -210,6 +210,7 @@ def _chosen(args: argparse.Namespace) -> int:
     if args.time_limit is not None:
         return _timed(args)
     if args.write:
+        _change(args)
         _write(args)
         return 0
     from flows.lock import pipeline_lock
@@ -227,11 +228,13 @@ def _chosen(args: argparse.Namespace) -> int:
     with pipeline_lock(workspace, print):
         if args.plan:
             with put_back((params_file.PARAMS, stages.DVC, POINTS)):
+                _change(args)
                 _write(args)
                 return _plan(workspace, args.gpu)
         check_changes(args)
-        _write(args)
+        _change(args)
         pull()
+        _write(args)
         planned = plan(workspace, graph.EXPERIMENTS)
         unchanged = nothing_to_do(planned)
         code = 0
@@ -272,22 +275,31 @@ def _timed(args: argparse.Namespace) -> int:
         machine.check_without_dvc(workspace, params.model_dump())
     check_base(args)
     with pipeline_lock(workspace, say):
+        _change(args)
+        pull(pinned=versioned)  # before the experiments' stages are there, which DVC would parse
         points, extensions = _write(args)
-        pull(pinned=versioned)
         code = TimedRun(params_file.load(), points, extensions, say).run(deadline)
     if (stages.REPORT / "summary.json").is_file():
         stages.show(say)
     return code
 
 
+def _change(args: argparse.Namespace) -> None:
+    """Change params.yaml as the options ask for."""
+    from lori_core.pipeline import params_file
+    from studies import stages
+
+    stages.check()
+    for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
+        print(line)
+
+
 def _write(args: argparse.Namespace) -> tuple[Points, dict[str, set[str]]]:
-    """Write params.yaml and the experiments' stages; return the points and the extensions."""
+    """Write the experiments' stages; return the points and the extensions."""
     from flows.versioning.dvc import definition
     from lori_core.pipeline import params_file
     from studies import catalogue, stages
 
-    for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
-        print(line)
     params = params_file.load()
     points = catalogue.build(params, args.names)
     kinds = definition.deciding_files(Path(), params)

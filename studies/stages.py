@@ -23,6 +23,17 @@ HEADER = """\
 """
 
 
+def check() -> None:
+    """Refuse to replace another pipeline.
+
+    Raises:
+        InputError: `experiments/dvc.yaml` exists and was not written by `write`.
+    """
+    title, _, _ = HEADER.partition("\n")
+    if DVC.is_file() and not DVC.read_text(encoding="utf-8").startswith(title):
+        raise InputError(f"{DVC}: lori experiment did not write it and would replace it: move it")
+
+
 def write(points: Points, extensions: Mapping[str, Collection[str]] | None = None) -> None:
     """Write the points and the stages that run them.
 
@@ -31,11 +42,9 @@ def write(points: Points, extensions: Mapping[str, Collection[str]] | None = Non
         extensions: for each extension file, the kinds of extensions it registers.
 
     Raises:
-        InputError: `experiments/dvc.yaml` exists and was not written by this function.
+        InputError: as `check`.
     """
-    title, _, _ = HEADER.partition("\n")
-    if DVC.is_file() and not DVC.read_text(encoding="utf-8").startswith(title):
-        raise InputError(f"{DVC}: lori experiment did not write it and would replace it: move it")
+    check()
     points.save()
     stages = {name: _stage(name, point) for name, point in points.by_name.items()}
     kinds: dict[str, str] = {name: point.kind for name, point in points.by_name.items()}

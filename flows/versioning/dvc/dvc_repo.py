@@ -78,7 +78,7 @@ class Commits:
         """Put a stage's outputs into the cache; `name` is the stage's as DVC shows it."""
         stage = self._stages[name]
         with self._repo.lock:
-            stage.save()
+            stage.save(run_cache=False)  # which only finds results under other stages' names
             stage.commit()
         self._saved.append(stage)
 
