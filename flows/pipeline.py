@@ -102,6 +102,7 @@ def pipeline(
             state = _run(workspace, selection, logger)
             return _gate(workspace, state, logger) if gate else state
         except stopping.Stopped:
+            drop_dead_locks(workspace)  # of stages that had to be killed
             return Cancelled(message="stopped by a signal")
         except Exception as error:
             known = faults.explained(error)

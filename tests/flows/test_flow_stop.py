@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from flows.versioning.dvc.dvc_repo import dead_locks, read_rwlock, rwlock_file
 from lori_core.core.processes import stopping
 from lori_core.pipeline import params_file
 
@@ -90,6 +94,27 @@ def test_a_run_that_is_stopped_is_cancelled_and_the_next_goes_on(
         assert run().is_completed()
     assert sorted(worked()) == ["prepare", "prepare", "report", "train@math", "train@nlu"]
     assert mlflow_states(tracked)["report"] == "FINISHED"
+
+
+def test_a_stopped_run_leaves_no_path_lock_of_a_killed_stage(
+    tracked: Path, prefect_api: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import flows.pipeline as module
+
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    rwlock = rwlock_file(tracked)
+
+    def killed(*_: Any) -> None:
+        rwlock.parent.mkdir(parents=True, exist_ok=True)
+        held = {"write": {"out/a": {"pid": gone.pid, "cmd": "dvc repro"}}, "read": {}}
+        rwlock.write_text(json.dumps(held))
+        raise stopping.Stopped
+
+    monkeypatch.setattr(params_file, "apply", lambda *_: [])
+    monkeypatch.setattr(module, "_run", killed)
+    assert module.pipeline(return_state=True).name == "Cancelled"
+    assert list(dead_locks(read_rwlock(rwlock) or {})) == []
 
 
 def test_a_run_that_is_stopped_before_it_began_runs_nothing(
