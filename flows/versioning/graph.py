@@ -79,7 +79,7 @@ def dependents(plan: Plan) -> dict[str, int]:
     """Return for each stage how many stages depend on it, directly or not."""
     later: dict[str, set[str]] = {stage.name: set() for stage in plan.stages}
     for stage in reversed(plan.stages):
-        for name in stage.dependencies:
+        for name in later.keys() & set(stage.dependencies):
             later[name] |= {stage.name, *later[stage.name]}
     return {name: len(stages) for name, stages in later.items()}
 

@@ -78,7 +78,8 @@ class Commits:
         """Put a stage's outputs into the cache; `name` is the stage's as DVC shows it."""
         stage = self._stages[name]
         with self._repo.lock:
-            stage.save(run_cache=False)  # which only finds results under other stages' names
+            # Not into the run cache: a point's name holds its settings, so it finds its entry.
+            stage.save(run_cache=False)
             stage.commit()
         self._saved.append(stage)
 

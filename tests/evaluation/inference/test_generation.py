@@ -3,10 +3,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import TopPLogitsWarper
+from transformers import MistralConfig, MistralForCausalLM, TopPLogitsWarper
 
 from lori_core.core.errors import AdapterError, DataError
 from lori_core.evaluation.evaluate import adapter_applied
+from lori_core.evaluation.inference import generation
 from lori_core.evaluation.inference.generation import (
     GREEDY,
     Output,
@@ -56,6 +57,36 @@ def test_batches_write_what_single_prompts_write(architecture: str) -> None:
         expected = alone(model, request.prompt, request.limit)
         assert output.text == tokenizer.decode(expected, skip_special_tokens=True)
         assert output.tokens == len(expected)
+
+
+@pytest.mark.parametrize("window", [None, 6])
+def test_rows_that_have_ended_are_left_out_of_later_steps(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=260, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, sliding_window=window,
+    )  # fmt: skip
+    model = MistralForCausalLM(config).eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(3)  # so that outputs do not repeat a token
+    model.generation_config.eos_token_id = list(range(1, 256, 8))
+    rows: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, args, inputs: rows.append(len(inputs["input_ids"])), with_kwargs=True
+    )
+    tokenizer = base_model.load_tokenizer(tiny("llama")[1])
+    lengths = (3, 5, 9, 14, 7, 4, 11, 8)
+    requests = [Request(torch.randint(32, 64, (length,)).tolist(), 30) for length in lengths]
+    ours = generate(model, tokenizer, requests, 8, "test")
+    ours_rows = sum(rows)
+    rows.clear()
+    monkeypatch.setattr(generation, "STEPS", 30)
+    assert generate(model, tokenizer, requests, 8, "test") == ours
+    tokens = [output.tokens for (output,) in ours]
+    assert min(tokens) < 10 < max(tokens)
+    assert ours_rows < 0.8 * sum(rows)
 
 
 def test_samples_are_many_differ_and_can_be_repeated() -> None:
