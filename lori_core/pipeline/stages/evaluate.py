@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def evaluate_models(
     tracker: RunTracker,
     group: str,
     item: str,
-    rows: dict[str, tuple[Path | None, list[str]]],
+    rows: Mapping[str, tuple[Path | None, list[str]]],
 ) -> LoadedModel:
     """Score models, and write their verdicts and metrics; return the loaded base model.
 
