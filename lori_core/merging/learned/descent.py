@@ -28,7 +28,7 @@ from lori_core.training.loss import example_losses
 #: Below this share of L_t(base), a gain L_t(base) − L_t(own) counts as none.
 LEAST_GAIN = 0.01
 #: Descent ends when a pass over the examples improves the objective by less than this.
-ENOUGH = 0.003
+ENOUGH = 0.01
 #: The most tokens that are computed at a time, unless one task's batch alone has more.
 TOKENS = 2048
 
