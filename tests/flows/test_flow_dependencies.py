@@ -68,7 +68,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "lori.mask_scope": ("mask", "report"),
     "lori.importance": ("mask", "report"),
     "lori.structure": ("mask", "report"),
-    "training": (*TRAINED, "mask", "search", "excess", "report"),
+    "training": (*TRAINED, "mask", "evaluate_adapters", "search", "excess", "report"),
     "evaluation": (*SCORED, "search", "excess"),
     "continual.method": ("continual", "report"),
     "continual.training": ("continual", "report"),
@@ -89,7 +89,7 @@ OF_A_TASK: dict[str, tuple[str, ...]] = {
     "method": ("calibrate", "mask", "train", "continual", "evaluate_adapters"),
     "projection_key": ("calibrate", "train"),
     "calibration": ("calibrate", "mask"),
-    "training": ("train", "continual"),
+    "training": ("train", "continual", "evaluate_adapters"),
 }
 ITEMS = {
     **dict.fromkeys(("calibrate", "mask", "train", "evaluate_adapters"), TASKS),
@@ -257,7 +257,8 @@ def test_a_changed_parameter_makes_exactly_its_stages_stale(made: Path, key: str
 #: Files -> the steps that depend on them themselves.
 FILES: dict[str, tuple[str, ...]] = {
     "lori_core/data/prompts.py": (*TRAINED, "mask", *SCORED, "search", "excess"),
-    "lori_core/data/batching.py": (*TRAINED, "mask", "search", "excess"),
+    "lori_core/data/batching.py": (*TRAINED, "mask", *SCORED, "search", "excess"),
+    "lori_core/evaluation/held_out.py": ("evaluate_adapters", "search", "excess"),
     "lori_core/methods/lori/calibration.py": ("mask",),
     "lori_core/adapters/masks/importances.py": ("mask",),
     "lori_core/merging/merge_methods.py": ("search", "merge", "excess"),
