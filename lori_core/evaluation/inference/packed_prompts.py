@@ -50,7 +50,8 @@ def read_ahead(cache: DynamicCache | None, model: Any, prompts: Sequence[Sequenc
             use_cache=True,
             packing=Packing.of(packed),
         )
-    for layer, nodes in zip(cache.layers, of_nodes.layers, strict=True):
+    for layer in cache.layers:
+        nodes = of_nodes.layers.pop(0)  # whose memory is free before the next layer is copied
         layer.update(
             *(states[0][:, index].transpose(0, 1) for states in (nodes.keys, nodes.values))
         )
