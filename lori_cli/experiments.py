@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lori_cli import given
-from lori_cli.pipeline import add_changes, check_base, check_changes, check_machine, pull, tracked
+from lori_cli.pipeline import (
+    add_changes,
+    apply_changes,
+    check_base,
+    check_changes,
+    check_machine,
+    pull,
+    tracked,
+)
 
 if TYPE_CHECKING:
     from studies.points import Points
@@ -285,13 +293,11 @@ def _timed(args: argparse.Namespace) -> int:
 
 
 def _change(args: argparse.Namespace) -> None:
-    """Change params.yaml as the options ask for."""
-    from lori_core.pipeline import params_file
+    """Change params.yaml as the options ask for, unless another pipeline would be replaced."""
     from studies import stages
 
     stages.check()
-    for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
-        print(line)
+    apply_changes(args)
 
 
 def _write(args: argparse.Namespace) -> tuple[Points, dict[str, set[str]]]:

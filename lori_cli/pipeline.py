@@ -88,15 +88,13 @@ def add_changes(parser: argparse.ArgumentParser, scope: str = "") -> None:
 def _run(args: argparse.Namespace) -> int:
     from flows.lock import pipeline_lock
     from flows.run import fork_server, nothing_to_do, plan, run_in_process
-    from lori_core.pipeline import params_file
 
     workspace = Path.cwd()
     check_machine(args, server=True)
     check_base(args)  # before the lock, so that a refused run writes nothing
     with pipeline_lock(workspace, print):
         check_changes(args)
-        for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
-            print(line)
+        apply_changes(args)
         with fork_server(workspace, first_run=True):
             pull()
             planned = plan(workspace)
@@ -110,6 +108,14 @@ def _run(args: argparse.Namespace) -> int:
             print("\nGate:")
             serving.judge()
     return code
+
+
+def apply_changes(args: argparse.Namespace) -> None:
+    """Change params.yaml as the options ask for, and print each change."""
+    from lori_core.pipeline import params_file
+
+    for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
+        print(line)
 
 
 def check_changes(args: argparse.Namespace) -> None:
@@ -209,8 +215,7 @@ def _pull(args: argparse.Namespace) -> int:
     params, _ = params_file.changed(params_file.PARAMS, args.profile, args.set)
     machine.check(Path.cwd(), params.model_dump())
     check_changes(args)
-    for line in params_file.apply(params_file.PARAMS, args.profile, args.set):
-        print(line)
+    apply_changes(args)
     params, base = pull(trained=False)
     if args.show:
         from lori_cli.printing.shown_rows import show

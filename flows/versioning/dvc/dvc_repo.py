@@ -98,10 +98,9 @@ class Commits:
 def committing(workspace: Path) -> Iterator[Commits]:
     """Yield what commits stages; what was saved is written at the end, also after an error.
 
-    Files that stages depend on must not change inside the `with` block after a stage that depends
-    on them was saved.
+    Parameter files must not change inside the `with` block.
     """
-    with opened(workspace) as repo, parameters_read_once(), files_hashed_once():
+    with opened(workspace) as repo, parameters_read_once():
         commits = Commits(repo)
         try:
             yield commits
